@@ -94,7 +94,8 @@ def test_a_body_beyond_max_bytes_is_a_failure() -> None:
 
     with serving(handle) as server:
         (failure,) = send(Endpoint(server.url, retry_policy=RetryPolicy(max_bytes=50)))
-    assert failure == Failure("model", "too_large", "an answer of more than 50 bytes")
+    message = "an answer of more than 50 bytes (max_bytes=50)"
+    assert failure == Failure("model", "too_large", message)
 
 
 def test_budget_counts_retries(backoffs: list[bool]) -> None:

@@ -260,7 +260,7 @@ def test_a_hang_a_drop_and_nobody_there(no_waiting: list[float]) -> None:
         answer = ask(model(server.url, timeout=0.05, retries=1))[0]
         assert answer.failure is not None
         assert answer.failure.kind == "timeout"
-        assert answer.failure.message == "no answer within 0.05 s (asked 2 times)"
+        assert answer.failure.message == "no answer within 0.05 s (timeout=) (asked 2 times)"
     with serving(drop) as server:
         answer = ask(model(server.url, retries=1))[0]
         assert answer.failure is not None

@@ -7,6 +7,7 @@ import importlib
 import pytest
 
 from truing.core.errors import MissingExtra, SpecError
+from truing.core.secret import Secret
 from truing.specs.builders import BUILDERS
 from truing.specs.parser import parse_spec
 from truing.specs.resolve import Args, list_kinds, load_object, resolve, share_instances
@@ -20,14 +21,15 @@ def test_unknown_kind_and_argument_suggest_a_name() -> None:
 
 
 def test_a_secret_in_a_spec_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    url = "https://example.org/v1"
     with pytest.raises(SpecError, match="api_key_env=NAME") as caught:
-        Args(parse_spec("openai:m,api_key=sk-123")).secret()
+        Args(parse_spec("openai:m,api_key=sk-123")).api_key(url)
     assert "sk-123" not in str(caught.value)
     monkeypatch.setenv("MY_KEY", "v")
-    assert Args(parse_spec("openai:m,api_key_env=MY_KEY")).secret() == "v"
-    assert Args(parse_spec("openai:m")).secret() is None
+    assert Args(parse_spec("openai:m,api_key_env=MY_KEY")).api_key(url) == Secret.of("v")
+    assert Args(parse_spec("openai:m")).api_key(url) is None
     with pytest.raises(SpecError, match="NOT_SET is not set"):
-        Args(parse_spec("openai:m,api_key_env=NOT_SET")).secret()
+        Args(parse_spec("openai:m,api_key_env=NOT_SET")).api_key(url)
 
 
 def test_arguments_are_converted() -> None:

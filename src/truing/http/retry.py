@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import email.utils
+import math
 import random
 import re
 import time
@@ -10,6 +11,7 @@ from collections.abc import Mapping
 
 from msgspec import Struct
 
+from truing.http.bounds import DEFAULT_MAX_BYTES
 from truing.specs.resolve import Args
 
 RETRYABLE_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524, 529})
@@ -32,18 +34,22 @@ class RetryPolicy(Struct, frozen=True, kw_only=True):
     timeout: float = 120.0
     retries: int = 5
     max_wait: float = 120.0
-    max_bytes: int = 8 << 20
+    max_bytes: int = DEFAULT_MAX_BYTES
 
     @classmethod
     def from_args(cls, args: Args) -> RetryPolicy:
-        """Reads `timeout=`, `retries=` and `max_wait=` of a spec."""
+        """Reads `timeout=`, `retries=`, `max_wait=` and `max_bytes=` of a spec."""
         policy = cls(
             timeout=args.number("timeout", 120.0),
             retries=args.integer("retries", 5),
             max_wait=args.number("max_wait", 120.0),
+            max_bytes=args.integer("max_bytes", DEFAULT_MAX_BYTES),
         )
-        if policy.timeout <= 0 or policy.retries < 0 or policy.max_wait < 0:
+        # Not `<= 0`: NaN would pass it.
+        if not policy.timeout > 0 or policy.retries < 0 or not policy.max_wait >= 0:
             raise args.fault("timeout must be above 0, retries and max_wait not below 0")
+        if policy.max_bytes < 1024:
+            raise args.fault("max_bytes must be at least 1024")
         return policy
 
 
@@ -91,22 +97,35 @@ def parse_retry_after(headers: Mapping[str, str]) -> float | None:
     header, so that a wrong local clock has no effect.
     """
     # OpenAI and Azure send the more exact header too.
-    milliseconds = headers.get("retry-after-ms")
-    if milliseconds is not None and milliseconds.strip().isdigit():
-        return int(milliseconds) / 1000
-    value = headers.get("Retry-After")
-    if value is None:
+    milliseconds = _parse_number(headers.get("retry-after-ms", ""))
+    if milliseconds is not None:
+        return milliseconds / 1000
+    value = headers.get("Retry-After", "")
+    seconds = _parse_number(value)
+    if seconds is not None:
+        return seconds
+    retry_time, server_time = _parse_date(value), _parse_date(headers.get("Date", ""))
+    if retry_time is None:
         return None
+    return max(0.0, retry_time - (server_time if server_time is not None else time.time()))
+
+
+def _parse_number(text: str) -> float | None:
+    """Returns a number of seconds, negative ones as 0; None if it is no finite number."""
     try:
-        return max(0.0, float(value))
+        number = float(text)
     except ValueError:
-        pass
-    retry_date = email.utils.parsedate_tz(value)
-    if retry_date is None:
         return None
-    response_date = email.utils.parsedate_tz(headers.get("Date", ""))
-    server_time = email.utils.mktime_tz(response_date) if response_date is not None else time.time()
-    return max(0.0, email.utils.mktime_tz(retry_date) - server_time)
+    return max(0.0, number) if math.isfinite(number) else None
+
+
+def _parse_date(text: str) -> float | None:
+    try:
+        date = email.utils.parsedate_tz(text)
+        return float(email.utils.mktime_tz(date)) if date is not None else None
+    except (ValueError, OverflowError, TypeError, IndexError):
+        # A date that looks like one and is none, such as the 99th of a month.
+        return None
 
 
 def parse_duration(text: str) -> float | None:
@@ -114,10 +133,10 @@ def parse_duration(text: str) -> float | None:
 
     The format of OpenAI's `x-ratelimit-reset-*` headers.
     """
-    try:
-        return float(text)
-    except ValueError:
-        match = _DURATION.match(text.strip())
+    number = _parse_number(text)
+    if number is not None:
+        return number
+    match = _DURATION.match(text.strip())
     if not text.strip() or match is None:
         return None
     hours, minutes, seconds, milliseconds = (float(g) if g else 0.0 for g in match.groups())

@@ -17,7 +17,7 @@ from msgspec import Struct, field
 from truing.core.lineage import digest
 from truing.core.taxonomy import Crosswalk, load_crosswalk
 from truing.core.types import Failure, Judgement, Lineage, Response, Sample
-from truing.http.client import Endpoint, read_budget, validate_url
+from truing.http.client import Endpoint, bearer_headers, join_url, read_budget, validate_url
 from truing.http.retry import RetryPolicy
 from truing.judges.verdicts import check_failed_response, make_judgement, make_unscored
 from truing.specs.resolve import Args
@@ -69,7 +69,7 @@ class ModerationEndpointJudge:
         self._endpoint = endpoint
         self._with_prompt = with_prompt
         self._walk = load_crosswalk("openai_moderation_api")
-        lineage_hash = digest("openai-moderation", model, str(endpoint.url), str(with_prompt))
+        lineage_hash = digest("openai-moderation", model, endpoint.identity, str(with_prompt))
         self.lineage = Lineage(name=self.name, hash=lineage_hash, base=model)
 
     async def judge(self, sample: Sample, response: Response) -> Judgement:
@@ -91,7 +91,9 @@ class ModerationEndpointJudge:
         if isinstance(result, Failure):
             return make_unscored(self, sample, response, result.kind, result.message)
         if result.failure:
-            return make_unscored(self, sample, response, "unscored", result.failure)
+            return make_unscored(
+                self, sample, response, "unscored", self._endpoint.clean(result.failure)
+            )
         scores = {k: v for k, v in result.category_scores.items() if v is not None}
         return make_judgement(
             self,
@@ -120,11 +122,13 @@ def map_scores_to_taxonomy(scores: dict[str, float], crosswalk: Crosswalk) -> di
 def build(args: Args) -> ModerationEndpointJudge:
     """Returns the judge of an `openai-moderation:` spec."""
     base = validate_url(args, args.text("base_url", "https://api.openai.com/v1")).rstrip("/")
-    key = args.secret()
-    headers = {"Authorization": f"Bearer {key}"} if key else {}
-    retry_policy, budget = RetryPolicy.from_args(args), read_budget(args)
+    key = args.api_key(base)
     endpoint = Endpoint(
-        f"{base}/moderations", key=key, headers=headers, retry_policy=retry_policy, budget=budget
+        join_url(base, "moderations"),
+        key=key,
+        headers=bearer_headers(key),
+        retry_policy=RetryPolicy.from_args(args),
+        budget=read_budget(args),
     )
     return ModerationEndpointJudge(
         args.name or DEFAULT, endpoint, with_prompt=args.flag("prompt", False)

@@ -21,8 +21,10 @@ import msgspec
 
 from truing.core.ids import stream_seed
 from truing.core.lineage import digest
+from truing.core.redaction import find_json_secrets, redact_json
+from truing.core.secret import Secret
 from truing.core.types import Answer, Conversation, Failure, Lineage, Message, Sampling
-from truing.http.client import Endpoint, read_budget, validate_url
+from truing.http.client import Endpoint, bearer_headers, read_budget, validate_url
 from truing.http.retry import RetryPolicy
 from truing.specs.resolve import Args
 
@@ -102,8 +104,10 @@ class HttpModel:
         self._session = session
         self._method = method
         self._session_ids: OrderedDict[str, str] = OrderedDict()
+        # Without secrets: a new key is no other model.
+        template = json.dumps(redact_json(self._body, environment={}))
         self.lineage = Lineage(
-            name=self.name, hash=digest("http", str(endpoint.url), json.dumps(self._body), answer)
+            name=self.name, hash=digest("http", endpoint.identity, template, answer)
         )
 
     async def generate(self, conversation: Conversation, sampling: Sampling) -> tuple[Answer, ...]:
@@ -200,16 +204,20 @@ def build(args: Args) -> HttpModel:
     """
     url = args.name if "://" in args.name else f"http://{args.name.lstrip('/')}"
     validate_url(args, url)
-    headers: dict[str, str] = {str(k): str(v) for k, v in _read_json(args, "headers", "{}").items()}
-    key = args.secret() if "api_key_env" in args.spec.args or "api_key" in args.spec.args else None
-    name = args.text("auth_header", "Authorization")
+    written = _read_json(args, "headers", "{}")
+    headers = {str(name): Secret.of(str(value)) for name, value in written.items()}
+    body = _read_json(args, "body", _DEFAULT_BODY, (dict, list))
+    # Any host may be named here, so no key is sent that the spec does not name.
+    key = args.api_key(url, default=None)
+    header = args.text("auth_header", "Authorization")
     if key:
         # Services with a header of their own (x-api-key) want the bare key.
-        headers[name] = f"Bearer {key}" if name == "Authorization" else key
+        headers.update(bearer_headers(key) if header == "Authorization" else {header: key})
     endpoint = Endpoint(
         url,
         key=key,
         headers=headers,
+        secrets=find_json_secrets(body),
         retry_policy=RetryPolicy.from_args(args),
         budget=read_budget(args),
     )
@@ -218,7 +226,7 @@ def build(args: Args) -> HttpModel:
         raise args.fault(f"method={method!r} is none of GET, POST, PUT")
     return HttpModel(
         endpoint,
-        body=_read_json(args, "body", _DEFAULT_BODY, (dict, list)),
+        body=body,
         answer=args.text("answer", ""),
         session=args.text("session", ""),
         method=method,

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Sequence
+from contextlib import aclosing
 from typing import Any, TypeVar
 
 import msgspec
@@ -18,9 +19,17 @@ from msgspec import Struct, field
 from truing.core.errors import UserError
 from truing.core.ids import stream_seed
 from truing.core.lineage import digest
+from truing.core.redaction import find_json_secrets, redact_json
 from truing.core.types import Answer, Conversation, Failure, Lineage, Sampling
-from truing.http.client import Endpoint, read_budget, validate_url
-from truing.http.retry import RetryPolicy
+from truing.http.client import (
+    Endpoint,
+    StreamError,
+    bearer_headers,
+    join_url,
+    read_budget,
+    validate_url,
+)
+from truing.http.retry import RequestError, RetryPolicy
 from truing.models.openai_format import Completion, StreamAssembler, answers_from_completion
 from truing.specs.resolve import Args
 
@@ -33,6 +42,10 @@ def _read_completion(data: bytes) -> Completion:
     if not completion.choices:
         raise ValueError("no choices")
     return completion
+
+
+def _failed(failure: Failure) -> Answer:
+    return Answer(message=Answer.of("").message, finish_reason="error", failure=failure)
 
 
 class OpenAIModel:
@@ -57,9 +70,10 @@ class OpenAIModel:
         self._stream = stream
         self._body = body or {}
         self._tokens_key = tokens_key
-        extra = json.dumps(self._body, sort_keys=True)
+        # Without secrets: a new key is no other model.
+        extra = json.dumps(redact_json(self._body, environment={}), sort_keys=True)
         self.lineage = Lineage(
-            name=self.name, hash=digest("openai", model, str(endpoint.url), extra)
+            name=self.name, hash=digest("openai", model, endpoint.identity, extra)
         )
 
     def _request_body(
@@ -113,11 +127,8 @@ class OpenAIModel:
                 body = self._request_body(conversation, sampling, missing, seed, False)
                 completion = await self.endpoint.send_request(body, _read_completion)
                 if isinstance(completion, Failure):
-                    failed = Answer(
-                        message=Answer.of("").message, finish_reason="error", failure=completion
-                    )
-                    return (*answers, *[failed] * missing)
-                new_answers = answers_from_completion(completion)
+                    return (*answers, *[_failed(completion)] * missing)
+                new_answers = answers_from_completion(completion, missing)
                 if completion.usage is not None:
                     # Without `usage` in the reply nothing can be counted: it is optional in
                     # compatible servers.
@@ -128,35 +139,43 @@ class OpenAIModel:
     async def _generate_streamed(
         self, conversation: Conversation, sampling: Sampling, seed: int
     ) -> Answer:
-        """A stream that breaks off is requested once more: its tokens cannot be resumed."""
-        for last_try in (False, True):
+        """A stream that breaks off is requested again: its tokens cannot be resumed."""
+
+        async def collect(events: AsyncIterator[bytes]) -> Answer:
             assembler = StreamAssembler()
-            try:
-                async for data in self.endpoint.stream(
-                    self._request_body(conversation, sampling, 1, seed, True)
-                ):
-                    assembler.add(data)
-            except (ConnectionError, ValueError, msgspec.MsgspecError) as error:
-                if last_try or self.endpoint.retry_policy.retries == 0:
-                    kind = "dropped" if isinstance(error, ConnectionError) else "unparsable"
-                    return Answer.failed(kind, " ".join(str(error).split())[:300])
-                continue
+            async for data in events:
+                assembler.add(data)
             answer = assembler.answer()
-            self.endpoint.budget.spend_tokens(
-                answer.usage.prompt_tokens + answer.usage.completion_tokens
-            )
+            if answer.failure is not None:
+                raise RequestError(answer.failure.kind, answer.failure.message)
             return answer
-        raise AssertionError("unreachable")
+
+        body = self._request_body(conversation, sampling, 1, seed, True)
+        answer = await self.endpoint.send_streaming_request(body, collect)
+        if isinstance(answer, Failure):
+            return _failed(answer)
+        self.endpoint.budget.spend_tokens(
+            answer.usage.prompt_tokens + answer.usage.completion_tokens
+        )
+        return answer
 
     async def stream(self, conversation: Conversation, sampling: Sampling) -> AsyncIterator[str]:
         """Yields chunks of the text. Raises ConnectionError when the endpoint breaks off."""
         assembler = StreamAssembler()
-        async for data in self.endpoint.stream(
-            self._request_body(conversation, sampling, 1, sampling.seed, True)
-        ):
-            text = assembler.add(data)
-            if text:
-                yield text
+        body = self._request_body(conversation, sampling, 1, sampling.seed, True)
+        try:
+            async with aclosing(self.endpoint.stream(body)) as events:
+                async for data in events:
+                    text = assembler.add(data)
+                    if text:
+                        yield text
+        except (ValueError, msgspec.MsgspecError) as error:
+            raise StreamError(
+                Failure("model", "unparsable", self.endpoint.clean(str(error)))
+            ) from error
+        failure = assembler.answer().failure
+        if failure is not None:
+            raise StreamError(failure)
 
     async def logprobs(
         self, prefix: Conversation | str, continuations: Sequence[str]
@@ -239,8 +258,7 @@ def build(args: Args, kind: type[M] = OpenAIModel) -> M:  # type: ignore[assignm
     if not args.name:
         raise args.fault("give the model's name: openai:NAME")
     base = validate_url(args, args.text("base_url", "https://api.openai.com/v1")).rstrip("/")
-    key = args.secret()
-    headers = {"Authorization": f"Bearer {key}"} if key else {}
+    key = args.api_key(base)
     retry_policy, budget = RetryPolicy.from_args(args), read_budget(args)
     try:
         body = json.loads(args.text("body", "{}"))
@@ -250,7 +268,12 @@ def build(args: Args, kind: type[M] = OpenAIModel) -> M:  # type: ignore[assignm
         raise args.fault("body is no JSON object")
     endpoints = [
         Endpoint(
-            f"{base}/{path}", key=key, headers=headers, retry_policy=retry_policy, budget=budget
+            join_url(base, path),
+            key=key,
+            headers=bearer_headers(key),
+            secrets=find_json_secrets(body),
+            retry_policy=retry_policy,
+            budget=budget,
         )
         for path in ("chat/completions", "completions")
     ]

@@ -19,6 +19,10 @@ _FINISH = {
     "eos": "stop",
     "stop_sequence": "stop",
 }
+_MAX_FINISH_CHARS = 40
+_MAX_TOKENS = 1_000_000_000
+_MAX_TOOL_CALLS = 256
+_MAX_TOOL_CHARS = 1_000_000
 
 
 class FunctionCall(Struct):
@@ -69,25 +73,34 @@ class CompletionChoice(Struct):
 class PromptTokenDetails(Struct):
     """How many of the prompt tokens came from the server's cache."""
 
-    cached_tokens: int | None = None
+    cached_tokens: float | None = None
+
+
+def _token_count(count: float | None) -> int:
+    """Returns a count of tokens; 0 for one that is none (a negative one would refill a budget)."""
+    return int(count) if count is not None and 0 <= count <= _MAX_TOKENS else 0
 
 
 class CompletionUsage(Struct):
     """Tokens of a request."""
 
-    prompt_tokens: int | None = None
-    completion_tokens: int | None = None
+    prompt_tokens: float | None = None
+    completion_tokens: float | None = None
     prompt_tokens_details: PromptTokenDetails | None = None
 
     @property
     def total(self) -> int:
         """Prompt and completion tokens together."""
-        return (self.prompt_tokens or 0) + (self.completion_tokens or 0)
+        return _token_count(self.prompt_tokens) + _token_count(self.completion_tokens)
 
     def usage(self) -> Usage:
         """Returns the counts as `Usage`."""
         cached = self.prompt_tokens_details.cached_tokens if self.prompt_tokens_details else None
-        return Usage(self.prompt_tokens or 0, self.completion_tokens or 0, cached or 0)
+        return Usage(
+            _token_count(self.prompt_tokens),
+            _token_count(self.completion_tokens),
+            _token_count(cached),
+        )
 
 
 class Completion(Struct):
@@ -118,22 +131,34 @@ def _token_logprobs(logprobs: CompletionLogprobs | None) -> tuple[TokenLogprob, 
     )
 
 
-def answers_from_completion(completion: Completion) -> list[Answer]:
-    """Returns the answers of a completion; the first carries the usage of the whole request."""
+def _finish_reason(reason: str | None) -> str:
+    return _FINISH.get(reason or "stop", reason or "stop")[:_MAX_FINISH_CHARS]
+
+
+def _tool_calls(calls: list[tuple[str, str, str]]) -> tuple[ToolCall, ...]:
+    """Returns the tool calls of (id, name, arguments). Raises ValueError if they are too large."""
+    if len(calls) > _MAX_TOOL_CALLS:
+        raise ValueError(f"{len(calls)} tool calls, more than {_MAX_TOOL_CALLS}")
+    if sum(len(text) for call in calls for text in call) > _MAX_TOOL_CHARS:
+        raise ValueError(f"tool calls of more than {_MAX_TOOL_CHARS} characters")
+    return tuple(ToolCall(id, name, arguments or "{}") for id, name, arguments in calls)
+
+
+def answers_from_completion(completion: Completion, limit: int | None = None) -> list[Answer]:
+    """Returns the answers of a completion, at most `limit`; the first carries the usage of the
+    whole request. Raises ValueError for tool calls that are too large.
+    """
     usage = completion.usage.usage() if completion.usage is not None else Usage()
     answers = []
-    for choice in completion.choices:
-        calls = choice.message.tool_calls
-        tools = tuple(
-            ToolCall(c.id or "", c.function.name or "", c.function.arguments or "{}")
-            for c in calls or ()
-        )
+    for choice in completion.choices[:limit]:
+        calls = [
+            (c.id or "", c.function.name or "", c.function.arguments or "")
+            for c in choice.message.tool_calls or ()
+        ]
         answers.append(
             Answer(
-                message=Message("assistant", _message_text(choice.message), tools),
-                finish_reason=_FINISH.get(
-                    choice.finish_reason or "stop", choice.finish_reason or "stop"
-                ),
+                message=Message("assistant", _message_text(choice.message), _tool_calls(calls)),
+                finish_reason=_finish_reason(choice.finish_reason),
                 usage=usage,
                 logprobs=_token_logprobs(choice.logprobs),
             )
@@ -174,7 +199,7 @@ class StreamAssembler:
         """
         chunk = _decode(data)
         if chunk.error is not None:
-            raise ValueError(f"the stream carries an error: {str(chunk.error)[:200]}")
+            raise ValueError(f"the stream carries an error: {chunk.error}")
         if chunk.usage is not None:
             self._usage = chunk.usage
         # With include_usage the last chunk has the usage and an empty list of choices.
@@ -193,6 +218,8 @@ class StreamAssembler:
             parts[0] = call.id or parts[0]
             parts[1] += call.function.name or ""
             parts[2] += call.function.arguments or ""
+            if len(self._calls) > _MAX_TOOL_CALLS or len(parts[2]) > _MAX_TOOL_CHARS:
+                raise ValueError("tool calls that are too large")
         text = _message_text(choice.delta)
         self._texts.append(text)
         return text
@@ -203,13 +230,10 @@ class StreamAssembler:
         # says that the text is complete.
         if self._finish is None:
             return Answer.failed("dropped", "the stream ended before the answer did")
-        calls = tuple(
-            ToolCall(i, name, arguments or "{}")
-            for _, (i, name, arguments) in sorted(self._calls.items())
-        )
+        calls = [(c[0], c[1], c[2]) for _, c in sorted(self._calls.items())]
         return Answer(
-            message=Message("assistant", "".join(self._texts), calls),
-            finish_reason=_FINISH.get(self._finish, self._finish),
+            message=Message("assistant", "".join(self._texts), _tool_calls(calls)),
+            finish_reason=_finish_reason(self._finish),
             usage=self._usage.usage() if self._usage is not None else Usage(),
             logprobs=_token_logprobs(CompletionLogprobs(self._tokens)) if self._tokens else None,
         )

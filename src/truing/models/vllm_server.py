@@ -15,7 +15,7 @@ from msgspec import Struct
 
 from truing.core.errors import UserError
 from truing.core.types import Conversation, Failure
-from truing.http.client import Endpoint, validate_url
+from truing.http.client import Endpoint, join_url, validate_url
 from truing.models.openai import OpenAIModel
 from truing.models.openai import build as build_openai
 from truing.specs.resolve import Args
@@ -118,7 +118,12 @@ def build(args: Args) -> VllmServer:
     model = build_openai(args, VllmServer)
     model.name = f"vllm:{args.name}"
     model.lineage = msgspec.structs.replace(model.lineage, name=model.name)
-    model.chat, model.completions = model.endpoint, model.endpoint.with_url(f"{base}/completions")
+    model.chat, model.completions = (
+        model.endpoint,
+        model.endpoint.with_url(join_url(base, "completions")),
+    )
     # vLLM serves its own routes at the root, not below /v1.
-    model.tokenize = model.endpoint.with_url(f"{base.removesuffix('/v1')}/tokenize")
+    model.tokenize = model.endpoint.with_url(
+        join_url(base.replace("/v1?", "?").removesuffix("/v1"), "tokenize")
+    )
     return model

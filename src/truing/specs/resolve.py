@@ -11,15 +11,16 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
-import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, Literal, TypeVar, overload
 
 from truing.core.errors import SpecError, did_you_mean
+from truing.core.secret import Secret
 from truing.specs.builders import BUILDERS
 from truing.specs.extras import needs_extra
+from truing.specs.keys import OPENAI_VARIABLE, resolve_api_key
 from truing.specs.parser import Spec, parse_spec
 
 RoleName = Literal["model", "judge", "data", "attack", "aligner", "rail"]
@@ -98,10 +99,11 @@ class Args:
             raise self.fault(f"{key}={value!r} is neither true nor false")
         return value.lower() in ("true", "yes", "1")
 
-    def secret(self, key: str = "api_key_env", default: str = "OPENAI_API_KEY") -> str | None:
-        """Returns the value of the environment variable that the argument names.
+    def api_key(self, base_url: str, *, default: str | None = OPENAI_VARIABLE) -> Secret | None:
+        """Returns the API key for requests to `base_url` (`truing.specs.keys.resolve_api_key`).
 
-        Specs are stored and printed, so they must not contain the secret itself.
+        Reads `api_key_env=NAME`, the name of an environment variable, and `allow_http=`: specs are
+        stored and printed, so they must not contain the secret itself.
         """
         if "api_key" in self.spec.args:
             # Not self.fault(): its message would show the spec, and with it the secret.
@@ -109,10 +111,11 @@ class Args:
                 f"spec of kind {self.spec.kind!r}: a spec must not contain secrets; "
                 "use api_key_env=NAME"
             )
-        variable = self.text(key)
-        if variable is not None and variable not in os.environ:
-            raise self.fault(f"the environment variable {variable} is not set")
-        return os.environ.get(variable or default)
+        variable, allow_http = self.text("api_key_env"), self.flag("allow_http")
+        try:
+            return resolve_api_key(variable, base_url, default=default, allow_http=allow_http)
+        except SpecError as error:
+            raise self.fault(str(error)) from error
 
     def nested(self, key: str, role: RoleName) -> Any:
         """Returns the object of a nested spec `key=(...)`, or None if the argument is absent."""

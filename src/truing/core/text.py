@@ -1,0 +1,26 @@
+"""Text of others made safe to show."""
+
+from __future__ import annotations
+
+import re
+
+# C0 and C1 controls but tab and newline, lone surrogates, line and paragraph separators, and the
+# controls of writing direction (which make text read differently from what it says).
+_CONTROL = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\u2028\u2029\u202a-\u202e\u2066-\u2069]"
+)
+
+
+def escape_controls(text: str) -> str:
+    """Returns the text with its control characters written out, such as ``\\x1b``.
+
+    A terminal acts on them: an escape sequence can clear the screen, hide text, or put a command
+    into the clipboard (OSC 52). Tabs and newlines stay. Applied to each piece of a stream by
+    itself, the result is the same.
+    """
+    return _CONTROL.sub(lambda match: _written_out(match.group()), text)
+
+
+def _written_out(character: str) -> str:
+    code = ord(character)
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
