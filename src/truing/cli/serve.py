@@ -40,11 +40,15 @@ class ServeFlags:
     max_body
         Maximum bytes of a request body.
     max_tokens
-        Maximum tokens of an answer if the request sets no limit.
+        Maximum tokens of an answer; a request may ask for fewer.
     per_minute
         Requests per minute and API key; 0 is no limit.
     keys_env
         Environment variable with the API keys, separated by commas. Default: no key is needed.
+    metrics_open
+        Serve /metrics without a key.
+    request_log
+        One line of JSON on stderr for each request: ids, decision and times, no text.
     host
         Address to listen on.
     """
@@ -55,6 +59,8 @@ class ServeFlags:
     max_tokens: int = 512
     per_minute: int = 0
     keys_env: str | None = None
+    metrics_open: bool = False
+    request_log: bool = True
     host: str = "127.0.0.1"
 
 
@@ -107,23 +113,28 @@ def command(
         import uvicorn
 
         from truing.cli.rails_models import load_main_model
-        from truing.serve.openai.admission import ServerLimits
         from truing.serve.openai.app import chat_app
+        from truing.serve.openai.http_protocol import bounded_protocol
+        from truing.serve.openai.limits import ServerLimits
         from truing.serve.openai.model_router import ModelRouter, find_configs
+        from truing.serve.openai.request_log import log_to_stderr
         from truing.serve.openai.tracing import tracer_from_environment
 
     flags, auditing = flags or ServeFlags(), auditing or AuditFlags()
     served_model: Model | None = resolve(model, "model") if model else None
     configs = find_configs(rails) if rails else {}
     router = ModelRouter(served_model, configs, main_model=load_main_model)
-    limits = ServerLimits(
-        body=flags.max_body,
-        seconds=flags.timeout,
-        concurrency=flags.concurrency,
-        waiting=WAITING_PER_WORKER * flags.concurrency,
-        max_tokens=flags.max_tokens,
-        per_minute=flags.per_minute,
-    )
+    try:
+        limits = ServerLimits(
+            body=flags.max_body,
+            seconds=flags.timeout,
+            concurrency=flags.concurrency,
+            waiting=WAITING_PER_WORKER * flags.concurrency,
+            max_tokens=flags.max_tokens,
+            per_minute=flags.per_minute,
+        )
+    except ValueError as error:
+        raise PlanError(f"serve: {error}") from error
     keys = _read_keys(flags.keys_env)
     if flags.host not in LOCAL_HOSTS and not keys:
         print(
@@ -134,7 +145,17 @@ def command(
     judge: Judge | None = resolve(auditing.judge, "judge") if auditing.judge else None
     audit = _make_audit(auditing, router)
     tracer = tracer_from_environment()
-    app = chat_app(router, limits=limits, keys=keys, judge=judge, audit=audit, tracer=tracer)
+    app = chat_app(
+        router,
+        limits=limits,
+        keys=keys,
+        judge=judge,
+        audit=audit,
+        tracer=tracer,
+        metrics_open=flags.metrics_open,
+    )
+    if flags.request_log:
+        log_to_stderr()
     behind = f" behind {', '.join(router.guarded)}" if router.guarded else ""
     url = f"http://{flags.host}:{port}/v1"
     print(f"truing serves {', '.join(router.names)}{behind} at {url}", file=sys.stderr)
@@ -142,8 +163,12 @@ def command(
         app,
         host=flags.host,
         port=port,
-        log_level="warning",
+        http=bounded_protocol(limits),
+        ws="none",
+        # uvicorn's own warnings repeat what clients send; the log of requests takes their place.
+        log_level="error",
         access_log=False,
+        server_header=False,
         # Answers that are being generated at a shutdown may finish.
         timeout_graceful_shutdown=int(flags.timeout),
     )

@@ -105,8 +105,10 @@ class ScriptedModel:
         )
 
     async def stream(self, conversation: Conversation, sampling: Sampling) -> AsyncIterator[str]:
-        """Yields the answer word by word."""
+        """Yields the answer word by word; raises ConnectionError for a scripted failure."""
         answer = (await self.generate(conversation, sampling))[0]
+        if answer.failure is not None:
+            raise ConnectionError(answer.failure.message)
         words = answer.text.split(" ") if answer.text else []
         for i, word in enumerate(words):
             yield word if i == 0 else " " + word

@@ -42,26 +42,49 @@ def test_the_queue_is_bounded() -> None:
         events: list[str] = []
 
         async def hold(name: str, release: asyncio.Event) -> None:
-            async with control.slot():
-                events.append(f"{name} in")
-                await release.wait()
-            events.append(f"{name} out")
+            with control.admit():
+                async with control.slot():
+                    events.append(f"{name} in")
+                    await release.wait()
+                events.append(f"{name} out")
 
         release = asyncio.Event()
         first = asyncio.create_task(hold("first", release))
         second = asyncio.create_task(hold("second", release))
         await asyncio.sleep(0)
         await asyncio.sleep(0)
-        assert control.in_flight == 1
-        with pytest.raises(RequestRefused) as refused:
-            control.check_capacity()
-        assert refused.value.status == 429
+        assert (control.in_flight, control.admitted) == (1, 2)
+        with pytest.raises(RequestRefused) as refused, control.admit():
+            pass
+        assert (refused.value.status, refused.value.retry_after) == (429, 1)
         release.set()
         await asyncio.gather(first, second)
-        assert control.in_flight == 0
+        assert (control.in_flight, control.admitted) == (0, 0)
         return events
 
     assert asyncio.run(run()) == ["first in", "first out", "second in", "second out"]
+
+
+def test_one_who_waits_and_leaves_gives_its_place_back() -> None:
+    async def run() -> None:
+        control = AdmissionControl(ServerLimits(concurrency=1, waiting=1))
+
+        async def wait_for_slot() -> None:
+            with control.admit():
+                async with control.slot():
+                    pass
+
+        with control.admit():
+            async with control.slot():
+                for _ in range(20):
+                    waiting = asyncio.create_task(wait_for_slot())
+                    await asyncio.sleep(0)
+                    waiting.cancel()
+                    await asyncio.gather(waiting, return_exceptions=True)
+        assert (control.in_flight, control.admitted) == (0, 0)
+        await asyncio.wait_for(wait_for_slot(), 1)
+
+    asyncio.run(run())
 
 
 def test_a_full_queue_times_out() -> None:
@@ -78,11 +101,11 @@ def test_a_full_queue_times_out() -> None:
 def test_draining_refuses_and_waits() -> None:
     async def run() -> None:
         control = AdmissionControl(ServerLimits())
-        async with control.slot():
+        with control.admit():
             draining = asyncio.create_task(control.drain(5))
             await asyncio.sleep(0)
-            with pytest.raises(RequestRefused) as refused:
-                control.check_capacity()
+            with pytest.raises(RequestRefused) as refused, control.admit():
+                pass
             assert refused.value.status == 503
             assert not draining.done()
         await draining

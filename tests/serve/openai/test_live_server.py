@@ -7,7 +7,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -22,6 +21,7 @@ import pytest
 import schemathesis
 import uvicorn
 from hypothesis import HealthCheck, settings
+from tests.serve.openai.live import free_port, running_server, wait_for
 
 from truing.core.types import Conversation, Sampling
 from truing.models.scripted import ScriptedModel
@@ -29,13 +29,6 @@ from truing.serve.openai.admission import ServerLimits
 from truing.serve.openai.app import chat_app
 from truing.serve.openai.model_router import ModelRouter
 from truing.specs.resolve import resolve
-
-
-def free_port() -> int:
-    """A port that nobody uses now."""
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return int(s.getsockname()[1])
 
 
 @contextmanager
@@ -52,35 +45,13 @@ def process(*flags: str, **env: str) -> Iterator[tuple[subprocess.Popen[str], st
         child.communicate()
 
 
-def wait_for(port: int, child: subprocess.Popen[str] | None = None) -> None:
-    """Until the port answers, at most half a minute."""
-    end = time.monotonic() + 30
-    while time.monotonic() < end:
-        if child is not None and child.poll() is not None:
-            raise AssertionError(child.stderr.read() if child.stderr else "the server ended")
-        with socket.socket() as s:
-            if s.connect_ex(("127.0.0.1", port)) == 0:
-                return
-        time.sleep(0.05)
-    raise AssertionError("the server did not come up")
-
-
 @contextmanager
 def inside(model: object, **limits: object) -> Iterator[tuple[uvicorn.Server, str]]:
     """The same app in a thread of this process, so that a test sees its model."""
     port = free_port()
     app = chat_app(ModelRouter(model), limits=ServerLimits(**limits))  # type: ignore[arg-type]
-    server = uvicorn.Server(
-        uvicorn.Config(app, port=port, log_level="error", timeout_graceful_shutdown=10)
-    )
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    try:
-        wait_for(port)
+    with running_server(app, port, ServerLimits(**limits)) as server:  # type: ignore[arg-type]
         yield server, f"http://127.0.0.1:{port}/v1"
-    finally:
-        server.should_exit = True
-        thread.join(20)
 
 
 HELLO: list[dict[str, str]] = [{"role": "user", "content": "hello"}]

@@ -7,9 +7,9 @@ from truing.core.lazy import lazy_exports
 __getattr__, __dir__, __all__ = lazy_exports(
     __name__,
     {
-        "admission": "ServerLimits",
         "app": "chat_app",
         "audit": "HarmAudit",
+        "limits": "ServerLimits",
         "model_router": "ModelRouter find_configs",
         "tracing": "tracer_from_environment",
     },

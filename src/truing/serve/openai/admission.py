@@ -8,36 +8,27 @@ import asyncio
 import hmac
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 
-from msgspec import Struct
-
-
-class ServerLimits(Struct, frozen=True, kw_only=True):
-    """What one server accepts: bytes of a body, seconds of a request, concurrent and waiting
-    requests, tokens of an answer.
-
-    `per_minute` is the number of requests of one key in 60 seconds; 0 means no limit.
-    """
-
-    body: int = 2_000_000
-    seconds: float = 120.0
-    concurrency: int = 64
-    waiting: int = 256
-    max_tokens: int = 512
-    per_minute: int = 0
+from truing.serve.openai.limits import ServerLimits as ServerLimits
 
 
 class RequestRefused(Exception):
-    """A request that is not served: HTTP status, message, OpenAI error type, and seconds to wait
-    before a retry.
+    """A request that is not served: HTTP status, message, OpenAI error type, seconds to wait before
+    a retry, and the field of the body that is at fault, where one is.
     """
 
     def __init__(
-        self, status: int, message: str, kind: str, retry_after: float | None = None
+        self,
+        status: int,
+        message: str,
+        kind: str = "invalid_request_error",
+        retry_after: float | None = None,
+        param: str | None = None,
     ) -> None:
         self.status, self.message, self.kind, self.retry_after = status, message, kind, retry_after
+        self.param = param
         super().__init__(message)
 
 
@@ -50,7 +41,7 @@ class AdmissionControl:
         self.limits = limits
         self._keys = tuple(key.encode() for key in keys)
         self._slots = asyncio.Semaphore(limits.concurrency)
-        self._waiting = 0
+        self.admitted = 0
         self.in_flight = 0
         self.draining = False
         self._recent_requests: dict[bytes, deque[float]] = {}
@@ -87,20 +78,26 @@ class AdmissionControl:
             )
         recent.append(now)
 
-    def check_capacity(self) -> None:
-        """Raises RequestRefused while the server drains (503) or when the queue is full (429)."""
+    @contextmanager
+    def admit(self) -> Iterator[None]:
+        """Counts a request from before its body is read until its response is sent.
+
+        Raises RequestRefused while the server drains (503), and where `concurrency` requests are
+        being answered and `waiting` more are read or wait for a slot (429).
+        """
         if self.draining:
             raise RequestRefused(503, "the server is shutting down", "server_error", 5)
-        if self.in_flight + self._waiting >= self.limits.concurrency + self.limits.waiting:
+        if self.admitted >= self.limits.concurrency + self.limits.waiting:
             raise RequestRefused(429, "too many requests at once", "rate_limit_error", 1)
+        self.admitted += 1
+        try:
+            yield
+        finally:
+            self.admitted -= 1
 
     @asynccontextmanager
     async def slot(self) -> AsyncIterator[None]:
-        """Holds one of the `concurrency` slots; waits in the bounded queue for it, at most
-        `seconds`.
-        """
-        self.check_capacity()
-        self._waiting += 1
+        """Holds one of the `concurrency` slots; waits for it at most `seconds`."""
         try:
             async with asyncio.timeout(self.limits.seconds):
                 await self._slots.acquire()
@@ -108,8 +105,6 @@ class AdmissionControl:
             raise RequestRefused(
                 429, "no slot became free in time", "rate_limit_error", 2
             ) from None
-        finally:
-            self._waiting -= 1
         self.in_flight += 1
         try:
             yield
@@ -118,8 +113,8 @@ class AdmissionControl:
             self._slots.release()
 
     async def drain(self, seconds: float = 30.0) -> None:
-        """Refuses new requests and waits for those in flight."""
+        """Refuses new requests and waits for those that were admitted."""
         self.draining = True
         deadline = time.monotonic() + seconds
-        while self.in_flight and time.monotonic() < deadline:  # noqa: ASYNC110 - polls only at shutdown
+        while self.admitted and time.monotonic() < deadline:  # noqa: ASYNC110 - polls only at shutdown
             await asyncio.sleep(0.02)

@@ -4,7 +4,7 @@ graceful drain.
 
 from __future__ import annotations
 
-import time
+import re
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
@@ -13,43 +13,60 @@ from litestar import Litestar, MediaType, Request, Response
 from litestar.config.cors import CORSConfig
 from litestar.datastructures import State
 from litestar.exceptions import HTTPException
+from litestar.middleware import AbstractMiddleware
 from litestar.openapi import OpenAPIConfig
-from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
 from truing.core.protocols import Judge
 from truing.core.version import __version__
+from truing.http.limits import close_connections
 from truing.serve.openai import schemas
 from truing.serve.openai.admission import AdmissionControl, RequestRefused, ServerLimits
 from truing.serve.openai.audit import HarmAudit
+from truing.serve.openai.chat_service import ChatService
 from truing.serve.openai.model_router import ModelRouter
-from truing.serve.openai.routes import HANDLERS, ChatService
+from truing.serve.openai.pipeline import (
+    LOGGER,
+    RequestPipeline,
+    internal_error,
+    refusal_response,
+)
+from truing.serve.openai.request_log import record_of
+from truing.serve.openai.routes import HANDLERS
 from truing.serve.openai.tracing import TurnTracer
+
+_JSON_PATH = re.compile(r"`\$\.?([^`]*)`$")
 
 
 def _on_refused(request: Request[Any, Any, Any], error: RequestRefused) -> Response[bytes]:
-    headers = {}
-    if error.retry_after is not None:
-        headers["retry-after"] = str(max(1, round(error.retry_after)))
+    record_of(request.scope).error = error.kind
+    status, headers, body = refusal_response(error)
     return Response(
-        schemas.error_body(error.message, error.kind),
-        status_code=error.status,
-        headers=headers,
+        body,
+        status_code=status,
+        headers={name.decode(): value.decode() for name, value in headers},
         media_type=MediaType.JSON,
     )
 
 
 def _on_http_error(request: Request[Any, Any, Any], error: HTTPException) -> Response[bytes]:
-    message = error.detail
+    message, param = error.detail, None
     # A body that does not fit its schema: Litestar lists the faults of each key.
     faults = error.extra
     if isinstance(faults, list) and faults and isinstance(faults[0], dict):
+        param = faults[0].get("key")
         message = "; ".join(
             f"{fault.get('key', 'body')}: {fault.get('message')}"
             for fault in faults[:5]
             if isinstance(fault, dict)
         )
+    path = _JSON_PATH.search(message)
+    if param is None and path:
+        param = path[1] or None
+    # A fault of ours keeps its status and says nothing of its cause.
+    kind = "invalid_request_error" if error.status_code < 500 else "server_error"
+    record_of(request.scope).error = kind
     return Response(
-        schemas.error_body(message),
+        schemas.error_body(message, kind, param=param),
         status_code=error.status_code,
         media_type=MediaType.JSON,
         headers=error.headers,
@@ -57,43 +74,29 @@ def _on_http_error(request: Request[Any, Any, Any], error: HTTPException) -> Res
 
 
 def _on_recursion(request: Request[Any, Any, Any], error: RecursionError) -> Response[bytes]:
-    body = schemas.error_body("the body is nested too deeply")
-    return Response(body, status_code=400, media_type=MediaType.JSON)
+    return _on_refused(request, RequestRefused(400, "the body is nested too deeply"))
 
 
 def _on_internal_error(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
-    body = schemas.error_body(f"internal error: {type(error).__name__}", "server_error")
-    return Response(body, status_code=500, media_type=MediaType.JSON)
+    LOGGER.error("%s: %s", record_of(request.scope).request_id, type(error).__name__)
+    return _on_refused(request, internal_error(error))
 
 
-def _measure_requests(app: ASGIApp) -> ASGIApp:
-    """Middleware that counts and times API requests; outside the error handlers, so that it sees
-    every status.
+def _add_pipeline(app: Litestar, service: ChatService, *, metrics_open: bool) -> None:
+    """Puts the pipeline before the routes, and behind CORS: browsers show a page only the refusals
+    that have its headers.
     """
+    routes = frozenset(route.path.rstrip("/") or "/" for route in app.routes)
 
-    async def measured(scope: Scope, receive: Receive, send: Send) -> None:
-        if not str(scope.get("path", "")).startswith("/v1/"):
-            await app(scope, receive, send)
-            return
-        service: ChatService = scope["litestar_app"].state.chat
-        path, started = str(scope["path"]), time.perf_counter()
-        status = "500"  # for an error that no handler turned into a response
+    def wrap(handler: Any) -> RequestPipeline:
+        return RequestPipeline(
+            handler, service.admission, service.metrics, routes=routes, metrics_open=metrics_open
+        )
 
-        async def send_and_note_status(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = str(message["status"])
-            await send(message)
-
-        try:
-            await app(scope, receive, send_and_note_status)
-        finally:
-            # Unknown paths share one label: clients must not be able to make new ones.
-            label = path if status != "404" else "other"
-            service.metrics.requests.labels(label, status).inc()
-            service.metrics.seconds.labels(label).observe(time.perf_counter() - started)
-
-    return measured
+    if isinstance(app.asgi_handler, AbstractMiddleware):
+        app.asgi_handler.app = wrap(app.asgi_handler.app)
+    else:
+        app.asgi_handler = wrap(app.asgi_handler)
 
 
 def chat_app(
@@ -105,11 +108,13 @@ def chat_app(
     audit: HarmAudit | None = None,
     origins: Sequence[str] = (),
     tracer: TurnTracer | None = None,
+    metrics_open: bool = False,
 ) -> Litestar:
     """Returns the server as an ASGI app.
 
-    `judge` answers /v1/moderations; with no `keys` the API is open; `origins` are those of
-    browsers' pages that may call it (CORS); `tracer` writes OpenTelemetry spans.
+    `judge` answers /v1/moderations; with no `keys` the API is open, with `metrics_open` /metrics
+    is; `origins` are those of browsers' pages that may call it (CORS); `tracer` writes
+    OpenTelemetry spans.
     """
     limits = limits or ServerLimits()
     admission = AdmissionControl(limits, keys)
@@ -127,12 +132,12 @@ def chat_app(
         if tracer is not None:
             tracer.close()
         await router.close()
+        await close_connections()
 
-    return Litestar(
+    app = Litestar(
         list(HANDLERS),
         state=State({"chat": service}),
         lifespan=[lifespan],
-        middleware=[_measure_requests],
         request_max_body_size=limits.body,
         logging_config=None,
         exception_handlers={
@@ -146,3 +151,5 @@ def chat_app(
             title="truing", version=__version__, description="An OpenAI-compatible model."
         ),
     )
+    _add_pipeline(app, service, metrics_open=metrics_open)
+    return app

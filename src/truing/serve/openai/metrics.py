@@ -1,5 +1,5 @@
-"""The Prometheus metrics of `/metrics`: requests, seconds, rulings, tokens, requests in flight. No
-texts, no users.
+"""The Prometheus metrics of `/metrics`: requests, seconds, answers, rulings, tokens, requests in
+flight. No texts, no users.
 """
 
 from __future__ import annotations
@@ -31,6 +31,15 @@ class ServerMetrics:
         self.rulings = Counter(
             "truing_rulings", "Decisions of rails", ("rail", "ruling"), registry=self.registry
         )
+        self.answers = Counter(
+            "truing_answers", "Answers, streams included", ("finish",), registry=self.registry
+        )
+        self.broken_streams = Counter(
+            "truing_broken_streams",
+            "Streams that ended with an error",
+            ("error",),
+            registry=self.registry,
+        )
         self.tokens = Counter(
             "truing_tokens", "Tokens read and written", ("kind",), registry=self.registry
         )
@@ -42,8 +51,9 @@ class ServerMetrics:
         )
 
     def count_answers(self, answers: tuple[Answer, ...]) -> None:
-        """Adds the tokens of answers and the decisions of rails on them."""
+        """Counts answers, their tokens and the decisions of rails on them."""
         for answer in answers:
+            self.answers.labels(answer.finish_reason[:20]).inc()
             self.tokens.labels("read").inc(answer.usage.prompt_tokens)
             self.tokens.labels("written").inc(answer.usage.completion_tokens)
             for ruling in answer.rulings:

@@ -77,9 +77,11 @@ class ChatRequest(Struct):
             raise ValueError("messages: at least one is needed")
         return Conversation.from_openai(self.messages)
 
-    def sampling(self, default_tokens: int) -> Sampling:
+    def sampling(self, most_tokens: int) -> Sampling:
         """Returns the sampling options; greedy unless a temperature is set, as everywhere in
         truing.
+
+        `most_tokens` is the operator's limit: a request may ask for fewer tokens, not for more.
         """
         stop = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
         tools = tuple(
@@ -92,7 +94,9 @@ class ChatRequest(Struct):
         )
         return Sampling(
             n=self.n or 1,
-            max_tokens=self.max_completion_tokens or self.max_tokens or default_tokens,
+            max_tokens=min(
+                most_tokens, self.max_completion_tokens or self.max_tokens or most_tokens
+            ),
             temperature=self.temperature if self.temperature is not None else 0.0,
             top_p=self.top_p if self.top_p is not None else 1.0,
             seed=self.seed if self.seed is not None else secrets.randbits(31),
@@ -327,11 +331,27 @@ def check(allowed: bool, answer: Answer) -> bytes:
     )
 
 
-def error_body(message: str, kind: str = "invalid_request_error", code: str | None = None) -> bytes:
-    """Returns an error in the OpenAI form."""
-    return msgspec.json.encode(
-        {"error": {"message": message, "type": kind, "param": None, "code": code}}
-    )
+_MAX_ERROR = 600  # characters of an error message
+
+
+def error_body(
+    message: str,
+    kind: str = "invalid_request_error",
+    code: str | None = None,
+    param: str | None = None,
+) -> bytes:
+    """Returns an error in the OpenAI form; `param` is the field of the request at fault.
+
+    A message may quote a request, so it is cut.
+    """
+    if len(message) > _MAX_ERROR:
+        message = message[:_MAX_ERROR] + "..."
+    error = {"message": message, "type": kind, "param": param and param[:100], "code": code}
+    # What a model or a rail reports may hold lone surrogates, which JSON in UTF-8 cannot.
+    error = {
+        name: value and value.encode("utf-8", "replace").decode() for name, value in error.items()
+    }
+    return msgspec.json.encode({"error": error})
 
 
 def error_event(message: str, kind: str) -> bytes:

@@ -1,0 +1,143 @@
+"""What the route handlers share: the models, admission, metrics, and the way from a conversation to
+answers that are counted, logged and audited.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+from litestar import Request
+from msgspec.structs import replace
+
+from truing.core.ids import stream_seed
+from truing.core.protocols import Judge, Model
+from truing.core.types import Answer, Conversation, Failure, Sampling
+from truing.rails.guarded import GuardedModel
+from truing.serve.openai.admission import AdmissionControl, RequestRefused
+from truing.serve.openai.audit import HarmAudit
+from truing.serve.openai.metrics import ServerMetrics
+from truing.serve.openai.model_router import ModelRouter, UnknownConfig
+from truing.serve.openai.request_log import RequestRecord, record_of
+from truing.serve.openai.tracing import TurnTracer
+
+
+class ChatService:
+    """State shared by the route handlers (stored in app.state.chat)."""
+
+    def __init__(
+        self,
+        router: ModelRouter,
+        admission: AdmissionControl,
+        *,
+        judge: Judge | None = None,
+        audit: HarmAudit | None = None,
+        tracer: TurnTracer | None = None,
+    ) -> None:
+        self.router, self.admission, self.judge = router, admission, judge
+        self.audit, self.tracer = audit, tracer
+        self.metrics = ServerMetrics()
+
+    def select_model(self, config_id: str | None) -> Model:
+        """Returns the model of a request. Raises RequestRefused (404) for an unknown
+        configuration.
+        """
+        try:
+            return self.router.select(config_id)
+        except UnknownConfig as error:
+            raise RequestRefused(404, str(error), param="guardrails.config_id") from error
+
+    async def take_slot(self, request: Request[Any, Any, Any]) -> None:
+        """Waits for a slot and holds it until the request is over, its stream included, or its
+        client has left. Raises RequestRefused (429) where none becomes free.
+        """
+        await record_of(request.scope).stack.enter_async_context(self.admission.slot())
+
+    async def generate_answers(
+        self,
+        model: Model,
+        conversation: Conversation,
+        sampling: Sampling,
+        options: dict[str, Any] | None,
+        record: RequestRecord,
+        explicit_fields: frozenset[str] | None = None,
+    ) -> tuple[Answer, ...]:
+        """Returns the answers of a model. Raises RequestRefused at a time-out (504) or a failure of
+        the model (502).
+
+        `explicit_fields` are the sampling fields set by the request (defaults do not override the
+        configuration).
+        """
+        started_ns = time.time_ns()
+        answers: tuple[Answer, ...]
+        try:
+            async with asyncio.timeout(self.admission.limits.seconds):
+                if isinstance(model, GuardedModel):
+                    answers = await self._generate_guarded(
+                        model, conversation, sampling, options, record.tenant, explicit_fields
+                    )
+                else:
+                    answers = await model.generate(conversation, sampling)
+        except TimeoutError:
+            seconds = self.admission.limits.seconds
+            raise RequestRefused(504, f"no answer in {seconds:g} s", "timeout_error") from None
+        self.record_answers(model, conversation, answers, record, started_ns)
+        return answers
+
+    async def _generate_guarded(
+        self,
+        model: GuardedModel,
+        conversation: Conversation,
+        sampling: Sampling,
+        options: dict[str, Any] | None,
+        session: str,
+        explicit_fields: frozenset[str] | None,
+    ) -> tuple[Answer, ...]:
+        """Each of the n answers is a turn of its own through all rails."""
+        seeds = [sampling.seed]
+        if sampling.n > 1:
+            seeds = [stream_seed(sampling.seed, i) for i in range(sampling.n)]
+            if explicit_fields is not None:
+                # A seed in the configuration would make all n answers the same.
+                explicit_fields |= {"seed"}
+        turns = (
+            model.answer(
+                conversation,
+                replace(sampling, n=1, seed=seed),
+                options=options,
+                session=session,
+                explicit_fields=explicit_fields,
+            )
+            for seed in seeds
+        )
+        return tuple(await asyncio.gather(*turns))
+
+    def record_answers(
+        self,
+        model: Model,
+        conversation: Conversation,
+        answers: tuple[Answer, ...],
+        record: RequestRecord,
+        started_ns: int,
+    ) -> None:
+        """Traces, counts, logs and audits answers. Raises RequestRefused where one of them
+        failed.
+        """
+        record.note_answers(answers, (time.time_ns() - started_ns) / 1e6)
+        if self.tracer is not None:
+            for answer in answers:
+                self.tracer.record_turn(model.name, answer, started_ns)
+        failure = next((a.failure for a in answers if a.failure is not None), None)
+        if failure is not None:
+            raise _failure_refusal(failure)
+        self.metrics.count_answers(answers)
+        if self.audit is not None:
+            self.audit.observe(conversation, answers[0])
+
+
+def _failure_refusal(failure: Failure) -> RequestRefused:
+    if failure.kind == "options":
+        return RequestRefused(400, failure.message, param="guardrails.options")
+    status = 504 if failure.kind == "timeout" else 502
+    return RequestRefused(status, f"{failure.kind}: {failure.message}", "upstream_error")

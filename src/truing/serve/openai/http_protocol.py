@@ -1,0 +1,159 @@
+"""uvicorn's HTTP protocol with the bounds that must hold before there is a request: connections,
+header bytes, seconds for a request to arrive, seconds for a response to be read.
+
+uvicorn has none of them: its parser gathers headers of any length, a connection that sends nothing
+stays open, and a response that nobody reads stays in memory.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+
+from truing.serve.openai.limits import ServerLimits
+from truing.serve.openai.schemas import error_body
+
+_REASONS = {
+    400: b"Bad Request",
+    408: b"Request Timeout",
+    431: b"Request Header Fields Too Large",
+    503: b"Service Unavailable",
+}
+
+
+def bounded_protocol(limits: ServerLimits) -> type[BoundedHttpProtocol]:
+    """Returns the class that uvicorn's `http` option takes, with these limits."""
+    return type("LimitedHttpProtocol", (BoundedHttpProtocol,), {"limits": limits})
+
+
+class BoundedHttpProtocol(HttpToolsProtocol):
+    """One connection of the server; refusals have the OpenAI form and close it."""
+
+    limits = ServerLimits()
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._header_bytes: int | None = 0  # None between the headers and the end of the body
+        self._bytes_after_header = 0
+        self._body_bytes = 0
+        self._arrival_timer: asyncio.TimerHandle | None = None
+        self._send_timer: asyncio.TimerHandle | None = None
+        self._unfinished: list[RequestResponseCycle] = []
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        if len(self.connections) > self.limits.connections:
+            self._refuse(503, "too many connections", "server_error")
+            return
+        self._start_arrival_timer(self.limits.header_seconds)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._stop_arrival_timer()
+        self._stop_send_timer()
+        # uvicorn tells the newest of several pipelined requests alone that its client has left.
+        for cycle in self._unfinished:
+            cycle.disconnected = True
+            cycle.message_event.set()
+
+    def data_received(self, data: bytes) -> None:
+        if self.transport.is_closing():
+            return
+        if self._arrival_timer is None:
+            self._start_arrival_timer(self.limits.header_seconds)
+        # Counted before it is parsed: the parser keeps what it has read of an endless header.
+        if self._header_bytes is not None:
+            self._header_bytes += len(data)
+        else:
+            self._bytes_after_header += len(data)
+        super().data_received(data)
+        if self._header_bytes is not None:
+            if self._header_bytes > self.limits.header_bytes:
+                message = f"the headers are longer than {self.limits.header_bytes} bytes"
+                self._refuse(431, message)
+        elif self._bytes_after_header > self.limits.header_bytes + 8 * self._body_bytes:
+            # Chunks of one byte have five bytes around each; the rest can only be trailers, which
+            # the parser keeps like headers.
+            self._refuse(400, "trailers are not read")
+
+    def on_message_begin(self) -> None:
+        """Starts the time of a request."""
+        super().on_message_begin()
+        self._start_arrival_timer(self.limits.header_seconds)
+
+    def on_headers_complete(self) -> None:
+        """Hands the request to the application; from now on its body has to arrive."""
+        super().on_headers_complete()
+        self._header_bytes, self._bytes_after_header, self._body_bytes = None, 0, 0
+        self._unfinished = [c for c in self._unfinished if not c.response_complete]
+        self._unfinished.append(self.cycle)
+        # The application waits `body_seconds` and answers 408; this is for what it did not read.
+        self._start_arrival_timer(2 * self.limits.body_seconds)
+
+    def on_body(self, body: bytes) -> None:
+        """Passes a part of the body on."""
+        self._body_bytes += len(body)
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """Ends the time of a request."""
+        super().on_message_complete()
+        self._header_bytes = 0
+        self._stop_arrival_timer()
+
+    def pause_writing(self) -> None:
+        """Starts the time in which the client must read what it was sent."""
+        super().pause_writing()
+        self._send_timer = self.loop.call_later(self.limits.send_seconds, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """Ends it."""
+        super().resume_writing()
+        self._stop_send_timer()
+
+    def send_400_response(self, msg: str) -> None:
+        """Refuses what is not HTTP."""
+        self._refuse(400, msg)
+
+    def _start_arrival_timer(self, seconds: float) -> None:
+        self._stop_arrival_timer()
+        self._arrival_timer = self.loop.call_later(seconds, self._on_late_request)
+
+    def _stop_arrival_timer(self) -> None:
+        if self._arrival_timer is not None:
+            self._arrival_timer.cancel()
+            self._arrival_timer = None
+
+    def _stop_send_timer(self) -> None:
+        if self._send_timer is not None:
+            self._send_timer.cancel()
+            self._send_timer = None
+
+    def _on_late_request(self) -> None:
+        self._arrival_timer = None
+        if self.flow.read_paused:
+            # The server itself does not read: an earlier request of the connection is answered.
+            self._start_arrival_timer(self.limits.header_seconds)
+            return
+        self._refuse(408, "the request did not arrive in time")
+
+    def _refuse(self, status: int, message: str, kind: str = "invalid_request_error") -> None:
+        """Sends an error, unless a response is under way, and closes the connection."""
+        if self.transport.is_closing():
+            return
+        # A response that has begun, of this request or of an earlier one, must not be mixed with
+        # another.
+        answered = self._header_bytes is None and self.cycle.response_started
+        earlier = self._unfinished if self._header_bytes is not None else self._unfinished[:-1]
+        if not answered and all(cycle.response_complete for cycle in earlier):
+            body = error_body(message, kind)
+            head = b"HTTP/1.1 %d %s\r\ncontent-type: application/json\r\n" % (
+                status,
+                _REASONS[status],
+            )
+            self.transport.write(
+                head + b"content-length: %d\r\nconnection: close\r\n\r\n" % len(body) + body
+            )
+        self.transport.close()

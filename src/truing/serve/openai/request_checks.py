@@ -1,0 +1,94 @@
+"""Checks decoded requests against the server's bounds; a route gets only what is within them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import msgspec
+
+from truing.core.types import Conversation, MessageFormatError, Sampling
+from truing.serve.openai.admission import RequestRefused
+from truing.serve.openai.limits import ServerLimits
+from truing.serve.openai.schemas import ChatRequest, ModerationRequest
+
+
+def refuse(param: str, reason: str) -> RequestRefused:
+    """Returns the refusal (400) of a request for one of its fields."""
+    return RequestRefused(400, f"{param}: {reason}", param=param)
+
+
+def read_chat_request(request: ChatRequest, limits: ServerLimits) -> tuple[Conversation, Sampling]:
+    """Returns the conversation and the sampling options. Raises RequestRefused (400)."""
+    check_name("model", request.model, limits)
+    if request.guardrails is not None:
+        check_name("guardrails.config_id", request.guardrails.config_id or "", limits)
+        for index, config_id in enumerate(request.guardrails.config_ids or ()):
+            check_name(f"guardrails.config_ids[{index}]", config_id, limits)
+    _check_stop(request, limits)
+    _check_tools(request, limits)
+    return read_conversation(request, limits), request.sampling(limits.max_tokens)
+
+
+def read_conversation(request: ChatRequest, limits: ServerLimits) -> Conversation:
+    """Returns the messages of a request. Raises RequestRefused (400)."""
+    if len(request.messages) > limits.messages:
+        raise refuse("messages", f"more than {limits.messages} messages")
+    try:
+        conversation = request.conversation()
+    except MessageFormatError as error:
+        raise RequestRefused(400, str(error), param=error.field) from error
+    except ValueError as error:
+        raise RequestRefused(400, str(error), param="messages") from error
+    for index, message in enumerate(conversation.messages):
+        place = f"messages[{index}]"
+        characters = len(message.content) + sum(len(c.arguments) for c in message.tool_calls)
+        if characters > limits.message_characters:
+            raise refuse(f"{place}.content", f"longer than {limits.message_characters} characters")
+        check_name(f"{place}.tool_call_id", message.tool_call_id or "", limits)
+        if len(message.tool_calls) > limits.tools:
+            raise refuse(f"{place}.tool_calls", f"more than {limits.tools} calls")
+        for call_index, call in enumerate(message.tool_calls):
+            check_name(f"{place}.tool_calls[{call_index}].id", call.id, limits)
+            check_name(f"{place}.tool_calls[{call_index}].function.name", call.name, limits)
+    return conversation
+
+
+def check_moderation_request(request: ModerationRequest, limits: ServerLimits) -> list[str]:
+    """Returns the texts to judge. Raises RequestRefused (400)."""
+    check_name("model", request.model, limits)
+    texts = [request.input] if isinstance(request.input, str) else request.input
+    if not 1 <= len(texts) <= limits.moderation_texts:
+        raise refuse("input", f"from 1 to {limits.moderation_texts} texts")
+    for index, text in enumerate(texts):
+        if len(text) > limits.message_characters:
+            raise refuse(f"input[{index}]", f"longer than {limits.message_characters} characters")
+    return texts
+
+
+def check_name(param: str, name: str, limits: ServerLimits) -> None:
+    """Raises RequestRefused (400) for a name or id that is too long: names are repeated in each
+    event of a stream.
+    """
+    if len(name) > limits.name_characters:
+        raise refuse(param, f"longer than {limits.name_characters} characters")
+
+
+def _check_stop(request: ChatRequest, limits: ServerLimits) -> None:
+    stop: Iterable[str] = (request.stop,) if isinstance(request.stop, str) else request.stop or ()
+    for index, text in enumerate(stop):
+        if index >= limits.stop_strings:
+            raise refuse("stop", f"more than {limits.stop_strings} strings")
+        if not text or len(text) > limits.stop_characters:
+            raise refuse("stop", f"each has from 1 to {limits.stop_characters} characters")
+
+
+def _check_tools(request: ChatRequest, limits: ServerLimits) -> None:
+    tools = request.tools or []
+    if len(tools) > limits.tools:
+        raise refuse("tools", f"more than {limits.tools} tools")
+    for index, tool in enumerate(tools):
+        if tool.type != "function":
+            raise refuse(f"tools[{index}].type", "functions are the only kind of tool")
+        check_name(f"tools[{index}].function.name", tool.function.name, limits)
+    if tools and len(msgspec.json.encode(tools)) > limits.tool_bytes:
+        raise refuse("tools", f"more than {limits.tool_bytes} bytes")

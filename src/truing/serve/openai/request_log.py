@@ -1,0 +1,127 @@
+"""The record of one request, and the line that is logged of it: ids, names, counts and times. No
+text, no key, no address.
+
+The lines go to the logger `truing.serve.requests` at level INFO; `truing serve` writes them to
+stderr as JSON, one a request.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import secrets
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+from litestar.types import HTTPScope, Scope
+
+from truing.core.types import Answer
+
+LOGGER = logging.getLogger("truing.serve.requests")
+
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_MAX_NAME = 100  # characters of a name in a log line
+
+
+class RequestRecord:
+    """What is known of one request; the pipeline makes it and the handlers fill it in.
+
+    `stack` is closed when the request is over, also where its client has left: what a handler must
+    release then (its slot, a stream) is pushed on it.
+    """
+
+    def __init__(self, request_id: str, method: str, path: str) -> None:
+        self.request_id, self.method, self.path = request_id, method, path
+        self.stack = AsyncExitStack()
+        self.tenant = ""
+        self.route: str | None = None
+        self.config: str | None = None
+        self.model: str | None = None
+        self.decision: str | None = None
+        self.finish_reason: str | None = None
+        self.error: str | None = None
+        self.upstream_ms: float | None = None
+        self.prompt_tokens = 0
+        self.completion_tokens = 0
+        self.received_bytes = 0
+        self.sent_bytes = 0
+        self.client_left = False
+        self._started = time.perf_counter()
+
+    @property
+    def seconds(self) -> float:
+        """Seconds since the request arrived."""
+        return time.perf_counter() - self._started
+
+    def note_answers(self, answers: Sequence[Answer], turn_ms: float) -> None:
+        """Notes the decision of the rails, finish reason, tokens and times of a turn's answers.
+
+        `upstream_ms` is the part of the turn that was not spent in rails.
+        """
+        rulings = [ruling for answer in answers for ruling in answer.rulings]
+        decisions = {ruling.ruling for ruling in rulings}
+        for decision in ("block", "rewrite", "allow"):
+            if decision in decisions:
+                self.decision = decision
+                break
+        self.finish_reason = answers[0].finish_reason
+        self.upstream_ms = max(0.0, turn_ms - sum(ruling.ms for ruling in rulings) / len(answers))
+        self.prompt_tokens = max(answer.usage.prompt_tokens for answer in answers)
+        self.completion_tokens = sum(answer.usage.completion_tokens for answer in answers)
+
+    def fields(self, status: int) -> dict[str, Any]:
+        """Returns the fields of the log line."""
+        return {
+            "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
+            "request_id": self.request_id,
+            "method": self.method,
+            "route": self.route,
+            "status": status,
+            "config": self.config and self.config[:_MAX_NAME],
+            "model": self.model and self.model[:_MAX_NAME],
+            "decision": self.decision,
+            "finish_reason": self.finish_reason,
+            "error": self.error,
+            "client_left": self.client_left,
+            "ms": round(1000 * self.seconds, 1),
+            "upstream_ms": None if self.upstream_ms is None else round(self.upstream_ms, 1),
+            "prompt_tokens": self.prompt_tokens,
+            "completion_tokens": self.completion_tokens,
+            "received_bytes": self.received_bytes,
+            "sent_bytes": self.sent_bytes,
+        }
+
+    def log(self, status: int) -> None:
+        """Writes the log line."""
+        if LOGGER.isEnabledFor(logging.INFO):
+            LOGGER.info("%s", msgspec.json.encode(self.fields(status)).decode())
+
+
+def start_record(scope: HTTPScope) -> RequestRecord:
+    """Returns the record of a request, and keeps it in the scope for `record_of`."""
+    sent = dict(scope["headers"]).get(b"x-request-id", b"").decode("latin-1")
+    # An id of another form could forge a header or a log line: the request gets one of ours.
+    request_id = sent if _REQUEST_ID.fullmatch(sent) else f"req_{secrets.token_hex(12)}"
+    record = RequestRecord(request_id, str(scope["method"])[:20], str(scope["path"]))
+    scope.setdefault("state", {})["request_record"] = record
+    return record
+
+
+def record_of(scope: Scope) -> RequestRecord:
+    """Returns the record of the request that a scope belongs to."""
+    record: RequestRecord = scope["state"]["request_record"]
+    return record
+
+
+def log_to_stderr() -> None:
+    """Writes the lines to stderr, and nowhere else."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    LOGGER.handlers[:] = [handler]
+    LOGGER.setLevel(logging.INFO)
+    LOGGER.propagate = False

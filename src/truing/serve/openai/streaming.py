@@ -1,0 +1,160 @@
+"""Streams of answers as server-sent events: bounded in time and bytes, ended when the client
+leaves, and audited and counted like any other answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing, asynccontextmanager
+
+from truing.core.protocols import Model, StreamingModel
+from truing.core.types import Answer, Conversation, Sampling
+from truing.rails.guarded import GuardedModel
+from truing.serve.openai import schemas
+from truing.serve.openai.admission import RequestRefused
+from truing.serve.openai.chat_service import ChatService
+from truing.serve.openai.request_log import RequestRecord
+
+Prompt = tuple[Conversation, Sampling]
+
+
+async def stream_answer(
+    service: ChatService,
+    model: Model,
+    prompt: Prompt,
+    request: schemas.ChatRequest,
+    record: RequestRecord,
+) -> AsyncGenerator[str | Answer, None]:
+    """Yields chunks of text, and last the whole answer.
+
+    A model that cannot stream yields its answer alone. The answer is recorded (audit, metrics,
+    log) also where the stream ends early: what the client has seen counts.
+    """
+    started_ns = time.time_ns()
+    conversation, sampling = prompt
+    if not isinstance(model, GuardedModel) and (
+        sampling.tools or not isinstance(model, StreamingModel)
+    ):
+        yield (await service.generate_answers(model, conversation, sampling, None, record))[0]
+        return
+    sent: list[str] = []
+    answer: Answer | None = None
+    try:
+        async with _closing(_model_parts(model, prompt, request, record)) as parts:
+            async for part in parts:
+                if isinstance(part, Answer):
+                    answer = part
+                else:
+                    sent.append(part)
+                    yield part
+        if answer is None:
+            answer = Answer.of("".join(sent))
+    finally:
+        if answer is None and sent:
+            # An audit that a client could escape by leaving before the last word would see nothing.
+            partial = Answer.of("".join(sent), finish_reason="error")
+            service.record_answers(model, conversation, (partial,), record, started_ns)
+    service.record_answers(model, conversation, (answer,), record, started_ns)
+    yield answer
+
+
+@asynccontextmanager
+async def _closing(
+    parts: AsyncIterator[str | Answer],
+) -> AsyncIterator[AsyncIterator[str | Answer]]:
+    """Closes an iterator that can be closed: its model stops, not only its reader."""
+    try:
+        yield parts
+    finally:
+        close = getattr(parts, "aclose", None)
+        if close is not None:
+            await close()
+
+
+async def stream_events(
+    service: ChatService,
+    request: schemas.ChatRequest,
+    name: str,
+    parts: AsyncGenerator[str | Answer, None],
+    record: RequestRecord,
+) -> AsyncGenerator[bytes, None]:
+    """Yields server-sent events; the last chunk carries the finish reason.
+
+    An error is an event of its own and ends the stream: only a complete answer is followed by
+    ``[DONE]``. Closing this generator closes `parts`.
+    """
+    async with aclosing(parts):
+        try:
+            size = 0
+            async for event in _answer_events(service, request, name, parts):
+                size += len(event)
+                if size > service.admission.limits.response_bytes:
+                    raise RequestRefused(
+                        502, "the answer is longer than this server sends", "upstream_error"
+                    )
+                yield event
+        except RequestRefused as error:
+            refusal = error
+        except TimeoutError:
+            refusal = RequestRefused(504, "no answer in time", "timeout_error")
+        except Exception as error:
+            # Only the type: the message may hold text that the rails would have withheld.
+            message = f"the answer broke off: {type(error).__name__}"
+            refusal = RequestRefused(502, message, "upstream_error")
+        else:
+            yield b"data: [DONE]\n\n"
+            return
+        record.error = refusal.kind
+        service.metrics.broken_streams.labels(refusal.kind).inc()
+        yield schemas.error_event(refusal.message, refusal.kind)
+
+
+async def _answer_events(
+    service: ChatService,
+    request: schemas.ChatRequest,
+    name: str,
+    parts: AsyncGenerator[str | Answer, None],
+) -> AsyncGenerator[bytes, None]:
+    completion_id = schemas.new_completion_id()
+    include_usage = bool((request.stream_options or {}).get("include_usage"))
+    deadline = asyncio.get_running_loop().time() + service.admission.limits.seconds
+    answer: Answer | None = None
+    text_sent = False
+    yield schemas.chunk(completion_id, name, {"role": "assistant", "content": ""})
+    while True:
+        # The time-out covers the wait for the model alone: one around a `yield` would cancel
+        # whatever the reader of this generator does meanwhile.
+        async with asyncio.timeout_at(deadline):
+            part = await anext(parts, None)
+        if part is None:
+            break
+        # A model that never waits gives the time-out no moment to end it.
+        if asyncio.get_running_loop().time() > deadline:
+            raise TimeoutError
+        if isinstance(part, Answer):
+            answer = part
+        else:
+            text_sent = True
+            yield schemas.chunk(completion_id, name, {"content": part})
+    if answer is not None and (not text_sent or answer.message.tool_calls):
+        yield schemas.chunk(completion_id, name, schemas.delta(answer))
+    yield schemas.last_chunk(completion_id, name, request, answer, include_usage)
+
+
+def _model_parts(
+    model: Model, prompt: Prompt, request: schemas.ChatRequest, record: RequestRecord
+) -> AsyncIterator[str | Answer]:
+    conversation, sampling = prompt
+    if isinstance(model, GuardedModel):
+        return model.stream_with_answer(
+            conversation,
+            sampling,
+            options=request.options,
+            session=record.tenant,
+            explicit_fields=request.explicit_fields,
+        )
+    if isinstance(model, StreamingModel):
+        return model.stream(conversation, sampling)
+    raise TypeError(f"{model.name} does not stream")
