@@ -187,7 +187,7 @@ def test_a_browser_page_sees_refusals_and_asks_before_without_a_key() -> None:
 def test_one_line_a_request_with_ids_and_counts_and_no_text(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    caplog.set_level(logging.INFO, "truing.serve.requests")
+    caplog.set_level(logging.INFO, "truing.serve.openai.request_log")
     with client(keys=["right"]) as c:
         c.post(CHAT, json={**HELLO, "model": "hello private"}, headers={**KEY, "x-request-id": "a"})
         c.post(CHAT, json={**HELLO, "stream": True}, headers={**KEY, "x-request-id": "b"})

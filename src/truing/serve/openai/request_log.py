@@ -1,7 +1,7 @@
 """The record of one request, and the line that is logged of it: ids, names, counts and times. No
 text, no key, no address.
 
-The lines go to the logger `truing.serve.requests` at level INFO; `truing serve` writes them to
+The lines go to the logger `truing.serve.openai.request_log` at level INFO; `truing serve` writes them to
 stderr as JSON, one a request.
 """
 
@@ -22,7 +22,7 @@ from litestar.types import HTTPScope, Scope
 
 from truing.core.types import Answer
 
-LOGGER = logging.getLogger("truing.serve.requests")
+LOGGER = logging.getLogger(__name__)
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _MAX_NAME = 100  # characters of a name in a log line
