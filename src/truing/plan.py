@@ -38,7 +38,7 @@ from truing.models.cached_model import CachedModel
 from truing.report.report_data import Ranking, ReportData, Variant
 from truing.report.rows import select_rows
 from truing.runs.folder import Run
-from truing.specs.parser import Spec, parse_spec
+from truing.specs.parser import Spec, parse_spec, redact_spec
 from truing.specs.resolve import RoleName, resolve, share_instances
 
 
@@ -263,7 +263,9 @@ def _resolve_specs(plan: Plan) -> _Components:
                 )
             for spec in data_plan.judges or plan.run.judges:
                 if spec not in components.judges:
-                    components.judges[spec] = try_resolve(spec, "judge", f"judge {spec}")
+                    components.judges[spec] = try_resolve(
+                        spec, "judge", f"judge {redact_spec(spec)}"
+                    )
         for name, spec in plan.models.items():
             components.models[name] = try_resolve(spec, "model", f"models.{name}")
     try:

@@ -13,6 +13,7 @@ from truing.cli.progress import ProgressBar, finish_run
 from truing.core.types import Sampling
 from truing.evaluation.evaluate import evaluate
 from truing.evaluation.options import EvaluateOptions
+from truing.specs.parser import redact_spec
 from truing.specs.resolve import RoleName
 
 
@@ -118,7 +119,12 @@ def command(
             authorised=flags.authorised,
             rate=flags.rate,
             until=parse_stopping_rule(until, judges) if until else None,
-            plan={"model": model, "data": data, "attack": attack, "judges": judge or []},
+            plan={
+                "model": redact_spec(model) if model else model,
+                "data": redact_spec(data),
+                "attack": redact_spec(attack) if attack else attack,
+                "judges": [redact_spec(spec) for spec in judge or ()],
+            },
             progress=progress,
         )
         evaluate(target, dataset, judges, out, attack=attacker, options=options)

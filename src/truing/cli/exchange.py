@@ -10,7 +10,7 @@ from truing.core.errors import UserError
 from truing.evaluation.evaluate import evaluate
 from truing.evaluation.options import EvaluateOptions
 from truing.runs.folder import Run
-from truing.specs.parser import Spec
+from truing.specs.parser import Spec, redact_spec
 
 
 def _import_results(
@@ -27,7 +27,12 @@ def _import_results(
     dataset, *judges = resolve_all([(str(spec), "data"), *((j, "judge") for j in judge or ())])
     with ProgressBar("judging", quiet=json, resumable=True) as progress:
         options = EvaluateOptions(
-            plan={"import": tool, "file": file.name, "judges": judge or []}, progress=progress
+            plan={
+                "import": tool,
+                "file": file.name,
+                "judges": [redact_spec(spec) for spec in judge or ()],
+            },
+            progress=progress,
         )
         evaluate(None, dataset, judges, out, options=options)
     return finish_run(out, as_json=json)

@@ -24,6 +24,7 @@ from truing.core.taxonomy import HarmCategory, load_taxonomy
 from truing.http.limits import close_connections
 from truing.report.formatting import category_label
 from truing.runs.folder import replace_file
+from truing.specs.parser import redact_spec
 from truing.specs.resolve import resolve
 
 MAX_PROMPTS = 500
@@ -79,7 +80,7 @@ def command(
     diversity = measure_diversity(prompts)
     figures = {
         "model": writer.name,
-        "spec": model,
+        "spec": redact_spec(model),
         "seed": seed,
         "n": len(prompts),
         "diversity": diversity,

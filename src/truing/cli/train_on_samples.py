@@ -17,6 +17,7 @@ from truing.core.protocols import Judge, Model
 from truing.core.types import Sampling
 from truing.evaluation.evaluate import evaluate
 from truing.evaluation.options import EvaluateOptions
+from truing.specs.parser import redact_spec
 from truing.specs.resolve import resolve
 
 
@@ -137,7 +138,7 @@ def _sample_answers(
     folders = []
     for index, spec in enumerate(data):
         folder = out / f"samples-{index}"
-        with ProgressBar(f"answering {spec}") as progress:
+        with ProgressBar(f"answering {redact_spec(spec)}") as progress:
             options = EvaluateOptions(
                 sampling=sampling, seed=flags.seed, limit=flags.limit, progress=progress
             )

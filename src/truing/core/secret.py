@@ -20,6 +20,8 @@ REDACTED = "***"
 
 # A shorter value is no secret ("1", "prod"), and its removal would make messages unreadable.
 _MIN_SCRUBBED_CHARS = 6
+# What may stand between two characters: a line break, or the backslash of an escape.
+_GAP = r"[\s\\]*"
 _MAX_CHARS_PER_CHAR = 7  # `\\u002b `
 
 
@@ -93,32 +95,43 @@ class Scrubber:
         self.max_chars = max((len(p) * _MAX_CHARS_PER_CHAR for p in ordered), default=0)
         patterns = [_escaped_pattern(p) for p in ordered]
         for part in ordered:
-            patterns += [r"\s*".join(map(re.escape, form)) for form in _base64_forms(part)]
+            patterns += [_spaced(form) for form in _base64_forms(part)]
         self._pattern = re.compile("|".join(patterns), re.IGNORECASE) if patterns else None
 
-    def scrub(self, text: str) -> str:
-        """Returns the text with each secret replaced by ``***``."""
-        return text if self._pattern is None else self._pattern.sub(REDACTED, text)
+    def scrub(self, text: str, *, cut_off: bool = False) -> str:
+        """Returns the text with each secret replaced by ``***``.
+
+        A text that was `cut_off` may end in the middle of a secret: as many characters as one can
+        take are dropped from its end.
+        """
+        if self._pattern is None:
+            return text
+        scrubbed = self._pattern.sub(REDACTED, text)
+        return scrubbed[: -self.max_chars] if cut_off else scrubbed
 
 
 def _escaped_pattern(value: str) -> str:
     """Returns a pattern of the value in which each character may be written in any escaped form."""
-    return r"\s*".join(map(_character_pattern, value))
+    return _GAP.join(map(_character_pattern, value))
+
+
+def _spaced(form: str) -> str:
+    return _GAP.join(map(re.escape, form))
 
 
 def _character_pattern(character: str) -> str:
     percent = "".join(f"%{byte:02X}" for byte in character.encode("utf-8", "surrogatepass"))
     units = character.encode("utf-16-be", "surrogatepass").hex()
     forms = {
-        re.escape(character),
+        character,
         percent,
-        r"\\+".join(f"u{units[i : i + 4]}" for i in range(0, len(units), 4)),
-        re.escape(html.escape(character)),
+        "".join(f"u{units[i : i + 4]}" for i in range(0, len(units), 4)),
+        html.escape(character),
         f"&#{ord(character)};",
     }
     if character == " ":
-        forms.add(r"\+")
-    return rf"\\*(?:{'|'.join(sorted(forms, key=len, reverse=True))})"
+        forms.add("+")
+    return f"(?:{'|'.join(map(_spaced, sorted(forms, key=len, reverse=True)))})"
 
 
 def _base64_forms(value: str) -> set[str]:

@@ -29,7 +29,7 @@ class ReplyBounds(Struct, frozen=True, kw_only=True):
     """
 
     body_bytes: int = DEFAULT_MAX_BYTES
-    error_bytes: int = 64 << 10
+    error_bytes: int = 32 << 10
     stream_bytes: int = 8 * DEFAULT_MAX_BYTES
     stream_events: int = 1 << 18
     line_bytes: int = DEFAULT_MAX_BYTES // 8
@@ -41,7 +41,7 @@ class ReplyBounds(Struct, frozen=True, kw_only=True):
         """Returns the bounds for bodies of at most `max_bytes`."""
         return cls(
             body_bytes=max_bytes,
-            error_bytes=min(max_bytes, 64 << 10),
+            error_bytes=min(max_bytes, 32 << 10),
             stream_bytes=8 * max_bytes,
             line_bytes=max(max_bytes // 8, 1 << 10),
         )

@@ -13,6 +13,7 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import aclosing, asynccontextmanager
+from functools import partial
 from typing import TypeVar
 
 import aiohttp
@@ -62,6 +63,7 @@ _OUTAGE_SECONDS_BEFORE_FIRST_SUCCESS = 10.0
 _STREAM_RETRIES = 2
 _TIMEOUT_RETRIES = 2
 _MAX_MESSAGE_CHARS = 400
+_MAX_CLEANED_CHARS = 1 << 16
 _MAX_SEARCHED_ITEMS = 1000
 _JSON_HEADERS = {"Content-Type": "application/json", "Accept": "application/json"}
 
@@ -265,12 +267,13 @@ class Endpoint:
         longest = _OUTAGE_SECONDS if self._has_succeeded else _OUTAGE_SECONDS_BEFORE_FIRST_SUCCESS
         return now - self._failing_since > longest
 
-    def clean(self, message: str) -> str:
+    def clean(self, message: str, *, cut_off: bool = False) -> str:
         """Returns what the endpoint wrote on one line, shortened, without secrets and without
-        control characters.
+        control characters. A message that was `cut_off` may end in the middle of a secret.
         """
-        # Scrubbed before the cut, which could leave a part of a secret.
-        line = self._scrubber.scrub(" ".join(message.split()))
+        # Scrubbed before the last cut, which could leave a part of a secret.
+        line = " ".join(message[:_MAX_CLEANED_CHARS].split())
+        line = self._scrubber.scrub(line, cut_off=cut_off or len(message) > _MAX_CLEANED_CHARS)
         return escape_controls(line)[:_MAX_MESSAGE_CHARS]
 
     @asynccontextmanager
@@ -299,7 +302,9 @@ class Endpoint:
                     try:
                         if reply.status != 200:
                             data = await read_error_body(reply, self._bounds)
-                            raise status_error(reply, data, self._scrubber.scrub)
+                            cut_off = len(data) >= self._bounds.error_bytes
+                            clean = partial(self.clean, cut_off=cut_off)
+                            raise status_error(reply, data, clean)
                         yield reply
                     finally:
                         self._update_limiter(reply, time.monotonic() - started)

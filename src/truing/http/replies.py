@@ -212,14 +212,14 @@ class _ErrorBody(Struct):
 
 
 def status_error(
-    reply: aiohttp.ClientResponse, data: bytes, scrub: Callable[[str], str]
+    reply: aiohttp.ClientResponse, data: bytes, clean: Callable[[str], str]
 ) -> RequestError:
-    """Returns the error for a status other than 200; `scrub` removes secrets from its text."""
+    """Returns the error for a status other than 200; `clean` removes secrets from a text."""
     status = reply.status
-    text, code = _read_error_text(data, scrub)
+    text, code = _read_error_text(data, clean)
     message = f"{status} {reply.reason or ''}: {text}".strip(": ")
     if 300 <= status < 400:
-        location = scrub(reply.headers.get("Location", "nowhere"))[:_MAX_ERROR_CHARS]
+        location = clean(reply.headers.get("Location", "nowhere"))[:_MAX_ERROR_CHARS]
         message = (
             f"{status} {reply.reason or ''}: redirects to {location}, which is not followed, since "
             "prompts and keys could go to another host; give that address itself"
@@ -240,14 +240,13 @@ def status_error(
     )
 
 
-def _read_error_text(data: bytes, scrub: Callable[[str], str]) -> tuple[str, str]:
+def _read_error_text(data: bytes, clean: Callable[[str], str]) -> tuple[str, str]:
     """Returns the message and the error code of an error's body."""
     try:
         body = msgspec.json.decode(data, type=_ErrorBody)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         is_html = data.lstrip()[:1] == b"<"
-        # Scrubbed before the cut, which could leave a part of a secret.
-        text = scrub(data.decode("utf-8", "replace"))[:_MAX_ERROR_CHARS]
+        text = clean(data.decode("utf-8", "replace"))[:_MAX_ERROR_CHARS]
         return "(HTML)" if is_html else text, ""
     if isinstance(body.error, _ErrorDetail):
         message, code = body.error.message, f"{body.error.code} {body.error.type}"

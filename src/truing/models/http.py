@@ -206,6 +206,9 @@ def build(args: Args) -> HttpModel:
     validate_url(args, url)
     written = _read_json(args, "headers", "{}")
     headers = {str(name): Secret.of(str(value)) for name, value in written.items()}
+    for name, value in headers.items():
+        if not (name + value.reveal()).isprintable():
+            raise args.fault(f"headers: {name!r} holds a line break or another control character")
     body = _read_json(args, "body", _DEFAULT_BODY, (dict, list))
     # Any host may be named here, so no key is sent that the spec does not name.
     key = args.api_key(url, default=None)

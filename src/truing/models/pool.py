@@ -23,6 +23,7 @@ from msgspec import Struct
 
 from truing.core.errors import BudgetExceeded, MissingExtra, SpecError, UserError, did_you_mean
 from truing.core.protocols import LogprobModel, StreamingModel
+from truing.core.secret import Secret
 from truing.core.types import Answer, Conversation, Lineage, Sampling
 from truing.specs.parser import Spec, parse_spec
 from truing.specs.resolve import Args, list_kinds, resolve
@@ -122,7 +123,7 @@ class ModelPool:
     """
 
     def __init__(self, spec: Spec, options: PoolOptions | None = None) -> None:
-        self.spec = str(spec)
+        self.spec = Secret.of(spec.reveal(), str(spec))
         self.options = options or PoolOptions()
         self._workers: list[_Worker] = []
         self._info: _WorkerInfo | None = None
@@ -145,7 +146,7 @@ class ModelPool:
 
         return tuple(
             e
-            for spec in _find_http_specs(parse_spec(self.spec))
+            for spec in _find_http_specs(parse_spec(self.spec.reveal()))
             for e in find_endpoints(resolve(spec, "model"))
         )
 
@@ -178,7 +179,9 @@ class ModelPool:
             max_task_retries=options.restarts,
             max_concurrency=_WORKER_CONCURRENCY,
         )
-        self._workers = [_Worker(actor_class.remote(self.spec)) for _ in range(options.copies)]
+        self._workers = [
+            _Worker(actor_class.remote(self.spec.reveal())) for _ in range(options.copies)
+        ]
         return self._workers
 
     async def generate(self, conversation: Conversation, sampling: Sampling) -> tuple[Answer, ...]:

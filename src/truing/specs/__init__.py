@@ -1,7 +1,7 @@
 """Spec strings such as `openai:NAME,base_url=URL` and the objects that they describe.
 
 `parser` (Spec, parse_spec) is the grammar, `resolve` (resolve, Args) builds objects, `builders` is
-the table of built-in kinds.
+the table of built-in kinds, `keys` says which API key goes where.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ __getattr__, __dir__, __all__ = lazy_exports(
     {
         "": "resolve",
         "extras": "needs_extra",
-        "parser": "Spec parse_spec",
+        "keys": "allow_key_variables resolve_api_key",
+        "parser": "Spec parse_spec redact_spec",
         "resolve": "Args RoleName list_kinds load_object share_instances",
     },
 )

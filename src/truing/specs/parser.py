@@ -9,23 +9,63 @@ local:smollm2        best-of:4,by=(cost:DIR),of=(prompted:hhh,of=(local:smollm2)
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
+import msgspec
 from msgspec import Struct, field
 
 from truing.core.errors import SpecError
+from truing.core.redaction import redact_headers, redact_json, redact_url
+from truing.core.secret import REDACTED, Secret
+
+# Arguments that hold a secret as a whole, whatever their value; a spec should name a variable.
+_SECRET_ARGUMENTS = frozenset(
+    {"api_key", "apikey", "password", "passwd", "secret", "access_token", "auth_token"}
+)
+_HIDDEN_IN_TEXT = re.compile(
+    rf"\b({'|'.join(sorted(_SECRET_ARGUMENTS))}|headers|body)=.*", re.DOTALL
+)
 
 
 class Spec(Struct, frozen=True):
-    """A parsed spec string; `str(spec)` is its canonical form, which parses to an equal value."""
+    """A parsed spec string; `str(spec)` is its canonical form, which parses to an equal value.
+
+    Secrets in it (headers, secret parameters of a URL or a body) are held as `Secret`, so that
+    `str`, `repr` and every encoder write the redacted form; `reveal()` returns the whole text.
+    `address` is set if the name contains one; `name` is redacted then.
+    """
 
     kind: str
     name: str = ""
-    args: dict[str, Any] = field(default_factory=dict)  # str -> str | Spec
+    args: dict[str, Any] = field(default_factory=dict)  # str -> str | Spec | Secret
+    address: Secret | None = None
+
+    def __post_init__(self) -> None:
+        args = {key: _hide_secrets(key, value) for key, value in self.args.items()}
+        msgspec.structs.force_setattr(self, "args", args)
+        shown = redact_url(self.name)
+        if shown != self.name:
+            msgspec.structs.force_setattr(self, "address", Secret.of(self.name, shown))
+            msgspec.structs.force_setattr(self, "name", shown)
 
     def __str__(self) -> str:
-        head = f"{self.kind}:{_quote(self.name)}" if self.name else self.kind
-        return ",".join([head, *(f"{k}={_format_value(v)}" for k, v in self.args.items())])
+        return self._write(revealed=False)
+
+    def __repr__(self) -> str:
+        return f"Spec({str(self)!r})"
+
+    def reveal(self) -> str:
+        """Returns the canonical form with its secrets: to build the object again, never to store
+        or to show it.
+        """
+        return self._write(revealed=True)
+
+    def _write(self, *, revealed: bool) -> str:
+        name = self.address.reveal() if revealed and self.address else self.name
+        head = f"{self.kind}:{_quote(name)}" if name else self.kind
+        arguments = (f"{k}={_format_value(v, revealed)}" for k, v in self.args.items())
+        return ",".join([head, *arguments])
 
 
 def _quote(text: str) -> str:
@@ -33,8 +73,50 @@ def _quote(text: str) -> str:
     return text if needs_no_quotes else json.dumps(text, ensure_ascii=False)
 
 
-def _format_value(value: str | Spec) -> str:
-    return f"({value})" if isinstance(value, Spec) else _quote(value)
+def _format_value(value: str | Spec | Secret, revealed: bool) -> str:
+    if isinstance(value, Spec):
+        return f"({value._write(revealed=revealed)})"
+    if isinstance(value, Secret):
+        value = value.reveal() if revealed else value.redacted
+    return _quote(value)
+
+
+def _hide_secrets(key: str, value: Any) -> Any:
+    """Returns the value of an argument as a `Secret` if it contains a secret, else unchanged."""
+    if not isinstance(value, str):
+        return value
+    if key in _SECRET_ARGUMENTS:
+        return Secret.of(value)
+    if key in ("headers", "body"):
+        shown = _redact_json_argument(key, value)
+    else:
+        # A nested spec may be given as quoted text.
+        shown = redact_spec_text(value)
+    return value if shown == value else Secret.of(value, shown)
+
+
+def _redact_json_argument(key: str, text: str) -> str:
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return REDACTED
+    redacted = redact_headers(value) if key == "headers" and isinstance(value, dict) else None
+    redacted = redact_json(value) if redacted is None else redacted
+    return text if redacted == value else json.dumps(redacted, ensure_ascii=False)
+
+
+def redact_spec_text(text: str) -> str:
+    """Returns a text that may be a spec, or a broken one, without anything that may be secret."""
+    return _HIDDEN_IN_TEXT.sub(rf"\1={REDACTED}", redact_url(text))
+
+
+def redact_spec(text: str) -> str:
+    """Returns a spec as it may be stored and shown: unchanged if it contains no secret."""
+    try:
+        spec = parse_spec(text)
+    except SpecError:
+        return redact_spec_text(text)
+    return text if str(spec) == spec.reveal() else str(spec)
 
 
 def parse_spec(text: str) -> Spec:
@@ -56,7 +138,7 @@ class _Parser:
     def error(self, message: str, position: int | None = None) -> SpecError:
         """Returns the error at a position (by default the current one)."""
         place = self.position if position is None else position
-        return SpecError(f"spec {self.text!r}, at {place}: {message}")
+        return SpecError(f"spec {redact_spec_text(self.text)!r}, at {place}: {message}")
 
     def _next_is(self, character: str) -> bool:
         return self.text.startswith(character, self.position)

@@ -21,7 +21,7 @@ from truing.core.secret import Secret
 from truing.specs.builders import BUILDERS
 from truing.specs.extras import needs_extra
 from truing.specs.keys import OPENAI_VARIABLE, resolve_api_key
-from truing.specs.parser import Spec, parse_spec
+from truing.specs.parser import Spec, parse_spec, redact_spec_text
 
 RoleName = Literal["model", "judge", "data", "attack", "aligner", "rail"]
 T = TypeVar("T")
@@ -41,12 +41,13 @@ class Args:
 
     @property
     def name(self) -> str:
-        """The name: the part after the colon."""
-        return self.spec.name
+        """The name: the part after the colon, with any secret in it."""
+        return self.spec.name if self.spec.address is None else self.spec.address.reveal()
 
     def _raw(self, key: str) -> Any:
         self._read.add(key)
-        return self.spec.args.get(key)
+        value = self.spec.args.get(key)
+        return value.reveal() if isinstance(value, Secret) else value
 
     def fault(self, what: str) -> SpecError:
         """Returns a SpecError whose message shows the spec."""
@@ -70,7 +71,7 @@ class Args:
         try:
             return convert(value)
         except ValueError as error:
-            raise self.fault(f"{key}={value!r} is not {type_name}") from error
+            raise self.fault(f"{key}={redact_spec_text(value)!r} is not {type_name}") from error
 
     @overload
     def integer(self, key: str) -> int | None: ...
@@ -136,9 +137,7 @@ class Args:
 
     def take_remaining(self) -> dict[str, str | Spec]:
         """Returns all arguments that were not read yet, and marks them as read."""
-        remaining = {k: v for k, v in self.spec.args.items() if k not in self._read}
-        self._read.update(remaining)
-        return remaining
+        return {k: self._raw(k) for k in self.spec.args if k not in self._read}
 
     def reject_unknown(self) -> None:
         """Raises SpecError for arguments that were not read."""
@@ -201,7 +200,8 @@ def resolve(spec: str | Spec, role: RoleName, **objects: Any) -> Any:
     if shared is None or objects:
         return _build(parsed, role, objects)
     instances, wrap = shared
-    key = (role, str(parsed))
+    # With its secrets: two specs that differ in a header are two objects.
+    key = (role, parsed.reveal())
     if key not in instances:
         instances[key] = wrap(role, parsed, _build(parsed, role, objects))
     return instances[key]
