@@ -19,6 +19,7 @@ from truing.stats.sequential import HarmRateAlarm
 
 if TYPE_CHECKING:
     from truing.serve.openai.audit import HarmAudit
+    from truing.serve.openai.limits import ServerLimits
     from truing.serve.openai.model_router import ModelRouter
 
 LOCAL_HOSTS = ("127.0.0.1", "localhost", "::1")
@@ -115,7 +116,6 @@ def command(
         from truing.cli.rails_models import load_main_model
         from truing.serve.openai.app import chat_app
         from truing.serve.openai.http_protocol import bounded_protocol
-        from truing.serve.openai.limits import ServerLimits
         from truing.serve.openai.model_router import ModelRouter, find_configs
         from truing.serve.openai.request_log import log_to_stderr
         from truing.serve.openai.tracing import tracer_from_environment
@@ -124,34 +124,20 @@ def command(
     served_model: Model | None = resolve(model, "model") if model else None
     configs = find_configs(rails) if rails else {}
     router = ModelRouter(served_model, configs, main_model=load_main_model)
-    try:
-        limits = ServerLimits(
-            body=flags.max_body,
-            seconds=flags.timeout,
-            concurrency=flags.concurrency,
-            waiting=WAITING_PER_WORKER * flags.concurrency,
-            max_tokens=flags.max_tokens,
-            per_minute=flags.per_minute,
-        )
-    except ValueError as error:
-        raise PlanError(f"serve: {error}") from error
-    keys = _read_keys(flags.keys_env)
+    limits, keys = _read_limits(flags), _read_keys(flags.keys_env)
     if flags.host not in LOCAL_HOSTS and not keys:
         print(
             f"truing: {flags.host} is reachable from other machines and --keys-env is not given: "
             f"anybody may use the model",
             file=sys.stderr,
         )
-    judge: Judge | None = resolve(auditing.judge, "judge") if auditing.judge else None
-    audit = _make_audit(auditing, router)
-    tracer = tracer_from_environment()
     app = chat_app(
         router,
         limits=limits,
         keys=keys,
-        judge=judge,
-        audit=audit,
-        tracer=tracer,
+        judge=resolve(auditing.judge, "judge") if auditing.judge else None,
+        audit=_make_audit(auditing, router),
+        tracer=tracer_from_environment(),
         metrics_open=flags.metrics_open,
     )
     if flags.request_log:
@@ -173,6 +159,23 @@ def command(
         timeout_graceful_shutdown=int(flags.timeout),
     )
     return 0
+
+
+def _read_limits(flags: ServeFlags) -> ServerLimits:
+    """Returns the limits of the flags; raises PlanError for one that is not positive."""
+    from truing.serve.openai.limits import ServerLimits
+
+    try:
+        return ServerLimits(
+            body=flags.max_body,
+            seconds=flags.timeout,
+            concurrency=flags.concurrency,
+            waiting=WAITING_PER_WORKER * flags.concurrency,
+            max_tokens=flags.max_tokens,
+            per_minute=flags.per_minute,
+        )
+    except ValueError as error:
+        raise PlanError(f"serve: {error}") from error
 
 
 def _read_keys(variable: str | None) -> list[str]:

@@ -43,6 +43,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._unfinished: list[RequestResponseCycle] = []
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Starts the time in which something must arrive."""
         super().connection_made(transport)
         if len(self.connections) > self.limits.connections:
             self._refuse(503, "too many connections", "server_error")
@@ -50,6 +51,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._start_arrival_timer(self.limits.header_seconds)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        """Ends the work of all requests of the connection."""
         super().connection_lost(exc)
         self._stop_arrival_timer()
         self._stop_send_timer()
@@ -59,6 +61,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             cycle.message_event.set()
 
     def data_received(self, data: bytes) -> None:
+        """Parses what arrived, within the bounds of headers and trailers."""
         if self.transport.is_closing():
             return
         if self._arrival_timer is None:
