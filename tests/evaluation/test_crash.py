@@ -191,12 +191,12 @@ def test_limit_of_open_files_is_raised() -> None:
 
 def test_folder_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
-    with pytest.raises(RunError, match="cannot be a run folder"):
+    with pytest.raises(RunError, match="file/run: cannot create the folder"):
         evaluate(SeedModel(), MemoryDataset.of_size(2), [], tmp_path / "file" / "run")
     broken = tmp_path / "broken"
     run = evaluate(SeedModel(), MemoryDataset.of_size(2), [], broken)
     (broken / "manifest.json").write_text("{")
-    with pytest.raises(RunError, match=r"manifest\.json: Input data was truncated"):
+    with pytest.raises(RunError, match=r"manifest\.json: cannot be read as a manifest"):
         evaluate(SeedModel(), MemoryDataset.of_size(2), [EvenJudge()], broken)
     assert len(list(run.responses())) == 2
     assert os.path.exists(broken / "samples.jsonl")

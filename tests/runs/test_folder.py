@@ -12,15 +12,8 @@ from hypothesis import strategies as st
 
 from truing.core.errors import RunError
 from truing.core.types import Judgement, Message, Response
-from truing.runs.folder import (
-    AppendOnlyFile,
-    Manifest,
-    Run,
-    RunWriter,
-    judgement_file,
-    replace_surrogates,
-    truncate_partial_line,
-)
+from truing.runs.append_only_file import AppendOnlyFile, truncate_partial_line
+from truing.runs.folder import Manifest, Run, RunWriter, judgement_file, replace_surrogates
 from truing.runs.index import LineSpans
 
 

@@ -23,8 +23,8 @@ from truing.analysis.verdict_table import (
     VerdictTable,
     read_verdict_table,
 )
-from truing.core.jsonl import read_records
 from truing.runs.folder import Run
+from truing.runs.run_files import read_run_records
 from truing.stats.attempts import false_hit_at_k, hit_at_k
 from truing.stats.intervals import Interval, clustered_wilson, unscored_bounds, wilson
 from truing.stats.paired import paired_mean
@@ -202,7 +202,7 @@ def attack_results(
 
 
 def _attacked_ids(table: VerdictTable) -> set[str]:
-    samples = read_records(table.path / "samples.jsonl", _Sample)
+    samples = read_run_records(table.path, "samples.jsonl", _Sample)
     return {sample.id for sample in samples if "attack" in sample.tags}
 
 
@@ -214,11 +214,11 @@ def _read_attacked_prompts(
     if not attacked:
         return {}
     tokens: dict[str, int] = dict.fromkeys(attacked, 0)
-    for response in read_records(table.path / "responses.jsonl", _Response):
+    for response in read_run_records(table.path, "responses.jsonl", _Response):
         if response.sample_id in attacked:
             tokens[response.sample_id] += response.usage.completion_tokens
     by_attack: dict[str, list[_AttackedPrompt]] = {}
-    samples = read_records(table.path / "samples.jsonl", _Sample)
+    samples = read_run_records(table.path, "samples.jsonl", _Sample)
     for position, sample in enumerate(samples):
         attack = sample.tags.get("attack")
         # An attack that cannot treat a sample passes it on with the tag "skipped: reason".

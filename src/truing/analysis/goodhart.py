@@ -17,7 +17,7 @@ from truing.analysis.pairing import RunPair
 from truing.analysis.rates import verdict_codes
 from truing.analysis.stopped_runs import prompt_means
 from truing.analysis.verdict_table import VerdictColumn, VerdictTable
-from truing.core.jsonl import read_records
+from truing.runs.run_files import read_run_records
 from truing.stats.intervals import Interval, student_quantile
 
 LOWER_IS_BETTER = frozenset({"harmful", "degenerate", "bare_refusal"})
@@ -171,10 +171,10 @@ def _mean_values(table: VerdictTable, positions: Sequence[int], key: ColumnKey) 
 
     Read from the run folder, since `positions` are those of the whole run.
     """
-    ids = [sample.id for sample in read_records(table.path / "samples.jsonl", _Id)]
+    ids = [sample.id for sample in read_run_records(table.path, "samples.jsonl", _Id)]
     paired_position = {ids[original]: i for i, original in enumerate(positions)}
     values: dict[int, list[float]] = {}
-    for row in read_records(table.path / table.columns[key].record.file, _Value):
+    for row in read_run_records(table.path, table.columns[key].record.file, _Value):
         position = paired_position.get(row.sample_id)
         if position is not None and row.value is not None and row.question == key[1]:
             values.setdefault(position, []).append(row.value)

@@ -20,10 +20,11 @@ from msgspec import Struct, field
 from truing.analysis.scalar_scores import student_mean_interval
 from truing.analysis.verdict_table import CATEGORY_THRESHOLD, INAPPLICABLE_KINDS
 from truing.core.errors import DataError, LineageError, RunError
-from truing.core.jsonl import read_records
 from truing.core.lineage import ancestors, hash_prompt
+from truing.core.private_files import replace_file
 from truing.core.types import Judgement, Lineage
-from truing.runs.folder import JudgeRecord, Run, replace_file
+from truing.runs.folder import JudgeRecord, Run
+from truing.runs.run_files import read_run_records
 from truing.stats.agreement import BootstrapOptions, cohen_kappa
 from truing.stats.calibration import ReliabilityBin, brier_score, ece, reliability_bins
 from truing.stats.classification import (
@@ -231,7 +232,7 @@ def samples_trained_on(run: Run, lineage: Lineage) -> frozenset[str]:
     training_prompts = _training_prompts(lineage)
     if not training_prompts:
         return frozenset()
-    samples = read_records(run.path / "samples.jsonl", _Sample)
+    samples = read_run_records(run.path, "samples.jsonl", _Sample)
     return frozenset(s.id for s in samples if hash_prompt(_last_prompt(s)) in training_prompts)
 
 
@@ -258,7 +259,7 @@ def _read_labels(
         if not is_rater:
             continue
         # The labels that come with a set may answer several questions in one file.
-        for row in read_records(run.path / record.file, Judgement):
+        for row in read_run_records(run.path, record.file, Judgement):
             if row.verdict is None or row.question != question:
                 continue
             raters[record.name] = None
@@ -276,7 +277,7 @@ def _no_labels_message(run: Run, judge: str, question: str) -> str:
     for record in run.manifest.judges:
         if record.name != judge:
             # The first lines tell the questions; label files may have a million.
-            rows = islice(read_records(run.path / record.file, Judgement), 200)
+            rows = islice(read_run_records(run.path, record.file, Judgement), 200)
             others.update(dict.fromkeys(row.question for row in rows))
     hint = f"; its labels answer {', '.join(others)}: name one by --against" if others else ""
     return (
@@ -304,11 +305,11 @@ def _majority_categories(ratings: Sequence[Mapping[str, float]]) -> frozenset[st
 
 def _collect_rows(run: Run, record: JudgeRecord, labels: Mapping[RowKey, _RowLabels]) -> _CardRows:
     """Joins the judge's verdicts with people's labels; ties among people are left out."""
-    samples = read_records(run.path / "samples.jsonl", _Sample)
+    samples = read_run_records(run.path, "samples.jsonl", _Sample)
     categories_of_sample = {sample.id: sample.harms for sample in samples}
     trained_on = samples_trained_on(run, record.lineage)
     collected = _CardRows()
-    for row in read_records(run.path / record.file, Judgement):
+    for row in read_run_records(run.path, record.file, Judgement):
         of_row = labels.get((row.sample_id, row.index))
         categories = categories_of_sample.get(row.sample_id)
         if of_row is None or categories is None or row.question != record.question:

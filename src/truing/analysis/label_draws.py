@@ -31,8 +31,10 @@ from truing.analysis.verdict_table import (
 )
 from truing.core.errors import DataError, RunError
 from truing.core.ids import stream_seed
-from truing.core.jsonl import read_records
-from truing.runs.folder import AppendOnlyFile, Run, encode_line, replace_file
+from truing.core.private_files import create_folder, replace_file
+from truing.runs.append_only_file import AppendOnlyFile
+from truing.runs.folder import Run, encode_line
+from truing.runs.run_files import locate_run_file, read_run_records
 
 if TYPE_CHECKING:
     import numpy as np
@@ -84,7 +86,7 @@ def labelable_rows(table: VerdictTable) -> list[Key]:
 
 def read_draws(run: Run | str | Path, question: str | None = None) -> list[LabelDraw]:
     """Returns all draws, or those of one question, in the order drawn."""
-    draws = read_records(labels_folder(run) / "draws.jsonl", LabelDraw)
+    draws = read_run_records(labels_folder(run).parent, "labels/draws.jsonl", LabelDraw)
     return [draw for draw in draws if question is None or draw.question == question]
 
 
@@ -285,7 +287,7 @@ def systematic_sample(probabilities: NDArray[np.float64], source: random.Random)
 
 
 def _write_weights(folder: Path, batch: int, probabilities: NDArray[np.float64]) -> None:
-    folder.mkdir(mode=0o700, exist_ok=True)
+    create_folder(folder)
     encoded = msgspec.json.encode([float(p) for p in probabilities])
     replace_file(folder / f"weights-{batch}.json", encoded)
 
@@ -295,7 +297,7 @@ def read_weights(run: Path, batch: int, rows: int) -> list[float]:
 
     Raises RunError if the file cannot be read, or has not `rows` probabilities.
     """
-    path = labels_folder(run) / f"weights-{batch}.json"
+    path = locate_run_file(run, f"labels/weights-{batch}.json")
     try:
         probabilities = msgspec.json.decode(path.read_bytes(), type=list[float])
     except (OSError, msgspec.DecodeError) as error:

@@ -119,11 +119,11 @@ def read_votes(run: Run | str | Path) -> dict[tuple[str, int, str], list[bool | 
     folder = run if isinstance(run, Run) else Run(run)
     by_rater: dict[tuple[str, int, str], dict[str, bool | None]] = {}
     judgements = [
-        folder.path / record.file
+        folder.file(record.file)
         for record in folder.manifest.judges
         if record.name.startswith("human:")
     ]
-    for path in (*judgements, labels_folder(folder) / "labels.jsonl"):
+    for path in (*judgements, folder.file("labels/labels.jsonl")):
         for row in read_records(path, Judgement):
             if row.verdict is None and row.value is not None:
                 continue  # a grade is no answer to a yes-or-no question

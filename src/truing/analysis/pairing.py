@@ -18,8 +18,8 @@ from msgspec import Struct
 
 from truing.analysis.verdict_table import VerdictColumn, VerdictTable, read_verdict_table
 from truing.core.errors import RunError
-from truing.core.jsonl import read_records
 from truing.runs.folder import Run
+from truing.runs.run_files import read_run_records
 
 
 class RunPair(Struct, frozen=True, kw_only=True):
@@ -113,7 +113,7 @@ def _positions_by_key(table: VerdictTable, *, by_parent: bool) -> dict[str, int]
     """Returns pairing key -> position; keys that several samples share are left out."""
     keys: Iterable[str] = table.ids or ()
     if by_parent:
-        samples = read_records(table.path / "samples.jsonl", _Sample)
+        samples = read_run_records(table.path, "samples.jsonl", _Sample)
         keys = (sample.parent or sample.id for sample in samples)
     positions: dict[str, int] = {}
     ambiguous: set[str] = set()
@@ -150,7 +150,7 @@ def _with_equal_prompts(
 
 
 def _hash_prompts(table: VerdictTable) -> list[int]:
-    samples = read_records(table.path / "samples.jsonl", _Sample)
+    samples = read_run_records(table.path, "samples.jsonl", _Sample)
     # hash() is salted for each process, but both runs are read in this one.
     return [hash(bytes(sample.conversation)) for sample in samples]
 

@@ -25,6 +25,7 @@ from truing.analysis.rates import (
 )
 from truing.analysis.verdict_table import ABSENT, NO, YES, VerdictTable
 from truing.core.jsonl import read_records
+from truing.runs.run_files import locate_run_file, read_run_records
 from truing.stats.intervals import Interval
 from truing.stats.sequential import betting_interval
 
@@ -49,10 +50,10 @@ def draw_order(table: VerdictTable) -> list[int]:
 
     The order is the evaluation's: a shuffle of the data set with the run's seed.
     """
-    parents = table.path / "parents.jsonl"
+    parents = locate_run_file(table.path, "parents.jsonl")
     positions: list[int | None]
     if parents.is_file():  # with an attack, the samples before the attack were drawn
-        samples = read_records(table.path / "samples.jsonl", _Sample)
+        samples = read_run_records(table.path, "samples.jsonl", _Sample)
         by_parent = {sample.parent or sample.id: i for i, sample in enumerate(samples)}
         positions = [by_parent.get(parent.id) for parent in read_records(parents, _Sample)]
     else:

@@ -31,6 +31,7 @@ from truing.analysis.scalar_scores import MeanScore, has_verdicts, mean_scores, 
 from truing.analysis.stopped_runs import stopped_early, use_sequence_intervals
 from truing.analysis.transport import add_transported_rates
 from truing.analysis.verdict_table import ABSENT, EXPECTS, FAILED, VerdictTable, read_verdict_table
+from truing.core.private_files import replace_file
 from truing.core.taxonomy import load_taxonomy
 from truing.runs.folder import Run
 
@@ -159,9 +160,8 @@ def write_summary(run: Run | str | Path, cards: Mapping[str, Path] | None = None
     folder = run if isinstance(run, Run) else Run(run)
     summary = summarise(folder, cards)
     # Written aside and renamed, so that readers never see half a file.
-    temporary = folder.path / "summary.json.tmp"
-    temporary.write_bytes(msgspec.json.format(msgspec.json.encode(summary), indent=2) + b"\n")
-    temporary.replace(folder.path / "summary.json")
+    encoded = msgspec.json.format(msgspec.json.encode(summary), indent=2)
+    replace_file(folder.file("summary.json"), encoded + b"\n")
     return summary
 
 

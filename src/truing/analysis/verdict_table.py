@@ -22,9 +22,9 @@ from pathlib import Path
 from msgspec import Struct, field
 
 from truing.core import lineage
-from truing.core.jsonl import read_records
 from truing.core.types import Expect, Failure
 from truing.runs.folder import JudgeRecord, Manifest, Run
+from truing.runs.run_files import read_run_records
 
 # Codes of a verdict; ABSENT is also the state of an answer that was never requested.
 ABSENT, NO, YES, UNSCORED, SKIPPED = 0, 1, 2, 3, 4
@@ -302,7 +302,7 @@ def read_verdict_table(
     if len(cache) > CACHE_SIZE:
         cache.popitem(last=False)
     if ids and cached.ids is None:
-        cached.ids = [sample.id for sample in read_records(folder.path / "samples.jsonl", _Id)]
+        cached.ids = [sample.id for sample in read_run_records(folder.path, "samples.jsonl", _Id)]
     # Callers may drop columns or strike judges, so each gets its own objects; the byte arrays,
     # which nobody changes, are shared.
     table = copy(cached)
@@ -343,7 +343,7 @@ def _read_samples(table: VerdictTable, keep_ids: bool) -> None:
     harms_of_pair: dict[str, tuple[str, ...]] = {}
     prompt_keys = array("q")
     parent_of: dict[int, str] = {}
-    for position, sample in enumerate(read_records(table.path / "samples.jsonl", _Sample)):
+    for position, sample in enumerate(read_run_records(table.path, "samples.jsonl", _Sample)):
         hashes.append(hash(sample.id))
         table.category_ids.append(set_ids.setdefault(sample.harms, len(set_ids)))
         table.expect_ids.append(EXPECTS.index(sample.expect))
@@ -387,7 +387,7 @@ def _number_prompts(table: VerdictTable, keys: array[int], parent_of: dict[int, 
 
 
 def _read_responses(table: VerdictTable) -> None:
-    for response in read_records(table.path / "responses.jsonl", _Response):
+    for response in read_run_records(table.path, "responses.jsonl", _Response):
         position = table.position_of(response.sample_id)
         if position is None:
             table.orphan_counts["responses"] += 1
@@ -402,7 +402,7 @@ def _read_responses(table: VerdictTable) -> None:
 
 def _read_judgements(table: VerdictTable, record: JudgeRecord, keep_scores: bool) -> None:
     # The file of a labelled set may answer several questions: one column for each.
-    for row in read_records(table.path / record.file, _Judgement):
+    for row in read_run_records(table.path, record.file, _Judgement):
         position = table.position_of(row.sample_id)
         if position is None:
             table.orphan_counts[record.name] += 1

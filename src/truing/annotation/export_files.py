@@ -172,7 +172,7 @@ def replace_judgements(writer: RunWriter, judge: str, rows: list[Judgement]) -> 
     if any(r.file == file for r in earlier):
         return len(rows)
     # The manifest does not name this file, so it can only be the rest of an interrupted export.
-    (writer.path / file).unlink(missing_ok=True)
+    writer.delete(file)
     for row in rows:
         writer.append(file, row)
     writer.sync()
@@ -185,7 +185,7 @@ def replace_judgements(writer: RunWriter, judge: str, rows: list[Judgement]) -> 
     writer.manifest.judges = [*other_judges, record]
     writer.save_manifest()
     for old in earlier:
-        (writer.path / old.file).unlink(missing_ok=True)
+        writer.delete(old.file)
     return len(rows)
 
 

@@ -117,7 +117,7 @@ def import_run(store: Store, run: Run, study: Study, draws: Path | None = None) 
 
     `draws` replaces the run's own labels/draws.jsonl. Importing a run again adds nothing twice.
     """
-    path = draws or run.path / "labels" / "draws.jsonl"
+    path = draws or run.file("labels/draws.jsonl")
     if draws is not None and not draws.is_file():
         raise RunError(f"{draws}: no such file of draws")
     drawn_rows = read_draws(path) if path.is_file() else None

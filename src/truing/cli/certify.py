@@ -11,9 +11,9 @@ from cyclopts import Parameter
 
 from truing.cli.parameters import Flag
 from truing.cli.run_folders import open_run
+from truing.core.private_files import replace_file
 from truing.gates.certificate import Certificate, certify
 from truing.gates.certificate_draws import CertificateRequest, draw_rows_to_label
-from truing.runs.folder import replace_file
 
 
 @Parameter(name="*")

@@ -169,8 +169,8 @@ def _is_built_in(run: Run) -> bool:
 
 
 def _write_report(report: ReportData, comparison: bytes, out: Path) -> None:
+    from truing.core.private_files import replace_file
     from truing.report import render
-    from truing.runs.folder import replace_file
 
     sections = render.build_sections(report)
     out.parent.mkdir(parents=True, exist_ok=True)

@@ -45,9 +45,9 @@ def command(
     json
         Print the verdict as JSON.
     """
+    from truing.core.private_files import replace_file
     from truing.gates.junit import to_junit
     from truing.gates.sarif import to_sarif
-    from truing.runs.folder import replace_file
 
     verdict = gate_run(open_run(run), read_rules(rules), cards=card or (), baseline=baseline)
     for path, content in ((junit, to_junit(verdict)), (sarif, to_sarif(verdict, rules.as_posix()))):

@@ -12,8 +12,8 @@ import msgspec
 
 from truing.analysis.rates import Rate
 from truing.analysis.summary import write_summary
-from truing.core.jsonl import read_records
 from truing.runs.folder import Run
+from truing.runs.run_files import read_run_records
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -129,7 +129,7 @@ class _StoredFailure(msgspec.Struct, frozen=True):
 
 def read_failures(out: Path) -> list[str | None]:
     """Returns for each stored answer why it failed (kind and start of the message), or None."""
-    records = read_records(out / "responses.jsonl", _StoredFailure)
+    records = read_run_records(out, "responses.jsonl", _StoredFailure)
     return [None if r.failure is None else _describe_failure(r.failure) for r in records]
 
 

@@ -310,5 +310,5 @@ def _import_review_labels(path: Path) -> int:
     if record is None or not read_draws(run, "harmful"):
         return 0
     votes_before = read_votes(run)
-    count, _ = import_labels(run, path / record.file)
+    count, _ = import_labels(run, run.file(record.file))
     return count if read_votes(run) != votes_before else 0

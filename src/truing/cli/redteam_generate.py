@@ -19,11 +19,11 @@ from truing.attacks.generate import (
 from truing.cli.parameters import Flag, OptionalStrings
 from truing.cli.tables import make_console, make_table
 from truing.core.errors import PlanError, RunError
+from truing.core.private_files import replace_file
 from truing.core.protocols import Closeable, Model
 from truing.core.taxonomy import HarmCategory, load_taxonomy
 from truing.http.limits import close_connections
 from truing.report.formatting import category_label
-from truing.runs.folder import replace_file
 from truing.specs.parser import redact_spec
 from truing.specs.resolve import resolve
 

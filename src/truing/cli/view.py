@@ -10,8 +10,8 @@ from cyclopts import Parameter
 from truing.cli.parameters import Flag
 from truing.cli.run_folders import short_run_names
 from truing.core.errors import RunError
+from truing.core.private_files import replace_file
 from truing.report.view.page import MAX_ROWS, collect_page, render_page
-from truing.runs.folder import replace_file
 
 
 def command(

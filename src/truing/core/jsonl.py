@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import os
+import stat
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import TypeVar
+from typing import BinaryIO, TypeVar
 
 import msgspec
 
@@ -13,22 +15,46 @@ from truing.core.errors import RunError
 T = TypeVar("T")
 _BUFFER_BYTES = 1 << 20
 
+MAX_LINE_BYTES = 128 << 20
+"""A longer line of a run's file is an error: nothing that is written there is nearly as long."""
+
+
+def open_regular_file(path: Path) -> BinaryIO:
+    """Opens a file for reading.
+
+    Raises RunError if it cannot be opened, or is a folder, a pipe or a device: a pipe without a
+    writer would block for ever, a device may have no end.
+    """
+    try:
+        # O_NONBLOCK: opening a pipe returns at once; it has no effect on a regular file.
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            os.close(descriptor)
+            raise RunError(f"{path}: is no regular file")
+    except OSError as error:
+        raise RunError(f"{path}: {error.strerror}") from error
+    return open(descriptor, "rb", buffering=_BUFFER_BYTES)
+
 
 def read_complete_lines(path: Path) -> Iterator[tuple[int, bytes]]:
     """Yields the offset and the bytes (newline included) of each complete line of a run's file.
 
     A last line without a newline is still being written, or was cut off by a crash, and is skipped.
-    A missing file has no lines. Memory: one line at a time.
+    A missing file has no lines. Memory: one line at a time, of which no more than
+    `MAX_LINE_BYTES + 1` bytes are read: a longer line comes in parts, without newline but the last.
     """
     if not path.exists():
         return
     offset = 0
-    with path.open("rb", buffering=_BUFFER_BYTES) as stream:
-        for line in stream:
-            if not line.endswith(b"\n"):
-                return
-            yield offset, line
-            offset += len(line)
+    with open_regular_file(path) as stream:
+        try:
+            while line := stream.readline(MAX_LINE_BYTES + 1):
+                if not line.endswith(b"\n") and len(line) <= MAX_LINE_BYTES:
+                    return
+                yield offset, line
+                offset += len(line)
+        except OSError as error:
+            raise RunError(f"{path}: {error.strerror} at byte {offset:,}") from error
 
 
 def read_located_records(path: Path, kind: type[T]) -> Iterator[tuple[int, int, T]]:
@@ -39,9 +65,22 @@ def read_located_records(path: Path, kind: type[T]) -> Iterator[tuple[int, int, 
     decode = msgspec.json.Decoder(kind).decode
     for number, (offset, line) in enumerate(read_complete_lines(path), 1):
         try:
-            yield offset, len(line), decode(line)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            record = decode_line(decode, line)
+        except ValueError as error:
             raise RunError(f"{path}:{number}: {error}") from error
+        yield offset, len(line), record
+
+
+def decode_line(decode: Callable[[bytes], T], line: bytes) -> T:
+    """Returns the record of a line; raises ValueError if it is no record, or is too long."""
+    if len(line) > MAX_LINE_BYTES:
+        raise ValueError(f"a line of more than {MAX_LINE_BYTES:,} bytes")
+    try:
+        return decode(line)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        # A block of zeros is what a crash of the machine leaves in a file.
+        what = "bytes that are zero: " if b"\0" in line else ""
+        raise ValueError(f"{what}{error}") from error
 
 
 def read_records(path: Path, kind: type[T]) -> Iterator[T]:

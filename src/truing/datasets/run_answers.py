@@ -108,7 +108,7 @@ class RunDataset:
         for run in self.runs:
             files = [r.file for r in run.manifest.judges if r.name == self.by]
             for name in ("samples.jsonl", "responses.jsonl", *files):
-                path = run.path / name
+                path = run.file(name)
                 # Only the judgements that order the pairs: a judge added to the run later changes
                 # no pair.
                 digest.update(path.read_bytes() if path.is_file() else b"")

@@ -9,13 +9,13 @@ from msgspec.structs import replace
 
 from truing.core.errors import BudgetExceeded, RunError, UserError
 from truing.core.ids import content_id
-from truing.core.jsonl import read_located_records
 from truing.core.output_filter import find_prohibited_content, withheld_failure
 from truing.core.protocols import Attack, Model
 from truing.core.types import Failure, Sample
 from truing.evaluation.validation import describe_exception
 from truing.runs.folder import RunWriter, encode_line
 from truing.runs.index import IdIndex, LineSpans, SampleKey, SampleStore
+from truing.runs.run_files import open_run_file, read_located_run_records
 
 
 class AttackedSamples:
@@ -27,7 +27,9 @@ class AttackedSamples:
         self._attack = attack
         self.ids = IdIndex()
         self.spans = LineSpans(len(parents))
-        for start, length, sample in read_located_records(writer.path / "samples.jsonl", SampleKey):
+        for start, length, sample in read_located_run_records(
+            writer.path, "samples.jsonl", SampleKey
+        ):
             position = parents.ids.get(sample.parent or "")
             if position is None:
                 raise RunError(
@@ -42,7 +44,7 @@ class AttackedSamples:
     def read(self, position: int) -> Sample:
         """Reads the stored attacked sample of a parent."""
         # Opened each time: the file may be replaced by a sorted one in between.
-        descriptor = os.open(self._writer.path / "samples.jsonl", os.O_RDONLY)
+        descriptor = open_run_file(self._writer.path, "samples.jsonl")
         try:
             line = os.pread(descriptor, self.spans.lengths[position], self.spans.starts[position])
         finally:

@@ -97,7 +97,7 @@ def judge_run(
     options = options or EvaluateOptions()
     options = msgspec.structs.replace(options, until=None, retry_failures=False)
     with _open_writer(run.path, run.manifest) as writer:
-        if not all((run.path / f).exists() for f in ("samples.jsonl", "responses.jsonl")):
+        if not all(run.file(f).exists() for f in ("samples.jsonl", "responses.jsonl")):
             raise RunError(f"{run.path}: there are no answers to judge yet")
         writer.manifest.notes["judging"] = "not finished"
         _add_judge_records(writer, judges)

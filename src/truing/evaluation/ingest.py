@@ -28,7 +28,7 @@ def ingest_dataset(
     written under a temporary name and renamed when it is complete, the samples last: if they are
     there, the whole data set has been read. After a crash before that the data set is read again.
     """
-    if (writer.path / file).exists():
+    if writer.file(file).exists():
         return
     samples = _PartFile(writer, file)
     recorded_data = _RecordedData(writer) if recorded else None
@@ -72,7 +72,7 @@ class _PartFile:
         self._name = name
         self._chunk = bytearray()
         # A part of an earlier, interrupted attempt is written again from the start.
-        (writer.path / f"{name}.part").unlink(missing_ok=True)
+        writer.delete(f"{name}.part")
 
     def append(self, line: bytes) -> None:
         """Appends a line."""

@@ -34,6 +34,7 @@ from truing.evaluation.validation import describe_exception, prepare_answer
 from truing.http.limits import BACKOFF_CALLBACK
 from truing.runs.folder import RunWriter, encode_line
 from truing.runs.index import LineSpans, ResponseKey, SampleStore
+from truing.runs.run_files import open_run_file
 
 _RESPONSES = "responses.jsonl"
 _QUEUE_SLOTS_PER_WORKER = 4
@@ -77,9 +78,7 @@ class Scheduler:
         self.marks_complete = True
 
         # The samples of the data set, and with an attack the samples made from them.
-        self.base = SampleStore(
-            writer.path / ("samples.jsonl" if attack is None else "parents.jsonl")
-        )
+        self.base = SampleStore(writer.file("samples.jsonl" if attack is None else "parents.jsonl"))
         self.total = len(self.base)
         self.attacked = AttackedSamples(writer, self.base, attack) if attack is not None else None
         self.ids = self.attacked.ids if self.attacked is not None else self.base.ids
@@ -108,13 +107,13 @@ class Scheduler:
     # -- what the folder holds already
 
     def _max_stored_answers(self) -> int:
-        path = self.writer.path / _RESPONSES
+        path = self.writer.file(_RESPONSES)
         return 1 + max((k.index for _, _, k in read_located_records(path, ResponseKey)), default=0)
 
     def _read_spans(self, file: str) -> LineSpans:
         """Reads which lines a file of responses or judgements holds."""
         spans = LineSpans(self.total * self.answers_per_sample)
-        path = self.writer.path / file
+        path = self.writer.file(file)
         for start, length, key in read_located_records(path, ResponseKey):
             position = self.ids.get(key.sample_id)
             if position is None or not 0 <= key.index < self.answers_per_sample:
@@ -309,7 +308,7 @@ class Scheduler:
         if not positions:
             return
         decode = msgspec.json.Decoder(Response).decode
-        descriptor = os.open(self.writer.path / _RESPONSES, os.O_RDONLY)
+        descriptor = open_run_file(self.writer.path, _RESPONSES)
         try:
             for position in positions:
                 stored = [key for key in self._keys(position) if key in self.responses]
@@ -367,7 +366,7 @@ class Scheduler:
     def _replay_verdicts(self, stopping: EarlyStopping) -> None:
         """Shows the stored verdicts to the stopping rule, when a run continues."""
         stored: dict[int, list[bool | None]] = {}
-        path = self.writer.path / self._watched_stage().file
+        path = self.writer.file(self._watched_stage().file)
         for _, _, line in read_located_records(path, _StoredVerdict):
             position = self.ids.get(line.sample_id)
             if position is not None:
@@ -400,7 +399,7 @@ class Scheduler:
 
     def _drop_failures(self) -> None:
         """Removes the samples whose stored response is a failure, so that they are repeated."""
-        path = self.writer.path / _RESPONSES
+        path = self.writer.file(_RESPONSES)
         for _, _, line in read_located_records(path, _StoredFailure):
             position = self.ids.get(line.sample_id)
             retry = line.failure is not None and line.failure.stage in ("model", "attack")

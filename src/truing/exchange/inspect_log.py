@@ -145,7 +145,7 @@ class _Scorer:
 
     def __init__(self, run: Run, record: JudgeRecord, name: str) -> None:
         self.name, self.question = name, record.question
-        self.lines = _RecordIndex(run.path / record.file, Judgement)
+        self.lines = _RecordIndex(run.file(record.file), Judgement)
         self.yes = self.no = self.unscored = 0
 
     def scores(self, sample_id: str, index: int) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -346,7 +346,7 @@ def write_inspect_log(run: Run, file: Path) -> int:
     if file.suffix != ".eval":
         raise UserError(f"{file}: the name of an Inspect log ends in .eval")
     manifest = run.manifest
-    responses = _RecordIndex(run.path / "responses.jsonl", Response)
+    responses = _RecordIndex(run.file("responses.jsonl"), Response)
     scorers = _open_scorers(run, manifest)
     temporary = file.with_name(file.name + ".tmp")
     try:

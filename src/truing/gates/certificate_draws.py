@@ -25,9 +25,9 @@ from truing.analysis.verdict_table import (
 )
 from truing.core.errors import DataError, LineageError, PlanError, RunError, did_you_mean
 from truing.core.ids import stream_seed
-from truing.core.jsonl import read_records
 from truing.core.types import Failure
 from truing.runs.folder import JudgeRecord, Run
+from truing.runs.run_files import read_run_records
 
 PROBABILITY_GRID = (
     *(k / 1000 for k in range(1, 20)),
@@ -133,7 +133,7 @@ def read_scored_run(run: Run, request: CertificateRequest) -> ScoredRun:
 def _read_scores(table: VerdictTable, record: JudgeRecord) -> dict[tuple[int, int], float]:
     """Returns (position, index) -> score."""
     scores: dict[tuple[int, int], float] = {}
-    for row in read_records(table.path / record.file, _Score):
+    for row in read_run_records(table.path, record.file, _Score):
         position = table.position_of(row.sample_id)
         if row.failure is not None and row.failure.kind in INAPPLICABLE_KINDS:
             continue

@@ -168,7 +168,7 @@ def build(args: Args) -> StoredAnswers:
     path = Path(args.name)
     if not args.name or not path.exists():
         raise SpecError(f"spec '{args.spec}': there is no file {args.name!r}")
-    files = [path / "responses.jsonl"] if path.is_dir() else [path]
+    files = [Run(path).file("responses.jsonl")] if path.is_dir() else [path]
     # The content, not the path, is the version: a resumed run must notice changed answers.
     version = hashlib.sha256(b"".join(f.read_bytes() for f in files if f.is_file())).hexdigest()
     pairs = read_stored_answers(path, args.text("prompt"), args.text("response"))

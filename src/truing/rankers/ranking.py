@@ -19,7 +19,6 @@ from msgspec import Struct
 
 from truing.core.errors import DataError, UserError
 from truing.core.ids import stream_seed
-from truing.core.jsonl import read_records
 from truing.core.lineage import digest
 from truing.core.protocols import Dataset, LogprobModel, Model
 from truing.core.types import Failure, Sample
@@ -55,6 +54,7 @@ from truing.rankers.perplexity import (
 )
 from truing.rankers.text_likelihood import ProgressCallback, PromptForm, map_in_batches
 from truing.runs.folder import DataRecord, Manifest, Run, RunWriter
+from truing.runs.run_files import read_run_records
 
 RankedRow = TypeVar("RankedRow", RankedChoices, ComparedPair, MeasuredAnswer)
 Item = TypeVar("Item", ChoiceQuestion, AnswerPair)
@@ -110,7 +110,7 @@ class _RankingStore:
 
     def samples(self, samples: Iterable[Sample]) -> None:
         """Writes the samples unless they are there."""
-        if self.writer is not None and not (self.writer.path / "samples.jsonl").exists():
+        if self.writer is not None and not self.writer.file("samples.jsonl").exists():
             self.writer.replace(
                 "samples.jsonl", b"".join(msgspec.json.encode(s) + b"\n" for s in samples)
             )
@@ -119,8 +119,8 @@ class _RankingStore:
         """Returns the rows of an earlier call by sample id."""
         if self.writer is None:
             return {}
-        path = self.writer.path / "rankings" / f"{ranker}.jsonl"
-        return {row.sample_id: row for row in read_records(path, kind)}
+        rows = read_run_records(self.writer.path, f"rankings/{ranker}.jsonl", kind)
+        return {row.sample_id: row for row in rows}
 
     def add(self, ranker: str, rows: Iterable[Struct]) -> None:
         """Appends rows to the file of a ranker."""
@@ -389,7 +389,7 @@ def _summarise(
 
 def read_summaries(path: Path) -> list[RankingSummary]:
     """Returns the summaries of a ranked run folder."""
-    file = Run(path).path / "ranking.json"
+    file = Run(path).file("ranking.json")
     if not file.is_file():
         raise UserError(f"{path}: has no ranking (no ranking.json)")
     return msgspec.json.decode(file.read_bytes(), type=list[RankingSummary])

@@ -12,6 +12,7 @@ from msgspec import Struct
 
 from truing.core.errors import UserError
 from truing.core.lineage import find_judge_conflict
+from truing.core.private_files import replace_file
 from truing.core.protocols import Judge
 from truing.core.types import Dimension, Failure, Judgement, Preference, Response, Sample
 from truing.http.limits import close_connections
@@ -24,7 +25,7 @@ from truing.rankers.judge_ranker import (
     worst_case_figures,
 )
 from truing.rankers.text_likelihood import ProgressCallback, map_in_batches
-from truing.runs.folder import Run, replace_file
+from truing.runs.folder import Run
 
 
 class RunRanking(Struct, frozen=True, kw_only=True):

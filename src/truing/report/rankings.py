@@ -11,13 +11,13 @@ from pathlib import Path
 
 import jinja2
 
+from truing.core.private_files import replace_file
 from truing.core.version import __version__
 from truing.rankers.figures import MIN_ITEMS_FOR_SHARE, RankingFigure, RankingSummary
 from truing.report.blocks import Block, Grid, Section, Text, block_html, block_markdown
 from truing.report.blocks import Figure as ChartBlock
 from truing.report.charts.svg import Mark, interval_chart
 from truing.report.formatting import category_label
-from truing.runs.folder import replace_file
 
 NAMES = {
     "sum": "whole text",

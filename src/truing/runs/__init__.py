@@ -9,9 +9,10 @@ from truing.core.lazy import lazy_exports
 __getattr__, __dir__, __all__ = lazy_exports(
     __name__,
     {
+        "append_only_file": "AppendOnlyFile truncate_partial_line",
         "folder": (
-            "AppendOnlyFile DataRecord JudgeRecord Manifest Run RunWriter encode_line "
-            "judgement_file replace_file replace_surrogates truncate_partial_line"
+            "DataRecord JudgeRecord Manifest Run RunWriter encode_line judgement_file "
+            "replace_surrogates"
         ),
         "index": "IdIndex LineSpans ResponseKey SampleKey SampleStore",
     },

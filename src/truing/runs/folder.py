@@ -7,7 +7,8 @@
 A line is written completely or not at all; a line that a crash cut off is truncated when the folder
 is opened for writing. During a run, lines are in order of arrival; a finished run has them in the
 order of its samples. One process writes at a time (an advisory lock on the file `lock`). Folders
-are private (mode 0700).
+and files are private (`truing.core.private_files`). A folder may come from somebody else: see
+`truing.runs.run_files`.
 """
 
 from __future__ import annotations
@@ -25,14 +26,31 @@ import msgspec
 from msgspec import Struct, field
 
 from truing.core.errors import RunError
-from truing.core.jsonl import read_records
+from truing.core.private_files import (
+    create_folder,
+    private_opener,
+    rename_file,
+    replace_file,
+    replace_file_with,
+    sync_path,
+    write_error,
+)
 from truing.core.types import Judgement, Lineage, Response, Sample
+from truing.runs.append_only_file import AppendOnlyFile
 from truing.runs.index import LineSpans
+from truing.runs.run_files import (
+    delete_run_file,
+    is_judgement_file,
+    locate_run_file,
+    open_run_file,
+    read_run_records,
+)
 
-_SCAN_BYTES = 65536
 _BUFFER_BYTES = 1 << 20
-_DISK_FULL_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _MAX_SHOWN_DIFFERENCES = 4
+_MAX_FAULTS = 20
+# The hashes of a judge's training prompts make up most of a large manifest.
+_MAX_MANIFEST_BYTES = 256 << 20
 
 
 class DataRecord(Struct, frozen=True, kw_only=True):
@@ -85,7 +103,9 @@ class Manifest(Struct, kw_only=True):
 def judgement_file(name: str, hash_: str) -> str:
     """Returns `judgements/<slug>-<hash8>.jsonl` for a judge's name and hash."""
     slug = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:60] or "judge"
-    return f"judgements/{slug}-{(hash_ or '0' * 8)[:8]}.jsonl"
+    # The hash comes from the judge, which may be anybody's code or model folder.
+    hash8 = re.sub(r"[^A-Za-z0-9]", "", hash_)[:8] or "0" * 8
+    return f"judgements/{slug}-{hash8}.jsonl"
 
 
 class Run:
@@ -93,85 +113,55 @@ class Run:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        if not (self.path / "manifest.json").is_file():
+        if not self.file("manifest.json").exists():
             raise RunError(f"{self.path}: no run folder (no manifest.json)")
+
+    def file(self, name: str) -> Path:
+        """Returns the path of a file of the run; raises RunError like `locate_run_file`."""
+        return locate_run_file(self.path, name)
 
     @property
     def manifest(self) -> Manifest:
         """The manifest, read from disk at each access."""
-        return _read_manifest(self.path / "manifest.json")
+        return _read_manifest(self.file("manifest.json"))
 
     def samples(self) -> Iterator[Sample]:
         """Yields the samples in the order of the data set."""
-        return read_records(self.path / "samples.jsonl", Sample)
+        return read_run_records(self.path, "samples.jsonl", Sample)
 
     def responses(self) -> Iterator[Response]:
         """Yields the responses; in the order of the samples if the run is complete."""
-        return read_records(self.path / "responses.jsonl", Response)
+        return read_run_records(self.path, "responses.jsonl", Response)
 
     def judgements(self, judge: str | None = None) -> Iterator[Judgement]:
         """Yields the judgements of one judge (by name) or of all."""
         for record in self.manifest.judges:
             if judge is None or record.name == judge:
-                yield from read_records(self.path / record.file, Judgement)
+                yield from read_run_records(self.path, record.file, Judgement)
 
 
 def _read_manifest(path: Path) -> Manifest:
+    """Reads and checks a manifest, which may come from somebody else."""
     try:
-        return msgspec.json.decode(path.read_bytes(), type=Manifest)
-    except msgspec.DecodeError as error:
-        raise RunError(f"{path}: {error}") from error
-
-
-class AppendOnlyFile:
-    """A file that is only appended to; each append succeeds completely or leaves no trace."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        try:
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            # An append after an incomplete line would make both unreadable.
-            truncate_partial_line(path)
-            self._fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            self.size = os.fstat(self._fd).st_size
-        except OSError as error:
-            raise _write_error(path, error) from error
-        self._dirty = False
-
-    def append(self, data: bytes | bytearray) -> int:
-        """Appends complete lines and returns the offset of the first.
-
-        Raises RunError if the disk is full; what was written of the data is removed again.
-        """
-        offset = self.size
-        try:
-            # os.write may write only a part, for example when the disk gets full.
-            written = os.write(self._fd, data)
-            while written < len(data):
-                written += os.write(self._fd, bytes(data[written:]))
-        except OSError as error:
-            with contextlib.suppress(OSError):
-                os.ftruncate(self._fd, offset)
-            raise _write_error(self.path, error) from error
-        self.size = offset + len(data)
-        self._dirty = True
-        return offset
-
-    def sync(self) -> None:
-        """Waits until all appended data is on the disk."""
-        if self._dirty:
-            # Cleared first: an append during the fsync, from another thread, marks it dirty again.
-            self._dirty = False
-            try:
-                os.fsync(self._fd)
-            except OSError as error:
-                raise _write_error(self.path, error) from error
-
-    def close(self) -> None:
-        """Closes the file; may be called twice."""
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+        if path.stat().st_size > _MAX_MANIFEST_BYTES:
+            raise RunError(f"{path}: is larger than {_MAX_MANIFEST_BYTES:,} bytes")
+        manifest = msgspec.json.decode(path.read_bytes(), type=Manifest)
+    except OSError as error:
+        raise RunError(f"{path}: {error.strerror}") from error
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise RunError(f"{path}: cannot be read as a manifest: {error}") from error
+    files = [record.file for record in manifest.judges]
+    faults = [
+        f"{path}: judges[{index}].file: {file!r:.200} is no file judgements/NAME.jsonl"
+        for index, file in enumerate(files)
+        if not is_judgement_file(file)
+    ]
+    # Replacing the judgements of one judge would delete those of the other.
+    if not faults and len(set(files)) < len(files):
+        faults = [f"{path}: two judges name the same file of judgements"]
+    if faults:
+        raise RunError(*faults[:_MAX_FAULTS])
+    return manifest
 
 
 class RunWriter(Run):
@@ -187,8 +177,8 @@ class RunWriter(Run):
         self.path = Path(path)
         self._files: dict[str, AppendOnlyFile] = {}
         self._lock = self._acquire_lock()
-        manifest_path = self.path / "manifest.json"
         try:
+            manifest_path = self.file("manifest.json")
             self.is_new = not manifest_path.exists()
             if self.is_new:
                 self._manifest = manifest
@@ -208,18 +198,21 @@ class RunWriter(Run):
         return self._manifest
 
     def _acquire_lock(self) -> IO[bytes]:
+        create_folder(self.path)
+        create_folder(self.path / "judgements")
+        path = self.file("lock")
         try:
-            if not self.path.exists():
-                self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
-            (self.path / "judgements").mkdir(mode=0o700, exist_ok=True)
-            lock = (self.path / "lock").open("ab")
+            descriptor = private_opener(str(path), os.O_WRONLY | os.O_APPEND | os.O_CREAT)
         except OSError as error:
             raise RunError(f"{self.path}: cannot be a run folder: {error.strerror}") from error
+        lock = os.fdopen(descriptor, "ab")
         try:
             # flock and not a PID file: the kernel releases it when the process dies.
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             lock.close()
+            if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
+                raise RunError(f"{path}: cannot be locked: {error.strerror}") from error
             raise RunError(f"{self.path}: another process is writing to this run folder") from error
         return lock
 
@@ -230,12 +223,12 @@ class RunWriter(Run):
 
     def replace(self, file: str, data: bytes) -> None:
         """Writes a complete file atomically: a reader sees the old or the new content."""
-        replace_file(self.path / file, data)
+        replace_file(self.file(file), data)
 
     def open_file(self, file: str) -> AppendOnlyFile:
         """Returns the append-only file of that name; opens it at the first call."""
         if file not in self._files:
-            self._files[file] = AppendOnlyFile(self.path / file)
+            self._files[file] = AppendOnlyFile(self.file(file))
         return self._files[file]
 
     def append(self, file: str, row: Struct) -> int:
@@ -248,8 +241,19 @@ class RunWriter(Run):
         if open_file is not None:
             open_file.sync()
             open_file.close()
-        (self.path / old).replace(self.path / new)
-        _sync_folder((self.path / new).parent)
+        target = self.file(new)
+        try:
+            rename_file(self.file(old), target)
+            sync_path(target.parent)
+        except OSError as error:
+            raise write_error(target, error) from error
+
+    def delete(self, file: str) -> None:
+        """Closes and deletes a file of the run; one that does not exist is no error."""
+        open_file = self._files.pop(file, None)
+        if open_file is not None:
+            open_file.close()
+        delete_run_file(self.path, file)
 
     def rewrite_in_order(self, file: str, spans: LineSpans) -> bool:
         """Sorts a file's lines by key and drops lines without one; returns whether it had to.
@@ -262,23 +266,21 @@ class RunWriter(Run):
         if spans.ordered and sum(spans.lengths) == open_file.size:
             return False
         open_file.sync()
-        source = os.open(open_file.path, os.O_RDONLY | os.O_CLOEXEC)
-        target = open_file.path.with_name(open_file.path.name + ".tmp")
-        try:
-            with target.open("wb", buffering=_BUFFER_BYTES) as stream:
-                os.fchmod(stream.fileno(), 0o600)
+        source = open_run_file(self.path, file)
+
+        def write_lines(path: Path) -> None:
+            with path.open("wb", buffering=_BUFFER_BYTES) as stream:
                 for start, length in zip(spans.starts, spans.lengths):
                     if length:
                         stream.write(os.pread(source, length, start))
-                stream.flush()
-                os.fsync(stream.fileno())
             # The descriptor of the old file would go on appending to a deleted file.
             self._files.pop(file).close()
-            target.replace(open_file.path)
-            _sync_folder(open_file.path.parent)
+
+        try:
+            replace_file_with(open_file.path, write_lines)
+            sync_path(open_file.path.parent)
         except OSError as error:
-            target.unlink(missing_ok=True)
-            raise _write_error(target, error) from error
+            raise write_error(open_file.path, error) from error
         finally:
             os.close(source)
         return True
@@ -312,14 +314,6 @@ class RunWriter(Run):
                 open_file.close()
             self._files.clear()
             self._lock.close()
-
-
-def _write_error(path: Path, error: OSError) -> RunError:
-    reason = "the disk is full" if error.errno in _DISK_FULL_ERRORS else error.strerror
-    return RunError(
-        f"{path}: {reason}; what was written before is safe, and the same command continues "
-        "from there"
-    )
 
 
 def _describe_differences(old: Manifest, new: Manifest) -> str:
@@ -358,50 +352,3 @@ def replace_surrogates(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [replace_surrogates(v) for v in value]
     return value
-
-
-def replace_file(target: Path, data: bytes) -> None:
-    """Writes a file atomically (temporary file, fsync, rename): no reader sees half of it."""
-    temporary = target.with_name(target.name + ".tmp")
-    try:
-        with temporary.open("wb") as stream:
-            os.fchmod(stream.fileno(), 0o600)
-            stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(target)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        raise _write_error(target, error) from error
-
-
-def truncate_partial_line(path: Path) -> int:
-    """Removes a last line without a newline; returns the number of bytes removed."""
-    if not path.exists():
-        return 0
-    size = path.stat().st_size
-    with path.open("rb+") as stream:
-        # Searches backwards, so that a large file is not read.
-        end = size
-        while end > 0:
-            start = max(0, end - _SCAN_BYTES)
-            stream.seek(start)
-            newline = stream.read(end - start).rfind(b"\n")
-            if newline >= 0:
-                line_end = start + newline + 1
-                if line_end < size:
-                    stream.truncate(line_end)
-                return size - line_end
-            end = start
-        stream.truncate(0)
-        return size
-
-
-def _sync_folder(folder: Path) -> None:
-    """Makes a rename in the folder durable."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

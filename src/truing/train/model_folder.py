@@ -18,9 +18,9 @@ from msgspec import Struct
 
 from truing.core.errors import UserError
 from truing.core.lineage import digest, hash_prompts
+from truing.core.private_files import replace_file
 from truing.core.types import Lineage
 from truing.hf.weights import sha256_folder
-from truing.runs.folder import replace_file
 from truing.train.checkpoint import describe_write_error
 from truing.train.examples import TrainingSet
 from truing.train.settings import TrainingSettings

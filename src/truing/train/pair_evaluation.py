@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from msgspec import Struct
 
-from truing.runs.folder import replace_file
+from truing.core.private_files import replace_file
 from truing.stats.calibration import ReliabilityBin, brier_score, ece, reliability_bins
 from truing.stats.intervals import wilson
 from truing.train.batches import ExampleEncoder

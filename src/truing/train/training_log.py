@@ -17,7 +17,8 @@ from typing import Any
 import msgspec
 
 from truing.core.jsonl import read_records
-from truing.runs.folder import AppendOnlyFile, replace_file, truncate_partial_line
+from truing.core.private_files import replace_file
+from truing.runs.append_only_file import AppendOnlyFile, truncate_partial_line
 
 LOG_FILE = "log.jsonl"
 LogCallback = Callable[[dict[str, Any]], None]

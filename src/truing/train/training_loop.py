@@ -17,7 +17,7 @@ import msgspec
 import torch
 
 from truing.core.errors import PlanError, UserError
-from truing.runs.folder import replace_file
+from truing.core.private_files import replace_file
 from truing.train import checkpoint as ck
 from truing.train.batches import EncodedExample
 from truing.train.data_mix import EncodedMix, iterate_step_rows

@@ -14,9 +14,9 @@ import numpy as np
 import numpy.typing as npt
 from msgspec import Struct
 
+from truing.core.private_files import replace_file
 from truing.core.types import Lineage
 from truing.judges.moderation.settings import MODERATION_QUESTIONS, ClassifierSettings
-from truing.runs.folder import replace_file
 from truing.stats.agreement import cohen_kappa
 from truing.stats.calibration import ece
 from truing.stats.classification import (

@@ -24,6 +24,7 @@ from torch import Tensor
 
 from truing.core.errors import LineageError, PlanError, RunError
 from truing.core.lineage import digest, find_judge_conflict, hash_prompts
+from truing.core.private_files import replace_file
 from truing.core.protocols import Dataset, Judge
 from truing.core.types import Lineage
 from truing.distributed.process_group import ProcessGroup
@@ -33,7 +34,6 @@ from truing.hf.loading import (
     select_device,
     select_training_attention,
 )
-from truing.runs.folder import replace_file
 from truing.train import checkpoint
 from truing.train.batches import ExampleEncoder, collate_examples
 from truing.train.checkpoint import seed_all

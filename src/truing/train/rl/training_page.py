@@ -14,7 +14,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from truing.runs.folder import replace_file
+from truing.core.private_files import replace_file
 from truing.train.training_log import read_log
 
 FILE = "training.html"
