@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import errno
 import os
+import re
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
@@ -23,6 +25,7 @@ from truing.core.private_files import (
     rename_file,
     replace_file,
     replace_file_with,
+    restrict_umask,
 )
 
 
@@ -166,3 +169,48 @@ def test_rename_that_fails_in_the_end(
     with pytest.raises(RunError, match=os.strerror(code)):
         replace_file(tmp_path / "target", b"new")
     assert (tmp_path / "target").read_text() == "old"
+
+
+def test_umask_is_never_loosened(monkeypatch: pytest.MonkeyPatch) -> None:
+    restrict_umask()
+    assert os.umask(0o022) == 0o077
+    monkeypatch.setenv(MODE_VARIABLE, "0640")
+    restrict_umask()
+    assert os.umask(0o077) == 0o027
+    restrict_umask()
+    assert os.umask(0o022) == 0o077
+
+
+# Calls that create a file or a folder with whatever mode the umask gives.
+_CREATING_METHODS = {"mkdir", "touch", "write_text", "write_bytes"}
+_ALLOWED = {
+    "core/private_files.py": "the helper itself",
+    "core/output_filter.py": "its key has mode 0600 whatever the setting",
+    "exchange/inspect_log.py": "creates its file with file_mode()",
+    "runs/append_only_file.py": "creates its file with file_mode()",
+    "runs/folder.py": "writes to a file that replace_file_with has created",
+}
+
+
+def _find_unprotected_writes(tree: ast.Module) -> Iterator[int]:
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Call):
+            continue
+        name = node.func.attr if isinstance(node.func, ast.Attribute) else ast.unparse(node.func)
+        if name in _CREATING_METHODS:
+            yield node.lineno
+        elif name == "open" and not any(k.arg == "opener" for k in node.keywords):
+            arguments = [a.value for a in node.args if isinstance(a, ast.Constant)]
+            if any(re.fullmatch(r"[wax]\+?[bt]?\+?|rb?\+b?", str(mode)) for mode in arguments):
+                yield node.lineno
+
+
+def test_everything_is_written_by_the_helper(root: Path) -> None:
+    source = root / "src" / "truing"
+    found = [
+        f"{path.relative_to(source)}:{line}"
+        for path in sorted(source.rglob("*.py"))
+        if str(path.relative_to(source)) not in _ALLOWED
+        for line in _find_unprotected_writes(ast.parse(path.read_text(encoding="utf-8")))
+    ]
+    assert found == [], "create files with truing.core.private_files"

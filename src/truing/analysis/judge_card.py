@@ -21,7 +21,7 @@ from truing.analysis.scalar_scores import student_mean_interval
 from truing.analysis.verdict_table import CATEGORY_THRESHOLD, INAPPLICABLE_KINDS
 from truing.core.errors import DataError, LineageError, RunError
 from truing.core.lineage import ancestors, hash_prompt
-from truing.core.private_files import replace_file
+from truing.core.private_files import create_folder, replace_file
 from truing.core.types import Judgement, Lineage
 from truing.runs.folder import JudgeRecord, Run
 from truing.runs.run_files import read_run_records
@@ -215,7 +215,7 @@ def make_card(run: Run | str | Path, judge: str, *, against: str = "") -> JudgeC
 
 def write_card(card: JudgeCard, path: Path) -> None:
     """Writes a card as JSON, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    create_folder(path.parent)
     replace_file(path, msgspec.json.format(msgspec.json.encode(card), indent=1) + b"\n")
 
 

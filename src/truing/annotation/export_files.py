@@ -18,6 +18,7 @@ from truing.annotation.store import Store
 from truing.annotation.study import is_harmful, load_lineages, load_study
 from truing.core.errors import MissingExtra, UserError
 from truing.core.lineage import digest
+from truing.core.private_files import create_folder, private_opener, replace_file_with
 from truing.core.types import Judgement, Lineage
 from truing.core.version import __version__
 from truing.runs.folder import DataRecord, JudgeRecord, Manifest, Run, RunWriter, judgement_file
@@ -54,7 +55,7 @@ def write_export(
     lineages = store.read(load_lineages)
     data = store.read(lambda tx: collect_export(tx, study, text=text))
     # Readable by its owner only: even without text it says what each person judged.
-    out.mkdir(mode=0o700, parents=True, exist_ok=True)
+    create_folder(out)
     tables = {
         "dialogues": data.dialogues,
         "ratings": data.ratings,
@@ -191,13 +192,13 @@ def replace_judgements(writer: RunWriter, judge: str, rows: list[Judgement]) -> 
 
 def _write_table(path: Path, rows: list[TableRow], form: Format) -> None:
     if form == "jsonl":
-        with path.open("wb") as stream:
+        with open(path, "wb", opener=private_opener) as stream:
             stream.writelines(msgspec.json.encode(r) + b"\n" for r in rows)
         return
     flat_rows = [flatten_row(r) for r in rows]
     names = list(dict.fromkeys(k for r in flat_rows for k in r))
     if form == "csv":
-        with path.open("w", encoding="utf-8", newline="") as stream:
+        with open(path, "w", encoding="utf-8", newline="", opener=private_opener) as stream:
             writer = csv.DictWriter(stream, names)
             writer.writeheader()
             writer.writerows({k: _escape_formula(v) for k, v in r.items()} for r in flat_rows)
@@ -207,7 +208,8 @@ def _write_table(path: Path, rows: list[TableRow], form: Format) -> None:
         from pyarrow import parquet
     except ModuleNotFoundError as error:
         raise MissingExtra("hub", "Parquet (package pyarrow)") from error
-    parquet.write_table(arrow.table({n: [r.get(n) for r in flat_rows] for n in names}), path)
+    table = arrow.table({n: [r.get(n) for r in flat_rows] for n in names})
+    replace_file_with(path, lambda temporary: parquet.write_table(table, temporary))
 
 
 def _escape_formula(value: object) -> object:

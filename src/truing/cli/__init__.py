@@ -5,12 +5,14 @@ One module per command, imported only when that command runs. `commands.py` list
 
 from __future__ import annotations
 
+import os
 import sys
 
 from cyclopts import App
 
 from truing.cli.commands import COMMANDS, GROUPS
 from truing.core.errors import TruingError
+from truing.core.private_files import restrict_umask
 from truing.core.version import __version__
 
 
@@ -40,6 +42,7 @@ def main() -> None:
     3 inconclusive, 130 interrupted.
     """
     try:
+        restrict_umask()
         # The arguments are passed on: cyclopts warns under pytest when it has to read sys.argv
         # itself.
         status = build_app()(sys.argv[1:], result_action="return_value")
@@ -48,5 +51,14 @@ def main() -> None:
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)
+    except BrokenPipeError:
+        # The reader of a pipe has gone (`truing show RUN | head`). Python would report the same
+        # error again when it flushes standard output at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"truing: {where}{error.strerror or error}", file=sys.stderr)
+        sys.exit(1)
     # cyclopts returns None for --help and --version.
     sys.exit(status if isinstance(status, int) else 0)

@@ -11,7 +11,7 @@ from cyclopts import Parameter
 
 from truing.cli.parameters import Flag
 from truing.cli.run_folders import open_run
-from truing.core.private_files import replace_file
+from truing.core.private_files import create_folder, replace_file
 from truing.gates.certificate import Certificate, certify
 from truing.gates.certificate_draws import CertificateRequest, draw_rows_to_label
 
@@ -97,7 +97,7 @@ def command(
     certificate = certify(opened, request, people=labels)
     content = msgspec.json.format(msgspec.json.encode(certificate), indent=1)
     if out is not None:
-        out.parent.mkdir(parents=True, exist_ok=True)
+        create_folder(out.parent)
         replace_file(out, content + b"\n")
     if json:
         print(content.decode())

@@ -21,6 +21,7 @@ from truing.cli.parameters import Flag, OptionalPaths
 from truing.cli.run_folders import cards_by_judge, open_run, short_run_names
 from truing.cli.tables import make_console, make_table, strike
 from truing.core.errors import RunError, UserError
+from truing.core.private_files import create_folder
 from truing.core.version import __version__
 from truing.report.formatting import (
     category_label,
@@ -173,7 +174,7 @@ def _write_report(report: ReportData, comparison: bytes, out: Path) -> None:
     from truing.report import render
 
     sections = render.build_sections(report)
-    out.parent.mkdir(parents=True, exist_ok=True)
+    create_folder(out.parent)
     replace_file(out.with_suffix(".html"), render.render_html(report, sections).encode())
     replace_file(out.with_suffix(".md"), render.render_markdown(report, sections).encode())
     replace_file(out.with_suffix(".json"), comparison + b"\n")

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from truing.cli.parameters import Flag, OptionalPaths
 from truing.cli.run_folders import open_run
+from truing.core.private_files import create_folder
 from truing.gates.gate import gate_run
 from truing.gates.rules import read_rules
 from truing.gates.verdict import GateVerdict
@@ -52,7 +53,7 @@ def command(
     verdict = gate_run(open_run(run), read_rules(rules), cards=card or (), baseline=baseline)
     for path, content in ((junit, to_junit(verdict)), (sarif, to_sarif(verdict, rules.as_posix()))):
         if path is not None:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            create_folder(path.parent)
             replace_file(path, content)
     if json:
         import msgspec

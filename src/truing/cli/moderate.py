@@ -18,6 +18,7 @@ from truing.cli.parameters import Flag
 from truing.cli.progress import ProgressBar
 from truing.core.errors import DataError, RunError, UserError
 from truing.core.jsonl import number_nonblank_lines
+from truing.core.private_files import create_folder, private_opener, replace_file
 from truing.core.protocols import Closeable, Judge
 from truing.core.types import Answer, Conversation, Judgement, Message, Response, Sample
 from truing.http.limits import close_connections
@@ -287,14 +288,17 @@ def _moderate_file(
     )
     state_file = out.with_name(out.name + ".state")
     rows_before = _count_finished_rows(out, state, state_file, total)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    state_file.write_bytes(msgspec.json.encode(state))
+    create_folder(out.parent)
+    replace_file(state_file, msgspec.json.encode(state))
     rows = (
         _parse_row(line, in_, number)
         for index, (number, line) in enumerate(_number_lines(in_))
         if index >= rows_before
     )
-    with out.open("ab") as output, ProgressBar("moderating", quiet=quiet) as progress:
+    with (
+        open(out, "ab", opener=private_opener) as output,
+        ProgressBar("moderating", quiet=quiet) as progress,
+    ):
         counts = asyncio.run(
             _judge_rows(judge, rows, prefix, output, progress, total=total, rows_before=rows_before)
         )
@@ -341,6 +345,6 @@ def _moderate_stream(judge: Judge, in_: Path, out: Path, prefix: str) -> _Counts
                 raise DataError.at(in_, number, message)
             yield row
 
-    with sys.stdout.buffer if str(out) == "-" else out.open("xb") as output:
+    with sys.stdout.buffer if str(out) == "-" else open(out, "xb", opener=private_opener) as output:
         progress = ProgressBar("moderating", quiet=True)
         return asyncio.run(_judge_rows(judge, read_rows(), prefix, output, progress))

@@ -10,6 +10,7 @@ import msgspec
 
 from truing.cli.rails_models import load_main_model
 from truing.core.errors import PlanError
+from truing.core.private_files import replace_file
 from truing.core.protocols import Model
 from truing.rails.config.loader import RailsConfig
 from truing.rails.dialogue_tests import (
@@ -50,7 +51,7 @@ def check(
     report = check_rails_config(folder)
     flows = report.config.flows if report.config is not None else []
     if picture is not None and report.config is not None:
-        picture.write_text(render_svg(flows), encoding="utf-8")
+        replace_file(picture, render_svg(flows).encode())
     if json:
         print(msgspec.json.encode(_report_fields(report)).decode())
     else:

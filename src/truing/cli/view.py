@@ -10,7 +10,7 @@ from cyclopts import Parameter
 from truing.cli.parameters import Flag
 from truing.cli.run_folders import short_run_names
 from truing.core.errors import RunError
-from truing.core.private_files import replace_file
+from truing.core.private_files import create_folder, replace_file
 from truing.report.view.page import MAX_ROWS, collect_page, render_page
 
 
@@ -42,7 +42,7 @@ def command(
         raise RunError(f"--limit {limit}: must be 1 or more")
     page = collect_page(runs, with_text=with_text, most=limit, names=short_run_names(runs))
     path = out or runs[0] / "view.html"
-    path.parent.mkdir(parents=True, exist_ok=True)
+    create_folder(path.parent)
     replace_file(path, render_page(page).encode())
     left_out = f" ({page.left:,} left out)" if page.left else ""
     print(f"{len(page.rows):,} rows{left_out}: {path}")

@@ -52,6 +52,15 @@ def folder_mode() -> int:
     return mode | (mode & 0o444) >> 2
 
 
+def restrict_umask() -> None:
+    """Makes the umask of this process at least as strict as the mode of new folders.
+
+    The commands call it, for libraries that create files themselves: transformers, TensorBoard.
+    """
+    current = os.umask(0o077)
+    os.umask(current | (0o777 & ~folder_mode()))
+
+
 def create_folder(path: Path) -> None:
     """Creates a folder and its missing parents; one that exists stays as it is.
 

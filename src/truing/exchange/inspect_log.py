@@ -27,6 +27,7 @@ from msgspec import Struct
 
 from truing.core.errors import RunError, UserError
 from truing.core.jsonl import read_located_records
+from truing.core.private_files import create_folder, file_mode
 from truing.core.types import Conversation, Judgement, Message, Response, Sample
 from truing.runs.folder import JudgeRecord, Manifest, Run
 from truing.runs.index import ResponseKey
@@ -350,10 +351,12 @@ def write_inspect_log(run: Run, file: Path) -> int:
     scorers = _open_scorers(run, manifest)
     temporary = file.with_name(file.name + ".tmp")
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
+        create_folder(file.parent)
         # Private from the first byte: the log holds the texts of the run. The mode of a file that
         # open() creates depends on the umask.
-        handle = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
+        handle = os.open(
+            temporary, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, file_mode()
+        )
         with (
             os.fdopen(handle, "w+b") as stream,
             zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive,

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from truing.core.errors import UserError, did_you_mean
+from truing.core.private_files import create_folder
 from truing.hf.weights import Weights, find_weights
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -315,7 +316,7 @@ class ScalarModel(nn.Module):
         from safetensors.torch import save_file
 
         folder = Path(path)
-        folder.mkdir(parents=True, exist_ok=True)
+        create_folder(folder)
         self.body.save_pretrained(folder)
         weight = self.head.weight.detach().float().cpu().contiguous()
         save_file({"weight": weight}, folder / "head.safetensors")

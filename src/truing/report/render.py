@@ -10,6 +10,7 @@ import jinja2
 import msgspec
 
 from truing.analysis.verdict_table import cached_verdict_tables
+from truing.core.private_files import create_folder, replace_file
 from truing.report.blocks import Section, block_html, block_markdown
 from truing.report.report_data import ReportData
 from truing.report.sections import SECTIONS
@@ -81,7 +82,7 @@ def write_report(report: ReportData, folder: Path, name: str = "report") -> dict
 
     Each is written to a temporary file first, then renamed: a reader never sees half a report.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    create_folder(folder)
     drawn = build_sections(report)
     documents = {
         "html": render_html(report, drawn).encode(),
@@ -91,9 +92,6 @@ def write_report(report: ReportData, folder: Path, name: str = "report") -> dict
     written = {}
     for ending, data in documents.items():
         path = folder / f"{name}.{ending}"
-        # In the same folder: a rename across file systems is not atomic.
-        temporary = path.with_name(path.name + ".tmp")
-        temporary.write_bytes(data)
-        temporary.replace(path)
+        replace_file(path, data)
         written[ending] = path
     return written

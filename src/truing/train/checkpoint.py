@@ -29,6 +29,7 @@ import torch
 from msgspec import Struct
 
 from truing.core.errors import PlanError, RunError
+from truing.core.private_files import create_folder, private_opener
 
 IDENTITY_FILE = "mark.json"
 FileWriter = Callable[[Path], None]
@@ -72,11 +73,12 @@ def write_checkpoint(
     temporary = target.with_name(f".{target.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     try:
-        temporary.mkdir(parents=True)
+        create_folder(temporary)
         for name, write_file in files.items():
             write_file(temporary / name)
         # The identity comes last: a folder with it is complete (see list_checkpoints).
-        (temporary / IDENTITY_FILE).write_bytes(msgspec.json.encode(identity))
+        with open(temporary / IDENTITY_FILE, "wb", opener=private_opener) as stream:
+            stream.write(msgspec.json.encode(identity))
         _sync_tree(temporary)
         shutil.rmtree(target, ignore_errors=True)
         temporary.rename(target)

@@ -18,7 +18,7 @@ from msgspec import Struct
 
 from truing.core.errors import UserError
 from truing.core.lineage import digest, hash_prompts
-from truing.core.private_files import replace_file
+from truing.core.private_files import create_folder, replace_file
 from truing.core.types import Lineage
 from truing.hf.weights import sha256_folder
 from truing.train.checkpoint import describe_write_error
@@ -98,7 +98,7 @@ def save_model(trainable: TrainableModel, base: BaseModel, lineage: Lineage) -> 
     shutil.rmtree(temporary, ignore_errors=True)
     (out / CARD_FILE).unlink(missing_ok=True)
     try:
-        temporary.mkdir(parents=True)
+        create_folder(temporary)
         _write_weights(trainable, temporary)
         for path in sorted(temporary.iterdir()):
             target = out / path.name

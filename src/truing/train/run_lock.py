@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import fcntl
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
 from truing.core.errors import RunError
+from truing.core.private_files import create_folder, private_opener
 
 
 @contextmanager
@@ -17,8 +19,9 @@ def lock_run_folder(out: Path) -> Iterator[None]:
 
     The operating system releases the lock when the process ends, however it ends.
     """
-    out.mkdir(parents=True, exist_ok=True)
-    lock: IO[bytes] = (out / "lock").open("ab")
+    create_folder(out)
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT
+    lock: IO[bytes] = os.fdopen(private_opener(str(out / "lock"), flags), "ab")
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:

@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 
 from truing.core.jsonl import read_records
-from truing.core.private_files import replace_file
+from truing.core.private_files import create_folder, replace_file
 from truing.runs.append_only_file import AppendOnlyFile, truncate_partial_line
 
 LOG_FILE = "log.jsonl"
@@ -51,7 +51,7 @@ class TrainingLog:
         on_log: LogCallback | None = None,
     ) -> None:
         self.folder = Path(folder)
-        self.folder.mkdir(parents=True, exist_ok=True)
+        create_folder(self.folder)
         path = self.folder / LOG_FILE
         truncate_partial_line(path)
         earlier_rows = [row for row in read_log(self.folder) if int(row.get("step", 0)) < first]

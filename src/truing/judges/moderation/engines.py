@@ -23,6 +23,7 @@ import numpy.typing as npt
 import torch
 
 from truing.core.errors import MissingExtra, UserError, did_you_mean
+from truing.core.private_files import create_folder
 from truing.hf.loading import (
     batch_by_length,
     limit_torch_threads,
@@ -173,7 +174,7 @@ def export_int8_onnx(network: ModerationNetwork, digest: str) -> Path:
     except ImportError as error:
         raise MissingExtra("local", "engine=onnx") from error
 
-    folder.mkdir(parents=True, exist_ok=True)
+    create_folder(folder)
     with tempfile.TemporaryDirectory(dir=folder) as work:
         exported, quantised = Path(work) / "raw.onnx", Path(work) / "int8.onnx"
         _export_onnx(network, exported)

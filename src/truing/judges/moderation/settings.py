@@ -19,6 +19,7 @@ import numpy as np
 from msgspec import Struct, field
 
 from truing.core.errors import UserError
+from truing.core.private_files import replace_file
 from truing.core.types import Lineage
 
 # The questions in the order of a classifier's first outputs; the categories follow.
@@ -163,6 +164,4 @@ def read_thresholds(folder: Path, settings: ClassifierSettings) -> ClassifierThr
 
 def write_json(path: Path, value: Struct) -> None:
     """Writes a struct as indented JSON; the file is replaced as a whole."""
-    temporary = path.with_suffix(".tmp")
-    temporary.write_bytes(msgspec.json.format(msgspec.json.encode(value), indent=1) + b"\n")
-    temporary.replace(path)
+    replace_file(path, msgspec.json.format(msgspec.json.encode(value), indent=1) + b"\n")

@@ -18,6 +18,7 @@ import msgspec
 import numpy as np
 
 from truing.core.errors import PlanError, UserError
+from truing.core.private_files import create_folder
 from truing.core.taxonomy import load_taxonomy
 from truing.core.types import Lineage
 from truing.judges.moderation.scorer import hash_classifier_folder
@@ -99,7 +100,7 @@ def blend_classifiers(
     calibration = fit_calibration(evidence, is_home, is_prompt, mix_on_all_rows=True)
     category_ids = load_taxonomy().ids
 
-    out.mkdir(parents=True, exist_ok=True)
+    create_folder(out)
     (out / "truing.json").unlink(missing_ok=True)
     names = _copy_members(members, out)
     write_json(out / "blend.json", _blend_weights(calibration.mix))
@@ -181,7 +182,7 @@ def _copy_members(members: Sequence[Path], out: Path) -> tuple[str, ...]:
         if target.resolve() == member.resolve():
             raise PlanError(f"--out {out}: a member is in there; give another folder")
         shutil.rmtree(target, ignore_errors=True)
-        target.mkdir()
+        create_folder(target)
         for file in _MEMBER_FILES:
             if (member / file).is_file():
                 shutil.copyfile(member / file, target / file)

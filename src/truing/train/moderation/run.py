@@ -11,6 +11,7 @@ learned it or was chosen on it.
 
 from __future__ import annotations
 
+import io
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,6 +23,7 @@ import torch
 from safetensors.torch import save_file
 
 from truing.core.errors import PlanError
+from truing.core.private_files import create_folder, replace_file
 from truing.judges.moderation.network import ModerationNetwork
 from truing.train import checkpoint as ck
 from truing.train.moderation.classifier_export import ModerationResult, export_classifier
@@ -78,7 +80,7 @@ def _check_same_run(context: RunContext) -> None:
             "repeat the same command, or give another --out"
         )
     content = {"digest": digest, "settings": msgspec.to_builtins(context.settings)}
-    path.write_bytes(msgspec.json.format(msgspec.json.encode(content), indent=1))
+    replace_file(path, msgspec.json.format(msgspec.json.encode(content), indent=1))
 
 
 def _train_folds(context: RunContext, accelerator: Accelerator, on_log: LogCallback | None) -> None:
@@ -95,7 +97,7 @@ def _train_folds(context: RunContext, accelerator: Accelerator, on_log: LogCallb
             steps_before = int(steps_file.read_text())
         else:
             steps_before = read_last_step(context.settings.folder)
-            steps_file.write_text(str(steps_before))
+            replace_file(steps_file, str(steps_before).encode())
 
 
 def _train_fold(
@@ -150,11 +152,11 @@ def _save_fold(context: RunContext, fold: int, folder: Path, network: Moderation
     logits = compute_logits(network, rows, pad_id, settings)
 
     shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
+    create_folder(folder)
     np.save(folder / SHARED_LOGITS_FILE, shared_logits)
     state = {name: t.detach().cpu().contiguous() for name, t in network.state_dict().items()}
     save_file(state, folder / NETWORK_FILE)
     # The logits come last, and at once: a folder with them is complete.
-    with (folder / "logits.tmp").open("wb") as stream:
-        np.save(stream, logits)
-    (folder / "logits.tmp").replace(folder / LOGITS_FILE)
+    encoded_logits = io.BytesIO()
+    np.save(encoded_logits, logits)
+    replace_file(folder / LOGITS_FILE, encoded_logits.getvalue())
