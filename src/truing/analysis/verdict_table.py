@@ -372,7 +372,7 @@ def _number_prompts(table: VerdictTable, keys: array[int], parent_of: dict[int, 
     """Fills `prompt_ids` from the hash of each sample's own prompt, and the parents' ids."""
     key_of_parent: dict[str, int] = {}
     if parent_of:
-        parents = read_records(table.path / "parents.jsonl", _Sample)
+        parents = read_run_records(table.path, "parents.jsonl", _Sample)
         key_of_parent = {parent.id: parent.prompt_key for parent in parents}
     for position, parent in parent_of.items():
         in_run = table.position_of(parent)
