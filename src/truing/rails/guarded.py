@@ -26,12 +26,12 @@ from truing.rails.config.models import build_task_models
 from truing.rails.library.safety import required_judge_specs
 from truing.rails.runtime.app import RailsError, RuntimeParts
 from truing.rails.runtime.llm_client import LlmError
+from truing.rails.runtime.output_gate import BLOCKED_MESSAGE
 from truing.rails.runtime.stream_buffer import StreamBuffer
 from truing.rails.runtime.stream_guard import StreamGuard
 from truing.rails.runtime.turn_result import TurnResult
 from truing.specs.resolve import resolve
 
-BLOCKED_MESSAGE = "I can't answer this: a check that has to run first did not finish."
 DEFAULT_MAX_MESSAGE = 200_000  # characters
 
 

@@ -18,6 +18,7 @@ from truing.rails.runtime import app
 from truing.rails.runtime.app import RailsError, Runtime, RuntimeParts
 from truing.rails.runtime.embeddings import LexicalEncoder
 from truing.rails.runtime.llm_client import LlmError
+from truing.rails.runtime.state_cache import StateCache
 from truing.rails.runtime.stream_buffer import StreamBuffer
 from truing.rails.runtime.turn_result import TurnResult
 
@@ -75,7 +76,7 @@ def test_a_flow_of_two_turns() -> None:
 def test_a_later_turn_continues_from_the_cached_state() -> None:
     runtime = make_runtime(ReplyListModel(), NAMES_YAML, NAMES_COLANG)
     first = run_turn(runtime, FIRST)
-    (cached,) = runtime._states.values()
+    ((cached, _),) = runtime._states._states.values()
     processed = cached.processed
     cached.context["name"] = "Eve"  # seen by the next turn only if it continues from this state
     second = run_turn(runtime, FIRST, first.message, SECOND)
@@ -88,11 +89,9 @@ def test_a_later_turn_continues_from_the_cached_state() -> None:
     assert run_turn(runtime, FIRST, other_reply, SECOND).text != second.text
 
 
-def test_the_conversation_used_least_recently_is_forgotten(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(app, "MAX_CACHED_CONVERSATIONS", 2)
+def test_the_conversation_used_least_recently_is_forgotten() -> None:
     runtime = make_runtime(ReplyListModel("a", "b", "c", "d"))
+    runtime._states = StateCache(max_states=2)
     first = run_turn(runtime, "one")
     (first_key,) = runtime._states
     run_turn(runtime, "two")

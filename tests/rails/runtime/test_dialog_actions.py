@@ -207,8 +207,10 @@ def find_message(turn: TurnContext, intent: str) -> tuple[str, dict[str, Any]]:
 def test_predefined_quoted_and_variable_messages_need_no_llm() -> None:
     turn = turn_after(ReplyListModel())
     turn.state.context.update(amount=5, offer="2 for 1\\nonly today")
-    assert find_message(turn, "tell price") == ("It costs 5 euros.", {"skip_output_rails": True})
-    assert find_message(turn, '"About $amount"') == ("About 5", {"skip_output_rails": True})
+    # A variable may hold what a model wrote: the output rails read the message.
+    assert find_message(turn, "tell price") == ("It costs 5 euros.", {})
+    assert find_message(turn, '"About $amount"') == ("About 5", {})
+    assert find_message(turn, '"About five"') == ("About five", {"skip_output_rails": True})
     # A variable may hold a text of the LLM, so the output rails check it.
     assert find_message(turn, "$offer") == ("2 for 1\nonly today", {})
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from truing.rails.actions import ActionResult
 from truing.rails.runtime.events import (
     aborted_turn_result,
@@ -20,8 +22,8 @@ START_EVENT: dict[str, Any] = {
 }
 
 
-def types_of(messages: list[dict[str, Any]], start: int = 0, tool_rails: bool = False) -> list[str]:
-    return [event["type"] for event in events_from_messages(messages, start, tool_rails)]
+def types_of(messages: list[dict[str, Any]], start: int = 0) -> list[str]:
+    return [event["type"] for event in events_from_messages(messages, start)]
 
 
 def test_only_the_last_user_message_asks_for_an_answer() -> None:
@@ -46,28 +48,30 @@ def test_context_event_and_system_messages() -> None:
         {"role": "system", "content": "Be brief."},
         {"role": "event", "event": {"type": "Custom"}},
     ]
-    assert list(events_from_messages(messages, 0, False)) == [
+    assert list(events_from_messages(messages, 0)) == [
         {"type": "ContextUpdate", "data": {"name": "Ada"}},
         {"type": "SystemMessage", "content": "Be brief."},
         {"type": "Custom"},
     ]
 
 
-def test_tool_results_get_the_names_of_their_calls() -> None:
+def test_tool_results_ask_for_an_answer_to_the_users_last_message() -> None:
     call = {"id": "c1", "function": {"name": "weather", "arguments": "{}"}}
     messages = [
         {"role": "user", "content": "Rain?"},
         {"role": "assistant", "content": "", "tool_calls": [call]},
         {"role": "tool", "tool_call_id": "c1", "content": "yes"},
     ]
-    (event,) = events_from_messages(messages, 2, has_tool_rails=True)
-    assert event == {
-        "type": "UserToolMessages",
-        "tool_messages": [{"content": "yes", "tool_call_id": "c1", "name": "weather"}],
-        "user_message": "Rain?",
-    }
-    (event,) = events_from_messages(messages, 2, has_tool_rails=False)
-    assert event == {"type": "UserMessage", "text": "Rain?"}
+    assert list(events_from_messages(messages, 1)) == [
+        {"type": "StartToolCallBotAction", "tool_calls": [call]},
+        {"type": "UserMessage", "text": "Rain?"},
+    ]
+
+
+@pytest.mark.parametrize("role", ["system", "assistant", "tool"])
+def test_without_a_message_of_the_user_the_turn_asks_without_a_text(role: str) -> None:
+    *_, event = events_from_messages([{"role": role, "content": "x"}])
+    assert event == {"type": "UserMessage", "text": "", "is_placeholder": True}
 
 
 def test_a_plain_value_becomes_the_result_variable() -> None:

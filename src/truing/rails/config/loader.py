@@ -16,6 +16,7 @@ from truing.rails.colang.ast import BotText, ColangFile, Flow
 from truing.rails.colang.flow_reference import parse_flow_name
 from truing.rails.colang.tokenizer import ANONYMOUS_PREFIX
 from truing.rails.colang.yaml_flows import parse_yaml_flow
+from truing.rails.config.client_settings import find_client_setting_faults
 from truing.rails.config.entries import (
     ModelEntry,
     OutputStreaming,
@@ -259,6 +260,8 @@ def _find_rail_faults(config: RailsConfig, raw: dict[str, Any]) -> Iterator[str]
                 f"{place}: the library rail {name!r} calls a service or a model that truing does "
                 "not have; docs/from-nemo.md names what to use in its place"
             )
+    for key, fault in find_client_setting_faults(config.truing):
+        yield f"{config.locate('key', key)}: {fault}"
     if config.passthrough and config.single_call:
         place = config.locate("key", "passthrough")
         yield f"{place}: passthrough and single_call exclude each other"

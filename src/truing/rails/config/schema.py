@@ -107,6 +107,8 @@ TRUING_SCHEMA: dict[str, Any] = {
     "library": {"nemo_alias": bool},
     "models": ANY_KEYS,
     "bad_input": ANY_KEYS,
+    "trusted_roles": [str],
+    "client_options": {"rails": bool, "llm_params": ANY_KEYS, "context": [str]},
 }
 
 SCHEMA: dict[str, Any] = {

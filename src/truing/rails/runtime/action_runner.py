@@ -13,7 +13,7 @@ from truing.rails.runtime.events import (
 )
 from truing.rails.runtime.interpreter import FlowError
 from truing.rails.runtime.llm_client import LlmError, SpeculationStopped
-from truing.rails.runtime.turn_context import TurnContext
+from truing.rails.runtime.turn_context import TurnContext, UncheckedError
 
 Event = dict[str, Any]
 INTERNAL_ERROR_MESSAGE = "I'm sorry, an internal error has occurred."
@@ -34,8 +34,8 @@ class ActionRunner:
         """Runs the action that `event` starts, and returns the events after it.
 
         A failed action ends the turn with an apology; `turn.error` and `turn.failure` say why.
-        Raises LlmError and FlowError, which end the turn without an answer, and SpeculationStopped
-        in a speculative copy.
+        Raises LlmError, FlowError and UncheckedError, which end the turn without an answer, and
+        SpeculationStopped in a speculative copy.
         """
         name, params = event["action_name"], event["action_params"]
         if name == "create_event":
@@ -50,7 +50,7 @@ class ActionRunner:
         else:
             try:
                 result = await self._call(turn, action, dict(params))
-            except (LlmError, FlowError, SpeculationStopped):
+            except (LlmError, FlowError, SpeculationStopped, UncheckedError):
                 raise
             except TimeoutError:
                 turn.error = f"the action {name!r} took longer than {self.timeout:g} s"

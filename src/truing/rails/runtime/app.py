@@ -8,80 +8,70 @@ continues from it and costs the same however long the conversation is.
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
 
 from truing.core.errors import TruingError
 from truing.core.protocols import Model
-from truing.core.types import Failure, Ruling, Sampling
+from truing.core.types import Ruling, Sampling
 from truing.rails.colang.compiler import CompiledFlow, Program, compile_flow
 from truing.rails.config.loader import RailsConfig, list_rail_flow_names
 from truing.rails.runtime import dialog_actions
 from truing.rails.runtime.action_registry import ActionRegistry
 from truing.rails.runtime.action_runner import ActionRunner
+from truing.rails.runtime.checked_texts import CheckedTexts
+from truing.rails.runtime.client_texts import readable_arguments
 from truing.rails.runtime.conversation_state import (
     ConversationState,
     conversation_keys,
     extend_conversation_key,
 )
-from truing.rails.runtime.embeddings import EmbeddingCache, TextEncoder, choose_encoder
-from truing.rails.runtime.events import events_from_messages
+from truing.rails.runtime.embeddings import EmbeddingCache, choose_encoder
+from truing.rails.runtime.events import events_from_messages, events_of_message
 from truing.rails.runtime.example_index import DialogExamples
+from truing.rails.runtime.input_gate import (
+    InputGate,
+    InputReading,
+    needs_live_input,
+    refusal_output,
+)
 from truing.rails.runtime.interpreter import FlowError
 from truing.rails.runtime.knowledge_base import KnowledgeBase
 from truing.rails.runtime.llm_client import LlmError, SpeculationCache
 from truing.rails.runtime.nemo_compat import load_config_code
+from truing.rails.runtime.output_gate import BLOCKED_MESSAGE, OutputGate, unread_input_ruling
 from truing.rails.runtime.parallel_rails import ACTIONS as parallel_actions
 from truing.rails.runtime.parallel_rails import can_run_in_parallel
 from truing.rails.runtime.prompts import PromptManager
 from truing.rails.runtime.rail_library import RailLibrary
+from truing.rails.runtime.runtime_parts import RailsError, RuntimeParts
 from truing.rails.runtime.speculation import (
     can_speculate,
     options_without_text_rails,
     run_speculative_copy,
 )
+from truing.rails.runtime.stage_runner import stage_flows
+from truing.rails.runtime.state_cache import StateCache
 from truing.rails.runtime.stream_buffer import StreamBuffer
 from truing.rails.runtime.turn_context import (
     RuntimeServices,
     TurnContext,
     expand_generation_options,
 )
-from truing.rails.runtime.turn_result import TurnResult, build_result, collect_output
+from truing.rails.runtime.turn_result import (
+    TurnOutput,
+    TurnResult,
+    build_result,
+    collect_output,
+)
+
+__all__ = ["RailsError", "Runtime", "RuntimeParts"]
 
 Event = dict[str, Any]
 MAX_EVENTS_PER_TURN = 300
-MAX_CACHED_CONVERSATIONS = 512
 DEFAULT_ACTION_TIMEOUT = 60.0  # seconds
 LISTEN_EVENT: Event = {"type": "Listen"}
-
-
-class RailsError(TruingError):
-    """A turn that could not be finished; nothing of it may be shown. `failure` names the reason."""
-
-    def __init__(self, kind: str, message: str) -> None:
-        self.failure = Failure("rail", kind, message)
-        self.rulings: tuple[Ruling, ...] = ()
-        super().__init__(message)
-
-
-@dataclass(slots=True)
-class RuntimeParts:
-    """What a runtime can be given beside its model.
-
-    Models by task, judges by spec, an encoder, actions by name, and parsers that prompts may name
-    as their `output_parser`. `nemo_alias` lets `actions.py`
-    import from `nemoguardrails`; None leaves that to the configuration.
-    """
-
-    models: Mapping[str, Model] = field(default_factory=dict)
-    judges: Mapping[str, Any] = field(default_factory=dict)
-    encoder: TextEncoder | None = None
-    actions: Mapping[str, Any] = field(default_factory=dict)
-    output_parsers: Mapping[str, Callable[[str], Any]] = field(default_factory=dict)
-    nemo_alias: bool | None = None
 
 
 class Runtime:
@@ -107,10 +97,12 @@ class Runtime:
         timeout = float(config.truing.get("action_timeout", DEFAULT_ACTION_TIMEOUT))
         self._action_runner = ActionRunner(self.actions, timeout)
         self._flow_numbers = count(1)
-        self._states: OrderedDict[bytes, ConversationState] = OrderedDict()
+        self._states = StateCache()
         self._register_actions(parts)
         self.program = self._compile_program()
         self.services = self._make_services(model, parts)
+        self.input_gate = InputGate(config, CheckedTexts())
+        self.output_gate = OutputGate(config, self.program)
         self._choose_concurrency()
 
     # -- building --------------------------------------------------------------------------------
@@ -231,36 +223,112 @@ class Runtime:
             expanded_options = expand_generation_options(options)
         except ValueError as error:
             raise RailsError("options", str(error)) from error
-        sampling = sampling or Sampling()
         chat = [dict(message) for message in messages]
         rows = _with_options(chat, expanded_options)
-        keys = conversation_keys(rows, session)
+        sampling = sampling or Sampling()
         turn = TurnContext(
             services=self.services,
-            state=self._load_state(rows, keys),
+            state=ConversationState(self.program, self.config),
             sampling=sampling,
             options=expanded_options,
-            stream=stream,
             messages=chat,
             tools=sampling.tools,
             seed=f"{sampling.seed}:{len(rows)}",
             explicit_fields=explicit_fields,
         )
+        try:
+            return await self._answer_turn(turn, rows, session, stream)
+        except TruingError as error:
+            turn.error = str(error)
+            turn.finish_rails()
+            raise _error_with_rulings(turn, error) from error
+
+    async def _answer_turn(
+        self,
+        turn: TurnContext,
+        rows: list[dict[str, Any]],
+        session: str,
+        stream: StreamBuffer | None,
+    ) -> TurnResult:
+        """Runs the input stage over the whole conversation, the flows, and the output gate."""
+        keys = conversation_keys(rows, session, self._states.secret)
+        reading = await self.input_gate.read(turn, rows, session, self._state_builder(rows))
+        turn.rulings += reading.rulings
+        if reading.objection is not None:
+            return self._refuse_unread(turn, reading, session)
+        turn.state = self._load_state(reading.rows, keys)
+        turn.messages = [row for row in reading.rows if row.get("role") != "context"]
+        if needs_live_input(turn, rows):
+            turn.required_input = stage_flows(self.config, "input")
+        # Raw chunks go to the caller only where no output stage must read them first.
+        must_read_output = stage_flows(self.config, "output") and turn.is_stage_on("output")
+        turn.stream = None if must_read_output else stream
         speculative_task = self._start_speculation(turn)
         try:
             events = await self.run_until_listen(turn)
-        except TruingError as error:
-            turn.error = str(error)
-            turn.finish_rail("block")
-            raise _error_with_rulings(turn, error) from error
         finally:
             if speculative_task is not None:
                 speculative_task.cancel()
-        turn.finish_rail("block")  # a rail that is still open has stopped the turn
-        output = collect_output(events)
-        key = extend_conversation_key(keys[-1] if keys else b"", output.message())
-        self._store_state(key, turn.state)
-        return build_result(turn, output, events)
+        turn.finish_rails()  # a rail that is still open has stopped the turn
+        output = await self.output_gate.release(turn, collect_output(events))
+        unread = unread_input_ruling(turn)
+        if unread is not None:
+            turn.rulings.append(unread)
+            output = TurnOutput(texts=[BLOCKED_MESSAGE])
+        result = build_result(turn, output, events)
+        key = extend_conversation_key(
+            keys[-1] if keys else b"", output.message(), self._states.secret
+        )
+        self._states.put(key, turn.state)
+        self._remember(turn, rows, session, result)
+        if stream is not None and turn.stream is None:
+            await stream.push(result.text)
+        return result
+
+    def _refuse_unread(self, turn: TurnContext, reading: InputReading, session: str) -> TurnResult:
+        """Returns the result of a turn that ends because an earlier text did not pass."""
+        if reading.failure is not None:
+            reason = reading.failure.message
+            turn.failure = reading.failure
+            turn.rulings.append(
+                Ruling(name="runtime", stage="input", ruling="block", reason=reason)
+            )
+        result = build_result(turn, refusal_output(reading, BLOCKED_MESSAGE), [])
+        self.input_gate.remember_answer(session, result.text)
+        return result
+
+    def _remember(
+        self, turn: TurnContext, rows: list[dict[str, Any]], session: str, result: TurnResult
+    ) -> None:
+        """Remembers what the rails have read, so that the next turn does not read it again."""
+        if rows and needs_live_input(turn, rows):
+            self.input_gate.remember_turn(turn, rows[-1], session, result)
+        self.remember_answer(result.text, session)
+        for call in result.tool_calls:
+            self.remember_answer(readable_arguments(call.arguments), session)
+            self.remember_answer(call.name, session)
+
+    def remember_answer(self, text: str, session: str = "") -> None:
+        """Remembers a text that was shown as an answer: the input stage need not read it."""
+        self.input_gate.remember_answer(session, text)
+
+    def _state_builder(self, rows: list[dict[str, Any]]) -> Callable[[int], ConversationState]:
+        """Returns a function from a number of messages to the state after them.
+
+        It is called with numbers that do not fall, and its result is copied before the next call.
+        """
+        state = ConversationState(self.program, self.config)
+        added = 0
+
+        def state_after(count: int) -> ConversationState:
+            nonlocal added
+            while added < count:
+                for event in events_of_message(rows[added], is_last=False):
+                    state.add(event)
+                added += 1
+            return state
+
+        return state_after
 
     def _start_speculation(self, turn: TurnContext) -> asyncio.Task[None] | None:
         """Starts the speculative copy of a turn that answers a user message, if it is on."""
@@ -299,23 +367,15 @@ class Runtime:
         state: ConversationState | None = None
         start = 0
         for end in range(len(rows) - 1, 0, -1):
-            cached = self._states.get(keys[end - 1])
-            if cached is not None:
-                self._states.move_to_end(keys[end - 1])
-                state, start = cached.fork(), end
+            state = self._states.fork(keys[end - 1])
+            if state is not None:
+                start = end
                 break
         if state is None:
             state = ConversationState(self.program, self.config)
-        has_tool_rails = bool(self.config.rails.tool_input.flows)
-        for event in events_from_messages(rows, start, has_tool_rails):
+        for event in events_from_messages(rows, start):
             state.add(event)
         return state
-
-    def _store_state(self, key: bytes, state: ConversationState) -> None:
-        self._states[key] = state
-        self._states.move_to_end(key)
-        while len(self._states) > MAX_CACHED_CONVERSATIONS:
-            self._states.popitem(last=False)
 
     async def run_until_listen(self, turn: TurnContext) -> list[Event]:
         """Runs the events of a turn until the bot listens again, and returns those that it added.
@@ -350,7 +410,7 @@ class Runtime:
             event["is_system_action"] = event["action_name"] == "create_event" or (
                 action is not None and (action.system or action.builtin)
             )
-        elif kind.endswith(("Rail", "RailFinished", "Exception")):
+        elif kind.endswith(("Rail", "Rails", "Finished", "Exception")):
             turn.track_rail_event(event)
         elif kind == "BotIntent" and event["intent"] == "stop":
             turn.finish_rail("block")
@@ -361,17 +421,24 @@ def _with_options(
 ) -> list[dict[str, Any]]:
     """Returns the messages with the generation options as context variables.
 
-    Without dialog rails, a last message of the assistant is the text that the output rails check.
+    Without dialog rails, a last message of the assistant is what the output rails check: its text,
+    or its tool calls.
     """
     rows = list(chat)
     if options is None:
         return rows
     context: dict[str, Any] = {"generation_options": options}
     last = rows[-1] if rows else {}
-    is_bot_message = last.get("role") == "assistant" and not last.get("tool_calls")
-    if options["rails"]["dialog"] is False and is_bot_message:
-        context["bot_message"] = last.get("content")
+    if options["rails"]["dialog"] is False and last.get("role") == "assistant":
         rows.pop()
+        if last.get("tool_calls"):
+            event = {"type": "BotToolCalls", "tool_calls": last["tool_calls"]}
+            rows.append({"role": "event", "event": event})
+            return [{"role": "context", "content": context}, *rows]
+        context["bot_message"] = last.get("content")
+        if not any(row.get("role") == "user" for row in rows):
+            placeholder = {"type": "UserMessage", "text": "", "is_placeholder": True}
+            rows.append({"role": "event", "event": placeholder})
     return [{"role": "context", "content": context}, *rows]
 
 

@@ -40,7 +40,7 @@ def content_text(content: Any) -> str:
 def render_event(event: Event) -> str:
     """Returns the lines of one event in a conversation written as Colang; empty if it has none."""
     kind = event["type"]
-    if kind == "UserMessage":
+    if kind == "UserMessage" and not event.get("is_placeholder"):
         return f'user "{content_text(event["text"])}"\n'
     if kind == "UserIntent":
         return f"  {event['intent']}\n"
@@ -89,7 +89,9 @@ class EventHistory(list[Event]):
         if rendered:
             self.rendered.append(rendered)
         if kind == "UserMessage":
-            self.chat.append(("user", event["text"]))
+            # A turn without any message of the user has no text for the prompt.
+            if not event.get("is_placeholder"):
+                self.chat.append(("user", event["text"]))
             self.fresh_chunks = None
         elif kind == "ContextUpdate" and "relevant_chunks" in event["data"]:
             self.chunks = self.fresh_chunks = str(event["data"]["relevant_chunks"] or "").strip()
@@ -154,6 +156,14 @@ class ConversationState:
         fork.processed = self.processed
         return fork
 
+    def fork_without_flows(self) -> ConversationState:
+        """Returns a copy with the same history and variables, in which no flow runs."""
+        fork = ConversationState(self.program, self.interpreter.config)
+        fork.history, fork.context = self.history.fork(), dict(self.context)
+        fork.interpreter.restart(self.context)
+        fork.processed = len(fork.history)
+        return fork
+
     def add(self, event: Event) -> None:
         """Appends an event; the flows see it at the next call of `next_steps`."""
         self.history.add(event)
@@ -201,8 +211,8 @@ def is_valid_flow_body(body: str) -> bool:
     return True
 
 
-def extend_conversation_key(key: bytes, message: Mapping[str, Any]) -> bytes:
-    """Returns the key of a conversation after one more message: a hash over all of its messages."""
+def extend_conversation_key(key: bytes, message: Mapping[str, Any], secret: bytes = b"") -> bytes:
+    """Returns the key of a conversation after one more message: a keyed hash over all of them."""
     fields = (
         message.get("role"),
         message.get("content"),
@@ -214,16 +224,18 @@ def extend_conversation_key(key: bytes, message: Mapping[str, Any]) -> bytes:
     except (TypeError, ValueError, UnicodeError, OverflowError, RecursionError):
         # Context variables may hold anything, e.g. objects or lone surrogates.
         encoded = json.dumps(fields, default=str, sort_keys=True).encode()
-    return hashlib.blake2b(key + encoded, digest_size=16).digest()
+    return hashlib.blake2b(key + encoded, digest_size=16, key=secret).digest()
 
 
-def conversation_keys(messages: Sequence[Mapping[str, Any]], session: str = "") -> list[bytes]:
+def conversation_keys(
+    messages: Sequence[Mapping[str, Any]], session: str = "", secret: bytes = b""
+) -> list[bytes]:
     """Returns the keys after each message; conversations of different sessions share none."""
     key = b""
     if session:
         key = hashlib.blake2b(session.encode("utf-8", "surrogatepass"), digest_size=16).digest()
     keys: list[bytes] = []
     for message in messages:
-        key = extend_conversation_key(key, message)
+        key = extend_conversation_key(key, message, secret)
         keys.append(key)
     return keys

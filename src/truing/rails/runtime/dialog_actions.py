@@ -20,6 +20,7 @@ from truing.rails.runtime.dialog_messages import (
     ask_llm,
     original_messages,
     push_to_stream,
+    read_chunks,
 )
 from truing.rails.runtime.example_index import nemo_similarity
 from truing.rails.runtime.prompt_filters import (
@@ -28,13 +29,19 @@ from truing.rails.runtime.prompt_filters import (
     first_nonempty_line,
     strip_quotes,
 )
-from truing.rails.runtime.templates import render_bot_message
+from truing.rails.runtime.templates import (
+    dollar_to_jinja,
+    render_bot_message,
+    template_variables,
+)
 from truing.rails.runtime.turn_context import TurnContext
 
 Event = dict[str, Any]
 EMPTY_MESSAGE_REPLACEMENT = "I'm not sure what to say."
 FALLBACK_INTENT = "general response"
 EXAMPLES_IN_PROMPT = 5
+# Set by the library's rails: a reason in fixed words, and texts of the configuration.
+_REFUSAL_VARIABLES = frozenset({"rail_reason", "rail_alternative", "rail_support"})
 _VERBOSE_PARSERS = ("verbose_v1", "bot_message")
 
 
@@ -160,15 +167,15 @@ async def generate_bot_message(turn: TurnContext) -> ActionResult:
         raise ValueError("there is no bot intent to put into words")
     intent = event["intent"]
     updates: dict[str, Any] = {}
-    if turn.stream is not None and config.rails.output.streaming.enabled:
-        updates["skip_output_rails"] = True  # the stream guard checks the chunks
-    if intent in config.bot_messages:
-        template = _choose_text(turn, config.bot_messages[intent])
+    if intent in config.bot_messages or intent.startswith('"'):
+        is_literal = intent not in config.bot_messages
+        template = intent[1:-1] if is_literal else _choose_text(turn, config.bot_messages[intent])
         text: Any = render_bot_message(template, context)
-        updates["skip_output_rails"] = True  # predefined messages are trusted, as in NeMo
-    elif intent.startswith('"'):
-        text = render_bot_message(intent[1:-1], context)
-        updates["skip_output_rails"] = True
+        if _is_authors_own(template):
+            updates["skip_output_rails"] = True  # the author's texts are trusted, as in NeMo
+            turn.passed_texts.add(text.replace("\\n", "\n"))
+        elif turn.running_stage == "output":
+            updates["skip_output_rails"] = True  # no rail within a rail: the output gate reads it
     elif intent.startswith("$") and intent[1:] in context:
         text = context[intent[1:]]
     else:
@@ -183,6 +190,14 @@ async def generate_bot_message(turn: TurnContext) -> ActionResult:
     result = ActionResult(events=[], context_updates=updates)
     add_message_events(turn, result, text)
     return result
+
+
+def _is_authors_own(template: str) -> bool:
+    """Returns whether a predefined message says nothing but what the configuration's author wrote.
+
+    A variable may hold what a model or a client wrote, but for those of truing's own refusals.
+    """
+    return template_variables(dollar_to_jinja(template)) <= _REFUSAL_VARIABLES
 
 
 def _choose_text(turn: TurnContext, texts: Sequence[BotText]) -> str:
@@ -216,6 +231,8 @@ async def _message_by_llm(turn: TurnContext, event: Event) -> tuple[str, Any]:
     """Returns the LLM's text for a bot intent, and the prompt."""
     services, config, prompts = turn.services, turn.services.config, turn.services.prompts
     llm = turn.llm("generate_bot_message")
+    if turn.is_stage_check or (config.passthrough and turn.missing_input_rails):
+        return "", None  # a model must not word the refusal of what it may not see
     if config.passthrough:
         prompt = original_messages(turn, turn.state.context.get("user_message"))
         if not prompt:
@@ -299,10 +316,11 @@ async def generate_intent_steps_message(turn: TurnContext) -> ActionResult:
     ]
     kb = services.kb
     chunks = await kb.search_relevant_chunks(message) if kb is not None else []
+    found = "\n".join(chunk["body"] for chunk in chunks).strip()
     variables = {
         "examples": "\n\n".join(reversed(examples)),
         "potential_user_intents": ", ".join(dict.fromkeys(intent for _, _, intent in matches)),
-        "relevant_chunks": "\n".join(chunk["body"] for chunk in chunks).strip(),
+        "relevant_chunks": await read_chunks(turn, found) if found else found,
     }
     params = {**turn.llm_params, "temperature": config.lowest_temperature}
     reply = await ask_llm(turn, "generate_intent_steps_message", variables, **params)

@@ -7,7 +7,8 @@ from typing import Any
 
 from truing.rails.actions import ActionResult
 from truing.rails.runtime.conversation_state import content_text
-from truing.rails.runtime.turn_context import TurnContext
+from truing.rails.runtime.stage_runner import run_stage
+from truing.rails.runtime.turn_context import TurnContext, UncheckedError
 
 Event = dict[str, Any]
 _CHAT_ROLES = ("system", "user", "assistant", "tool", "developer")
@@ -52,9 +53,25 @@ async def answer_without_dialog(turn: TurnContext, event: Event) -> ActionResult
 async def _relevant_chunks(turn: TurnContext, event: Event) -> str | None:
     kb = turn.services.kb
     if kb is None:
-        return turn.state.history.chunks
-    chunks = await kb.search_relevant_chunks(content_text(event["text"]))
-    return "\n".join(chunk["body"] for chunk in chunks)
+        chunks = turn.state.history.chunks
+    else:
+        found = await kb.search_relevant_chunks(content_text(event["text"]))
+        chunks = "\n".join(chunk["body"] for chunk in found)
+    return await read_chunks(turn, chunks) if chunks else chunks
+
+
+async def read_chunks(turn: TurnContext, chunks: str) -> str:
+    """Returns retrieved chunks as the retrieval rails leave them; UncheckedError if one objects.
+
+    For prompts outside of `bot ...` steps, before which the flows run these rails.
+    """
+    if turn.is_speculative_copy or not turn.is_stage_on("retrieval"):
+        return chunks
+    outcome = await run_stage(turn, turn.state, "retrieval", chunks)
+    turn.rulings += outcome.rulings
+    if not outcome.passed:
+        raise UncheckedError(outcome.reason)
+    return str(outcome.content)
 
 
 def original_messages(turn: TurnContext, text: Any) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from truing.rails.actions import ActionResult
@@ -10,79 +10,63 @@ from truing.rails.actions import ActionResult
 Event = dict[str, Any]
 
 
-def events_from_messages(
-    messages: Sequence[dict[str, Any]], start: int, has_tool_rails: bool
-) -> Iterator[Event]:
+def events_from_messages(messages: Sequence[dict[str, Any]], start: int = 0) -> Iterator[Event]:
     """Yields the events of the messages from index `start` on.
 
-    Only the last message asks for an answer: earlier user messages become `UserMessage` events that
-    have already passed the input rails, and earlier tool results add nothing.
+    Only the last message asks for an answer. The input stage has read all others, so that earlier
+    messages of the user become `UserMessage` events; tool results, which prompts take from the
+    messages, only ask for an answer to the user's last message again.
     """
     last = len(messages) - 1
     for index in range(start, len(messages)):
-        message = messages[index]
-        role, content = message.get("role"), message.get("content")
-        if role == "user":
-            yield {"type": "UtteranceUserActionFinished", "final_transcript": content}
-            if index != last:
-                yield {"type": "UserMessage", "text": content}
-        elif role == "assistant":
-            yield from _assistant_events(message)
-        elif role == "context":
-            yield {"type": "ContextUpdate", "data": dict(content or {})}
-        elif role == "event":
-            yield message["event"]
-        elif role in ("system", "developer"):
-            yield {"type": "SystemMessage", "content": content}
-        elif role == "tool" and index == last:
-            yield from _tool_result_events(messages, has_tool_rails)
+        yield from events_of_message(messages[index], is_last=index == last)
+        if index == last:
+            yield from _request_for_answer(messages)
 
 
-def _assistant_events(message: dict[str, Any]) -> Iterator[Event]:
+def events_of_message(message: Mapping[str, Any], *, is_last: bool) -> Iterator[Event]:
+    """Yields the events of one message; the flows run the input rails on a user's last one."""
+    role, content = message.get("role"), message.get("content")
+    if role == "user":
+        yield {"type": "UtteranceUserActionFinished", "final_transcript": content}
+        if not is_last:
+            yield {"type": "UserMessage", "text": content}
+    elif role == "assistant":
+        yield from _assistant_events(message)
+    elif role == "context":
+        yield {"type": "ContextUpdate", "data": dict(content or {})}
+    elif role == "event":
+        yield message["event"]
+    elif role in ("system", "developer"):
+        yield {"type": "SystemMessage", "content": content}
+
+
+def _request_for_answer(messages: Sequence[dict[str, Any]]) -> Iterator[Event]:
+    """Yields the event that asks for an answer where the last message is not the user's.
+
+    After tool results that is the user's last message again; in a conversation without any message
+    of the user it has no text.
+    """
+    role = messages[-1].get("role")
+    if role in ("user", "event", "context"):
+        return
+    user_text = next(
+        (m.get("content") for m in reversed(messages) if m.get("role") == "user"), None
+    )
+    if user_text is None:
+        yield {"type": "UserMessage", "text": "", "is_placeholder": True}
+    elif role == "tool":
+        yield {"type": "UserMessage", "text": user_text}
+
+
+def _assistant_events(message: Mapping[str, Any]) -> Iterator[Event]:
     if message.get("tool_calls"):
-        yield {"type": "BotToolCalls", "tool_calls": message["tool_calls"]}
+        # Not `BotToolCalls`, which would start the tool rails: the calls have been made.
+        yield {"type": "StartToolCallBotAction", "tool_calls": message["tool_calls"]}
         return
     content = message.get("content")
     yield {"type": "StartUtteranceBotAction", "script": content}
     yield {"type": "UtteranceBotActionFinished", "final_script": content, "is_success": True}
-
-
-def _tool_result_events(
-    messages: Sequence[dict[str, Any]], has_tool_rails: bool
-) -> Iterator[Event]:
-    """Yields the event that asks for an answer to tool results.
-
-    With tool rails that is `UserToolMessages`, which they check; without, the user's last message
-    again.
-    """
-    user_text = next(
-        (m.get("content") for m in reversed(messages[:-1]) if m.get("role") == "user"), None
-    )
-    if not user_text:
-        return
-    if not has_tool_rails:
-        yield {"type": "UserMessage", "text": user_text}
-        return
-    tool_names = {
-        call.get("id"): (call.get("function") or {}).get("name")
-        for message in messages
-        for call in message.get("tool_calls") or ()
-        if isinstance(call, dict)
-    }
-    tool_messages = [
-        {
-            "content": m.get("content"),
-            "tool_call_id": m.get("tool_call_id", ""),
-            "name": m.get("name") or tool_names.get(m.get("tool_call_id")) or "unknown",
-        }
-        for m in messages
-        if m.get("role") == "tool"
-    ]
-    yield {
-        "type": "UserToolMessages",
-        "tool_messages": tool_messages,
-        "user_message": user_text,
-    }
 
 
 def aborted_turn_result(message: str) -> ActionResult:

@@ -64,6 +64,11 @@ class Interpreter:
         fork.snapshots, fork.last_event = self.snapshots, self.last_event
         return fork
 
+    def restart(self, context: dict[str, Any]) -> None:
+        """Drops all running flows and takes over variables; a failed turn returns to this state."""
+        self.context, self.frames = dict(context), []
+        self.snapshots = FlowSnapshot(None, self.context, [])
+
     # -- events --------------------------------------------------------------------------------
 
     def process(self, event: Event) -> None:
@@ -114,6 +119,13 @@ class Interpreter:
         extension_finished = self._continue_flows(running, event, kind)
         self._start_flows(event, kind)
         self._resolve_interruptions(extension_finished)
+
+    def is_running(self, flow_id: str) -> bool:
+        """Returns whether a flow of this name has started and not ended."""
+        return any(
+            frame.flow.id == flow_id and frame.status in (ACTIVE, INTERRUPTED) and frame.pc >= 0
+            for frame in self.frames
+        )
 
     def abort_flows_at(self, action_name: str) -> None:
         """Aborts the flows whose next instruction is an action of this name."""
@@ -188,14 +200,18 @@ class Interpreter:
             if is_running and not flow.allow_multiple:
                 continue
             pc = self._run_to_wait(flow, 0)
-            is_match = matches(flow.instructions[pc], event)
+            # A subflow without a step that waits or acts is over at once.
+            is_match = pc >= 0 and matches(flow.instructions[pc], event)
             if not is_match and flow is not requested:
                 continue
             if event.get("params"):
                 self.updates.update(event["params"])
             frame = FlowFrame(flow, pc + 1 if is_match else pc)
             self.frames.append(frame)
-            self._run_frame(frame, 0)
+            if pc < 0:
+                frame.status = COMPLETED
+            else:
+                self._run_frame(frame, 0)
 
     # -- interruptions ---------------------------------------------------------------------------
 
@@ -204,9 +220,13 @@ class Interpreter:
         if extension_finished:
             # A finished extension flow reactivates the flows that it aborted.
             for frame in self.frames:
-                if frame.status == ABORTED:
+                if frame.status != ABORTED:
+                    continue
+                if 0 <= frame.pc < len(frame.flow.instructions):
                     frame.status = ACTIVE
                     self._propose(frame, 1.0)
+                else:
+                    frame.status = COMPLETED  # its last step was the subflow that it waited for
         deciding = None
         for frame in self.frames:
             if frame.status == INTERRUPTED and frame.interrupted_by is None:

@@ -164,12 +164,14 @@ class LlmClient:
         speculation: SpeculationCache | None = None,
         is_speculative_copy: bool = False,
         explicit_fields: Collection[str] | None = None,
+        require_permission: Callable[[], None] | None = None,
     ) -> None:
         default_sampling = getattr(model, "default_sampling", None)
         if isinstance(default_sampling, DefaultSampling):
             base = default_sampling.apply_to(base, explicit_fields)
         self.model, self.counter, self.base = model, counter, base
         self.timeout = timeout
+        self.require_permission = require_permission
         self.speculation, self.is_speculative_copy = speculation, is_speculative_copy
 
     def sampling(
@@ -199,7 +201,12 @@ class LlmClient:
         tools: tuple[Tool, ...] = (),
         **params: Any,
     ) -> LlmReply:
-        """Makes one call, or takes its reply from the speculation cache. Raises LlmError."""
+        """Makes one call, or takes its reply from the speculation cache. Raises LlmError.
+
+        `require_permission` is called first; it raises what forbids the call.
+        """
+        if self.require_permission is not None:
+            self.require_permission()
         conversation = conversation_from_prompt(prompt)
         sampling = self.sampling(params, stop, tools)
         if self.speculation is None:

@@ -65,8 +65,8 @@ async def _run_rail(turn: TurnContext, rail: str, stage: str) -> tuple[list[Even
     copy.state.context[f"triggered_{stage.lower()}_rail"] = rail
     copy.state.add(start)
     events = [e for e in await turn.services.run_until_listen(copy) if e["type"] != "Listen"]
-    if not _stops_turn(events):
-        copy.finish_rail("allow")
+    if not _stops_turn(events) and not copy.state.interpreter.is_running(start["flow_id"]):
+        copy.finish_rail("allow")  # a rail that waits for an event has not ruled
     return events, copy
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any, Literal, TypeVar
 
+from truing.core.errors import TruingError
 from truing.core.protocols import Model
 from truing.core.types import Failure, Ruling, Sampling, Tool
 from truing.rails.config.loader import RailsConfig
@@ -27,12 +28,25 @@ _STAGES = {
     "Output": "output",
     "ToolInput": "tool_input",
     "ToolOutput": "tool_output",
+    "Retrieval": "retrieval",
 }
 # The variable that a stage's rails may rewrite.
-_REWRITTEN_VARIABLES = {"input": "user_message", "output": "bot_message"}
+_REWRITTEN_VARIABLES = {
+    "input": "user_message",
+    "output": "bot_message",
+    "retrieval": "relevant_chunks",
+    "tool_input": "tool_message",
+    "tool_output": "tool_calls",
+}
 _RAIL_OPTIONS = ("input", "output", "retrieval", "dialog", "tool_output", "tool_input")
 _OPTIONS = ("rails", "llm_params", "llm_output", "output_vars", "log")
 _DEFAULT_REASONS = {"allow": "nothing to object", "rewrite": "rewrote the text"}
+
+
+def missing_rails(required: Sequence[str], rulings: Sequence[Ruling], stage: str) -> list[str]:
+    """Returns the rails of a stage that no ruling says to have run and let the text pass."""
+    passed = {r.name for r in rulings if r.stage == stage and r.ruling != "block"}
+    return [name for name in required if name not in passed]
 
 
 def expand_generation_options(options: Mapping[str, Any] | None) -> dict[str, Any] | None:
@@ -64,6 +78,10 @@ def expand_generation_options(options: Mapping[str, Any] | None) -> dict[str, An
         "output_vars": options.get("output_vars"),
         "log": dict(options.get("log") or {}),
     }
+
+
+class UncheckedError(TruingError):
+    """A model was to see a text, or a client an answer, that not all rails of a stage have read."""
 
 
 @dataclass(slots=True)
@@ -102,9 +120,11 @@ class RuntimeServices:
 class TurnContext:
     """One turn of a conversation.
 
-    `messages` are the caller's messages as they came; `explicit_fields` names the sampling fields
-    that the request sets itself (None: those that differ from `Sampling`'s defaults). `set_reason`
-    and `track_rail_event` lead to `rulings`, the record of the turn.
+    `messages` are the caller's messages as the input stage left them; `explicit_fields` names the
+    sampling fields that the request sets itself (None: those that differ from `Sampling`'s
+    defaults). `set_reason` and `track_rail_event` lead to `rulings`, the record of the turn.
+    `required_input` names the rails that must let the user's message pass before the dialog may
+    ask a model. `is_stage_check` marks a turn that only runs the rails of a stage over a text.
     """
 
     services: RuntimeServices
@@ -124,8 +144,15 @@ class TurnContext:
     speculation: SpeculationCache | None = None
     is_speculative_copy: bool = False
     explicit_fields: Collection[str] | None = None
+    required_input: tuple[str, ...] = ()
+    is_stage_check: bool = False
+    # Texts and tool calls that all rails of their output stage have let pass, and texts of the
+    # configuration's author.
+    passed_texts: set[str] = field(default_factory=set)
+    passed_tool_calls: list[Any] = field(default_factory=list)
     _pending_reason: dict[str, Any] = field(default_factory=dict)
-    _running_rail: _RunningRail | None = None
+    _running_rails: list[_RunningRail] = field(default_factory=list)
+    _stage_starts: dict[str, int] = field(default_factory=dict)  # stage -> number of rulings
     _random: Random | None = None
 
     def llm(self, task: str = "main") -> LlmClient:
@@ -133,7 +160,7 @@ class TurnContext:
         services = self.services
         # The calls of a rail are not speculated: only the copy, and the dialog outside of rails,
         # use the cache.
-        uses_cache = self.is_speculative_copy or self._running_rail is None
+        uses_cache = self.is_speculative_copy or not self._running_rails
         return LlmClient(
             services.models.get(task) or services.model,
             self.counter,
@@ -142,7 +169,32 @@ class TurnContext:
             speculation=self.speculation if uses_cache else None,
             is_speculative_copy=self.is_speculative_copy,
             explicit_fields=self.explicit_fields,
+            require_permission=self._require_read_input,
         )
+
+    def _require_read_input(self) -> None:
+        """Raises UncheckedError if the dialog asks a model before the input rails have passed.
+
+        Rails themselves may ask one, and so may the copy of a turn that the configuration lets run
+        ahead of them.
+        """
+        if self._running_rails or self.is_speculative_copy or self.is_stage_check:
+            return
+        missing = self.missing_input_rails
+        if missing:
+            raise UncheckedError(
+                f"the input stage is incomplete: {', '.join(missing)} did not run, "
+                "so the message is not given to a model"
+            )
+
+    def is_stage_on(self, stage: str) -> bool:
+        """Returns whether the options leave a stage on."""
+        return bool(((self.options or {}).get("rails") or {}).get(stage, True))
+
+    @property
+    def missing_input_rails(self) -> list[str]:
+        """The rails that still have to let the user's message pass."""
+        return missing_rails(self.required_input, self.rulings, "input")
 
     def choose(self, options: Sequence[T]) -> T:
         """Returns one of the options, drawn by the seed of this turn."""
@@ -160,7 +212,12 @@ class TurnContext:
     @property
     def rail_name(self) -> str | None:
         """The name of the running rail."""
-        return self._running_rail.name if self._running_rail else None
+        return self._running_rails[-1].name if self._running_rails else None
+
+    @property
+    def running_stage(self) -> str | None:
+        """The stage of the running rail."""
+        return self._running_rails[-1].stage if self._running_rails else None
 
     def set_reason(
         self, reason: str | None, *, score: float | None = None, evidence: str | None = None
@@ -169,16 +226,23 @@ class TurnContext:
         self._pending_reason = {"reason": reason, "score": score, "evidence": evidence}
 
     def track_rail_event(self, event: dict[str, Any]) -> None:
-        """Follows the events that mark the start and the end of a rail."""
+        """Follows the events that mark the start and the end of a stage and of a rail."""
         kind = event["type"]
-        if kind.startswith("Start") and kind.endswith("Rail"):
+        if kind.startswith("Start") and kind.endswith("Rails"):
+            stage = _STAGES.get(kind.removeprefix("Start").removesuffix("Rails"), "")
+            self._stage_starts[stage] = len(self.rulings)
+        elif kind.endswith("RailsFinished"):
+            self._finish_stage(_STAGES.get(kind.removesuffix("RailsFinished"), ""))
+        elif kind.startswith("Start") and kind.endswith("Rail"):
             stage = _STAGES.get(kind.removeprefix("Start").removesuffix("Rail"), "")
-            self._running_rail = _RunningRail(
-                name=str(event.get("flow_id")),
-                stage=stage,
-                start_time=time.perf_counter(),
-                calls_before=self.counter.calls,
-                text_before=self._stage_text(stage),
+            self._running_rails.append(
+                _RunningRail(
+                    name=str(event.get("flow_id")),
+                    stage=stage,
+                    start_time=time.perf_counter(),
+                    calls_before=self.counter.calls,
+                    text_before=self._stage_text(stage),
+                )
             )
         elif kind.endswith("RailFinished"):
             self.finish_rail("allow")
@@ -186,15 +250,31 @@ class TurnContext:
             self._pending_reason.setdefault("reason", event.get("message"))
             self.finish_rail("block")
 
+    def _finish_stage(self, stage: str) -> None:
+        """Notes the text that a stage has let pass, if all of its rails have ruled on it."""
+        if stage not in ("output", "tool_output"):
+            return
+        rails = getattr(self.services.config.rails, stage).flows
+        if missing_rails(rails, self.rulings[self._stage_starts.get(stage, 0) :], stage):
+            return
+        if stage == "output":
+            self.passed_texts.add(str(self._stage_text(stage)))
+        else:
+            self.passed_tool_calls.append(self._stage_text(stage))
+
     def _stage_text(self, stage: str) -> Any:
         return self.state.context.get(_REWRITTEN_VARIABLES.get(stage, ""))
 
+    def finish_rails(self) -> None:
+        """Records a block by each rail that is still open: it has stopped the turn."""
+        while self._running_rails:
+            self.finish_rail("block")
+
     def finish_rail(self, ruling: RulingKind, text: str | None = None) -> None:
         """Records the ruling of the running rail, if any; a changed text makes it a rewrite."""
-        rail = self._running_rail
-        if rail is None:
+        if not self._running_rails:
             return
-        self._running_rail = None
+        rail = self._running_rails.pop()
         text_after = self._stage_text(rail.stage)
         can_rewrite = rail.stage in _REWRITTEN_VARIABLES
         if ruling == "allow" and can_rewrite and text_after != rail.text_before:

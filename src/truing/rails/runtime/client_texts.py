@@ -1,0 +1,254 @@
+"""The texts of a conversation that a client supplied, each with its place and its role.
+
+Whatever role a message claims, its sender is the client: the contents of all messages, names,
+the arguments of tool calls, context variables, the strings of events, and the definitions of
+tools.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from itertools import pairwise
+from typing import Any, Literal
+
+from msgspec import Struct
+
+from truing.core.types import Tool
+from truing.rails.runtime.conversation_state import content_text
+
+Row = dict[str, Any]
+TextStage = Literal["input", "tool_input"]
+WITHHELD_TEXT = "<withheld: a rail objected to this message>"
+WINDOW_CHARACTERS = 100  # on each side of the border of two messages
+MIN_JOINED_CHARACTERS = 4 * WINDOW_CHARACTERS + 20  # two shortened texts fit
+_OPTIONS_VARIABLE = "generation_options"
+_LIVE_EVENT = "UtteranceUserActionFinished"
+
+
+class ClientText(Struct, frozen=True):
+    """One text of a client.
+
+    `index` is its message (-1: a tool definition), `part` its place in it: content, name, call:N
+    (the arguments of a tool call), call_name:N, a context variable or an event's field. `name` is
+    the tool whose result the text is. Only where `can_rewrite` is true can a rail replace it.
+    """
+
+    index: int
+    part: str
+    role: str
+    text: str
+    stage: TextStage = "input"
+    name: str = ""
+    call_id: str = ""
+    can_rewrite: bool = True
+
+
+def is_live(row: Mapping[str, Any]) -> bool:
+    """Returns whether the flows themselves run the input rails on this message, if it is last."""
+    if row.get("role") == "event":
+        event = row.get("event")
+        return isinstance(event, Mapping) and event.get("type") == _LIVE_EVENT
+    return row.get("role") == "user"
+
+
+def collect_client_texts(
+    rows: Sequence[Row], tools: Sequence[Tool], *, has_tool_rails: bool, trusted: Collection[str]
+) -> list[ClientText]:
+    """Returns all texts of a conversation but the content of a last message that is live.
+
+    Texts of trusted roles are left out.
+    """
+    texts: list[ClientText] = []
+    if "tool_definitions" not in trusted:
+        texts += [_definition_text(tool) for tool in tools]
+    tool_names = {tool.name for tool in tools}
+    call_names = _names_by_call_id(rows)
+    stage: TextStage = "tool_input" if has_tool_rails else "input"
+    for index, row in enumerate(rows):
+        role = _role_of(row)
+        if role in trusted:
+            continue
+        if role == "context":
+            texts += _context_texts(index, row.get("content"))
+        elif role == "event":
+            if index != len(rows) - 1 or not is_live(row):
+                texts += _event_texts(index, row.get("event"))
+        else:
+            live = index == len(rows) - 1 and is_live(row)
+            name = str(row.get("name") or call_names.get(row.get("tool_call_id")) or "unknown")
+            if not live:
+                texts += _content_texts(
+                    index, role, row, stage if role == "tool" else "input", name
+                )
+            texts += _other_texts(index, role, row, tool_names)
+    return texts
+
+
+def _role_of(row: Row) -> str:
+    role = str(row.get("role"))
+    return "system" if role == "developer" else role
+
+
+def _definition_text(tool: Tool) -> ClientText:
+    text = "\n".join(part for part in (tool.name, tool.description, tool.parameters) if part)
+    return ClientText(-1, "definition", "tool_definitions", text, can_rewrite=False)
+
+
+def _names_by_call_id(rows: Sequence[Row]) -> dict[Any, str]:
+    return {
+        call.get("id"): str((call.get("function") or {}).get("name") or "")
+        for row in rows
+        for call in row.get("tool_calls") or ()
+        if isinstance(call, dict)
+    }
+
+
+def _content_texts(
+    index: int, role: str, row: Row, stage: TextStage, name: str
+) -> Iterator[ClientText]:
+    content = row.get("content")
+    if content is None or content == "" or role == "exception":
+        return
+    yield ClientText(
+        index,
+        "content",
+        role,
+        content_text(content),
+        stage,
+        name,
+        str(row.get("tool_call_id") or ""),
+        can_rewrite=isinstance(content, str),
+    )
+
+
+def _other_texts(
+    index: int, role: str, row: Row, tool_names: Collection[str]
+) -> Iterator[ClientText]:
+    """Yields the message's name, and the names and arguments of its tool calls."""
+    if row.get("name"):
+        yield ClientText(index, "name", role, str(row["name"]), can_rewrite=False)
+    for number, call in enumerate(row.get("tool_calls") or ()):
+        function = call.get("function") if isinstance(call, dict) else None
+        if not isinstance(function, dict):
+            yield ClientText(index, f"call_name:{number}", role, _as_text(call), can_rewrite=False)
+            continue
+        name, arguments = function.get("name"), function.get("arguments")
+        # The names of offered tools stand in their definitions.
+        if name and name not in tool_names:
+            yield ClientText(index, f"call_name:{number}", role, str(name), can_rewrite=False)
+        if arguments and arguments != "{}":
+            can_rewrite = isinstance(arguments, str)
+            text = readable_arguments(arguments)
+            yield ClientText(index, f"call:{number}", role, text, can_rewrite=can_rewrite)
+
+
+def _as_text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, default=str, ensure_ascii=False)
+
+
+def readable_arguments(arguments: Any) -> str:
+    r"""Returns the arguments of a tool call as a text in which no character is escaped as \uXXXX.
+
+    Who calls the tool decodes them, so that a rail must not be kept from reading them.
+    """
+    if not isinstance(arguments, str):
+        return _as_text(arguments)
+    if "\\u" not in arguments:
+        return arguments
+    try:
+        decoded = json.loads(arguments)
+    except (ValueError, RecursionError):
+        return arguments
+    return json.dumps(decoded, ensure_ascii=False)
+
+
+def _context_texts(index: int, content: Any) -> Iterator[ClientText]:
+    for variable, value in content.items() if isinstance(content, Mapping) else ():
+        if variable == _OPTIONS_VARIABLE:
+            continue
+        if isinstance(value, str):
+            if value:
+                yield ClientText(index, str(variable), "context", value)
+            continue
+        for text in _strings_in(value):
+            yield ClientText(index, str(variable), "context", text, can_rewrite=False)
+
+
+def _event_texts(index: int, event: Any) -> Iterator[ClientText]:
+    for field, value in event.items() if isinstance(event, Mapping) else ():
+        if field != "type":
+            for text in _strings_in(value):
+                yield ClientText(index, str(field), "event", text, can_rewrite=False)
+
+
+def _strings_in(value: Any) -> Iterator[str]:
+    """Yields the strings in nested lists and mappings, keys included."""
+    pending = [value]
+    while pending:
+        current = pending.pop()
+        if isinstance(current, str):
+            if current:
+                yield current
+        elif isinstance(current, Mapping):
+            pending += [*current.keys(), *current.values()]
+        elif isinstance(current, (list, tuple, set, frozenset)):
+            pending += current
+
+
+# -- rewriting -------------------------------------------------------------------------------------
+
+
+def with_text(row: Row, part: str, text: str) -> Row:
+    """Returns a message with one of its texts replaced."""
+    if part == "content":
+        return {**row, "content": text}
+    if part.startswith("call:"):
+        calls = list(row["tool_calls"])
+        number = int(part.removeprefix("call:"))
+        function = {**calls[number]["function"], "arguments": text}
+        calls[number] = {**calls[number], "function": function}
+        return {**row, "tool_calls": calls}
+    return {**row, "content": {**row["content"], part: text}}
+
+
+# -- texts split over messages ---------------------------------------------------------------------
+
+
+def join_over_borders(texts: Sequence[str]) -> list[str]:
+    """Returns the ends and beginnings of texts that follow each other, joined as a reader may.
+
+    Once with line breaks and, where a word may go on in the next text, once without. The middle of
+    a long text is left out. No returned text is longer than the longest given one (or
+    `MIN_JOINED_CHARACTERS`), so that a rail that limits the length of a message does not object to
+    the sum of them.
+    """
+    if len(texts) < 2:
+        return []
+    bound = max(MIN_JOINED_CHARACTERS, *(len(text) for text in texts))
+    shortened = [_without_middle(text) for text in texts]
+    joined = _join_up_to(bound, shortened, glue_words=False)
+    glued = _join_up_to(bound, shortened, glue_words=True)
+    return list(dict.fromkeys([*joined, *glued]))
+
+
+def _without_middle(text: str) -> str:
+    if len(text) <= 2 * WINDOW_CHARACTERS:
+        return text
+    # At a blank where there is one: half a number or address must not look like another kind.
+    head, tail = text[:WINDOW_CHARACTERS], text[-WINDOW_CHARACTERS:]
+    head = head.rpartition(" ")[0] or head
+    tail = tail.partition(" ")[2] or tail
+    return f"{head}\n{tail}"
+
+
+def _join_up_to(bound: int, texts: Sequence[str], *, glue_words: bool) -> list[str]:
+    """Joins texts; where the bound is reached a new text begins with the last one again."""
+    joined = [texts[0]]
+    for previous, text in pairwise(texts):
+        is_word = previous[-1:].isalnum() and text[:1].isalnum()
+        separator = "" if glue_words and is_word else "\n"
+        if len(joined[-1]) + len(separator) + len(text) > bound:
+            joined.append(previous)
+        joined[-1] += separator + text
+    return joined

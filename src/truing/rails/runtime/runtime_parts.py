@@ -1,0 +1,38 @@
+"""What a runtime is given beside its model, and the error of a turn that it cannot finish."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from truing.core.errors import TruingError
+from truing.core.protocols import Model
+from truing.core.types import Failure, Ruling
+from truing.rails.runtime.embeddings import TextEncoder
+
+
+class RailsError(TruingError):
+    """A turn that could not be finished; nothing of it may be shown. `failure` names the reason."""
+
+    def __init__(self, kind: str, message: str) -> None:
+        self.failure = Failure("rail", kind, message)
+        self.rulings: tuple[Ruling, ...] = ()
+        super().__init__(message)
+
+
+@dataclass(slots=True)
+class RuntimeParts:
+    """What a runtime can be given beside its model.
+
+    Models by task, judges by spec, an encoder, actions by name, and parsers that prompts may name
+    as their `output_parser`. `nemo_alias` lets `actions.py` import from `nemoguardrails`; None
+    leaves that to the configuration.
+    """
+
+    models: Mapping[str, Model] = field(default_factory=dict)
+    judges: Mapping[str, Any] = field(default_factory=dict)
+    encoder: TextEncoder | None = None
+    actions: Mapping[str, Any] = field(default_factory=dict)
+    output_parsers: Mapping[str, Callable[[str], Any]] = field(default_factory=dict)
+    nemo_alias: bool | None = None

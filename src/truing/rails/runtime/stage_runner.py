@@ -1,0 +1,141 @@
+"""Runs the rails of one stage over one text, apart from the turn, and says whether all have run."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from msgspec import Struct
+
+from truing.core.types import Failure, Ruling
+from truing.rails.config.loader import RailsConfig
+from truing.rails.runtime.conversation_state import ConversationState
+from truing.rails.runtime.turn_context import TurnContext, missing_rails
+from truing.rails.runtime.turn_result import collect_output
+
+Stage = Literal["input", "output", "retrieval", "tool_output", "tool_input"]
+# The variable in which a stage's rails find the text, and may rewrite it.
+_VARIABLES: dict[Stage, str] = {
+    "input": "user_message",
+    "output": "bot_message",
+    "retrieval": "relevant_chunks",
+    "tool_output": "tool_calls",
+    "tool_input": "tool_message",
+}
+_SWITCHES = ("input", "output", "retrieval", "dialog", "tool_output", "tool_input")
+
+
+class StageOutcome(Struct, frozen=True):
+    """What a stage said about a text.
+
+    `content` is the text (the tool calls, in stage tool_output) as the rails left it. `missing`
+    names the rails that should have run and did not; `reply` is what a rail that objected says to
+    the client.
+    """
+
+    stage: Stage
+    content: Any
+    rulings: tuple[Ruling, ...] = ()
+    missing: tuple[str, ...] = ()
+    reply: str = ""
+    failure: Failure | None = None
+    objected: bool = False
+
+    @property
+    def passed(self) -> bool:
+        """Whether all rails of the stage ran and none objected."""
+        return not self.objected and not self.missing and self.failure is None
+
+    @property
+    def reason(self) -> str:
+        """Why the text did not pass; empty if it did."""
+        if self.failure is not None:
+            return self.failure.message
+        block = next((r.reason for r in self.rulings if r.ruling == "block"), "")
+        if block or not self.missing:
+            return block
+        return f"the {self.stage} stage is incomplete: {', '.join(self.missing)} did not run"
+
+
+def stage_flows(config: RailsConfig, stage: str) -> tuple[str, ...]:
+    """Returns the rails that the configuration has in a stage."""
+    return tuple(getattr(config.rails, stage).flows)
+
+
+async def run_stage(
+    turn: TurnContext,
+    state: ConversationState,
+    stage: Stage,
+    content: Any,
+    *,
+    name: str = "unknown",
+    call_id: str = "",
+) -> StageOutcome:
+    """Runs the rails of a stage over a text (or tool calls) on a copy of `state`.
+
+    `name` and `call_id` are those of the tool, in stage tool_input. The copy's flows start anew,
+    so that the dialog neither sees the text nor moves. Raises what the rails raise.
+    """
+    required = stage_flows(turn.services.config, stage)
+    if not required:
+        return StageOutcome(stage, content)
+    copy = _copy_turn(turn, state, stage)
+    for event in _events_of(stage, content, name, call_id):
+        copy.state.add(event)
+    events = await turn.services.run_until_listen(copy)
+    copy.finish_rails()  # a rail that is still open has stopped the turn
+    output = collect_output(events)
+    reply = "\n".join(output.texts)
+    if output.exception is not None:
+        reply = str(output.exception.get("message") or "")
+    rulings = tuple(copy.rulings)
+    objected = output.exception is not None or any(r.ruling == "block" for r in rulings)
+    failure = copy.failure
+    return StageOutcome(
+        stage,
+        copy.state.context.get(_VARIABLES[stage]),
+        rulings,
+        tuple(missing_rails(required, rulings, stage)),
+        reply,
+        failure,
+        objected,
+    )
+
+
+def _copy_turn(turn: TurnContext, state: ConversationState, stage: Stage) -> TurnContext:
+    """Returns a turn of its own in which only this stage is on (and, for refusals, output)."""
+    rails = dict.fromkeys(_SWITCHES, False) | {stage: True}
+    options = {**(turn.options or {}), "rails": rails}
+    options.setdefault("llm_params", None)
+    copied = state.fork_without_flows()
+    variables = {"generation_options": options, "bot_message": None, "skip_output_rails": False}
+    copied.add({"type": "ContextUpdate", "data": variables})
+    return TurnContext(
+        services=turn.services,
+        state=copied,
+        sampling=turn.sampling,
+        options=options,
+        stream=None,
+        messages=turn.messages,
+        tools=turn.tools,
+        counter=turn.counter,
+        seed=turn.seed,
+        explicit_fields=turn.explicit_fields,
+        is_stage_check=True,
+    )
+
+
+def _events_of(stage: Stage, content: Any, name: str, call_id: str) -> list[dict[str, Any]]:
+    """Returns the events that start a stage."""
+    if stage == "input":
+        return [{"type": "UtteranceUserActionFinished", "final_transcript": content}]
+    if stage == "output":
+        return [{"type": "BotMessage", "text": content}]
+    if stage == "tool_output":
+        return [{"type": "BotToolCalls", "tool_calls": content}]
+    if stage == "tool_input":
+        message = {"content": content, "tool_call_id": call_id, "name": name}
+        return [{"type": "UserToolMessages", "tool_messages": [message], "user_message": None}]
+    return [
+        {"type": "ContextUpdate", "data": {"relevant_chunks": content}},
+        {"type": "start_flow", "flow_id": "run retrieval rails"},
+    ]

@@ -1,0 +1,87 @@
+"""The states of recent conversations, bounded by the memory that they take."""
+
+from __future__ import annotations
+
+import secrets
+import sys
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from truing.rails.runtime.conversation_state import ConversationState
+
+MAX_BYTES = 64 * 2**20
+MAX_STATES = 512
+_STATE_BYTES = 32_768  # of frames, snapshots and dictionaries
+_EVENT_BYTES = 1_000  # of an event, and of its rendered forms without their text
+_MAX_DEPTH = 6
+
+
+def estimate_size(value: Any, depth: int = 0) -> int:
+    """Returns about how many bytes a value of nested containers takes."""
+    size = sys.getsizeof(value, 64)
+    if depth >= _MAX_DEPTH:
+        return size
+    if isinstance(value, Mapping):
+        return size + sum(
+            estimate_size(key, depth + 1) + estimate_size(item, depth + 1)
+            for key, item in value.items()
+        )
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return size + sum(estimate_size(item, depth + 1) for item in value)
+    return size
+
+
+def state_size(state: ConversationState) -> int:
+    """Returns about how many bytes a state takes: its events, their rendering, its variables."""
+    # An event's text stands in the event, in the rendered history and in the chat.
+    events = sum(_EVENT_BYTES + 2 * estimate_size(event) for event in state.history)
+    variables = estimate_size({k: v for k, v in state.context.items() if k not in _SHARED})
+    return _STATE_BYTES + events + 2 * variables
+
+
+_SHARED = ("config", "event")
+
+
+class StateCache:
+    """States by key; the least recently used ones are dropped above the bounds.
+
+    `secret` keys the hashes of conversations, so that no client can compute one.
+    """
+
+    def __init__(self, max_bytes: int = MAX_BYTES, max_states: int = MAX_STATES) -> None:
+        self.max_bytes, self.max_states = max_bytes, max_states
+        self.secret = secrets.token_bytes(32)
+        self.size = 0
+        self._states: OrderedDict[bytes, tuple[ConversationState, int]] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._states)
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._states
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(self._states)
+
+    def fork(self, key: bytes) -> ConversationState | None:
+        """Returns a copy of the state under a key, or None."""
+        entry = self._states.get(key)
+        if entry is None:
+            return None
+        self._states.move_to_end(key)
+        return entry[0].fork()
+
+    def put(self, key: bytes, state: ConversationState) -> None:
+        """Stores a state, unless it alone is above the bound, and drops old ones."""
+        previous = self._states.pop(key, None)
+        if previous is not None:
+            self.size -= previous[1]
+        size = state_size(state)
+        if size > self.max_bytes:
+            return
+        self._states[key] = (state, size)
+        self.size += size
+        while self.size > self.max_bytes or len(self._states) > self.max_states:
+            _, (_, dropped) = self._states.popitem(last=False)
+            self.size -= dropped

@@ -1,0 +1,226 @@
+"""The input stage over every text of a client, in whole turns."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from truing.core.types import Answer, Conversation, Lineage, Message, Sampling, Tool, ToolCall
+from truing.rails.config.loader import RailsConfig
+from truing.rails.guarded import GuardedModel
+from truing.rails.runtime.client_texts import WITHHELD_TEXT
+
+REFUSAL = "I'm sorry, I can't respond to that."
+COLANG = """
+define subflow keyword
+  $count = execute count_reading(text=$user_message)
+  if "FORBIDDEN" in $user_message
+    bot refuse to respond
+    stop
+
+define subflow mask
+  $user_message = $user_message.replace("SECRET", "[hidden]")
+"""
+INPUT = "passthrough: true\nrails: {input: {flows: [keyword]}}\n"
+
+
+class RecordingModel:
+    """Answers every call with a text, and keeps the conversations that it saw."""
+
+    name = "recording"
+    lineage = Lineage(name="recording")
+
+    def __init__(self, reply: str = "fine") -> None:
+        self.reply = reply
+        self.seen: list[Conversation] = []
+
+    async def generate(self, conversation: Conversation, sampling: Sampling) -> tuple[Answer, ...]:
+        self.seen.append(conversation)
+        return (Answer.of(self.reply),)
+
+    @property
+    def seen_text(self) -> str:
+        return str(self.seen)
+
+
+class Guard:
+    """A guarded model with the texts that the input rail has read."""
+
+    def __init__(self, yaml: str = INPUT, reply: str = "fine") -> None:
+        self.inner = RecordingModel(reply)
+        self.read: list[str] = []
+        self.model = GuardedModel(RailsConfig.from_text(yaml, COLANG), self.inner)
+        self.model.runtime.register_action(self._count_reading, "count_reading")
+
+    async def _count_reading(self, text: str) -> int:
+        self.read.append(text)
+        return len(self.read)
+
+    def ask(self, *messages: Message, **arguments: Any) -> Answer:
+        sampling = arguments.pop("sampling", Sampling())
+        conversation = Conversation(messages)
+        return asyncio.run(self.model.answer(conversation, sampling, **arguments))
+
+
+def message(role: Any, text: str = "", **fields: Any) -> Message:
+    return Message(role, text, **fields)
+
+
+CALL = (ToolCall("c1", "look_up", '{"q": "FORBIDDEN"}'),)
+
+
+@pytest.mark.parametrize("yaml", [INPUT, INPUT.replace("passthrough: true\n", "")])
+@pytest.mark.parametrize(
+    "messages",
+    [
+        (message("user", "FORBIDDEN"), message("system", "x")),
+        (message("user", "FORBIDDEN"), message("assistant", "x")),
+        (message("user", "FORBIDDEN"), message("tool", "x")),
+        (message("user", "FORBIDDEN"), message("user", "hi")),
+        (message("system", "FORBIDDEN"), message("user", "hi")),
+        (message("user", "hi"), message("assistant", "FORBIDDEN")),
+        (message("user", "hi"), message("assistant", "FORBIDDEN"), message("user", "go on")),
+        (message("user", "hi"), message("assistant", tool_calls=CALL), message("tool", "x")),
+        (message("user", "hi"), message("tool", "FORBIDDEN", tool_call_id="c1")),
+        (message("user", "FORBID"), message("user", "DEN")),
+        (message("assistant", "FORBIDDEN"),),
+        (message("system", "FORBIDDEN"),),
+    ],
+)
+def test_no_text_of_a_client_reaches_the_model_unread(
+    yaml: str, messages: tuple[Message, ...]
+) -> None:
+    guard = Guard(yaml)
+    answer = guard.ask(*messages)
+    assert (answer.finish_reason, answer.text) == ("blocked", REFUSAL)
+    assert answer.rulings[-1].ruling == "block"
+    assert answer.rulings[-1].reason
+    assert guard.inner.seen == []
+
+
+def test_the_definition_of_a_tool_is_read_too() -> None:
+    guard = Guard()
+    tools = (Tool("look_up", "FORBIDDEN"),)
+    answer = guard.ask(message("user", "hi"), sampling=Sampling(tools=tools))
+    assert answer.finish_reason == "blocked"
+    assert guard.inner.seen == []
+
+
+def test_a_long_conversation_is_not_read_again_and_a_forged_one_is() -> None:
+    guard = Guard()
+    history: tuple[Message, ...] = ()
+    for number in range(5):
+        history += (message("user", f"question {number}"),)
+        answer = guard.ask(*history)
+        history += (answer.message,)
+    assert guard.read == [f"question {number}" for number in range(5)]
+    forged = (*history[:-1], message("assistant", "an answer that the model never gave"))
+    guard.ask(*forged, message("user", "and?"))
+    assert "an answer that the model never gave" in guard.read
+
+
+def test_what_one_session_has_read_does_not_count_in_another() -> None:
+    guard = Guard()
+    for session in ("one", "two", "one"):
+        guard.ask(message("system", "rules"), message("user", "hi"), session=session)
+    assert guard.read.count("rules") == 2
+
+
+def test_an_answer_does_not_count_as_a_message_of_the_user() -> None:
+    guard = Guard(reply="FORBIDDEN")
+    answer = guard.ask(message("user", "hi"))
+    assert answer.text == "FORBIDDEN"  # no output rails here
+    again = guard.ask(message("user", "FORBIDDEN"), message("user", "go on"))
+    assert again.finish_reason == "blocked"
+
+
+def test_a_rewritten_earlier_text_is_what_the_model_sees() -> None:
+    guard = Guard(INPUT.replace("[keyword]", "[mask]"))
+    call = (ToolCall("c1", "look_up", '{"q": "SECRET"}'),)
+    answer = guard.ask(
+        message("system", "SECRET 1"),
+        message("user", "SECRET 2"),
+        message("assistant", tool_calls=call),
+        message("tool", "SECRET 3", tool_call_id="c1"),
+        message("user", "SECRET 4"),
+    )
+    assert answer.text == "fine"
+    assert "SECRET" not in guard.inner.seen_text
+    assert guard.inner.seen_text.count("[hidden]") == 5
+
+
+def test_a_refused_message_is_withheld_when_the_conversation_goes_on() -> None:
+    guard = Guard()
+    first = guard.ask(message("user", "FORBIDDEN"))
+    assert first.text == REFUSAL
+    history = (message("user", "FORBIDDEN"), first.message, message("user", "and the weather?"))
+    assert guard.ask(*history).text == "fine"
+    # A server that has not seen the first turn decides the same.
+    other = Guard()
+    assert other.ask(*history).text == "fine"
+    for seen in (guard.inner.seen_text, other.inner.seen_text):
+        assert "FORBIDDEN" not in seen
+        assert WITHHELD_TEXT in seen
+
+
+@pytest.mark.parametrize("role", ["system", "assistant", "tool"])
+def test_the_operator_can_trust_a_role(role: str) -> None:
+    guard = Guard(INPUT + f"truing: {{trusted_roles: [{role}]}}\n")
+    answer = guard.ask(message(role, "FORBIDDEN"), message("user", "hi"))
+    assert answer.text == "fine"
+    assert guard.ask(message("user", "FORBIDDEN"), message(role, "x")).finish_reason == "blocked"
+
+
+def test_tool_results_go_through_their_own_stage_where_there_is_one() -> None:
+    colang = 'define subflow tool rail\n  if "BAD RESULT" in $tool_message\n    bot refuse to respond\n    stop\n'
+    yaml = (
+        "passthrough: true\nrails: {input: {flows: [keyword]}, tool_input: {flows: [tool rail]}}\n"
+    )
+    guard = Guard()
+    guard.model = GuardedModel(RailsConfig.from_text(yaml, COLANG + colang), guard.inner)
+    guard.model.runtime.register_action(guard._count_reading, "count_reading")
+    calls = message("assistant", tool_calls=(ToolCall("c1", "look_up"),))
+    asked = (message("user", "hi"), calls)
+    bad = guard.ask(*asked, message("tool", "BAD RESULT", tool_call_id="c1"))
+    assert (bad.finish_reason, bad.rulings[-1].stage) == ("blocked", "tool_input")
+    # In the middle of a conversation too.
+    bad = guard.ask(
+        *asked, message("tool", "BAD RESULT", tool_call_id="c1"), message("user", "so?")
+    )
+    assert bad.finish_reason == "blocked"
+    assert guard.ask(*asked, message("tool", "FORBIDDEN", tool_call_id="c1")).text == "fine"
+
+
+def test_a_rail_that_fails_on_an_earlier_text_blocks() -> None:
+    guard = Guard()
+
+    async def fail(text: str) -> int:
+        raise RuntimeError("no")
+
+    guard.model.runtime.register_action(fail, "count_reading")
+    answer = guard.ask(message("user", "one"), message("user", "two"))
+    assert answer.finish_reason == "blocked"
+    assert guard.inner.seen == []
+
+
+def test_flows_that_leave_out_the_input_rails_get_no_answer() -> None:
+    colang = (
+        "define parallel flow process user input\n"
+        '  event UtteranceUserActionFinished(final_transcript="...")\n'
+        '  $user_message = $event["final_transcript"]\n'
+        "  create event UserMessage(text=$user_message)\n"
+    )
+    inner = RecordingModel()
+    model = GuardedModel(RailsConfig.from_text(INPUT, COLANG + colang), inner)
+    answer = asyncio.run(model.answer(Conversation.of("hi"), Sampling()))
+    assert answer.finish_reason == "blocked"
+    assert "keyword did not run" in answer.rulings[-1].reason
+    assert inner.seen == []
+
+
+def test_a_turn_without_rails_reads_nothing_and_remembers_nothing_of_the_user() -> None:
+    guard = Guard("passthrough: true\n")
+    assert guard.ask(message("user", "FORBIDDEN"), message("user", "hi")).text == "fine"
+    assert guard.read == []
