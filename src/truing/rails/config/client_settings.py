@@ -22,6 +22,7 @@ from truing.core.errors import did_you_mean
 # `developer` is OpenAI's newer name of `system`. What the user writes cannot be trusted.
 TRUSTABLE_ROLES = ("system", "assistant", "tool", "context", "tool_definitions")
 LLM_PARAMS = ("max_tokens", "temperature", "top_p")
+_BLOCK = "truing"
 _ANSWERED_OPTIONS = ("rails", "llm_params", "log")
 # Variables by which the flows of the stages work: a client that set one could steer them.
 RESERVED_VARIABLES = frozenset(
@@ -94,7 +95,7 @@ class ClientSettings(Struct, frozen=True):
         if options.get("rails") is not None and not self.rails:
             raise ValueError(
                 "guardrails.options.rails: this configuration does not let clients choose the "
-                "rails (truing.client_options.rails)"
+                "rails (client_options.rails of the block truing)"
             )
         parameters = options.get("llm_params")
         if parameters is not None:
@@ -107,7 +108,7 @@ class ClientSettings(Struct, frozen=True):
             if name not in self.context:
                 raise ValueError(
                     f"guardrails.context.{name}: this configuration does not let clients set it "
-                    "(truing.client_options.context)"
+                    "(client_options.context of the block truing)"
                 )
         return dict(context) if context else None
 
@@ -120,7 +121,7 @@ def _check_parameters(parameters: Any, bounds: Mapping[str, float]) -> None:
         if name not in bounds:
             raise ValueError(
                 f"{place}: this configuration does not let clients set it "
-                "(truing.client_options.llm_params)"
+                "(client_options.llm_params of the block truing)"
             )
         is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
         if not is_number or not 0 <= value <= bounds[name]:
@@ -135,16 +136,16 @@ def find_client_setting_faults(truing: Mapping[str, Any]) -> Iterator[tuple[str,
         if role not in TRUSTABLE_ROLES:
             hint = did_you_mean(str(role), TRUSTABLE_ROLES)
             yield (
-                "truing.trusted_roles",
+                f"{_BLOCK}.trusted_roles",
                 f"{role!r} cannot be trusted; there are {', '.join(TRUSTABLE_ROLES)}{hint}",
             )
     options = truing.get("client_options") or {}
     for name, bound in (options.get("llm_params") or {}).items():
-        key = f"truing.client_options.llm_params.{name}"
+        key = f"{_BLOCK}.client_options.llm_params.{name}"
         if name not in LLM_PARAMS:
             yield key, f"{name!r} is none of {', '.join(LLM_PARAMS)}"
         elif isinstance(bound, bool) or not isinstance(bound, (int, float)) or bound <= 0:
             yield key, f"expected the largest value that clients may set, got {bound!r}"
     for name in options.get("context") or ():
         if not name.isidentifier() or name in RESERVED_VARIABLES:
-            yield "truing.client_options.context", f"clients cannot set the variable {name!r}"
+            yield f"{_BLOCK}.client_options.context", f"clients cannot set the variable {name!r}"
