@@ -65,6 +65,11 @@ QUICK = (
         ("litestar", "sqlalchemy"),
     ),
     Quick("rlhf", "rlhf/synthetic.py --seeds 0 --methods ppo", 2, ("torch",)),
+    Quick(
+        "security",
+        "security/hostile_endpoints.py --quick --only gzip_body endless_stream endless_error",
+        0.5,
+    ),
     Quick("statistics", "statistics/coverage.py --draws 200 --out {tmp}/statistics.json", 2),
 )
 LONG: dict[str, str] = {}

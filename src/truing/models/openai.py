@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
+from functools import partial
 from typing import Any, TypeVar
 
 import msgspec
@@ -37,11 +38,16 @@ _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(Completion).decode
 
 
-def _read_completion(data: bytes) -> Completion:
+def _read_answers(limit: int, data: bytes) -> tuple[list[Answer], int]:
+    """Returns at most `limit` answers of a completion, and the tokens that it used.
+
+    Without `usage` in the reply nothing can be counted: it is optional in compatible servers.
+    """
     completion = _decode(data)
     if not completion.choices:
         raise ValueError("no choices")
-    return completion
+    tokens = completion.usage.total if completion.usage is not None else 0
+    return answers_from_completion(completion, limit), tokens
 
 
 def _failed(failure: Failure) -> Answer:
@@ -125,14 +131,11 @@ class OpenAIModel:
                 new_answers = [await self._generate_streamed(conversation, sampling, seed)]
             else:
                 body = self._request_body(conversation, sampling, missing, seed, False)
-                completion = await self.endpoint.send_request(body, _read_completion)
-                if isinstance(completion, Failure):
-                    return (*answers, *[_failed(completion)] * missing)
-                new_answers = answers_from_completion(completion, missing)
-                if completion.usage is not None:
-                    # Without `usage` in the reply nothing can be counted: it is optional in
-                    # compatible servers.
-                    self.endpoint.budget.spend_tokens(completion.usage.total)
+                reply = await self.endpoint.send_request(body, partial(_read_answers, missing))
+                if isinstance(reply, Failure):
+                    return (*answers, *[_failed(reply)] * missing)
+                new_answers, tokens = reply
+                self.endpoint.budget.spend_tokens(tokens)
             answers += new_answers[:missing]
         return tuple(answers)
 
