@@ -90,7 +90,7 @@ def test_only_given_flags_override_the_configuration(
         "rails: {output: {flows: [check text output]}}\n"
     )
     model = Recorder("good day")
-    monkeypatch.setattr("truing.rails.config.models.resolve", lambda spec, role: model)
+    monkeypatch.setattr("truing.rails.config.trust.resolve", lambda spec, role: model)
     type_lines(monkeypatch, "hello", "")
     assert command(rails=tmp_path, **flags) == 0  # type: ignore[arg-type]
     (sampling,) = model.samplings

@@ -34,6 +34,9 @@ def test_an_openai_entry_becomes_an_openai_spec(
     assert spec.args["api_key_env"] == "MY_KEY"
     assert spec.args["timeout"] == "7"
     assert json.loads(spec.args["body"]) == {"frequency_penalty": 0.5}
+    with pytest.raises(PlanError, match=r"config.yml:5: sends the environment variable MY_KEY"):
+        load_main_model(tmp_path)
+    monkeypatch.setenv("TRUING_RAILS_KEY_VARIABLES", "OTHER, MY_KEY")
     model = load_main_model(tmp_path)
     assert model.name == "openai:some-model"
     assert "not-shown" not in str(spec) + str(model.lineage)

@@ -54,7 +54,7 @@ def run_case(config_dir: str, llm_outputs: list[str], user_turns: list[Any]) -> 
 async def _run_turns(config_dir: str, llm_outputs: list[str], user_turns: list[Any]) -> list[str]:
     model = ScriptedModel(list(llm_outputs))
     parts = RuntimeParts(encoder=BagOfWordsEncoder(), nemo_alias=True)
-    runtime = build_runtime(RailsConfig.load(config_dir), model, parts)
+    runtime = build_runtime(RailsConfig.load(config_dir, trust_code=True), model, parts)
     history: list[dict[str, Any]] = []
     replies: list[str] = []
     for user_turn in user_turns:

@@ -88,7 +88,7 @@ def run_generated_case(case: dict[str, Any]) -> dict[str, Any]:
     ):
         write_config(case, folder, ACTIONS_PRELUDE)
         try:
-            config = RailsConfig.load(folder)
+            config = RailsConfig.load(folder, trust_code=True)
             model = TaskScriptedModel(case["llm"], config.multi_step)
             models = {"generate_bot_message": model.for_messages()}
             parts = RuntimeParts(encoder=BagOfWordsEncoder(), models=models)

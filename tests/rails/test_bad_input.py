@@ -142,7 +142,7 @@ def test_generated_configurations_with_faults_never_crash(tmp_path: Path, block:
             render_svg(report.config.flows)
             render_tree(report.config.flows)
         try:
-            config = RailsConfig.load(folder)
+            config = RailsConfig.load(folder, trust_code=True)
             model = TaskScriptedModel(case["llm"], config.multi_step)
             runtime = build_runtime(config, model, RuntimeParts(encoder=BagOfWordsEncoder()))
         except PlanError:

@@ -481,7 +481,10 @@ def test_actions_written_for_nemo_run_unchanged_with_the_alias(tmp_path: Path) -
     embedded = "rails: {dialog: {user_messages: {embeddings_only: true}}}\n"
     folder = _folder(tmp_path, embedded + "truing: {library: {nemo_alias: true}}\n")
     guarded = GuardedModel(
-        folder, ScriptedStreamingModel("yo"), parts=RuntimeParts(encoder=BagOfWordsEncoder())
+        folder,
+        ScriptedStreamingModel("yo"),
+        parts=RuntimeParts(encoder=BagOfWordsEncoder()),
+        trust_code=True,
     )
     assert _ask(guarded, "hi").text == "HI!yo True 2026"
     assert "nemoguardrails" not in sys.modules
@@ -489,4 +492,4 @@ def test_actions_written_for_nemo_run_unchanged_with_the_alias(tmp_path: Path) -
 
 def test_without_the_alias_the_error_names_it(tmp_path: Path) -> None:
     with pytest.raises(PlanError, match=r"actions.py:3: ModuleNotFoundError.*nemo_alias: true"):
-        GuardedModel(_folder(tmp_path, "models: []\n"), ScriptedStreamingModel())
+        GuardedModel(_folder(tmp_path, "models: []\n"), ScriptedStreamingModel(), trust_code=True)

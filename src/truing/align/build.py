@@ -2,7 +2,7 @@
 
 prompted:hhh|hhh-long|FILE[,system=TEXT],of=(MODEL)
 best-of:N,by=(JUDGE)[,ceiling=(JUDGE)][,below=X],of=(MODEL)
-guarded:DIR,of=(MODEL)
+guarded:DIR[,trust_code=true],of=(MODEL)
 """
 
 from __future__ import annotations
@@ -52,7 +52,10 @@ def build_best_of(args: Args) -> Model:
 
 
 def build_guarded(args: Args) -> Model:
-    """Builds `guarded:DIR,of=(...)`: a model with the guardrails of a configuration folder."""
+    """Builds `guarded:DIR,of=(...)`: a model with the guardrails of a configuration folder.
+
+    `trust_code=true` lets the folder run code, such as its actions.py.
+    """
     if not args.name:
         raise SpecError(
             f"spec '{args.spec}': give the folder of the rails configuration: guarded:DIR"
@@ -60,4 +63,5 @@ def build_guarded(args: Args) -> Model:
     # The guardrails runtime is large; other specs do not need it.
     from truing.rails.guarded import guard_model
 
-    return guard_model(args.required("of", "model"), args.name)
+    trust_code = args.flag("trust_code")
+    return guard_model(args.required("of", "model"), args.name, trust_code=trust_code)

@@ -25,6 +25,7 @@ def command(
     max_tokens: int | None = None,
     temperature: float | None = None,
     decisions: bool = False,
+    trust_code: bool = False,
 ) -> int:
     """Talks to a model. An empty line, /quit or Ctrl-D ends the conversation; /new starts another.
 
@@ -42,8 +43,10 @@ def command(
         Sampling temperature; 0 is greedy (default: 0, or the value of --rails).
     decisions
         Show what each rail decided.
+    trust_code
+        Run the code of --rails, such as its actions.py (`truing rails check` lists it).
     """
-    chat_model = _load_model(model, rails)
+    chat_model = _load_model(model, rails, trust_code)
     flags = {"max_tokens": max_tokens, "temperature": temperature}
     explicit = {name: value for name, value in flags.items() if value is not None}
     sampling = replace(Sampling(), **explicit)
@@ -54,21 +57,21 @@ def command(
     return asyncio.run(session.run(system))
 
 
-def _load_model(spec: str | None, rails: Path | None) -> Model:
+def _load_model(spec: str | None, rails: Path | None, trust_code: bool) -> Model:
     """Returns the model of --model, else the main model of --rails, guarded if --rails is given."""
     if spec is not None:
         model: Model = resolve(spec, "model")
     elif rails is not None:
         from truing.cli.rails_models import load_main_model
 
-        model = load_main_model(rails)
+        model = load_main_model(rails, trust_code=trust_code)
     else:
         raise PlanError("chat: give --model, or --rails with a configuration that names its models")
     if rails is None:
         return model
     from truing.rails.guarded import GuardedModel
 
-    return GuardedModel(rails, model)
+    return GuardedModel(rails, model, trust_code=trust_code)
 
 
 class ChatSession:

@@ -13,6 +13,7 @@ from truing.core.errors import PlanError
 from truing.core.private_files import replace_file
 from truing.core.protocols import Model
 from truing.rails.config.loader import RailsConfig
+from truing.rails.config.trust import require_trusted_code
 from truing.rails.dialogue_tests import (
     DialogueOutcome,
     DialogueRunner,
@@ -62,7 +63,7 @@ def check(
 
 
 def _count_warnings(report: RailsCheckReport) -> int:
-    return len(report.findings) - len(report.errors)
+    return sum(finding.level == "warning" for finding in report.findings)
 
 
 def _report_fields(report: RailsCheckReport) -> dict[str, Any]:
@@ -101,6 +102,7 @@ def run_dialogues(
     model: str | None = None,
     filter: str = "",
     nemo_alias: bool = False,
+    trust_code: bool = False,
     json: bool = False,
 ) -> int:
     """Runs the dialogue tests of a configuration (DIR/tests/*.yml); exit status 2 if one fails.
@@ -108,7 +110,7 @@ def run_dialogues(
     Parameters
     ----------
     folder
-        The configuration. Its actions.py is imported and run.
+        The configuration.
     dialogues
         Run these files of dialogues instead.
     model
@@ -118,10 +120,13 @@ def run_dialogues(
         Run only dialogues whose name contains this text.
     nemo_alias
         Let actions.py import from nemoguardrails.
+    trust_code
+        Run the code of the configuration, such as its actions.py (`truing rails check` lists it).
     json
         Print JSON.
     """
-    config = RailsConfig.load(folder)
+    config = RailsConfig.load(folder, trust_code=trust_code)
+    require_trusted_code(config)
     tests = [
         test
         for test in read_dialogues(find_dialogue_files(folder, dialogues))

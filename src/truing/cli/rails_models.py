@@ -10,15 +10,16 @@ from truing.rails.config.loader import RailsConfig
 from truing.rails.config.models import build_model
 
 
-def load_main_model(configuration: str | Path | RailsConfig) -> Model:
+def load_main_model(configuration: str | Path | RailsConfig, *, trust_code: bool = False) -> Model:
     """Returns the model of type main of a configuration (or of the one in a folder).
 
-    Raises PlanError if it names none, or one of an engine that truing does not know.
+    Raises PlanError if it names none, one of an engine that truing does not know, or one that needs
+    trust (`trust_code`).
     """
     if isinstance(configuration, RailsConfig):
         config = configuration
     else:
-        config = RailsConfig.load(configuration)
+        config = RailsConfig.load(configuration, trust_code=trust_code)
     entry = next((m for m in config.models if m.type == "main"), None)
     if entry is None:
         place = config.locate("key", "models")

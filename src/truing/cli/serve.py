@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -93,6 +94,7 @@ def command(
     model: str | None = None,
     rails: Path | None = None,
     port: int = 8000,
+    trust_code: bool = False,
     flags: ServeFlags | None = None,
     auditing: AuditFlags | None = None,
 ) -> int:
@@ -109,6 +111,8 @@ def command(
         A rails configuration, or a folder of them; requests name one in guardrails.config_id.
     port
         Port to listen on.
+    trust_code
+        Run the code of --rails, such as actions.py (`truing rails check` lists it).
     """
     with needs_extra("truing serve", "serve"):
         import uvicorn
@@ -123,7 +127,12 @@ def command(
     flags, auditing = flags or ServeFlags(), auditing or AuditFlags()
     served_model: Model | None = resolve(model, "model") if model else None
     configs = find_configs(rails) if rails else {}
-    router = ModelRouter(served_model, configs, main_model=load_main_model)
+    router = ModelRouter(
+        served_model,
+        configs,
+        main_model=partial(load_main_model, trust_code=trust_code),
+        trust_code=trust_code,
+    )
     limits, keys = _read_limits(flags), _read_keys(flags.keys_env)
     if flags.host not in LOCAL_HOSTS and not keys:
         print(

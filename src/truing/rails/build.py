@@ -5,6 +5,7 @@ from __future__ import annotations
 from truing.core.errors import PlanError
 from truing.core.protocols import Model
 from truing.rails.config.loader import RailsConfig
+from truing.rails.config.trust import require_trusted_code
 from truing.rails.library.references import (
     find_missing_references,
     find_parser_faults,
@@ -21,6 +22,7 @@ def build_runtime(config: RailsConfig, model: Model, parts: RuntimeParts | None 
     Raises PlanError, with all places, for rails without a flow, for library rails without their
     prompt, and for prompts with an unknown `output_parser`. Imports the folder's `actions.py` and `config.py`, which are trusted code.
     """
+    require_trusted_code(config)
     library = library_for_config(config)
     flows = [*config.flows, *library.flows]
     missing = find_missing_references(config, flows, PromptManager(config))

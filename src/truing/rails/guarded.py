@@ -23,6 +23,7 @@ from truing.core.types import Answer, Conversation, Failure, Lineage, Message, R
 from truing.rails.build import build_runtime
 from truing.rails.config.loader import RailsConfig, list_rail_flow_names
 from truing.rails.config.models import build_task_models
+from truing.rails.config.trust import require_trusted_code, resolve_configured_spec
 from truing.rails.library.safety import required_judge_specs
 from truing.rails.runtime.app import RailsError, RuntimeParts
 from truing.rails.runtime.llm_client import LlmError
@@ -30,7 +31,6 @@ from truing.rails.runtime.output_gate import BLOCKED_MESSAGE
 from truing.rails.runtime.stream_buffer import StreamBuffer
 from truing.rails.runtime.stream_guard import StreamGuard
 from truing.rails.runtime.turn_result import TurnResult
-from truing.specs.resolve import resolve
 
 DEFAULT_MAX_MESSAGE = 200_000  # characters
 
@@ -39,7 +39,8 @@ class GuardedModel:
     """The model behind the rails of a configuration (or of the folder that holds it).
 
     `judges` (spec -> judge) are used instead of resolving the judges that the configuration names.
-    `options` are NeMo's generation options for all calls that bring none.
+    `options` are NeMo's generation options for all calls that bring none. `trust_code` lets a folder
+    run its `actions.py` and what else `rails check` lists; a `RailsConfig` says so itself.
     """
 
     def __init__(
@@ -50,13 +51,21 @@ class GuardedModel:
         judges: Mapping[str, Judge] | None = None,
         parts: RuntimeParts | None = None,
         options: Mapping[str, Any] | None = None,
+        trust_code: bool = False,
     ) -> None:
-        self.config = config if isinstance(config, RailsConfig) else RailsConfig.load(config)
+        if not isinstance(config, RailsConfig):
+            config = RailsConfig.load(config, trust_code=trust_code)
+        self.config = config
+        require_trusted_code(config)
         parts = parts or RuntimeParts()
         if judges is not None:
             parts.judges = {**parts.judges, **judges}
         required = required_judge_specs(self.config.truing, list_rail_flow_names(self.config))
-        resolved = {spec: resolve(spec, "judge") for spec in required if spec not in parts.judges}
+        resolved = {
+            spec: resolve_configured_spec(config, spec, "judge")
+            for spec in required
+            if spec not in parts.judges
+        }
         parts.judges = {**resolved, **parts.judges}
         parts.models = {**build_task_models(self.config, parts.models), **parts.models}
         self.model = model

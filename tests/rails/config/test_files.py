@@ -77,8 +77,13 @@ def test_imports_are_read_transitively_and_once(tmp_path: Path) -> None:
         common_co="import common\n" + FLOW.format(name="common"),
         lib__lib_co=FLOW.format(name="lib"),
     )
-    files = _read(tmp_path / "main")
+    files = ConfigFiles(tmp_path / "main", read_outside=True)
+    files.read_root()
     assert files.faults == []
+    assert [what for _, what in files.outside] == [
+        "imports ../lib, which is outside the folder",
+        "imports common, which is outside the folder",
+    ]
     assert sorted(tree.flows[0].name for tree in files.colang) == ["common", "lib", "main"]
 
 

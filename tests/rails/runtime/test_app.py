@@ -242,7 +242,7 @@ def test_init_of_config_py_registers_what_actions_and_prompts_use(tmp_path: Path
         "    app.register_output_parser(str.upper, 'upper')\n"
     )
     parts = RuntimeParts(encoder=LexicalEncoder())
-    runtime = build_runtime(RailsConfig.load(tmp_path), ReplyListModel(), parts)
+    runtime = build_runtime(RailsConfig.load(tmp_path, trust_code=True), ReplyListModel(), parts)
     assert run_turn(runtime, "hi").text == "Ada"
     assert runtime.prompts.render_task_prompt("t") == "Example Ltd"
     assert runtime.prompts.parse_task_output("t", "a", "upper") == "A"

@@ -10,6 +10,7 @@ import pytest
 
 from truing.core.errors import PlanError
 from truing.rails.actions import action
+from truing.rails.config.loader import RailsConfig
 from truing.rails.runtime.nemo_compat import (
     llm_call,
     load_config_code,
@@ -40,14 +41,24 @@ def write(folder: Path, name: str, text: str) -> str:
     return str(folder / name)
 
 
+def trusted(file: str) -> RailsConfig:
+    return RailsConfig(code=[file], trust_code=True)
+
+
+def test_without_trust_no_file_is_imported(tmp_path: Path) -> None:
+    file = write(tmp_path, "actions.py", "raise SystemExit('it ran')\n")
+    with pytest.raises(PlanError, match=r"actions.py:1: Python code.*trust"):
+        load_config_code(RailsConfig(path=str(tmp_path), code=[file]))
+
+
 def test_actions_are_found_by_their_decorator(tmp_path: Path) -> None:
-    loaded = load_config_code([write(tmp_path, "actions.py", NEMO_ACTIONS)], nemo_alias=True)
+    loaded = load_config_code(trusted(write(tmp_path, "actions.py", NEMO_ACTIONS)), nemo_alias=True)
     assert set(loaded) == {"look_up", "ReadClock"}
 
 
 def test_init_functions_come_under_their_file(tmp_path: Path) -> None:
     file = write(tmp_path, "config.py", "def init(app):\n    app.done = True\n")
-    loaded = load_config_code([file])
+    loaded = load_config_code(trusted(file))
     assert set(loaded) == {f"init:{file}"}
 
 
@@ -83,7 +94,7 @@ def test_submodules_are_attributes_of_their_parents() -> None:
 )
 def test_a_failed_import_names_file_and_line(tmp_path: Path, source: str, message: str) -> None:
     with pytest.raises(PlanError) as raised:
-        load_config_code([write(tmp_path, "actions.py", source)])
+        load_config_code(trusted(write(tmp_path, "actions.py", source)))
     assert message in str(raised.value)
 
 

@@ -74,7 +74,10 @@ def test_variables_of_actions_and_of_the_runtime_are_known(tmp_path: Path) -> No
     flow = (
         PRICE_FLOW + "  $n = execute count\n  if $n and $total and $last_user_message\n    stop\n"
     )
-    assert check_folder(tmp_path, flow, actions=actions).findings == []
+    report = check_folder(tmp_path, flow, actions=actions)
+    assert [str(finding) for finding in report.findings] == [
+        "actions.py:1: note: needs --trust-code: Python code"
+    ]
 
 
 def test_subflows_that_are_never_called_are_warnings(tmp_path: Path) -> None:

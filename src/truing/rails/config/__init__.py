@@ -1,7 +1,8 @@
 """Guardrails configurations in NeMo's format (`config.yml`, `*.co`, `kb/`).
 
 `loader.RailsConfig` loads one, checking it against `schema`. `models` builds the models that it
-names, with the sampling defaults of `parameters`. `files` and `entries` are parts of the loader.
+names, with the sampling defaults of `parameters`. `trust` says what of it needs the operator's
+trust. `files` and `entries` are parts of the loader.
 """
 
 from __future__ import annotations
@@ -12,13 +13,12 @@ __getattr__, __dir__, __all__ = lazy_exports(
     __name__,
     {
         "": "loader",
+        "engines": "ENGINES TRUING_ENGINE",
         "entries": "ModelEntry PromptEntry",
         "loader": "RailsConfig iterate_stages list_rail_flow_names",
-        "models": (
-            "ENGINES TRUING_ENGINE build_model build_task_models find_engine_fault "
-            "find_entry_faults"
-        ),
+        "models": ("build_model build_task_models find_engine_fault find_entry_faults"),
         "parameters": "DefaultSampling",
         "schema": "ANY_KEYS find_schema_faults",
+        "trust": "CodeUse find_code_uses require_trusted_code resolve_configured_spec",
     },
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import os
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,9 @@ from truing.rails.config.schema import SCHEMA, find_schema_faults
 from truing.rails.yaml_lines import KeyPath, load_with_lines
 
 MAX_FILE_BYTES = 4_000_000
+MAX_FILES = 5_000
+MAX_TOTAL_BYTES = 64_000_000
+MAX_FOLDER_ENTRIES = 20_000  # an import may name a folder as large as a disk
 
 # Keys whose lists are appended when documents are merged.
 _LIST_KEYS = ("instructions", "flows", "models", "prompts", "docs", "import_paths")
@@ -27,10 +31,16 @@ class ConfigFiles:
     `raw` is the merged YAML, `colang` the parsed Colang files in the order of reading, `code` the
     paths of Python files. `locations` maps ``("key", dotted path)`` to file and line. `faults`
     holds one line ``file:line: message`` for each error, so that all are reported together.
+
+    What links or imports lead to outside the folder is listed in `outside` as (place, message), and
+    read only with `read_outside`: a received folder must not pull in files of this machine.
     """
 
-    def __init__(self, root: Path | None) -> None:
+    def __init__(self, root: Path | None, *, read_outside: bool = False) -> None:
         self.root = root
+        self.read_outside = read_outside
+        self.outside: list[tuple[str, str]] = []
+        self._file_count = self._byte_count = 0
         self.raw: dict[str, Any] = {}
         self.colang: list[ColangFile] = []
         self.code: list[str] = []
@@ -90,7 +100,12 @@ class ConfigFiles:
         The order decides which of two definitions wins, so it must not depend on the disk.
         """
         ignored = self._read_ignore_patterns(root)
+        entry_count = 0
         for folder, subfolders, names in os.walk(root, followlinks=False):
+            entry_count += len(names) + len(subfolders)
+            if entry_count > MAX_FOLDER_ENTRIES:
+                self.faults.append(f"{root}: more than {MAX_FOLDER_ENTRIES:,} files and folders")
+                return
             is_root = Path(folder) == root
             subfolders[:] = sorted(
                 name
@@ -100,9 +115,15 @@ class ConfigFiles:
                 and not (is_root and name == "tests")
             )
             for name in sorted(names):
-                if not any(fnmatch.fnmatch(name, pattern) for pattern in ignored):
-                    path = Path(folder) / name
-                    self._read_file(path, path.relative_to(root))
+                if any(fnmatch.fnmatch(name, pattern) for pattern in ignored):
+                    continue
+                path = Path(folder) / name
+                relative = path.relative_to(root)
+                if path.is_symlink() and self._is_outside(path):
+                    self.outside.append((str(relative), "links to a file outside the folder"))
+                    if not self.read_outside:
+                        continue
+                self._read_file(path, relative)
 
     def _read_ignore_patterns(self, root: Path) -> list[str]:
         path = root / ".railsignore"
@@ -129,10 +150,21 @@ class ConfigFiles:
     def _read_text(self, path: Path, name: str) -> str:
         """Returns the text of a file; "" with a fault if it cannot be read."""
         try:
-            if path.stat().st_size > MAX_FILE_BYTES:
+            status = path.stat()
+            self._file_count += 1
+            self._byte_count += status.st_size
+            if not stat.S_ISREG(status.st_mode):
+                self.faults.append(f"{name}: is no regular file")
+            elif status.st_size > MAX_FILE_BYTES:
                 self.faults.append(f"{name}: larger than {MAX_FILE_BYTES // 1_000_000} MB")
-                return ""
-            return path.read_bytes().decode("utf-8")
+            elif self._byte_count > MAX_TOTAL_BYTES or self._file_count > MAX_FILES:
+                self.faults.append(
+                    f"the configuration has more than {MAX_FILES:,} files, or more than "
+                    f"{MAX_TOTAL_BYTES // 1_000_000} MB"
+                )
+            else:
+                return path.read_bytes().decode("utf-8")
+            return ""
         except UnicodeDecodeError as error:
             line = error.object[: error.start].count(b"\n") + 1
             self.faults.append(f"{name}:{line}: not valid UTF-8")
@@ -144,15 +176,27 @@ class ConfigFiles:
         """Reads what ``import_paths`` and ``import`` name, and what those files import in turn."""
         # An imported file may import others: until a pass finds nothing new.
         while True:
-            names = list(self.raw.get("import_paths", []))
-            for tree in self.colang:
-                names += tree.imports
-            new_names = [n for n in names if self._resolve_import(n) not in self._imported]
-            if not new_names:
+            imports = [
+                (self._locate_import(index), name)
+                for index, name in enumerate(self.raw.get("import_paths") or [])
+            ]
+            imports += [(tree.file, name) for tree in self.colang for name in tree.imports]
+            new_imports = [
+                (place, name)
+                for place, name in imports
+                if self._resolve_import(name) not in self._imported
+            ]
+            if not new_imports:
                 return
-            for name in new_names:
+            for place, name in new_imports:
                 path = self._resolve_import(name)
+                if path in self._imported:
+                    continue
                 self._imported.add(path)
+                if path.exists() and self._is_outside(path):
+                    self.outside.append((place, f"imports {name}, which is outside the folder"))
+                    if not self.read_outside:
+                        continue
                 if path.is_dir():
                     self._read_folder(path)
                 elif path.is_file():
@@ -162,14 +206,30 @@ class ConfigFiles:
                         f"import {name!r}: there is no such folder or file beside the configuration"
                     )
 
+    def _locate_import(self, index: int) -> str:
+        default = (str(self.root or "config.yml"), 1)
+        file, line = self.locations.get(("key", f"import_paths.{index}"), default)
+        return f"{file}:{line}"
+
+    def _is_outside(self, path: Path) -> bool:
+        """Returns whether a path, with its links followed, is outside the configuration's folder."""
+        base = self.root if self.root is not None and self.root.is_dir() else None
+        if base is None:
+            base = self.root.parent if self.root is not None else Path()
+        try:
+            return not path.resolve().is_relative_to(base.resolve())
+        except OSError:
+            return True  # a link that may not be followed
+
     def _resolve_import(self, name: str) -> Path:
         """Looks in the folder, beside it, and for an absolute path; ".co" may be missing."""
         base = self.root if self.root is not None and self.root.is_dir() else Path()
-        for candidate in (base / name, base.parent / name, Path(name)):
-            for path in (candidate, candidate.with_name(candidate.name + ".co")):
-                if path.exists():
+        for folder in (base, base.parent, Path()):
+            for file_name in (name, f"{name}.co"):
+                path = folder / file_name
+                if os.path.exists(path):
                     return path.resolve()
-        return (base / name).resolve()
+        return base.absolute() / name.replace("\0", "")
 
 
 def _nearest_line(lines: dict[KeyPath, int], path: KeyPath) -> int:

@@ -56,6 +56,9 @@ class RailsConfig:
     `raw` is the merged YAML, `truing` its block of truing's own settings, `code` the paths of the
     Python files. `locations` maps a kind ("key", "user", "bot") and a name to file and line.
     `notes` are pairs (place, message) about what is no error, but rarely intended.
+
+    `trust_code` says that the operator trusts all of the configuration: without it no code of the
+    folder runs (`config.trust`). `outside` holds (place, what) for what it reads outside its folder.
     """
 
     path: str = ""
@@ -83,21 +86,31 @@ class RailsConfig:
     code: list[str] = field(default_factory=list)
     locations: dict[tuple[str, str], tuple[str, int]] = field(default_factory=dict)
     notes: list[tuple[str, str]] = field(default_factory=list)
+    trust_code: bool = False
+    outside: list[tuple[str, str]] = field(default_factory=list)
 
     @classmethod
-    def load(cls, path: str | Path) -> RailsConfig:
-        """Loads a folder, or one YAML file; PlanError holds every fault."""
-        files = ConfigFiles(Path(path))
+    def load(
+        cls, path: str | Path, *, trust_code: bool = False, read_outside: bool = False
+    ) -> RailsConfig:
+        """Loads a folder, or one YAML file; PlanError holds every fault. Nothing is executed.
+
+        What the folder imports from outside is read if it is trusted (`trust_code`), or only to be
+        checked (`read_outside`).
+        """
+        files = ConfigFiles(Path(path), read_outside=trust_code or read_outside)
         files.read_root()
-        return _build_config(files)
+        return _build_config(files, trust_code)
 
     @classmethod
-    def from_text(cls, yaml_text: str = "", colang: str = "") -> RailsConfig:
+    def from_text(
+        cls, yaml_text: str = "", colang: str = "", *, trust_code: bool = False
+    ) -> RailsConfig:
         """Loads a configuration from texts, for tests and notebooks."""
-        files = ConfigFiles(None)
+        files = ConfigFiles(None, read_outside=trust_code)
         files.add_yaml("config.yml", yaml_text)
         files.add_colang("main.co", colang)
-        return _build_config(files)
+        return _build_config(files, trust_code)
 
     def locate(self, kind: str, name: str) -> str:
         """Returns ``file:line`` of a definition or a YAML key; the folder if it is not known."""
@@ -130,14 +143,19 @@ def list_rail_flow_names(config: RailsConfig) -> frozenset[str]:
 # -- building --------------------------------------------------------------------------------------
 
 
-def _build_config(files: ConfigFiles) -> RailsConfig:
+def _build_config(files: ConfigFiles, trust_code: bool) -> RailsConfig:
     if not files.faults and not files.raw and not files.colang:
         files.faults.append(f"{files.root}: holds neither YAML nor Colang files")
     if files.faults:
         raise PlanError(*dict.fromkeys(files.faults))
     raw = files.raw
     config = RailsConfig(
-        path=str(files.root or ""), raw=raw, code=files.code, locations=files.locations
+        path=str(files.root or ""),
+        raw=raw,
+        code=files.code,
+        locations=files.locations,
+        trust_code=trust_code,
+        outside=files.outside,
     )
     version = str(raw.get("colang_version", "1.0"))
     if version not in ("1.0", "1"):

@@ -13,47 +13,25 @@ from typing import Any
 
 from truing.core.errors import PlanError, did_you_mean
 from truing.core.protocols import Model
+from truing.rails.config.engines import (
+    ADDRESS_KEYS,
+    API_KEY_VARIABLES,
+    ENGINES,
+    OPENAI_ADDRESS,
+    TRUING_ENGINE,
+    find_address,
+    is_vendor_address,
+)
 from truing.rails.config.entries import ModelEntry
 from truing.rails.config.loader import RailsConfig
 from truing.rails.config.parameters import (
-    ADDRESS_KEYS,
     build_request_body,
     find_parameter_faults,
     with_default_sampling,
 )
+from truing.rails.config.trust import resolve_configured_spec
 from truing.specs.parser import Spec
-from truing.specs.resolve import resolve
 
-TRUING_ENGINE = "truing"
-# Engine with an OpenAI-compatible API -> the address used without `base_url`. None: the default of
-# the `openai:` spec; "": the configuration has to give one.
-ENGINES: dict[str, str | None] = {
-    "openai": None,
-    "openai_chat": None,
-    "nim": "https://integrate.api.nvidia.com/v1",
-    "nvidia_ai_endpoints": "https://integrate.api.nvidia.com/v1",
-    "vllm_openai": "",
-    "vllm": "",
-    "self_hosted": "",
-    "ollama": "http://localhost:11434/v1",
-    "together": "https://api.together.xyz/v1",
-    "groq": "https://api.groq.com/openai/v1",
-    "mistralai": "https://api.mistral.ai/v1",
-    "deepseek": "https://api.deepseek.com/v1",
-    "openrouter": "https://openrouter.ai/api/v1",
-    "fireworks": "https://api.fireworks.ai/inference/v1",
-}
-# Engine -> the environment variable with its key, if the configuration names none.
-_API_KEY_VARIABLES = {
-    "nim": "NVIDIA_API_KEY",
-    "nvidia_ai_endpoints": "NVIDIA_API_KEY",
-    "together": "TOGETHER_API_KEY",
-    "groq": "GROQ_API_KEY",
-    "mistralai": "MISTRAL_API_KEY",
-    "deepseek": "DEEPSEEK_API_KEY",
-    "openrouter": "OPENROUTER_API_KEY",
-    "fireworks": "FIREWORKS_API_KEY",
-}
 # Values of `api_key` for servers that need no key; anything else is taken for a secret.
 _PLACEHOLDER_KEYS = frozenset({"none", "empty", "not-needed", "not needed", "dummy", "no-key"})
 # Parameter -> argument of the `openai:` spec.
@@ -77,8 +55,11 @@ def build_task_models(config: RailsConfig, excluded: Collection[str] = ()) -> di
 
 
 def build_model(entry: ModelEntry, config: RailsConfig) -> Model:
-    """Builds the model of an entry of `models:`, with its parameters as default sampling."""
-    model: Model = resolve(build_model_spec(entry, config), "model")
+    """Builds the model of an entry of `models:`, with its parameters as default sampling.
+
+    Raises PlanError if the configuration is not trusted with what it does.
+    """
+    model: Model = resolve_configured_spec(config, build_model_spec(entry, config), "model")
     return with_default_sampling(model, entry.parameters)
 
 
@@ -133,14 +114,15 @@ def _build_endpoint_arguments(entry: ModelEntry) -> dict[str, Any]:
     """Returns the arguments of the `openai:` spec of an entry without faults."""
     parameters = entry.parameters
     arguments: dict[str, Any] = {}
-    addresses = [str(parameters[key]) for key in ADDRESS_KEYS if parameters.get(key)]
-    address = addresses[0] if addresses else ENGINES[entry.engine]
-    if address is not None:
+    address = find_address(entry.engine, parameters)
+    if ENGINES[entry.engine] is not None or address != OPENAI_ADDRESS:
         arguments["base_url"] = address
+    # The vendor's own variable goes to the vendor alone, whatever address the configuration names.
+    default_variable = API_KEY_VARIABLES.get(entry.engine, "")
     if entry.api_key_env_var:
         arguments["api_key_env"] = entry.api_key_env_var
-    elif entry.engine in _API_KEY_VARIABLES and "api_key" not in parameters:
-        arguments["api_key_env"] = _API_KEY_VARIABLES[entry.engine]
+    elif "api_key" not in parameters and is_vendor_address(default_variable, address):
+        arguments["api_key_env"] = default_variable
     for parameter, argument in _SPEC_ARGUMENTS:
         if parameters.get(parameter) is not None:
             arguments[argument] = str(parameters[parameter])

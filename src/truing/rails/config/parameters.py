@@ -15,6 +15,7 @@ from msgspec.structs import asdict, replace
 from truing.core.errors import did_you_mean
 from truing.core.protocols import Closeable, Model, StreamingModel
 from truing.core.types import Answer, Conversation, Sampling
+from truing.rails.config.engines import ADDRESS_KEYS
 
 
 class _Range(NamedTuple):
@@ -25,7 +26,6 @@ class _Range(NamedTuple):
     most: float = 0
 
 
-ADDRESS_KEYS = ("base_url", "openai_api_base", "endpoint_url", "api_base")
 _SAMPLING = {
     "max_tokens": _Range(int, 1, 1_000_000),
     "max_completion_tokens": _Range(int, 1, 1_000_000),

@@ -116,7 +116,7 @@ class Runtime:
         nemo_alias = parts.nemo_alias
         if nemo_alias is None:
             nemo_alias = bool((self.config.truing.get("library") or {}).get("nemo_alias"))
-        code = load_config_code(self.config.code, nemo_alias=nemo_alias)
+        code = load_config_code(self.config, nemo_alias=nemo_alias)
         for name, call in {**code, **parts.actions}.items():
             if name.startswith("init:"):
                 call(self)  # config.py's init(app), which may register more

@@ -11,7 +11,7 @@ import contextlib
 import importlib.util
 import inspect
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -19,6 +19,7 @@ from typing import Any
 from truing.core.errors import PlanError
 from truing.rails import actions
 from truing.rails.config import loader
+from truing.rails.config.trust import require_trusted_code
 from truing.rails.runtime import prompt_filters
 from truing.rails.runtime.llm_client import LlmClient, LlmReply
 
@@ -98,14 +99,15 @@ def nemo_import_alias() -> Iterator[None]:
                 sys.modules[name] = module
 
 
-def load_config_code(files: Iterable[str], *, nemo_alias: bool = False) -> dict[str, Any]:
+def load_config_code(config: loader.RailsConfig, *, nemo_alias: bool = False) -> dict[str, Any]:
     """Imports a folder's Python files; returns actions by name, `init` functions as ``init:FILE``.
 
-    Raises PlanError with file and line if an import fails.
+    Raises PlanError if the configuration is not trusted, or with file and line if an import fails.
     """
+    require_trusted_code(config)
     loaded: dict[str, Any] = {}
     with nemo_import_alias() if nemo_alias else contextlib.nullcontext():
-        for index, file in enumerate(files):
+        for index, file in enumerate(config.code):
             module = _import_file(Path(file), index)
             if Path(file).name == "config.py":
                 if callable(getattr(module, "init", None)):

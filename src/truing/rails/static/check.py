@@ -14,13 +14,10 @@ from typing import Any
 from truing.core.errors import PlanError, TruingError
 from truing.rails.colang.compiler import CompiledFlow, Program, compile_flow
 from truing.rails.colang.flow_reference import parse_flow_name
+from truing.rails.config.engines import ENGINES, TRUING_ENGINE
 from truing.rails.config.loader import RailsConfig, iterate_stages, list_rail_flow_names
-from truing.rails.config.models import (
-    ENGINES,
-    TRUING_ENGINE,
-    find_engine_fault,
-    find_entry_faults,
-)
+from truing.rails.config.models import find_engine_fault, find_entry_faults
+from truing.rails.config.trust import find_code_uses
 from truing.rails.library.catalog import all_actions, pure_action_names
 from truing.rails.library.pii import split_entities
 from truing.rails.library.references import (
@@ -73,7 +70,8 @@ def check_rails_config(path: str | Path) -> RailsCheckReport:
         raise PlanError(f"{root}: there is no such rails folder")
     report = RailsCheckReport(str(root))
     try:
-        config = RailsConfig.load(root)
+        # Reading what lies outside the folder runs nothing; the findings name it.
+        config = RailsConfig.load(root, read_outside=True)
     except PlanError as error:
         findings = [_finding_from_fault(fault, "read") for fault in error.faults]
         report.findings = sorted(findings, key=finding_sort_key)
@@ -97,6 +95,7 @@ def check_rails_config(path: str | Path) -> RailsCheckReport:
         *_check_speculation(config, program),
         *_check_rail_order(config),
         *_check_entities(config),
+        *_list_code(config),
     ]
     # Two checks may find the same: `dict.fromkeys` drops duplicates.
     report.findings = sorted(dict.fromkeys(findings), key=finding_sort_key)
@@ -167,6 +166,13 @@ def _check_rail_references(config: RailsConfig) -> Iterator[Finding]:
     flows = [*config.flows, *library_for_config(config).flows]
     for place, message in find_missing_references(config, flows, PromptManager(config)):
         yield Finding(place=place, kind="rail", what=message)
+
+
+def _list_code(config: RailsConfig) -> Iterator[Finding]:
+    """All that would run with ``--trust-code``, and without it stops the configuration."""
+    for use in find_code_uses(config):
+        message = f"needs --trust-code: {use.what}"
+        yield Finding(place=use.place, kind="code", what=message, level="note")
 
 
 def _check_output_parsers(config: RailsConfig) -> Iterator[Finding]:

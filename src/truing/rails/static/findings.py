@@ -6,7 +6,8 @@ from typing import Literal
 
 from msgspec import Struct
 
-Level = Literal["error", "warning"]
+# A note says what the operator should know, and is no fault.
+Level = Literal["error", "warning", "note"]
 
 
 class Finding(Struct, frozen=True, kw_only=True):

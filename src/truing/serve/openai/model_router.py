@@ -51,7 +51,7 @@ class ModelRouter:
     path.
 
     `model` answers behind each configuration; without it `main_model` makes one from the
-    configuration's own `models:`. `default` is the configuration of requests that name none. Raises
+    configuration's own `models:`. With `trust_code` the configurations may run code. `default` is the configuration of requests that name none. Raises
     PlanError, with the faults of all configurations together.
     """
 
@@ -63,6 +63,7 @@ class ModelRouter:
         main_model: Callable[[Path], Model] | None = None,
         judges: Mapping[str, Judge] | None = None,
         default: str | None = None,
+        trust_code: bool = False,
     ) -> None:
         if model is None and not configs:
             raise PlanError(
@@ -77,7 +78,9 @@ class ModelRouter:
                     inner = main_model(path)
                 if inner is None:
                     raise PlanError(f"{path}: names no model, and --model is not given")
-                self.guarded[config_id] = GuardedModel(path, inner, judges=judges)
+                self.guarded[config_id] = GuardedModel(
+                    path, inner, judges=judges, trust_code=trust_code
+                )
             except UserError as error:
                 faults.extend(error.faults)
         if faults:
