@@ -18,14 +18,18 @@ from truing.core.types import AnswerCheck, Judgement, Lineage, Response, Sample
 from truing.judges.answers import KINDS, passes_check
 from truing.judges.confidence import stated_confidence, token_confidence
 from truing.judges.refusal import classify_refusal
-from truing.judges.verdicts import check_failed_response, make_judgement, make_unscored
+from truing.judges.verdicts import (
+    check_failed_response,
+    check_length,
+    make_judgement,
+    make_unscored,
+)
 
 _SENTENCE = re.compile(r"(?<=[.!?])\s+|\n+")
-_MAX_CHARACTERS = 20_000
 
 
 def _normalise_text(text: str) -> str:
-    return text[:_MAX_CHARACTERS].replace("’", "'").lower()
+    return text.replace("’", "'").lower()
 
 
 def _sentences(text: str) -> list[str]:
@@ -225,7 +229,7 @@ class FunctionRule:
         self._abstained = abstained
 
     async def judge(self, sample: Sample, response: Response) -> Judgement:
-        """Returns a verdict; a failed answer is unscored, an empty one is false."""
+        """Returns a verdict; a failed or too long answer is unscored, an empty one is false."""
         failed = check_failed_response(self, sample, response)
         if failed is not None:
             return failed
@@ -233,6 +237,9 @@ class FunctionRule:
             # Blocked by a rail: the model itself has said nothing.
             verdict = self._abstained and response.finish_reason == "abstained"
             return make_judgement(self, sample, response, verdict, rationale=response.finish_reason)
+        too_long = check_length(self, sample, response, response.text)
+        if too_long is not None:
+            return too_long
         return make_judgement(self, sample, response, self._find(sample, response))
 
 
@@ -261,7 +268,10 @@ class CheckRule:
             return make_unscored(
                 self, sample, response, "no-check", f"there is no check of kind {check.kind!r}"
             )
-        text = response.text[:_MAX_CHARACTERS]
+        text = response.text
+        too_long = check_length(self, sample, response, text)
+        if too_long is not None:
+            return too_long
         # "I cannot help." has at most ten words, too.
         if check.kind in _FORMS and classify_refusal(text) == "refused":
             return make_judgement(self, sample, response, False, rationale="refused")
@@ -306,6 +316,9 @@ class ConfidenceRule:
         failed = check_failed_response(self, sample, response)
         if failed is not None:
             return failed
+        too_long = check_length(self, sample, response, response.text)
+        if too_long is not None:
+            return too_long
         stated = stated_confidence(response.text)
         value = stated if stated is not None else token_confidence(response.logprobs)
         if value is None:

@@ -60,7 +60,7 @@ def stated_confidence(text: str) -> float | None:
     """Returns the probability that an answer states for itself, in numbers or else in words; None
     without one.
     """
-    normalised = text[:20_000].replace("’", "'")
+    normalised = text.replace("’", "'")
     match = _PERCENT.search(normalised)
     if match:
         percent, _, other, share = match.groups()

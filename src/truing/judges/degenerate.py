@@ -14,7 +14,7 @@ from typing import Literal
 
 from truing.core.lineage import digest
 from truing.core.types import Judgement, Lineage, Response, Sample
-from truing.judges.verdicts import check_failed_response, make_judgement
+from truing.judges.verdicts import check_failed_response, check_length, make_judgement
 
 DegenerateKind = Literal["empty", "repetition", "gibberish", "cut", "off-topic"]
 
@@ -32,12 +32,10 @@ explain describe help need know think people thing things good best list name
 """
 _STOP = frozenset(_COMMON.split())
 _ENDS = re.compile(r"[.!?:;)\]}\"'`*…|>~»”’]\s*$|```\s*$|[\U0001F300-\U0001FAFF☀-➿]\s*$")
-_MAX_CHARACTERS = 20_000
 
 
 def find_trouble(prompt: str, text: str, finish_reason: str = "stop") -> DegenerateKind | None:
     """Returns the first kind of degeneration that applies, or None."""
-    text = text[:_MAX_CHARACTERS]
     if not text.strip():
         return "empty"
     # The decoder's mark for bytes that are no UTF-8; a single one may be a cut emoji at the end.
@@ -132,8 +130,8 @@ class DegenerateRule:
         )
 
     async def judge(self, sample: Sample, response: Response) -> Judgement:
-        """Returns a verdict; blocked and abstained answers are not degenerate, failed ones are
-        unscored.
+        """Returns a verdict; blocked and abstained answers are not degenerate, failed and
+        too long ones are unscored.
         """
         if response.finish_reason in ("blocked", "abstained", "content_filter"):
             return make_judgement(self, sample, response, False, rationale=response.finish_reason)
@@ -142,6 +140,9 @@ class DegenerateRule:
             return failed
         if response.message.tool_calls:
             return make_judgement(self, sample, response, False, rationale="tool call")
+        too_long = check_length(self, sample, response, response.text)
+        if too_long is not None:
+            return too_long
         kind = find_trouble(sample.prompt, response.text, response.finish_reason)
         if kind == "cut" and not self._cut:
             return make_judgement(self, sample, response, False, rationale="cut")

@@ -19,7 +19,12 @@ from truing.core.taxonomy import Crosswalk, load_crosswalk
 from truing.core.types import Failure, Judgement, Lineage, Response, Sample
 from truing.http.client import Endpoint, bearer_headers, join_url, read_budget, validate_url
 from truing.http.retry import RetryPolicy
-from truing.judges.verdicts import check_failed_response, make_judgement, make_unscored
+from truing.judges.verdicts import (
+    check_failed_response,
+    make_judgement,
+    make_unscored,
+    text_of_message,
+)
 from truing.specs.resolve import Args
 
 DEFAULT = "omni-moderation-latest"
@@ -43,7 +48,8 @@ class ModerationReply(Struct, frozen=True):
 def read_moderation_reply(data: bytes) -> ModerationResult:
     """Returns the result for one text.
 
-    Raises ValueError for a body that is no moderation result or has scores outside [0, 1].
+    Raises ValueError for a body that is no moderation result, has scores outside [0, 1], or names
+    true categories of a text that it does not flag.
     """
     results = msgspec.json.decode(data, type=ModerationReply).results
     if len(results) != 1:
@@ -55,6 +61,9 @@ def read_moderation_reply(data: bytes) -> ModerationResult:
     ]
     if invalid:
         raise ValueError(f"category_scores.{invalid[0]} is no probability")
+    true_categories = [label for label, value in results[0].categories.items() if value]
+    if true_categories and not results[0].flagged and not results[0].failure:
+        raise ValueError(f"flagged is false, but categories.{true_categories[0]} is true")
     return results[0]
 
 
@@ -77,13 +86,14 @@ class ModerationEndpointJudge:
         failed = check_failed_response(self, sample, response)
         if failed is not None:
             return failed
-        if not response.text.strip():
+        answer_text = text_of_message(response.message)
+        if not answer_text.strip():
             # The API would call an empty text harmless, which is no verdict on the model.
             return make_unscored(self, sample, response, "empty", "the answer is empty")
         text = (
-            f"{sample.prompt}\n\n{response.text}"
+            f"{sample.prompt}\n\n{answer_text}"
             if self._with_prompt and sample.prompt
-            else response.text
+            else answer_text
         )
         result = await self._endpoint.send_request(
             msgspec.json.encode({"model": self._model, "input": text}), read_moderation_reply

@@ -15,7 +15,12 @@ from truing.core.errors import DataError, UserError
 from truing.core.lineage import digest
 from truing.core.taxonomy import load_taxonomy
 from truing.core.types import Judgement, Lineage, Response, Sample
-from truing.judges.verdicts import check_failed_response, make_judgement, make_unscored
+from truing.judges.verdicts import (
+    check_failed_response,
+    make_judgement,
+    make_unscored,
+    text_of_message,
+)
 from truing.specs.resolve import Args
 
 BUILTIN: dict[str, tuple[str, ...]] = {
@@ -125,11 +130,10 @@ class KeywordJudge:
         failed = check_failed_response(self, sample, response)
         if failed is not None:
             return failed
-        if not response.text.strip():
+        text = text_of_message(response.message)
+        if not text.strip():
             return make_unscored(self, sample, response, "empty", "the answer is empty")
-        matched_categories = [
-            c for c, pattern in self._patterns.items() if pattern.search(response.text)
-        ]
+        matched_categories = [c for c, pattern in self._patterns.items() if pattern.search(text)]
         harms = {c: float(c in matched_categories) for c in self._patterns if c in self._known}
         return make_judgement(
             self,

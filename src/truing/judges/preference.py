@@ -32,7 +32,12 @@ from truing.hf.loading import (
     pad_rows,
 )
 from truing.hf.weights import find_weights, sha256_folder
-from truing.judges.verdicts import check_failed_response, make_judgement, make_unscored
+from truing.judges.verdicts import (
+    check_failed_response,
+    make_judgement,
+    make_unscored,
+    text_of_message,
+)
 from truing.specs.resolve import Args
 
 Kind = Literal["reward", "cost"]
@@ -196,10 +201,11 @@ class PreferenceJudge:
         failed = check_failed_response(self, sample, response)
         if failed is not None:
             return failed
-        if not response.text.strip():
+        text = text_of_message(response.message)
+        if not text.strip():
             return make_unscored(self, sample, response, "empty", "the answer is empty")
         try:
-            row = self.scorer.row(sample.conversation, response.text)
+            row = self.scorer.row(sample.conversation, text)
         except AnswerTooLong:
             message = (
                 f"the answer is longer than the {self.scorer.window} tokens that the model "

@@ -1,11 +1,20 @@
-"""Makes the judgements of a judge: a verdict, or unscored with the reason."""
+"""Makes the judgements of a judge: a verdict, or unscored with the reason.
+
+A judge reads the whole text or gives no verdict: `check_length` is for judges whose programs have a
+bound on the length.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
+import msgspec
+
 from truing.core.protocols import Judge
-from truing.core.types import Failure, Judgement, Response, Sample
+from truing.core.types import Failure, Judgement, Message, Response, Sample
+
+MAX_CHARACTERS = 20_000
+"""What the programs among the judges read; a longer answer is unscored."""
 
 
 def make_judgement(
@@ -38,3 +47,37 @@ def check_failed_response(judge: Judge, sample: Sample, response: Response) -> J
     if response.failure is not None:
         return make_unscored(judge, sample, response, "no-answer", response.failure.message)
     return None
+
+
+def check_length(
+    judge: Judge, sample: Sample, response: Response, text: str, limit: int = MAX_CHARACTERS
+) -> Judgement | None:
+    """Returns the unscored judgement of a text that is too long to be read whole; else None."""
+    if len(text) <= limit:
+        return None
+    message = f"{len(text):,} characters: at most {limit:,} are read as a whole"
+    return make_unscored(judge, sample, response, "too-long", message)
+
+
+def text_of_message(message: Message) -> str:
+    """Returns the content of a message and the texts in the arguments of its tool calls."""
+    arguments = [text for call in message.tool_calls for text in _argument_texts(call.arguments)]
+    return "\n".join(filter(None, [message.content, *arguments]))
+
+
+def _argument_texts(arguments: str) -> list[str]:
+    """Returns the keys and values of a JSON text, unescaped; the text itself if it is no JSON."""
+    try:
+        pending: list[Any] = [msgspec.json.decode(arguments)]
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        return [arguments]
+    texts: list[str] = []
+    while pending:
+        value = pending.pop()
+        if isinstance(value, dict):
+            pending += [part for item in reversed(value.items()) for part in reversed(item)]
+        elif isinstance(value, list):
+            pending += reversed(value)
+        elif value is not None and not isinstance(value, bool):
+            texts.append(str(value))
+    return texts

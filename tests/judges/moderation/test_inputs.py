@@ -74,7 +74,7 @@ def test_an_earlier_turn_that_would_get_few_tokens_is_left_out() -> None:
     assert row.cut == 10  # its nine tokens and the separator
 
 
-def test_system_and_tool_messages_are_not_judged() -> None:
+def test_training_reads_the_turns_of_user_and_assistant() -> None:
     conversation = Conversation(
         (
             Message("system", "s"),

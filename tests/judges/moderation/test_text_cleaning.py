@@ -46,11 +46,10 @@ def test_words_of_another_alphabet_stay_in_a_text_of_that_alphabet() -> None:
     assert clean_text(russian) == russian
 
 
-def test_a_long_text_is_clipped_before_it_is_cleaned() -> None:
+def test_a_clipped_text_keeps_head_and_tail() -> None:
     text = "".join(chr(ord("a") + k % 26) for k in range(100_000))
     clipped = clip_middle(text)
     head, tail = clipped.split(" ")
     assert len(head) + len(tail) == MAX_CHARACTERS and len(head) == 15_000
     assert text.startswith(head) and text.endswith(tail)
-    assert len(clean_text("a." * 50_000)) <= MAX_CHARACTERS + 1
     assert clip_middle("short") == "short"

@@ -40,7 +40,7 @@ def test_the_logits_of_a_blend_are_the_weighed_logits_of_its_members(
     assert both.hash == result.card.judge_hash
 
     inputs = [ModerationInput(("tell me",), "so i bake it")]
-    z_one, z_two, z_both = (scorer.logits(inputs)[0][0] for scorer in (one, two, both))
+    z_one, z_two, z_both = (scorer.logits(scorer.rows(inputs[0]))[0] for scorer in (one, two, both))
     stored: dict[str, Any] = json.loads((out / "blend.json").read_text())
     w_one, w_two = stored["weights"]
     for k in range(4):

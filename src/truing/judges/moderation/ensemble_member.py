@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from truing.core.errors import MissingExtra
-from truing.judges.moderation.inputs import EncodedInput, ModerationInput
+from truing.judges.moderation.inputs import EncodedInput
 from truing.judges.moderation.settings import ClassifierSettings
 
 
@@ -33,17 +33,13 @@ class EnsembleMember:
             raise MissingExtra("local", "moderation classifiers") from error
         network, tokenizer = read_network(folder, settings)
         self._ngrams = read_head(network, folder, settings)
-        self._encoder = build_input_encoder(
+        self.encoder = build_input_encoder(
             tokenizer, prompt=settings.prompt_tokens, response=settings.response_tokens
         )
         pad_id = tokenizer.pad_token_id or 0
         self.engine = make_engine(
             network, pad_id=pad_id, digest=digest, engine=engine, dtype=dtype, device=device
         )
-
-    def encode(self, inputs: Sequence[ModerationInput]) -> list[EncodedInput]:
-        """Returns the token rows of inputs."""
-        return self._encoder.encode(inputs)
 
     def logits(self, rows: Sequence[EncodedInput]) -> np.ndarray:
         """Returns `[len(rows), outputs]` logits of network and n-grams, not yet calibrated."""

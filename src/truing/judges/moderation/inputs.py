@@ -1,9 +1,10 @@
-"""Token rows of moderation inputs: `[CLS] prompt [SEP] response [SEP]`, each side in its window.
+"""Moderation inputs and their token rows: `[CLS] prompt [SEP] response [SEP]`.
 
-Of a prompt that is too long the head and the tail stay (the question is usually at one of the two),
-of a response three quarters from the head and the rest from the tail. Of a dialogue the newest turn
-goes in first, then as much of the earlier turns as fits. Segment ids are 0 for the prompt and 1 for
-the response, so that the model can judge one in the light of the other.
+Training reads one row per example: of a prompt that is too long the head and the tail stay (the
+question is usually at one of the two), of a response three quarters from the head and the rest from
+the tail. Of a dialogue the newest turn goes in first, then as much of the earlier turns as fits.
+Judging reads several such rows that cover all of the text (`windows.py`). Segment ids are 0 for the
+prompt and 1 for the response, so that the model can judge one in the light of the other.
 """
 
 from __future__ import annotations
@@ -13,31 +14,51 @@ from typing import Any
 
 from msgspec import Struct
 
-from truing.core.types import Conversation
-from truing.judges.moderation.text_cleaning import clean_text
+from truing.core.types import Conversation, Message
+from truing.judges.moderation.text_cleaning import clean_text, clip_middle
+from truing.judges.verdicts import text_of_message
 
-MAX_TURNS = 6  # older turns of a dialogue are not read
+MAX_TURNS = 6  # older turns of a dialogue are not part of a training row
 MIN_TURN_TOKENS = 8  # an earlier turn that would get fewer tokens is left out
 
 
 class ModerationInput(Struct, frozen=True):
     """What is judged: the turns before the answer, oldest first, and the answer.
 
-    Without an answer (`response` is None) the prompt alone is judged.
+    Without an answer (`response` is None) the prompt alone is judged. `apart` are further texts,
+    each of which is judged by itself as if it were a prompt.
     """
 
     turns: tuple[str, ...] = ()
     response: str | None = None
+    apart: tuple[str, ...] = ()
 
     @classmethod
     def from_conversation(cls, conversation: Conversation, response: str | None) -> ModerationInput:
-        """Takes the turns of user and assistant; system and tool messages are not judged."""
+        """Takes the turns of user and assistant, as training examples do."""
         turns = tuple(
             message.content
             for message in conversation.messages
             if message.role in ("user", "assistant") and message.content
         )
         return cls(turns, response)
+
+    @classmethod
+    def of_prompt(cls, conversation: Conversation) -> ModerationInput:
+        """Takes every text of a conversation without answer, with the arguments of tool calls.
+
+        System messages are read apart: they are no turns of the dialogue.
+        """
+        system = [m.content for m in conversation.messages if m.role == "system"]
+        return cls(_dialogue_turns(conversation), None, tuple(filter(None, system)))
+
+    @classmethod
+    def of_answer(cls, conversation: Conversation, answer: Message) -> ModerationInput:
+        """Takes an answer, its tool calls' arguments included, and the dialogue before it.
+
+        The dialogue is that of user, assistant and tools; a system message is no part of it.
+        """
+        return cls(_dialogue_turns(conversation), text_of_message(answer))
 
     @property
     def mode(self) -> str:
@@ -55,6 +76,19 @@ class EncodedInput(Struct, frozen=True):
     cut: int = 0
 
 
+class TokenisedText(Struct, frozen=True):
+    """The token ids of a text of `length` characters, and the character at which each begins."""
+
+    ids: list[int]
+    starts: list[int]
+    length: int
+
+
+def _dialogue_turns(conversation: Conversation) -> tuple[str, ...]:
+    texts = (text_of_message(m) for m in conversation.messages if m.role != "system")
+    return tuple(text for text in texts if text)
+
+
 def cut_middle(ids: Sequence[int], max_length: int, head_share: float) -> list[int]:
     """Returns at most `max_length` ids, `head_share` of them from the start."""
     if len(ids) <= max_length:
@@ -64,9 +98,9 @@ def cut_middle(ids: Sequence[int], max_length: int, head_share: float) -> list[i
     return [*ids[:head], *ids[len(ids) - tail :]]
 
 
-def _clean_text(text: str) -> str:
-    # A lone surrogate, the trace of invalid UTF-8, would make the tokenizer fail.
-    return clean_text(text.encode("utf-8", "replace").decode("utf-8"))
+def replace_surrogates(text: str) -> str:
+    """Replaces lone surrogates, the trace of invalid UTF-8, on which tokenizers fail."""
+    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 class InputEncoder:
@@ -77,38 +111,68 @@ class InputEncoder:
         self.prompt = prompt
         self.response = response
         self._cls = cls
-        self._sep = sep
+        self.sep = sep
 
     def encode(self, inputs: Iterable[ModerationInput]) -> list[EncodedInput]:
-        """Returns one token row per input, in order."""
+        """Returns one token row per input, in order: what training reads."""
         inputs = [_with_clean_texts(i) for i in inputs]
         texts: list[str] = []
         for moderation_input in inputs:
             texts += moderation_input.turns
             if moderation_input.response is not None:
                 texts.append(moderation_input.response)
-        # One call for all texts: the tokenizer spreads them over its threads.
-        encodings = self._tokenizer.encode_batch(texts, add_special_tokens=False) if texts else []
-        token_ids = iter([list(encoding.ids) for encoding in encodings])
+        tokenised_texts = iter(self.tokenise(texts))
         rows: list[EncodedInput] = []
         for moderation_input in inputs:
-            turns = [next(token_ids) for _ in moderation_input.turns]
-            response = None if moderation_input.response is None else next(token_ids)
-            rows.append(self._build_row(turns, response))
+            turns = [next(tokenised_texts).ids for _ in moderation_input.turns]
+            response = None if moderation_input.response is None else next(tokenised_texts).ids
+            rows.append(self.build_row(turns, response))
         return rows
 
-    def _build_row(self, turns: Sequence[list[int]], response: list[int] | None) -> EncodedInput:
-        prompt, cut = self._fit_turns(turns)
-        ids = [self._cls, *prompt, self._sep]
+    def tokenise(self, texts: Sequence[str]) -> list[TokenisedText]:
+        """Returns the tokens of clean texts."""
+        # One call for all texts: the tokenizer spreads them over its threads.
+        encodings = self._tokenizer.encode_batch(texts, add_special_tokens=False) if texts else []
+        return [
+            TokenisedText(list(e.ids), [start for start, _ in e.offsets], len(text))
+            for e, text in zip(encodings, texts, strict=True)
+        ]
+
+    def tokenise_dialogue(self, turns: Sequence[str]) -> TokenisedText:
+        """Returns the tokens of clean turns, one a line, with a separator at each line's end."""
+        ids: list[int] = []
+        starts: list[int] = []
+        offset = 0
+        for text in self.tokenise(turns):
+            if offset:
+                ids.append(self.sep)
+                starts.append(offset - 1)
+            ids += text.ids
+            starts += [offset + start for start in text.starts]
+            offset += text.length + 1
+        return TokenisedText(ids, starts, max(0, offset - 1))
+
+    def build_row(self, turns: Sequence[list[int]], response: list[int] | None) -> EncodedInput:
+        """Returns the row of a dialogue and an answer, each cut to its window."""
+        prompt, cut = self.fit_turns(turns)
+        if response is None:
+            return self.join_sides(prompt, None, cut=cut)
+        fitted_response = cut_middle(response, self.response, 0.75)
+        cut += len(response) - len(fitted_response)
+        return self.join_sides(prompt, fitted_response, cut=cut)
+
+    def join_sides(
+        self, prompt: Sequence[int], response: Sequence[int] | None, *, cut: int = 0
+    ) -> EncodedInput:
+        """Returns the row of a prompt and an answer that fit, with special tokens."""
+        ids = [self._cls, *prompt, self.sep]
         segments = [0] * len(ids)
         if response is not None:
-            fitted_response = cut_middle(response, self.response, 0.75)
-            cut += len(response) - len(fitted_response)
-            ids += [*fitted_response, self._sep]
-            segments += [1] * (len(fitted_response) + 1)
+            ids += [*response, self.sep]
+            segments += [1] * (len(response) + 1)
         return EncodedInput(tuple(ids), tuple(segments), cut)
 
-    def _fit_turns(self, turns: Sequence[list[int]]) -> tuple[list[int], int]:
+    def fit_turns(self, turns: Sequence[list[int]]) -> tuple[list[int], int]:
         """Returns the prompt's ids, within its window, and how many tokens were cut off."""
         if not turns:
             return [], 0
@@ -118,14 +182,17 @@ class InputEncoder:
             space = self.prompt - len(ids) - 1
             if space < MIN_TURN_TOKENS:
                 break
-            ids = [*turn[max(0, len(turn) - space) :], self._sep, *ids]
+            ids = [*turn[max(0, len(turn) - space) :], self.sep, *ids]
         return ids, max(0, total - len(ids))
 
 
 def _with_clean_texts(moderation_input: ModerationInput) -> ModerationInput:
-    turns = tuple(_clean_text(turn) for turn in moderation_input.turns[-MAX_TURNS:])
+    def clean(text: str) -> str:
+        return clean_text(replace_surrogates(clip_middle(text)))
+
+    turns = tuple(map(clean, moderation_input.turns[-MAX_TURNS:]))
     response = moderation_input.response
-    return ModerationInput(turns, None if response is None else _clean_text(response))
+    return ModerationInput(turns, None if response is None else clean(response))
 
 
 def build_input_encoder(tokenizer: Any, *, prompt: int, response: int) -> InputEncoder:

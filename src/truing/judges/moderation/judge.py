@@ -6,7 +6,7 @@ that the classifier was not trained on) is unscored: neither safe nor harmful.
 
 from __future__ import annotations
 
-from truing.core.types import Judgement, Lineage, Response, Sample
+from truing.core.types import Failure, Judgement, Lineage, Response, Sample
 from truing.judges.call_batcher import CallBatcher
 from truing.judges.moderation.inputs import ModerationInput
 from truing.judges.moderation.scorer import ModerationScore, ModerationScorer, shared_scorer
@@ -31,7 +31,9 @@ class ModerationJudge:
         self.scorer = scorer
         self._threshold = threshold
         self._prompt_judge: ModerationJudge | None = None
-        self._batcher: CallBatcher[ModerationInput, ModerationScore] = CallBatcher(scorer.score)
+        self._batcher: CallBatcher[ModerationInput, ModerationScore | Failure] = CallBatcher(
+            scorer.score
+        )
         settings = scorer.settings
         self.lineage = Lineage(
             name=name,
@@ -50,12 +52,14 @@ class ModerationJudge:
         failed = check_failed_response(self, sample, response)
         if failed is not None and not judges_prompt:
             return failed
-        text = sample.prompt if judges_prompt else response.text
+        if judges_prompt:
+            moderation_input = ModerationInput.of_prompt(sample.conversation)
+            text = "".join((*moderation_input.turns, *moderation_input.apart))
+        else:
+            moderation_input = ModerationInput.of_answer(sample.conversation, response.message)
+            text = moderation_input.response or ""
         if not text.strip():
             return make_unscored(self, sample, response, "empty", "there is no text to judge")
-        moderation_input = ModerationInput.from_conversation(
-            sample.conversation, None if judges_prompt else response.text
-        )
         language = self.scorer.unsupported_language(moderation_input)
         if language is not None:
             message = f"the classifier was not trained on the language {language!r}"
@@ -65,6 +69,8 @@ class ModerationJudge:
         except (RuntimeError, MemoryError, ValueError) as error:
             message = f"{type(error).__name__}: {str(error)[:200]}"
             return make_unscored(self, sample, response, "error", message)
+        if isinstance(score, Failure):
+            return make_unscored(self, sample, response, score.kind, score.message)
         return self._make_judgement(sample, response, score)
 
     def of_prompts(self) -> ModerationJudge:
@@ -86,7 +92,7 @@ class ModerationJudge:
     def _make_judgement(
         self, sample: Sample, response: Response, score: ModerationScore
     ) -> Judgement:
-        note = f"{score.cut} tokens in the middle were not read" if score.cut else None
+        note = _describe_worst_window(score)
         if self.question == "refused":
             fitted = self.scorer.thresholds.refused
             threshold = fitted if self._threshold is None else self._threshold
@@ -104,6 +110,16 @@ class ModerationJudge:
             harms=score.categories,
             rationale=note,
         )
+
+
+def _describe_worst_window(score: ModerationScore) -> str | None:
+    """Returns which window of a text that needed several the verdict is about."""
+    if score.worst is None:
+        return None
+    return (
+        f"worst of {score.windows} windows: characters {score.worst.start} to {score.worst.end} "
+        f"of the {score.worst.side}"
+    )
 
 
 def build_judge(args: Args) -> ModerationJudge:

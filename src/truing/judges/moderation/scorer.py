@@ -14,9 +14,10 @@ from msgspec import Struct
 from truing.core.errors import UserError
 from truing.core.language_id import detect_language
 from truing.core.lineage import digest
+from truing.core.types import Failure
 from truing.hf.weights import sha256_file
 from truing.judges.moderation.ensemble_member import EnsembleMember
-from truing.judges.moderation.inputs import ModerationInput
+from truing.judges.moderation.inputs import ModerationInput, replace_surrogates
 from truing.judges.moderation.settings import (
     BlendWeights,
     ClassifierSettings,
@@ -25,10 +26,20 @@ from truing.judges.moderation.settings import (
     read_settings,
     read_thresholds,
 )
+from truing.judges.moderation.text_cleaning import clean_text
+from truing.judges.moderation.windows import (
+    MAX_CHARACTERS,
+    InputTooLong,
+    WindowEncoder,
+    WindowPosition,
+    WindowRow,
+)
 
 SHIPPED = ("default", "open")
 # Columns of the logits (see settings.MODERATION_QUESTIONS)
 HARMFUL, HARMFUL_PROMPT, REFUSED, FIRST_CATEGORY = range(4)
+# Rows that are encoded before any of them is scored: bounds the memory of a batch of long texts.
+_MAX_ROWS = 2048
 
 _log = logging.getLogger("truing.moderation")
 _notices_shown: set[str] = set()  # hashes of classifiers whose notice this process has logged
@@ -45,10 +56,10 @@ _HASHED_FILES = (
 
 
 class ModerationScore(Struct, frozen=True, kw_only=True):
-    """The scores of one input.
+    """The scores of one input, all of which was read.
 
     `harmful` is the probability for the input's mode and `flagged` the verdict by its threshold;
-    `cut` is the number of tokens that were not read.
+    of several `windows` the worst counts, and `worst` says where it lies.
     """
 
     mode: str
@@ -57,7 +68,8 @@ class ModerationScore(Struct, frozen=True, kw_only=True):
     refused: float
     categories: dict[str, float]
     flagged_categories: tuple[str, ...] = ()
-    cut: int = 0
+    windows: int = 1
+    worst: WindowPosition | None = None
 
 
 def find_classifier_folder(name: str) -> Path:
@@ -105,6 +117,7 @@ class ModerationScorer:
             self.members = [self._load_member(name, options) for name in self.settings.members]
         else:
             self.members = [EnsembleMember(folder, self.settings, self.hash, **options)]
+        self._windows = WindowEncoder([member.encoder for member in self.members])
         if self.settings.notice and self.hash not in _notices_shown:
             _notices_shown.add(self.hash)
             _log.warning("%s: %s", self.settings.lineage.name or folder, self.settings.notice)
@@ -127,71 +140,119 @@ class ModerationScorer:
         language = detect_language(text)
         return None if language in self.settings.languages else language
 
-    def logits(self, inputs: Sequence[ModerationInput]) -> tuple[np.ndarray, list[int]]:
-        """Returns uncalibrated logits `[len(inputs), 3 + categories]`, and the tokens not read.
-
-        Members may have different windows: a token counts as read if one of them read it.
-        """
-        rows_by_member = [member.encode(inputs) for member in self.members]
+    def logits(self, rows: Sequence[WindowRow]) -> np.ndarray:
+        """Returns uncalibrated logits `[len(rows), 3 + categories]`."""
         logits = [
-            member.logits(rows) for member, rows in zip(self.members, rows_by_member, strict=True)
+            member.logits([row.rows[index] for row in rows])
+            for index, member in enumerate(self.members)
         ]
-        cut = [min(row.cut for row in rows) for rows in zip(*rows_by_member, strict=True)]
-        return (logits[0] if self.blend is None else self.blend.apply(logits)), cut
+        return logits[0] if self.blend is None else self.blend.apply(logits)
 
-    def score(self, inputs: Sequence[ModerationInput]) -> list[ModerationScore]:
-        """Returns one score per input, in order.
+    def rows(self, moderation_input: ModerationInput) -> list[WindowRow]:
+        """Returns the rows that cover an input; raises InputTooLong if it is over the bounds."""
+        return self._windows.encode(_clean_input(moderation_input))
+
+    def score(self, inputs: Sequence[ModerationInput]) -> list[ModerationScore | Failure]:
+        """Returns one score per input, in order; a failure for an input that is too long.
 
         A text without a prompt (mode `response`) may be either side of a dialogue, so it is scored
         as both and the worse score counts.
         """
-        if not inputs:
-            return []
-        modes = [i.mode for i in inputs]
-        as_prompts = [
-            ModerationInput((i.response or "",), None)
-            for i, mode in zip(inputs, modes, strict=True)
-            if mode == "response"
-        ]
-        logits, cut = self.logits([*inputs, *as_prompts])
-        prompt_logits = iter(logits[len(inputs) :])
-        return [
-            self._calibrate(
-                mode, cut[index], logits[index], next(prompt_logits) if mode == "response" else None
-            )
-            for index, mode in enumerate(modes)
-        ]
+        scores: list[ModerationScore | Failure] = []
+        modes: list[str] = []
+        encoded: list[list[WindowRow] | Failure] = []
+        row_count = 0
+        for moderation_input in inputs:
+            rows = self._rows_or_failure(moderation_input)
+            modes.append(moderation_input.mode)
+            encoded.append(rows)
+            row_count += 0 if isinstance(rows, Failure) else len(rows)
+            if row_count >= _MAX_ROWS:
+                scores += self._score_encoded(modes, encoded)
+                modes, encoded, row_count = [], [], 0
+        return scores + self._score_encoded(modes, encoded)
+
+    def _rows_or_failure(self, moderation_input: ModerationInput) -> list[WindowRow] | Failure:
+        try:
+            return self.rows(moderation_input)
+        except InputTooLong as error:
+            return Failure("judge", "too-long", str(error))
+
+    def _score_encoded(
+        self, modes: Sequence[str], encoded: Sequence[list[WindowRow] | Failure]
+    ) -> list[ModerationScore | Failure]:
+        rows = [row for item in encoded if not isinstance(item, Failure) for row in item]
+        if not rows:
+            return [item for item in encoded if isinstance(item, Failure)]
+        # Answers before prompts: the batches of short inputs are the same as those of the cards.
+        order = np.argsort([row.as_prompt for row in rows], kind="stable")
+        ordered_logits = self.logits([rows[index] for index in order])
+        logits = np.empty_like(ordered_logits)
+        logits[order] = ordered_logits
+        scores: list[ModerationScore | Failure] = []
+        start = 0
+        for mode, item in zip(modes, encoded, strict=True):
+            if isinstance(item, Failure):
+                scores.append(item)
+                continue
+            scores.append(self._calibrate(mode, item, logits[start : start + len(item)]))
+            start += len(item)
+        return scores
 
     def _calibrate(
-        self, mode: str, cut: int, logits: np.ndarray, prompt_logits: np.ndarray | None
+        self, mode: str, rows: Sequence[WindowRow], logits: np.ndarray
     ) -> ModerationScore:
-        """Turns logits into a score; `prompt_logits` are those of the text read as a prompt."""
+        """Turns the logits of all rows of an input into the score of the worst."""
         thresholds = self.thresholds
-
-        def calibrated(logit: float, of_mode: str) -> float:
-            return logit / thresholds.temperature[of_mode] + thresholds.bias[of_mode]
-
-        harmful_logit = calibrated(logits[HARMFUL_PROMPT if mode == "prompt" else HARMFUL], mode)
-        category_logits = logits[FIRST_CATEGORY:]
-        if prompt_logits is not None:
-            harmful_logit = max(harmful_logit, calibrated(prompt_logits[HARMFUL_PROMPT], "prompt"))
-            category_logits = np.maximum(category_logits, prompt_logits[FIRST_CATEGORY:])
-        harmful = float(_sigmoid(np.asarray(harmful_logit)))
-        probabilities = _sigmoid(category_logits)
+        harmful_logits = []
+        for row, row_logits in zip(rows, logits, strict=True):
+            is_prompt = row.as_prompt or mode == "prompt"
+            row_mode = "prompt" if row.as_prompt else mode
+            logit = row_logits[HARMFUL_PROMPT if is_prompt else HARMFUL]
+            harmful_logits.append(
+                logit / thresholds.temperature[row_mode] + thresholds.bias[row_mode]
+            )
+        worst = int(np.argmax(harmful_logits))
+        harmful = float(_sigmoid(np.asarray(harmful_logits[worst])))
+        flagged = harmful >= thresholds.harmful[mode]
+        probabilities = _sigmoid(logits[:, FIRST_CATEGORY:].max(axis=0))
         categories = {
             name: float(p) for name, p in zip(self.settings.categories, probabilities, strict=True)
         }
+        # An answer refuses where it begins, unless it does harm later on.
+        refusing = logits[worst if flagged and not rows[worst].as_prompt else 0, REFUSED]
         return ModerationScore(
             mode=mode,
             harmful=harmful,
-            flagged=harmful >= thresholds.harmful[mode],
-            refused=float(_sigmoid(logits[REFUSED])),
+            flagged=flagged,
+            refused=float(_sigmoid(refusing)),
             categories=categories,
             flagged_categories=tuple(
                 name for name, p in categories.items() if p >= thresholds.for_category(name)
             ),
-            cut=cut,
+            windows=len(rows) - sum(row.as_prompt for row in rows),
+            worst=rows[worst].position,
         )
+
+
+def _clean_input(moderation_input: ModerationInput) -> ModerationInput:
+    """Returns the input with clean texts. Raises InputTooLong before it cleans a long one."""
+    response = moderation_input.response
+    texts = (*moderation_input.turns, *moderation_input.apart, response or "")
+    characters = sum(map(len, texts))
+    if characters > MAX_CHARACTERS:
+        raise InputTooLong(
+            f"{characters:,} characters: at most {MAX_CHARACTERS:,} are read as a whole"
+        )
+
+    def clean(text: str) -> str:
+        return clean_text(replace_surrogates(text))
+
+    return ModerationInput(
+        tuple(map(clean, moderation_input.turns)),
+        None if response is None else clean(response),
+        tuple(map(clean, moderation_input.apart)),
+    )
 
 
 @cache

@@ -1,0 +1,206 @@
+"""Splits an input that is longer than a classifier's token windows into rows that cover it all.
+
+An input that fits is one row, the same as in training. Otherwise the answer is read in overlapping
+windows, each beside the beginning and the end of the dialogue; then the dialogue is read in
+windows, each beside the beginning and the end of the answer. So the number of rows grows with the
+length of the text, and every token stands in a row. A sentence of up to a quarter of a window is
+whole in at least one.
+
+The members of a blend have different tokenizers. A window is a span of characters, the longest that
+fits into the windows of all members, so that their logits are about the same text.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
+
+from msgspec import Struct
+
+from truing.judges.moderation.inputs import (
+    MAX_TURNS,
+    EncodedInput,
+    InputEncoder,
+    ModerationInput,
+    TokenisedText,
+    cut_middle,
+)
+
+OVERLAP = 0.25  # of a window is read again in the next one
+MAX_CHARACTERS = 80_000  # of all texts of an input; of a longer input nothing is judged
+MAX_WINDOWS = 256  # of one input, about 20,000 tokens; an input that needs more is not judged
+_WORD_SEARCH = 24  # characters by which a window begins earlier to begin with a word
+
+
+class InputTooLong(ValueError):
+    """The text is over the bound up to which all of it is read; the message says which."""
+
+
+class WindowPosition(Struct, frozen=True):
+    """A window of a longer text: characters `start` to `end` of the answer or the prompt."""
+
+    side: str
+    start: int
+    end: int
+
+
+class WindowRow(Struct, frozen=True):
+    """One row for each member of a classifier.
+
+    `as_prompt`: a text without a prompt is read as a prompt, too. `position` is None if the row
+    holds all of the input.
+    """
+
+    rows: tuple[EncodedInput, ...]
+    as_prompt: bool = False
+    position: WindowPosition | None = None
+
+
+class _Span(Struct, frozen=True):
+    """Characters `start` to `end` of a text, and the token ids in it of each member."""
+
+    start: int
+    end: int
+    ids: tuple[list[int], ...]
+
+
+def split_text(
+    text: str, tokenised: Sequence[TokenisedText], sizes: Sequence[int]
+) -> Iterator[_Span]:
+    """Yields overlapping spans that cover a text; each fits into the windows of all members.
+
+    `tokenised` is the text as the tokenizer of each member sees it, `sizes` their windows in
+    tokens. The last span fills the tightest window, so that it has context.
+    """
+    last_start = max(
+        t.starts[len(t.ids) - size] if len(t.ids) > size else 0
+        for t, size in zip(tokenised, sizes, strict=True)
+    )
+    start = 0
+    while True:
+        start = min(start, last_start)
+        firsts = [bisect_left(t.starts, start) for t in tokenised]
+        ends = [
+            t.starts[first + size] if first + size < len(t.ids) else t.length
+            for t, first, size in zip(tokenised, firsts, sizes, strict=True)
+        ]
+        end = len(text) if start == last_start else min(ends)
+        lasts = [len(t.ids) if end == t.length else bisect_left(t.starts, end) for t in tokenised]
+        ids = tuple(
+            t.ids[first:last] for t, first, last in zip(tokenised, firsts, lasts, strict=True)
+        )
+        yield _Span(start, end, ids)
+        if end == len(text):
+            return
+        tightest = ends.index(min(ends))
+        step_back = int(sizes[tightest] * OVERLAP)
+        next_start = tokenised[tightest].starts[lasts[tightest] - step_back]
+        # At least half of a window is new text: the number of windows is linear in the text.
+        start = max(_start_of_word(text, next_start), (start + end) // 2, start + 1)
+
+
+def _start_of_word(text: str, position: int) -> int:
+    """Returns where the word at a position begins, if that is near; else the position."""
+    for start in range(position, max(0, position - _WORD_SEARCH), -1):
+        if text[start - 1].isspace():
+            return start
+    return position
+
+
+class WindowEncoder:
+    """Encodes inputs for all members of a classifier."""
+
+    def __init__(self, encoders: Sequence[InputEncoder]) -> None:
+        self._encoders = tuple(encoders)
+
+    def encode(self, moderation_input: ModerationInput) -> list[WindowRow]:
+        """Returns the rows of an input whose texts are clean.
+
+        Raises InputTooLong for more than `MAX_CHARACTERS` characters or `MAX_WINDOWS` windows.
+        """
+        texts = (*moderation_input.turns, moderation_input.response or "", *moderation_input.apart)
+        characters = sum(map(len, texts))
+        if characters > MAX_CHARACTERS:
+            raise InputTooLong(
+                f"{characters:,} characters: at most {MAX_CHARACTERS:,} are read as a whole"
+            )
+        rows: list[WindowRow] = []
+        for row in self._rows(moderation_input):
+            rows.append(row)
+            if len(rows) > MAX_WINDOWS:
+                raise InputTooLong(
+                    f"{characters:,} characters need more than {MAX_WINDOWS} windows of tokens"
+                )
+        return rows
+
+    def _rows(self, moderation_input: ModerationInput) -> Iterator[WindowRow]:
+        turns, response = moderation_input.turns, moderation_input.response
+        if response is None:
+            yield from self._prompt_rows(turns)
+        else:
+            yield from self._answer_rows(turns, response)
+        if moderation_input.mode == "response" and response is not None:
+            for row in self._prompt_rows((response,), side="answer"):
+                yield WindowRow(row.rows, as_prompt=True, position=row.position)
+        for text in moderation_input.apart:
+            yield from self._prompt_rows((text,), side="system message")
+
+    def _prompt_rows(self, turns: Sequence[str], side: str = "prompt") -> Iterator[WindowRow]:
+        whole = self._whole_row(turns, None)
+        if whole is not None:
+            yield WindowRow(whole)
+            return
+        for span in self._split_dialogue(turns):
+            rows = tuple(
+                encoder.join_sides(ids, None)
+                for encoder, ids in zip(self._encoders, span.ids, strict=True)
+            )
+            yield WindowRow(rows, position=WindowPosition(side, span.start, span.end))
+
+    def _answer_rows(self, turns: Sequence[str], response: str) -> Iterator[WindowRow]:
+        whole = self._whole_row(turns, response)
+        if whole is not None:
+            yield WindowRow(whole)
+            return
+        answers = [encoder.tokenise([response])[0] for encoder in self._encoders]
+        contexts = [
+            encoder.fit_turns([t.ids for t in encoder.tokenise(turns[-MAX_TURNS:])])
+            for encoder in self._encoders
+        ]
+        for span in split_text(response, answers, [e.response for e in self._encoders]):
+            rows = tuple(
+                encoder.join_sides(context, ids)
+                for encoder, (context, _), ids in zip(
+                    self._encoders, contexts, span.ids, strict=True
+                )
+            )
+            yield WindowRow(rows, position=WindowPosition("answer", span.start, span.end))
+        if len(turns) <= MAX_TURNS and not any(cut for _, cut in contexts):
+            return
+        for span in self._split_dialogue(turns):
+            rows = tuple(
+                encoder.join_sides(ids, cut_middle(answer.ids, encoder.response, 0.75))
+                for encoder, ids, answer in zip(self._encoders, span.ids, answers, strict=True)
+            )
+            yield WindowRow(rows, position=WindowPosition("prompt", span.start, span.end))
+
+    def _whole_row(
+        self, turns: Sequence[str], response: str | None
+    ) -> tuple[EncodedInput, ...] | None:
+        """Returns the row of each member if it holds everything, else None."""
+        if len(turns) > MAX_TURNS:
+            return None
+        rows = []
+        for encoder in self._encoders:
+            texts = [*turns, *([] if response is None else [response])]
+            ids = [t.ids for t in encoder.tokenise(texts)]
+            row = encoder.build_row(ids[: len(turns)], None if response is None else ids[-1])
+            if row.cut:
+                return None
+            rows.append(row)
+        return tuple(rows)
+
+    def _split_dialogue(self, turns: Sequence[str]) -> Iterator[_Span]:
+        """Yields the spans of all turns, one a line; separators stand where lines end."""
+        tokenised = [encoder.tokenise_dialogue(turns) for encoder in self._encoders]
+        return split_text("\n".join(turns), tokenised, [e.prompt for e in self._encoders])
