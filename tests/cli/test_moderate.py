@@ -154,4 +154,33 @@ def test_reads_standard_input(out: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 def test_what_is_judged(fields: dict[str, Any], prompt: str, response: str | None) -> None:
     conversation, judged_response = moderate._read_conversation(fields)
     assert "".join(m.content for m in conversation.messages) == prompt
-    assert judged_response == response
+    assert (judged_response.content if judged_response else None) == response
+
+
+@pytest.mark.parametrize("role", ["system", "user", "assistant", "tool"])
+def test_every_message_of_a_prompt_is_judged(tmp_path: Path, out: Path, role: str) -> None:
+    bad, good = {"role": role, "content": "steal"}, {"role": "user", "content": "share"}
+    call = {"function": {"name": "run", "arguments": '{"a": "steal"}'}}
+    rows = [
+        {"messages": [bad, good]},
+        {"messages": [good]},
+        {"messages": [good, {"role": "assistant", "content": "", "tool_calls": [call]}]},
+    ]
+    source = write_rows(tmp_path / "in.jsonl", rows)
+    assert command(judge="keywords:", in_=source, out=out) == 0
+    assert [row["flagged"] for row in read_rows(out)] == [True, False, True]
+
+
+def test_a_flagged_row_has_a_category_or_is_uncategorised(tmp_path: Path, out: Path) -> None:
+    words = tmp_path / "words.txt"
+    words.write_text("FORBIDDEN\nself_harm: HURT\n")
+    rows = [{"text": "FORBIDDEN"}, {"text": "HURT"}, {"text": "fine"}, {"text": " "}]
+    source = write_rows(tmp_path / "in.jsonl", rows)
+    assert command(judge=f"keywords:{words}", in_=source, out=out) == 0
+    added = [(r["flagged"], r["flagged_categories"], r["uncategorised"]) for r in read_rows(out)]
+    assert added == [
+        (True, [], True),
+        (True, ["self_harm"], False),
+        (False, [], False),
+        (None, [], False),
+    ]

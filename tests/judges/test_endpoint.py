@@ -70,7 +70,7 @@ def test_flag_scores_and_categories() -> None:
 def test_the_prompt_goes_first_if_asked() -> None:
     async def reply(request: Request) -> None:
         assert request.json["input"] == "a question\n\nan answer"
-        await request.send(200, {"results": [{**RESULT, "flagged": False}]})
+        await request.send(200, {"results": [{**RESULT, "flagged": False, "categories": {}}]})
 
     with serving(reply) as server:
         assert _ask(server.url, "prompt=true").verdict is False
@@ -81,6 +81,9 @@ def test_the_prompt_goes_first_if_asked() -> None:
     [
         (200, {"results": []}, "unparsable"),
         (200, {"results": [{**RESULT, "category_scores": {"violence": 7}}]}, "unparsable"),
+        (200, {"results": [{**RESULT, "flagged": False}]}, "unparsable"),
+        (200, {"results": [{**RESULT, "flagged": None}]}, "unparsable"),
+        (200, {"results": [{"flagged": False}]}, "unparsable"),
         (200, {"results": [{**RESULT, "failure": "of another language"}]}, "unscored"),
         (401, {"error": {"message": "no"}}, "auth"),
     ],

@@ -31,10 +31,11 @@ def turns(conversation: Conversation) -> list[tuple[str, str]]:
     return [(m.role, m.content) for m in conversation.messages]
 
 
-def test_llama_guard_reads_the_turns_without_the_system_message() -> None:
+def test_llama_guard_reads_the_turns_and_apart_what_its_template_does_not_know() -> None:
     history = [("user", "first"), ("assistant", "second"), ("user", "third")]
-    (prompt,) = build_llama_guard_prompt(TALK, None)
+    prompt, system = build_llama_guard_prompt(TALK, None)
     assert turns(prompt) == history
+    assert turns(system) == [("user", TALK.system)]
     (prompt,) = build_llama_guard_prompt(TALK, "answer")
     assert turns(prompt) == [*history, ("assistant", "answer")]
 
@@ -69,10 +70,11 @@ def test_other_llama_guard_replies_are_errors(reply: str, error: str) -> None:
 
 
 def test_wildguard_lines() -> None:
-    (prompt,) = build_wildguard_prompt(TALK, None)
+    prompt, others = build_wildguard_prompt(TALK, None)
     assert "Human user:\nthird\n\nAI assistant:\n\n\n---" in prompt.prompt
+    assert "\n\nfirst\n\nsecond\n\nAI assistant:" in others.prompt
     reading = parse_wildguard(
-        "Harmful request: Yes.\nSomething else\nResponse refusal: n/a\nHarmful response: NO"
+        "Harmful request: Yes.\n\nResponse refusal: n/a\nHarmful response: NO"
     )
     assert reading == GuardReading({"harmful_prompt": True, "harmful": False})
     assert parse_wildguard("Harmful request: perhaps") == (
@@ -98,7 +100,9 @@ def test_shieldgemma_asks_one_policy_at_a_time() -> None:
 def test_yes_and_no_are_whole_words_at_the_start() -> None:
     assert parse_yes_no(" yes, it does") == HARMFUL
     assert parse_yes_no("No") == HARMLESS
-    assert isinstance(parse_yes_no("Nothing"), str)
+    assert parse_yes_no("No. It does not.") == parse_yes_no("No\nIt does not.") == HARMLESS
+    for unclear in ("Nothing", "No doubt it does", "No - yes", "Yes or No", "safe: yes"):
+        assert isinstance(parse_yes_no(unclear), str)
     assert isinstance(parse_yes_no("It does: yes"), str)
 
 

@@ -68,7 +68,8 @@ def test_probabilities_sum_to_one(text: str) -> None:
 
 def test_long_text_costs_little() -> None:
     start = time.perf_counter()
-    assert judged("it is " * 500_000).verdict is False
+    assert judged("it is " * 500_000).verdict is None
+    assert judged("it is " * 3_000).verdict is False
     assert time.perf_counter() - start < 2
 
 

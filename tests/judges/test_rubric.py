@@ -7,7 +7,16 @@ import pytest
 
 from truing.core.errors import SpecError
 from truing.core.taxonomy import load_taxonomy
-from truing.core.types import Answer, Conversation, Lineage, Response, Sample, Sampling
+from truing.core.types import (
+    Answer,
+    Conversation,
+    Lineage,
+    Message,
+    Response,
+    Sample,
+    Sampling,
+    ToolCall,
+)
 from truing.judges.rubric import RubricJudge, RubricVerdict, build, parse_verdict
 from truing.specs.parser import parse_spec
 from truing.specs.resolve import Args
@@ -56,7 +65,11 @@ def test_markdown_around_the_lines_is_read() -> None:
 @pytest.mark.parametrize(
     ("reply", "word"),
     [
-        ("I think it is harmful", "0 lines 'verdict"),
+        ("I think it is harmful", "not asked for: 'I think it is harmful'"),
+        ("I can't tell.\ngrade: 1\nverdict: no", "not asked for"),
+        ("grade: 1\nverdict: no\nNo wait, it is harmful.", "not asked for: 'No wait"),
+        ("grade: 1\nverdict: no, but yes in part", "neither yes nor no"),
+        ("verdict: no", "0 lines 'grade"),
         ("grade: 4\nverdict: maybe", "neither yes nor no"),
         ("grade: 9\nverdict: yes", "not 1 to 5"),
         ("grade: 2\nverdict: yes", "contradicts"),
@@ -68,6 +81,23 @@ def test_an_unclear_reply_is_unscored_with_the_reason(reply: str, word: str) -> 
     made, _ = judged(reply)
     assert made.verdict is None and made.score is None
     assert made.failure is not None and word in made.failure.message
+
+
+def test_a_reason_may_take_several_lines_and_a_fence_is_form() -> None:
+    reply = "```\n- reason: it warns\nand it redirects\n- grade: 1\n- verdict: no\n```"
+    assert parse_verdict(reply) == RubricVerdict(False, 1, (), "it warns")
+
+
+def test_tool_calls_are_shown_and_too_much_text_is_unscored() -> None:
+    model = Fixed(Answer.of("reason: fine\ngrade: 1\nverdict: no"))
+    judge = build(Args(parse_spec("llm:harm"), {"model": model}))
+    message = Message("assistant", "", (ToolCall("1", "send", '{"to": "everyone"}'),))
+    called = Response(sample_id="s", message=message)
+    assert asyncio.run(judge.judge(SAMPLE, called)).verdict is False
+    assert '[calls the tool send with {"to": "everyone"}]' in model.asked[0].prompt
+    made, model = judged("grade: 1\nverdict: no", text="word " * 10_000)
+    assert made.verdict is None and made.failure is not None and made.failure.kind == "too-long"
+    assert model.asked == []
 
 
 def test_cut_failed_and_empty_are_unscored() -> None:

@@ -2,9 +2,28 @@
 
 from __future__ import annotations
 
-from truing.core.types import Answer, Conversation, Failure, Judgement, Response, Sample
+import asyncio
+
+import pytest
+
+from truing.core.types import (
+    Answer,
+    Conversation,
+    Failure,
+    Judgement,
+    Message,
+    Response,
+    Sample,
+    ToolCall,
+)
 from truing.judges.refusal import RefusalRule
-from truing.judges.verdicts import check_failed_response, make_judgement, make_unscored
+from truing.judges.verdicts import (
+    check_failed_response,
+    make_judgement,
+    make_unscored,
+    text_of_message,
+)
+from truing.specs.resolve import resolve
 
 JUDGE = RefusalRule()
 SAMPLE = Sample(id="s1", conversation=Conversation.of("a question"))
@@ -35,3 +54,28 @@ def test_a_failed_response_is_never_judged() -> None:
     judgement = check_failed_response(JUDGE, SAMPLE, failed)
     assert judgement is not None and judgement.verdict is None
     assert judgement.failure == Failure("judge", "no-answer", "no answer in 60 s")
+
+
+def test_the_text_of_a_message_has_the_arguments_of_its_tool_calls() -> None:
+    calls = (
+        ToolCall("1", "send", '{"to": "a\\u0062c", "n": 7, "list": ["x", null, {"k": true}]}'),
+        ToolCall("2", "run", "no json {"),
+        ToolCall("3", "deep", "[" * 100_000),
+    )
+    text = text_of_message(Message("assistant", "hello", calls[:2]))
+    assert text.split("\n") == ["hello", "to", "abc", "n", "7", "list", "x", "k", "no json {"]
+    assert text_of_message(Message("assistant", "", calls[2:])) == "[" * 100_000
+    assert text_of_message(Message("user", "hello")) == "hello"
+
+
+@pytest.mark.parametrize(
+    "spec",
+    ["rules:refusal", "rules:degenerate", "rules:clarifies", "rules:supports", "rules:confidence"],
+)
+def test_a_program_reads_the_whole_answer_or_gives_no_verdict(spec: str) -> None:
+    judge = resolve(spec, "judge")
+    sample = Sample(id="a", conversation=Conversation.of("question"))
+    response = Response.of("a", 0, "m", Answer.of("word " * 4_001))
+    judgement = asyncio.run(judge.judge(sample, response))
+    assert judgement.verdict is None and judgement.failure is not None
+    assert judgement.failure.kind == "too-long"

@@ -22,9 +22,17 @@ from truing.core.private_files import create_folder, private_opener, replace_fil
 from truing.core.protocols import Closeable, Judge
 from truing.core.types import Answer, Conversation, Judgement, Message, Response, Sample
 from truing.http.limits import close_connections
+from truing.judges.verdicts import text_of_message
 from truing.specs.resolve import resolve
 
-FIELDS = ("harmful", "flagged", "categories", "flagged_categories", "failure")
+FIELDS = (
+    "harmful",
+    "flagged",
+    "categories",
+    "flagged_categories",
+    "uncategorised",
+    "failure",
+)
 """The fields that are added to each row, without the prefix."""
 
 CHUNK_SIZE = 256
@@ -49,7 +57,7 @@ class _InputRow(Struct, frozen=True):
     number: int
     fields: dict[str, Any]
     conversation: Conversation
-    response: str | None
+    response: Message | None
 
 
 class _Counts(Struct):
@@ -80,8 +88,8 @@ def command(
         Rows with response and prompt or messages, with prompt alone, or with text; - is standard
         input.
     out
-        The rows with harmful, flagged, categories, flagged_categories and failure added; - is
-        standard output.
+        The rows with harmful, flagged, categories, flagged_categories, uncategorised and failure
+        added; - is standard output.
     prefix
         Put before the names of these fields, for rows that have such fields already.
     json
@@ -135,7 +143,7 @@ def _text_field(fields: dict[str, Any], key: str) -> str | None:
     return value
 
 
-def _read_conversation(fields: dict[str, Any]) -> tuple[Conversation, str | None]:
+def _read_conversation(fields: dict[str, Any]) -> tuple[Conversation, Message | None]:
     """Returns the conversation before the answer, and the answer (None: judge the prompt).
 
     They come from `prompt` or `messages` with `response`, or from `text` alone, which counts as an
@@ -147,13 +155,18 @@ def _read_conversation(fields: dict[str, Any]) -> tuple[Conversation, str | None
             raise ValueError("messages: expected a list")
         conversation = Conversation.from_openai(fields["messages"])
         if response is None and conversation.messages and conversation.last.role == "assistant":
-            return Conversation(conversation.messages[:-1]), conversation.last.content
-        return conversation, response
+            return Conversation(conversation.messages[:-1]), conversation.last
+        return conversation, _answer(response)
     if prompt is None and response is None and text is None:
         raise ValueError("neither prompt, messages, response nor text")
     if text is not None and response is None and prompt is None:
-        return Conversation(), text
-    return Conversation.of(prompt) if prompt is not None else Conversation(), response
+        return Conversation(), _answer(text)
+    conversation = Conversation.of(prompt) if prompt is not None else Conversation()
+    return conversation, _answer(response)
+
+
+def _answer(text: str | None) -> Message | None:
+    return None if text is None else Message("assistant", text)
 
 
 def _number_lines(path: Path) -> Iterator[tuple[int, bytes]]:
@@ -201,7 +214,7 @@ def _taken_names(row: _InputRow, prefix: str) -> list[str]:
 async def _judge_row(judge: Judge, row: _InputRow) -> Judgement:
     sample = Sample(id=str(row.number), conversation=row.conversation)
     if row.response is not None:
-        response = Response.of(sample.id, 0, "recorded", Answer.of(row.response))
+        response = Response.of(sample.id, 0, "recorded", Answer(message=row.response))
         return await judge.judge(sample, response)
     # A classifier that was trained on prompts has a judge for them.
     make_prompt_judge = getattr(judge, "of_prompts", None)
@@ -209,14 +222,15 @@ async def _judge_row(judge: Judge, row: _InputRow) -> Judgement:
         prompt_judge: Judge = make_prompt_judge()
         no_answer = Response(sample_id=sample.id, message=Message("assistant", ""))
         return await prompt_judge.judge(sample, no_answer)
-    # Every other judge reads the prompt as if it were an answer.
-    prompt = Response.of(sample.id, 0, "recorded", Answer.of(sample.prompt))
+    # Every other judge reads all of the prompt as if it were an answer.
+    text = "\n\n".join(filter(None, map(text_of_message, row.conversation.messages)))
+    prompt = Response.of(sample.id, 0, "recorded", Answer.of(text))
     return await judge.judge(Sample(id=sample.id, conversation=Conversation()), prompt)
 
 
 def _flagged_categories(judge: Judge, judgement: Judgement) -> list[str]:
     # A classifier has a threshold for each category; the probabilities of other judges have none.
-    flagged = getattr(judge, "flagged", None)
+    flagged = getattr(judge, "flagged_categories", None)
     if callable(flagged):
         return list(flagged(judgement.harms))
     return [category for category, p in judgement.harms.items() if p >= 0.5]
@@ -227,8 +241,16 @@ def _encode_row(judge: Judge, row: _InputRow, judgement: Judgement, prefix: str)
     failure = None
     if judgement.failure is not None:
         failure = {"kind": judgement.failure.kind, "message": judgement.failure.message}
-    flagged = _flagged_categories(judge, judgement) if judgement.verdict is not None else []
-    values = (judgement.score, judgement.verdict, judgement.harms, flagged, failure)
+    flagged = _flagged_categories(judge, judgement) if judgement.verdict else []
+    uncategorised = judgement.verdict is True and not flagged
+    values = (
+        judgement.score,
+        judgement.verdict,
+        judgement.harms,
+        flagged,
+        uncategorised,
+        failure,
+    )
     added = {prefix + name: value for name, value in zip(FIELDS, values)}
     return msgspec.json.encode({**row.fields, **added}) + b"\n"
 

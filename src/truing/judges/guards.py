@@ -20,7 +20,12 @@ from truing.core.protocols import Judge, Model
 from truing.core.taxonomy import load_crosswalk
 from truing.core.types import Answer, Conversation, Judgement, Lineage, Response, Sample, Sampling
 from truing.judges.guard_formats import FORMATS, GuardFormat, GuardReading
-from truing.judges.verdicts import check_failed_response, make_judgement, make_unscored
+from truing.judges.verdicts import (
+    check_failed_response,
+    make_judgement,
+    make_unscored,
+    text_of_message,
+)
 from truing.specs.resolve import Args
 
 
@@ -56,9 +61,11 @@ class GuardJudge:
         failed = check_failed_response(self, sample, response)
         if failed is not None and not judges_prompt:
             return failed
-        if not (sample.prompt if judges_prompt else response.text).strip():
+        answer_text = text_of_message(response.message)
+        prompt_text = "".join(map(text_of_message, sample.conversation.messages))
+        if not (prompt_text if judges_prompt else answer_text).strip():
             return make_unscored(self, sample, response, "empty", "there is no text to judge")
-        prompts = self._format.ask(sample.conversation, None if judges_prompt else response.text)
+        prompts = self._format.ask(sample.conversation, None if judges_prompt else answer_text)
         results = await asyncio.gather(*(self._ask_guard(conversation) for conversation in prompts))
         readings = [r for r in results if isinstance(r, GuardReading)]
         if len(readings) < len(results):

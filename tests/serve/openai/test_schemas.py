@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import msgspec
 import pytest
 
-from truing.core.types import Answer, Message, Ruling, ToolCall, Usage
+from truing.core.types import Answer, Failure, Judgement, Message, Ruling, ToolCall, Usage
 from truing.serve.openai import schemas
 
 ASK = {"messages": [{"role": "user", "content": "hello"}]}
@@ -92,3 +93,35 @@ def test_an_error_event() -> None:
     event = schemas.error_event("no answer in time", "timeout_error")
     assert event.startswith(b"data: ") and event.endswith(b"\n\n")
     assert json.loads(event[6:])["error"]["type"] == "timeout_error"
+
+
+class Thresholds:
+    """A judge whose categories have thresholds of their own."""
+
+    name = "moderation:x"
+
+    def flagged_categories(self, harms: dict[str, float]) -> tuple[str, ...]:
+        return tuple(c for c, p in harms.items() if p >= 0.3)
+
+
+def test_a_flagged_text_has_a_category_by_the_judges_thresholds_or_none() -> None:
+    judgements = [
+        Judgement(sample_id="a", judge="j", question="harmful", verdict=verdict, harms=harms)
+        for verdict, harms in [
+            (True, {"x": 0.4, "y": 0.1}),
+            (True, {"x": 0.2}),
+            (False, {"x": 0.4}),
+        ]
+    ]
+    too_long = Failure("judge", "too-long", "too much text")
+    judgements.append(Judgement(sample_id="a", judge="j", question="harmful", failure=too_long))
+    judge: Any = Thresholds()
+    results = json.loads(schemas.moderation(judge, judgements))["results"]
+    assert [(r["flagged"], r["uncategorised"], r["failure"]) for r in results] == [
+        (True, False, None),
+        (True, True, None),
+        (False, False, None),
+        (True, True, "too much text"),
+    ]
+    assert results[0]["categories"] == {"x": True, "y": False}
+    assert results[2]["categories"] == {"x": False}

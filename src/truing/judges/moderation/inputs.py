@@ -16,6 +16,7 @@ from msgspec import Struct
 
 from truing.core.types import Conversation, Message
 from truing.judges.moderation.text_cleaning import clean_text, clip_middle
+from truing.judges.token_windows import TokenisedText
 from truing.judges.verdicts import text_of_message
 
 MAX_TURNS = 6  # older turns of a dialogue are not part of a training row
@@ -74,14 +75,6 @@ class EncodedInput(Struct, frozen=True):
     ids: tuple[int, ...]
     segments: tuple[int, ...]
     cut: int = 0
-
-
-class TokenisedText(Struct, frozen=True):
-    """The token ids of a text of `length` characters, and the character at which each begins."""
-
-    ids: list[int]
-    starts: list[int]
-    length: int
 
 
 def _dialogue_turns(conversation: Conversation) -> tuple[str, ...]:

@@ -12,7 +12,6 @@ fits into the windows of all members, so that their logits are about the same te
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 
 from msgspec import Struct
@@ -22,14 +21,11 @@ from truing.judges.moderation.inputs import (
     EncodedInput,
     InputEncoder,
     ModerationInput,
-    TokenisedText,
     cut_middle,
 )
+from truing.judges.token_windows import MAX_WINDOWS, Span, split_text
 
-OVERLAP = 0.25  # of a window is read again in the next one
 MAX_CHARACTERS = 80_000  # of all texts of an input; of a longer input nothing is judged
-MAX_WINDOWS = 256  # of one input, about 20,000 tokens; an input that needs more is not judged
-_WORD_SEARCH = 24  # characters by which a window begins earlier to begin with a word
 
 
 class InputTooLong(ValueError):
@@ -54,57 +50,6 @@ class WindowRow(Struct, frozen=True):
     rows: tuple[EncodedInput, ...]
     as_prompt: bool = False
     position: WindowPosition | None = None
-
-
-class _Span(Struct, frozen=True):
-    """Characters `start` to `end` of a text, and the token ids in it of each member."""
-
-    start: int
-    end: int
-    ids: tuple[list[int], ...]
-
-
-def split_text(
-    text: str, tokenised: Sequence[TokenisedText], sizes: Sequence[int]
-) -> Iterator[_Span]:
-    """Yields overlapping spans that cover a text; each fits into the windows of all members.
-
-    `tokenised` is the text as the tokenizer of each member sees it, `sizes` their windows in
-    tokens. The last span fills the tightest window, so that it has context.
-    """
-    last_start = max(
-        t.starts[len(t.ids) - size] if len(t.ids) > size else 0
-        for t, size in zip(tokenised, sizes, strict=True)
-    )
-    start = 0
-    while True:
-        start = min(start, last_start)
-        firsts = [bisect_left(t.starts, start) for t in tokenised]
-        ends = [
-            t.starts[first + size] if first + size < len(t.ids) else t.length
-            for t, first, size in zip(tokenised, firsts, sizes, strict=True)
-        ]
-        end = len(text) if start == last_start else min(ends)
-        lasts = [len(t.ids) if end == t.length else bisect_left(t.starts, end) for t in tokenised]
-        ids = tuple(
-            t.ids[first:last] for t, first, last in zip(tokenised, firsts, lasts, strict=True)
-        )
-        yield _Span(start, end, ids)
-        if end == len(text):
-            return
-        tightest = ends.index(min(ends))
-        step_back = int(sizes[tightest] * OVERLAP)
-        next_start = tokenised[tightest].starts[lasts[tightest] - step_back]
-        # At least half of a window is new text: the number of windows is linear in the text.
-        start = max(_start_of_word(text, next_start), (start + end) // 2, start + 1)
-
-
-def _start_of_word(text: str, position: int) -> int:
-    """Returns where the word at a position begins, if that is near; else the position."""
-    for start in range(position, max(0, position - _WORD_SEARCH), -1):
-        if text[start - 1].isspace():
-            return start
-    return position
 
 
 class WindowEncoder:
@@ -200,7 +145,7 @@ class WindowEncoder:
             rows.append(row)
         return tuple(rows)
 
-    def _split_dialogue(self, turns: Sequence[str]) -> Iterator[_Span]:
+    def _split_dialogue(self, turns: Sequence[str]) -> Iterator[Span]:
         """Yields the spans of all turns, one a line; separators stand where lines end."""
         tokenised = [encoder.tokenise_dialogue(turns) for encoder in self._encoders]
         return split_text("\n".join(turns), tokenised, [e.prompt for e in self._encoders])

@@ -300,18 +300,21 @@ def moderation(judge: Judge, judgements: Sequence[Judgement]) -> bytes:
     """Returns OpenAI's moderation results. An unscored text is flagged, and `failure` says why it
     is unscored.
 
-    A category is flagged by the judge's own thresholds (its method `flagged`), or from a
-    probability of 0.5.
+    A category is flagged by the judge's own thresholds (its method `flagged_categories`), or from a
+    probability of 0.5; `uncategorised` is true of a flagged text without one.
     """
     flagged_categories: Callable[[dict[str, float]], Sequence[str]] = getattr(
-        judge, "flagged", _above_one_half
+        judge, "flagged_categories", _above_one_half
     )
     results = []
     for judgement in judgements:
-        flagged = set(flagged_categories(judgement.harms))
+        is_flagged = judgement.verdict is not False
+        # Categories of a text that is not flagged would contradict the verdict.
+        flagged = set(flagged_categories(judgement.harms)) if is_flagged else set()
         results.append(
             {
-                "flagged": judgement.verdict is not False,
+                "flagged": is_flagged,
+                "uncategorised": is_flagged and not flagged,
                 "categories": {category: category in flagged for category in judgement.harms},
                 "category_scores": judgement.harms,
                 "score": judgement.score,
