@@ -204,6 +204,19 @@ def test_beaver_dam_loads_a_sequence_classifier(tmp_path: Any) -> None:
         )
 
     one, two, empty = asyncio.run(all_at_once())
+    for text in ("question ", "answer "):
+        long_text = text * 300
+        judgement = asyncio.run(
+            judge.judge(
+                Sample(id="a", conversation=Conversation.of(long_text)),
+                Response.of("a", 0, "m", Answer.of(long_text)),
+            )
+        )
+        assert judgement.verdict is not None and judgement.rationale is not None
+        assert judgement.rationale.startswith("worst of ")
+    too_long = Response.of("a", 0, "m", Answer.of("a" * 200_000))
+    judgement = asyncio.run(judge.judge(Sample(id="a", conversation=Conversation()), too_long))
+    assert judgement.failure is not None and judgement.failure.kind == "too-long"
     assert (
         set(one.harms) == set(ids)
         and one.score == max(one.harms.values())

@@ -148,10 +148,12 @@ class BeaverDam:
         prompt_tokens, answer_tokens = self._tokenise(prompt), self._tokenise(answer)
         prompt_size = min(max(1, len(prompt_tokens.ids)), space // 2)
         answer_size = space - prompt_size
-        prompt_spans = split_text(prompt, [prompt_tokens], [prompt_size])
-        answer_spans = split_text(answer, [answer_tokens], [answer_size])
         prompt_spans, answer_spans = (
-            list(islice(spans, MAX_WINDOWS + 1)) for spans in (prompt_spans, answer_spans)
+            list(islice(split_text(text, [tokens], [size]), MAX_WINDOWS + 1))
+            for text, tokens, size in (
+                (prompt, prompt_tokens, prompt_size),
+                (answer, answer_tokens, answer_size),
+            )
         )
         prompt_start = prompt[: prompt_spans[0].end]
         answer_start = answer[: answer_spans[0].end]
