@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from sqlalchemy import select
 from tests.annotation.conftest import ManualClock
 
-from truing.annotation import overview, people, queue, wellbeing
-from truing.annotation.queue import Assessment
+from truing.annotation import overview, people, queue
 from truing.annotation.review_items import NewItem, Target, add_item
 from truing.annotation.store import RequestRejected, Store
 from truing.annotation.study import Study
 from truing.annotation.tables import (
-    Demographic,
-    Exposure,
     Flag,
     Invitation,
     Login,
-    OptOut,
     Person,
-    Rating,
     Slot,
 )
 from truing.core.types import Conversation, Message
@@ -65,7 +62,7 @@ def test_the_database_stores_no_token_and_no_phrase(store: Store) -> None:
     token = _invite(store)
     hashed = people.hash_phrase("four plain words here")
     person_id = store.write(lambda tx: people.accept_invitation(tx, token, "plain-wren", hashed))
-    login_token = store.write(lambda tx: people.sign_in(tx, person_id))
+    login_token = store.write(lambda tx: people.sign_in(tx, person_id)).token
     assert store.read(lambda tx: people.find_signed_in(tx, login_token)) is not None
     stored = store.read(
         lambda tx: [
@@ -109,28 +106,63 @@ def test_pseudonyms_are_unique_and_phrases_have_a_minimum_length(store: Store) -
         store.write(lambda tx: people.create_invitation(tx, ["emperor"], by=None))
 
 
-def test_ten_failures_lock_a_name_for_15_minutes(
-    store: Store, manual_clock: ManualClock, add_person: Callable[..., str]
+def test_a_sign_in_is_completed_only_if_the_account_is_still_the_same(
+    store: Store, add_person: Callable[..., str]
 ) -> None:
     person_id = add_person("quiet-jay")
-    for _ in range(10):
-        assert store.read(lambda tx: people.find_phrase_hash(tx, "Quiet-Jay"))[0] == person_id
-        store.write(lambda tx: people.add_audit_entry(tx, None, "sign-in-failed", "quiet-jay"))
-    with pytest.raises(RequestRejected) as caught:
-        store.read(lambda tx: people.find_phrase_hash(tx, "quiet-jay"))
-    assert caught.value.kind == "slow"
-    manual_clock.seconds += people.LOCK_SECONDS + 1
-    assert store.read(lambda tx: people.find_phrase_hash(tx, "quiet-jay"))[0] == person_id
+
+    def complete(stored: people.Credentials, matches: bool) -> people.NewLogin | None:
+        return store.write(lambda tx: people.complete_sign_in(tx, stored, matches, ()))
+
+    stored = store.read(lambda tx: people.find_credentials(tx, " Quiet-Jay"))
+    assert stored.person_id == person_id
+    assert complete(stored, False) is None and complete(people.Credentials(), True) is None
+    login = complete(stored, True)
+    assert login is not None
+    assert store.read(lambda tx: people.find_signed_in(tx, login.token).id) == person_id  # type: ignore[union-attr]
+    store.write(lambda tx: people.change_phrase(tx, person_id, "another hash"))
+    assert complete(stored, True) is None  # the phrase was changed while this one was checked
+    stored = store.read(lambda tx: people.find_credentials(tx, "quiet-jay"))
+    store.write(lambda tx: people.set_active(tx, person_id, False, by="admin"))
+    assert complete(stored, True) is None
+    lines = store.read(lambda tx: overview.read_audit_log(tx, None, 50))
+    failed = [(line.pseudonym, line.object) for line in lines if line.action == "sign-in-failed"]
+    assert failed == [("quiet-jay", ""), ("quiet-jay", ""), ("", ""), ("quiet-jay", "")]
+
+
+def test_a_known_browser_ends_with_the_phrase(store: Store, add_person: Callable[..., str]) -> None:
+    person_id, other_id = add_person("quiet-jay"), add_person("calm-wren")
+    browser = store.write(lambda tx: people.sign_in(tx, person_id)).browser_token
+
+    def is_known(name: str, token: str) -> bool:
+        stored = store.read(lambda tx: people.find_credentials(tx, name, token))
+        return stored.known_browser is not None
+
+    nonce, _, code = browser.partition(".")
+    assert is_known("quiet-jay", browser)
+    assert not is_known("calm-wren", browser) and not is_known("nobody", browser)
+    for forged in (
+        "",
+        nonce,
+        f"{nonce}.",
+        f"x{nonce}.{code}",
+        f"{nonce}.{code[:-1]}",
+        "\ud83d.\ud83d",
+    ):
+        assert not is_known("quiet-jay", forged), forged
+    assert other_id
+    store.write(lambda tx: people.change_phrase(tx, person_id, "another hash"))
+    assert not is_known("quiet-jay", browser)
 
 
 def test_logins_end_by_expiry_sign_out_and_a_new_phrase(
     store: Store, manual_clock: ManualClock, add_person: Callable[..., str]
 ) -> None:
     person_id = add_person("warm-lark")
-    first, second = (store.write(lambda tx: people.sign_in(tx, person_id)) for _ in range(2))
+    first, second = (store.write(lambda tx: people.sign_in(tx, person_id)).token for _ in range(2))
     store.write(lambda tx: people.sign_out(tx, first))
     assert store.read(lambda tx: people.find_signed_in(tx, first)) is None
-    third = store.write(lambda tx: people.change_phrase(tx, person_id, "new hash"))
+    third = store.write(lambda tx: people.change_phrase(tx, person_id, "new hash")).token
     assert store.read(lambda tx: people.find_signed_in(tx, second)) is None
     assert store.read(lambda tx: people.find_signed_in(tx, third).id) == person_id  # type: ignore[union-attr]
     manual_clock.seconds += people.LOGIN_SECONDS + 1
@@ -159,7 +191,7 @@ def test_a_suspended_person_loses_leases_and_can_be_restored(
 ) -> None:
     _add_item(store, study)
     person_id, admin = add_person("deft-ibis"), add_person("boss-crane", "admin")
-    login_token = store.write(lambda tx: people.sign_in(tx, person_id))
+    login_token = store.write(lambda tx: people.sign_in(tx, person_id)).token
     assert store.write(lambda tx: queue.claim_item(tx, person_id, study)) is not None
     store.write(lambda tx: people.set_active(tx, person_id, False, by=admin))
     assert store.read(lambda tx: people.find_signed_in(tx, login_token)) is None
@@ -172,42 +204,11 @@ def test_a_suspended_person_loses_leases_and_can_be_restored(
     assert store.write(lambda tx: queue.claim_item(tx, person_id, study)) is not None
 
 
-@pytest.mark.parametrize("withdraw", [False, True])
-def test_deletion_removes_personal_data(
-    store: Store, study: Study, add_person: Callable[..., str], withdraw: bool
-) -> None:
-    _add_item(store, study)
-    person_id = add_person("mild-swift", without=("animal_abuse",))
-
-    def rate(tx: object) -> None:
-        leased = queue.claim_item(tx, person_id, study)  # type: ignore[arg-type]
-        queue.submit_rating(tx, person_id, leased.token, Assessment(grades=(4,)), study)  # type: ignore[arg-type, union-attr]
-        wellbeing.save_demographics(tx, tx.session.get_one(Person, person_id), {"age": "30-44"})  # type: ignore[arg-type, attr-defined]
-
-    store.write(rate)
-    store.write(lambda tx: people.delete_account(tx, person_id, withdraw=withdraw))
-    remaining = store.read(
-        lambda tx: [
-            tx.session.scalars(select(t).where(t.person_id == person_id)).all()
-            for t in (Login, OptOut, Demographic, Exposure, Flag)
-        ]
-    )
-    assert remaining == [[]] * 5
-    person = store.read(lambda tx: tx.session.get_one(Person, person_id))
-    assert (
-        person.pseudonym.startswith("deleted-") and person.phrase_hash is None and not person.active
-    )
-    ratings = store.read(lambda tx: len(tx.session.scalars(select(Rating)).all()))
-    assert ratings == (0 if withdraw else 1)
-    n_free = store.read(lambda tx: list(tx.session.scalars(select(Slot.state))).count("free"))
-    assert n_free == (3 if withdraw else 2)  # the slot of a withdrawn rating is free again
-
-
 def test_a_phrase_reset_ends_every_login(
     store: Store, manual_clock: ManualClock, add_person: Callable[..., str]
 ) -> None:
     person_id = add_person("warm-lark")
-    old_login = store.write(lambda tx: people.sign_in(tx, person_id))
+    old_login = store.write(lambda tx: people.sign_in(tx, person_id)).token
     token = store.write(lambda tx: people.create_phrase_reset(tx, " Warm-Lark", by=None))
     assert (
         store.write(lambda tx: people.accept_invitation(tx, token, "another-name", "new hash"))
@@ -229,3 +230,45 @@ def test_a_phrase_reset_ends_every_login(
     store.write(lambda tx: people.set_active(tx, person_id, False, by="admin"))
     with pytest.raises(RequestRejected, match="revoked"):
         store.write(lambda tx: people.accept_invitation(tx, unused, "x", "third hash"))
+
+
+def test_only_the_newest_link_for_a_phrase_works(
+    store: Store, add_person: Callable[..., str]
+) -> None:
+    person_id, other_id = add_person("warm-lark"), add_person("calm-wren")
+    for_other = store.write(lambda tx: people.create_phrase_reset(tx, "calm-wren", by=None))
+    older, newest = (
+        store.write(lambda tx: people.create_phrase_reset(tx, "warm-lark", by=None))
+        for _ in range(2)
+    )
+    with pytest.raises(RequestRejected, match="revoked"):
+        store.write(lambda tx: people.accept_invitation(tx, older, "", "hash of a thief"))
+    assert store.write(lambda tx: people.accept_invitation(tx, newest, "", "new")) == person_id
+    unused = store.write(lambda tx: people.create_phrase_reset(tx, "warm-lark", by=None))
+    store.write(lambda tx: people.change_phrase(tx, person_id, "by the settings page"))
+    with pytest.raises(RequestRejected, match="revoked"):
+        store.write(lambda tx: people.accept_invitation(tx, unused, "", "hash of a thief"))
+    assert store.write(lambda tx: people.accept_invitation(tx, for_other, "", "new")) == other_id
+
+
+@pytest.mark.parametrize("renewal", [False, True])
+def test_of_concurrent_uses_of_a_link_one_wins(
+    store: Store, add_person: Callable[..., str], renewal: bool
+) -> None:
+    add_person("warm-lark")
+    token = (
+        store.write(lambda tx: people.create_phrase_reset(tx, "warm-lark", by=None))
+        if renewal
+        else _invite(store)
+    )
+
+    def accept(n: int) -> str:
+        try:
+            store.write(lambda tx: people.accept_invitation(tx, token, f"name-{n}", f"hash {n}"))
+        except RequestRejected as error:
+            return error.kind
+        return "accepted"
+
+    with ThreadPoolExecutor(8) as pool:
+        outcomes = Counter(pool.map(accept, range(8)))
+    assert outcomes == {"accepted": 1, "used": 7}

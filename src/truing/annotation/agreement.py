@@ -63,12 +63,16 @@ class AgreementSummary(Struct, frozen=True, kw_only=True):
     bias: tuple[RaterBias, ...]
 
 
-def ratings_version(tx: Transaction) -> tuple[int, float]:
-    """Returns (number of ratings, newest time): changes with every new or withdrawn rating."""
+def ratings_version(tx: Transaction) -> tuple[int, float, int]:
+    """Returns a value that changes with every new or withdrawn rating and every deleted account.
+
+    It is (number of ratings, newest time, number of deleted accounts).
+    """
     row = tx.session.execute(
         select(func.count(Rating.id), func.max(Rating.at)).where(Rating.counted)
     ).one()
-    return int(row[0]), float(row[1] or 0.0)
+    n_deleted = tx.session.scalar(select(func.count()).where(Person.phrase_hash.is_(None)))
+    return int(row[0]), float(row[1] or 0.0), int(n_deleted or 0)
 
 
 def load_ratings(tx: Transaction) -> RatingTable:

@@ -310,7 +310,9 @@ def save_answer(tx: Transaction, job: GenerationJob, answer: Answer) -> None:
 
     A stored failure is replaced; a stored answer stays, because the red-teamer may have read it.
     """
-    tx.session.get(DialogueTurn, job.turn_id, with_for_update={"key_share": True})
+    turn = tx.session.get(DialogueTurn, job.turn_id, with_for_update={"key_share": True})
+    if turn is None:
+        return  # its author has withdrawn the dialogue while the model was answering
     stored = tx.session.get(StoredAnswer, (job.turn_id, job.slot))
     failure = None
     if answer.failure is not None:

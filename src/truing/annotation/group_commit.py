@@ -51,6 +51,11 @@ class GroupCommitQueue:
             raise job.error
         return job.result
 
+    def run_alone(self, work: Callable[[], None]) -> None:
+        """Runs `work` while no batch runs; the queued writes wait."""
+        with self._writer_lock:
+            work()
+
     def _run_next_batch(self) -> None:
         batch = [self._queue.popleft() for _ in range(min(MAX_BATCH, len(self._queue)))]
         try:

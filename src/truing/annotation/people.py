@@ -1,4 +1,4 @@
-"""Accounts: invitation links, pass phrases (argon2id), sign-in, roles, deletion, and the audit log.
+"""Accounts: invitation links, pass phrases (argon2id), sign-in, roles, and the audit log.
 
 A link works once and expires. Tokens are stored as SHA-256 only, so a stolen database opens no
 account. Opening a used link raises a flag, because a stranger may have used it first. No real names
@@ -11,36 +11,34 @@ import hashlib
 import json
 import re
 import secrets
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
-from sqlalchemy import delete, func, select, update
+from msgspec import Struct
+from sqlalchemy import delete, select, update
 
+from truing.annotation.sign_in_limits import (
+    find_known_browser,
+    make_browser_token,
+    normalise_name,
+    release_guess,
+)
 from truing.annotation.store import RequestRejected, Transaction
 from truing.annotation.study import clean_text, decode_list, new_id
 from truing.annotation.tables import (
-    Adjudication,
     Audit,
-    Demographic,
-    Dialogue,
-    Exposure,
     Flag,
     Invitation,
     Lease,
     Login,
-    OptOut,
     Person,
-    Rating,
-    ReviewItem,
-    Skip,
     Slot,
     Submission,
 )
 
 ROLES = ("redteamer", "rater", "adjudicator", "admin")
 LOGIN_SECONDS = 14 * 86400.0
-LOCK_SECONDS, LOCK_AFTER = 900.0, 10
 # The argon2id parameters that OWASP recommends: 19 MiB of memory, two passes, one thread.
 _HASHER = PasswordHasher(time_cost=2, memory_cost=19456, parallelism=1)
 # Verified where there is no account, so that an unknown name takes as long as a wrong phrase.
@@ -133,17 +131,33 @@ def create_invitation(
 def create_phrase_reset(
     tx: Transaction, pseudonym: str, *, by: str | None, days: float = 1.0
 ) -> str:
-    """Creates a link by which a person sets a new pass phrase; returns its token."""
+    """Creates a link by which a person sets a new pass phrase; returns its token.
+
+    Earlier links of the person that were not used end with it.
+    """
+    # Locked, so that of two links that are created at once only one stays.
     person = tx.session.scalar(
-        select(Person).where(Person.pseudonym == pseudonym.strip().lower(), Person.active)
+        select(Person)
+        .where(Person.pseudonym == normalise_name(pseudonym), Person.active)
+        .with_for_update(key_share=True)
     )
     if person is None or person.phrase_hash is None:
         raise RequestRejected("missing", "There is no such person.")
+    revoke_phrase_resets(tx, person.id)
     token = create_invitation(
         tx, decode_list(person.roles), by=by, note="new pass phrase", days=days
     )
     find_invitation(tx, token).person_id = person.id
     return token
+
+
+def revoke_phrase_resets(tx: Transaction, person_id: str) -> None:
+    """Revokes the unused links that set a new pass phrase of a person."""
+    tx.session.execute(
+        update(Invitation)
+        .where(Invitation.person_id == person_id, Invitation.used.is_(None))
+        .values(revoked=True)
+    )
 
 
 def _invitation_by_token(tx: Transaction, token: str) -> Invitation | None:
@@ -194,7 +208,7 @@ def accept_invitation(tx: Transaction, token: str, pseudonym: str, phrase_hash: 
     invitation = find_invitation(tx, token)
     if invitation.person_id is not None:
         return _reset_phrase(tx, invitation, invitation.person_id, phrase_hash)
-    name = pseudonym.strip().lower()
+    name = normalise_name(pseudonym)
     if not re.fullmatch(r"[a-z0-9][a-z0-9-]{2,31}", name):
         raise RequestRejected("invalid", "A pseudonym has 3 to 32 letters, digits or hyphens.")
     if tx.session.scalar(select(Person.id).where(Person.pseudonym == name)):
@@ -219,33 +233,74 @@ def _reset_phrase(tx: Transaction, invitation: Invitation, person_id: str, phras
     if not person.active:
         raise RequestRejected("gone", "This invitation was revoked.")
     invitation.used, invitation.used_by = tx.now, person_id
-    person.phrase_hash = phrase_hash
-    _end_logins(tx, person_id)
+    _set_phrase(tx, person, phrase_hash)
     add_audit_entry(tx, person_id, "phrase", invitation.id)
     return person_id
 
 
-def find_phrase_hash(tx: Transaction, pseudonym: str) -> tuple[str | None, str | None]:
-    """Returns (person's id, stored hash) of a pseudonym; (None, None) if there is no such account.
+class Credentials(Struct, frozen=True, kw_only=True):
+    """What is stored for a name that somebody wants to sign in with; none without an account.
 
-    Raises RequestRejected after `LOCK_AFTER` failed sign-ins within `LOCK_SECONDS`.
+    `known_browser`: the browser has signed in with this account before.
     """
-    name = pseudonym.strip().lower()[:64]
-    n_failed = tx.session.scalar(
-        select(func.count())
-        .select_from(Audit)
-        .where(
-            Audit.at > tx.now - LOCK_SECONDS, Audit.action == "sign-in-failed", Audit.object == name
-        )
-    )
-    if (n_failed or 0) >= LOCK_AFTER:
-        raise RequestRejected("slow", "Too many attempts for this name. Try again in 15 minutes.")
+
+    person_id: str | None = None
+    phrase_hash: str | None = None
+    known_browser: str | None = None
+
+
+def find_credentials(tx: Transaction, pseudonym: str, browser_token: str = "") -> Credentials:
+    """Returns the credentials of an active account; empty ones if there is none."""
+    name = normalise_name(pseudonym)
     person = tx.session.scalar(select(Person).where(Person.pseudonym == name, Person.active))
-    return (person.id, person.phrase_hash) if person else (None, None)
+    if person is None:
+        return Credentials()
+    known = find_known_browser(tx, browser_token, person.id, person.phrase_hash)
+    return Credentials(person_id=person.id, phrase_hash=person.phrase_hash, known_browser=known)
 
 
-def sign_in(tx: Transaction, person_id: str) -> str:
-    """Creates a login and returns the token for its cookie."""
+class NewLogin(Struct, frozen=True, kw_only=True):
+    """The values of the two cookies of a new login.
+
+    `token` opens the account until the login ends; `browser_token` only makes the browser known.
+    """
+
+    token: str
+    browser_token: str
+
+
+def complete_sign_in(
+    tx: Transaction,
+    credentials: Credentials,
+    matches: bool,
+    guess: tuple[str, ...],
+    replaced_token: str = "",
+) -> NewLogin | None:
+    """Signs in after the phrase was checked; returns the login, or none if the phrase was wrong.
+
+    `guess` is the reservation of the guess: it stays counted if the phrase was wrong. The login of
+    `replaced_token`, which the same browser had before, ends.
+    """
+    person_id = credentials.person_id
+    person = None
+    if person_id is not None:
+        # Locked and checked again: the account may have been suspended, or its phrase changed,
+        # meanwhile, and such a change ends all logins.
+        person = tx.session.get(Person, person_id, with_for_update={"key_share": True})
+    unchanged = (
+        person is not None and person.active and person.phrase_hash == credentials.phrase_hash
+    )
+    if not matches or person is None or not unchanged:
+        # Not the typed name: it may be a pass phrase in the wrong field.
+        add_audit_entry(tx, person_id, "sign-in-failed")
+        return None
+    release_guess(tx, guess)
+    sign_out(tx, replaced_token)
+    return sign_in(tx, person.id)
+
+
+def sign_in(tx: Transaction, person_id: str) -> NewLogin:
+    """Creates a login."""
     token = secrets.token_urlsafe(32)
     tx.session.execute(delete(Login).where(Login.expires < tx.now))
     tx.session.add(
@@ -257,7 +312,8 @@ def sign_in(tx: Transaction, person_id: str) -> str:
         )
     )
     add_audit_entry(tx, person_id, "sign-in")
-    return token
+    phrase_hash = tx.session.get_one(Person, person_id).phrase_hash or ""
+    return NewLogin(token=token, browser_token=make_browser_token(tx, person_id, phrase_hash))
 
 
 def find_signed_in(tx: Transaction, token: str) -> Person | None:
@@ -278,10 +334,17 @@ def _end_logins(tx: Transaction, person_id: str) -> None:
     tx.session.execute(delete(Login).where(Login.person_id == person_id))
 
 
-def change_phrase(tx: Transaction, person_id: str, phrase_hash: str) -> str:
-    """Sets a new pass phrase and ends every login; returns the token of a new one."""
-    tx.session.get_one(Person, person_id).phrase_hash = phrase_hash
-    _end_logins(tx, person_id)
+def _set_phrase(tx: Transaction, person: Person, phrase_hash: str) -> None:
+    """Sets a pass phrase; ends every login, known browser and unused link of the person."""
+    person.phrase_hash = phrase_hash  # known browsers end with the old one
+    tx.session.flush()
+    _end_logins(tx, person.id)
+    revoke_phrase_resets(tx, person.id)
+
+
+def change_phrase(tx: Transaction, person_id: str, phrase_hash: str) -> NewLogin:
+    """Sets a new pass phrase and ends every login; returns a new one."""
+    _set_phrase(tx, tx.session.get_one(Person, person_id), phrase_hash)
     add_audit_entry(tx, person_id, "phrase")
     return sign_in(tx, person_id)
 
@@ -301,6 +364,7 @@ def set_active(tx: Transaction, person_id: str, active: bool, *, by: str) -> Non
     person.active = active
     if not active:
         _end_logins(tx, person_id)
+        revoke_phrase_resets(tx, person_id)
         release_leases(tx, person_id)
     add_audit_entry(tx, by, "restore" if active else "suspend", person_id)
 
@@ -331,38 +395,3 @@ def save_submission(tx: Transaction, person_id: str, key: str, result: str) -> N
     if not 8 <= len(key) <= 64:
         raise RequestRejected("invalid", "The form carries no key; load the page again.")
     tx.session.add(Submission(key=key, person_id=person_id, result=result, at=tx.now))
-
-
-def delete_account(tx: Transaction, person_id: str, *, withdraw: bool) -> None:
-    """Deletes an account. Its work stays, without a name; with `withdraw` it is deleted too."""
-    person = tx.session.get(Person, person_id)
-    if person is None:
-        return
-    release_leases(tx, person_id)
-    for table in (Login, OptOut, Demographic, Exposure):
-        tx.session.execute(delete(table).where(table.person_id == person_id))
-    if withdraw:
-        _withdraw_work(tx, person_id)
-    tx.session.execute(delete(Flag).where(Flag.person_id == person_id))
-    # The row stays, because ratings and audit entries refer to its id.
-    person.pseudonym, person.phrase_hash, person.active = f"deleted-{new_id()}", None, False
-    person.roles = "[]"
-    add_audit_entry(tx, person_id, "delete", "", "withdrawn" if withdraw else "kept without a name")
-
-
-def _withdraw_work(tx: Transaction, person_id: str) -> None:
-    """Deletes a person's ratings, decisions and dialogues; items that they rated are open again."""
-    rated: Sequence[str] = tx.session.scalars(
-        select(Rating.item_id).where(Rating.person_id == person_id)
-    ).all()
-    tx.session.execute(
-        update(Slot)
-        .where(Slot.person_id == person_id)
-        .values(state="free", person_id=None, lease=None, expires=0.0)
-    )
-    for table in (Rating, Adjudication, Skip):
-        tx.session.execute(delete(table).where(table.person_id == person_id))
-    if rated:
-        tx.session.execute(update(ReviewItem).where(ReviewItem.id.in_(rated)).values(open=True))
-    tx.session.execute(delete(ReviewItem).where(ReviewItem.author_id == person_id))
-    tx.session.execute(delete(Dialogue).where(Dialogue.person_id == person_id))

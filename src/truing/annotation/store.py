@@ -8,6 +8,8 @@ changes nothing.
 
 from __future__ import annotations
 
+import logging
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -18,7 +20,7 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import URL, Engine, create_engine, event, inspect, make_url, text, update
+from sqlalchemy import URL, Engine, create_engine, delete, event, inspect, make_url, text, update
 from sqlalchemy.exc import (
     ArgumentError,
     DatabaseError,
@@ -30,11 +32,14 @@ from sqlalchemy.exc import (
 from sqlalchemy.orm import Session
 
 from truing.annotation.group_commit import GroupCommitQueue, WriteJob
-from truing.annotation.tables import Slot
+from truing.annotation.tables import Setting, Slot
 from truing.core.errors import TruingError, UserError
 
 T = TypeVar("T")
+_log = logging.getLogger(__name__)
 BUSY_SECONDS = 15.0
+# The oldest schema from which results can be exported, and to which rows can be imported.
+OLDEST_EXCHANGE_SCHEMA = "0003"
 MAX_LEASE_SECONDS = 7200.0  # of leases found in a database that is opened
 _RETRY_DELAYS = (0.05, 0.2, 0.6, 1.5)  # seconds; about as long as a database needs for a restart
 _URL_FORMS = "sqlite:///FILE or postgresql://USER@HOST/NAME"
@@ -190,6 +195,32 @@ class Store:
         for job, result, job_error in outcomes:
             job.finish(result, job_error)
 
+    def erase_free_space(self) -> None:
+        """Removes what is left of deleted and changed rows in the database's files.
+
+        On SQLite the file is written anew and the write-ahead log emptied. On PostgreSQL the dead
+        rows are removed; its own write-ahead log and backups are its administrator's. Raises
+        DatabaseUnavailable if another process keeps the database busy.
+        """
+        if self._commit_queue is None:
+            self._erase_now("VACUUM")
+        else:
+            # Under the writer lock, or writers of this process would wait in SQLite's busy handler.
+            self._commit_queue.run_alone(
+                lambda: self._erase_now("VACUUM", "PRAGMA wal_checkpoint(TRUNCATE)")
+            )
+
+    def _erase_now(self, *statements: str) -> None:
+        engine = self.engine.execution_options(isolation_level="AUTOCOMMIT")
+        try:
+            with engine.connect() as connection:
+                for statement in statements:
+                    row = connection.exec_driver_sql(statement)
+                    if row.returns_rows and row.scalar_one() != 0:  # wal_checkpoint: a reader waits
+                        raise DatabaseUnavailable("a reader keeps the write-ahead log in use")
+        except OperationalError as error:
+            raise DatabaseUnavailable(f"the database is busy ({error.orig})") from error
+
     def close(self) -> None:
         """Closes all connections."""
         self.engine.dispose()
@@ -205,6 +236,7 @@ def _set_sqlite_pragmas(connection: Any, _: object) -> None:
         "synchronous=FULL",
         "foreign_keys=ON",
         "cache_size=-16000",
+        "secure_delete=ON",  # overwrites deleted rows; `erase_free_space` removes every other trace
     ):
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
@@ -233,12 +265,32 @@ def make_engine(url: str) -> Engine:
         raise UserError(f"--db: not a database URL; expected {_URL_FORMS}") from error
 
 
+def _make_private(path: Path) -> None:
+    """Creates a database file that only its owner may read; takes an old one from everybody else.
+
+    A file that a group may read, but others may not, was set up so, and stays.
+    """
+    try:
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        return  # SQLite gives its -wal and -shm files the permissions of the database file
+    except FileExistsError:
+        pass
+    except OSError as error:
+        raise UserError(f"--db {path}: cannot be created ({error.strerror})") from error
+    for file in (path, Path(f"{path}-wal"), Path(f"{path}-shm")):
+        # Not ours, or gone by now: then the database itself says what is wrong, if anything.
+        with suppress(OSError):
+            if file.is_file() and file.stat().st_mode & 0o007:
+                file.chmod(0o600)
+
+
 def _make_sqlite_engine(url: URL) -> Engine:
     if not url.database or url.database == ":memory:":
         raise UserError("--db: a SQLite database needs a file; in memory it would not be kept")
-    folder = Path(url.database).parent
-    if not folder.absolute().is_dir():
-        raise UserError(f"--db: there is no folder {folder}")
+    path = Path(url.database)
+    if not path.parent.absolute().is_dir():
+        raise UserError(f"--db: there is no folder {path.parent}")
+    _make_private(path)
     engine = create_engine(
         url, pool_size=24, max_overflow=24, connect_args={"check_same_thread": False}
     )
@@ -265,29 +317,32 @@ def migrate(engine: Engine, revision: str = "head") -> None:
     command.upgrade(_alembic_config(engine), revision)
 
 
-def open_store(url: str, *, upgrade: bool = False, clock: Clock | None = None) -> Store:
+def open_store(
+    url: str, *, upgrade: bool = False, oldest: str | None = None, clock: Clock | None = None
+) -> Store:
     """Opens a database; creates the tables if it is empty.
 
     Raises UserError if it holds other tables, was written by a newer version, or has an old schema
-    and `upgrade` is not set.
+    and `upgrade` is not set. `oldest` is the oldest schema that the caller can use as it is.
     """
     engine = make_engine(url)
     shown_url = engine.url.render_as_string(hide_password=True)
     try:
         try:
-            _check_schema(engine, shown_url, upgrade)
+            _check_schema(engine, shown_url, upgrade, oldest)
         except DatabaseError as error:  # includes OperationalError
             reason = str(error.orig).strip().splitlines()[0]
             raise UserError(f"--db {shown_url}: cannot be opened ({reason})") from error
         store = Store(engine, clock)
         store.write(_clamp_leases)
+        finish_erasure(store)
     except BaseException:
         engine.dispose()  # or the pool keeps its connections open until they are collected
         raise
     return store
 
 
-def _check_schema(engine: Engine, shown_url: str, upgrade: bool) -> None:
+def _check_schema(engine: Engine, shown_url: str, upgrade: bool, oldest: str | None) -> None:
     """Creates or upgrades the schema; raises UserError if this version cannot use it."""
     revision, head = schema_version(engine)
     if revision is None:
@@ -302,6 +357,8 @@ def _check_schema(engine: Engine, shown_url: str, upgrade: bool) -> None:
                 f"--db {shown_url}: its schema ({revision}) is newer than this version of truing "
                 f"({head})"
             )
+        if not upgrade and oldest is not None and revision >= oldest:
+            return
         if not upgrade:
             raise UserError(
                 f"--db {shown_url}: its schema is old ({revision}, this version needs {head}). "
@@ -309,6 +366,34 @@ def _check_schema(engine: Engine, shown_url: str, upgrade: bool) -> None:
             )
     if revision != head:
         migrate(engine)
+
+
+_ERASURE_SETTING = "erasure_pending"
+
+
+def request_erasure(tx: Transaction) -> None:
+    """Records, in the transaction of a deletion, that its traces are still to be erased."""
+    if tx.session.get(Setting, _ERASURE_SETTING) is None:
+        tx.session.add(Setting(name=_ERASURE_SETTING, value="1"))
+
+
+def finish_erasure(store: Store) -> bool:
+    """Erases the traces of deletions; returns false if that has to be tried again later.
+
+    A crash between a deletion and this leaves the record of `request_erasure`: the next deletion
+    or start erases the traces.
+    """
+    if store.read(lambda tx: tx.session.get(Setting, _ERASURE_SETTING)) is None:
+        return True
+    try:
+        store.erase_free_space()
+    except DatabaseUnavailable as error:
+        _log.warning("the traces of a deletion are still to be erased: %s", error)
+        return False
+    store.write(
+        lambda tx: tx.session.execute(delete(Setting).where(Setting.name == _ERASURE_SETTING))
+    )
+    return True
 
 
 def _clamp_leases(tx: Transaction) -> None:

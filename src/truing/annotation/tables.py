@@ -105,8 +105,21 @@ class Login(TableBase):
     expires: Mapped[float] = mapped_column(Float)
 
 
+class SignInAttempt(TableBase):
+    """Number of guesses of one kind until `expires`; `bucket` is a keyed hash (sign_in_limits)."""
+
+    __tablename__ = "sign_in_attempts"
+    bucket: Mapped[str] = mapped_column(String(64), primary_key=True)
+    n: Mapped[int] = mapped_column()
+    expires: Mapped[float] = mapped_column(Float, index=True)
+
+
 class Audit(TableBase):
-    """One line of the audit log; never changed."""
+    """One line of the audit log; never changed, except that a deletion erases names in `detail`.
+
+    People appear as `person_id` only: a pseudonym stands in `people`, and is gone from everywhere
+    with that row's.
+    """
 
     __tablename__ = "audit"
     id: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
@@ -237,7 +250,9 @@ class Slot(TableBase):
 
 
 class Lease(TableBase):
-    """One reservation of a slot, kept as history. Outcome: held, done, late, skipped, released."""
+    """One reservation of a slot, kept as history. Outcome: held, done, late, skipped, released,
+    or expired (its time ran out; the holder may still submit).
+    """
 
     __tablename__ = "leases"
     token: Mapped[str] = mapped_column(String(32), primary_key=True)

@@ -21,8 +21,10 @@ from truing.specs.resolve import resolve
 
 if TYPE_CHECKING:
     from truing.annotation.store import Store
+    from truing.serve.annotation.app_state import ServerLimits
 
 DEFAULT_DATABASE = "redteam.sqlite"
+LOOPBACK_HOSTS = ("127.0.0.1", "localhost", "::1")
 MAX_INVITATIONS = 1000
 MAX_INVITATION_DAYS = 365
 _FEATURE = "truing redteam"
@@ -79,7 +81,7 @@ def serve(
         from truing.annotation.store import open_store
         from truing.annotation.study import read_study, save_study
         from truing.serve.annotation.app import create_app
-        from truing.serve.annotation.app_state import AppState, ServerLimits
+        from truing.serve.annotation.app_state import AppState
 
     address = address or AddressFlags()
     models: list[Model] = [resolve(spec, "model") for spec in model or []]
@@ -88,7 +90,7 @@ def serve(
     if study_settings is not None:
         store.write(lambda tx: save_study(tx, study_settings))
     url = f"http://{address.host}:{address.port}"
-    if address.host not in ("127.0.0.1", "localhost", "::1") and not address.https:
+    if address.host not in LOOPBACK_HOSTS and not address.https:
         print(
             f"truing: {address.host} is reachable from other machines and --https is not given: "
             f"pass phrases are sent unencrypted",
@@ -98,7 +100,7 @@ def serve(
     # Handlers and database writers are threads; with the default interval of 5 ms a thread that
     # computes would delay each of the many short steps of the others.
     sys.setswitchinterval(0.0005)
-    app = create_app(AppState(store, models, ServerLimits(https=address.https)))
+    app = create_app(AppState(store, models, _server_limits(address)))
     names = ", ".join(m.name for m in models) or "no model (reviews only)"
     print(f"truing redteam: {names} at {url}", file=sys.stderr)
     uvicorn.run(
@@ -112,6 +114,14 @@ def serve(
         timeout_keep_alive=75,
     )
     return 0
+
+
+def _server_limits(address: AddressFlags) -> ServerLimits:
+    from truing.serve.annotation.app_state import ServerLimits
+
+    # Behind a proxy with https the pages have a name of their own, which only the proxy knows.
+    only_local = address.host in LOOPBACK_HOSTS and not address.https
+    return ServerLimits(https=address.https, hosts=LOOPBACK_HOSTS if only_local else ())
 
 
 def _invite_first_admin(store: Store, url: str) -> None:
@@ -218,7 +228,7 @@ def import_items(
     """
     with needs_extra(_FEATURE, "serve"):
         from truing.annotation.imports import import_gold, import_run
-        from truing.annotation.store import open_store
+        from truing.annotation.store import OLDEST_EXCHANGE_SCHEMA, open_store
         from truing.annotation.study import load_study
     from truing.runs.folder import Run
 
@@ -226,7 +236,7 @@ def import_items(
         raise PlanError("redteam import: give a run folder, or --gold FILE")
     if draws is not None and len(run) != 1:
         raise PlanError("redteam import: --draws needs exactly one run folder")
-    store = open_store(db)
+    store = open_store(db, oldest=OLDEST_EXCHANGE_SCHEMA)
     study = store.read(load_study)
     counts = {str(path): import_run(store, Run(path), study, draws) for path in run}
     if gold is not None:
@@ -269,9 +279,9 @@ def export(
     """
     with needs_extra(_FEATURE, "serve"):
         from truing.annotation.export_files import write_export
-        from truing.annotation.store import open_store
+        from truing.annotation.store import OLDEST_EXCHANGE_SCHEMA, open_store
 
-    store = open_store(db)
+    store = open_store(db, oldest=OLDEST_EXCHANGE_SCHEMA)
     exported = write_export(store, out, form=form, text=text, runs=tuple(run or ()))
     store.close()
     labels = {str(path): _import_review_labels(path) for path in run or ()}

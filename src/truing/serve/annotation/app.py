@@ -7,6 +7,7 @@ import math
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
+from urllib.parse import urlsplit
 
 from litestar import Litestar, MediaType, Request, Response, get
 from litestar.datastructures import State
@@ -31,6 +32,8 @@ STATUS_BY_KIND = {
     "sign-in": 401,
     "forbidden": 403,
     "form": 403,
+    "timeout": 408,
+    "host": 421,
     "consent": 403,
     "budget": 403,
     "break": 403,
@@ -140,9 +143,27 @@ def _handle_http_error(request: Request[Any, Any, State], error: HTTPException) 
 
 def _handle_unexpected(request: Request[Any, Any, State], error: Exception) -> Response[Any]:
     # The details go to the log only: a traceback may hold texts, tokens or names of models.
-    _log.error("%s %s", request.method, request.url.path, exc_info=error)
+    # The path may hold the token of a link, so the log gets the route.
+    route = request.scope.get("path_template", "")
+    _log.error("%s %s", request.method, route, exc_info=error)
     message = "Something went wrong on the server. Nothing that was sent before is lost."
     return _error_response(request, 500, "broken", message)
+
+
+def _check_host(request: AppRequest) -> None:
+    """Rejects a request for another host.
+
+    A page of a stranger's domain whose name is made to resolve to this server (DNS rebinding)
+    would otherwise count as this site.
+    """
+    hosts = request.app.state.annotation.limits.hosts
+    try:
+        host = urlsplit(f"//{request.headers.get('host', '')}").hostname
+    except ValueError:
+        host = None
+    if hosts and host not in hosts:
+        message = "This server does not answer under that name (behind a proxy it needs --https)."
+        raise RequestRejected("host", message)
 
 
 async def _add_security_headers(message: Message, scope: Scope) -> None:
@@ -151,6 +172,8 @@ async def _add_security_headers(message: Message, scope: Scope) -> None:
     headers = list(message.get("headers", []))
     present = {name.lower() for name, _ in headers}
     defaults = SECURITY_HEADERS | {b"cache-control": b"no-store"}
+    if scope["litestar_app"].state.annotation.limits.https:
+        defaults |= {b"strict-transport-security": b"max-age=31536000"}
     message["headers"] = headers + [
         (name, value) for name, value in defaults.items() if name not in present
     ]
@@ -181,6 +204,7 @@ def create_app(state: AppState) -> Litestar:
         openapi_config=None,
         logging_config=None,
         request_max_body_size=state.limits.max_body_bytes,
+        before_request=_check_host,
         before_send=[_add_security_headers],
         exception_handlers={
             RequestRejected: _handle_rejection,

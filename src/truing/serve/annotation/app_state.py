@@ -7,8 +7,9 @@ import hashlib
 import hmac
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,7 +17,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from msgspec import Struct
 
 from truing.annotation.group_commit import MAX_BATCH
-from truing.annotation.store import RequestRejected, Store, Transaction
+from truing.annotation.store import RequestRejected, Store, Transaction, finish_erasure
 from truing.annotation.study import (
     GRADE_LABELS,
     SUCCESS_LABELS,
@@ -43,14 +44,17 @@ class ServerLimits(Struct, frozen=True, kw_only=True):
     """Limits of one server.
 
     `requests_per_minute` is for each person, `sign_ins_per_minute` for each address; a model may
-    take `answer_seconds` for an answer. `https`: cookies are sent over https only.
+    take `answer_seconds` for an answer, a client `body_seconds` to send a form. `https`: cookies
+    are sent over https only. `hosts`: the names under which the server answers (empty: any).
     """
 
     max_body_bytes: int = 2_000_000
     requests_per_minute: int = 240
     sign_ins_per_minute: int = 60
     answer_seconds: float = 180.0
+    body_seconds: float = 30.0
     https: bool = False
+    hosts: tuple[str, ...] = ()
 
 
 class Throttle:
@@ -81,6 +85,34 @@ class Throttle:
         if tokens < 1:
             message = "Too many requests. Wait a few seconds, then go on."
             raise RequestRejected("slow", message, retry_after=_THROTTLE_SECONDS)
+
+
+class HashingQueue:
+    """Runs argon2, which takes 19 MiB and much CPU time, in one thread with a bounded queue."""
+
+    def __init__(self, max_waiting: int) -> None:
+        self._pool = ThreadPoolExecutor(1, "argon2")
+        self._free = max_waiting
+
+    @contextmanager
+    def place(self) -> Iterator[None]:
+        """Holds a place in the queue; raises RequestRejected if none is free."""
+        if self._free < 1:
+            message = "Many people are signing in at present. Wait a few seconds, then try again."
+            raise RequestRejected("slow", message, retry_after=_THROTTLE_SECONDS)
+        self._free -= 1
+        try:
+            yield
+        finally:
+            self._free += 1
+
+    async def run(self, work: Callable[..., T], *args: Any) -> T:
+        """Runs `work` in the thread; call it inside `place`."""
+        return await asyncio.get_running_loop().run_in_executor(self._pool, work, *args)
+
+    def close(self) -> None:
+        """Waits for the thread."""
+        self._pool.shutdown(wait=True)
 
 
 def name_models(models: Sequence[Model]) -> dict[str, Model]:
@@ -116,6 +148,10 @@ class AppState:
         self._read_pool = ThreadPoolExecutor(2 if sqlite else 6, "read")
         self._write_pool = ThreadPoolExecutor(MAX_BATCH if sqlite else 6, "write")
         self._slow_pool = ThreadPoolExecutor(2, "slow")
+        # A flood of guesses fills its own queue: people whose browser or link is known, and the
+        # pages of those who are signed in, do not wait for it.
+        self.guess_hashing = HashingQueue(max_waiting=32)
+        self.trusted_hashing = HashingQueue(max_waiting=32)
         self.static = {
             path.name: path.read_bytes()
             for path in sorted((_PACKAGE / "static").iterdir())
@@ -155,8 +191,14 @@ class AppState:
             self._write_pool, self.store.write, work
         )
 
+    async def erase_traces(self) -> None:
+        """Erases the traces of deletions; what fails is done at the next deletion or start."""
+        await asyncio.get_running_loop().run_in_executor(
+            self._write_pool, finish_erasure, self.store
+        )
+
     async def run_in_slow_pool(self, work: Callable[..., T], *args: Any) -> T:
-        """Runs a function that needs much CPU time (argon2, bootstrap), at most two at a time."""
+        """Runs a function that needs much CPU time (bootstrap), at most two at a time."""
         return await asyncio.get_running_loop().run_in_executor(self._slow_pool, work, *args)
 
     def form_token(self, session_token: str) -> str:
@@ -179,4 +221,6 @@ class AppState:
         await close_connections()
         for pool in (self._read_pool, self._write_pool, self._slow_pool):
             pool.shutdown(wait=True)
+        self.guess_hashing.close()
+        self.trusted_hashing.close()
         self.store.close()

@@ -8,6 +8,8 @@ from litestar import Response, get, post
 
 from truing.annotation import dialogues, overview, people, queue, wellbeing
 from truing.annotation.adjudication import list_disputes
+from truing.annotation.erasure import delete_account as delete_account_rows
+from truing.annotation.sign_in_limits import release_guess, reserve_guess
 from truing.annotation.store import RequestRejected, Transaction
 from truing.annotation.tables import Person
 from truing.serve.annotation.session import AppRequest, open_session, require_session
@@ -106,14 +108,21 @@ async def change_phrase(request: AppRequest) -> Response[Any]:
     """Changes the pass phrase; every other browser is signed out."""
     session = await require_session(request)
     form = await session.read_form()
-    state, person_id = session.state, session.user.id
-    state.sign_in_throttle.check(session.address)
+    state, person_id, user_name = session.state, session.user.id, session.user.pseudonym
+    # By person: whoever has somebody's cookie must not guess the phrase from many addresses.
+    state.sign_in_throttle.check(person_id)
     stored = await state.read(lambda tx: tx.session.get_one(Person, person_id).phrase_hash)
-    if not await state.run_in_slow_pool(people.check_phrase, stored, form.text("old")):
-        raise RequestRejected("invalid", "The current pass phrase is not right.")
-    new_hash = await state.run_in_slow_pool(people.hash_phrase, form.text("new"))
-    token = await state.write(lambda tx: people.change_phrase(tx, person_id, new_hash))
-    return session.redirect("/settings?saved=1", login_token=token)
+    with state.trusted_hashing.place():
+        guess = await state.write(lambda tx: reserve_guess(tx, user_name, "", person_id))
+        if not await state.trusted_hashing.run(people.check_phrase, stored, form.text("old")):
+            raise RequestRejected("invalid", "The current pass phrase is not right.")
+        new_hash = await state.trusted_hashing.run(people.hash_phrase, form.text("new"))
+
+    def change(tx: Transaction) -> people.NewLogin:
+        release_guess(tx, guess)
+        return people.change_phrase(tx, person_id, new_hash)
+
+    return session.redirect("/settings?saved=1", login=await state.write(change))
 
 
 @post("/settings/delete")
@@ -125,9 +134,10 @@ async def delete_account(request: AppRequest) -> Response[Any]:
         raise RequestRejected("invalid", "Type your pseudonym to delete the account.")
     withdraw = bool(form.text("withdraw"))
     await session.state.write(
-        lambda tx: people.delete_account(tx, session.user.id, withdraw=withdraw)
+        lambda tx: delete_account_rows(tx, session.user.id, withdraw=withdraw)
     )
-    return session.redirect("/goodbye", login_token="")
+    await session.state.erase_traces()
+    return session.redirect("/goodbye", sign_out=True, forget_browser=True)
 
 
 @get("/goodbye")

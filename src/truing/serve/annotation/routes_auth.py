@@ -7,6 +7,8 @@ from typing import Any
 from litestar import Response, get, post
 
 from truing.annotation import people
+from truing.annotation.people import NewLogin
+from truing.annotation.sign_in_limits import reserve_guess
 from truing.annotation.store import RequestRejected, Transaction
 from truing.annotation.study import decode_list
 from truing.annotation.tables import Person
@@ -33,23 +35,32 @@ async def sign_in(request: AppRequest) -> Response[Any]:
     """Signs in; an unknown name and a wrong phrase get the same answer in the same time."""
     session = await open_session(request)
     form = await session.read_form()
-    state = session.state
-    state.sign_in_throttle.check(session.address)
-    name = form.text("pseudonym")
-    person_id, stored_hash = await state.read(lambda tx: people.find_phrase_hash(tx, name))
-    matches = await state.run_in_slow_pool(people.check_phrase, stored_hash, form.text("phrase"))
-    if not matches or person_id is None:
-        # `find_phrase_hash` counts these entries to lock a name.
-        failed_name = name.strip().lower()[:64]
-        await state.write(
-            lambda tx: people.add_audit_entry(tx, None, "sign-in-failed", failed_name)
-        )
+    name, phrase = form.text("pseudonym"), form.text("phrase")
+    login = await _check_sign_in(session, name, phrase)
+    if login is None:
         message = "That pseudonym and pass phrase do not belong together."
         if session.from_script:
             raise RequestRejected("invalid", message)
         return session.render("sign-in.html", status=401, error=message, name=name[:64])
-    token = await state.write(lambda tx: people.sign_in(tx, person_id))
-    return session.redirect("/", login_token=token)
+    return session.redirect("/", login=login)
+
+
+async def _check_sign_in(session: RequestSession, name: str, phrase: str) -> NewLogin | None:
+    """Returns the login of a name and phrase, or none if they do not belong together."""
+    state, browser_token = session.state, session.browser_token
+    stored = await state.read(lambda tx: people.find_credentials(tx, name, browser_token))
+    known = stored.known_browser is not None
+    state.sign_in_throttle.check(stored.known_browser or session.address)
+    hashing = state.trusted_hashing if known else state.guess_hashing
+    with hashing.place():
+        # Counted before it is checked: of many guesses at once, no more than allowed are checked.
+        guess = await state.write(
+            lambda tx: reserve_guess(tx, name, session.address, stored.known_browser)
+        )
+        matches = await hashing.run(people.check_phrase, stored.phrase_hash, phrase)
+    return await state.write(
+        lambda tx: people.complete_sign_in(tx, stored, matches, guess, session.login_token)
+    )
 
 
 @post("/sign-out")
@@ -63,7 +74,7 @@ async def sign_out(request: AppRequest) -> Response[Any]:
         people.sign_out(tx, session.token)
 
     await session.state.write(end_login)
-    return session.redirect("/sign-in", login_token="")
+    return session.redirect("/sign-in", sign_out=True)
 
 
 @get("/join/{token:str}")
@@ -98,8 +109,8 @@ async def join(request: AppRequest, token: PathParam) -> Response[Any]:
     form = await session.read_form()
     session.state.sign_in_throttle.check(session.address)
     try:
-        login_token, is_new = await _accept_invitation(session, token, form)
-        return session.redirect("/consent" if is_new else "/", login_token=login_token)
+        login, is_new = await _accept_invitation(session, token, form)
+        return session.redirect("/consent" if is_new else "/", login=login)
     except RequestRejected as error:
         if error.kind == "used":
             await session.state.write(lambda tx: people.record_link_reuse(tx, token))
@@ -115,17 +126,19 @@ async def join(request: AppRequest, token: PathParam) -> Response[Any]:
 
 async def _accept_invitation(
     session: RequestSession, token: str, form: FormData
-) -> tuple[str, bool]:
-    """Returns (login token, whether the account is new)."""
+) -> tuple[NewLogin, bool]:
+    """Returns (the login, whether the account is new)."""
     state = session.state
     if form.text("phrase") != form.text("again"):
         raise RequestRejected("invalid", "The two pass phrases differ.")
     # Checks the link first: hashing is slow, and must not run for every guessed link.
     _, pseudonym = await state.read(lambda tx: _describe_invitation(tx, token))
-    phrase_hash = await state.run_in_slow_pool(people.hash_phrase, form.text("phrase"))
+    with state.trusted_hashing.place():
+        phrase_hash = await state.trusted_hashing.run(people.hash_phrase, form.text("phrase"))
 
-    def accept(tx: Transaction) -> str:
+    def accept(tx: Transaction) -> NewLogin:
         person_id = people.accept_invitation(tx, token, form.text("pseudonym"), phrase_hash)
+        people.sign_out(tx, session.login_token)  # of whoever used this browser before
         return people.sign_in(tx, person_id)
 
     return await state.write(accept), not pseudonym

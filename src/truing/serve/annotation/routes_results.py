@@ -26,7 +26,7 @@ class AgreementCache:
     """The newest agreement summary; computed again when a rating was added or withdrawn."""
 
     def __init__(self) -> None:
-        self._version: tuple[int, float] | None = None
+        self._version: tuple[int, float, int] | None = None
         self._summary: agreement.AgreementSummary | None = None
 
     async def get(self, state: AppState) -> agreement.AgreementSummary:

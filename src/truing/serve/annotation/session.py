@@ -7,6 +7,7 @@ gets JSON, a browser's form a redirect or a page.
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import secrets
 from collections.abc import Mapping
@@ -26,7 +27,9 @@ from truing.serve.annotation.app_state import AppState
 AppRequest = Request[Any, Any, State]
 # Litestar 3 will need the marker; `FromPath` would need 2.25.
 PathParam = Annotated[str, Parameter()]
+# The login; the token of a visitor's forms; that somebody has signed in with this browser before.
 SESSION_COOKIE, VISITOR_COOKIE = "truing_session", "truing_visitor"
+BROWSER_COOKIE, BROWSER_SECONDS = "truing_browser", 180 * 86400
 _FORM_TYPE = "application/x-www-form-urlencoded"
 _MAX_FIELDS = 2000
 
@@ -117,7 +120,7 @@ class RequestSession:
         if content_type != _FORM_TYPE:
             raise RequestRejected("form", "Only forms of these pages are accepted.")
         self._check_origin()
-        body = (await self.request.body()).decode("utf-8", "replace")
+        body = (await self._read_body()).decode("utf-8", "replace")
         try:
             pairs = parse_qsl(
                 body, keep_blank_values=True, max_num_fields=_MAX_FIELDS, errors="replace"
@@ -135,6 +138,14 @@ class RequestSession:
                 "This form is out of date or did not come from this site. Load the page again.",
             )
         return form
+
+    async def _read_body(self) -> bytes:
+        # Otherwise a client that sends a byte a minute would hold its connection for ever.
+        try:
+            async with asyncio.timeout(self.state.limits.body_seconds):
+                return await self.request.body()
+        except TimeoutError as error:
+            raise RequestRejected("timeout", "The form took too long to arrive.") from error
 
     def _check_origin(self) -> None:
         headers = self.request.headers
@@ -161,25 +172,37 @@ class RequestSession:
             cookies = [self._make_cookie(VISITOR_COOKIE, self.token, None)]
         return Response(html, media_type=MediaType.HTML, status_code=status, cookies=cookies)
 
-    def redirect(self, path: str, *, login_token: str | None = None) -> Response[Any]:
+    def redirect(
+        self,
+        path: str,
+        *,
+        login: people.NewLogin | None = None,
+        sign_out: bool = False,
+        forget_browser: bool = False,
+    ) -> Response[Any]:
         """Redirects to a path; a script gets it as JSON.
 
-        `login_token` sets the session cookie; an empty one deletes it.
+        `login` sets the cookies of a new login, `sign_out` deletes them, except that of a known
+        browser, which `forget_browser` deletes.
         """
         cookies = []
-        if login_token is not None:
-            max_age = int(people.LOGIN_SECONDS) if login_token else 0
+        if login is not None:
             cookies = [
-                self._make_cookie(SESSION_COOKIE, login_token, max_age),
+                self._make_cookie(SESSION_COOKIE, login.token, int(people.LOGIN_SECONDS)),
+                self._make_cookie(BROWSER_COOKIE, login.browser_token, BROWSER_SECONDS),
                 self._make_cookie(VISITOR_COOKIE, "", 0),
             ]
+        if sign_out:
+            cookies += [self._make_cookie(name, "", 0) for name in (SESSION_COOKIE, VISITOR_COOKIE)]
+        if forget_browser:
+            cookies.append(self._make_cookie(BROWSER_COOKIE, "", 0))
         if self.from_script:
             return Response({"go": path}, status_code=200, cookies=cookies)
         return Response(b"", status_code=303, headers={"location": path}, cookies=cookies)
 
     def _make_cookie(self, name: str, value: str, max_age: int | None) -> Cookie:
         return Cookie(
-            name,
+            _cookie_name(self.state, name),
             path="/",
             value=value,
             max_age=max_age,
@@ -189,9 +212,29 @@ class RequestSession:
         )
 
     @property
+    def login_token(self) -> str:
+        """The login token that the browser sent; empty if it sent none."""
+        return _read_cookie(self.request, SESSION_COOKIE)
+
+    @property
+    def browser_token(self) -> str:
+        """What the browser sent as proof that somebody has signed in with it; may be forged."""
+        return _read_cookie(self.request, BROWSER_COOKIE)
+
+    @property
     def address(self) -> str:
         """The client's address, for rate limits."""
         return self.request.client.host if self.request.client else "unknown"
+
+
+def _cookie_name(state: AppState, name: str) -> str:
+    # Browsers take a cookie of this prefix from this very host only, and only over https: a page
+    # on another host of the same domain cannot set one.
+    return f"__Host-{name}" if state.limits.https else name
+
+
+def _read_cookie(request: AppRequest, name: str) -> str:
+    return request.cookies.get(_cookie_name(request.app.state.annotation, name), "")
 
 
 def _load_user(tx: Transaction, token: str, state: AppState) -> CurrentUser | None:
@@ -211,12 +254,12 @@ def _load_user(tx: Transaction, token: str, state: AppState) -> CurrentUser | No
 async def open_session(request: AppRequest) -> RequestSession:
     """Returns the session of a request, signed in or not; counts it against the rate limit."""
     state: AppState = request.app.state.annotation
-    token = request.cookies.get(SESSION_COOKIE, "")
+    token = _read_cookie(request, SESSION_COOKIE)
     user = await state.read(lambda tx: _load_user(tx, token, state)) if token else None
     if user is not None:
         state.request_throttle.check(user.id)
         return RequestSession(request, user, token)
-    visitor = request.cookies.get(VISITOR_COOKIE, "")
+    visitor = _read_cookie(request, VISITOR_COOKIE)
     if 16 <= len(visitor) <= 64:
         return RequestSession(request, None, visitor)
     return RequestSession(request, None, secrets.token_urlsafe(24), new_visitor=True)
