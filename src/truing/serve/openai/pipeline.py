@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
-from collections.abc import Awaitable, Callable
 from typing import Any
 
 from litestar.enums import ScopeType
@@ -58,6 +57,8 @@ class ResponseSender:
         self._send, self._record = send, record
         self.status = 0
         self.finished = False
+        self.over = asyncio.Event()
+        """Set when the response is complete or its client has left."""
 
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
@@ -69,7 +70,9 @@ class ResponseSender:
             self._record.sent_bytes += len(message.get("body", b""))
             self.finished = not message.get("more_body", False)
         await self._send(message)
-        if not self.finished:
+        if self.finished:
+            self.over.set()
+        else:
             # A model that never waits would otherwise hold the event loop for its whole answer,
             # and nobody would notice that the client has left.
             await asyncio.sleep(0)
@@ -138,7 +141,7 @@ class RequestPipeline:
             if record.path.startswith("/v1/"):
                 self._admission.check_rate(key)
         if record.method not in _BODY_METHODS:
-            await self._app(scope, _body_receiver(b"", asyncio.Event().wait), response)
+            await self._app(scope, _body_receiver(b"", response.over), response)
             return
         with self._admission.admit():
             check_body_headers(headers, limits)
@@ -153,14 +156,13 @@ class RequestPipeline:
         """Runs the route; cancels it when the client closes the connection before the response is
         complete. Raises ClientLeft then.
         """
-        left = asyncio.Event()
 
         async def watch_connection() -> None:
             while (await receive())["type"] != "http.disconnect":
                 pass
-            left.set()
 
-        route = asyncio.create_task(self._run(scope, _body_receiver(body, left.wait), response))
+        receive_body = _body_receiver(body, response.over)
+        route = asyncio.create_task(self._run(scope, receive_body, response))
         watcher = asyncio.create_task(watch_connection())
         try:
             await asyncio.wait({route, watcher}, return_when=asyncio.FIRST_COMPLETED)
@@ -199,14 +201,16 @@ def check_request_line(scope: HTTPScope, max_bytes: int, max_headers: int) -> No
         raise RequestRefused(431, message)
 
 
-def _body_receiver(body: bytes, wait_for_disconnect: Callable[[], Awaitable[Any]]) -> Receive:
-    """Returns an ASGI `receive` that gives a body that was already read."""
+def _body_receiver(body: bytes, over: asyncio.Event) -> Receive:
+    """Returns an ASGI `receive` that gives a body that was already read, and reports the disconnect
+    when the response is `over`.
+    """
     pending = [body]
 
     async def receive() -> Any:
         if pending:
             return {"type": "http.request", "body": pending.pop(), "more_body": False}
-        await wait_for_disconnect()
+        await over.wait()
         return {"type": "http.disconnect"}
 
     return receive

@@ -1,8 +1,8 @@
 """The record of one request, and the line that is logged of it: ids, names, counts and times. No
 text, no key, no address.
 
-The lines go to the logger `truing.serve.openai.request_log` at level INFO; `truing serve` writes them to
-stderr as JSON, one a request.
+The lines go to the logger `truing.serve.openai.request_log` at level INFO; `truing serve` writes
+them to stderr as JSON, one a request.
 """
 
 from __future__ import annotations
