@@ -70,6 +70,12 @@ QUICK = (
         "security/hostile_endpoints.py --quick --only gzip_body endless_stream endless_error",
         0.5,
     ),
+    Quick(
+        "security",
+        "security/server_fuzz.py --requests 1000",
+        0.7,
+        ("litestar", "schemathesis"),
+    ),
     Quick("statistics", "statistics/coverage.py --draws 200 --out {tmp}/statistics.json", 2),
 )
 LONG: dict[str, str] = {}
