@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Collection, Mapping
+from collections.abc import AsyncIterator, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +19,24 @@ from msgspec.structs import replace
 from truing.core.ids import stream_seed
 from truing.core.lineage import digest
 from truing.core.protocols import Closeable, Judge, Model
-from truing.core.types import Answer, Conversation, Failure, Lineage, Message, Ruling, Sampling
+from truing.core.types import (
+    Answer,
+    Conversation,
+    Failure,
+    Lineage,
+    Message,
+    Ruling,
+    Sampling,
+    Tool,
+)
 from truing.rails.build import build_runtime
+from truing.rails.config.client_settings import ClientSettings
 from truing.rails.config.loader import RailsConfig, list_rail_flow_names
 from truing.rails.config.models import build_task_models
 from truing.rails.config.trust import require_trusted_code, resolve_configured_spec
 from truing.rails.library.safety import required_judge_specs
 from truing.rails.runtime.app import RailsError, RuntimeParts
+from truing.rails.runtime.conversation_check import CheckResult, NoStageError
 from truing.rails.runtime.llm_client import LlmError
 from truing.rails.runtime.output_gate import BLOCKED_MESSAGE
 from truing.rails.runtime.stream_buffer import StreamBuffer
@@ -33,6 +44,7 @@ from truing.rails.runtime.stream_guard import StreamGuard
 from truing.rails.runtime.turn_result import TurnResult
 
 DEFAULT_MAX_MESSAGE = 200_000  # characters
+MAX_MESSAGES = 5_000  # of a conversation
 
 
 class GuardedModel:
@@ -71,6 +83,7 @@ class GuardedModel:
         self.model = model
         self.runtime = build_runtime(self.config, model, parts)
         self.options = options
+        self.client_settings = ClientSettings.of(self.config.truing)
         self.name = f"guarded:{Path(self.config.path).name or 'rails'},of=({model.name})"
         self.lineage = self._make_lineage(parts)
 
@@ -114,20 +127,22 @@ class GuardedModel:
         stream: StreamBuffer | None = None,
         session: str = "",
         explicit_fields: Collection[str] | None = None,
+        context: Mapping[str, Any] | None = None,
     ) -> Answer:
         """Returns one answer through all rails.
 
         Conversations of different `session`s share no state, even where their messages are equal.
         `explicit_fields` names the sampling fields that the request sets itself: they override the
-        configuration's `parameters` (None: those that differ from `Sampling`'s defaults).
+        configuration's `parameters` (None: those that differ from `Sampling`'s defaults). `context`
+        sets variables of the conversation; their texts pass the input stage like messages.
         """
-        max_message = int(self.config.truing.get("max_message", DEFAULT_MAX_MESSAGE))
-        if any(len(message.content) > max_message for message in conversation.messages):
-            return blocked_answer("too_long", f"a message is longer than {max_message} characters")
+        fault = self._find_size_fault(conversation, context)
+        if fault is not None:
+            return blocked_answer("too_long", fault)
         start_time = time.perf_counter()
         try:
             result = await self.runtime.run_turn(
-                conversation.to_openai(),
+                _rows_of(conversation, context),
                 options=options or self.options,
                 sampling=sampling,
                 stream=stream,
@@ -147,6 +162,55 @@ class GuardedModel:
             reason = f"the turn broke down: {type(error).__name__}: {error}"
             return blocked_answer("internal", reason, seconds=time.perf_counter() - start_time)
         return answer_from_result(result)
+
+    def _find_size_fault(
+        self, conversation: Conversation, context: Mapping[str, Any] | None
+    ) -> str | None:
+        """Returns what makes a conversation too large to be read, or None."""
+        bound = int(self.config.truing.get("max_message", DEFAULT_MAX_MESSAGE))
+        if len(conversation.messages) > MAX_MESSAGES:
+            return f"a conversation has more than {MAX_MESSAGES} messages"
+        for message in conversation.messages:
+            if any(len(text) > bound for text in _message_texts(message)):
+                return f"a message is longer than {bound} characters"
+        if context and len(json.dumps(context, default=str)) > bound:
+            return f"the context is longer than {bound} characters"
+        return None
+
+    async def check(
+        self,
+        conversation: Conversation,
+        *,
+        tools: tuple[Tool, ...] = (),
+        context: Mapping[str, Any] | None = None,
+    ) -> CheckResult:
+        """Runs every stage that the conversation contains over all its text; asks no main model.
+
+        Raises NoStageError if the conversation contains no stage. A rail that fails, and a text
+        that is too long to be read, are not allowed.
+        """
+        fault = self._find_size_fault(conversation, context)
+        if fault is not None:
+            ruling = Ruling(name="runtime", stage="input", ruling="block", reason=fault)
+            return CheckResult(allowed=False, message=BLOCKED_MESSAGE, rulings=(ruling,))
+        sampling = Sampling(tools=tools)
+        try:
+            return await self.runtime.check_messages(_rows_of(conversation, context), sampling)
+        except NoStageError:
+            raise
+        except Exception as error:
+            # As in `answer`: what broke down has not been read.
+            reason = f"the check broke down: {type(error).__name__}: {error}"
+            ruling = Ruling(name="runtime", stage="input", ruling="block", reason=reason)
+            return CheckResult(allowed=False, message=BLOCKED_MESSAGE, rulings=(ruling,))
+
+    def accept_client_options(self, options: Mapping[str, Any] | None) -> dict[str, Any] | None:
+        """Returns the options of a client's request over those of this model.
+
+        Raises ValueError for an option that the configuration does not let clients set.
+        """
+        accepted = self.client_settings.accept_options(options)
+        return {**(self.options or {}), **accepted} if accepted else None
 
     async def stream(self, conversation: Conversation, sampling: Sampling) -> AsyncIterator[str]:
         """Yields the answer in chunks; nothing is yielded that the rails block later.
@@ -168,6 +232,7 @@ class GuardedModel:
         options: Mapping[str, Any] | None = None,
         session: str = "",
         explicit_fields: Collection[str] | None = None,
+        context: Mapping[str, Any] | None = None,
     ) -> AsyncIterator[str | Answer]:
         """Yields the chunks as `stream` does, and last the whole Answer with its rulings."""
         guard = StreamGuard(
@@ -178,6 +243,8 @@ class GuardedModel:
             options or self.options,
             session,
             explicit_fields,
+            context,
+            self.runtime.remember_answer,
         )
         async for chunk in guard.chunks():
             yield chunk
@@ -191,6 +258,18 @@ class GuardedModel:
         for model in (self.model, *self.runtime.services.models.values()):
             if isinstance(model, Closeable):
                 await model.close()
+
+
+def _rows_of(conversation: Conversation, context: Mapping[str, Any] | None) -> list[dict[str, Any]]:
+    rows = conversation.to_openai()
+    return [{"role": "context", "content": dict(context)}, *rows] if context else rows
+
+
+def _message_texts(message: Message) -> Iterator[str]:
+    yield message.content
+    for call in message.tool_calls:
+        yield call.name
+        yield call.arguments
 
 
 def answer_from_result(result: TurnResult) -> Answer:

@@ -10,7 +10,6 @@ from truing.core.types import Answer
 from truing.rails.runtime.stream_guard import (
     CHUNK_CHARACTERS,
     _is_stage_off,
-    _with_context,
     _without_output_rails,
     split_text,
     unsent_text,
@@ -42,13 +41,6 @@ def test_the_rest_of_an_answer(sent: str, text: str, unsent: str) -> None:
 
 def test_a_failed_answer_has_nothing_more_to_send() -> None:
     assert unsent_text("Hel", Answer.failed("http", "500")) == ""
-
-
-def test_a_chunk_is_checked_with_the_words_before_it() -> None:
-    text = "one two three four"
-    start = text.index(" four")
-    assert _with_context(text, start, 2) == "two three four"
-    assert _with_context(text, start, 0) == "four"
 
 
 def test_stages_are_switched_off_by_list_or_mapping() -> None:

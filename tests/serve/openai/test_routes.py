@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
 from litestar.testing import TestClient
 
 from truing.models.scripted import ScriptedModel
@@ -55,19 +56,149 @@ def test_a_blocked_stream_ends_with_content_filter_and_its_record(tmp_path: Path
     with _client(tmp_path, RAIL, YAML) as c:
         blocked = _events(c.post(CHAT, json=_ask("a secret", **asked)).text)
         passed = _events(c.post(CHAT, json=_ask("hello", **asked)).text)
-        skipped = _events(
-            c.post(
-                CHAT, json=_ask("a secret", stream=True, rails={"options": {"rails": ["dialog"]}})
-            ).text
-        )
     assert blocked[-1]["choices"][0]["finish_reason"] == "content_filter"
     record = blocked[-1]["guardrails"]["rails"][0]
     assert (record["name"], record["stage"], record["ruling"]) == ("own", "input", "block")
     assert "weather" not in json.dumps(blocked)
     assert passed[-1]["choices"][0]["finish_reason"] == "stop"
     assert passed[-1]["usage"] is None  # the model streams text alone: the tokens are not known
-    said = "".join(e["choices"][0]["delta"].get("content") or "" for e in skipped)
-    assert said.strip() == "fine weather today"
+
+
+# -- what a client may set ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    ("rails", "param"),
+    [
+        ({"options": {"rails": ["dialog"]}}, "guardrails.options.rails"),
+        ({"options": {"rails": {"input": False}}}, "guardrails.options.rails"),
+        ({"options": {"rails": []}}, "guardrails.options.rails"),
+        (
+            {"options": {"llm_params": {"max_tokens": 9}}},
+            "guardrails.options.llm_params.max_tokens",
+        ),
+        ({"options": {"output_vars": True}}, "guardrails.options.output_vars"),
+        ({"options": {"llm_output": True}}, "guardrails.options.llm_output"),
+        ({"context": {"generation_options": {}}}, "guardrails.context.generation_options"),
+        ({"context": {"skip_output_rails": True}}, "guardrails.context.skip_output_rails"),
+        ({"state": {"events": []}}, "guardrails.state"),
+        ({"thread_id": "t"}, "guardrails.thread_id"),
+        ({"config_ids": ["bot", "other"]}, "guardrails.config_ids"),
+    ],
+)
+def test_what_the_configuration_does_not_allow_is_refused(
+    tmp_path: Path, rails: dict[str, Any], param: str, stream: bool
+) -> None:
+    with _client(tmp_path, RAIL, YAML) as c:
+        chat = c.post(CHAT, json=_ask("a secret", stream=stream, rails=rails))
+        check = c.post("/v1/checks", json=_ask("a secret", rails=rails))
+    for reply in (chat, check):
+        assert (reply.status_code, reply.json()["error"]["param"]) == (400, param)
+
+
+@pytest.mark.parametrize("role", ["context", "event", "exception"])
+def test_no_message_of_a_client_sets_variables_or_events(tmp_path: Path, role: str) -> None:
+    body = _ask("a secret")
+    options = {"rails": {"input": False}}
+    body["messages"].insert(
+        0, {"role": role, "content": {"generation_options": options}, "event": {"type": "Listen"}}
+    )
+    with _client(tmp_path, RAIL, YAML) as c:
+        assert c.post(CHAT, json=body).status_code == 400
+
+
+def test_the_operator_can_let_clients_set_options(tmp_path: Path) -> None:
+    yaml = YAML + (
+        "truing: {client_options: {rails: true, llm_params: {max_tokens: 5}, context: [note]}}\n"
+    )
+    with _client(tmp_path, RAIL, yaml) as c:
+        no_rails = c.post(CHAT, json=_ask("a secret", rails={"options": {"rails": ["dialog"]}}))
+        few = c.post(CHAT, json=_ask("hello", rails={"options": {"llm_params": {"max_tokens": 5}}}))
+        many = c.post(
+            CHAT, json=_ask("hello", rails={"options": {"llm_params": {"max_tokens": 6}}})
+        )
+        note = c.post(CHAT, json=_ask("hello", rails={"context": {"note": "x"}}))
+        bad_note = c.post(CHAT, json=_ask("hello", rails={"context": {"note": "a secret"}}))
+    assert no_rails.json()["choices"][0]["message"]["content"] == "fine weather today"
+    assert few.status_code == note.status_code == 200
+    assert (many.status_code, "from 0 to 5" in many.text) == (400, True)
+    assert bad_note.json()["choices"][0]["finish_reason"] == "content_filter"
+
+
+# -- checks ------------------------------------------------------------------------------------
+
+OUTPUT_RAIL = (
+    'define subflow shown\n  if "secret" in $bot_message\n    bot refuse to respond\n    stop\n'
+)
+BOTH = "rails: {input: {flows: [own]}, output: {flows: [shown]}}\n"
+CALL = {"id": "c", "type": "function", "function": {"name": "f", "arguments": '{"a": "secret"}'}}
+
+
+@pytest.mark.parametrize(
+    ("yaml", "messages", "allowed", "not_run"),
+    [
+        (YAML, [("user", "hi")], True, []),
+        (YAML, [("user", "a secret")], False, []),
+        (YAML, [("user", "a secret"), ("user", "hi")], False, []),
+        (YAML, [("user", "a secret"), ("system", "x")], False, []),
+        (YAML, [("system", "a secret")], False, []),
+        (YAML, [("assistant", "hi")], None, ["output"]),
+        (YAML, [("user", "hi"), ("assistant", "hi")], None, ["output"]),
+        (YAML, [("tool", "fine")], None, ["tool_input"]),
+        (YAML, [("tool", "a secret")], False, ["tool_input"]),
+        (YAML, [("assistant", "a secret"), ("user", "hi")], False, ["output"]),
+        (BOTH, [("assistant", "hi")], True, []),
+        (BOTH, [("assistant", "a secret")], False, []),
+        (BOTH, [("user", "hi"), ("assistant", "hi"), ("user", "hi")], True, []),
+        (BOTH, [("user", "hi"), ("assistant", None)], False, ["tool_output"]),
+        ("passthrough: true\n", [("user", "hi")], None, ["input"]),
+    ],
+)
+def test_a_check_runs_every_stage_of_the_messages(
+    tmp_path: Path, yaml: str, messages: list[tuple[str, str | None]], allowed: bool, not_run: Any
+) -> None:
+    rows = [
+        {"role": role, "content": text, **({"tool_calls": [CALL]} if text is None else {})}
+        for role, text in messages
+    ]
+    with _client(tmp_path, RAIL + "\n" + OUTPUT_RAIL, yaml) as c:
+        body = c.post("/v1/checks", json={"messages": rows}).json()
+        again = c.post("/v1/checks", json={"messages": rows}).json()
+    assert (body["allowed"], body["not_run"]) == (allowed, not_run)
+    assert (again["allowed"], bool(again["guardrails"]["rails"])) == (
+        allowed,
+        bool(body["guardrails"]["rails"]),
+    )
+    assert (body["message"] is None) is (allowed is not False)
+    if allowed is False:
+        assert any(r["ruling"] == "block" for r in body["guardrails"]["rails"])
+
+
+def test_a_denied_tool_call_is_not_allowed(tmp_path: Path) -> None:
+    yaml = "rails: {tool_output: {flows: [check tool calls]}}\ntruing: {tools: {deny: [f]}}\n"
+    calls = {"role": "assistant", "content": None, "tool_calls": [CALL]}
+    with _client(tmp_path, RAIL, yaml) as c:
+        body = c.post("/v1/checks", json={"messages": [calls]}).json()
+    assert (body["allowed"], body["not_run"]) == (False, [])
+    assert "not allowed" in body["guardrails"]["rails"][0]["reason"]
+
+
+def test_a_check_without_messages_is_refused(tmp_path: Path) -> None:
+    with _client(tmp_path, RAIL, YAML) as c:
+        assert c.post("/v1/checks", json={"messages": []}).status_code == 400
+
+
+def test_a_rail_that_fails_is_not_allowed(tmp_path: Path) -> None:
+    yaml = (
+        'prompts: [{task: self_check_input, content: "{{ user_input }}"}]\n'
+        "rails: {input: {flows: [self check input]}}\n"
+    )
+    with _client(tmp_path, RAIL, yaml) as c:
+        runtime = c.app.state.chat.router.guarded["bot"].runtime
+        runtime.services.model = ScriptedModel("", name="mute")
+        body = c.post("/v1/checks", json={"messages": [{"role": "user", "content": "hi"}]}).json()
+    assert body["allowed"] is False
 
 
 def test_what_an_action_found_out_for_one_key_is_not_there_for_another(tmp_path: Path) -> None:

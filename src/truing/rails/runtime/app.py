@@ -22,13 +22,18 @@ from truing.rails.runtime.action_registry import ActionRegistry
 from truing.rails.runtime.action_runner import ActionRunner
 from truing.rails.runtime.checked_texts import CheckedTexts
 from truing.rails.runtime.client_texts import readable_arguments
+from truing.rails.runtime.conversation_check import CheckResult, ConversationCheck
 from truing.rails.runtime.conversation_state import (
     ConversationState,
     conversation_keys,
     extend_conversation_key,
 )
 from truing.rails.runtime.embeddings import EmbeddingCache, choose_encoder
-from truing.rails.runtime.events import events_from_messages, events_of_message
+from truing.rails.runtime.events import (
+    events_from_messages,
+    events_of_message,
+    messages_with_options,
+)
 from truing.rails.runtime.example_index import DialogExamples
 from truing.rails.runtime.input_gate import (
     InputGate,
@@ -224,7 +229,7 @@ class Runtime:
         except ValueError as error:
             raise RailsError("options", str(error)) from error
         chat = [dict(message) for message in messages]
-        rows = _with_options(chat, expanded_options)
+        rows = messages_with_options(chat, expanded_options)
         sampling = sampling or Sampling()
         turn = TurnContext(
             services=self.services,
@@ -284,6 +289,21 @@ class Runtime:
         if stream is not None and turn.stream is None:
             await stream.push(result.text)
         return result
+
+    async def check_messages(
+        self, messages: Sequence[Mapping[str, Any]], sampling: Sampling
+    ) -> CheckResult:
+        """Runs every stage that the messages contain; NoStageError if they contain none."""
+        rows = [dict(message) for message in messages]
+        turn = TurnContext(
+            services=self.services,
+            state=ConversationState(self.program, self.config),
+            sampling=sampling,
+            messages=rows,
+            tools=sampling.tools,
+            is_stage_check=True,
+        )
+        return await ConversationCheck(self.config, turn, rows, self._state_builder(rows)).run()
 
     def _refuse_unread(self, turn: TurnContext, reading: InputReading, session: str) -> TurnResult:
         """Returns the result of a turn that ends because an earlier text did not pass."""
@@ -414,32 +434,6 @@ class Runtime:
             turn.track_rail_event(event)
         elif kind == "BotIntent" and event["intent"] == "stop":
             turn.finish_rail("block")
-
-
-def _with_options(
-    chat: list[dict[str, Any]], options: dict[str, Any] | None
-) -> list[dict[str, Any]]:
-    """Returns the messages with the generation options as context variables.
-
-    Without dialog rails, a last message of the assistant is what the output rails check: its text,
-    or its tool calls.
-    """
-    rows = list(chat)
-    if options is None:
-        return rows
-    context: dict[str, Any] = {"generation_options": options}
-    last = rows[-1] if rows else {}
-    if options["rails"]["dialog"] is False and last.get("role") == "assistant":
-        rows.pop()
-        if last.get("tool_calls"):
-            event = {"type": "BotToolCalls", "tool_calls": last["tool_calls"]}
-            rows.append({"role": "event", "event": event})
-            return [{"role": "context", "content": context}, *rows]
-        context["bot_message"] = last.get("content")
-        if not any(row.get("role") == "user" for row in rows):
-            placeholder = {"type": "UserMessage", "text": "", "is_placeholder": True}
-            rows.append({"role": "event", "event": placeholder})
-    return [{"role": "context", "content": context}, *rows]
 
 
 def _error_with_rulings(turn: TurnContext, error: TruingError) -> RailsError | LlmError:

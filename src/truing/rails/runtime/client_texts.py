@@ -53,12 +53,18 @@ def is_live(row: Mapping[str, Any]) -> bool:
 
 
 def collect_client_texts(
-    rows: Sequence[Row], tools: Sequence[Tool], *, has_tool_rails: bool, trusted: Collection[str]
+    rows: Sequence[Row],
+    tools: Sequence[Tool],
+    *,
+    has_tool_rails: bool,
+    trusted: Collection[str],
+    is_live_included: bool = False,
 ) -> list[ClientText]:
-    """Returns all texts of a conversation but the content of a last message that is live.
+    """Returns all texts of a conversation but, as a rule, that of a last message that is live.
 
     Texts of trusted roles are left out.
     """
+    live_index = -1 if is_live_included else len(rows) - 1
     texts: list[ClientText] = []
     if "tool_definitions" not in trusted:
         texts += [_definition_text(tool) for tool in tools]
@@ -72,10 +78,10 @@ def collect_client_texts(
         if role == "context":
             texts += _context_texts(index, row.get("content"))
         elif role == "event":
-            if index != len(rows) - 1 or not is_live(row):
+            if index != live_index or not is_live(row):
                 texts += _event_texts(index, row.get("event"))
         else:
-            live = index == len(rows) - 1 and is_live(row)
+            live = index == live_index and is_live(row)
             name = str(row.get("name") or call_names.get(row.get("tool_call_id")) or "unknown")
             if not live:
                 texts += _content_texts(

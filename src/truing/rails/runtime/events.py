@@ -10,6 +10,32 @@ from truing.rails.actions import ActionResult
 Event = dict[str, Any]
 
 
+def messages_with_options(
+    chat: list[dict[str, Any]], options: dict[str, Any] | None
+) -> list[dict[str, Any]]:
+    """Returns the messages with the generation options as context variables.
+
+    Without dialog rails, a last message of the assistant is what the output rails check: its text,
+    or its tool calls.
+    """
+    rows = list(chat)
+    if options is None:
+        return rows
+    context: dict[str, Any] = {"generation_options": options}
+    last = rows[-1] if rows else {}
+    if options["rails"]["dialog"] is False and last.get("role") == "assistant":
+        rows.pop()
+        if last.get("tool_calls"):
+            event = {"type": "BotToolCalls", "tool_calls": last["tool_calls"]}
+            rows.append({"role": "event", "event": event})
+            return [{"role": "context", "content": context}, *rows]
+        context["bot_message"] = last.get("content")
+        if not any(row.get("role") == "user" for row in rows):
+            placeholder = {"type": "UserMessage", "text": "", "is_placeholder": True}
+            rows.append({"role": "event", "event": placeholder})
+    return [{"role": "context", "content": context}, *rows]
+
+
 def events_from_messages(messages: Sequence[dict[str, Any]], start: int = 0) -> Iterator[Event]:
     """Yields the events of the messages from index `start` on.
 

@@ -58,7 +58,9 @@ class InputGate:
         self.config, self.memory = config, memory
         self.trusted = ClientSettings.of(config.truing).trusted_roles
 
-    def texts_to_read(self, turn: TurnContext, rows: Sequence[Row]) -> list[ClientText]:
+    def texts_to_read(
+        self, turn: TurnContext, rows: Sequence[Row], *, is_live_included: bool = False
+    ) -> list[ClientText]:
         """Returns the texts that a stage with rails must read, in the order of the messages."""
         stages = {
             stage: bool(stage_flows(self.config, stage)) and turn.is_stage_on(stage)
@@ -66,15 +68,30 @@ class InputGate:
         }
         has_tool_rails = bool(stage_flows(self.config, "tool_input"))
         texts = collect_client_texts(
-            rows, turn.tools, has_tool_rails=has_tool_rails, trusted=self.trusted
+            rows,
+            turn.tools,
+            has_tool_rails=has_tool_rails,
+            trusted=self.trusted,
+            is_live_included=is_live_included,
         )
         return [text for text in texts if stages[text.stage]]
 
     async def read(
-        self, turn: TurnContext, rows: list[Row], session: str, state_after: StateOf
+        self,
+        turn: TurnContext,
+        rows: list[Row],
+        session: str,
+        state_after: StateOf,
+        *,
+        is_live_included: bool = False,
+        withholds_refused: bool = True,
     ) -> InputReading:
-        """Runs the input stage over all texts but that of a live last message."""
-        texts = self.texts_to_read(turn, rows)
+        """Runs the input stage over all texts, that of a live last message only if asked to.
+
+        `withholds_refused`: a refused message that was followed by its refusal is not an objection,
+        but is withheld.
+        """
+        texts = self.texts_to_read(turn, rows, is_live_included=is_live_included)
         rows = list(rows)
         rulings: list[Ruling] = []
         for start in range(0, len(texts), PARALLEL_CHECKS):
@@ -91,7 +108,7 @@ class InputGate:
                     rulings += verdict.rulings
                     if verdict.text != text.text:
                         rows[text.index] = with_text(rows[text.index], text.part, verdict.text)
-                elif failure is None and _was_refused(rows, text, verdict):
+                elif withholds_refused and failure is None and _was_refused(rows, text, verdict):
                     rows[text.index] = with_text(rows[text.index], "content", WITHHELD_TEXT)
                 else:
                     return InputReading(rows, (*rulings, *verdict.rulings), verdict, failure)
@@ -129,7 +146,9 @@ class InputGate:
             outcome = await run_stage(
                 turn, state, text.stage, text.text, name=text.name, call_id=text.call_id
             )
-        except LlmError:
+        except LlmError as error:
+            if turn.is_stage_check:
+                return TextVerdict(None), error.failure
             raise
         except TruingError as error:
             return TextVerdict(None), Failure("rail", "flow", str(error))

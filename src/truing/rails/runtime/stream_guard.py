@@ -4,8 +4,9 @@ Without output rails, chunks are sent as the model writes them, once the input r
 With output rails there are two modes (``truing: {streaming: {mode: ...}}``):
 
 - `hold` (the default): the text is sent when the whole of it has passed;
-- `chunked` (NeMo's ``rails.output.streaming.enabled``): the text is checked chunk by chunk, each
-  with the end of the text before it as context, and the whole once more at the end.
+- `chunked` (NeMo's ``rails.output.streaming.enabled``): a chunk is sent when the rails have passed
+  all of the text up to its end. (NeMo reads `context_size` words before a chunk; here the setting
+  is accepted and not needed.)
 """
 
 from __future__ import annotations
@@ -16,8 +17,10 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from truing.core.types import Answer, Conversation, Message, Sampling
+from truing.core.types import Answer, Conversation, Message, Ruling, Sampling
 from truing.rails.config.loader import RailsConfig
+from truing.rails.runtime.client_texts import readable_arguments
+from truing.rails.runtime.output_gate import BLOCKED_MESSAGE
 from truing.rails.runtime.stream_buffer import StreamBuffer
 
 CHUNK_CHARACTERS = 24  # of a finished text that is sent in chunks
@@ -28,7 +31,8 @@ class StreamGuard:
     """Streams one answer.
 
     `answer` returns the whole answer of a model behind rails (`GuardedModel.answer`); its keyword
-    arguments `options`, `session` and `explicit_fields` are passed on.
+    arguments `options`, `session`, `explicit_fields` and `context` are passed on.
+    `remember_answer` is called with a text that was sent whole, and the session.
     """
 
     def __init__(
@@ -40,8 +44,11 @@ class StreamGuard:
         options: Mapping[str, Any] | None,
         session: str,
         explicit_fields: Collection[str] | None = None,
+        context: Mapping[str, Any] | None = None,
+        remember_answer: Callable[[str, str], None] = lambda text, session: None,
     ) -> None:
         self.answer, self.config = answer, config
+        self.context, self.remember_answer = context, remember_answer
         self.conversation, self.sampling = conversation, sampling
         self.options, self.session, self.explicit_fields = options, session, explicit_fields
         self.settings: dict[str, Any] = dict(config.truing.get("streaming") or {})
@@ -64,6 +71,7 @@ class StreamGuard:
             "options": self.options,
             "session": self.session,
             "explicit_fields": self.explicit_fields,
+            "context": self.context,
             **overrides,
         }
         return await self.answer(conversation, self.sampling, **arguments)
@@ -102,29 +110,37 @@ class StreamGuard:
             if not task.done():
                 task.cancel()  # the client has left
         for chunk in split_text(unsent_text(sent, answer)):
+            sent += chunk
             yield chunk
+        self.remember_answer(sent, self.session)
         yield answer
 
     async def _stream_checked_chunks(self) -> AsyncIterator[str | Answer]:
-        """Runs the turn without output rails; checks each chunk by them before it is sent."""
+        """Runs the turn without output rails; sends no text before they have passed all up to it.
+
+        Each check reads the whole text so far: what a rail looks for may be spread over several
+        chunks.
+        """
         streaming = self.config.rails.output.streaming
         chunk_words = int(self.settings.get("chunk_size", streaming.chunk_size))
-        context_words = int(self.settings.get("context_size", streaming.context_size))
         task, buffer = self._start_turn(_without_output_rails(self.options))
         text = ""
-        sent = 0  # characters of the text
+        checked = 0  # characters of the text
+        sent = ""  # what the rails have made of them
         try:
             async for chunk in buffer:
                 text += chunk
-                if len(text[sent:].split()) < chunk_words:
+                if len(text[checked:].split()) < chunk_words:
                     continue
-                replacement = await self._check_output(_with_context(text, sent, context_words))
-                if replacement is not None:
-                    yield replacement.text
-                    yield _stopped_answer(text[:sent], replacement)
+                check = await self._check_output(text)
+                if not _continues(sent, check):
+                    is_refusal = check.finish_reason == "blocked" or check.failure is not None
+                    refusal = check.text if is_refusal else BLOCKED_MESSAGE
+                    yield refusal
+                    yield _stopped_answer(sent, check, refusal)
                     return
-                yield text[sent:]
-                sent = len(text)
+                yield check.text[len(sent) :]
+                checked, sent = len(text), check.text
             answer = await task
         finally:
             if not task.done():
@@ -135,23 +151,43 @@ class StreamGuard:
             yield answer
             return
         text += unsent_text(text, answer)
-        if text[sent:]:
-            # The whole text: what a rail looks for may be spread over several chunks.
-            replacement = await self._check_output(text)
-            if replacement is not None:
-                yield replacement.text
-                yield _stopped_answer(text[:sent], replacement)
-                return
-            yield text[sent:]
-        yield replace(answer, message=replace(answer.message, content=text))
+        async for part in self._release_rest(answer, text, sent):
+            yield part
 
-    async def _check_output(self, text: str) -> Answer | None:
-        """Returns None if the output rails pass the text unchanged, else the replacement."""
+    async def _release_rest(
+        self, answer: Answer, text: str, sent: str
+    ) -> AsyncIterator[str | Answer]:
+        """Yields what is left of a finished text, and the answer, after a check of all of it."""
+        rulings = answer.rulings
+        for part in (text, *(readable_arguments(c.arguments) for c in answer.message.tool_calls)):
+            if not part:
+                continue
+            check = await self._check_output(part)
+            rulings += check.rulings
+            # Tool calls are sent with the answer, as they are: a rail cannot rewrite them here.
+            passed = _continues(sent, check) if part is text else check.text == part
+            if not passed:
+                is_refusal = check.finish_reason == "blocked" or check.failure is not None
+                refusal = check.text if is_refusal else BLOCKED_MESSAGE
+                yield refusal
+                yield _stopped_answer(sent, replace(check, rulings=rulings), refusal)
+                return
+            if part is text:
+                yield check.text[len(sent) :]
+                sent = check.text
+        self.remember_answer(sent, self.session)
+        yield replace(answer, message=replace(answer.message, content=sent), rulings=rulings)
+
+    async def _check_output(self, text: str) -> Answer:
+        """Returns the text as the output rails leave it, or the answer that they give instead."""
         conversation = self.conversation.then(Message("assistant", text))
-        answer = await self._generate(conversation, options={"rails": ["output"]})
-        if answer.finish_reason == "blocked" or answer.failure is not None:
-            return answer
-        return None if answer.text == text else answer
+        return await self._generate(conversation, options={"rails": ["output"]})
+
+
+def _continues(sent: str, check: Answer) -> bool:
+    """Returns whether a checked text begins with what has been sent of it."""
+    is_stopped = check.finish_reason == "blocked" or check.failure is not None
+    return not is_stopped and check.text.startswith(sent)
 
 
 def _is_stage_off(options: Mapping[str, Any] | None, stage: str) -> bool:
@@ -166,9 +202,13 @@ def _without_output_rails(options: Mapping[str, Any] | None) -> dict[str, Any]:
     return {**(options or {}), "rails": stages}
 
 
-def _stopped_answer(sent: str, replacement: Answer) -> Answer:
-    """Returns the answer of a stopped stream: the sent text, then the replacement."""
-    return replace(replacement, message=Message("assistant", sent + replacement.text))
+def _stopped_answer(sent: str, check: Answer, refusal: str) -> Answer:
+    """Returns the answer of a stopped stream: the sent text, then the refusal."""
+    if check.failure is None and not any(r.ruling == "block" for r in check.rulings):
+        reason = "a rail would rewrite text that has been sent"
+        ruling = Ruling(name="runtime", stage="output", ruling="block", reason=reason)
+        check = replace(check, finish_reason="blocked", rulings=(*check.rulings, ruling))
+    return replace(check, message=Message("assistant", sent + refusal))
 
 
 def split_text(text: str) -> list[str]:
@@ -196,9 +236,3 @@ def unsent_text(sent: str, answer: Answer) -> str:
     if text.strip() in sent:
         return ""
     return ("\n" if sent else "") + text
-
-
-def _with_context(text: str, start: int, context_words: int) -> str:
-    """Returns the text from `start` on, after the last words before it."""
-    context = text[:start].split()[-context_words:] if context_words else []
-    return " ".join([*context, text[start:].lstrip()])

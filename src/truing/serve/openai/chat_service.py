@@ -15,10 +15,12 @@ from truing.core.ids import stream_seed
 from truing.core.protocols import Judge, Model
 from truing.core.types import Answer, Conversation, Failure, Sampling
 from truing.rails.guarded import GuardedModel
+from truing.rails.runtime.conversation_check import CheckResult, NoStageError
 from truing.serve.openai.admission import AdmissionControl, RequestRefused
 from truing.serve.openai.audit import HarmAudit
 from truing.serve.openai.metrics import ServerMetrics
 from truing.serve.openai.model_router import ModelRouter, UnknownConfig
+from truing.serve.openai.request_checks import ClientTurn
 from truing.serve.openai.request_log import RequestRecord, record_of
 from truing.serve.openai.tracing import TurnTracer
 
@@ -59,7 +61,7 @@ class ChatService:
         model: Model,
         conversation: Conversation,
         sampling: Sampling,
-        options: dict[str, Any] | None,
+        client: ClientTurn,
         record: RequestRecord,
         explicit_fields: frozenset[str] | None = None,
     ) -> tuple[Answer, ...]:
@@ -75,7 +77,7 @@ class ChatService:
             async with asyncio.timeout(self.admission.limits.seconds):
                 if isinstance(model, GuardedModel):
                     answers = await self._generate_guarded(
-                        model, conversation, sampling, options, record.tenant, explicit_fields
+                        model, conversation, sampling, client, record.tenant, explicit_fields
                     )
                 else:
                     answers = await model.generate(conversation, sampling)
@@ -85,12 +87,36 @@ class ChatService:
         self.record_answers(model, conversation, answers, record, started_ns)
         return answers
 
+    async def check_conversation(
+        self,
+        model: GuardedModel,
+        conversation: Conversation,
+        sampling: Sampling,
+        client: ClientTurn,
+        record: RequestRecord,
+    ) -> CheckResult:
+        """Returns whether the rails allow a conversation. Raises RequestRefused where it contains
+        no stage (400), and at a time-out (504).
+        """
+        try:
+            async with asyncio.timeout(self.admission.limits.seconds):
+                result = await model.check(
+                    conversation, tools=sampling.tools, context=client.context
+                )
+        except TimeoutError:
+            seconds = self.admission.limits.seconds
+            raise RequestRefused(504, f"no decision in {seconds:g} s", "timeout_error") from None
+        except NoStageError as error:
+            raise RequestRefused(400, str(error), param="messages") from error
+        record.decision = {True: "allow", False: "block", None: "incomplete"}[result.allowed]
+        return result
+
     async def _generate_guarded(
         self,
         model: GuardedModel,
         conversation: Conversation,
         sampling: Sampling,
-        options: dict[str, Any] | None,
+        client: ClientTurn,
         session: str,
         explicit_fields: frozenset[str] | None,
     ) -> tuple[Answer, ...]:
@@ -105,7 +131,8 @@ class ChatService:
             model.answer(
                 conversation,
                 replace(sampling, n=1, seed=seed),
-                options=options,
+                options=client.options,
+                context=client.context,
                 session=session,
                 explicit_fields=explicit_fields,
             )

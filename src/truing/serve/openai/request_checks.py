@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import msgspec
+from msgspec import Struct
 
+from truing.core.protocols import Model
 from truing.core.types import Conversation, MessageFormatError, Sampling
+from truing.rails.config.client_settings import ClientSettings
+from truing.rails.guarded import GuardedModel
 from truing.serve.openai.admission import RequestRefused
 from truing.serve.openai.limits import ServerLimits
-from truing.serve.openai.schemas import ChatRequest, ModerationRequest
+from truing.serve.openai.schemas import ChatRequest, GuardrailsRequest, ModerationRequest
 
 
 def refuse(param: str, reason: str) -> RequestRefused:
@@ -51,6 +56,38 @@ def read_conversation(request: ChatRequest, limits: ServerLimits) -> Conversatio
             check_name(f"{place}.tool_calls[{call_index}].id", call.id, limits)
             check_name(f"{place}.tool_calls[{call_index}].function.name", call.name, limits)
     return conversation
+
+
+class ClientTurn(Struct, frozen=True):
+    """What a request may set of a turn behind rails: options that have an effect, and variables."""
+
+    options: dict[str, Any] | None = None
+    context: dict[str, Any] | None = None
+
+
+def read_guardrails(guardrails: GuardrailsRequest | None, model: Model) -> ClientTurn:
+    """Returns the options and variables that the model's configuration lets a client set.
+
+    Raises RequestRefused (400), with the reason, for any other: nothing is left out silently.
+    """
+    if guardrails is None:
+        return ClientTurn()
+    named = {guardrails.config_id, *(guardrails.config_ids or ())} - {None}
+    if len(named) > 1:
+        raise refuse("guardrails.config_ids", "one configuration at a time is supported")
+    for name in ("thread_id", "state"):
+        if getattr(guardrails, name) is not None:
+            raise refuse(f"guardrails.{name}", "not supported: send the whole conversation")
+    try:
+        if isinstance(model, GuardedModel):
+            options = model.accept_client_options(guardrails.options)
+            context = model.client_settings.accept_context(guardrails.context)
+        else:
+            options = ClientSettings().accept_options(guardrails.options)
+            context = ClientSettings().accept_context(guardrails.context)
+    except ValueError as error:
+        raise RequestRefused(400, str(error), param=str(error).partition(":")[0]) from error
+    return ClientTurn(options, context)
 
 
 def check_moderation_request(request: ModerationRequest, limits: ServerLimits) -> list[str]:

@@ -22,7 +22,11 @@ from truing.rails.guarded import GuardedModel
 from truing.serve.openai import schemas
 from truing.serve.openai.admission import RequestRefused
 from truing.serve.openai.chat_service import ChatService
-from truing.serve.openai.request_checks import check_moderation_request, read_chat_request
+from truing.serve.openai.request_checks import (
+    check_moderation_request,
+    read_chat_request,
+    read_guardrails,
+)
 from truing.serve.openai.request_log import record_of
 from truing.serve.openai.streaming import stream_answer, stream_events
 
@@ -43,6 +47,7 @@ async def chat(
     record = record_of(request.scope)
     conversation, sampling = read_chat_request(data, service.admission.limits)
     model = service.select_model(data.config)
+    client = read_guardrails(data.guardrails, model)
     record.model, record.config = model.name, data.config or service.router.default
     name = data.model or model.name
     if data.stream and sampling.n > 1:
@@ -50,12 +55,12 @@ async def chat(
     # Before a stream begins: its status is 200 from then on.
     await service.take_slot(request)
     if data.stream:
-        parts = stream_answer(service, model, (conversation, sampling), data, record)
+        parts = stream_answer(service, model, (conversation, sampling), data, client, record)
         events = stream_events(service, data, name, parts, record)
         record.stack.push_async_callback(events.aclose)
         return Stream(events, media_type="text/event-stream", headers={"cache-control": "no-store"})
     answers = await service.generate_answers(
-        model, conversation, sampling, data.options, record, data.explicit_fields
+        model, conversation, sampling, client, record, data.explicit_fields
     )
     return _json_response(service, schemas.completion(data, name, answers))
 
@@ -113,29 +118,24 @@ async def moderations(
 async def checks(
     data: Annotated[schemas.CheckRequest, Body()], request: Request[Any, Any, State], state: State
 ) -> Response[Any]:
-    """Runs the input rails, or the output rails where the last message is the assistant's;
-    generates no answer.
+    """Runs every stage that the messages contain over all their text; generates no answer.
+
+    `allowed` is null where a stage of the messages, named in `not_run`, has no rails.
     """
     service: ChatService = state.chat
     record = record_of(request.scope)
-    conversation, sampling = read_chat_request(
-        schemas.ChatRequest(data.messages, model=data.model, guardrails=data.guardrails),
-        service.admission.limits,
+    chat_request = schemas.ChatRequest(
+        data.messages, model=data.model, tools=data.tools, guardrails=data.guardrails
     )
-    config_id = data.guardrails.config_id if data.guardrails else None
-    model = service.select_model(config_id)
+    conversation, sampling = read_chat_request(chat_request, service.admission.limits)
+    model = service.select_model(chat_request.config)
     if not isinstance(model, GuardedModel):
         raise RequestRefused(404, "this server has no rails: start it with --rails")
-    record.config = config_id or service.router.default
-    stages = ["output"] if conversation.last.role == "assistant" else ["input"]
+    record.config = chat_request.config or service.router.default
+    client = read_guardrails(data.guardrails, model)
     await service.take_slot(request)
-    answers = await service.generate_answers(
-        model, conversation, sampling, {"rails": stages}, record
-    )
-    answer = answers[0]
-    blocked = any(ruling.ruling == "block" for ruling in answer.rulings)
-    allowed = not blocked and answer.finish_reason != "blocked"
-    return _json_response(service, schemas.check(allowed, answer))
+    result = await service.check_conversation(model, conversation, sampling, client, record)
+    return _json_response(service, schemas.check(result))
 
 
 @get(["/", "/health"], summary="Alive, and taking requests", tags=["service"])

@@ -23,6 +23,7 @@ from truing.core.types import (
     Tool,
     Usage,
 )
+from truing.rails.runtime.conversation_check import CheckResult
 
 
 class FunctionSchema(Struct):
@@ -42,12 +43,18 @@ class ToolSchema(Struct):
 
 class GuardrailsRequest(Struct):
     """`config_id` picks a configuration; `options` are NeMo's generation options; `options.log`
-    asks for the record.
+    asks for the record; `context` sets variables.
+
+    What a client may set beside the record is for the configuration to say. `thread_id` and
+    `state` are known to NeMo's server, and refused.
     """
 
     config_id: str | None = None
     config_ids: list[str] | None = None
     options: dict[str, Any] | None = None
+    context: dict[str, Any] | None = None
+    thread_id: Any = None
+    state: Any = None
 
 
 class ChatRequest(Struct):
@@ -145,13 +152,12 @@ class ModerationRequest(Struct):
 
 
 class CheckRequest(Struct):
-    """POST /v1/checks: does this conversation (and, with a last assistant message, this answer)
-    pass the rails?
-    """
+    """POST /v1/checks: do the rails allow these messages, in every stage that they contain?"""
 
     messages: list[dict[str, Any]]
     guardrails: GuardrailsRequest | None = None
     model: str = ""
+    tools: list[ToolSchema] | None = None
 
 
 def _message_body(answer: Answer) -> dict[str, Any]:
@@ -326,11 +332,15 @@ def moderation(judge: Judge, judgements: Sequence[Judgement]) -> bytes:
     )
 
 
-def check(allowed: bool, answer: Answer) -> bytes:
+def check(result: CheckResult) -> bytes:
     """Returns the body of /v1/checks."""
-    message = None if allowed else answer.text
     return msgspec.json.encode(
-        {"allowed": allowed, "message": message, "guardrails": decision_record(answer.rulings)}
+        {
+            "allowed": result.allowed,
+            "not_run": result.not_run,
+            "message": result.message,
+            "guardrails": decision_record(result.rulings),
+        }
     )
 
 

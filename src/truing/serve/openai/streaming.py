@@ -15,6 +15,7 @@ from truing.rails.guarded import GuardedModel
 from truing.serve.openai import schemas
 from truing.serve.openai.admission import RequestRefused
 from truing.serve.openai.chat_service import ChatService
+from truing.serve.openai.request_checks import ClientTurn
 from truing.serve.openai.request_log import RequestRecord
 
 Prompt = tuple[Conversation, Sampling]
@@ -25,6 +26,7 @@ async def stream_answer(
     model: Model,
     prompt: Prompt,
     request: schemas.ChatRequest,
+    client: ClientTurn,
     record: RequestRecord,
 ) -> AsyncGenerator[str | Answer, None]:
     """Yields chunks of text, and last the whole answer.
@@ -37,12 +39,12 @@ async def stream_answer(
     if not isinstance(model, GuardedModel) and (
         sampling.tools or not isinstance(model, StreamingModel)
     ):
-        yield (await service.generate_answers(model, conversation, sampling, None, record))[0]
+        yield (await service.generate_answers(model, conversation, sampling, client, record))[0]
         return
     sent: list[str] = []
     answer: Answer | None = None
     try:
-        async with _closing(_model_parts(model, prompt, request, record)) as parts:
+        async with _closing(_model_parts(model, prompt, request, client, record)) as parts:
             async for part in parts:
                 if isinstance(part, Answer):
                     answer = part
@@ -144,14 +146,19 @@ async def _answer_events(
 
 
 def _model_parts(
-    model: Model, prompt: Prompt, request: schemas.ChatRequest, record: RequestRecord
+    model: Model,
+    prompt: Prompt,
+    request: schemas.ChatRequest,
+    client: ClientTurn,
+    record: RequestRecord,
 ) -> AsyncIterator[str | Answer]:
     conversation, sampling = prompt
     if isinstance(model, GuardedModel):
         return model.stream_with_answer(
             conversation,
             sampling,
-            options=request.options,
+            options=client.options,
+            context=client.context,
             session=record.tenant,
             explicit_fields=request.explicit_fields,
         )

@@ -1,0 +1,148 @@
+"""Whether the rails allow a conversation, without an answer: every stage that it contains is run.
+
+What a user, a system message, a name, a tool definition or a variable says belongs to the input
+stage, an assistant's text to the output stage, its tool calls to tool_output, tool results to
+tool_input, and chunks in the context to the retrieval stage. Nothing is taken from memory: a check
+reads all of the text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from msgspec import Struct
+
+from truing.core.errors import TruingError
+from truing.core.types import Failure, Ruling
+from truing.rails.config.loader import RailsConfig
+from truing.rails.runtime.checked_texts import CheckedTexts
+from truing.rails.runtime.client_texts import Row, readable_arguments
+from truing.rails.runtime.conversation_state import ConversationState, content_text
+from truing.rails.runtime.input_gate import InputGate, StateOf
+from truing.rails.runtime.output_gate import BLOCKED_MESSAGE
+from truing.rails.runtime.stage_runner import Stage, StageOutcome, run_stage, stage_flows
+from truing.rails.runtime.turn_context import TurnContext
+
+
+class NoStageError(TruingError):
+    """A conversation without any text that a stage of rails reads."""
+
+
+class CheckResult(Struct, frozen=True, kw_only=True):
+    """Whether a conversation is allowed.
+
+    `allowed` is True if every stage of the conversation ran whole and none objected, False if one
+    objected, failed or was incomplete, None if none objected but some, `not_run`, have no rails.
+    `message` is what the rail that objected says.
+    """
+
+    allowed: bool | None
+    not_run: tuple[str, ...] = ()
+    message: str | None = None
+    rulings: tuple[Ruling, ...] = ()
+
+
+class ConversationCheck:
+    """One check: the texts of the conversation by stage, and the outcomes so far."""
+
+    def __init__(
+        self, config: RailsConfig, turn: TurnContext, rows: list[Row], state_after: StateOf
+    ) -> None:
+        self.config, self.turn, self.rows, self.state_after = config, turn, rows, state_after
+        self.gate = InputGate(config, CheckedTexts())
+        self.rulings: list[Ruling] = []
+        self.message: str | None = None
+        self.objected = False
+
+    async def run(self) -> CheckResult:
+        """Runs all stages; raises NoStageError if the conversation has none."""
+        stages = self._stages()
+        if not stages:
+            raise NoStageError("messages: they contain no text that a stage of rails reads")
+        await self._check_input(stages)
+        state = self.state_after(len(self.rows))
+        for row in self.rows:
+            if row.get("role") == "assistant":
+                await self._check_answer(row, state)
+            elif row.get("role") == "context" and "retrieval" in stages:
+                await self._run("retrieval", row["content"]["relevant_chunks"], state)
+        not_run = tuple(stage for stage in stages if not stage_flows(self.config, stage))
+        allowed = False if self.objected else (None if not_run else True)
+        message = None
+        if self.objected:
+            message = self.message or BLOCKED_MESSAGE
+        return CheckResult(
+            allowed=allowed, not_run=not_run, message=message, rulings=tuple(self.rulings)
+        )
+
+    def _stages(self) -> list[Stage]:
+        """Returns the stages that the conversation contains, in the order of a turn."""
+        present: set[Stage] = {"input"} if self._input_rows() or self.turn.tools else set()
+        for row in self.rows:
+            role = row.get("role")
+            if role == "tool":
+                present.add("tool_input")
+            elif role == "assistant":
+                if row.get("tool_calls"):
+                    present.add("tool_output")
+                if row.get("content") or not row.get("tool_calls"):
+                    present.add("output")
+            elif role == "context" and isinstance(row["content"].get("relevant_chunks"), str):
+                present.add("retrieval")
+        order: tuple[Stage, ...] = ("input", "retrieval", "tool_output", "tool_input", "output")
+        return [stage for stage in order if stage in present]
+
+    def _input_rows(self) -> list[Row]:
+        """Returns the messages whose texts belong to the input stage first of all."""
+        roles = {"user", "system", "developer", "context"}
+        trusted = self.gate.trusted | ({"developer"} if "system" in self.gate.trusted else set())
+        return [row for row in self.rows if row.get("role") in roles - trusted]
+
+    async def _check_input(self, stages: Sequence[Stage]) -> None:
+        rows = list(self.rows)
+        if rows and rows[-1].get("role") == "assistant":
+            rows.pop()  # an answer, not a text that a model is to read
+        reading = await self.gate.read(
+            self.turn, rows, "", self.state_after, is_live_included=True, withholds_refused=False
+        )
+        self.rulings += reading.rulings
+        if reading.objection is not None:
+            self.objected = True
+            self.message = reading.objection.reply or None
+            if reading.failure is not None:
+                self._add_block("input", reading.failure.message)
+        elif "input" in stages and not any(r.stage == "input" for r in self.rulings):
+            await self._run("input", "", self.state_after(0))  # there are only empty texts
+
+    async def _check_answer(self, row: Row, state: ConversationState) -> None:
+        calls = row.get("tool_calls")
+        if calls:
+            await self._run("tool_output", calls, state)
+            if not stage_flows(self.config, "tool_output"):
+                for text in _texts_of_calls(calls):
+                    await self._run("output", text, state)
+        if row.get("content") or not calls:
+            await self._run("output", content_text(row.get("content") or ""), state)
+
+    async def _run(self, stage: Stage, content: Any, state: ConversationState) -> None:
+        try:
+            outcome = await run_stage(self.turn, state, stage, content)
+        except TruingError as error:
+            outcome = StageOutcome(stage, content, failure=Failure("rail", "failed", str(error)))
+        self.rulings += outcome.rulings
+        if outcome.passed:
+            return
+        self.objected = True
+        self.message = self.message or outcome.reply or None
+        if not any(r.ruling == "block" for r in outcome.rulings):
+            self._add_block(stage, outcome.reason)
+
+    def _add_block(self, stage: Stage, reason: str) -> None:
+        self.rulings.append(Ruling(name="runtime", stage=stage, ruling="block", reason=reason))
+
+
+def _texts_of_calls(calls: Sequence[Any]) -> Iterator[str]:
+    for call in calls:
+        function = call.get("function") or {}
+        yield f"{function.get('name')} {readable_arguments(function.get('arguments') or '{}')}"
