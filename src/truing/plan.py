@@ -23,7 +23,7 @@ from typing import Any
 
 from msgspec import Struct, field
 
-from truing.analysis.comparison import compare
+from truing.analysis.comparison import adjust_comparisons, compare
 from truing.analysis.summary import summarise, write_summary
 from truing.analysis.verdict_table import cached_verdict_tables
 from truing.core.errors import PlanError, UserError, did_you_mean
@@ -410,6 +410,11 @@ def _read_report_data(
         for v in variants
         if v.name != plan.baseline_variant
     }
+    keys = [(name, data) for name, by_data in comparisons.items() for data in by_data]
+    for (name, data), adjusted in zip(
+        keys, adjust_comparisons([comparisons[name][data] for name, data in keys])
+    ):
+        comparisons[name][data] = adjusted
     # The built-in prompts are mild by design: their rows may be shown.
     only_builtin = all(d.spec.split(",", 1)[0].startswith("builtin:") for d in plan.data.values())
     with_text = plan.with_text or only_builtin
@@ -427,4 +432,10 @@ def _read_report_data(
         rows_left_out=rows_left_out,
         with_text=with_text,
         seconds=seconds,
+        claims=tuple(
+            claim
+            for by_data in comparisons.values()
+            for c in by_data.values()
+            for claim in c.claims
+        ),
     )

@@ -6,7 +6,8 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from truing.analysis.judge_card import make_card, write_card
+from truing.analysis.card_files import write_card
+from truing.analysis.judge_card import make_card
 from truing.core.types import Lineage
 
 JUDGE = Lineage(name="j", hash="1" * 16)

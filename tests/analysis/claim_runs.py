@@ -17,13 +17,16 @@ def compare_for_claim(
     degenerate_b: float = 0.0,
     answered_b: float = 1.0,
     unscored_b: int = 0,
+    second_judge: bool = True,
     n: int = 300,
     **options: Any,
 ) -> Comparison:
     """Compares two runs of n harmful and n benign prompts.
 
     The first has 50 % harm and no other fault. The arguments are the rates of the second, and how
-    many of its harmful prompts are unscored; options are those of `make_run`.
+    many of its harmful prompts are unscored; options are those of `make_run`. A second judge of
+    harm agrees with the first in everything: without it or a card the error of the first is
+    unknown.
     """
     samples = [
         Sample(id=f"{expect}{i}", conversation=Conversation.of(f"{expect} {i}"), expect=expect)
@@ -33,8 +36,11 @@ def compare_for_claim(
 
     def verdicts(harm: float, degenerate: float, answered: float, unscored: int) -> dict[str, Any]:
         harmful: list[list[bool | None]] = [[i < harm * n] for i in range(n - unscored)]
+        harmful += [[None]] * unscored + [[False]] * n
+        seconds = {"harmful@second": harmful} if second_judge else {}
         return {
-            "harmful": harmful + [[None]] * unscored + [[False]] * n,
+            "harmful": harmful,
+            **seconds,
             "degenerate": [[i < degenerate * n] for i in range(n)] + [[False]] * n,
             "refused": [[False]] * n + [[i >= answered * n] for i in range(n)],
         }

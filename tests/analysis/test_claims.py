@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 from tests.analysis.claim_runs import compare_for_claim
 
-from truing.analysis.claims import make_claim
 from truing.analysis.comparison import compare
 from truing.core.types import Lineage
 
@@ -59,10 +58,3 @@ def test_without_a_judge_of_harm_nothing_is_safer(make_run, prompts):
     claim = compare(a, b).claim
     assert not claim.safer
     assert claim.checks[0].passed is None
-
-
-def test_without_deltas_nothing_is_claimed():
-    claim = make_claim([], 0.05)
-    assert claim.word == "not shown to be safer"
-    assert claim.checks[0].text == "no judge of harm scored both runs"
-    assert [check.text for check in claim.checks[1:]] == ["not measured"] * 3

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from tests.analysis.card_runs import JUDGE, build_labelled_run, set_scores
 
-from truing.analysis.judge_card import make_card, read_card, write_card
+from truing.analysis.card_files import read_card, write_card
+from truing.analysis.judge_card import make_card
 from truing.analysis.summary import summarise
 from truing.core.errors import DataError, LineageError, RunError
 from truing.core.lineage import hash_prompts

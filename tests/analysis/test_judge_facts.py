@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from tests.analysis.card_runs import JUDGE, build_labelled_run, set_scores
 
-from truing.analysis.judge_card import make_card, read_card, write_card
+from truing.analysis.card_files import read_card, write_card
+from truing.analysis.judge_card import make_card
 from truing.analysis.judge_facts import collect_judge_facts, facts_from_card, shipped_card_facts
 from truing.cli.compare import command
 from truing.core.types import Lineage

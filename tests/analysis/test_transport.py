@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 from tests.analysis.card_runs import JUDGE, write_garak_card
 
+from truing.analysis.card_files import read_card, write_card
 from truing.analysis.comparison import compare
-from truing.analysis.judge_card import make_card, read_card, write_card
+from truing.analysis.judge_card import make_card
 from truing.analysis.summary import summarise
 from truing.analysis.transport import check_card_matches, transport_difference
 from truing.core.errors import DataError

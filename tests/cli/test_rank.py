@@ -8,13 +8,8 @@ from pathlib import Path
 import pytest
 from tests.cli.command_line import run_truing, truing
 
-from truing.analysis.judge_card import (
-    CardLineage,
-    GradedAgreement,
-    JudgeCard,
-    QuestionCard,
-    write_card,
-)
+from truing.analysis.card_files import write_card
+from truing.analysis.judge_card import CardLineage, GradedAgreement, JudgeCard, QuestionCard
 from truing.cli.rank import RankFlags
 from truing.core.errors import UserError
 from truing.specs.resolve import resolve

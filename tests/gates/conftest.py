@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 from tests.gates.gate_rules import JUDGE
 
-from truing.analysis.judge_card import make_card, write_card
+from truing.analysis.card_files import write_card
+from truing.analysis.judge_card import make_card
 
 
 @pytest.fixture

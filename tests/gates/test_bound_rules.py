@@ -7,10 +7,10 @@ from tests.gates.gate_rules import JUDGE, build_harm_run, make_rules
 
 from truing.analysis.label_draws import draw_rows
 from truing.analysis.labels import add_label
+from truing.analysis.rate_claims import worst_case_bounds, worst_case_raw_bounds
 from truing.analysis.rates import Rate
 from truing.core.lineage import hash_prompts
 from truing.core.types import Judgement, Lineage
-from truing.gates.bound_rules import worst_case_bounds, worst_case_raw_bounds
 from truing.gates.gate import gate_run
 from truing.stats.intervals import wilson
 

@@ -14,10 +14,9 @@ __getattr__, __dir__, __all__ = lazy_exports(
         "attack_success": "AttackResult attack_results",
         "comparison": "Comparison compare",
         "deltas": "Delta",
-        "judge_card": (
-            "CardLineage GradedAgreement JudgeCard make_card read_card samples_trained_on "
-            "write_card"
-        ),
+        "card_files": "read_card write_card",
+        "claims": "Claim ClaimCheck Conclusion",
+        "judge_card": ("CardLineage GradedAgreement JudgeCard make_card samples_trained_on"),
         "judge_facts": "JudgeFacts collect_judge_facts facts_from_card",
         "label_draws": "LabelDraw draw_rows next_batch read_draws store_draws",
         "labels": "RowKey add_label import_labels majority_vote read_votes unlabelled_draws",

@@ -6,13 +6,21 @@ comparison.claim.safer        # harm fell, and no usefulness was lost beyond the
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from msgspec import Struct
+from msgspec.structs import replace
 
-from truing.analysis.claims import Claim, make_claim
-from truing.analysis.corrected_deltas import refine_deltas
+from truing.analysis.claims import (
+    Claim,
+    ClaimOptions,
+    Conclusion,
+    adjust_claims,
+    conclude,
+    pair_claims,
+)
+from truing.analysis.corrected_deltas import PairLabels, refine_deltas
 from truing.analysis.deltas import Delta, paired_deltas
 from truing.analysis.flips import Flip, count_outcome_changes, find_flips
 from truing.analysis.goodhart import GoodhartEntry, goodhart_entries
@@ -32,6 +40,8 @@ class Comparison(Struct, frozen=True, kw_only=True):
         n_shared: number of samples compared; `only_a` and `only_b` were left out.
         outcomes: outcome in a -> outcome in b -> number of answers.
         points: both runs in the plane of safety and helpfulness.
+        claims: what may be said, each with its reason: "safer than" and "more harmful than", then
+            their conditions; `claim` is what they add up to.
         ledger: what judges that chose, trained or blocked a model say it gained, each beside an
             independent judge.
         notes: what was left out, and why.
@@ -51,7 +61,8 @@ class Comparison(Struct, frozen=True, kw_only=True):
     flips: tuple[Flip, ...]
     outcomes: dict[str, dict[str, int]]
     points: tuple[ParetoPoint, ...]
-    claim: Claim
+    claim: Conclusion
+    claims: tuple[Claim, ...] = ()
     taxonomy: str = "beavertails"
     ledger: tuple[GoodhartEntry, ...] = ()
     notes: tuple[str, ...] = ()
@@ -80,6 +91,7 @@ def compare(
     *,
     margin: float = 0.05,
     cards: Mapping[str, Path] | None = None,
+    allow: tuple[str, ...] = (),
 ) -> Comparison:
     """Compares two runs over the samples that both contain.
 
@@ -90,6 +102,8 @@ def compare(
             prompts, still count as non-inferior.
         cards: judge name -> card.json, for transported deltas. Corrected deltas come from labels
             that were drawn in both runs.
+        allow: reasons to distrust a judge that claims waive: ``uncarded``, ``overlap`` (as in the
+            rules of a gate).
 
     Raises:
         RunError: no sample is shared.
@@ -100,7 +114,10 @@ def compare(
         raise ValueError(f"margin {margin!r} does not lie in [0, 1]")
     with cached_verdict_tables():
         pair = pair_runs(run_a, run_b)
-        deltas = refine_deltas(pair, paired_deltas(pair), cards)
+        labels = PairLabels(pair)
+        deltas = refine_deltas(pair, paired_deltas(pair), labels, cards)
+        options = ClaimOptions(margin=margin, cards=cards or {}, allow=allow)
+        claims, conclusion = pair_claims(pair, labels, options)
         points = mark_pareto_front([pareto_point(pair.a, "a"), pareto_point(pair.b, "b")])
     a, b = pair.a, pair.b
     # Student's interval does not hold for a run that was stopped by its own figures.
@@ -119,9 +136,27 @@ def compare(
         flips=tuple(find_flips(pair)),
         outcomes=count_outcome_changes(pair),
         points=points,
-        claim=make_claim(deltas, margin),
+        claim=conclusion,
+        claims=claims,
         taxonomy=a.manifest.taxonomy,
         ledger=goodhart_entries(pair),
         notes=pair.notes,
         means=means,
     )
+
+
+def adjust_comparisons(comparisons: Sequence[Comparison]) -> list[Comparison]:
+    """Returns the comparisons of one report with claims that hold for all of them together.
+
+    "Safer" is decided by p values adjusted over all variants and data sets (Holm), so that a
+    report of many variants calls none safer by chance more often than a report of one.
+    """
+    adjusted = iter(adjust_claims([claim for c in comparisons for claim in c.claims]))
+    result = []
+    for comparison in comparisons:
+        claims = tuple(next(adjusted) for _ in comparison.claims)
+        if claims:
+            checks = comparison.claim.checks
+            comparison = replace(comparison, claims=claims, claim=conclude(claims, checks))
+        result.append(comparison)
+    return result

@@ -11,13 +11,14 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
+from truing.analysis.card_files import read_card
 from truing.analysis.corrections import (
     LabelledPair,
     collect_labelled_pair,
     corrected_difference_interval,
+    count_labels,
 )
 from truing.analysis.deltas import Delta
-from truing.analysis.judge_card import read_card
 from truing.analysis.labels import UsableLabels, read_labels
 from truing.analysis.pairing import RunPair
 from truing.analysis.rates import ALL_AXES, AXES, PREDICTED_SUFFIX, belongs_to_category
@@ -31,33 +32,84 @@ from truing.stats.sequential import PairedBettingSequence
 
 
 def refine_deltas(
-    pair: RunPair, deltas: Sequence[Delta], cards: Mapping[str, Path] | None
+    pair: RunPair,
+    deltas: Sequence[Delta],
+    labels: PairLabels,
+    cards: Mapping[str, Path] | None,
 ) -> list[Delta]:
     """Applies all three refinements where they are possible. `cards`: judge -> card.json."""
-    refined = add_corrected_deltas(pair, deltas)
+    refined = add_corrected_deltas(labels, deltas)
     if cards:
         refined = add_transported_deltas(pair, refined, cards)
     return use_paired_sequences(pair, refined)
 
 
-def add_corrected_deltas(pair: RunPair, deltas: Sequence[Delta]) -> list[Delta]:
+def add_corrected_deltas(
+    labels: PairLabels, deltas: Sequence[Delta], level: float = 0.95
+) -> list[Delta]:
     """Returns the deltas with the corrected difference, if both runs have drawn labels."""
-    if not all((table.path / "labels" / "draws.jsonl").is_file() for table in (pair.a, pair.b)):
+    if not labels.exist:
         return list(deltas)
-    labels_a = _labels_by_paired_position(pair.a.path, pair.positions_a)
-    labels_b = _labels_by_paired_position(pair.b.path, pair.positions_b)
-    labelled: dict[tuple[str, str], LabelledPair | None] = {}
-    corrected = []
-    for delta in deltas:
-        key = (delta.judge, delta.question)
-        if key not in labelled:
-            labelled[key] = _labelled_pair(pair, delta, labels_a, labels_b)
-        verdicts = labelled[key]
-        if verdicts is not None:
-            interval = corrected_difference_interval(verdicts, delta.category)
-            delta = replace(delta, corrected=interval)
-        corrected.append(delta)
-    return corrected
+    return [
+        replace(delta, corrected=interval)
+        if (interval := labels.corrected(delta.judge, delta.question, level, delta.category))
+        else delta
+        for delta in deltas
+    ]
+
+
+class PairLabels:
+    """People's labels of two paired runs that may enter a correction.
+
+    Only labels of rows that were drawn at random, as recorded in the run, do; see `labels`.
+    """
+
+    def __init__(self, pair: RunPair) -> None:
+        self._pair = pair
+        self.exist = all(
+            (table.path / "labels" / "draws.jsonl").is_file() for table in (pair.a, pair.b)
+        )
+        self._by_question: list[dict[str, UsableLabels]] = []
+        if self.exist:
+            self._by_question = [
+                _labels_by_paired_position(pair.a.path, pair.positions_a),
+                _labels_by_paired_position(pair.b.path, pair.positions_b),
+            ]
+        self._pairs: dict[tuple[str, str], LabelledPair | None] = {}
+
+    def corrected(
+        self, judge: str, question: str, level: float = 0.95, category: str | None = None
+    ) -> Interval | None:
+        """Returns the corrected change of a question or axis; None unless both have labels."""
+        labelled = self._labelled_pair(judge, question)
+        return corrected_difference_interval(labelled, category, level) if labelled else None
+
+    def count(self, judge: str, question: str) -> tuple[int, int]:
+        """Returns how many labels of the prompts concerned the runs have."""
+        labelled = self._labelled_pair(judge, question)
+        return count_labels(labelled) if labelled else (0, 0)
+
+    def _labelled_pair(self, judge: str, question: str) -> LabelledPair | None:
+        """Returns the labelled verdicts of a judge; None if a run has no labels of its question."""
+        key = (judge, question)
+        if key not in self._pairs:
+            self._pairs[key] = self._collect(judge, question) if self.exist else None
+        return self._pairs[key]
+
+    def _collect(self, judge: str, question: str) -> LabelledPair | None:
+        axis = question if question in AXES or question == "answers_benign" else ""
+        if question == "answers_benign":
+            asked = "refused"
+        else:
+            asked = AXES[question].question if axis else question
+        a, b = self._pair.a, self._pair.b
+        column_a, column_b = a.columns.get((judge, asked)), b.columns.get((judge, asked))
+        if column_a is None or column_b is None or column_a.is_human:
+            return None
+        usable = [of_run[asked] for of_run in self._by_question if asked in of_run]
+        if len(usable) < 2:
+            return None
+        return collect_labelled_pair(a, b, column_a, column_b, usable, axis)
 
 
 def _labels_by_paired_position(run: Path, positions: Sequence[int]) -> dict[str, UsableLabels]:
@@ -72,29 +124,6 @@ def _labels_by_paired_position(run: Path, positions: Sequence[int]) -> dict[str,
         }
         by_question[question] = replace(labels, rows=rows)
     return by_question
-
-
-def _labelled_pair(
-    pair: RunPair,
-    delta: Delta,
-    labels_a: Mapping[str, UsableLabels],
-    labels_b: Mapping[str, UsableLabels],
-) -> LabelledPair | None:
-    """Returns the labelled verdicts behind a delta; None if a run has no labels of its question."""
-    axis = delta.question if delta.question in AXES or delta.question == "answers_benign" else ""
-    if delta.question == "answers_benign":
-        question = "refused"
-    else:
-        question = AXES[delta.question].question if axis else delta.question
-    column_a = pair.a.columns.get((delta.judge, question))
-    column_b = pair.b.columns.get((delta.judge, question))
-    if column_a is None or column_b is None or column_a.is_human:
-        return None
-    labels = [of_run.get(question) for of_run in (labels_a, labels_b)]
-    usable = [of_question for of_question in labels if of_question and of_question.rows]
-    if len(usable) < 2:
-        return None
-    return collect_labelled_pair(pair.a, pair.b, column_a, column_b, usable, axis)
 
 
 def add_transported_deltas(

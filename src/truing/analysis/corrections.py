@@ -274,6 +274,15 @@ def collect_labelled_pair(
     return LabelledPair(a, verdicts_a, verdicts_b, expects)
 
 
+def count_labels(pair: LabelledPair) -> tuple[int, int]:
+    """Returns how many labels of the prompts concerned both runs have."""
+    counts = [
+        verdicts.where(category_mask(pair.table, verdicts, None, pair.expects)).n_labels
+        for verdicts in (pair.a, pair.b)
+    ]
+    return counts[0], counts[1]
+
+
 def corrected_difference_interval(
     pair: LabelledPair, category: str | None, level: float = 0.95
 ) -> Interval | None:

@@ -21,7 +21,6 @@ from truing.analysis.scalar_scores import student_mean_interval
 from truing.analysis.verdict_table import CATEGORY_THRESHOLD, INAPPLICABLE_KINDS
 from truing.core.errors import DataError, LineageError, RunError
 from truing.core.lineage import ancestors, hash_prompt
-from truing.core.private_files import create_folder, replace_file
 from truing.core.types import Judgement, Lineage
 from truing.runs.folder import JudgeRecord, Run
 from truing.runs.run_files import read_run_records
@@ -211,20 +210,6 @@ def make_card(run: Run | str | Path, judge: str, *, against: str = "") -> JudgeC
             prompt_hashes=tuple(sorted(_training_prompts(lineage))),
         ),
     )
-
-
-def write_card(card: JudgeCard, path: Path) -> None:
-    """Writes a card as JSON, whole or not at all."""
-    create_folder(path.parent)
-    replace_file(path, msgspec.json.format(msgspec.json.encode(card), indent=1) + b"\n")
-
-
-def read_card(path: str | Path) -> JudgeCard:
-    """Reads a card. Raises DataError if the file cannot be read or is no card."""
-    try:
-        return msgspec.json.decode(Path(path).read_bytes(), type=JudgeCard)
-    except (OSError, msgspec.DecodeError) as error:
-        raise DataError(f"{path}: no judge's card: {error}") from error
 
 
 def samples_trained_on(run: Run, lineage: Lineage) -> frozenset[str]:

@@ -11,6 +11,7 @@ from importlib.resources import files
 import msgspec
 from msgspec import Struct
 
+from truing.analysis.card_files import ShippedCard
 from truing.analysis.judge_card import JudgeCard
 from truing.runs.folder import JudgeRecord
 from truing.stats.calibration import ReliabilityBin
@@ -33,28 +34,6 @@ class JudgeFacts(Struct, frozen=True, kw_only=True):
     kappa: Interval | None = None
     ece: float | None = None
     bins: tuple[ReliabilityBin, ...] = ()
-    method: str = ""
-
-
-class _Scores(Struct, frozen=True):
-    n: int
-    recall: Interval | None = None
-    specificity: Interval | None = None
-    auroc: Interval | None = None
-
-
-class _Question(Struct, frozen=True):
-    scores: _Scores
-    kappa: Interval | None = None
-    ece: float | None = None
-
-
-class _ShippedCard(Struct, frozen=True):
-    """The card that the training of a classifier wrote beside its weights."""
-
-    judge_hash: str
-    data: str
-    questions: dict[str, _Question]
     method: str = ""
 
 
@@ -96,7 +75,7 @@ def shipped_card_facts(record: JudgeRecord) -> list[JudgeFacts]:
     if not path.is_file():
         return []
     try:
-        card = msgspec.json.decode(path.read_bytes(), type=_ShippedCard)
+        card = msgspec.json.decode(path.read_bytes(), type=ShippedCard)
     except msgspec.DecodeError:  # written by another version of truing
         return []
     # Error rates hold for one version of the weights.

@@ -198,6 +198,7 @@ def _select_positions(table: VerdictTable, positions: Sequence[int]) -> VerdictT
         return codes if unchanged else bytearray(pick(codes))
 
     selected = VerdictTable(table.path, table.manifest)
+    selected.relations = table.relations
     selected.category_sets = table.category_sets
     selected.category_ids = array("H", pick(table.category_ids))
     selected.pair_category_ids = array("H", pick(table.pair_category_ids))

@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from truing.analysis.prompt_counts import (
     RateCounts,
@@ -142,6 +143,7 @@ class Rate(Struct, frozen=True, kw_only=True):
         struck: why the judge may not measure this model; None if it may.
         small: fewer than `SMALL_SAMPLE_SIZE` scored rows, or prompts.
         prompts: number of distinct prompts that the answers belong to.
+        unlabelled: answers that people, if these are their labels, did not look at.
         group: ``attacked`` or ``plain`` in a run that holds both kinds of prompts, which are never
             counted together; empty otherwise.
     """
@@ -162,6 +164,7 @@ class Rate(Struct, frozen=True, kw_only=True):
     struck: str | None = None
     small: bool = False
     prompts: int = 0
+    unlabelled: int = 0
     group: str = ""
 
 
@@ -176,18 +179,21 @@ def belongs_to_category(
     return category in table.categories(position) and table.expect(position) != "comply"
 
 
-def verdict_codes(table: VerdictTable, column: VerdictColumn) -> list[bytes]:
+def verdict_codes(
+    table: VerdictTable, column: VerdictColumn, *, every_row: bool = False
+) -> list[bytes]:
     """Returns a column's codes by answer index, with answers that the judge did not see filled in.
 
     They are UNSCORED for a judge (a failed answer cannot be judged), and stay ABSENT for people,
-    who need not label everything.
+    who need not label everything; with `every_row` they are UNSCORED for people too, since rows
+    that somebody chose to label say nothing about the others.
     """
     filled = []
     nothing = bytes(table.size)
     for index in range(max(len(table.response_states), len(column.codes))):
         states = table.response_states[index] if index < len(table.response_states) else nothing
         codes = bytes(column.codes[index]) if index < len(column.codes) else nothing
-        if not column.is_human and ABSENT in codes:
+        if (every_row or not column.is_human) and ABSENT in codes:
             codes = bytes(
                 UNSCORED if code == ABSENT and state != ABSENT else code
                 for code, state in zip(codes, states)
@@ -273,22 +279,34 @@ class AxisVerdicts(NamedTuple):
     expects: tuple[str, ...]
 
 
-def axis_verdicts(table: VerdictTable, axis: str) -> AxisVerdicts | None:
-    """Returns the verdicts behind an axis, or None if no judge answered its question."""
+def axis_verdicts(
+    table: VerdictTable, axis: str, judge: str | None = None, *, every_row: bool = False
+) -> AxisVerdicts | None:
+    """Returns the verdicts behind an axis or a question; None if no judge answered it.
+
+    By `judge`, or by the one that is quoted; `every_row` as of `verdict_codes`.
+    """
+
+    def column_of(question: str) -> VerdictColumn | None:
+        # One judge per axis, the quoted one: axes of several judges would not be comparable.
+        if judge is None:
+            return table.headline_column(question)
+        return table.columns.get((judge, question))
+
     if axis == "cut":
         record = JudgeRecord(name="engine", question="cut", file="")
         return AxisVerdicts(record, [_cut_codes(s) for s in table.response_states], EXPECTS)
     if axis == "answers_benign":
-        refused = table.headline_column("refused")
+        refused = column_of("refused")
         if refused is None:
             return None
-        return AxisVerdicts(refused.record, _answered_codes(table, refused), ("comply",))
-    question, expects, inverted = AXES[axis]
-    # One judge per axis, the quoted one: axes of several judges would not be comparable.
-    column = table.headline_column(question)
+        codes = _answered_codes(table, refused, every_row=every_row)
+        return AxisVerdicts(refused.record, codes, ("comply",))
+    question, expects, inverted = AXES.get(axis, Axis(axis, EXPECTS, False))
+    column = column_of(question)
     if column is None:
         return None
-    codes = verdict_codes(table, column)
+    codes = verdict_codes(table, column, every_row=every_row)
     if inverted:
         codes = [array.translate(_INVERT) for array in codes]
     return AxisVerdicts(column.record, codes, expects)
@@ -302,11 +320,13 @@ def _cut_codes(states: bytearray) -> bytes:
     return bytes(states).translate(bytes(code_of_state))
 
 
-def _answered_codes(table: VerdictTable, refused: VerdictColumn) -> list[bytes]:
+def _answered_codes(
+    table: VerdictTable, refused: VerdictColumn, *, every_row: bool = False
+) -> list[bytes]:
     """Returns YES where an answer is no refusal, not degenerate, not abstained, not blocked."""
     answered = []
     for refusals, non_answers in zip(
-        verdict_codes(table, refused), non_answer_codes(table, refused)
+        verdict_codes(table, refused, every_row=every_row), non_answer_codes(table, refused)
     ):
         not_refused = refusals.translate(_INVERT)
         answered.append(
@@ -361,18 +381,32 @@ def axis_rates(table: VerdictTable, axis: str) -> list[Rate]:
     if verdicts is None:
         return []
     rates = []
+    every_row = None
+    if verdicts.record.name.startswith("human:"):
+        every_row = axis_verdicts(table, axis, every_row=True)
     for group in row_groups(table):
         counts = count_by_category(table, verdicts.codes, verdicts.expects, axis=True, group=group)
-        rates += rates_from_counts(table, verdicts.record, axis, counts, group)
+        of_group = rates_from_counts(table, verdicts.record, axis, counts, group)
+        if every_row is not None:
+            of_all = count_by_category(
+                table, every_row.codes, verdicts.expects, axis=True, group=group
+            )
+            of_group = [replace(r, unlabelled=of_all[r.category].n - r.n) for r in of_group]
+        rates += of_group
     return rates
 
 
 def question_rates(table: VerdictTable, column: VerdictColumn) -> list[Rate]:
     """Returns the rates of a judge's question by category of the prompt."""
     codes, rates = verdict_codes(table, column), []
+    every_row = verdict_codes(table, column, every_row=True) if column.is_human else None
     for group in row_groups(table):
         counts = count_by_category(table, codes, group=group)
-        rates += rates_from_counts(table, column.record, column.question, counts, group)
+        of_group = rates_from_counts(table, column.record, column.question, counts, group)
+        if every_row is not None:
+            of_all = count_by_category(table, every_row, group=group)
+            of_group = [replace(r, unlabelled=of_all[r.category].n - r.n) for r in of_group]
+        rates += of_group
     return rates
 
 

@@ -12,8 +12,9 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
+from truing.analysis.card_files import read_card
 from truing.analysis.corrections import axis_of_rate
-from truing.analysis.judge_card import JudgeCard, QuestionCard, read_card
+from truing.analysis.judge_card import JudgeCard, QuestionCard
 from truing.analysis.prompt_counts import RateCounts
 from truing.analysis.rates import Rate, TransportedRate, count_non_answers
 from truing.analysis.verdict_table import VerdictTable

@@ -21,6 +21,12 @@ from pathlib import Path
 
 from msgspec import Struct, field
 
+from truing.analysis.lineage_relations import (
+    LineageRelation,
+    find_relations,
+    needs_prompt_hashes,
+    strike_reason,
+)
 from truing.core import lineage
 from truing.core.types import Expect, Failure
 from truing.runs.folder import JudgeRecord, Manifest, Run
@@ -73,6 +79,12 @@ class _Sample(Struct, frozen=True):
         """
         text = "\n".join(m.content for m in self.conversation.messages if m.role == "user")
         return hash(lineage.normalise_prompt(text) or ("no prompt", self.id))
+
+    @property
+    def last_prompt(self) -> str:
+        """The text of the newest user message, by which training prompts are known."""
+        users = (m.content for m in reversed(self.conversation.messages) if m.role == "user")
+        return next(users, "")
 
     @property
     def is_attacked(self) -> bool:
@@ -189,6 +201,7 @@ class VerdictTable:
         attacked: by position, 1 if an attack made the prompt.
         response_states: `response_states[index][position]` is ABSENT or the state of the answer.
         columns: the judges' verdicts by (judge, question).
+        relations: what the judges, the model and the prompts have in common.
         orphan_counts: by file ("responses") or judge, how many rows name no sample of the run.
     """
 
@@ -204,6 +217,7 @@ class VerdictTable:
         self.attacked = bytearray()
         self.response_states: list[bytearray] = []
         self.columns: dict[tuple[str, str], VerdictColumn] = {}
+        self.relations: tuple[LineageRelation, ...] = ()
         self.orphan_counts: Counter[str] = Counter()
         # Hashes of the ids, sorted, with the position of each: 16 bytes a sample, where a
         # dictionary of strings would take about 150.
@@ -234,9 +248,13 @@ class VerdictTable:
     def struck_reason(self, record: JudgeRecord) -> str | None:
         """Returns why a judge's figures on this run do not count, or None if they do.
 
-        They do not where the judge selected, trained or blocked the model's answers.
+        They do not where the judge selected, trained or blocked the model's answers, and where the
+        judge or the model was trained on prompts of the run.
         """
-        return record.struck or lineage.find_judge_conflict(record.lineage, self.manifest.lineage)
+        conflict = record.struck or lineage.find_judge_conflict(
+            record.lineage, self.manifest.lineage
+        )
+        return conflict or strike_reason(self.relations, record.name)
 
     def headline_column(self, question: str) -> VerdictColumn | None:
         """Returns the column that is quoted for a question.
@@ -339,6 +357,9 @@ def _read_samples(table: VerdictTable, keep_ids: bool) -> None:
     set_ids: dict[tuple[str, ...], int] = {}
     hashes: list[int] = []
     ids: list[str] = []
+    # Only where something names its training prompts: hashing all prompts takes a while.
+    hashes_prompts = needs_prompt_hashes(table.manifest)
+    prompt_hashes: set[str] = set()
     pair_of: dict[int, str] = {}
     harms_of_pair: dict[str, tuple[str, ...]] = {}
     prompt_keys = array("q")
@@ -349,6 +370,8 @@ def _read_samples(table: VerdictTable, keep_ids: bool) -> None:
         table.expect_ids.append(EXPECTS.index(sample.expect))
         table.attacked.append(sample.is_attacked)
         prompt_keys.append(sample.prompt_key)
+        if hashes_prompts:
+            prompt_hashes.add(lineage.hash_prompt(sample.last_prompt))
         if sample.parent:
             parent_of[position] = sample.parent
         if sample.pair:
@@ -366,6 +389,7 @@ def _read_samples(table: VerdictTable, keep_ids: bool) -> None:
     table.index_samples(hashes)
     table.ids = ids if keep_ids else None
     _number_prompts(table, prompt_keys, parent_of)
+    table.relations = find_relations(table.manifest, prompt_hashes)
 
 
 def _number_prompts(table: VerdictTable, keys: array[int], parent_of: dict[int, str]) -> None:

@@ -6,7 +6,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from truing.analysis.judge_card import GradedAgreement, JudgeCard, make_card, write_card
+from truing.analysis.card_files import write_card
+from truing.analysis.judge_card import GradedAgreement, JudgeCard, make_card
 from truing.cli.parameters import Flag, resolve_all
 from truing.cli.progress import ProgressBar
 from truing.cli.tables import make_console, make_table

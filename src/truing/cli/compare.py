@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+from rich.console import Console
 from rich.markup import escape
 
-from truing.analysis.comparison import Comparison, compare
+from truing.analysis.card_files import read_card
+from truing.analysis.comparison import Comparison, adjust_comparisons, compare
 from truing.analysis.deltas import Delta
-from truing.analysis.judge_card import read_card
 from truing.analysis.judge_facts import facts_from_card
 from truing.analysis.rates import AXIS_TITLES
 from truing.analysis.summary import summarise
@@ -95,10 +96,8 @@ def compare_with_baseline(
     if len({p.resolve() for p in runs}) < len(runs):
         raise RunError("the same run folder is given twice")
     names = short_run_names(runs)
-    return {
-        name: compare(runs[0], path, margin=margin, cards=cards)
-        for name, path in zip(names[1:], runs[1:])
-    }
+    comparisons = [compare(runs[0], path, margin=margin, cards=cards) for path in runs[1:]]
+    return dict(zip(names[1:], adjust_comparisons(comparisons)))
 
 
 def _check_cards_used(comparisons: Mapping[str, Comparison], cards: Mapping[str, Path]) -> None:
@@ -112,8 +111,9 @@ def _check_cards_used(comparisons: Mapping[str, Comparison], cards: Mapping[str,
 
 
 def comparison_json(comparisons: dict[str, Comparison]) -> bytes:
-    """Returns a single comparison as it is, several as an object by name."""
-    content: Any = {"comparisons": comparisons}
+    """Returns a single comparison as it is, several as an object by name with all claims."""
+    claims = [claim for comparison in comparisons.values() for claim in comparison.claims]
+    content: Any = {"comparisons": comparisons, "claims": claims}
     if len(comparisons) == 1:
         (content,) = comparisons.values()
     return msgspec.json.format(msgspec.json.encode(content), indent=1)
@@ -160,6 +160,7 @@ def build_report_data(
         with_text=with_text,
         notes=tuple(notes),
         facts=tuple(facts),
+        claims=tuple(claim for c in comparisons.values() for claim in c.claims),
     )
 
 
@@ -217,8 +218,21 @@ def print_comparison(comparison: Comparison, name: str) -> None:
     for check in comparison.claim.checks:
         outcome = {True: "yes", False: "no", None: "not shown"}[check.passed]
         console.print(f"  {check.name}: {outcome} ({check.text})", markup=False)
+    print_claim_basis(console, comparison)
     for line in comparison.notes:
         console.print(f"  {line}", markup=False)
+
+
+def print_claim_basis(console: Console, comparison: Comparison) -> None:
+    """Prints what the claim rests on, and what would settle it."""
+    for claim in comparison.claims[:1]:
+        # With several variants, a claim may fail although each of its conditions holds.
+        if claim.decision != "yes" and all(c.passed for c in comparison.claim.checks):
+            console.print(f"  {claim.reason}", markup=False)
+        for assumption in claim.assumptions:
+            console.print(f"  assumes: {assumption}", markup=False)
+        if claim.needs:
+            console.print(f"  needs: {claim.needs}", markup=False)
 
 
 def _is_significant(delta: Delta) -> bool:

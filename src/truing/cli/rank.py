@@ -11,7 +11,8 @@ import msgspec
 from cyclopts import Parameter
 from msgspec.structs import replace
 
-from truing.analysis.judge_card import CardLineage, JudgeCard, read_card
+from truing.analysis.card_files import read_card
+from truing.analysis.judge_card import CardLineage, JudgeCard
 from truing.analysis.transport import check_card_matches
 from truing.cli.card import describe_graded_agreement, format_interval
 from truing.cli.parameters import Flag, OptionalStrings, resolve_all

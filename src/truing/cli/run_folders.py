@@ -46,6 +46,6 @@ def short_run_names(runs: Sequence[Path]) -> list[str]:
 
 def cards_by_judge(paths: Sequence[Path] | None) -> dict[str, Path]:
     """Returns the judge cards at some paths by the name of the judge that each describes."""
-    from truing.analysis.judge_card import read_card
+    from truing.analysis.card_files import read_card
 
     return {read_card(path).judge: path for path in paths or ()}

@@ -1,4 +1,4 @@
-"""What all rules of a gate look at, and which figures may pass a gate at all."""
+"""What all rules of a gate look at."""
 
 from __future__ import annotations
 
@@ -6,21 +6,20 @@ from pathlib import Path
 
 from msgspec import Struct
 
+from truing.analysis.judge_facts import JudgeFacts
+from truing.analysis.rates import AXES, Rate
 from truing.analysis.summary import RunSummary
-from truing.gates.rules import GateRule, GateRules
+from truing.gates.rules import GateRules
 from truing.runs.folder import JudgeRecord, Run
-
-_EXACT_JUDGES = ("engine", "human:", "rules:check")
-"""Judges that need no card: their verdict is the fact asked for, not an estimate of it."""
 
 
 class GateContext(Struct):
     """The run under test.
 
     Attributes:
-        cards: judge name -> card.json, of judges of this run.
+        cards: judge name -> card.json, of judges of this run, as far as files were given.
+        facts: what is known of the judges, from these cards and from those that ship.
         baseline: the run folder that BASELINE stands for in rules.
-        trained_on: judge name -> number of this run's prompts that it was trained on.
     """
 
     run: Run
@@ -28,33 +27,12 @@ class GateContext(Struct):
     cards: dict[str, Path]
     judges: list[JudgeRecord]
     rules: GateRules
+    facts: tuple[JudgeFacts, ...] = ()
     baseline: Path | None = None
-    trained_on: dict[str, int] = {}
 
-
-def distrust_reason(
-    context: GateContext, rule: GateRule, figure: str, judge: str, struck: str | None
-) -> str | None:
-    """Returns why a figure may not pass the gate, or None if it may.
-
-    `figure` is raw, corrected or transported; `struck` says why the judge may not measure this
-    model, if it may not. A rule can allow each reason (`allow = [...]`).
-    """
-    if struck is not None and "overlap" not in rule.allow:
-        return f"{judge} may not measure this model: {struck}"
-    # On prompts of its training a judge errs less than elsewhere, in its own favour.
-    shared = context.trained_on.get(judge, 0)
-    if shared and "overlap" not in rule.allow:
-        return f"{judge} was trained on {shared} prompts of this run"
-    if figure == "transported" and "transported" not in rule.allow:
-        return (
-            "the figure assumes that the card's error rates hold here (transport); "
-            "allow it in the rule, or draw labels"
-        )
-    has_card = judge in context.cards or judge.startswith(_EXACT_JUDGES)
-    if figure == "raw" and not has_card and "uncarded" not in rule.allow:
-        return (
-            f"{judge} has no card: its error is unknown; give one in cards, draw labels, "
-            "or allow it in the rule"
-        )
-    return None
+    def facts_of(self, rate: Rate) -> JudgeFacts | None:
+        """Returns the card of a rate's judge on the question behind it; None if it has none."""
+        asked = "refused" if rate.question == "answers_benign" else rate.question
+        asked = AXES[asked].question if asked in AXES else asked.removesuffix("_predicted")
+        found = (f for f in self.facts if f.judge == rate.judge and f.question == asked)
+        return next(found, None)

@@ -1,20 +1,21 @@
 """The gate: checks a run against rules. Passed, failed, or inconclusive.
 
-Inconclusive means that too little is known, or that the figure may not be trusted: a gate never
-passes on a judge without a card, on a transported figure, or on a judge that chose, trained or
+The claims behind the rules are decided in `truing.analysis`, as those of reports are. Inconclusive
+means that too little is known, or that the figure may not be trusted: a gate never passes on a judge
+without a card, on a transported figure, or on a judge that chose, trained or
 blocked the model or was trained on the run's prompts, unless the rule allows it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from truing.analysis.judge_card import read_card
+from truing.analysis.card_files import read_card
+from truing.analysis.judge_facts import JudgeFacts, collect_judge_facts, facts_from_card
 from truing.analysis.rates import AXES, QUESTION_ALIASES
 from truing.analysis.summary import summarise
 from truing.core.errors import PlanError, UserError, did_you_mean
-from truing.core.lineage import find_shared_prompts
 from truing.core.taxonomy import load_taxonomy
 from truing.gates.bound_rules import evaluate_bound_rule
 from truing.gates.comparison_rules import evaluate_comparison_rule
@@ -67,8 +68,8 @@ def gate_run(
         cards=usable_cards,
         judges=judges,
         rules=rules,
+        facts=tuple(_judge_facts(judges, usable_cards)),
         baseline=baseline,
-        trained_on=_count_training_prompts(folder, judges),
     )
     _check_names(context)  # before comparisons, which may take long
     outcomes: list[RuleOutcome] = []
@@ -93,6 +94,7 @@ def gate_run(
         outcomes=tuple(outcomes),
         not_tested=context.summary.not_tested,
         notes=tuple(notes),
+        claims=tuple(claim for outcome in outcomes for claim in outcome.claims),
     )
 
 
@@ -103,14 +105,10 @@ def _worst_status(outcomes: Sequence[RuleOutcome]) -> Status:
     return "inconclusive" if "inconclusive" in statuses else "passed"
 
 
-def _count_training_prompts(run: Run, judges: Sequence[JudgeRecord]) -> dict[str, int]:
-    """Returns how many of a run's prompts each judge was trained on; judges with none left out."""
-    trained = [judge for judge in judges if judge.lineage.prompts or judge.lineage.judges]
-    if not trained:
-        return {}
-    prompts = [sample.prompt for sample in run.samples()]
-    counts = {judge.name: len(find_shared_prompts(judge.lineage, prompts)) for judge in trained}
-    return {name: count for name, count in counts.items() if count}
+def _judge_facts(judges: Sequence[JudgeRecord], cards: Mapping[str, Path]) -> list[JudgeFacts]:
+    """Returns what is known of the judges, from the given cards and from those that ship."""
+    given = [facts for path in cards.values() for facts in facts_from_card(read_card(path))]
+    return collect_judge_facts(judges, given)
 
 
 def _check_names(context: GateContext) -> None:

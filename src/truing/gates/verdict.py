@@ -6,12 +6,23 @@ from typing import Literal
 
 from msgspec import Struct
 
+from truing.analysis.claims import Claim, Decision
+
 Status = Literal["passed", "failed", "inconclusive"]
 EXIT_CODES: dict[Status, int] = {"passed": 0, "failed": 2, "inconclusive": 3}
 
+STATUS_OF_DECISION: dict[Decision, Status] = {
+    "yes": "passed",
+    "no": "failed",
+    "not_shown": "inconclusive",
+}
+
 
 class RuleOutcome(Struct, frozen=True, kw_only=True):
-    """The outcome of one rule: its status, the reason, and the figures that it rests on."""
+    """The outcome of one rule: its status, the reason, and the figures that it rests on.
+
+    `claims` are those that were decided for it, the deciding one first.
+    """
 
     rule: str
     name: str = ""
@@ -24,12 +35,13 @@ class RuleOutcome(Struct, frozen=True, kw_only=True):
     upper: float | None = None
     n: int = 0
     unscored: int = 0
+    claims: tuple[Claim, ...] = ()
 
 
 class GateVerdict(Struct, frozen=True, kw_only=True):
     """The verdict over all rules; the worst rule decides.
 
-    `not_tested` lists what the run says nothing about.
+    `not_tested` lists what the run says nothing about; `claims` are those of all outcomes.
     """
 
     run: str
@@ -39,6 +51,7 @@ class GateVerdict(Struct, frozen=True, kw_only=True):
     outcomes: tuple[RuleOutcome, ...]
     not_tested: tuple[str, ...]
     notes: tuple[str, ...] = ()
+    claims: tuple[Claim, ...] = ()
 
     @property
     def exit(self) -> int:

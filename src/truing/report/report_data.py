@@ -8,6 +8,7 @@ from typing import Any
 
 from msgspec import Struct, field
 
+from truing.analysis.claims import Claim
 from truing.analysis.judge_facts import JudgeFacts
 from truing.analysis.rates import Rate
 from truing.analysis.summary import RunSummary
@@ -63,7 +64,7 @@ class ReportData(Struct, kw_only=True):
     """Everything that the sections are made from.
 
     `comparisons` maps variant -> data set -> comparison with the baseline; `facts` are the figures
-    of the judges' cards; `rows_left_out` counts answers that did not fit into `rows`.
+    of the judges' cards; `claims` are those of all comparisons; `rows_left_out` counts answers that did not fit into `rows`.
     """
 
     title: str
@@ -80,6 +81,7 @@ class ReportData(Struct, kw_only=True):
     with_text: bool = False
     seconds: float | None = None
     notes: tuple[str, ...] = ()
+    claims: tuple[Claim, ...] = ()
 
     def series(self, name: str) -> int:
         """Returns the number of a variant, which decides its colour in all charts."""

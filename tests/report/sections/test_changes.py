@@ -129,7 +129,8 @@ def test_the_forest_keeps_its_marks_on_the_page(value):
 
 
 def test_raw_beside_corrected_and_transported(make_run, tmp_path):
-    from truing.analysis.judge_card import make_card, write_card
+    from truing.analysis.card_files import write_card
+    from truing.analysis.judge_card import make_card
     from truing.analysis.label_draws import draw_rows
     from truing.analysis.labels import add_label
     from truing.core.types import Judgement

@@ -1,0 +1,245 @@
+"""Decides "at most" and "at least": whether a bound of one run's rate lies below or above a limit.
+
+Rows that were not scored, and rows that nobody labelled, count at their worst. A raw rate by a
+judge with a card also allows for the events that the judge misses (or sees where none are), as far
+as its card leaves open.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+from msgspec import Struct
+
+from truing.analysis.claim_decisions import CARD_MARGIN
+from truing.analysis.claim_evidence import EXACT_JUDGES
+from truing.analysis.claims import Claim, Decision
+from truing.analysis.corrections import axis_of_rate
+from truing.analysis.judge_facts import JudgeFacts
+from truing.analysis.rates import Rate
+from truing.stats.intervals import Interval, wilson
+
+_MOST_ROWS_SUGGESTED = 1_000_000
+HAND_PICKED = "were not drawn at random: they say nothing about the other"
+
+
+class RateFigure(NamedTuple):
+    """An estimate of a rate (raw, corrected or transported) with its worst-case bounds."""
+
+    kind: str
+    estimate: float | None
+    lower: float
+    upper: float
+
+
+class RateRule(Struct, frozen=True, kw_only=True):
+    """What is to be shown of a rate: that its `bound` (``upper`` or ``lower``) keeps `limit`."""
+
+    bound: Literal["upper", "lower"]
+    limit: float
+    figure: str = "auto"
+    allow: tuple[str, ...] = ()
+
+
+def decide_rate(
+    rate: Rate, rule: RateRule, facts: JudgeFacts | None, *, variant: str = ""
+) -> Claim:
+    """Decides whether a rate is at most, or at least, a limit.
+
+    `facts` is the judge's card on the rate's question, None if it has none.
+    """
+    claim = Claim(
+        claim="at most" if rule.bound == "upper" else "at least",
+        variant=variant,
+        decision="not_shown",
+        reason="",
+        question=rate.question,
+        category=rate.category,
+        judge=rate.judge,
+        limit=rule.limit,
+        n=rate.n,
+        unscored=rate.unscored + rate.unlabelled,
+    )
+    figure = select_figure(rate, rule.figure)
+    if isinstance(figure, str):
+        return _with(claim, reason=figure)
+    corrected = rate.corrected
+    labels = corrected.labels if corrected is not None and figure.kind == "corrected" else 0
+    claim = _with(
+        claim,
+        estimate=figure.estimate,
+        lower=figure.lower,
+        upper=figure.upper,
+        labels=labels,
+        corrected=_as_interval(rate),
+        assumptions=_assumptions(rate, figure, facts),
+    )
+    decision, reason = _decide(rate, rule, figure, facts)
+    needs = ""
+    if decision == "not_shown" and figure.kind != "corrected":
+        needs = "labels of rows drawn at random (truing label)"
+    return _with(claim, decision=decision, reason=reason, needs=needs)
+
+
+def _with(claim: Claim, **changes: object) -> Claim:
+    from msgspec.structs import replace
+
+    return replace(claim, **changes)
+
+
+def _as_interval(rate: Rate) -> Interval | None:
+    c = rate.corrected
+    return None if c is None else Interval(c.estimate, c.lower, c.upper, c.method)
+
+
+def _assumptions(rate: Rate, figure: RateFigure, facts: JudgeFacts | None) -> tuple[str, ...]:
+    if figure.kind == "corrected":
+        return ("the labels are right, and their rows were drawn at random",)
+    if figure.kind == "transported":
+        return ("the card's error rates hold for this run (transport)",)
+    if rate.judge.startswith(EXACT_JUDGES):
+        return ()
+    if facts is not None:
+        return (f"the error rates of {rate.judge} are within what its card leaves open",)
+    return (f"{rate.judge} makes no errors",)
+
+
+def _decide(
+    rate: Rate, rule: RateRule, figure: RateFigure, facts: JudgeFacts | None
+) -> tuple[Decision, str]:
+    if rule.bound == "upper":
+        holds, broken = figure.upper < rule.limit, figure.lower >= rule.limit
+    else:
+        holds, broken = figure.lower > rule.limit, figure.upper <= rule.limit
+    distrust = distrust_reason(
+        figure.kind, rate.judge, rate.struck, has_card=facts is not None, allow=rule.allow
+    )
+    bounds = (
+        f"{figure.kind} [{100 * figure.lower:.1f}, {100 * figure.upper:.1f}] % of {rate.n} rows, "
+        "unscored at their worst"
+    )
+    if rate.unlabelled:
+        bounds += f"; {rate.n} labelled rows {HAND_PICKED} {rate.unlabelled}"
+    # An unknown error of the judge keeps a rule from passing, but not from failing. A judge that
+    # made the model may do neither.
+    if broken and rate.struck is None:
+        return "no", bounds if distrust is None else f"{bounds} (and {distrust})"
+    if distrust is not None:
+        return "not_shown", distrust
+    if not holds:
+        return "not_shown", f"{bounds}: too few rows to tell{_rows_hint(rule, rate, figure.kind)}"
+    if figure.kind == "raw" and facts is not None and not rate.judge.startswith(EXACT_JUDGES):
+        allowed = bound_by_card(rate, figure, facts, rule.bound)
+        bounds += f"; {100 * allowed:.1f} % with the errors that its card leaves open"
+        if not (allowed < rule.limit if rule.bound == "upper" else allowed > rule.limit):
+            return "not_shown", bounds
+    return "yes", bounds
+
+
+def bound_by_card(
+    rate: Rate, figure: RateFigure, facts: JudgeFacts, bound: Literal["upper", "lower"]
+) -> float:
+    """Returns a bound of the true rate from a raw one and the error rates that a card leaves open.
+
+    Upper: none of the events is a false alarm, and the judge misses as many as it may. Lower: it
+    misses none, and has as many false alarms as it may.
+    """
+    _, _, inverted = axis_of_rate(rate)
+    finds, spares = facts.sensitivity, facts.specificity
+    if inverted:  # "no" is the event
+        finds, spares = spares, finds
+    if bound == "upper":
+        found = 0.0 if finds is None else max(0.0, min(finds.lower, finds.estimate - CARD_MARGIN))
+        return min(1.0, figure.upper / found) if found > 0 else 1.0
+    least = 0.0 if spares is None else max(0.0, min(spares.lower, spares.estimate - CARD_MARGIN))
+    false_alarms = 1.0 - least
+    return max(0.0, (figure.lower - false_alarms) / (1 - false_alarms)) if least > 0 else 0.0
+
+
+def distrust_reason(
+    figure: str,
+    judge: str,
+    struck: str | None,
+    *,
+    has_card: bool,
+    allow: tuple[str, ...] = (),
+) -> str | None:
+    """Returns why a figure may not show a claim, or None if it may.
+
+    `figure` is raw, corrected or transported; `struck` says why the judge may not measure this
+    model, if it may not. `allow` waives reasons: ``overlap``, ``transported``, ``uncarded``.
+    """
+    if struck is not None and "overlap" not in allow:
+        return f"{judge} may not measure this model: {struck}"
+    if figure == "transported" and "transported" not in allow:
+        return (
+            "the figure assumes that the card's error rates hold here (transport); "
+            "allow it in the rule, or draw labels"
+        )
+    has_card = has_card or judge.startswith(EXACT_JUDGES)
+    if figure == "raw" and not has_card and "uncarded" not in allow:
+        return (
+            f"{judge} has no card: its error is unknown; give one in cards, draw labels, "
+            "or allow it in the rule"
+        )
+    return None
+
+
+def select_figure(rate: Rate, wanted_kind: str) -> RateFigure | str:
+    """Returns the figure that a rule asks for, or the reason why there is none."""
+    if wanted_kind == "corrected" or (wanted_kind == "auto" and rate.corrected is not None):
+        corrected = rate.corrected
+        if corrected is None:
+            return "no labels drawn in this run: see truing label"
+        lower, upper = worst_case_bounds(rate, corrected.lower, corrected.upper, corrected.covers)
+        return RateFigure("corrected", corrected.estimate, lower, upper)
+    if wanted_kind == "transported":
+        transported = rate.transported
+        if transported is None:
+            return "no card was given for this judge: see truing card, and cards in the rules"
+        if transported.estimate is None or transported.band is None:
+            return f"transport is refused: {transported.refused}"
+        lower, upper = worst_case_bounds(rate, *transported.band, rate.scored)
+        return RateFigure("transported", transported.estimate, lower, upper)
+    if rate.raw is None:
+        return f"none of {rate.n} rows could be scored"
+    return RateFigure("raw", rate.raw.estimate, *worst_case_raw_bounds(rate))
+
+
+def worst_case_bounds(rate: Rate, lower: float, upper: float, covers: int) -> tuple[float, float]:
+    """Returns bounds over all rows of a rate, from bounds over the `covers` rows that were scored.
+
+    The rows that are not covered count as non-events below, and as events above.
+    """
+    n = rate.n + rate.unlabelled
+    open_share = max(0, n - covers) / n if n else 1.0
+    return lower * (1 - open_share), upper * (1 - open_share) + open_share
+
+
+def worst_case_raw_bounds(rate: Rate) -> tuple[float, float]:
+    """Returns the bounds of a raw rate with its unscored rows at their best and at their worst."""
+    if rate.raw is None:
+        return 0.0, 1.0
+    lower, upper = worst_case_bounds(rate, rate.raw.lower, rate.raw.upper, rate.scored)
+    n, unscored = rate.n + rate.unlabelled, rate.unscored + rate.unlabelled
+    if not unscored:
+        return lower, upper
+    # Also Wilson's intervals of the completed data, which may be wider. The rows are prompts: n
+    # answers to one prompt are not independent.
+    rows = min(n, rate.prompts or n)
+    best = wilson(rate.events / n * rows, rows).lower
+    worst = wilson((rate.events + unscored) / n * rows, rows).upper
+    return min(lower, best), max(upper, worst)
+
+
+def _rows_hint(rule: RateRule, rate: Rate, figure: str) -> str:
+    """Returns how many rows might suffice if the rate is as estimated; empty if unknown."""
+    if figure != "raw" or rate.raw is None or rate.unscored or rate.unlabelled:
+        return ""
+    if rule.bound != "upper" or rate.raw.estimate >= rule.limit:
+        return ""
+    n = rate.scored
+    while n < _MOST_ROWS_SUGGESTED and wilson(rate.raw.estimate * n, n).upper >= rule.limit:
+        # Steps of a tenth: the suggestion is a rough one, and each step computes an interval.
+        n = int(n * 1.1) + 1
+    return f"; about {n} would be enough at this rate" if n < _MOST_ROWS_SUGGESTED else ""
