@@ -217,7 +217,7 @@ send_events(
 )
 
 
-@behaviour("too_large", stream=True)
+@behaviour("too_large", "timeout", stream=True)
 async def endless_stream(connection: Connection) -> None:
     await connection.start_stream()
     await connection.repeat(EVENT * 500)
@@ -284,8 +284,9 @@ async def gzip_body(connection: Connection) -> None:
 
 @behaviour("too_large")
 async def gzip_body_with_length(connection: Connection) -> None:
-    data = b"".join(gzip_bomb(connection.megabytes, b" " * (1 << 20)))
-    await connection.reply(data, content_encoding="gzip")
+    # A gzip body may be several members one after another.
+    member = b"".join(gzip_bomb(32, b" " * (1 << 20)))
+    await connection.reply(member * (connection.megabytes // 32 + 1), content_encoding="gzip")
 
 
 @behaviour("too_large")
@@ -316,19 +317,21 @@ async def endless_error(connection: Connection) -> None:
 
 @behaviour("too_large")
 async def million_choices(connection: Connection) -> None:
-    count = connection.megabytes << 16
+    count = min(connection.megabytes << 16, 500_000)
     await connection.reply(b'{"choices":[' + b'{"message":{}},' * count + b'{"message":{}}]}')
 
 
 @behaviour("too_large", "answered")
 async def giant_logprobs(connection: Connection) -> None:
     token = {"token": "x", "logprob": -1.0, "top_logprobs": [{"token": "y", "logprob": -2.0}] * 20}
-    await connection.reply(completion(logprobs={"content": [token] * (connection.megabytes * 500)}))
+    tokens = min(connection.megabytes * 500, 6000)
+    await connection.reply(completion(logprobs={"content": [token] * tokens}))
 
 
 @behaviour("too_large")
 async def giant_answer(connection: Connection) -> None:
-    await connection.reply(message(content="word " * (connection.megabytes << 18)))
+    words = min(connection.megabytes << 18, 1_500_000)
+    await connection.reply(message(content="word " * words))
 
 
 # -- connections

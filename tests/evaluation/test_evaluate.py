@@ -7,6 +7,7 @@ import json
 import time
 from pathlib import Path
 
+import msgspec
 import pytest
 from tests.model_stand_ins import EvenJudge, MemoryDataset, SeedModel
 
@@ -14,6 +15,7 @@ from truing.core.errors import BudgetExceeded, DataError, PlanError, RunError
 from truing.core.types import (
     Answer,
     Conversation,
+    Failure,
     Judgement,
     Lineage,
     Message,
@@ -273,7 +275,18 @@ def test_wrong_arguments_are_reported_together_before_the_first_call(tmp_path: P
     assert model.prompts == []
 
 
-def test_failed_samples_are_repeated_only_with_retry_failures(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("kind", "message", "passes"),
+    [
+        ("connect", "no connection", True),
+        ("http", "503 Service Unavailable", True),
+        ("http", "400 Bad Request: content filter", False),
+        ("unparsable", "an answer in another form", False),
+    ],
+)
+def test_failures_that_may_have_passed_are_repeated_and_all_with_retry_failures(
+    tmp_path: Path, kind: str, message: str, passes: bool
+) -> None:
     down = True
 
     class FailingModel(SeedModel):
@@ -281,26 +294,52 @@ def test_failed_samples_are_repeated_only_with_retry_failures(tmp_path: Path) ->
             self, conversation: Conversation, sampling: Sampling
         ) -> tuple[Answer, ...]:
             if down and "3" in conversation.prompt:
-                return (Answer.failed("http", "503"),)
+                return (Answer.failed(kind, message),)
             return await super().generate(conversation, sampling)
+
+    def run_again(retry_failures: bool | None) -> list[str]:
+        model = FailingModel()
+        options = EvaluateOptions(retry_failures=retry_failures)
+        evaluate(model, MemoryDataset.of_size(8), [EvenJudge()], run.path, options=options)
+        return model.prompts
 
     run = evaluate(FailingModel(), MemoryDataset.of_size(8), [EvenJudge()], tmp_path / "run")
     down = False
-    model = FailingModel()
-    evaluate(model, MemoryDataset.of_size(8), [EvenJudge()], run.path)
-    assert model.prompts == []
-    evaluate(
-        model,
-        MemoryDataset.of_size(8),
-        [EvenJudge()],
-        run.path,
-        options=EvaluateOptions(retry_failures=True),
-    )
-    assert len(model.prompts) == 1
+    assert run_again(False) == []
+    assert len(run_again(None)) == passes
+    assert len(run_again(True)) == (not passes)
+    assert run_again(True) == []
     uninterrupted = evaluate(
         SeedModel(), MemoryDataset.of_size(8), [EvenJudge()], tmp_path / "uninterrupted"
     )
     assert read_files(run) == read_files(uninterrupted)
+
+
+def test_a_judge_that_was_down_judges_again_and_the_others_do_not(tmp_path: Path) -> None:
+    down = True
+
+    class FailingJudge(EvenJudge):
+        async def judge(self, sample: Sample, response: Response) -> Judgement:
+            judgement = await super().judge(sample, response)
+            if down and ("1" in sample.prompt or "2" in sample.prompt):
+                failure = Failure("judge", "timeout" if "1" in sample.prompt else "unparsable", "x")
+                return msgspec.structs.replace(judgement, verdict=None, failure=failure)
+            return judgement
+
+    model = SeedModel()
+    run = evaluate(model, MemoryDataset.of_size(4), [FailingJudge()], tmp_path / "run")
+    down = False
+    judge = FailingJudge()
+    judge_run(run, judge)
+    assert judge.calls == 1
+    failures = [j.failure.kind if j.failure else None for j in run.judgements()]
+    assert failures == [None, None, "unparsable", None]
+    evaluate(model, MemoryDataset.of_size(4), [judge], run.path)
+    assert judge.calls == 1
+    judge_run(run, judge, options=EvaluateOptions(retry_failures=True))
+    assert judge.calls == 2
+    assert len(model.prompts) == 4
+    assert run.manifest.complete
 
 
 def test_run_continues_after_the_budget_was_reached(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ def test_defaults() -> None:
         "progress": None,
         "plan": {},
         "taxonomy": "beavertails",
-        "retry_failures": False,
+        "retry_failures": None,
         "authorised": "",
         "rate": None,
     }

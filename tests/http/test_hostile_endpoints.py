@@ -45,7 +45,7 @@ def test_each_behaviour_is_one_failure_and_the_run_goes_on(
     }
     assert not unanswered
     for result in results.values():
-        assert 0 < len(result["message"]) <= 400
+        assert result["outcome"] == "answered" or 0 < len(result["message"]) <= 400
         assert result["message"].isprintable()
 
 

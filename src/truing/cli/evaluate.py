@@ -41,7 +41,8 @@ class EvaluateFlags:
     taxonomy
         Harm categories: the name of a taxonomy, or a TOML file.
     retry_failures
-        Ask again for answers that failed in an earlier call.
+        Repeat all failures of an earlier call, or none (default: those that may have passed, such
+        as an endpoint that was down).
     authorised
         Who authorised an attack on an endpoint that is not on this machine; recorded in the
         manifest.
@@ -58,7 +59,7 @@ class EvaluateFlags:
     temperature: float = 0.0
     top_p: float = 1.0
     taxonomy: str = "beavertails"
-    retry_failures: Flag = False
+    retry_failures: bool | None = None
     authorised: str = ""
     rate: float | None = None
 
@@ -128,4 +129,4 @@ def command(
             progress=progress,
         )
         evaluate(target, dataset, judges, out, attack=attacker, options=options)
-    return finish_run(out, as_json=json)
+    return finish_run(out, as_json=json, repeatable=model is not None)

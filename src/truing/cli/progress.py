@@ -12,6 +12,8 @@ import msgspec
 
 from truing.analysis.rates import Rate
 from truing.analysis.summary import write_summary
+from truing.evaluation.failures import RESPONSES, find_repeated
+from truing.evaluation.options import EvaluateOptions
 from truing.runs.folder import Run
 from truing.runs.run_files import read_run_records
 
@@ -79,8 +81,9 @@ class ProgressBar:
             self._progress.update(self._task, completed=done, total=total, failures=shown)
 
 
-def finish_run(out: Path, *, as_json: bool) -> int:
-    """Writes the summary.json of a run and prints its rates.
+def finish_run(out: Path, *, as_json: bool, repeatable: bool = False) -> int:
+    """Writes the summary.json of a run and prints its rates; if `repeatable`, also how to repeat
+    the answers that failed.
 
     Returns the exit status: 1 if the run has answers and all of them failed, else 0.
     """
@@ -105,6 +108,8 @@ def finish_run(out: Path, *, as_json: bool) -> int:
     if failed:
         commonest = ", ".join(f"{count} x {kind}" for kind, count in failures.most_common(3))
         print(f"truing: {failed} of {len(outcomes)} answers failed: {commonest}", file=sys.stderr)
+        if repeatable:
+            print(f"truing: {_describe_repetition(out)}", file=sys.stderr)
     return 1 if outcomes and failed == len(outcomes) else 0
 
 
@@ -119,6 +124,15 @@ def _format_rate(rate: Rate) -> str:
     if rate.selected_by_judge:
         line += "  (struck: selected by this judge)"
     return line
+
+
+def _describe_repetition(out: Path) -> str:
+    """Returns what to do about the failures of a run."""
+    options = EvaluateOptions()
+    repeated = sum(1 for _ in find_repeated(Run(out).file(RESPONSES), options))
+    if not repeated:
+        return "the same command with --retry-failures asks them again"
+    return f"the same command asks {repeated} of them again (--retry-failures: all of them)"
 
 
 class _StoredFailure(msgspec.Struct, frozen=True):

@@ -23,6 +23,11 @@ Expect = Literal["comply", "refuse", "clarify", "abstain", "support", "none"]
 Dimension = Literal["helpful", "safe"]
 
 
+_TRANSIENT_KINDS = frozenset(
+    {"auth", "connect", "dropped", "rate_limited", "timeout", "tls", "worker"}
+)
+
+
 class Failure(Struct, frozen=True):
     """A run-time error that is recorded instead of raised.
 
@@ -34,6 +39,19 @@ class Failure(Struct, frozen=True):
     stage: str
     kind: str
     message: str
+
+    @property
+    def transient(self) -> bool:
+        """Whether the same request may succeed later: the endpoint was down, unreachable, out of
+        quota or without a valid key, or the process behind it died.
+
+        A reply that could not be read, an exception of the user's code and a request that the
+        endpoint refuses are not: the same request leads to the same failure.
+        """
+        if self.kind == "http":
+            # The message begins with the status.
+            return self.message.startswith(("408", "425", "5"))
+        return self.kind in _TRANSIENT_KINDS
 
 
 class AnswerCheck(Struct, frozen=True):

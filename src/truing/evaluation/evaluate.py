@@ -3,7 +3,8 @@
     run = evaluate(model, dataset, [judge], "runs/base", options=EvaluateOptions(concurrency=32))
     judge_run(run, another_judge)            # without calls to the model
 
-The same call continues an interrupted run; a folder with another plan is refused. Errors in the
+The same call continues an interrupted run, and repeats what failed for a reason that may have
+passed (an endpoint that was down); a folder with another plan is refused. Errors in the
 input are found before the first call to the model: the whole data set is read first.
 """
 
@@ -26,6 +27,7 @@ from truing.core.lineage import digest, find_judge_conflict
 from truing.core.protocols import Attack, Dataset, Judge, Model
 from truing.core.types import Lineage
 from truing.core.version import __version__
+from truing.evaluation.failures import RESPONSES, has_repeated
 from truing.evaluation.ingest import ingest_dataset
 from truing.evaluation.options import EvaluateOptions
 from truing.evaluation.scheduler import Scheduler
@@ -61,7 +63,7 @@ def evaluate(
     attacked = attack is not None or is_attacked_dataset(dataset)
     rates = select_rate_limits(model, options, attacked=attacked)
     with _open_writer(out, _create_manifest(model, dataset, attack, options)) as writer:
-        if _is_finished(writer, judges) and not options.retry_failures:
+        if _is_finished(writer, judges, options, answers=model is not None):
             return Run(out)
         try:
             # Reads the data set to its end, so that a wrong row costs no call to the model.
@@ -94,8 +96,7 @@ def judge_run(
     """Adds judges to a run without calls to its model; the same call continues if interrupted."""
     run = run if isinstance(run, Run) else Run(run)
     judges = list(judges) if isinstance(judges, Sequence) else [judges]
-    options = options or EvaluateOptions()
-    options = msgspec.structs.replace(options, until=None, retry_failures=False)
+    options = msgspec.structs.replace(options or EvaluateOptions(), until=None)
     with _open_writer(run.path, run.manifest) as writer:
         if not all(run.file(f).exists() for f in ("samples.jsonl", "responses.jsonl")):
             raise RunError(f"{run.path}: there are no answers to judge yet")
@@ -108,12 +109,17 @@ def judge_run(
     return Run(run.path)
 
 
-def _is_finished(writer: RunWriter, judges: Sequence[Judge]) -> bool:
-    """Whether the run is complete and has the judgements of all judges."""
+def _is_finished(
+    writer: RunWriter, judges: Sequence[Judge], options: EvaluateOptions, *, answers: bool
+) -> bool:
+    """Whether the run is complete, has the judgements of all judges, and no failure is repeated."""
     manifest = writer.manifest
     known = {record.file for record in manifest.judges}
     files = {judgement_file(j.name, j.lineage.hash) for j in judges}
-    return manifest.complete and "judging" not in manifest.notes and files <= known
+    if not manifest.complete or "judging" in manifest.notes or not files <= known:
+        return False
+    read_again = [*files, RESPONSES] if answers else files
+    return not has_repeated(map(writer.file, read_again), options)
 
 
 @contextmanager

@@ -45,7 +45,8 @@ class EvaluateOptions(Struct, frozen=True, kw_only=True):
     - `concurrency`: number of samples in progress at a time
     - `until`: stops the run early
     - `plan`: the user's plan, stored in the manifest beside the settings
-    - `retry_failures`: repeat samples whose stored answer is a failure
+    - `retry_failures`: which failures of an earlier call are repeated: None, those that may pass
+      (`Failure.transient`: the endpoint was down); True, all; False, none
     - `authorised`: who allowed an attack on an endpoint that is not this machine
     - `rate`: maximum requests per second to the model's endpoint; without it, 5 in an attack on
       another machine, else no maximum
@@ -59,6 +60,6 @@ class EvaluateOptions(Struct, frozen=True, kw_only=True):
     progress: ProgressCallback | None = None
     plan: dict[str, Any] = field(default_factory=dict)
     taxonomy: str = "beavertails"
-    retry_failures: bool = False
+    retry_failures: bool | None = None
     authorised: str = ""
     rate: float | None = None

@@ -27,6 +27,7 @@ from truing.core.jsonl import read_located_records
 from truing.core.protocols import Attack, Judge, Model
 from truing.core.types import Answer, Failure, Message, Response, Sample
 from truing.evaluation.attacked_samples import AttackedSamples
+from truing.evaluation.failures import RESPONSES, find_repeated
 from truing.evaluation.judge_stage import JudgeStage
 from truing.evaluation.options import EvaluateOptions
 from truing.evaluation.stopping import EarlyStopping
@@ -36,7 +37,6 @@ from truing.runs.folder import RunWriter, encode_line
 from truing.runs.index import LineSpans, ResponseKey, SampleStore
 from truing.runs.run_files import open_run_file
 
-_RESPONSES = "responses.jsonl"
 _QUEUE_SLOTS_PER_WORKER = 4
 _SYNC_INTERVAL_SECONDS = 1.0
 
@@ -44,11 +44,6 @@ _SYNC_INTERVAL_SECONDS = 1.0
 class _StoredVerdict(Struct, frozen=True):
     sample_id: str
     verdict: bool | None = None
-
-
-class _StoredFailure(Struct, frozen=True):
-    sample_id: str
-    failure: Failure | None = None
 
 
 class AnsweredSample(NamedTuple):
@@ -88,7 +83,7 @@ class Scheduler:
         self.answers_per_sample = (
             options.sampling.n if model is not None else self._max_stored_answers()
         )
-        self.responses = self._read_spans(_RESPONSES)
+        self.responses = self._read_spans(RESPONSES)
         self.stages = [JudgeStage(judge, writer, self._read_spans) for judge in judges]
         self.stopping = self._create_stopping()
 
@@ -107,7 +102,7 @@ class Scheduler:
     # -- what the folder holds already
 
     def _max_stored_answers(self) -> int:
-        path = self.writer.file(_RESPONSES)
+        path = self.writer.file(RESPONSES)
         return 1 + max((k.index for _, _, k in read_located_records(path, ResponseKey)), default=0)
 
     def _read_spans(self, file: str) -> LineSpans:
@@ -151,8 +146,7 @@ class Scheduler:
 
         Raises BudgetExceeded or a UserError if it has to stop before the end; what is stored stays.
         """
-        if self.options.retry_failures:
-            self._drop_failures()
+        self._drop_failures()
         if self.stopping is not None:
             self._replay_verdicts(self.stopping)
         unjudged = self._find_unjudged()
@@ -295,7 +289,7 @@ class Scheduler:
             if key not in self.responses:
                 new_lines.append((key, encode_line(response)))
         data = b"".join(line for _, line in new_lines)
-        offset = self.writer.open_file(_RESPONSES).append(data)
+        offset = self.writer.open_file(RESPONSES).append(data)
         for key, line in new_lines:
             self.responses.add(key, offset, len(line))
             offset += len(line)
@@ -308,7 +302,7 @@ class Scheduler:
         if not positions:
             return
         decode = msgspec.json.Decoder(Response).decode
-        descriptor = open_run_file(self.writer.path, _RESPONSES)
+        descriptor = open_run_file(self.writer.path, RESPONSES)
         try:
             for position in positions:
                 stored = [key for key in self._keys(position) if key in self.responses]
@@ -393,21 +387,32 @@ class Scheduler:
                 spans.remove(key)
 
     def _rewrite_in_order(self) -> None:
-        self.writer.rewrite_in_order(_RESPONSES, self.responses)
+        self.writer.rewrite_in_order(RESPONSES, self.responses)
         for stage in self.stages:
             self.writer.rewrite_in_order(stage.file, stage.spans)
 
     def _drop_failures(self) -> None:
-        """Removes the samples whose stored response is a failure, so that they are repeated."""
-        path = self.writer.file(_RESPONSES)
-        for _, _, line in read_located_records(path, _StoredFailure):
-            position = self.ids.get(line.sample_id)
-            retry = line.failure is not None and line.failure.stage in ("model", "attack")
-            if retry and position is not None:
-                self._remove(position)
+        """Removes the failures that are repeated: of the model with their judgements, of judges."""
+        dropped = False
+        if self.model is not None:
+            for record in find_repeated(self.writer.file(RESPONSES), self.options):
+                position = self.ids.get(record.sample_id)
+                if position is not None:
+                    self._remove(position)
+                    dropped = True
+        for stage in self.stages:
+            for record in find_repeated(self.writer.file(stage.file), self.options):
+                position = self.ids.get(record.sample_id)
+                # The judgement of an answer that failed has the failure of its model.
+                is_of_judge = record.failure is not None and record.failure.stage == "judge"
+                if position is not None and is_of_judge:
+                    stage.spans.remove(position * self.answers_per_sample + record.index)
+                    dropped = True
+        if not dropped:
+            return
         self._rewrite_in_order()
         # The offsets have changed.
-        self.responses = self._read_spans(_RESPONSES)
+        self.responses = self._read_spans(RESPONSES)
         for stage in self.stages:
             stage.reload()
 

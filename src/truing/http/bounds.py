@@ -22,7 +22,8 @@ class ReplyBounds(Struct, frozen=True, kw_only=True):
 
     - `body_bytes`: of a body with status 200
     - `error_bytes`: of a body with another status; what follows is not read
-    - `stream_bytes`, `stream_events`: of a whole stream of server-sent events
+    - `stream_bytes`, `stream_events`: of a whole stream of server-sent events; of lines, blank ones
+      and comments included, four times as many
     - `line_bytes`: of one line of such a stream
     - `json_depth`: nested arrays and objects
     - `json_items`: commas and opening brackets, which bound the objects that a decoder creates
@@ -31,7 +32,7 @@ class ReplyBounds(Struct, frozen=True, kw_only=True):
     body_bytes: int = DEFAULT_MAX_BYTES
     error_bytes: int = 32 << 10
     stream_bytes: int = 8 * DEFAULT_MAX_BYTES
-    stream_events: int = 1 << 18
+    stream_events: int = 1 << 17
     line_bytes: int = DEFAULT_MAX_BYTES // 8
     json_depth: int = 128
     json_items: int = 1_000_000

@@ -128,7 +128,7 @@ async def read_events(
     Each `data:` line is one event, as all OpenAI-compatible servers write them. Raises RequestError
     if the stream exceeds a bound.
     """
-    size = events = 0
+    size = events = line_count = 0
     rest = bytearray()
     async for piece in read_chunks(reply, bounds.stream_bytes):
         size += len(piece)
@@ -143,6 +143,9 @@ async def read_events(
             rest = bytearray(other)
         if len(rest) > bounds.line_bytes or any(len(x) > bounds.line_bytes for x in lines):
             raise _too_large(f"a line of more than {bounds.line_bytes} bytes in a stream", reply)
+        line_count += len(lines)
+        if line_count > 4 * bounds.stream_events:
+            raise _too_large(f"a stream of more than {4 * bounds.stream_events} lines", reply)
         for line in lines:
             data = _event_data(line)
             if data is None:
