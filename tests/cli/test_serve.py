@@ -49,6 +49,12 @@ def test_the_server_gets_the_flags(
     assert "truing serves scripted:echo at http://0.0.0.0:8123/v1" in err
 
 
+def test_a_limit_that_is_not_positive_is_one_sentence() -> None:
+    for flags in (ServeFlags(concurrency=0), ServeFlags(timeout=-1), ServeFlags(max_body=0)):
+        with pytest.raises(PlanError, match="must be above 0"):
+            command(model="scripted:echo", flags=flags)
+
+
 def test_a_missing_package_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "uvicorn", None)
     with pytest.raises(MissingExtra, match=r"truing serve \(package uvicorn\) .*truing\[serve\]"):

@@ -25,6 +25,7 @@ LIMITS = ServerLimits(
     stop_characters=4,
     moderation_texts=2,
     max_tokens=10,
+    choices=4,
 )
 USER = {"role": "user", "content": "hi"}
 
@@ -60,6 +61,8 @@ def tool(name: str = "f", **more: Any) -> dict[str, Any]:
         ({"messages": [USER], "tools": [{**tool(), "type": "web"}]}, "tools[0].type"),
         ({"messages": [USER], "guardrails": {"config_id": "x" * 6}}, "guardrails.config_id"),
         ({"messages": [USER], "n": 33}, "n"),
+        ({"messages": [USER], "n": 5}, "n"),
+        ({"messages": [USER], "guardrails": {"config_ids": ["a", "b"]}}, "guardrails.config_ids"),
         ({"messages": [USER], "n": 2, "stream": True}, "n"),
         ({"messages": [USER], "temperature": "warm"}, "temperature"),
     ],

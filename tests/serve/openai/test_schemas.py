@@ -125,3 +125,17 @@ def test_a_flagged_text_has_a_category_by_the_judges_thresholds_or_none() -> Non
     ]
     assert results[0]["categories"] == {"x": True, "y": False}
     assert results[2]["categories"] == {"x": False}
+
+
+def test_lone_surrogates_of_a_model_are_no_fault_of_the_server() -> None:
+    answer = Answer.of("half a bird \ud83e")
+    request = schemas.ChatRequest([{"role": "user", "content": "x"}])
+    body = json.loads(schemas.completion(request, "m", (answer,)))
+    assert body["choices"][0]["message"]["content"] == "half a bird ?"
+    assert b"half a bird ?" in schemas.chunk("id", "m", {"content": answer.text})
+    assert json.loads(schemas.error_body("\ud800"))["error"]["message"] == "?"
+
+
+def test_an_error_is_short() -> None:
+    body = schemas.error_body("x" * 100_000, param="y" * 100_000)
+    assert len(body) < 900

@@ -82,6 +82,10 @@ def _on_internal_error(request: Request[Any, Any, Any], error: Exception) -> Res
     return _on_refused(request, internal_error(error))
 
 
+def _cors(origins: Sequence[str]) -> CORSConfig:
+    return CORSConfig(allow_origins=list(origins), expose_headers=["x-request-id", "retry-after"])
+
+
 def _add_pipeline(app: Litestar, service: ChatService, *, metrics_open: bool) -> None:
     """Puts the pipeline before the routes, and behind CORS: browsers show a page only the refusals
     that have its headers.
@@ -146,7 +150,7 @@ def chat_app(
             RecursionError: _on_recursion,
             Exception: _on_internal_error,
         },
-        cors_config=CORSConfig(allow_origins=list(origins)) if origins else None,
+        cors_config=_cors(origins) if origins else None,
         openapi_config=OpenAPIConfig(
             title="truing", version=__version__, description="An OpenAI-compatible model."
         ),

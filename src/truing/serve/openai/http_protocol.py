@@ -156,6 +156,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
                 status,
                 _REASONS[status],
             )
+            if status == 503:
+                head += b"retry-after: 1\r\n"
             self.transport.write(
                 head + b"content-length: %d\r\nconnection: close\r\n\r\n" % len(body) + body
             )

@@ -33,6 +33,7 @@ class ServerLimits(Struct, frozen=True, kw_only=True):
     - `name_characters`: of a model name, a configuration id, a tool call's id and name
     - `tools`, `tool_bytes`: tools of a request, and bytes of all their descriptions and schemas
     - `stop_strings`, `stop_characters`
+    - `choices`: answers (`n`) of one request, which are generated at the same time
     - `moderation_texts`: texts of a moderation request
 
     The answer:
@@ -61,6 +62,7 @@ class ServerLimits(Struct, frozen=True, kw_only=True):
     tool_bytes: int = 262_144
     stop_strings: int = 16
     stop_characters: int = 256
+    choices: int = 32
     moderation_texts: int = 256
     response_bytes: int = 16 * MEGABYTE
 

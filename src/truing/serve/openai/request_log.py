@@ -8,14 +8,16 @@ them to stderr as JSON, one a request.
 from __future__ import annotations
 
 import logging
+import queue
 import re
 import secrets
 import sys
+import threading
 import time
 from collections.abc import Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TextIO
 
 import msgspec
 from litestar.types import HTTPScope, Scope
@@ -118,10 +120,51 @@ def record_of(scope: Scope) -> RequestRecord:
     return record
 
 
+class BackgroundLineWriter(logging.Handler):
+    """Writes log lines in a thread of its own.
+
+    A pipe that nobody reads blocks its writer: here it is the thread that waits, not the server.
+    Lines beyond `capacity` are dropped, and the next line that is written says how many.
+    """
+
+    def __init__(self, stream: TextIO, capacity: int = 10_000) -> None:
+        super().__init__()
+        self._stream = stream
+        self._lines: queue.Queue[str | None] = queue.Queue(capacity)
+        self._dropped = 0
+        self._thread = threading.Thread(target=self._write_lines, name="request-log", daemon=True)
+        self._thread.start()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Queues a line."""
+        try:
+            if self._dropped:
+                self._lines.put_nowait(f'{{"dropped_lines":{self._dropped}}}')
+                self._dropped = 0
+            self._lines.put_nowait(record.getMessage())
+        except queue.Full:
+            self._dropped += 1
+
+    def close(self) -> None:
+        """Writes what is queued, for at most two seconds."""
+        with suppress(queue.Full):
+            self._lines.put_nowait(None)
+        self._thread.join(2.0)
+        super().close()
+
+    def _write_lines(self) -> None:
+        while (line := self._lines.get()) is not None:
+            try:
+                self._stream.write(line + "\n")
+                self._stream.flush()
+            except (OSError, ValueError):  # the reader of the pipe is gone, or the stream closed
+                return
+
+
 def log_to_stderr() -> None:
     """Writes the lines to stderr, and nowhere else."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(message)s"))
-    LOGGER.handlers[:] = [handler]
+    for handler in LOGGER.handlers:
+        handler.close()
+    LOGGER.handlers[:] = [BackgroundLineWriter(sys.stderr)]
     LOGGER.setLevel(logging.INFO)
     LOGGER.propagate = False

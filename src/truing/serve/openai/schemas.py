@@ -4,6 +4,7 @@ refused.
 
 from __future__ import annotations
 
+import json
 import secrets
 import time
 from collections.abc import Callable, Sequence
@@ -160,6 +161,14 @@ class CheckRequest(Struct):
     tools: list[ToolSchema] | None = None
 
 
+def encode_json(body: dict[str, Any]) -> bytes:
+    """Returns a body as JSON; lone surrogates, which a model may write, become question marks."""
+    try:
+        return msgspec.json.encode(body)
+    except UnicodeEncodeError:
+        return json.dumps(body, ensure_ascii=False).encode("utf-8", "replace")
+
+
 def _message_body(answer: Answer) -> dict[str, Any]:
     message: dict[str, Any] = {"role": "assistant", "content": answer.text or None, "refusal": None}
     if answer.message.tool_calls:
@@ -263,7 +272,7 @@ def completion(request: ChatRequest, model: str, answers: tuple[Answer, ...]) ->
         body["guardrails"] = {"config_id": request.config}
     if request.wants_record:
         body["guardrails"] |= decision_record(answers[0].rulings)
-    return msgspec.json.encode(body)
+    return encode_json(body)
 
 
 def chunk(
@@ -278,7 +287,7 @@ def chunk(
         "choices": [{"index": 0, "delta": delta, "finish_reason": finish, "logprobs": None}],
         **fields,
     }
-    return b"data: " + msgspec.json.encode(body) + b"\n\n"
+    return b"data: " + encode_json(body) + b"\n\n"
 
 
 def last_chunk(
@@ -327,14 +336,14 @@ def moderation(judge: Judge, judgements: Sequence[Judgement]) -> bytes:
                 "failure": judgement.failure.message if judgement.failure is not None else None,
             }
         )
-    return msgspec.json.encode(
+    return encode_json(
         {"id": f"modr-{secrets.token_hex(12)}", "model": judge.name, "results": results}
     )
 
 
 def check(result: CheckResult) -> bytes:
     """Returns the body of /v1/checks."""
-    return msgspec.json.encode(
+    return encode_json(
         {
             "allowed": result.allowed,
             "not_run": result.not_run,
@@ -360,11 +369,7 @@ def error_body(
     if len(message) > _MAX_ERROR:
         message = message[:_MAX_ERROR] + "..."
     error = {"message": message, "type": kind, "param": param and param[:100], "code": code}
-    # What a model or a rail reports may hold lone surrogates, which JSON in UTF-8 cannot.
-    error = {
-        name: value and value.encode("utf-8", "replace").decode() for name, value in error.items()
-    }
-    return msgspec.json.encode({"error": error})
+    return encode_json({"error": error})
 
 
 def error_event(message: str, kind: str) -> bytes:
