@@ -62,7 +62,7 @@ def tool(name: str = "f", **more: Any) -> dict[str, Any]:
         ({"messages": [USER], "guardrails": {"config_id": "x" * 6}}, "guardrails.config_id"),
         ({"messages": [USER], "n": 33}, "n"),
         ({"messages": [USER], "n": 5}, "n"),
-        ({"messages": [USER], "guardrails": {"config_ids": ["a", "b"]}}, "guardrails.config_ids"),
+        ({"messages": [USER], "guardrails": {"config_ids": ["x" * 6]}}, "guardrails.config_ids"),
         ({"messages": [USER], "n": 2, "stream": True}, "n"),
         ({"messages": [USER], "temperature": "warm"}, "temperature"),
     ],

@@ -27,11 +27,7 @@ def read_chat_request(request: ChatRequest, limits: ServerLimits) -> tuple[Conve
     check_name("model", request.model, limits)
     if request.guardrails is not None:
         check_name("guardrails.config_id", request.guardrails.config_id or "", limits)
-        config_ids = request.guardrails.config_ids or []
-        if len(config_ids) > 1 or (config_ids and request.guardrails.config_id):
-            # Not only the first: the rails of the others would silently not run.
-            raise refuse("guardrails.config_ids", "a request names one configuration")
-        for config_id in config_ids:
+        for config_id in request.guardrails.config_ids or ():
             check_name("guardrails.config_ids", config_id, limits)
     if (request.n or 1) > limits.choices:
         raise refuse("n", f"more than {limits.choices} answers")
