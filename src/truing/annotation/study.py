@@ -158,7 +158,10 @@ def load_secret(tx: Transaction) -> str:
     secret = get_setting(tx, "secret")
     if secret is None:
         secret = secrets.token_hex(32)
-        put_setting(tx, "secret", secret)
+        # Inserted, never updated: of two transactions that create it at once the second fails, and
+        # reads the first one's when it is tried again.
+        tx.session.add(Setting(name="secret", value=secret))
+        tx.session.flush()
     return secret
 
 
