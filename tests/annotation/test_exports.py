@@ -94,7 +94,9 @@ def test_an_export_holds_no_text_by_default(
         is row["task_description"]
         is None
     )
-    assert row["id"] == dialogue.id and (tmp_path / "out").stat().st_mode & 0o77 == 0
+    assert row["id"] == dialogue.id
+    files = [tmp_path / "out", *(tmp_path / "out").rglob("*")]
+    assert [path for path in files if path.stat().st_mode & 0o77] == []
 
 
 def test_exported_text_is_redacted_and_readable_as_training_data(

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable
 
 import pytest
+from msgspec import structs
 from sqlalchemy import select
 from tests.annotation.conftest import ManualClock
 
@@ -112,6 +113,33 @@ def test_an_expired_lease_counts_if_nobody_else_claimed_the_item(
     leased = claim(store, study, person)
     manual_clock.seconds += 3600
     assert leased is not None and submit(store, study, person, leased) == "done"
+
+
+def test_the_outcome_of_a_lease_says_how_it_ended(
+    store: Store, study: Study, manual_clock: ManualClock, add_person: Callable[..., str]
+) -> None:
+    study = structs.replace(study, raters=1)
+    add_queue_item(store, study, "k")
+    slow, quick = add_person("slow-one"), add_person("quick-one")
+    bystander = add_person("by-stander", without=("self_harm",))
+    term = study.lease_minutes * 60 + 1
+
+    def outcome(leased: LeasedItem | None) -> str:
+        assert leased is not None
+        return store.read(lambda tx: tx.session.get_one(Lease, leased.token).outcome)
+
+    first = claim(store, study, slow)
+    assert first is not None and outcome(first) == "held"
+    manual_clock.seconds += term
+    second = claim(store, study, quick)  # takes the slot over
+    assert second is not None and (outcome(first), outcome(second)) == ("expired", "held")
+    manual_clock.seconds += term
+    assert claim(store, study, bystander) is None
+    assert outcome(second) == "expired"  # though nobody took the slot over
+    again = claim(store, study, quick)
+    assert again is not None and again.token == second.token and outcome(second) == "held"
+    assert submit(store, study, quick, again) == "done" and outcome(second) == "done"
+    assert submit(store, study, slow, first) == "late" and outcome(first) == "late"
 
 
 def test_only_the_holder_can_renew_a_lease(

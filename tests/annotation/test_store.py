@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import threading
 from pathlib import Path
 
@@ -84,6 +85,33 @@ def test_invalid_urls(url: str, message: str) -> None:
     with pytest.raises(UserError, match=message) as caught:
         open_store(url)
     assert "hush" not in str(caught.value)
+
+
+def test_a_new_database_is_private_from_the_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old_umask = os.umask(0)
+    try:
+        store = open_store(str(tmp_path / "study.sqlite"))
+        store.write(lambda tx: put_setting(tx, "name", "value"))
+        files = sorted(tmp_path.iterdir())
+        modes = {path.name: path.stat().st_mode & 0o777 for path in files}
+        assert modes == dict.fromkeys(
+            ("study.sqlite", "study.sqlite-shm", "study.sqlite-wal"), 0o600
+        )
+        for path in files:
+            path.chmod(0o644)  # as an earlier version left it
+        store.close()
+        open_store(str(tmp_path / "study.sqlite")).close()
+        assert (tmp_path / "study.sqlite").stat().st_mode & 0o777 == 0o600
+        (tmp_path / "study.sqlite").chmod(0o660)  # shared with a group on purpose
+        open_store(str(tmp_path / "study.sqlite")).close()
+        assert (tmp_path / "study.sqlite").stat().st_mode & 0o777 == 0o660
+        monkeypatch.setenv("TRUING_FILE_MODE", "0640")
+        open_store(str(tmp_path / "group.sqlite")).close()
+        assert (tmp_path / "group.sqlite").stat().st_mode & 0o777 == 0o640
+    finally:
+        os.umask(old_umask)
 
 
 def test_a_file_that_is_not_a_database(tmp_path: Path) -> None:

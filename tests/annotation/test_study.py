@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import msgspec
@@ -40,6 +41,12 @@ def test_every_fault_is_reported_with_its_key(tmp_path: Path, text: str, message
     path.write_text(text)
     with pytest.raises(PlanError, match=message):
         read_study(path)
+
+
+def test_the_secret_is_created_once(store: Store) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        secrets = set(pool.map(lambda _: store.write(load_secret), range(24)))
+    assert len(secrets) == 1 and store.read(load_secret) in secrets
 
 
 def test_a_missing_file(tmp_path: Path) -> None:
@@ -89,6 +96,6 @@ def test_the_most_severe_category_counts() -> None:
     assert study.max_severity(()) == 1.0
 
 
-def test_the_secret_is_created_once(store: Store) -> None:
+def test_the_secret_stays(store: Store) -> None:
     first = store.write(load_secret)
     assert len(first) == 64 and store.write(load_secret) == first

@@ -32,6 +32,7 @@ from truing.annotation.tables import (
 from truing.core.types import Conversation
 
 COUNT_LIMIT = 1000
+_EXPIRED_AT_ONCE = 20  # leases that one claim marks as expired
 SubmitOutcome = Literal["done", "late", "again"]
 # SELECT ... FOR NO KEY UPDATE (PostgreSQL): a plain FOR UPDATE would also block inserts of rows
 # that refer to this one by a foreign key.
@@ -98,6 +99,7 @@ def claim_item(tx: Transaction, person_id: str, study: Study) -> LeasedItem | No
     if person is None or not person.active:
         raise RequestRejected("missing", "There is no such account.")
     wellbeing.check_admission(tx, person, study)
+    _mark_expired_leases(tx, person_id)
     leased = tx.session.scalar(
         select(Slot).where(Slot.person_id == person_id, Slot.state == "leased")
     )
@@ -105,12 +107,15 @@ def claim_item(tx: Transaction, person_id: str, study: Study) -> LeasedItem | No
         item = tx.session.get_one(ReviewItem, leased.item_id)
         if not _is_unwanted(tx, item, person):
             leased.expires = tx.now + study.lease_minutes * 60
+            _mark_held(tx, leased)
             return _to_leased_item(item, leased)
         # Another rater has since added a category that this person opted out of.
+        _end_held_lease(tx, leased, "released")
         _free_slot(leased)
     slot = _add_gold_slot(tx, person, study) or _find_next_slot(tx, person)
     if slot is None:
         return None
+    _end_held_lease(tx, slot, "expired")  # of whoever had the slot before
     slot.state, slot.person_id, slot.lease = "leased", person_id, new_id() + new_id()
     slot.expires = tx.now + study.lease_minutes * 60
     tx.session.add(
@@ -237,6 +242,7 @@ def renew_lease(tx: Transaction, person_id: str, token: str, study: Study) -> fl
     if slot.lease != token or slot.state != "leased":
         raise _lease_lost()
     slot.expires = tx.now + study.lease_minutes * 60
+    _mark_held(tx, slot)
     return slot.expires
 
 
@@ -335,6 +341,37 @@ def _check_gold(tx: Transaction, item: ReviewItem, person_id: str, assessment: A
         )
 
 
+def _mark_expired_leases(tx: Transaction, person_id: str) -> None:
+    """Records "expired" for leases of other people whose time has run out, some at a time."""
+    expired = (
+        select(Lease)
+        .join(Slot, Slot.lease == Lease.token)
+        .where(Slot.state == "leased", Slot.expires < tx.now, Lease.outcome == "held")
+        .where(Lease.person_id != person_id)
+        .limit(_EXPIRED_AT_ONCE)
+    )
+    # A lease under which a rating is being submitted is locked, and skipped.
+    for lease in tx.session.scalars(expired.with_for_update(skip_locked=True, of=Lease)):
+        lease.outcome = "expired"
+
+
+def _mark_held(tx: Transaction, slot: Slot) -> None:
+    lease = tx.session.get(Lease, slot.lease)
+    if lease is not None and lease.outcome == "expired":
+        lease.outcome = "held"
+
+
+def _end_held_lease(tx: Transaction, slot: Slot, outcome: str) -> None:
+    """Records how the lease that a slot still names has ended, if nothing is recorded yet.
+
+    A rating that is being submitted under it has it locked, and will record "late" itself.
+    """
+    held = select(Lease).where(Lease.token == slot.lease, Lease.outcome == "held")
+    lease = tx.session.scalar(held.with_for_update(skip_locked=True))
+    if lease is not None:
+        lease.outcome = outcome
+
+
 def _free_slot(slot: Slot) -> None:
     slot.state, slot.person_id, slot.lease, slot.expires = "free", None, None, 0.0
 
@@ -347,7 +384,7 @@ def skip_item(tx: Transaction, person_id: str, token: str, study: Study) -> None
     lease = tx.session.get(Lease, token, with_for_update=True)
     if lease is None or lease.person_id != person_id:
         raise _not_your_page()
-    if lease.outcome != "held":
+    if lease.outcome not in ("held", "expired"):
         return
     lease.outcome = "skipped"
     if tx.session.get(Skip, (lease.item_id, person_id)) is None:

@@ -9,7 +9,6 @@ changes nothing.
 from __future__ import annotations
 
 import logging
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -34,6 +33,7 @@ from sqlalchemy.orm import Session
 from truing.annotation.group_commit import GroupCommitQueue, WriteJob
 from truing.annotation.tables import Setting, Slot
 from truing.core.errors import TruingError, UserError
+from truing.core.private_files import create_private_file, file_mode
 
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
@@ -271,17 +271,15 @@ def _make_private(path: Path) -> None:
     A file that a group may read, but others may not, was set up so, and stays.
     """
     try:
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
-        return  # SQLite gives its -wal and -shm files the permissions of the database file
-    except FileExistsError:
-        pass
+        # SQLite gives its -wal and -shm files the permissions of the database file.
+        create_private_file(path)
     except OSError as error:
-        raise UserError(f"--db {path}: cannot be created ({error.strerror})") from error
+        raise UserError(f"--db {path}: cannot be opened ({error.strerror})") from error
     for file in (path, Path(f"{path}-wal"), Path(f"{path}-shm")):
         # Not ours, or gone by now: then the database itself says what is wrong, if anything.
         with suppress(OSError):
-            if file.is_file() and file.stat().st_mode & 0o007:
-                file.chmod(0o600)
+            if file.is_file() and file.stat().st_mode & 0o007 & ~file_mode():
+                file.chmod(file_mode())
 
 
 def _make_sqlite_engine(url: URL) -> Engine:

@@ -250,7 +250,9 @@ class Slot(TableBase):
 
 
 class Lease(TableBase):
-    """One reservation of a slot, kept as history. Outcome: held, done, late, skipped, released,
+    """One reservation of a slot, kept as history.
+
+    Outcome: held, done, late, skipped, released,
     or expired (its time ran out; the holder may still submit).
     """
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -109,6 +110,13 @@ def server(task: Any) -> Iterator[Any]:
     http_server.server_close()
 
 
+@pytest.fixture
+def open_engine() -> Iterator[Callable[[str], VllmServerEngine]]:
+    """Returns a function that connects to a server; the connections end with the test."""
+    with ExitStack() as engines:
+        yield lambda url: engines.enter_context(closing(VllmServerEngine(url)))
+
+
 def build_models(task: Any, lora: int) -> Any:
     model, tokenizer = task.model(0), task.tokenizer()
     if lora:
@@ -136,9 +144,9 @@ def build_trainer(make_trainer: Any, task: Any, engine: Any, out: Path, lora: in
 
 
 def test_a_server_samples_from_the_newest_policy(
-    make_trainer: Any, task: Any, server: Any, tmp_path: Path
+    make_trainer: Any, task: Any, server: Any, open_engine: Any, tmp_path: Path
 ) -> None:
-    engine = VllmServerEngine(server.url + "/v1")
+    engine = open_engine(server.url + "/v1")
     last = build_trainer(make_trainer, task, engine, tmp_path / "run", 4).run()
     assert last["drift"] < 1e-5
     assert last["kl_k3"] > 0.01  # the policy has moved, and the server with it
@@ -148,9 +156,9 @@ def test_a_server_samples_from_the_newest_policy(
 
 
 def test_old_weights_in_the_server_stop_the_run(
-    make_trainer: Any, task: Any, server: Any, tmp_path: Path
+    make_trainer: Any, task: Any, server: Any, open_engine: Any, tmp_path: Path
 ) -> None:
-    engine = VllmServerEngine(server.url)
+    engine = open_engine(server.url)
     trainer = build_trainer(make_trainer, task, engine, tmp_path / "run", 4)
     trainer.generator.max_drift = 1e-4
     server.served.ignores_new_adapters = True
@@ -158,14 +166,16 @@ def test_old_weights_in_the_server_stop_the_run(
         trainer.run()
 
 
-def test_a_server_takes_no_whole_weights(task: Any, server: Any, tmp_path: Path) -> None:
-    generator = build_generator(task, VllmServerEngine(server.url), tmp_path, 0)
+def test_a_server_takes_no_whole_weights(
+    task: Any, server: Any, open_engine: Any, tmp_path: Path
+) -> None:
+    generator = build_generator(task, open_engine(server.url), tmp_path, 0)
     with pytest.raises(PlanError, match="takes adapters"):
         generator([[4]], np.zeros((1, 4)))
 
 
-def test_an_unreachable_server_is_named(task: Any, tmp_path: Path) -> None:
-    engine = VllmServerEngine("http://127.0.0.1:9")
+def test_an_unreachable_server_is_named(task: Any, open_engine: Any, tmp_path: Path) -> None:
+    engine = open_engine("http://127.0.0.1:9")
     endpoint = engine._load_adapter
     endpoint.retry_policy = type(endpoint.retry_policy)(retries=0)
     with pytest.raises(RunError, match="load_lora_adapter"):

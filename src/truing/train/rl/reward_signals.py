@@ -11,10 +11,12 @@ as safe.
 from __future__ import annotations
 
 import asyncio
+import atexit
 import math
 import threading
 from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
@@ -25,7 +27,7 @@ from truing.core.errors import PlanError
 from truing.core.lineage import digest
 from truing.core.protocols import Judge
 from truing.core.types import Judgement, Lineage, Response, Sample
-from truing.http.limits import INITIAL_CONCURRENCY
+from truing.http.limits import INITIAL_CONCURRENCY, close_connections
 from truing.train.harm_check import require_red_model_reason
 from truing.train.rl.rollout import Rollout
 
@@ -57,6 +59,9 @@ class RewardSignal(Protocol):
         ...
 
 
+_CLOSE_SECONDS = 5.0
+
+
 class BackgroundEventLoop:
     """An asyncio event loop in a thread, so that judges keep their connections between steps."""
 
@@ -66,6 +71,21 @@ class BackgroundEventLoop:
             target=self._loop.run_forever, name="truing-judges", daemon=True
         )
         self._thread.start()
+        atexit.register(self.close)
+
+    def close(self) -> None:
+        """Closes the loop's connections and ends its thread; at the latest when Python exits."""
+        atexit.unregister(self.close)
+        if self._loop.is_closed():
+            return
+        # Not for ever: a judge that blocks the loop must not keep the process from ending.
+        with suppress(TimeoutError):
+            closing = asyncio.run_coroutine_threadsafe(close_connections(), self._loop)
+            closing.result(timeout=_CLOSE_SECONDS)
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(_CLOSE_SECONDS)
+        if not self._thread.is_alive():
+            self._loop.close()
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Runs a coroutine to its end and returns its result."""

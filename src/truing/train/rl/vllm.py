@@ -221,6 +221,10 @@ class VllmServerEngine:
         self._unload_adapter = self._open_endpoint(f"{root}/v1/unload_lora_adapter")
         self._adapter_name = ""
 
+    def close(self) -> None:
+        """Closes the connections to the server; the engine cannot be used any more."""
+        self._event_loop.close()
+
     def _open_endpoint(self, url: str) -> Endpoint:
         async def open_in_loop() -> Endpoint:
             # An HTTP client belongs to the event loop in which it is made.
