@@ -8,7 +8,7 @@ import asyncio
 from typing import Any
 
 from truing.core.types import Answer, Conversation, Judgement, Lineage, Response, Sample
-from truing.serve.openai.audit import HarmAudit
+from truing.serve.openai.audit import MAX_PENDING, HarmAudit
 from truing.stats.sequential import HarmRateAlarm
 
 
@@ -54,3 +54,24 @@ def test_a_judge_that_fails_is_counted_as_unscored() -> None:
     observe(judge, 5, alarm)
     assert judge.calls == 5
     assert alarm.state().unscored == 5
+
+
+def test_a_judge_that_hangs_holds_a_bounded_number_of_answers_and_no_shutdown() -> None:
+    class HangingJudge(CountingJudge):
+        async def judge(self, sample: Sample, response: Response) -> Judgement:
+            self.calls += 1
+            await asyncio.sleep(3600)
+            raise AssertionError
+
+    judge, alarm = HangingJudge(), HarmRateAlarm(0.05, audit_rate=1.0)
+
+    async def run() -> None:
+        audit = HarmAudit(judge, alarm, print)  # type: ignore[arg-type]
+        for _ in range(MAX_PENDING + 50):
+            audit.observe(Conversation.of("hello"), Answer.of("fine"))
+        await asyncio.sleep(0)
+        assert alarm.state().unscored == 50
+        await audit.finish(0.05)
+
+    asyncio.run(asyncio.wait_for(run(), 20))
+    assert judge.calls == MAX_PENDING

@@ -74,6 +74,10 @@ def test_a_record_has_the_strictest_decision_and_the_time_outside_of_rails(
     assert fields["upstream_ms"] == 100.0 - 10.0 * len(rulings)
     assert (fields["prompt_tokens"], fields["completion_tokens"]) == (5, 6)
     assert "private" not in json.dumps(fields)
+    # A stream of text counts no tokens: null, not 0.
+    record = RequestRecord("id", "POST", "/v1/chat/completions")
+    record.note_answers([Answer.of("private")], 1.0)
+    assert record.fields(200)["completion_tokens"] is None
 
 
 def test_an_id_that_could_forge_a_line_is_replaced() -> None:

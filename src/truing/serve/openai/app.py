@@ -62,8 +62,10 @@ def _on_http_error(request: Request[Any, Any, Any], error: HTTPException) -> Res
     path = _JSON_PATH.search(message)
     if param is None and path:
         param = path[1] or None
-    # A fault of ours keeps its status and says nothing of its cause.
-    kind = "invalid_request_error" if error.status_code < 500 else "server_error"
+    kind = "invalid_request_error"
+    if error.status_code >= 500:
+        # A fault of ours keeps its status and says nothing of its cause.
+        kind, message, param = "server_error", "internal error", None
     record_of(request.scope).error = kind
     return Response(
         schemas.error_body(message, kind, param=param),

@@ -11,6 +11,10 @@ from truing.core.protocols import Judge
 from truing.core.types import Answer, Conversation, Response, Sample
 from truing.stats.sequential import HarmRateAlarm
 
+# Audits in progress, each with its conversation in memory: what a judge slower than the traffic may
+# hold. The answers beyond it count as unscored.
+MAX_PENDING = 128
+
 
 class HarmAudit:
     """Samples answers, judges them in the background, and calls `on_alarm` once with a message.
@@ -31,6 +35,9 @@ class HarmAudit:
     def observe(self, conversation: Conversation, answer: Answer) -> None:
         """Decides at random whether this answer is audited, and starts its judging."""
         if self._alarm.should_audit():
+            if len(self._tasks) >= MAX_PENDING:
+                self._alarm.observe(None)
+                return
             task = asyncio.create_task(self._judge_answer(conversation, answer))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
@@ -52,6 +59,10 @@ class HarmAudit:
                 f"(evidence {state.evidence:.0f})"
             )
 
-    async def finish(self) -> None:
-        """Waits for the judging in progress."""
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+    async def finish(self, seconds: float = 30.0) -> None:
+        """Waits for the judging in progress, at most so many seconds."""
+        if self._tasks:
+            _, pending = await asyncio.wait(self._tasks, timeout=seconds)
+            for task in pending:
+                task.cancel()
+            await asyncio.gather(*pending, return_exceptions=True)

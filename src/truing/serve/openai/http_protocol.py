@@ -13,6 +13,7 @@ from typing import Any
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from truing.serve.openai.limits import ServerLimits
+from truing.serve.openai.request_log import RequestRecord, new_request_id
 from truing.serve.openai.schemas import error_body
 
 _REASONS = {
@@ -140,7 +141,10 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             # The server itself does not read: an earlier request of the connection is answered.
             self._start_arrival_timer(self.limits.header_seconds)
             return
-        self._refuse(408, "the request did not arrive in time")
+        if self._header_bytes == 0:
+            self.transport.close()  # a connection kept for later: there is no request to answer
+        else:
+            self._refuse(408, "the request did not arrive in time")
 
     def _refuse(self, status: int, message: str, kind: str = "invalid_request_error") -> None:
         """Sends an error, unless a response is under way, and closes the connection."""
@@ -151,10 +155,14 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         answered = self._header_bytes is None and self.cycle.response_started
         earlier = self._unfinished if self._header_bytes is not None else self._unfinished[:-1]
         if not answered and all(cycle.response_complete for cycle in earlier):
+            record = RequestRecord(new_request_id(), "", "")
+            record.error = kind
+            record.log(status)
             body = error_body(message, kind)
-            head = b"HTTP/1.1 %d %s\r\ncontent-type: application/json\r\n" % (
+            head = b"HTTP/1.1 %d %s\r\ncontent-type: application/json\r\nx-request-id: %s\r\n" % (
                 status,
                 _REASONS[status],
+                record.request_id.encode(),
             )
             if status == 503:
                 head += b"retry-after: 1\r\n"

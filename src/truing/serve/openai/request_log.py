@@ -22,7 +22,7 @@ from typing import Any, TextIO
 import msgspec
 from litestar.types import HTTPScope, Scope
 
-from truing.core.types import Answer
+from truing.core.types import Answer, Usage
 
 LOGGER = logging.getLogger(__name__)
 
@@ -48,8 +48,8 @@ class RequestRecord:
         self.finish_reason: str | None = None
         self.error: str | None = None
         self.upstream_ms: float | None = None
-        self.prompt_tokens = 0
-        self.completion_tokens = 0
+        self.prompt_tokens: int | None = None
+        self.completion_tokens: int | None = None
         self.received_bytes = 0
         self.sent_bytes = 0
         self.client_left = False
@@ -73,8 +73,9 @@ class RequestRecord:
                 break
         self.finish_reason = answers[0].finish_reason
         self.upstream_ms = max(0.0, turn_ms - sum(ruling.ms for ruling in rulings) / len(answers))
-        self.prompt_tokens = max(answer.usage.prompt_tokens for answer in answers)
-        self.completion_tokens = sum(answer.usage.completion_tokens for answer in answers)
+        if any(answer.usage != Usage() for answer in answers):  # a stream of text counts none
+            self.prompt_tokens = max(answer.usage.prompt_tokens for answer in answers)
+            self.completion_tokens = sum(answer.usage.completion_tokens for answer in answers)
 
     def fields(self, status: int) -> dict[str, Any]:
         """Returns the fields of the log line."""
@@ -104,11 +105,16 @@ class RequestRecord:
             LOGGER.info("%s", msgspec.json.encode(self.fields(status)).decode())
 
 
+def new_request_id() -> str:
+    """Returns a random id, `req_...`."""
+    return f"req_{secrets.token_hex(12)}"
+
+
 def start_record(scope: HTTPScope) -> RequestRecord:
     """Returns the record of a request, and keeps it in the scope for `record_of`."""
     sent = dict(scope["headers"]).get(b"x-request-id", b"").decode("latin-1")
     # An id of another form could forge a header or a log line: the request gets one of ours.
-    request_id = sent if _REQUEST_ID.fullmatch(sent) else f"req_{secrets.token_hex(12)}"
+    request_id = sent if _REQUEST_ID.fullmatch(sent) else new_request_id()
     record = RequestRecord(request_id, str(scope["method"])[:20], str(scope["path"]))
     scope.setdefault("state", {})["request_record"] = record
     return record
