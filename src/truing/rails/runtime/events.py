@@ -30,8 +30,10 @@ def messages_with_options(
             rows.append({"role": "event", "event": event})
             return [{"role": "context", "content": context}, *rows]
         context["bot_message"] = last.get("content")
-        if not any(row.get("role") == "user" for row in rows):
-            placeholder = {"type": "UserMessage", "text": "", "is_placeholder": True}
+        if not rows or rows[-1].get("role") != "user":
+            # The flow that shows a checked text starts at a message of the user.
+            texts = (row.get("content") for row in reversed(rows) if row.get("role") == "user")
+            placeholder = {"type": "UserMessage", "text": next(texts, ""), "is_placeholder": True}
             rows.append({"role": "event", "event": placeholder})
     return [{"role": "context", "content": context}, *rows]
 

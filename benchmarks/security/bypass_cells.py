@@ -1,0 +1,161 @@
+"""The cells of the bypass matrix: messages of every shape with a marker in one place of them.
+
+Standard library only: the environment of the peer imports this file too.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+ROLES = ("system", "developer", "user", "assistant", "tool")
+POSITIONS = ("first", "middle", "last")
+# What the rails look for: a word, and two words with any space between them.
+UNSAFE = re.compile(r"FORBIDDEN|CLOSED\s+GATE")
+PATTERN = r"FORBIDDEN|CLOSED\s+GATE"
+WORDS = {True: "FORBIDDEN", False: "PERMITTED"}
+PHRASES = {True: ("CLOSED", "GATE"), False: ("OPEN", "GATE")}
+CALL_ID = "call_1"
+
+# Where the marker stands in what a client sends, and in what the model answers.
+INPUT_PLACES = ("text", "arguments", "split word", "split phrase", "context")
+OUTPUT_PLACES = ("answer", "answer arguments")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One conversation: roles, where the marker stands, and whether it is the unsafe one.
+
+    `index` is the message with the marker; of a split one, the first of two.
+    """
+
+    shape: tuple[str, ...]
+    place: str
+    index: int
+    position: str
+    unsafe: bool
+
+    @property
+    def is_input(self) -> bool:
+        """Whether the marker is in what the client sends."""
+        return self.place in INPUT_PLACES
+
+    @property
+    def word(self) -> str:
+        """The marker, or the harmless word in its place."""
+        return WORDS[self.unsafe]
+
+    def messages(self) -> list[dict[str, Any]]:
+        """Returns the messages in the OpenAI form."""
+        rows: list[dict[str, Any]] = []
+        for number, role in enumerate(self.shape):
+            row: dict[str, Any] = {"role": role, "content": self._content(number)}
+            if role == "tool":
+                row["tool_call_id"] = CALL_ID
+            if role == "assistant" and self.place == "arguments" and number == self.index:
+                row["tool_calls"] = [tool_call(self.word)]
+            rows.append(row)
+        return rows
+
+    def _content(self, number: int) -> str:
+        text = f"Item {number} of the list is about the garden and the tea."
+        if self.place == "text" and number == self.index:
+            return placed(self.word, text, self.position)
+        first, second = PHRASES[self.unsafe] if "phrase" in self.place else split_word(self.word)
+        if self.place.startswith("split"):
+            if number == self.index:
+                return f"{text} {first}"
+            if number == self.index + 1:
+                return f"{second} {text}"
+        return text
+
+    def context(self) -> dict[str, str] | None:
+        """Returns the variables of the request."""
+        if self.place != "context":
+            return None
+        text = "The tea house opens at nine."
+        return {"relevant_chunks": placed(self.word, text, self.position)}
+
+    def answer(self) -> str:
+        """Returns what the model says."""
+        text = "All is well in the garden, and the tea is warm."
+        return placed(self.word, text, self.position) if self.place == "answer" else text
+
+    def as_json(self) -> dict[str, Any]:
+        """Returns the cell with its messages, for the peer."""
+        return {**asdict(self), "messages": self.messages(), "context": self.context()}
+
+
+def placed(word: str, text: str, position: str) -> str:
+    """Returns a text with a word at its beginning, in its middle or at its end."""
+    if position == "first":
+        return f"{word} {text}"
+    if position == "last":
+        return f"{text} {word}"
+    head, tail = text.split(" ", 3)[:3], text.split(" ", 3)[3]
+    return f"{' '.join(head)} {word} {tail}"
+
+
+def split_word(word: str) -> tuple[str, str]:
+    """Returns the two halves of a word."""
+    return word[:6], word[6:]
+
+
+def tool_call(word: str) -> dict[str, Any]:
+    """Returns a tool call whose arguments hold a word."""
+    function = {"name": "look_up", "arguments": f'{{"q": "about {word} and tea"}}'}
+    return {"id": CALL_ID, "type": "function", "function": function}
+
+
+def shapes(longest: int) -> list[tuple[str, ...]]:
+    """Returns all sequences of roles up to a length."""
+    return [
+        shape
+        for length in range(1, longest + 1)
+        for shape in itertools.product(ROLES, repeat=length)
+    ]
+
+
+def cells(longest: int = 4) -> Iterator[Cell]:
+    """Yields all cells, each unsafe one before its benign twin; positions take turns."""
+    turns = itertools.cycle(POSITIONS)
+
+    def twins(shape: tuple[str, ...], place: str, index: int) -> Iterator[Cell]:
+        position = next(turns)
+        for unsafe in (True, False):
+            yield Cell(shape, place, index, position, unsafe)
+
+    for shape in shapes(longest):
+        for index, role in enumerate(shape):
+            yield from twins(shape, "text", index)
+            if role == "assistant":
+                yield from twins(shape, "arguments", index)
+            if index + 1 < len(shape):
+                yield from twins(shape, "split word", index)
+                yield from twins(shape, "split phrase", index)
+        yield from twins(shape, "context", 0)
+        for place in OUTPUT_PLACES:
+            yield from twins(shape, place, 0)
+
+
+def is_covered(cell: Cell, rails: str, entry: str) -> bool:
+    """Returns whether a stage that the rails have reads the place of the marker."""
+    if rails in ("input", "self check", "all") and cell.is_input:
+        if not cell.place.startswith("split"):
+            return True
+        # Where tool results have a stage of their own, the input rails do not join them to others.
+        if rails == "all" and "tool" in cell.shape[cell.index : cell.index + 2]:
+            return False
+        # For a check a last message of the assistant is an answer, not a text for a model.
+        is_answer = cell.index + 2 == len(cell.shape) and cell.shape[-1] == "assistant"
+        return not (is_answer and entry in ("check", "checks"))
+    if rails == "tool_input":
+        return cell.place == "text" and cell.shape[cell.index] == "tool"
+    if rails == "retrieval":
+        return cell.place == "context"
+    if rails in ("output", "self check", "all"):
+        return cell.place in OUTPUT_PLACES
+    return rails == "tool_output" and cell.place == "answer arguments"
