@@ -11,6 +11,7 @@ from truing.cli.chat import command
 from truing.core.errors import PlanError
 from truing.core.types import Answer, Conversation, Sampling
 from truing.http import limits
+from truing.models.python import PythonModel
 from truing.models.scripted import ScriptedModel
 
 
@@ -49,6 +50,23 @@ def test_without_rails(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFi
     type_lines(monkeypatch, "one two", "")
     assert command(model="scripted:echo") == 0
     assert capsys.readouterr().out == "bot> one two\n"
+
+
+@pytest.mark.parametrize("streams", [False, True])
+def test_terminal_escapes_of_a_model_are_written_out(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], streams: bool
+) -> None:
+    evil = "a\x1b]52;c;ZXZpbA==\x07b\x9b2J\rc\u202ed\n\te \U0001f469\u200d\U0001f680"
+    scripted = ScriptedModel(lambda conversation, sampling: evil)
+    whole = PythonModel(lambda prompt: evil)
+    monkeypatch.setattr(
+        "truing.cli.chat.resolve", lambda spec, role: scripted if streams else whole
+    )
+    type_lines(monkeypatch, "hello", "")
+    assert command(model="scripted:echo") == 0
+    shown = r"bot> a\x1b]52;c;ZXZpbA==\x07b\x9b2J\x0dc\u202ed"
+    expected = f"{shown}\n\te \U0001f469\u200d\U0001f680\n"
+    assert capsys.readouterr().out == expected
 
 
 def test_a_model_is_required() -> None:

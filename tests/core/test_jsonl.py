@@ -42,7 +42,7 @@ def test_blank_lines_are_skipped_but_counted(tmp_path: Path) -> None:
     file = tmp_path / "a.jsonl"
     file.write_bytes(b"one\n\n \r\ntwo\r\nthree")
     with file.open("rb") as stream:
-        assert list(number_nonblank_lines(stream)) == [
+        assert list(number_nonblank_lines(stream, file)) == [
             (1, b"one\n"),
             (4, b"two\r\n"),
             (5, b"three"),

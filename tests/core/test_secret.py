@@ -11,7 +11,7 @@ from urllib.parse import quote, quote_plus
 import msgspec
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from truing.core.secret import Scrubber, Secret
@@ -58,6 +58,7 @@ secret_values = st.text(
 )
 
 
+@settings(max_examples=30)
 @given(secret_values, st.text(max_size=5), st.text(max_size=5))
 def test_every_form_of_a_secret_is_removed(value: str, before: str, after: str) -> None:
     scrubber = Scrubber([Secret.of(f"Bearer {value}")])

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import gzip
+import lzma
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -8,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from truing.core.errors import DataError, MissingExtra
+from truing.datasets import compressed
 from truing.datasets.readers import Record, read_records
 
 
@@ -178,3 +181,93 @@ def test_jsonl_round_trip(rows: list[dict[str, object]]) -> None:
             newline="\n",
         )
         assert [r.data for r in read_records(path) if isinstance(r, Record)] == rows
+
+
+# -- what somebody else wrote
+
+
+@pytest.mark.parametrize(
+    ("line", "what"),
+    [
+        (b"[" * 200 + b"]" * 200, "nested too deep"),
+        (b'{"a": ' + b"[" * 200 + b"]" * 200 + b"}", "nested too deep (more than 128 levels)"),
+        (b'{"a": ' + b"1" * 5000 + b"}", "a number of too many digits"),
+        (rb'{"a": "x \ud83d y"}', "half of a surrogate pair"),
+        (rb'{"\udc00": 1}', "half of a surrogate pair"),
+        (b'{"a": "\xed\xa0\x80"}', "invalid UTF-8"),
+        (b'{"a": "\x00"}', "not JSON"),
+    ],
+)
+def test_a_hostile_row_is_one_fault_with_its_place(tmp_path: Path, line: bytes, what: str) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(b'{"a": 1}\n' + line + b'\n{"a": "\\ud83d\\ude00"}\n')
+    rows, faults = both(path)
+    assert [r.data["a"] for r in rows] == [1, "\U0001f600"]
+    assert len(faults) == 1 and "a.jsonl:2: " in faults[0] and what in faults[0]
+
+
+@given(st.text(alphabet='[]{}"\\a,:0 ', max_size=60))
+@settings(max_examples=60)
+def test_any_text_is_a_row_or_a_fault(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
+    path = tmp_path_factory.mktemp("rows") / "a.jsonl"
+    path.write_text('{"a": 1}\n' + text.replace("\n", " "), encoding="utf-8")
+    rows, faults = both(path)
+    assert rows and len(rows) + len(faults) <= 2
+
+
+@pytest.mark.parametrize("suffix", [".gz", ".xz"])
+def test_a_decompression_bomb_ends_with_its_name_in_bounded_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str
+) -> None:
+    monkeypatch.setattr(compressed, "FREE_EXPANDED_BYTES", 1 << 16)
+    monkeypatch.setattr(compressed, "MAX_EXPANSION", 20)
+    compress = gzip.compress if suffix == ".gz" else lzma.compress
+    path = tmp_path / f"bomb.jsonl{suffix}"
+    for content in (b" " * (16 << 20), b'{"prompt": "x"}\n' * 40_000):
+        path.write_bytes(compress(content))
+        tracemalloc.start()
+        try:
+            with pytest.raises(DataError, match="bomb.jsonl.*expands to more than 0 MiB"):
+                for _ in read_records(path):
+                    pass
+            assert tracemalloc.get_traced_memory()[1] < 14 << 20  # of which xz takes 9
+        finally:
+            tracemalloc.stop()
+    # What text compresses to is read.
+    path.write_bytes(compress(b"".join(b'{"a": %d}\n' % n for n in range(1000))))
+    assert len(both(path)[0]) == 1000
+
+
+def test_a_long_line_is_one_fault_and_the_next_rows_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compressed, "MAX_ROW_BYTES", 1000)
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(b'{"a": 1}\n{"a": "' + b"x" * 5000 + b'"}\n{"a": 2}\n')
+    rows, faults = both(path)
+    assert [(r.data["a"], r.place) for r in rows] == [(1, ":1"), (2, ":3")]
+    assert len(faults) == 1 and "a.jsonl:2: a line of more than" in faults[0]
+
+
+def test_a_large_document_is_refused_before_it_is_parsed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("truing.datasets.readers.MAX_DOCUMENT_BYTES", 100)
+    path = tmp_path / "a.json"
+    path.write_text("[" + '{"a": 1},' * 50 + '{"a": 1}]')
+    with pytest.raises(DataError, match="write it as JSONL"):
+        list(read_records(path))
+
+
+@pytest.mark.parametrize("cut", [20, 40, 60])
+def test_a_damaged_archive_names_the_line(tmp_path: Path, cut: int) -> None:
+    data = bytearray(gzip.compress(b'{"a": "some text"}\n' * 3 + bytes(range(200))))
+    data[cut : cut + 3] = b"\xff\xff\xff"
+    for suffix in ("jsonl.gz", "json.gz"):
+        path = tmp_path / f"a.{suffix}"
+        path.write_bytes(bytes(data))
+        try:
+            faults = both(path)[1]
+        except DataError as error:
+            faults = [str(error)]
+        assert faults and "a.json" in faults[0]

@@ -7,6 +7,7 @@ probabilities; without it every response becomes an item. Gold items come from a
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
@@ -58,7 +59,7 @@ def read_draws(path: Path) -> _Draws:
     """
     decode = msgspec.json.Decoder(DrawnRow).decode
     draws: _Draws = {}
-    for number, line in number_nonblank_lines(path.read_bytes().splitlines()):
+    for number, line in number_nonblank_lines(io.BytesIO(path.read_bytes()), path):
         try:
             row = decode(line)
         except msgspec.DecodeError as error:
@@ -130,7 +131,7 @@ def import_gold(store: Store, path: Path, study: Study) -> int:
     items, faults = [], []
     if not path.is_file():
         raise DataError(f"{path}: no such file of gold items")
-    for number, line in number_nonblank_lines(path.read_bytes().splitlines()):
+    for number, line in number_nonblank_lines(io.BytesIO(path.read_bytes()), path):
         try:
             items.append(_make_gold_item(decode(line), study))
         except (msgspec.DecodeError, ValueError, PlanError) as error:

@@ -10,6 +10,7 @@ from msgspec.structs import replace
 
 from truing.core.errors import PlanError
 from truing.core.protocols import Closeable, Model, StreamingModel
+from truing.core.text import escape_controls
 from truing.core.types import Answer, Conversation, Message, Sampling
 from truing.http.limits import close_connections
 from truing.specs.resolve import resolve
@@ -112,7 +113,8 @@ class ChatSession:
                     conversation = with_question.then(answer.message)
                 else:
                     # The question is dropped, so that the user can ask it again.
-                    print(f"  [{answer.failure.kind}: {answer.failure.message}]", file=sys.stderr)
+                    message = escape_controls(answer.failure.message)
+                    print(f"  [{answer.failure.kind}: {message}]", file=sys.stderr)
         finally:
             if isinstance(self.model, Closeable):
                 await self.model.close()
@@ -127,7 +129,8 @@ class ChatSession:
         if self.show_decisions:
             for ruling in answer.rulings:
                 line = f"  {ruling.stage:<7} {ruling.name:<32} {ruling.ruling:<8}"
-                print(f"{line}{ruling.ms:>8.1f} ms  {ruling.reason or ''}".rstrip())
+                line += f"{ruling.ms:>8.1f} ms  {ruling.reason or ''}"
+                print(escape_controls(line.rstrip()))
         return answer
 
     async def _print_answer(self, conversation: Conversation) -> Answer:
@@ -142,12 +145,12 @@ class ChatSession:
                 if isinstance(chunk, Answer):
                     answer = chunk
                 else:
-                    print(chunk, end="", flush=True)
+                    print(escape_controls(chunk), end="", flush=True)
             return answer or Answer.failed("empty", _NO_ANSWER)
         if isinstance(self.model, StreamingModel):
             return await self._print_stream(self.model, conversation)
         answer = (await self.model.generate(conversation, self.sampling))[0]
-        print(answer.text, end="")
+        print(escape_controls(answer.text), end="")
         return answer
 
     async def _print_stream(self, model: StreamingModel, conversation: Conversation) -> Answer:
@@ -156,7 +159,7 @@ class ChatSession:
         try:
             async for text in model.stream(conversation, self.sampling):
                 chunks.append(text)
-                print(text, end="", flush=True)
+                print(escape_controls(text), end="", flush=True)
         except ConnectionError as error:
             return Answer.failed("connect", str(error))
         # A stream has no place for a failure: without text, there was one.

@@ -16,7 +16,9 @@ from msgspec import Struct
 
 from truing.cli.parameters import Flag
 from truing.cli.progress import ProgressBar
+from truing.core.bounds import MAX_JSON_DEPTH
 from truing.core.errors import DataError, RunError, UserError
+from truing.core.json_text import is_nested_deeper
 from truing.core.jsonl import number_nonblank_lines
 from truing.core.private_files import create_folder, private_opener, replace_file
 from truing.core.protocols import Closeable, Judge
@@ -126,6 +128,8 @@ def command(
 def _parse_row(line: bytes, path: Path, number: int) -> _InputRow:
     """Parses a line; raises DataError with file and line number if it cannot be judged at all."""
     try:
+        if is_nested_deeper(line, MAX_JSON_DEPTH):
+            raise DataError.at(path, number, f"JSON of more than {MAX_JSON_DEPTH} levels")
         fields = msgspec.json.decode(line, type=dict[str, Any])
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise DataError.at(path, number, f"no JSON object in UTF-8: {error}") from error
@@ -171,7 +175,7 @@ def _answer(text: str | None) -> Message | None:
 
 def _number_lines(path: Path) -> Iterator[tuple[int, bytes]]:
     with sys.stdin.buffer if str(path) == "-" else path.open("rb") as stream:
-        yield from number_nonblank_lines(stream)
+        yield from number_nonblank_lines(stream, path)
 
 
 def _check_input(path: Path, prefix: str) -> tuple[str, int]:

@@ -26,6 +26,7 @@ __getattr__, __dir__, __all__ = lazy_exports(
         ),
         "output_filter": ("filter_answer filter_response find_prohibited_content withheld_failure"),
         "protocols": "Attack Closeable Dataset Judge LogprobModel Model StreamingModel",
+        "secret": "Scrubber Secret",
         "taxonomy": "Crosswalk HarmCategory Taxonomy load_crosswalk load_taxonomy",
         "types": (
             "Answer AnswerCheck ContinuationScores Conversation DataInfo Dimension Expect Failure "

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
 import msgspec
 
-from truing.core.errors import RunError
+from truing.core.bounds import MAX_ROW_BYTES
+from truing.core.errors import DataError, RunError
 
 T = TypeVar("T")
 _BUFFER_BYTES = 1 << 20
@@ -88,11 +89,16 @@ def read_records(path: Path, kind: type[T]) -> Iterator[T]:
     return (record for _, _, record in read_located_records(path, kind))
 
 
-def number_nonblank_lines(stream: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
+def number_nonblank_lines(stream: BinaryIO, path: object) -> Iterator[tuple[int, bytes]]:
     """Yields the number (from 1) and the bytes of each line that is not blank, of a user's file.
 
-    Such a file is complete, so a last line without a newline counts.
+    Such a file is complete, so a last line without a newline counts. Raises DataError, which names
+    `path`, for a line of more than `MAX_ROW_BYTES`.
     """
-    for number, line in enumerate(stream, 1):
+    number = 0
+    while line := stream.readline(MAX_ROW_BYTES + 1):
+        number += 1
+        if len(line) > MAX_ROW_BYTES:
+            raise DataError.at(path, number, f"a line of more than {MAX_ROW_BYTES >> 20} MiB")
         if line.strip():
             yield number, line

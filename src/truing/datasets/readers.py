@@ -1,32 +1,34 @@
 """Reads rows of JSONL, JSON, CSV, TSV and Parquet files as a stream; errors name file and line.
 
 Lines end at ``\\n`` and nowhere else (published rows hold U+2028 inside strings). ``.gz`` and
-``.xz`` files are decompressed. A malformed row is yielded as a `DataError`, so that the caller may
-skip or raise it.
+``.xz`` files are decompressed. What is read is bounded (`truing.core.bounds`). A malformed row is
+yielded as a `DataError`, so that the caller may skip or raise it.
 """
 
 from __future__ import annotations
 
 import csv
-import gzip
 import json
 import lzma
 import math
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import Any
 
 from msgspec import Struct
 
+from truing.core.bounds import MAX_DOCUMENT_BYTES, MAX_ROW_BYTES
 from truing.core.errors import DataError, MissingExtra, did_you_mean
+from truing.core.json_text import describe_json_error, parse_json
+from truing.datasets.compressed import open_decompressed, read_lines
 
 DocumentUnpacker = Callable[[Any], Iterable[tuple[str, Any]]]
+_PARQUET_ROWS = 1024
 _COMPRESSED_SUFFIXES = {".gz", ".xz"}
 _KNOWN_SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".txt")
-# The csv module rejects fields over 128 KiB by default; published dialogues are longer.
-_CSV_FIELD_LIMIT = 1 << 27
 
 
 class Record(Struct, frozen=True):
@@ -136,9 +138,9 @@ class Record(Struct, frozen=True):
         value = self.value(key)
         if isinstance(value, str) and value.lstrip().startswith("["):
             try:
-                value = json.loads(value)
-            except json.JSONDecodeError as error:
-                raise self.error(f"{key}: {error.msg}") from error
+                value = parse_json(value)
+            except ValueError as error:
+                raise self.error(f"{key}: {describe_json_error(error)}") from error
         if not isinstance(value, list):
             raise self.error(f"{key}: expected a list, got {type(value).__name__}")
         return value
@@ -185,22 +187,16 @@ def read_records(
     )
 
 
-def open_decompressed(path: Path) -> IO[bytes]:
-    """Opens a file for reading; decompresses .gz and .xz."""
-    if path.suffix.lower() == ".gz":
-        return cast("IO[bytes]", gzip.open(path, "rb"))
-    if path.suffix.lower() == ".xz":
-        return cast("IO[bytes]", lzma.open(path, "rb"))
-    return path.open("rb")
-
-
 def _decode_lines(path: Path) -> Iterator[tuple[int, str | DataError]]:
     with closing(open_decompressed(path)) as stream:
         number = 0
         try:
             # A binary stream splits at \n only, and each line is decoded by itself, so that one
             # broken line does not end the file.
-            for number, line in enumerate(stream, 1):
+            for number, line in read_lines(stream, path):
+                if isinstance(line, DataError):
+                    yield number, line
+                    continue
                 try:
                     yield number, line.decode("utf-8-sig" if number == 1 else "utf-8")
                 except UnicodeDecodeError as error:
@@ -210,9 +206,9 @@ def _decode_lines(path: Path) -> Iterator[tuple[int, str | DataError]]:
                             path, number, f"invalid UTF-8 at byte {error.start} of the line"
                         ),
                     )
-        # gzip raises EOFError for a truncated file and BadGzipFile (an OSError) for a damaged
-        # one.
-        except (EOFError, OSError, lzma.LZMAError) as error:
+        # gzip raises EOFError for a truncated file, BadGzipFile (an OSError) or zlib.error for a
+        # damaged one.
+        except (EOFError, OSError, lzma.LZMAError, zlib.error) as error:
             raise DataError.at(path, number + 1, f"cannot be unpacked: {error}") from error
 
 
@@ -229,10 +225,9 @@ def _read_jsonl(path: Path) -> Iterator[Record | DataError]:
             yield from _read_json(path, None)
             return
         try:
-            row = json.loads(line)
-        except (json.JSONDecodeError, RecursionError) as error:
-            what = error.msg if isinstance(error, json.JSONDecodeError) else "nested too deep"
-            yield DataError.at(path, number, f"not JSON: {what}")
+            row = parse_json(line)
+        except ValueError as error:
+            yield DataError.at(path, number, f"not JSON: {describe_json_error(error)}")
             continue
         if isinstance(row, dict):
             yield Record(str(path), f":{number}", row)
@@ -258,17 +253,23 @@ def _unpack_instances(document: Any) -> Iterable[tuple[str, Any]]:
 
 
 def _read_json(path: Path, unpack: DocumentUnpacker | None) -> Iterator[Record | DataError]:
-    with closing(open_decompressed(path)) as stream:
-        content = stream.read()
     try:
-        document = json.loads(content.decode("utf-8-sig"))
+        with closing(open_decompressed(path)) as stream:
+            content = stream.read(MAX_DOCUMENT_BYTES + 1)
+    except (EOFError, OSError, lzma.LZMAError, zlib.error) as error:
+        raise DataError.at(path, None, f"cannot be unpacked: {error}") from error
+    if len(content) > MAX_DOCUMENT_BYTES:
+        what = f"a JSON document of more than {MAX_DOCUMENT_BYTES >> 20} MiB; write it as JSONL"
+        raise DataError.at(path, None, what)
+    try:
+        document = parse_json(content.decode("utf-8-sig"))
         rows = (unpack or _unpack_instances)(document)
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise DataError.at(path, line, "invalid UTF-8") from error
     except json.JSONDecodeError as error:
         raise DataError.at(path, error.lineno, f"not JSON: {error.msg}") from error
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise DataError.at(path, None, str(error)) from error
     for place, row in rows:
         if isinstance(row, dict):
@@ -299,7 +300,8 @@ def _read_csv(path: Path, delimiter: str) -> Iterator[Record | DataError]:
             else:
                 yield line
 
-    csv.field_size_limit(_CSV_FIELD_LIMIT)
+    # The csv module rejects fields over 128 KiB by default; published dialogues are longer.
+    csv.field_size_limit(MAX_ROW_BYTES)
     # Without strict=True the csv module silently accepts a quote that is never closed and reads
     # the rest of the file as one field.
     reader = csv.reader(decoded(), delimiter=delimiter, strict=True)
@@ -337,7 +339,11 @@ def _read_parquet(path: Path) -> Iterator[Record | DataError]:
         index = 0
         # In batches, so that the file is never in memory as Python objects as a whole. A missing
         # value is None in every column, hence `has` tests for null and not for the key.
-        for batch in ParquetFile(path).iter_batches(batch_size=1024):
+        for batch in ParquetFile(path).iter_batches(batch_size=_PARQUET_ROWS):
+            # Repeated values are stored once in the file, and as often as they occur in a batch.
+            if batch.nbytes > _PARQUET_ROWS * MAX_ROW_BYTES // 64:
+                what = f"rows {index} to {index + len(batch)} take {batch.nbytes >> 20} MiB"
+                raise DataError.at(path, None, f"{what}; write it as JSONL")
             for row in batch.to_pylist():
                 yield Record(str(path), f"[{index}]", row)
                 index += 1

@@ -141,5 +141,5 @@ def decode_json(path: Path, data: bytes, kind: type, line: int | None = None) ->
     """Decodes part of a file as a type; raises DataError with file and line."""
     try:
         return msgspec.json.decode(data, type=kind)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise DataError.at(path, line, str(error)) from error

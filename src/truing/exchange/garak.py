@@ -83,7 +83,7 @@ class _RunSetup(Struct):
 
 def _iter_lines(path: Path) -> Iterator[tuple[int, bytes, _EntryHeader]]:
     with path.open("rb") as stream:
-        for number, line in number_nonblank_lines(stream):
+        for number, line in number_nonblank_lines(stream, path):
             head = decode_json(path, line, _EntryHeader, number)
             assert isinstance(head, _EntryHeader)
             yield number, line, head

@@ -8,10 +8,10 @@ body and stream included. Headers are bounded by aiohttp (8 KiB a line). What ex
 
 from __future__ import annotations
 
-import re
-from itertools import accumulate
-
 from msgspec import Struct
+
+from truing.core.bounds import MAX_JSON_DEPTH
+from truing.core.json_text import is_nested_deeper
 
 MIB = 1 << 20
 DEFAULT_MAX_BYTES = 8 * MIB
@@ -34,7 +34,7 @@ class ReplyBounds(Struct, frozen=True, kw_only=True):
     stream_bytes: int = 8 * DEFAULT_MAX_BYTES
     stream_events: int = 1 << 17
     line_bytes: int = DEFAULT_MAX_BYTES // 8
-    json_depth: int = 128
+    json_depth: int = MAX_JSON_DEPTH
     json_items: int = 1_000_000
 
     @classmethod
@@ -50,21 +50,6 @@ class ReplyBounds(Struct, frozen=True, kw_only=True):
 
 class BoundExceeded(ValueError):
     """A reply exceeds a bound; the message names the bound and how to change it."""
-
-
-_STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
-_ALL_BUT_BRACKETS = bytes(c for c in range(256) if c not in b"[]{}")
-_DEPTH_CHANGE = [1 if c in b"[{" else -1 for c in range(256)]
-
-
-def is_nested_deeper(data: bytes, depth: int) -> bool:
-    """Whether a JSON text nests arrays and objects deeper than `depth`; takes linear time."""
-    # Most texts have so few brackets that they cannot.
-    if data.count(b"[") + data.count(b"{") <= depth:
-        return False
-    brackets = _STRING.sub(b"", data).translate(None, _ALL_BUT_BRACKETS)
-    depths = accumulate(map(_DEPTH_CHANGE.__getitem__, brackets))
-    return any(reached > depth for reached in depths)
 
 
 def check_json(data: bytes, bounds: ReplyBounds) -> None:

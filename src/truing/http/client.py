@@ -27,7 +27,7 @@ from truing.core.redaction import find_url_secrets, is_secret_header, redact_url
 from truing.core.secret import Scrubber, Secret
 from truing.core.text import escape_controls
 from truing.core.types import Failure
-from truing.http.bounds import ReplyBounds
+from truing.http.bounds import BoundExceeded, ReplyBounds
 from truing.http.limits import (
     BACKOFF_CALLBACK,
     INITIAL_CONCURRENCY,
@@ -210,6 +210,8 @@ class Endpoint:
             try:
                 async with aclosing(read_events(reply, self._bounds)) as events:
                     return await collect(events)
+            except BoundExceeded as error:
+                raise RequestError("too_large", str(error), max_retries=0) from error
             except (ValueError, msgspec.MsgspecError, RecursionError) as error:
                 raise RequestError(
                     "unparsable", _describe_error(error), max_retries=_STREAM_RETRIES

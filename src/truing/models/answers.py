@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from truing.core.errors import DataError, MissingExtra, SpecError, did_you_mean
+from truing.core.json_text import describe_json_error, parse_json
 from truing.core.jsonl import number_nonblank_lines
 from truing.core.lineage import digest
 from truing.core.types import Answer, Conversation, Lineage, Sampling
@@ -96,13 +96,14 @@ def _read_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             ) from error
     else:
         with path.open("rb") as stream:
-            for number, line in number_nonblank_lines(stream):
+            for number, line in number_nonblank_lines(stream, path):
                 try:
-                    row = json.loads(line)
+                    row = parse_json(line.decode())
                 except UnicodeDecodeError as error:
                     raise DataError.at(path, number, "not UTF-8") from error
-                except json.JSONDecodeError as error:
-                    raise DataError.at(path, number, f"not JSON: {error.msg}") from error
+                except ValueError as error:
+                    what = f"not JSON: {describe_json_error(error)}"
+                    raise DataError.at(path, number, what) from error
                 if not isinstance(row, dict):
                     raise DataError.at(path, number, "expected an object")
                 yield number, row

@@ -8,6 +8,7 @@ import msgspec
 from msgspec import Struct, field
 
 from truing.core.types import Answer, Message, TokenLogprob, ToolCall, Usage
+from truing.http.bounds import BoundExceeded
 
 # Finish reasons of OpenAI, and of compatible servers that use names of their own.
 _FINISH = {
@@ -21,6 +22,9 @@ _FINISH = {
 }
 _MAX_FINISH_CHARS = 40
 _MAX_TOKENS = 1_000_000_000
+# Twice what a run stores: whatever reads every answer (filters, judges) takes time for each
+# character.
+_MAX_TEXT_CHARS = 2_000_000
 _MAX_TOOL_CALLS = 256
 _MAX_TOOL_CHARS = 1_000_000
 
@@ -111,13 +115,15 @@ class Completion(Struct):
 
 
 def _message_text(message: CompletionMessage) -> str:
+    """Returns the text of a message. Raises BoundExceeded for a text that no model writes."""
     content = message.content
     if isinstance(content, list):  # text parts
-        return "".join(str(p.get("text", "")) for p in content if isinstance(p, dict))
+        content = "".join(str(p.get("text", "")) for p in content if isinstance(p, dict))
     # A refusal of a structured-output request has a field of its own; content is null then.
-    if content is None:
-        return message.refusal or ""
-    return content
+    text = content if content is not None else message.refusal or ""
+    if len(text) > _MAX_TEXT_CHARS:
+        raise BoundExceeded(f"an answer of more than {_MAX_TEXT_CHARS} characters")
+    return text
 
 
 def _token_logprobs(logprobs: CompletionLogprobs | None) -> tuple[TokenLogprob, ...] | None:
@@ -188,6 +194,7 @@ class StreamAssembler:
 
     def __init__(self) -> None:
         self._texts: list[str] = []
+        self._text_chars = 0
         self._calls: dict[int, list[str]] = {}
         self._tokens: list[CompletionToken] = []
         self._finish: str | None = None
@@ -222,6 +229,9 @@ class StreamAssembler:
                 raise ValueError("tool calls that are too large")
         text = _message_text(choice.delta)
         self._texts.append(text)
+        self._text_chars += len(text)
+        if self._text_chars > _MAX_TEXT_CHARS:
+            raise BoundExceeded(f"an answer of more than {_MAX_TEXT_CHARS} characters")
         return text
 
     def answer(self) -> Answer:
