@@ -21,7 +21,8 @@ from typing import Any
 
 from truing.core.lineage import hash_prompt
 from truing.core.taxonomy import load_taxonomy
-from truing.judges.moderation import inputs as inputs_module
+from truing.core.types import Failure
+from truing.judges.moderation import scorer as scorer_module
 from truing.judges.moderation.inputs import ModerationInput
 from truing.judges.moderation.scorer import ModerationScore, ModerationScorer, shared_scorer
 from truing.specs.resolve import resolve
@@ -48,6 +49,16 @@ TRICKS: dict[str, Callable[[str, random.Random], str]] = {
     "digits": lambda text, rng: change_words(text, lambda w: w.translate(DIGITS), 0.3, rng),
     "hidden": lambda text, rng: change_words(text, "\u200b".join, 0.5, rng),
 }
+
+
+def score_all(judge: ModerationScorer, inputs: Sequence[ModerationInput]) -> list[ModerationScore]:
+    """Returns the scores of inputs; those that are not read whole count as 0.5 and not flagged."""
+    return [
+        ModerationScore(mode=i.mode, harmful=0.5, flagged=False, refused=0.5, categories={})
+        if isinstance(score, Failure)
+        else score
+        for i, score in zip(inputs, judge.score(inputs), strict=True)
+    ]
 
 
 def read_unseen_rows(
@@ -136,7 +147,7 @@ def compare_engines(name: str, spec: str, items: Sequence[ModerationExample]) ->
     y = [items[n].targets[0] == 1.0 for n in labelled]
     exact: list[ModerationScore] = []
     for engine, dtype in (("torch", "float32"), ("torch", "bfloat16"), ("onnx", "auto")):
-        scores = shared_scorer(name, engine, dtype).score(inputs)
+        scores = score_all(shared_scorer(name, engine, dtype), inputs)
         exact = exact or scores
         differences = sorted(abs(a.harmful - b.harmful) for a, b in zip(exact, scores))
         flips = [abs(a.harmful - 0.5) for a, b in zip(exact, scores) if a.flagged != b.flagged]
@@ -184,15 +195,15 @@ def main() -> None:
         if arguments.engines:
             compare_engines(arguments.judge.removeprefix("moderation:"), spec, items)
             continue
-        print_figures(spec, items, judge.score([i.content for i in items]))
+        print_figures(spec, items, score_all(judge, [i.content for i in items]))
         for trick in TRICKS if arguments.tricks else ():
             inputs = [obfuscate(i, trick) for i in items]
-            print_figures(spec, items, judge.score(inputs), trick)
-            clean_text, inputs_module.clean_text = inputs_module.clean_text, lambda text: text
+            print_figures(spec, items, score_all(judge, inputs), trick)
+            clean_text, scorer_module.clean_text = scorer_module.clean_text, lambda text: text
             try:
-                print_figures(spec, items, judge.score(inputs), f"{trick}, clean-up off")
+                print_figures(spec, items, score_all(judge, inputs), f"{trick}, clean-up off")
             finally:
-                inputs_module.clean_text = clean_text
+                scorer_module.clean_text = clean_text
 
 
 if __name__ == "__main__":

@@ -18,7 +18,10 @@ __getattr__, __dir__, __all__ = lazy_exports(
         ),
         "ids": "content_id stream_seed with_ids",
         "jsonl": "number_nonblank_lines read_located_records read_records",
-        "language_id": "count_latin_letters detect_language",
+        "language_id": (
+            "count_latin_letters detect_language find_foreign_part looks_english "
+            "share_of_common_words"
+        ),
         "lazy": "lazy_exports",
         "lineage": (
             "ancestors digest find_judge_conflict find_shared_prompts hash_prompt hash_prompts "

@@ -101,7 +101,9 @@ def test_a_failed_text_leaves_the_others_of_its_batch_scored(judge: ModerationJu
     assert [j.verdict for j in asyncio.run(judge_all())] == [False, None, True]
 
 
-@pytest.mark.parametrize("arguments", ['{"to": "bad"}', '{"a": [{"b\\u0061d": 1}]}', "bad {"])
+@pytest.mark.parametrize(
+    "arguments", ['{"message": "bad"}', '{"message": [{"b\\u0061d": 1}]}', "bad {"]
+)
 def test_arguments_of_tool_calls_are_read(judge: ModerationJudge, arguments: str) -> None:
     call = Message("assistant", "", (ToolCall("1", "send", arguments),))
     assert judge_answer(judge, Conversation.of("word"), call).verdict is True

@@ -60,10 +60,6 @@ class ModerationJudge:
             text = moderation_input.response or ""
         if not text.strip():
             return make_unscored(self, sample, response, "empty", "there is no text to judge")
-        language = self.scorer.unsupported_language(moderation_input)
-        if language is not None:
-            message = f"the classifier was not trained on the language {language!r}"
-            return make_unscored(self, sample, response, "language", message)
         try:
             score = await self._batcher(moderation_input)
         except (RuntimeError, MemoryError, ValueError) as error:

@@ -12,7 +12,7 @@ import numpy as np
 from msgspec import Struct
 
 from truing.core.errors import UserError
-from truing.core.language_id import detect_language
+from truing.core.language_id import detect_language, find_foreign_part
 from truing.core.lineage import digest
 from truing.core.types import Failure
 from truing.hf.weights import sha256_file
@@ -34,6 +34,8 @@ from truing.judges.moderation.windows import (
     WindowPosition,
     WindowRow,
 )
+from truing.judges.text_readings import alternative_readings
+from truing.judges.token_windows import MAX_WINDOWS
 
 SHIPPED = ("default", "open")
 # Columns of the logits (see settings.MODERATION_QUESTIONS)
@@ -53,6 +55,21 @@ _HASHED_FILES = (
     "tokenizer.json",
     "blend.json",
 )
+
+
+class _Reading(Struct, frozen=True):
+    """What of an input is classified, and why that is not all of it."""
+
+    mode: str
+    rows: tuple[WindowRow, ...]
+    failure: Failure | None = None
+
+
+class _UnreadPart(Struct, frozen=True):
+    """The language of a text, or of a part of it, that the classifier does not know."""
+
+    language: str
+    is_whole: bool
 
 
 class ModerationScore(Struct, frozen=True, kw_only=True):
@@ -132,14 +149,6 @@ class ModerationScorer:
             )
         return EnsembleMember(folder, settings, hash_classifier_folder(folder), **options)
 
-    def unsupported_language(self, moderation_input: ModerationInput) -> str | None:
-        """Returns the language of the judged text if the classifier was not trained on it."""
-        text = moderation_input.response
-        if text is None:
-            text = " ".join(moderation_input.turns[-1:])
-        language = detect_language(text)
-        return None if language in self.settings.languages else language
-
     def logits(self, rows: Sequence[WindowRow]) -> np.ndarray:
         """Returns uncalibrated logits `[len(rows), 3 + categories]`."""
         logits = [
@@ -153,50 +162,80 @@ class ModerationScorer:
         return self._windows.encode(_clean_input(moderation_input))
 
     def score(self, inputs: Sequence[ModerationInput]) -> list[ModerationScore | Failure]:
-        """Returns one score per input, in order; a failure for an input that is too long.
+        """Returns one score per input, in order; a failure for one that was not read as a whole.
 
         A text without a prompt (mode `response`) may be either side of a dialogue, so it is scored
-        as both and the worse score counts.
+        as both and the worse score counts. A disguised text is read as it is and as what it may
+        stand for (`text_readings`). A text with a part in an unknown language fails, unless another
+        part of it is harmful.
         """
         scores: list[ModerationScore | Failure] = []
-        modes: list[str] = []
-        encoded: list[list[WindowRow] | Failure] = []
+        batch: list[_Reading] = []
         row_count = 0
         for moderation_input in inputs:
-            rows = self._rows_or_failure(moderation_input)
-            modes.append(moderation_input.mode)
-            encoded.append(rows)
-            row_count += 0 if isinstance(rows, Failure) else len(rows)
+            reading = self._read(moderation_input)
+            batch.append(reading)
+            row_count += len(reading.rows)
             if row_count >= _MAX_ROWS:
-                scores += self._score_encoded(modes, encoded)
-                modes, encoded, row_count = [], [], 0
-        return scores + self._score_encoded(modes, encoded)
+                scores += self._score_batch(batch)
+                batch, row_count = [], 0
+        return scores + self._score_batch(batch)
 
-    def _rows_or_failure(self, moderation_input: ModerationInput) -> list[WindowRow] | Failure:
+    def _read(self, moderation_input: ModerationInput) -> _Reading:
+        mode = moderation_input.mode
         try:
-            return self.rows(moderation_input)
+            clean = _clean_input(moderation_input)
+            readings = _list_readings(clean)
+            unread = self._find_unread_part(clean)
+            if unread is not None and unread.is_whole:
+                readings = readings[1:]
+            rows = [row for reading in readings for row in self._windows.encode(reading)]
+            if len(rows) > MAX_WINDOWS:
+                raise InputTooLong(f"its readings need more than {MAX_WINDOWS} windows of tokens")
         except InputTooLong as error:
-            return Failure("judge", "too-long", str(error))
+            return _Reading(mode, (), Failure("judge", "too-long", str(error)))
+        failure = None
+        if unread is not None:
+            message = f"the classifier was not trained on the language {unread.language!r}"
+            if not unread.is_whole:
+                message += ", in which a part of the text is"
+            failure = Failure("judge", "language", message)
+        return _Reading(mode, tuple(rows), failure)
 
-    def _score_encoded(
-        self, modes: Sequence[str], encoded: Sequence[list[WindowRow] | Failure]
-    ) -> list[ModerationScore | Failure]:
-        rows = [row for item in encoded if not isinstance(item, Failure) for row in item]
-        if not rows:
-            return [item for item in encoded if isinstance(item, Failure)]
+    def _find_unread_part(self, clean: ModerationInput) -> _UnreadPart | None:
+        """Returns the language of judged texts that the classifier was not trained on."""
+        languages = self.settings.languages
+        texts = (*clean.turns, *clean.apart) if clean.response is None else (clean.response,)
+        for text in texts:
+            language = detect_language(text)
+            if language not in languages:
+                return _UnreadPart(language, is_whole=len(texts) == 1)
+        for text in texts:
+            foreign = find_foreign_part(text, languages)
+            if foreign is not None:
+                return _UnreadPart(foreign, is_whole=False)
+        return None
+
+    def _score_batch(self, batch: Sequence[_Reading]) -> list[ModerationScore | Failure]:
+        rows = [row for reading in batch for row in reading.rows]
         # Answers before prompts: the batches of short inputs are the same as those of the cards.
         order = np.argsort([row.as_prompt for row in rows], kind="stable")
-        ordered_logits = self.logits([rows[index] for index in order])
-        logits = np.empty_like(ordered_logits)
-        logits[order] = ordered_logits
+        logits = np.zeros((len(rows), FIRST_CATEGORY + len(self.settings.categories)), np.float32)
+        if rows:
+            ordered_logits = self.logits([rows[index] for index in order])
+            logits = np.empty_like(ordered_logits)
+            logits[order] = ordered_logits
         scores: list[ModerationScore | Failure] = []
         start = 0
-        for mode, item in zip(modes, encoded, strict=True):
-            if isinstance(item, Failure):
-                scores.append(item)
-                continue
-            scores.append(self._calibrate(mode, item, logits[start : start + len(item)]))
-            start += len(item)
+        for reading in batch:
+            end = start + len(reading.rows)
+            score: ModerationScore | Failure | None = reading.failure
+            if reading.rows:
+                worst = self._calibrate(reading.mode, reading.rows, logits[start:end])
+                score = worst if reading.failure is None or worst.flagged else reading.failure
+            assert score is not None  # a reading without rows has a failure
+            scores.append(score)
+            start = end
         return scores
 
     def _calibrate(
@@ -233,6 +272,27 @@ class ModerationScorer:
             windows=len(rows) - sum(row.as_prompt for row in rows),
             worst=rows[worst].position,
         )
+
+
+def _list_readings(clean: ModerationInput) -> list[ModerationInput]:
+    """Returns the clean input and, if the judged texts may be disguised, what they may stand for.
+
+    An answer is read with its dialogue as it is; of a dialogue every turn is read anew.
+    """
+    if clean.response is not None:
+        responses = alternative_readings(clean.response)
+        return [clean, *(ModerationInput(clean.turns, text) for text in responses)]
+    texts = (*clean.turns, *clean.apart)
+    readings_of_text = [alternative_readings(text) for text in texts]
+    readings = [clean]
+    for number in range(max(map(len, readings_of_text), default=0)):
+        chosen = tuple(
+            of_text[min(number, len(of_text) - 1)] if of_text else text
+            for of_text, text in zip(readings_of_text, texts, strict=True)
+        )
+        count = len(clean.turns)
+        readings.append(ModerationInput(chosen[:count], None, chosen[count:]))
+    return readings
 
 
 def _clean_input(moderation_input: ModerationInput) -> ModerationInput:
