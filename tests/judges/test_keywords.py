@@ -57,3 +57,11 @@ def test_bad_files(tmp_path: Path) -> None:
         read_keywords(path)
     with pytest.raises(UserError, match="cannot be read"):
         read_keywords(tmp_path / "none.txt")
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["st\u200beal it", "s t e a l it", "ste\u0430l", "s\u0336t\u0336e\u0336a\u0336l\u0336 it"],
+)
+def test_a_disguised_word_is_found(text: str) -> None:
+    assert _judge(resolve("keywords:", "judge"), text).verdict is True
