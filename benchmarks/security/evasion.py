@@ -65,13 +65,11 @@ TURNED = str.maketrans(
 ACCENTS = str.maketrans("aeioucnsy", "\u00e4\u00e9\u00ee\u00f5\u00fb\u0107\u0148\u0161\u00fd")
 LEET = str.maketrans("aeiot", "43107")
 LEET_HEAVY = str.maketrans("aeiostgbl", "@3!0$798|")
-MORSE = dict(
-    zip(
-        _LETTERS,
-        [".-", "-...", "-.-.", "-..", ".", "..-.", "--.", "....", "..", ".---", "-.-", ".-..", "--", "-.", "---", ".--.", "--.-", ".-.", "...", "-", "..-", "...-", ".--", "-..-", "-.--", "--.."],
-        strict=True,
-    )
+MORSE_CODE = (
+    ".- -... -.-. -.. . ..-. --. .... .. .--- -.- .-.. -- "
+    "-. --- .--. --.- .-. ... - ..- ...- .-- -..- -.-- --.."
 )
+MORSE = dict(zip(_LETTERS, MORSE_CODE.split(), strict=True))
 
 
 def each_word(change: Callable[[str, random.Random], str], share: float = 1.0) -> Trick:

@@ -73,7 +73,7 @@ class _UnreadPart(Struct, frozen=True):
 
 
 class ModerationScore(Struct, frozen=True, kw_only=True):
-    """The scores of one input, all of which was read.
+    """The scores of one input; all of it was read, unless it is flagged.
 
     `harmful` is the probability for the input's mode and `flagged` the verdict by its threshold;
     of several `windows` the worst counts, and `worst` says where it lies.
