@@ -249,5 +249,5 @@ _PART_DECODERS: tuple[Callable[[str], str], ...] = (
     lambda part: part[::-1],
     lambda part: " ".join(word[::-1] for word in part.split()),
     lambda part: part.lower().translate(_ATBASH),
-    *(lambda part, by=by: _shift_letters(part, by) for by in range(1, 26)),  # type: ignore[misc]
+    *(lambda part, by=by: _shift_letters(part, by) for by in range(1, 26)),
 )
