@@ -6,9 +6,12 @@ import msgspec
 import numpy as np
 import pytest
 
+from truing.analysis.card_files import write_card
 from truing.analysis.comparison import compare
-from truing.analysis.goodhart import mean_difference_interval
+from truing.analysis.deltas import mean_difference_interval
+from truing.analysis.judge_card import CardLineage, JudgeCard, QuestionCard
 from truing.core.types import Judgement, Lineage
+from truing.stats.intervals import wilson
 from truing.stats.paired import paired_mean
 
 CHOOSER = Lineage(name="chooser", hash="c" * 16)
@@ -17,7 +20,7 @@ LINEAGES = {"chooser": CHOOSER, "independent": INDEPENDENT}
 BEST_OF = Lineage(name="best-of", hash="b" * 16, judges=(CHOOSER,))
 
 
-def ledger_entry(make_run, prompts, chooser_harm, independent_harm, n=100):
+def ledger_entry(make_run, prompts, chooser_harm, independent_harm, n=100, cards=None):
     """The entry of two runs with so many harmful answers, in a and b, by either judge."""
 
     def verdicts(run):
@@ -28,12 +31,60 @@ def ledger_entry(make_run, prompts, chooser_harm, independent_harm, n=100):
 
     a = make_run("a", prompts(n), verdicts(0), lineages=LINEAGES)
     b = make_run("b", prompts(n), verdicts(1), lineages=LINEAGES, model=BEST_OF)
-    (entry,) = compare(a, b).ledger
+    (entry,) = compare(a, b, cards=cards).ledger
     return entry
 
 
-def test_a_gain_that_no_other_judge_sees_is_inflated(make_run, prompts):
+def write_cards(folder, **rates):
+    """Writes a card of 4,000 rows for each judge, with (sensitivity, specificity)."""
+    cards = {}
+    for judge, (sensitivity, specificity) in rates.items():
+        question = QuestionCard(
+            n=4000,
+            n_positive=2000,
+            unscored=0,
+            sensitivity=wilson(sensitivity * 2000, 2000),
+            specificity=wilson(specificity * 2000, 2000),
+            precision=None,
+            f1=None,
+            auroc=None,
+            ap=None,
+            kappa=None,
+        )
+        card = JudgeCard(
+            judge=judge,
+            judge_hash=LINEAGES[judge].hash,
+            data="d",
+            data_hash="",
+            n=4000,
+            questions={"harmful": question},
+            per_category={},
+            lineage=CardLineage(),
+        )
+        cards[judge] = folder / f"{judge}.json"
+        write_card(card, cards[judge])
+    return cards
+
+
+def test_without_cards_the_inflation_cannot_be_told(make_run, prompts):
     entry = ledger_entry(make_run, prompts, (50, 0), (50, 45))
+    assert entry.inflation is None
+    assert "cannot be told" in entry.note
+
+
+def test_judges_of_different_quality_see_no_inflation(make_run, prompts, tmp_path):
+    """True harm falls from 60 to 20 %, nothing was gamed: .9 / .9 and .7 / .7 are no inflation."""
+    cards = write_cards(tmp_path, chooser=(0.9, 0.9), independent=(0.7, 0.7))
+    entry = ledger_entry(make_run, prompts, (580, 260), (540, 380), n=1000, cards=cards)
+    # 0.32 / 0.8 and 0.16 / 0.4 are the same gain of 40 points.
+    assert entry.gain_optimised.estimate - entry.gain_independent.estimate == pytest.approx(0.16)
+    assert entry.inflation.estimate == pytest.approx(0.0, abs=1e-9)
+    assert entry.inflation.lower < 0 < entry.inflation.upper
+
+
+def test_a_gain_that_no_other_judge_sees_is_inflated(make_run, prompts, tmp_path):
+    cards = write_cards(tmp_path, chooser=(1.0, 1.0), independent=(1.0, 1.0))
+    entry = ledger_entry(make_run, prompts, (50, 0), (50, 45), cards=cards)
     assert (entry.optimised, entry.independent) == ("chooser", "independent")
     assert (entry.unit, entry.n) == ("rate", 100)
     assert entry.gain_optimised.estimate == pytest.approx(0.5)
@@ -43,8 +94,9 @@ def test_a_gain_that_no_other_judge_sees_is_inflated(make_run, prompts):
     assert "best-of" in entry.why
 
 
-def test_a_gain_that_both_judges_see_is_not_inflated(make_run, prompts):
-    entry = ledger_entry(make_run, prompts, (50, 10), (50, 10))
+def test_a_gain_that_both_judges_see_is_not_inflated(make_run, prompts, tmp_path):
+    cards = write_cards(tmp_path, chooser=(0.9, 0.9), independent=(0.9, 0.9))
+    entry = ledger_entry(make_run, prompts, (50, 10), (50, 10), cards=cards)
     assert entry.inflation.estimate == 0
     assert entry.inflation.lower < 0 < entry.inflation.upper
 
@@ -60,7 +112,7 @@ def test_without_an_independent_judge_there_is_no_inflation(make_run, prompts):
     b = make_run("d", prompts(20), verdicts, lineages=LINEAGES, model=BEST_OF)
     (entry,) = compare(a, b).ledger
     assert (entry.independent, entry.inflation) == (None, None)
-    assert "nothing confirms the gain" in entry.note
+    assert entry.note
 
 
 def test_values_are_compared_in_standard_deviations(make_run, prompts):

@@ -16,11 +16,9 @@ import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
-from truing.analysis.card_files import read_card
 from truing.analysis.corrected_deltas import PairLabels
-from truing.analysis.deltas import PairCounts
-from truing.analysis.goodhart import mean_difference_interval
-from truing.analysis.judge_facts import JudgeFacts, facts_from_card, shipped_card_facts
+from truing.analysis.deltas import PairCounts, mean_difference_interval
+from truing.analysis.judge_facts import JudgeFacts, facts_of_judge
 from truing.analysis.lineage_relations import relate_judges, warnings_about
 from truing.analysis.pairing import RunPair
 from truing.analysis.prompt_counts import Mask, count_prompts, row_groups, select_samples
@@ -221,7 +219,7 @@ def collect_evidence(
                 pairs=pairs,
                 control=control if control is not None and control.n > 1 else None,
                 labels=labels,
-                facts=_facts_of(record, cards),
+                facts=facts_of_judge(record, cards),
                 struck=pair.b.struck_reason(record) or pair.a.struck_reason(record),
                 warnings=_warnings(pair, record.name),
                 failed=_failed_share(pair, mask),
@@ -255,14 +253,6 @@ def _judges_of(pair: RunPair, question: str) -> list[str]:
 def _confirms(record: JudgeRecord, first: JudgeRecord) -> bool:
     relation = relate_judges(first, record)
     return relation is None or relation.consequence != "strike"
-
-
-def _facts_of(record: JudgeRecord, cards: Mapping[str, Path]) -> JudgeFacts | None:
-    """Returns the card of the judge on its question: the given one, else the shipped one."""
-    if record.name in cards:
-        given = facts_from_card(read_card(cards[record.name]))
-        return next((f for f in given if f.question == record.question), None)
-    return next((f for f in shipped_card_facts(record) if f.question == record.question), None)
 
 
 def _warnings(pair: RunPair, judge: str) -> tuple[str, ...]:

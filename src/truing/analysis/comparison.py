@@ -139,7 +139,7 @@ def compare(
         claim=conclusion,
         claims=claims,
         taxonomy=a.manifest.taxonomy,
-        ledger=goodhart_entries(pair),
+        ledger=goodhart_entries(pair, labels, cards or {}),
         notes=pair.notes,
         means=means,
     )

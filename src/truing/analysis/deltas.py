@@ -9,6 +9,7 @@ and over the questions.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
@@ -36,7 +37,7 @@ from truing.analysis.rates import (
 from truing.analysis.scalar_scores import has_verdicts, reports_mean
 from truing.analysis.verdict_table import VerdictTable
 from truing.runs.folder import JudgeRecord
-from truing.stats.intervals import Interval
+from truing.stats.intervals import Interval, student_quantile
 from truing.stats.paired import (
     PairedTable,
     benjamini_hochberg,
@@ -200,6 +201,19 @@ def difference_interval(a: Rates, b: Rates, level: float = 0.95, *, binary: bool
     if binary:
         return newcombe_paired(_paired_table(a, b), level)
     return paired_mean(a.tolist(), b.tolist(), level)
+
+
+def mean_difference_interval(values: Sequence[float], level: float = 0.95) -> Interval:
+    """Returns the mean of at least two paired differences with Student's interval.
+
+    One pseudo-pair of difference +1 or -1 keeps a width where all values are equal. Not clipped,
+    unlike `stats.paired.paired_mean`: gains in standard deviations may exceed 1.
+    """
+    n = len(values)
+    mean = sum(values) / n
+    squares = sum((v - mean) ** 2 for v in values) + 1.0
+    half_width = student_quantile(level, n - 1) * math.sqrt(squares / (n - 1) / n)
+    return Interval(mean, mean - half_width, mean + half_width, "paired by prompt")
 
 
 def _paired_table(a: Rates, b: Rates) -> PairedTable:

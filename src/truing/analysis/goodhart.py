@@ -2,26 +2,33 @@
 
 A judge that chose, trained or blocked a model may not measure it, and its figures are struck out.
 But the difference between its gain and that of a judge of another lineage tells how much of the
-gain is an exploited error of the optimised judge (Gao, Schulman & Hilton 2022, arXiv 2210.10760).
-Gains are paired by prompt, with Student's interval.
+gain is an exploited error of the optimised judge (Gao, Schulman & Hilton 2022, arXiv 2210.10760),
+provided that the quality of both is allowed for: a better judge sees larger gains. Gains are paired
+by prompt, with Student's interval.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from msgspec import Struct
+from msgspec.structs import replace
 
+from truing.analysis.corrected_deltas import PairLabels
+from truing.analysis.deltas import mean_difference_interval
+from truing.analysis.judge_facts import facts_of_judge
 from truing.analysis.pairing import RunPair
 from truing.analysis.rates import verdict_codes
 from truing.analysis.stopped_runs import prompt_means
 from truing.analysis.verdict_table import VerdictColumn, VerdictTable
 from truing.runs.run_files import read_run_records
-from truing.stats.intervals import Interval, student_quantile
+from truing.stats.intervals import Interval
 
 LOWER_IS_BETTER = frozenset({"harmful", "degenerate", "bare_refusal"})
 _MIN_PROMPTS = 5  # fewer prompts give no interval
+_LEAST_YOUDEN = 0.1  # a gain divided by less than this means nothing
 
 ColumnKey = tuple[str, str]
 
@@ -32,9 +39,9 @@ class GoodhartEntry(Struct, frozen=True, kw_only=True):
     Attributes:
         why: why the optimised judge is struck.
         n: number of prompts.
-        inflation: gain by the optimised judge minus gain by the independent one, over prompts
-            that both scored in both runs; None, with a `note`, without an independent judge or
-            with too few prompts.
+        inflation: gain by the optimised judge minus gain by the independent one (or by labels),
+            over prompts that both scored in both runs, each divided by the judge's Youden index
+            from its card; None, with a `note`, where it cannot be told.
         unit: ``rate`` (shares of prompts) or ``sd`` (standard deviations of the baseline).
     """
 
@@ -60,14 +67,24 @@ class _Id(Struct, frozen=True):
     id: str
 
 
-def goodhart_entries(pair: RunPair) -> tuple[GoodhartEntry, ...]:
+def goodhart_entries(
+    pair: RunPair, labels: PairLabels, cards: Mapping[str, Path]
+) -> tuple[GoodhartEntry, ...]:
     """Returns one entry for each judge that chose, trained or blocked either run's model."""
-    struck = [key for key, column in pair.a.columns.items() if column.record.struck is not None]
-    entries = (_goodhart_entry(pair, key) for key in struck)
+    # A judge that was merely trained on prompts of the run was not optimised.
+    optimised = {
+        relation.judge
+        for relation in (*pair.a.relations, *pair.b.relations)
+        if relation.kind == "judge and model" and relation.consequence == "strike"
+    }
+    keys = [key for key in pair.a.columns if key[0] in optimised]
+    entries = (_goodhart_entry(pair, key, labels, cards) for key in keys)
     return tuple(entry for entry in entries if entry is not None)
 
 
-def _goodhart_entry(pair: RunPair, optimised: ColumnKey) -> GoodhartEntry | None:
+def _goodhart_entry(
+    pair: RunPair, optimised: ColumnKey, labels: PairLabels, cards: Mapping[str, Path]
+) -> GoodhartEntry | None:
     independent = _find_independent(pair, optimised)
     gains = _verdict_gains(pair, optimised)
     # Gains in verdicts have the unit of the report's rates, but can only be compared between
@@ -81,30 +98,114 @@ def _goodhart_entry(pair: RunPair, optimised: ColumnKey) -> GoodhartEntry | None
     independent_gains = {} if independent is None else gains_of(pair, independent)
     shared = sorted(gains.keys() & independent_gains.keys())
     enough = len(shared) >= _MIN_PROMPTS
-    note = ""
-    if independent is None:
-        note = "no judge of another lineage scored both runs: nothing confirms the gain"
-    elif not enough:
-        note = f"both judges scored {len(shared)} prompts only"
-    prompts = shared if enough else sorted(gains)
-
-    gain_optimised = gain_independent = inflation = None
-    if len(prompts) >= _MIN_PROMPTS:
-        gain_optimised = mean_difference_interval([gains[i] for i in prompts])
-    if enough:
-        gain_independent = mean_difference_interval([independent_gains[i] for i in shared])
-        inflation = mean_difference_interval([gains[i] - independent_gains[i] for i in shared])
-    return GoodhartEntry(
+    own = [gains[prompt] for prompt in (shared if enough else sorted(gains))]
+    other = [independent_gains[prompt] for prompt in shared] if enough else []
+    entry = GoodhartEntry(
         question=optimised[1],
         optimised=optimised[0],
         independent=independent[0] if independent else None,
         why=pair.a.columns[optimised].record.struck or "",
-        n=len(prompts),
+        n=len(own),
         unit="rate" if by_rate else "sd",
-        note=note,
-        gain_optimised=gain_optimised,
-        gain_independent=gain_independent,
-        inflation=inflation,
+        gain_optimised=mean_difference_interval(own) if len(own) >= _MIN_PROMPTS else None,
+        gain_independent=mean_difference_interval(other) if enough else None,
+        inflation=None,
+    )
+    if len(own) < _MIN_PROMPTS:
+        return replace(entry, note=f"{len(own)} prompts only")
+    if not by_rate:
+        return replace(entry, note="cannot be told: a score has no known rate of errors")
+    return _with_inflation(pair, entry, own, other, labels, cards)
+
+
+def _with_inflation(
+    pair: RunPair,
+    entry: GoodhartEntry,
+    own: Sequence[float],
+    other: Sequence[float],
+    labels: PairLabels,
+    cards: Mapping[str, Path],
+) -> GoodhartEntry:
+    """Returns the entry with the inflation, if it can be told from the quality of the judges.
+
+    Two judges that err at different, constant rates see different gains although none was
+    exploited. So the gain of each is divided by its Youden index (sensitivity + specificity - 1)
+    over the range that its card leaves open; labels of both runs replace the independent judge.
+    """
+    question = entry.question
+    of_optimised = _youden_range(pair, (entry.optimised, question), cards)
+    if of_optimised is None:
+        return replace(entry, note=_unknown_quality(entry.optimised))
+    corrected = labels.corrected(entry.optimised, question)
+    if corrected is not None:
+        sign = -1.0 if question in LOWER_IS_BETTER else 1.0
+        true_gain = _scaled(corrected, sign)
+        claimed = _range_over([_scaled(mean_difference_interval(own), 1 / j) for j in of_optimised])
+        note = "the gain by people's labels stands for the independent judge"
+        return replace(entry, inflation=_minus(claimed, true_gain), note=note)
+    if entry.independent is None:
+        note = "no judge of another lineage scored both runs: nothing confirms the gain"
+        return replace(entry, note=note)
+    if not other:
+        return replace(entry, note="the two judges scored too few prompts in common")
+    of_independent = _youden_range(pair, (entry.independent, question), cards)
+    if of_independent is None:
+        return replace(entry, note=_unknown_quality(entry.independent))
+    corners = [
+        mean_difference_interval([x / j - y / k for x, y in zip(own, other)])
+        for j in of_optimised
+        for k in of_independent
+    ]
+    return replace(entry, inflation=_range_over(corners))
+
+
+def _unknown_quality(judge: str) -> str:
+    return (
+        f"cannot be told: without a card of {judge}, or with one too near to chance, constant "
+        "errors of the judges look like a gain"
+    )
+
+
+def _youden_range(
+    pair: RunPair, key: ColumnKey, cards: Mapping[str, Path]
+) -> tuple[float, float, float] | None:
+    """Returns a judge's Youden index by its card: as estimated, lowest, highest; None if unknown."""
+    facts = facts_of_judge(pair.a.columns[key].record, cards)
+    if facts is None or facts.sensitivity is None or facts.specificity is None:
+        return None
+    lowest = facts.sensitivity.lower + facts.specificity.lower - 1
+    if lowest < _LEAST_YOUDEN:
+        return None
+    return (
+        facts.sensitivity.estimate + facts.specificity.estimate - 1,
+        lowest,
+        facts.sensitivity.upper + facts.specificity.upper - 1,
+    )
+
+
+def _scaled(i: Interval, factor: float) -> Interval:
+    ends = sorted((i.lower * factor, i.upper * factor))
+    return Interval(i.estimate * factor, ends[0], ends[1], i.method)
+
+
+def _range_over(intervals: Sequence[Interval]) -> Interval:
+    """Returns the first estimate with the lowest and the highest end of all intervals."""
+    return Interval(
+        intervals[0].estimate,
+        min(i.lower for i in intervals),
+        max(i.upper for i in intervals),
+        "paired by prompt, over the range of the judges' cards",
+    )
+
+
+def _minus(a: Interval, b: Interval) -> Interval:
+    """Returns a - b of independent estimates, squared distances added (Zou & Donner 2008)."""
+    estimate = a.estimate - b.estimate
+    return Interval(
+        estimate,
+        estimate - math.hypot(a.estimate - a.lower, b.upper - b.estimate),
+        estimate + math.hypot(a.upper - a.estimate, b.estimate - b.lower),
+        a.method,
     )
 
 
@@ -123,33 +224,29 @@ def _find_independent(pair: RunPair, optimised: ColumnKey) -> ColumnKey | None:
     return None
 
 
-def mean_difference_interval(values: Sequence[float], level: float = 0.95) -> Interval:
-    """Returns the mean of at least two paired differences with Student's interval.
-
-    One pseudo-pair of difference +1 or -1 keeps a width where all values are equal. Not clipped,
-    unlike `stats.paired.paired_mean`: gains in standard deviations may exceed 1.
-    """
-    n = len(values)
-    mean = sum(values) / n
-    squares = sum((v - mean) ** 2 for v in values) + 1.0
-    half_width = student_quantile(level, n - 1) * math.sqrt(squares / (n - 1) / n)
-    return Interval(mean, mean - half_width, mean + half_width, "paired by prompt")
-
-
 def _mean_verdicts(table: VerdictTable, column: VerdictColumn) -> dict[int, float]:
     return dict(prompt_means(verdict_codes(table, column), range(table.size)))
 
 
 def _verdict_gains(pair: RunPair, key: ColumnKey) -> dict[int, float]:
-    """Returns position -> how much better the second run is by a judge's verdicts."""
+    """Returns prompt -> how much better the second run is by a judge's verdicts."""
     a = _mean_verdicts(pair.a, pair.a.columns[key])
     b = _mean_verdicts(pair.b, pair.b.columns[key])
     sign = -1.0 if key[1] in LOWER_IS_BETTER else 1.0
-    return {position: sign * (b[position] - a[position]) for position in a if position in b}
+    by_position = {position: sign * (b[position] - a[position]) for position in a if position in b}
+    return _by_prompt(pair, by_position)
+
+
+def _by_prompt(pair: RunPair, by_position: Mapping[int, float]) -> dict[int, float]:
+    """Returns prompt -> mean over its samples: these are not independent."""
+    values: dict[int, list[float]] = {}
+    for position, value in by_position.items():
+        values.setdefault(pair.a.prompt_ids[position], []).append(value)
+    return {prompt: sum(v) / len(v) for prompt, v in values.items()}
 
 
 def _standardised_gains(pair: RunPair, key: ColumnKey) -> dict[int, float]:
-    """Returns gains in standard deviations of the baseline, of values or else of verdicts."""
+    """Returns prompt -> gain in standard deviations of the baseline, by values or verdicts."""
     a = _mean_values(pair.a, pair.positions_a, key)
     b = _mean_values(pair.b, pair.positions_b, key)
     # Values have no question that tells their direction: costs fall, rewards and grades rise.
@@ -161,9 +258,10 @@ def _standardised_gains(pair: RunPair, key: ColumnKey) -> dict[int, float]:
     deviation = _standard_deviation(a) if len(a) > 1 else 0.0
     if deviation <= 0:
         return {}
-    return {
+    by_position = {
         position: sign * (b[position] - a[position]) / deviation for position in a if position in b
     }
+    return _by_prompt(pair, by_position)
 
 
 def _mean_values(table: VerdictTable, positions: Sequence[int], key: ColumnKey) -> dict[int, float]:

@@ -5,13 +5,14 @@ A card may be given by the user, or ship with a classifier's weights.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from importlib.resources import files
+from pathlib import Path
 
 import msgspec
 from msgspec import Struct
 
-from truing.analysis.card_files import ShippedCard
+from truing.analysis.card_files import ShippedCard, read_card
 from truing.analysis.judge_card import JudgeCard
 from truing.runs.folder import JudgeRecord
 from truing.stats.calibration import ReliabilityBin
@@ -98,6 +99,18 @@ def shipped_card_facts(record: JudgeRecord) -> list[JudgeFacts]:
             method=card.method,
         )
     ]
+
+
+def facts_of_judge(record: JudgeRecord, cards: Mapping[str, Path]) -> JudgeFacts | None:
+    """Returns what is known of a judge on its question, from a given card or from a shipped one.
+
+    `cards`: judge -> card.json. None if there is neither.
+    """
+    if record.name in cards:
+        facts = facts_from_card(read_card(cards[record.name]))
+    else:
+        facts = shipped_card_facts(record)
+    return next((f for f in facts if f.question == record.question), None)
 
 
 def collect_judge_facts(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from truing.analysis.goodhart import GoodhartEntry
 from truing.report.blocks import Cell, Grid, Section
 from truing.report.report_data import ReportData
 from truing.stats.intervals import Interval
@@ -17,6 +18,13 @@ def _gain_cell(i: Interval | None, unit: str, kind: str = "") -> Cell:
         f"{scale * i.upper:+.{digits}f}]"
     )
     return Cell(shown.replace("-", "−"), kind)
+
+
+def _inflation_cell(line: GoodhartEntry, kind: str) -> Cell:
+    if line.inflation is not None:
+        return _gain_cell(line.inflation, line.unit, kind)
+    shown = "cannot be told" if line.note.startswith("cannot be told") else "–"
+    return Cell(shown, "quiet", line.note)
 
 
 def build_section(report: ReportData) -> Section | None:
@@ -47,16 +55,17 @@ def build_section(report: ReportData) -> Section | None:
                     _gain_cell(line.gain_optimised, line.unit, "struck"),
                     line.independent or "none",
                     _gain_cell(line.gain_independent, line.unit),
-                    _gain_cell(inflation, line.unit, "bad" if inflated else ""),
+                    _inflation_cell(line, "bad" if inflated else ""),
                     Cell(str(line.n), "", line.note),
                 )
     if not grid.rows:
         return None
     lead = (
         "A method that optimises a judge also finds the judge's errors. Inflation is the gain by "
-        "that judge minus the "
-        "gain by a judge of another lineage, on the same prompts; above zero, part of it is not "
-        "real."
+        "that judge minus the gain by a judge of another lineage or by labels, on the same "
+        "prompts, each gain divided by what the judge tells apart (sensitivity + specificity − 1 "
+        "of its card, over its interval); above zero, part of it is not real. Without cards a "
+        "better judge would look like an exploited one, and nothing can be told."
     )
     return Section(
         "ledger", "Gain by the optimised judge", (grid.table(right=[4, 6, 7, 8]),), lead=lead
