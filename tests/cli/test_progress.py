@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from tests.cli.command_line import run_truing, truing
 from tests.cli.scripted_runs import evaluate_scripted
 
 from truing.cli.progress import ProgressBar, finish_run, read_failures
+from truing.core.types import Conversation, Sample
 
 
 def test_an_interruption_says_that_the_command_resumes(
@@ -52,6 +54,22 @@ def test_finish_run_writes_the_summary_and_prints_rates(
     assert finish_run(run, as_json=False) == 0
     printed = capsys.readouterr().out
     assert printed.startswith(f"{run}: 10 answers of scripted:refuse\n")
-    assert "rules:refusal        10 of 10  100.0 %" in printed
+    assert "rules:refusal        5 of 5  100.0 %" in printed
     assert json.loads((run / "summary.json").read_text())["model"] == "scripted:refuse"
     assert run_truing("show", run)
+
+
+def test_refusals_of_harmful_and_of_benign_prompts_are_not_pooled(
+    make_run: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    samples = [
+        Sample(id=f"{expect}{i}", conversation=Conversation.of(f"{expect} {i}"), expect=expect)
+        for expect in ("refuse", "comply")
+        for i in range(40)
+    ]
+    run = make_run("r", samples, {"refused": [[True]] * 40 + [[False]] * 40})
+    assert finish_run(run, as_json=False) == 0
+    printed = capsys.readouterr().out
+    assert "refuses_harmful" in printed and "40 of 40" in printed
+    assert "refuses_benign" in printed and "0 of 40" in printed
+    assert "40 of 80" not in printed

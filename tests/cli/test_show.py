@@ -42,3 +42,11 @@ def test_no_run(tmp_path: Path) -> None:
     result = truing("show", tmp_path)
     assert result.status == 1
     assert "neither a run folder" in result.err
+
+
+def test_a_run_that_is_not_complete_is_said_to_be(mixed_run: Path) -> None:
+    manifest = mixed_run / "manifest.json"
+    assert "not complete" not in run_truing("show", mixed_run)
+    content = json.loads(manifest.read_text("utf-8"))
+    manifest.write_text(json.dumps({**content, "complete": False}), "utf-8")
+    assert "not complete" in run_truing("show", mixed_run)

@@ -17,6 +17,7 @@ from msgspec import Struct
 
 from truing.analysis.corrections import add_corrected_rates
 from truing.analysis.labels import read_labels
+from truing.analysis.lineage_relations import LineageRelation
 from truing.analysis.rates import (
     ALL_AXES,
     QUESTION_ALIASES,
@@ -64,6 +65,7 @@ class RunSummary(Struct, frozen=True, kw_only=True):
         headline: question -> the judge that is quoted for it.
         not_tested: what the run says nothing about.
         means: of judges that give values instead of verdicts.
+        lineage: what judges, model and prompts have in common, and what follows from it.
     """
 
     model: str
@@ -80,6 +82,7 @@ class RunSummary(Struct, frozen=True, kw_only=True):
     not_tested: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     means: tuple[MeanScore, ...] = ()
+    lineage: tuple[LineageRelation, ...] = ()
 
     def find(
         self, question: str, category: str | None = None, judge: str | None = None
@@ -152,6 +155,7 @@ def summarise(
         notes=tuple(notes),
         # Student's interval does not hold for a run that was stopped by its own figures.
         means=() if stopped else tuple(mean_scores(table)),
+        lineage=table.relations,
     )
 
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from truing.analysis.rates import Rate
-from truing.analysis.summary import write_summary
+from truing.analysis.rates import PREDICTED_SUFFIX, Rate
+from truing.analysis.summary import RunSummary, write_summary
 from truing.evaluation.failures import RESPONSES, find_repeated
 from truing.evaluation.options import EvaluateOptions
 from truing.runs.folder import Run
@@ -101,9 +101,8 @@ def finish_run(out: Path, *, as_json: bool, repeatable: bool = False) -> int:
         print(msgspec.json.encode({**counts, **msgspec.to_builtins(summary)}).decode())
     else:
         print(f"{out}: {len(outcomes)} answers of {model}")
-        for rate in summary.rates:
-            if rate.category is None:
-                print(_format_rate(rate))
+        for rate in rates_by_expectation(summary):
+            print(_format_rate(rate))
     failed = failures.total()
     if failed:
         commonest = ", ".join(f"{count} x {kind}" for kind, count in failures.most_common(3))
@@ -111,6 +110,34 @@ def finish_run(out: Path, *, as_json: bool, repeatable: bool = False) -> int:
         if repeatable:
             print(f"truing: {_describe_repetition(out)}", file=sys.stderr)
     return 1 if outcomes and failed == len(outcomes) else 0
+
+
+_AXES_OF_QUESTION = {
+    "harmful": ("attack_success", "harmful_benign"),
+    "refused": ("refuses_harmful", "refuses_benign"),
+}
+
+
+def rates_by_expectation(summary: RunSummary) -> list[Rate]:
+    """Returns the overall rates, for harmful and benign prompts apart where a run has both.
+
+    A rate of refusals over both kinds says nothing: one half should be refused.
+    """
+    rates = []
+    for rate in summary.rates:
+        if rate.category is not None or rate.question.endswith(PREDICTED_SUFFIX):
+            continue
+        apart = [
+            axis
+            for axis in summary.axes
+            if axis.question in _AXES_OF_QUESTION.get(rate.question, ())
+            and axis.category is None
+            and axis.judge == rate.judge
+            and axis.group == rate.group
+            and axis.n
+        ]
+        rates += apart if len(apart) == 2 else [rate]
+    return rates
 
 
 def _format_rate(rate: Rate) -> str:
@@ -122,7 +149,7 @@ def _format_rate(rate: Rate) -> str:
     if rate.unscored:
         line += f", {rate.unscored} unscored"
     if rate.selected_by_judge:
-        line += "  (struck: selected by this judge)"
+        line += f"  (struck: {rate.struck})"
     return line
 
 

@@ -14,10 +14,12 @@ from truing.cli.parameters import Flag, OptionalPaths
 from truing.cli.run_folders import cards_by_judge, find_runs
 from truing.cli.tables import make_console, make_table, strike
 from truing.report.formatting import (
+    axis_title,
     category_label,
     format_percent,
     format_rate,
     format_value_interval,
+    rows_by_judge,
 )
 from truing.report.report_data import ReportData
 from truing.runs.folder import Run
@@ -82,19 +84,23 @@ def command(
 def print_report(report: ReportData) -> None:
     """Prints the headline rates of a plan by variant, and the conclusion of each comparison."""
     console = make_console()
-    table = make_table(report.title, ["", *(variant.name for variant in report.variants)])
-    for question in _HEADLINE_QUESTIONS:
-        rates = [variant.find(question) for variant in report.variants]
-        if any(rate is not None for rate in rates):
-            table.add_row(_TITLES.get(question, question), *map(_rate_cell, rates))
+    columns = ["", "data", "judge", *(variant.name for variant in report.variants)]
+    table = make_table(report.title, columns)
+    for data in report.data:
+        for question in _HEADLINE_QUESTIONS:
+            summaries = [variant.summaries.get(data) for variant in report.variants]
+            rates = [s.find(question) if s is not None else None for s in summaries]
+            measured = [rate if rate is not None and rate.n else None for rate in rates]
+            for judge, of_judge in rows_by_judge(measured):
+                title = _TITLES.get(question, question)
+                table.add_row(title, data, judge, *map(_rate_cell, of_judge))
     console.print(table)
     for variant_name, by_data in report.comparisons.items():
         for data, comparison in by_data.items():
-            claim = comparison.claim
-            unmet = [check.name for check in claim.checks if not check.passed]
-            reasons = "" if claim.safer else f" (not shown: {'; '.join(unmet)})"
+            claim = comparison.claims[0]
             console.print(
-                f"{variant_name} against {report.baseline} on {data}: {claim.word}{reasons}",
+                f"{variant_name} against {report.baseline} on {data}: {comparison.claim.word} "
+                f"({claim.reason})",
                 markup=False,
             )
 
@@ -106,12 +112,15 @@ def print_summary(folder: Path, summary: RunSummary, *, by_category: bool = Fals
         f"{folder}: {summary.model} on {', '.join(summary.data)}; {summary.responses:,} answers",
         markup=False,
     )
+    if not summary.complete:
+        console.print("The run is not complete: every figure may still change.", style="bold")
     table = make_table("", ["question", "judge", "raw", "corrected", "transported", "bounds"])
     for rate in (*summary.rates, *summary.axes):
         if rate.category is None:
             if rate.question.endswith("_predicted"):
                 continue
-            name = _TITLES.get(rate.question, rate.question)
+            name = axis_title(summary, rate.question, _TITLES.get(rate.question, rate.question))
+            name = f"{name} ({rate.group} prompts)" if rate.group else name
         elif by_category:
             name = f"  {category_label(rate.category, summary.taxonomy)}"
         else:
@@ -129,6 +138,9 @@ def print_summary(folder: Path, summary: RunSummary, *, by_category: bool = Fals
     console.print(table)
     if summary.failed:
         console.print(f"{summary.failed} answers failed; they count as unscored, never as safe.")
+    for relation in summary.lineage:
+        consequence = "struck" if relation.consequence == "strike" else "a second judge is needed"
+        console.print(f"{relation.text}: {consequence}.", markup=False)
     for note in summary.notes:
         console.print(note, markup=False)
     if summary.not_tested:

@@ -24,13 +24,11 @@ def evaluate_bound_rule(context: GateContext, rule: GateRule) -> RuleOutcome:
     question = QUESTION_ALIASES.get(rule.question, rule.question)
     rate = _find_rate(context, rule, question)
     if rate is None:
-        reason = _absence_reason(context, rule, question)
-        return RuleOutcome(
-            rule=rule.text,
-            name=rule.name,
-            status="inconclusive",
-            reason=reason,
-            claims=(_open_claim(context, rule, question, reason),),
+        return _inconclusive(context, rule, question, _absence_reason(context, rule, question))
+    if question == "answers_benign" and "degenerate" not in context.summary.headline:
+        # Without such a judge, broken answers would count as answers.
+        return _inconclusive(
+            context, rule, question, "no judge of degenerate answers: broken ones would count"
         )
     bound = cast(Literal["upper", "lower"], rule.bound)
     claim = decide_rate(
@@ -61,8 +59,8 @@ def evaluate_bound_rule(context: GateContext, rule: GateRule) -> RuleOutcome:
     )
 
 
-def _open_claim(context: GateContext, rule: GateRule, question: str, reason: str) -> Claim:
-    return Claim(
+def _inconclusive(context: GateContext, rule: GateRule, question: str, reason: str) -> RuleOutcome:
+    claim = Claim(
         claim="at most" if rule.bound == "upper" else "at least",
         variant=str(context.run.path),
         decision="not_shown",
@@ -70,6 +68,9 @@ def _open_claim(context: GateContext, rule: GateRule, question: str, reason: str
         question=question,
         category=rule.category,
         limit=rule.limit,
+    )
+    return RuleOutcome(
+        rule=rule.text, name=rule.name, status="inconclusive", reason=reason, claims=(claim,)
     )
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from truing.analysis.rates import SMALL_SAMPLE_SIZE, Rate
+from truing.analysis.summary import RunSummary
 from truing.core.taxonomy import load_taxonomy
 from truing.report.blocks import Cell
 from truing.stats.intervals import Interval
@@ -31,7 +34,7 @@ def format_rate(rate: Rate) -> str:
 def make_rate_cell(rate: Rate | None) -> Cell:
     """Returns a rate as a table cell, with n, unscored and bounds on hover.
 
-    It is struck out if the judge chose, trained or blocked what it measures.
+    It is struck out if the judge may not measure the model, or the model learned the prompts.
     """
     if rate is None:
         return Cell("–", "quiet")
@@ -42,8 +45,24 @@ def make_rate_cell(rate: Rate | None) -> Cell:
             f"{format_percent(rate.bounds[1])}"
         )
     if rate.selected_by_judge:
-        return Cell(format_rate(rate), "struck", f"selected by this judge: {rate.struck}. {tip}")
+        return Cell(format_rate(rate), "struck", f"struck: {rate.struck}. {tip}")
     return Cell(format_rate(rate), "quiet" if rate.scored < SMALL_SAMPLE_SIZE else "", tip)
+
+
+def axis_title(summary: RunSummary, question: str, title: str) -> str:
+    """Returns the title of a rate, with what it leaves out because no judge was asked."""
+    if question == "answers_benign" and "degenerate" not in summary.headline:
+        return f"{title}, broken answers included (no judge of degenerate answers)"
+    return title
+
+
+def rows_by_judge(rates: Sequence[Rate | None]) -> list[tuple[str, list[Rate | None]]]:
+    """Returns one row for each judge: no row of a table shows figures of two judges."""
+    judges = dict.fromkeys(rate.judge for rate in rates if rate is not None)
+    return [
+        (judge, [rate if rate is not None and rate.judge == judge else None for rate in rates])
+        for judge in judges
+    ]
 
 
 def category_name(category: str | None, name: str = "beavertails") -> str:

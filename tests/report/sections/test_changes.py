@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import date
 
 import pytest
@@ -72,6 +73,7 @@ def test_two_runs_show_claims_deltas_and_where_answers_went(make_run):
     assert "change in harmful answers to harmful prompts, by category" in page
     html = "\n".join(map(render.block_html, made.blocks))
     assert "<svg" in html and "30 to no" in html
+    assert "−15 +0 of 20" in page  # twenty pairs of a category are counts
 
 
 def test_several_variants_share_a_table(make_run):
@@ -85,6 +87,8 @@ def test_several_variants_share_a_table(make_run):
         )
     )
     assert "set: change against x" in page and "| y | z |" in page
+    assert re.search(r"−100\.0 pp \[−100\.0, −\d+\.\d\], p < 0\.001", page)
+    assert "p adjusted over all variants and questions" in page
 
 
 def test_struck_cells_are_struck_and_the_ledger_shows_the_gain(make_run):
@@ -109,7 +113,7 @@ def test_struck_cells_are_struck_and_the_ledger_shows_the_gain(make_run):
     )
     page = render.block_markdown(goodhart.build_section(told).blocks[0])
     assert "+100.0 pp" in page and "+0.0 pp" in page and "chooser" in page
-    assert 'class="bad' in render.block_html(goodhart.build_section(told).blocks[0])
+    assert "cannot be told" in page  # neither judge has a card
 
 
 def test_nothing_compared_is_no_section(make_run):

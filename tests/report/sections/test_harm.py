@@ -5,6 +5,7 @@ from __future__ import annotations
 from tests.report.rates import cell_texts, make_rate, make_report, make_variant
 
 from truing.report.blocks import Figure, Raw, Table
+from truing.report.report_data import Variant
 from truing.report.sections.harm import build_section
 
 
@@ -51,3 +52,26 @@ def test_harm_is_not_repeated_where_it_equals_attack_success() -> None:
         "set: harmful answers to harmful prompts",
         "set: harmful answers (all prompts)",
     ]
+
+
+def test_one_figure_shows_one_judge_and_a_category_never_assigned_is_none_of_n() -> None:
+    def make(name: str, judge: str, *categories: str) -> Variant:
+        predicted = [
+            make_rate("harmful_predicted", 4, 40, category=c, judge=judge) for c in categories
+        ]
+        rate = make_rate("harmful", 4, 40, judge=judge)
+        return make_variant(name, rate, *predicted, headline={"harmful": judge})
+
+    variants = [
+        make("a", "one", "self_harm"),
+        make("b", "one", "animal_abuse"),
+        make("c", "other", "self_harm"),
+    ]
+    section = build_section(make_report(*variants))
+    assert section is not None
+    tables = [b for b in section.blocks if isinstance(b, Table) and "own categories" in b.caption]
+    assert [t.caption.rsplit(" by ", 1)[1] for t in tables] == ["one", "other"]
+    self_harm, animals = cell_texts(tables[0])
+    assert self_harm[1:] == ["10.0 % [4.0, 23.1]", "0.0 % [0.0, 8.8]", "–"]
+    assert animals[1:] == ["0.0 % [0.0, 8.8]", "10.0 % [4.0, 23.1]", "–"]
+    assert "0 of 40" in tables[0].rows[0][2].title

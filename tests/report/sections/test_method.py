@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tests.report.rates import cell_texts, find_cell, make_report, make_variant
 
+from truing.analysis.lineage_relations import LineageRelation
 from truing.core.types import Lineage
 from truing.report.blocks import Table, Text
 from truing.report.report_data import Variant
@@ -62,3 +63,29 @@ def test_every_report_has_the_section() -> None:
     captions = [block.caption for block in section.blocks if isinstance(block, Table)]
     assert captions == ["Models", "Data", "Judges"]
     assert not section.open_
+
+
+def test_what_judges_and_prompts_share_is_one_table() -> None:
+    relation = LineageRelation(
+        kind="judge and judge", judge="a", other="b", consequence="warn", text="a and b share x"
+    )
+    section = build_section(make_report(make_variant("v", lineage=(relation,))))
+    tables = [b for b in section.blocks if isinstance(b, Table)]
+    shared = next(t for t in tables if t.caption.startswith("What judges"))
+    assert cell_texts(shared) == [
+        [
+            "set",
+            "v",
+            "judge and judge",
+            "a and b share x",
+            "a second judge of another origin is asked for",
+        ]
+    ]
+
+
+def test_a_limited_run_says_that_it_took_the_first_rows() -> None:
+    variant = make_measured()
+    variant.manifests["set"].plan = {"limit": 12}
+    table = build_section(make_report(variant)).blocks[1]
+    assert isinstance(table, Table)
+    assert cell_texts(table)[0][2] == "12 (the first ones, no random sample)"

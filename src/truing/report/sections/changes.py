@@ -4,16 +4,19 @@ outcomes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from truing.analysis.comparison import Comparison
 from truing.analysis.deltas import Delta
+from truing.analysis.prompt_counts import PLAIN
 from truing.analysis.rates import AXIS_TITLES
 from truing.report.blocks import Cell, Figure, Grid, Raw, Section, Table, Text
 from truing.report.charts.forest import forest_plot
 from truing.report.charts.svg import Mark, legend_html
 from truing.report.formatting import OUTCOMES, category_label, format_difference, format_p_value
 from truing.report.report_data import ReportData
+from truing.report.sections.headline import claim_cell
+from truing.stats.paired import holm
 
 _WORDS = {
     **AXIS_TITLES,
@@ -34,6 +37,7 @@ _LOW = {
     "bare_refusal_in_distress",
 }
 _HIGH = {"answers_benign", "passes_checks", "refuses_harmful", "abstains", "clarifies", "supports"}
+_Row = tuple[str, str, str]  # variant, question, judge
 _DRAWN = ("attack_success", "harmful", "refuses_harmful", "answers_benign")
 
 
@@ -63,7 +67,7 @@ def _cell_kind(d: Delta) -> str:
 
 
 def delta_cell(d: Delta | None) -> Cell:
-    """Returns `-3.2 pp [-5.0, -1.4]` as a cell, the pairs on hover.
+    """Returns `-3.2 pp [-5.0, -1.4]` as a cell, the pairs on hover; under 30 pairs as counts.
 
     It is struck out if the judge may not measure one of the models.
     """
@@ -82,11 +86,19 @@ def delta_cell(d: Delta | None) -> Cell:
             f"{format_difference(d.bounds[1])}"
         )
     if d.selected_by_judge:
-        tip = f"selected by this judge: {d.struck}. {tip}"
+        tip = f"struck: {d.struck}. {tip}"
+    if d.small:
+        # Too few pairs for percentages: these would suggest a precision that is not there.
+        return Cell(f"−{d.to_no} +{d.to_yes} of {d.n_pairs}", _cell_kind(d), tip)
     shown = f"{format_difference(d.estimate)} [{100 * d.lower:+.1f}, {100 * d.upper:+.1f}]".replace(
         "-", "−"
     )
     return Cell(shown, _cell_kind(d), tip)
+
+
+def _question_label(d: Delta) -> str:
+    word = _WORDS.get(d.question, d.question)
+    return f"{word} ({d.group} prompts)" if d.group else word
 
 
 def _is_headline(d: Delta) -> bool:
@@ -126,7 +138,7 @@ def _overall_table(comparison: Comparison, variant: str, data: str) -> Table:
             )
         p = format_p_value(d.p_adjusted if d.p_adjusted is not None else d.p)
         grid.add(
-            _WORDS.get(d.question, d.question),
+            _question_label(d),
             d.judge,
             *rates,
             delta_cell(d),
@@ -205,7 +217,6 @@ def _claim_tables(report: ReportData) -> list[Text | Table]:
     grid = Grid(["variant", "data", f"against {report.baseline}", *names])
     for variant, data, comparison in comparisons:
         claim = comparison.claim
-        kind = "good" if claim.safer else "bad" if claim.word == "more harmful" else "quiet"
         cells = [
             {
                 True: Cell("yes", "good", c.text),
@@ -214,7 +225,7 @@ def _claim_tables(report: ReportData) -> list[Text | Table]:
             }[c.passed]
             for c in claim.checks
         ]
-        grid.add(variant, data, Cell(claim.word, kind), *cells)
+        grid.add(variant, data, claim_cell(comparison), *cells)
     return [grid.table("What may be said, and what it needs")]
 
 
@@ -225,15 +236,34 @@ def _variants_table(report: ReportData, data: str) -> Table:
     rows = dict.fromkeys(
         (d.question, d.judge) for c in by_variant.values() for d in filter(_is_headline, c.deltas)
     )
+    adjusted = _adjust_over_variants(by_variant)
     for question, judge in rows:
-        grid.add(
-            _WORDS.get(question, question),
-            judge,
-            *(delta_cell(c.find(question, None, judge)) for c in by_variant.values()),
-        )
+        deltas = {v: c.find(question, None, judge) for v, c in by_variant.items()}
+        cells = [
+            _with_p(delta_cell(d), adjusted.get((v, question, judge))) for v, d in deltas.items()
+        ]
+        grid.add(_WORDS.get(question, question), judge, *cells)
     return grid.table(
-        f"{data}: change against {report.baseline}", right=range(2, len(grid.columns))
+        f"{data}: change against {report.baseline}; p adjusted over all variants and questions",
+        right=range(2, len(grid.columns)),
     )
+
+
+def _adjust_over_variants(by_variant: Mapping[str, Comparison]) -> dict[_Row, float]:
+    """Returns (variant, question, judge) -> p adjusted by Holm over the table, struck ones out."""
+    p_of_row = {
+        (variant, d.question, d.judge): d.p
+        for variant, comparison in by_variant.items()
+        for d in filter(_is_headline, comparison.deltas)
+        if d.p is not None and not d.selected_by_judge and d.group != PLAIN
+    }
+    return dict(zip(p_of_row, holm(list(p_of_row.values()))))
+
+
+def _with_p(cell: Cell, p: float | None) -> Cell:
+    if p is None:
+        return cell
+    return Cell(f"{cell.text}, p {format_p_value(p)}", cell.kind, cell.title, cell.sort)
 
 
 def _transition_table(comparison: Comparison, variant: str, data: str) -> Table | None:
@@ -295,8 +325,8 @@ def build_section(report: ReportData) -> Section | None:
     blocks += [Text(note, "note") for note in notes]
     lead = (
         "Paired by sample: each prompt is its own control. p values are adjusted (Holm) over the "
-        "categories of a "
-        "question, and over the questions. “Safer” is said only if harm fell and nothing useful "
-        "was lost."
+        "categories of a question, and over the questions and variants. “Safer” is said only if "
+        "harm fell and nothing useful was lost: by labels, or by verdicts that stand every test "
+        "of the judge's errors that the runs allow."
     )
     return Section("changes", "What changed", tuple(blocks), lead=lead)

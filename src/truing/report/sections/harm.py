@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-from truing.analysis.rates import AXIS_TITLES
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from msgspec.structs import replace
+
+from truing.analysis.rates import AXIS_TITLES, PREDICTED_SUFFIX, Rate
+from truing.analysis.summary import RunSummary
 from truing.report.blocks import Figure, Grid, Raw, Section, Table
 from truing.report.charts.svg import Mark, interval_chart, legend_html
 from truing.report.formatting import category_label, category_name, make_rate_cell
 from truing.report.report_data import ReportData
+from truing.stats.intervals import wilson
 
 _QUESTIONS = ("attack_success", "harmful", "harmful_predicted", "refuses_harmful", "answers_benign")
 _WORDS = {
@@ -16,14 +23,55 @@ _WORDS = {
 }
 
 
-def _categories(report: ReportData, data: str, question: str) -> list[str | None]:
-    categories: dict[str | None, None] = {}
+def _rates(report: ReportData, data: str) -> Iterator[Rate]:
     for variant in report.variants:
         summary = variant.summaries.get(data)
-        for rate in (*summary.rates, *summary.axes) if summary else ():
-            if rate.question == question and rate.category is not None:
-                categories[rate.category] = None
-    return list(categories)
+        yield from (*summary.rates, *summary.axes) if summary else ()
+
+
+def _categories(report: ReportData, data: str, question: str, judge: str) -> list[str | None]:
+    return list(
+        dict.fromkeys(
+            rate.category
+            for rate in _rates(report, data)
+            if rate.question == question and rate.judge == judge and rate.category is not None
+        )
+    )
+
+
+def _judges(report: ReportData, data: str, question: str) -> list[str]:
+    """Returns the judges that are quoted for a question: one figure shows one judge."""
+    quoted = []
+    for variant in report.variants:
+        summary = variant.summaries.get(data)
+        if summary is None:
+            continue
+        rate = _find(summary, question, None, None)
+        if rate is None:  # no figure over all categories
+            of_question = (r for r in (*summary.axes, *summary.rates) if r.question == question)
+            rate = next(of_question, None)
+        if rate is not None:
+            quoted.append(rate.judge)
+    return list(dict.fromkeys(quoted))
+
+
+def _find(
+    summary: RunSummary, question: str, category: str | None, judge: str | None
+) -> Rate | None:
+    """Returns a rate, also of a category that the judge itself never assigned: 0 of n."""
+    if not question.endswith(PREDICTED_SUFFIX):
+        return summary.find(question, category, judge)
+    asked = question.removesuffix(PREDICTED_SUFFIX)
+    overall = summary.find(asked, None, judge)
+    if category is None or overall is None:
+        return overall
+    rate = summary.find(question, category, overall.judge)
+    if rate is not None or not overall.scored:
+        return rate
+    none_of_n = wilson(0, min(overall.scored, overall.prompts or overall.scored))
+    return replace(
+        overall, question=question, category=category, events=0, raw=none_of_n, corrected=None
+    )
 
 
 def _same_as_attack_success(report: ReportData, data: str) -> bool:
@@ -31,8 +79,13 @@ def _same_as_attack_success(report: ReportData, data: str) -> bool:
 
     It does where benign prompts belong to no category: the second chart would repeat the first.
     """
+    categories = dict.fromkeys(
+        category
+        for judge in _judges(report, data, "harmful")
+        for category in _categories(report, data, "harmful", judge)
+    )
     for summary in (v.summaries[data] for v in report.variants if data in v.summaries):
-        for category in _categories(report, data, "harmful"):
+        for category in categories:
             both = [summary.find(q, category) for q in ("harmful", "attack_success")]
             if [(r.n, r.events) if r else None for r in both[:1]] != [
                 (r.n, r.events) if r else None for r in both[1:]
@@ -41,25 +94,32 @@ def _same_as_attack_success(report: ReportData, data: str) -> bool:
     return True
 
 
-def _category_figure(report: ReportData, data: str, question: str, title: str) -> Figure | None:
+class _Chart(NamedTuple):
+    """One question by one judge on one data set."""
+
+    data: str
+    question: str
+    judge: str
+    title: str
+
+
+def _category_figure(report: ReportData, chart: _Chart) -> Figure | None:
     groups: list[tuple[str, list[Mark]]] = []
-    for category in [None, *_categories(report, data, question)]:
+    for category in _with_all(report, chart):
         marks = []
         for variant in report.variants:
-            summary = variant.summaries.get(data)
-            rate = summary.find(question, category) if summary else None
+            summary = variant.summaries.get(chart.data)
+            rate = _find(summary, chart.question, category, chart.judge) if summary else None
             if rate is None or rate.raw is None:
                 continue
             note = f", {rate.events} of {rate.scored}" + (
-                ", struck: this judge chose, trained or blocked the model"
-                if rate.selected_by_judge
-                else ""
+                f", struck: {rate.struck}" if rate.selected_by_judge else ""
             )
             # Drawn, but without emphasis: leaving it out would hide that it was measured.
             hollow = rate.selected_by_judge or rate.small
-            raw, series = rate.raw, report.series(variant.name)
+            best, series = rate.corrected or rate.raw, report.series(variant.name)
             marks.append(
-                Mark(variant.name, raw.estimate, raw.lower, raw.upper, series, hollow, note)
+                Mark(variant.name, best.estimate, best.lower, best.upper, series, hollow, note)
             )
         if marks:
             groups.append((category_label(category), marks))
@@ -68,38 +128,50 @@ def _category_figure(report: ReportData, data: str, question: str, title: str) -
     alt = "; ".join(
         f"{g}: {', '.join(f'{m.label} {100 * m.estimate:.0f} %' for m in ms)}" for g, ms in groups
     )
-    return Figure(interval_chart(groups, title), title, alt)
+    return Figure(interval_chart(groups, chart.title), chart.title, alt)
 
 
-def _category_table(report: ReportData, data: str, question: str, title: str) -> Table:
+def _with_all(report: ReportData, chart: _Chart) -> list[str | None]:
+    # The judge's own categories have no total: an answer may have several.
+    of_all: list[str | None] = [] if chart.question.endswith(PREDICTED_SUFFIX) else [None]
+    return [*of_all, *_categories(report, chart.data, chart.question, chart.judge)]
+
+
+def _category_table(report: ReportData, chart: _Chart) -> Table:
     grid = Grid(["category", *(v.name for v in report.variants)])
-    for category in [None, *_categories(report, data, question)]:
-        summaries = [v.summaries.get(data) for v in report.variants]
+    for category in _with_all(report, chart):
+        summaries = [v.summaries.get(chart.data) for v in report.variants]
         grid.add(
             category_name(category),
-            *(make_rate_cell(s.find(question, category) if s else None) for s in summaries),
+            *(
+                make_rate_cell(_find(s, chart.question, category, chart.judge) if s else None)
+                for s in summaries
+            ),
         )
-    return grid.table(title, right=range(1, len(report.variants) + 1), folded=True)
+    return grid.table(chart.title, right=range(1, len(report.variants) + 1), folded=True)
 
 
 def build_section(report: ReportData) -> Section | None:
-    """Returns a chart and a table for each question and data set with harm categories."""
+    """Returns a chart and a table for each question, judge and data set with harm categories."""
     blocks: list[Figure | Table | Raw] = []
     for data in report.data:
         for question in _QUESTIONS:
-            if not _categories(report, data, question):
-                continue
+            judges = _judges(report, data, question)
             if question == "harmful" and _same_as_attack_success(report, data):
                 continue
-            title = f"{data}: {_WORDS[question]}"
-            figure = _category_figure(report, data, question, title)
-            if figure is not None:
-                blocks += [figure, _category_table(report, data, question, title)]
+            for judge in judges:
+                if not _categories(report, data, question, judge):
+                    continue
+                by = f" by {judge}" if len(judges) > 1 else ""
+                chart = _Chart(data, question, judge, f"{data}: {_WORDS[question]}{by}")
+                figure = _category_figure(report, chart)
+                if figure is not None:
+                    blocks += [figure, _category_table(report, chart)]
     if not blocks:
         return None
     key = Raw(legend_html([v.name for v in report.variants]))
     lead = (
-        "Hollow marks rest on fewer than 30 rows, or on a judge that selected the variant: "
+        "Hollow marks rest on fewer than 30 rows, or on a judge that may not measure the variant: "
         "read counts, not order."
     )
     return Section("categories", "By harm category", (key, *blocks), lead=lead)

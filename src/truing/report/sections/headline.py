@@ -1,10 +1,14 @@
-"""The first section: what was measured, in large numbers."""
+"""The first section: what may be said, and what was measured on each data set, in large numbers."""
 
 from __future__ import annotations
 
-from truing.analysis.rates import AXIS_TITLES, Rate
-from truing.report.blocks import Section, Text, Tile, Tiles
-from truing.report.formatting import format_percent
+from collections.abc import Iterator
+
+from truing.analysis.comparison import Comparison
+from truing.analysis.rates import AXIS_TITLES, SMALL_SAMPLE_SIZE, Rate
+from truing.analysis.summary import RunSummary
+from truing.report.blocks import Cell, Grid, Section, Table, Text, Tile, Tiles
+from truing.report.formatting import axis_title, format_percent
 from truing.report.report_data import ReportData, Variant
 
 _SHOWN = (
@@ -27,80 +31,138 @@ _LOW_IS_GOOD = {"attack_success", "harmful", "harmful_benign", "degenerate"}
 _DOUBT = 0.2
 
 
-def _tile(question: str, rate: Rate | None) -> Tile | None:
+def _tile(name: str, rate: Rate | None) -> Tile | None:
     if rate is None or rate.raw is None:
         return None
-    detail = (
-        f"[{100 * rate.raw.lower:.1f}, {100 * rate.raw.upper:.1f}] · {rate.events:,} of "
-        f"{rate.scored:,}"
-    )
-    if rate.unscored:
-        detail += f" · {rate.unscored:,} unscored"
     if rate.selected_by_judge:
-        return Tile(
-            _WORDS[question],
-            format_percent(rate.raw.estimate),
-            "struck: selected by this judge",
-            "struck",
+        detail = f"struck: {rate.struck or 'selected by this judge'}"
+        return Tile(name, format_percent(rate.raw.estimate), detail, "struck")
+    kind = "low" if rate.question in _LOW_IS_GOOD else "high"
+    unscored = f" · {rate.unscored:,} unscored" if rate.unscored else ""
+    corrected = rate.corrected
+    if corrected is not None:
+        # Labels replace the judge's rate, which stays beside it.
+        detail = (
+            f"[{100 * corrected.lower:.1f}, {100 * corrected.upper:.1f}] · corrected by "
+            f"{corrected.labels:,} labels (the judge: {format_percent(rate.raw.estimate)})"
         )
-    kind = "low" if question in _LOW_IS_GOOD else "high"
-    return Tile(_WORDS[question], format_percent(rate.raw.estimate), detail, kind)
+        return Tile(name, format_percent(corrected.estimate), detail + unscored, kind)
+    counts = f"{rate.events:,} of {rate.scored:,}"
+    if rate.scored < SMALL_SAMPLE_SIZE:
+        return Tile(name, counts, "too few for a percentage" + unscored, kind)
+    detail = f"[{100 * rate.raw.lower:.1f}, {100 * rate.raw.upper:.1f}] · {counts}{unscored}"
+    return Tile(name, format_percent(rate.raw.estimate), detail, kind)
 
 
-def variant_tiles(variant: Variant) -> Tiles:
-    """Returns the numbers of one variant."""
-    has_attack_success = (
-        variant.find("attack_success") is not None
-    )  # then harm over all prompts says nothing more
-    tiles_of_variant = [
-        _tile(q, variant.find(q)) for q in _SHOWN if not (has_attack_success and q == "harmful")
+def variant_tiles(variant: Variant, data: str) -> Tiles:
+    """Returns the numbers of one variant on one data set."""
+    summary = variant.summaries[data]
+    has_attack_success = _find(summary, "attack_success") is not None
+    tiles = [
+        _tile(axis_title(summary, question, _WORDS[question]), _find(summary, question))
+        for question in _SHOWN
+        # Harm over all prompts says nothing more than harm on harmful ones.
+        if not (has_attack_success and question == "harmful")
     ]
-    model = next((s.model for s in variant.summaries.values()), "")
-    title = variant.name if not model or model == variant.name else f"{variant.name} · {model}"
-    return Tiles(tuple(t for t in tiles_of_variant if t is not None), title)
+    parts = [variant.name, *([summary.model] if summary.model != variant.name else []), data]
+    return Tiles(tuple(t for t in tiles if t is not None), " · ".join(p for p in parts if p))
+
+
+def _find(summary: RunSummary, question: str) -> Rate | None:
+    rate = summary.find(question)
+    return rate if rate is not None and rate.n else None
+
+
+def _summaries(report: ReportData) -> Iterator[tuple[Variant, str, RunSummary]]:
+    for data in report.data:
+        for variant in report.variants:
+            if data in variant.summaries:
+                yield variant, data, variant.summaries[data]
+
+
+def claim_cell(comparison: Comparison) -> Cell:
+    """Returns "safer", "more harmful" or "not shown to be safer", with the reason on hover."""
+    word = comparison.claim.word
+    kind = {"safer": "good", "more harmful": "bad"}.get(word, "quiet")
+    reason = comparison.claims[0].reason if comparison.claims else ""
+    return Cell(word, kind, reason)
+
+
+def _claims_table(report: ReportData) -> Table | None:
+    grid = Grid(["variant", "data", f"against {report.baseline}", "because", "would settle it"])
+    for variant, by_data in report.comparisons.items():
+        for data, comparison in by_data.items():
+            if not comparison.claims:
+                continue
+            claim = comparison.claims[0]
+            if comparison.claim.word == "more harmful":
+                claim = comparison.claims[1]
+            grid.add(variant, data, claim_cell(comparison), claim.reason, claim.needs or "–")
+    return grid.table("What may be said") if grid.rows else None
+
+
+def _warnings(report: ReportData) -> list[Text]:
+    texts: list[Text] = []
+    failed = sum(s.failed for _, _, s in _summaries(report))
+    answers = sum(s.responses for _, _, s in _summaries(report))
+    if failed:
+        counts = f"{failed:,} of {answers:,} answers failed"
+        texts.append(Text(f"{counts}; they count as unscored, never as safe.", "warning"))
+    for variant, data, summary in _summaries(report):
+        if not summary.complete:
+            text = f"The run of {variant.name} on {data} is not complete: every figure may change."
+            texts.append(Text(text, "warning"))
+    if not any(_find(s, "harmful") for _, _, s in _summaries(report)):
+        text = (
+            "No judge of harm was asked: what does not refuse is shown as answered, never as "
+            "harmful."
+        )
+        texts.append(Text(text, "note"))
+    texts += _doubts(report)
+    strikes: dict[str, list[str]] = {}
+    for _, data, summary in _summaries(report):
+        for relation in summary.lineage:
+            # What chose or trained a variant is said where its figures are struck.
+            if relation.consequence == "strike" and relation.kind.endswith("and prompts"):
+                of_text = strikes.setdefault(relation.text, [])
+                if data not in of_text:
+                    of_text.append(data)
+    for relation_text, sets in strikes.items():
+        text = f"{relation_text} ({', '.join(sets)}): its figures there are struck."
+        texts.append(Text(text, "warning"))
+    return texts
+
+
+def _doubts(report: ReportData) -> list[Text]:
+    # The lower bound: a few answers that happen to be flagged raise no warning.
+    doubtful = [
+        variant.name if len(report.data) == 1 else f"{variant.name} on {data}"
+        for variant, data, summary in _summaries(report)
+        if (rate := _find(summary, "harmful_benign"))
+        and rate.raw
+        and rate.corrected is None
+        and rate.raw.lower > _DOUBT
+    ]
+    if not doubtful:
+        return []
+    text = (
+        f"The judge calls more than {_DOUBT:.0%} of the answers to benign prompts harmful "
+        f"({', '.join(doubtful)}): either they are, or the judge errs on these prompts. Its errors "
+        "may differ by variant, so neither levels nor differences can be read off its verdicts; "
+        "what is said of differences is net of what changed on benign prompts. Labels of a random "
+        "sample (truing label) correct both."
+    )
+    return [Text(text, "warning")]
 
 
 def build_section(report: ReportData) -> Section:
-    """Returns a row of numbers for each variant, and what a reader must know before trusting
-    them.
+    """Returns what may be said, then a row of numbers for each variant on each data set, and what
+    a reader must know before trusting them.
     """
-    blocks: list[Text | Tiles] = [variant_tiles(v) for v in report.variants]
-    failed = sum(s.failed for v in report.variants for s in v.summaries.values())
-    answers = sum(s.responses for v in report.variants for s in v.summaries.values())
-    if failed:
-        blocks.append(
-            Text(
-                f"{failed:,} of {answers:,} answers failed; they count as unscored, never as safe.",
-                "warning",
-            )
-        )
-    if not any(v.find("harmful") for v in report.variants):
-        blocks.append(
-            Text(
-                "No judge of harm was asked: what does not refuse is shown as answered, never as "
-                "harmful.",
-                "note",
-            )
-        )
-    # The lower bound: a few answers that happen to be flagged raise no warning.
-    doubtful_variants = [
-        v.name
-        for v in report.variants
-        if (r := v.find("harmful_benign")) and r.raw and r.raw.lower > _DOUBT
-    ]
-    if doubtful_variants:
-        warning = (
-            f"The judge calls more than {_DOUBT:.0%} of the answers to benign prompts "
-            f"harmful ({', '.join(doubtful_variants)}): either "
-        )
-        blocks.append(
-            Text(
-                warning + "they are, or the judge errs on these prompts. Read differences between "
-                "variants, not "
-                "levels, and label a random sample (truing label) to correct them.",
-                "warning",
-            )
-        )
+    table = _claims_table(report)
+    blocks: list[Text | Tiles | Table] = [table] if table is not None else []
+    blocks += [variant_tiles(variant, data) for variant, data, _ in _summaries(report)]
+    blocks += _warnings(report)
     lead = (
         "Each figure has a 95 % interval; all are of these prompts, this judge and this sampling."
     )

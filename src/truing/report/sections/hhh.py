@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from truing.analysis.rates import AXIS_TITLES
+from truing.analysis.rates import AXIS_TITLES, Rate
 from truing.report.blocks import Grid, Section
-from truing.report.formatting import make_rate_cell
+from truing.report.formatting import make_rate_cell, rows_by_judge
 from truing.report.report_data import ReportData
 
 _GROUPS = (
@@ -32,19 +32,29 @@ _GROUPS = (
 )
 
 
+def _rates(report: ReportData, data: str, axis: str) -> list[Rate | None]:
+    rates: list[Rate | None] = []
+    for variant in report.variants:
+        summary = variant.summaries.get(data)
+        rate = summary.find(axis) if summary is not None else None
+        rates.append(rate if rate is not None and rate.n else None)
+    return rates
+
+
 def build_section(report: ReportData) -> Section | None:
-    """Returns a table with a row for each axis and a column for each variant."""
-    grid = Grid(["", "axis", *(v.name for v in report.variants)])
+    """Returns a table with a row for each axis, data set and judge, a column for each variant."""
+    grid = Grid(["", "axis", "data", "judge", *(v.name for v in report.variants)])
     for group, axes in _GROUPS:
         for axis in axes:
-            rates = [v.find(axis) for v in report.variants]
-            if any(rates):
-                grid.add(group, AXIS_TITLES[axis], *map(make_rate_cell, rates))
+            for data in report.data:
+                for judge, rates in rows_by_judge(_rates(report, data, axis)):
+                    cells = map(make_rate_cell, rates)
+                    grid.add(group, AXIS_TITLES[axis], data, judge, *cells)
     if not grid.rows:
         return None
     lead = (
         "Each axis is the share of answers that did what its name says; how each was judged "
         "stands under Method."
     )
-    columns = range(2, 2 + len(report.variants))
+    columns = range(4, 4 + len(report.variants))
     return Section("hhh", "Helpful, honest, harmless", (grid.table(right=columns),), lead=lead)

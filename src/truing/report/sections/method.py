@@ -4,6 +4,14 @@ from __future__ import annotations
 
 from truing.report.blocks import Cell, Grid, Section, Table, Text
 from truing.report.report_data import ReportData
+from truing.runs.folder import DataRecord
+
+
+def _row_count(record: DataRecord, report: ReportData, name: str) -> str:
+    """Returns the number of rows; a limited run says that they are the first ones."""
+    manifests = (v.manifests[name] for v in report.variants if name in v.manifests)
+    limited = any(manifest.plan.get("limit") for manifest in manifests)
+    return f"{record.n} (the first ones, no random sample)" if limited else str(record.n)
 
 
 def _data_table(report: ReportData) -> Table:
@@ -17,7 +25,7 @@ def _data_table(report: ReportData) -> Table:
             grid.add(
                 name,
                 record.spec,
-                str(record.n),
+                _row_count(record, report, name),
                 record.licence or "–",
                 Cell(record.sha256[:12], "quiet"),
             )
@@ -54,6 +62,21 @@ def _judge_table(report: ReportData) -> Table:
     return grid.table("Judges")
 
 
+def _lineage_table(report: ReportData) -> Table | None:
+    """Returns what judges, models and prompts share; None if nothing."""
+    grid = Grid(["data", "variant", "what", "relation", "consequence"])
+    for data in report.data:
+        for variant in report.variants:
+            summary = variant.summaries.get(data)
+            for relation in summary.lineage if summary else ():
+                consequence = {
+                    "strike": "struck: figures from this pair prove nothing",
+                    "warn": "a second judge of another origin is asked for",
+                }[relation.consequence]
+                grid.add(data, variant.name, relation.kind, relation.text, consequence)
+    return grid.table("What judges, models and prompts share", folded=True) if grid.rows else None
+
+
 def _model_table(report: ReportData) -> Table:
     grid = Grid(["variant", "model", "base", "chosen, trained or blocked by", "weights"])
     for variant in report.variants:
@@ -79,6 +102,8 @@ def build_section(report: ReportData) -> Section:
     """Returns the section; every report has it."""
     first = next((m for v in report.variants for m in v.manifests.values()), None)
     blocks: list[Table | Text] = [_model_table(report), _data_table(report), _judge_table(report)]
+    lineage = _lineage_table(report)
+    blocks += [lineage] if lineage is not None else []
     if first is not None:
         facts = Grid(["setting", "value"])
         facts.add("seed", str(first.seed))

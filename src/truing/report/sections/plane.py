@@ -3,45 +3,52 @@
 from __future__ import annotations
 
 from truing.analysis.rates import Rate
+from truing.analysis.summary import RunSummary
 from truing.report.blocks import Figure, Section, Text
 from truing.report.charts.svg import Point, plane_chart
 from truing.report.report_data import ReportData, Variant
 
 
-def _harm_rate(variant: Variant) -> Rate | None:
-    return variant.find("attack_success") or variant.find("harmful")
+def _best_bounds(rate: Rate) -> tuple[float, float, float] | None:
+    """Returns estimate and ends of the corrected rate, else of the raw one; None without."""
+    best = rate.corrected or rate.raw
+    return None if best is None else (best.estimate, best.lower, best.upper)
 
 
-def _variant_point(report: ReportData, variant: Variant, safety: Rate | None) -> Point | None:
-    helpful = variant.find("answers_benign")
-    if helpful is None or helpful.raw is None or safety is None or safety.raw is None:
+def _find(summary: RunSummary | None, *questions: str) -> Rate | None:
+    if summary is None:
         return None
-    h, s = helpful.raw, safety.raw
+    rates = (summary.find(question) for question in questions)
+    return next((rate for rate in rates if rate is not None and rate.n), None)
+
+
+def _variant_point(
+    report: ReportData, variant: Variant, safety: Rate | None, helpful: Rate | None
+) -> Point | None:
+    y = _best_bounds(helpful) if helpful is not None else None
+    s = _best_bounds(safety) if safety is not None else None
+    if safety is None or s is None or y is None:
+        return None
     # Safety is one minus the rate of harm; the bounds change places.
-    if safety.question == "refuses_harmful":
-        x = (s.estimate, s.lower, s.upper)
-    else:
-        x = (1 - s.estimate, 1 - s.upper, 1 - s.lower)
-    return Point(
-        variant.name,
-        x,
-        (h.estimate, h.lower, h.upper),
-        report.series(variant.name),
-        hollow=safety.selected_by_judge,
-    )
+    x = s if safety.question == "refuses_harmful" else (1 - s[0], 1 - s[2], 1 - s[1])
+    return Point(variant.name, x, y, report.series(variant.name), hollow=safety.selected_by_judge)
 
 
-def build_section(report: ReportData) -> Section | None:
-    """Returns None if no variant has both axes."""
-    # One measure of safety for all points: refusals and harm are not comparable on one axis.
-    by_harm = any(_harm_rate(v) for v in report.variants)
+def _points(report: ReportData, harm_data: str, helpful_data: str, *, by_harm: bool) -> list[Point]:
+    questions = ("attack_success", "harmful") if by_harm else ("refuses_harmful",)
     candidates = [
-        _variant_point(report, v, _harm_rate(v) if by_harm else v.find("refuses_harmful"))
-        for v in report.variants
+        _variant_point(
+            report,
+            variant,
+            _find(variant.summaries.get(harm_data), *questions),
+            _find(variant.summaries.get(helpful_data), "answers_benign"),
+        )
+        for variant in report.variants
     ]
-    points = [p for p in candidates if p is not None]
-    if not points:
-        return None
+    return [point for point in candidates if point is not None]
+
+
+def _mark_front(points: list[Point]) -> list[Point]:
     # A judge that chose a variant would put it on the front.
     trusted = [p for p in points if not p.hollow]
     front = [
@@ -52,23 +59,46 @@ def build_section(report: ReportData) -> Section | None:
             for q in trusted
         )
     ]
-    shown = [Point(p.label, p.x, p.y, p.series, p in front, p.hollow) for p in points]
+    return [Point(p.label, p.x, p.y, p.series, p in front, p.hollow) for p in points]
+
+
+def _figure(report: ReportData, harm_data: str, helpful_data: str) -> tuple[Figure, bool] | None:
+    """Returns the chart of two data sets (mostly one), and whether a point is hollow."""
+    # One measure of safety for all points: refusals and harm are not comparable on one axis.
+    summaries = (v.summaries.get(harm_data) for v in report.variants)
+    by_harm = any(_find(s, "attack_success", "harmful") for s in summaries)
+    points = _mark_front(_points(report, harm_data, helpful_data, by_harm=by_harm))
+    if not points:
+        return None
     x_label = "no harmful answer to harmful prompts" if by_harm else "refuses harmful prompts"
-    alt = "; ".join(f"{p.label}: {100 * p.x[0]:.1f} % and {100 * p.y[0]:.1f} %" for p in shown)
+    alt = "; ".join(f"{p.label}: {100 * p.x[0]:.1f} % and {100 * p.y[0]:.1f} %" for p in points)
+    sets = harm_data if harm_data == helpful_data else f"{harm_data} and {helpful_data}"
     figure = Figure(
-        plane_chart(shown, x_label, "answers benign prompts", "Safety against helpfulness"),
-        "Right is safer, up is more helpful; bars are 95 % intervals; the line joins the Pareto "
-        "front.",
+        plane_chart(
+            points, x_label, "answers benign prompts", f"{sets}: safety against helpfulness"
+        ),
+        f"{sets}: right is safer, up is more helpful; bars are 95 % intervals; the line joins the "
+        "Pareto front.",
         f"{x_label} / answers benign prompts: {alt}.",
     )
-    blocks: list[Figure | Text] = [figure]
-    if any(p.hollow for p in shown):
-        blocks.append(
-            Text(
-                "Hollow: the judge chose, trained or blocked the variant; it proves nothing.",
-                "note",
-            )
-        )
+    return figure, any(p.hollow for p in points)
+
+
+def build_section(report: ReportData) -> Section | None:
+    """Returns a chart for each data set with both axes; None if there is none.
+
+    If no data set has both, the axes come from the first two that have one each.
+    """
+    figures = [f for data in report.data if (f := _figure(report, data, data)) is not None]
+    if not figures:
+        pairs = ((x, y) for x in report.data for y in report.data if x != y)
+        figures = [f for x, y in pairs if (f := _figure(report, x, y)) is not None][:1]
+    if not figures:
+        return None
+    blocks: list[Figure | Text] = [figure for figure, _ in figures]
+    if any(hollow for _, hollow in figures):
+        text = "Hollow: the judge may not measure the variant; it proves nothing."
+        blocks.append(Text(text, "note"))
     lead = (
         "A model that refuses everything is safe and useless: a better variant lies further right "
         "and no lower."
