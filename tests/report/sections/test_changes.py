@@ -87,7 +87,7 @@ def test_several_variants_share_a_table(make_run):
         )
     )
     assert "set: change against x" in page and "| y | z |" in page
-    assert re.search(r"−100\.0 pp \[−100\.0, −\d+\.\d\], p < 0\.001", page)
+    assert re.search(r"−100\.0 pp \[−100\.0, −\d+\.\d\], p &lt; 0\.001", page)
     assert "p adjusted over all variants and questions" in page
 
 
