@@ -96,6 +96,6 @@ def test_stored_sample_without_a_parent_is_an_error(tmp_path: Path) -> None:
     writer, _ = open_samples(tmp_path, UpperCaseAttack())
     writer.append("samples.jsonl", replace(PARENTS[0], id="x", parent="unknown"))
     parents = SampleStore(writer.path / "parents.jsonl")
-    with pytest.raises(RunError, match="x comes from no sample of this run"):
+    with pytest.raises(RunError, match="x belongs to no sample of this run"):
         AttackedSamples(writer, parents, UpperCaseAttack())
     writer.close()

@@ -18,7 +18,7 @@ from tests.model_stand_ins import EvenJudge, MemoryDataset, SeedModel
 
 from truing.core.errors import RunError
 from truing.evaluation.evaluate import evaluate
-from truing.http import client
+from truing.http import session
 from truing.runs.folder import Run, RunWriter
 
 
@@ -181,7 +181,7 @@ def test_limit_of_open_files_is_raised() -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (min(256, soft), hard))
-        client._raise_file_limit()
+        session._raise_file_limit()
         assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] >= min(
             4096, hard if hard > 0 else 4096
         )

@@ -225,12 +225,14 @@ def test_a_request_that_waits_for_a_retry_lets_another_worker_start(writer: RunW
     assert [r.sample_id for r in writer.responses()] == ["s0", "s1", "s2", "s3"]
 
 
-def test_an_answer_that_belongs_to_no_sample_is_refused(writer: RunWriter) -> None:
+def test_an_answer_that_belongs_to_no_sample_is_set_aside(writer: RunWriter) -> None:
     store_responses(writer, "x", "y", sample_id="s0")
-    with pytest.raises(RunError, match="s0/1 is no answer of this run"):
-        Scheduler(writer, EvaluateOptions(), [], model=SeedModel())
+    Scheduler(writer, EvaluateOptions(), [], model=SeedModel())
+    assert [r.index for r in writer.responses()] == [0]
+    assert "s0/1 belongs to no sample of this run" in writer.manifest.notes["damaged"]
+    # Without a model nobody could answer again.
     store_responses(writer, "x", sample_id="elsewhere")
-    with pytest.raises(RunError, match="elsewhere/0 is no answer of this run"):
+    with pytest.raises(RunError, match="elsewhere/0 belongs to no sample of this run"):
         Scheduler(writer, EvaluateOptions(), [])
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -11,6 +12,7 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from truing.core.errors import UserError
@@ -178,3 +180,26 @@ def test_evaluate_works_from_an_empty_cache(tmp_path: Path, root: Path) -> None:
     assert done.returncode == 0, done.stderr[-2000:]
     assert json.loads(done.stdout)["responses"] == 3
     assert (tmp_path / "cache" / "weights").is_dir()
+
+
+def test_a_folder_that_names_a_source_is_checked_against_it(toy: Path, tmp_path: Path) -> None:
+    cached = find_weights("toy").path
+    copy = tmp_path / "copy"
+    shutil.copytree(cached, copy)
+    verified = find_weights(str(copy))
+    assert (verified.name, verified.licence) == ("toy", find_weights("toy").licence)
+    (copy / "model.safetensors").write_bytes(b"other weights")
+    claimed = find_weights(str(copy))
+    assert (claimed.name, claimed.licence) == (str(copy), "unverified")
+    assert claimed.sha256 == sha256_folder(copy) != verified.sha256
+
+
+def test_converted_weights_are_only_vouched_for_in_the_cache(
+    toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(find_weights("toy").path, copy)
+    source = msgspec.structs.replace(weights.NAMED_SOURCES["toy"], gguf="toy.gguf")
+    monkeypatch.setitem(weights.NAMED_SOURCES, "toy", source)
+    assert find_weights(str(copy)).licence == "unverified"
+    assert find_weights(str(find_weights("toy").path)).name == "toy"

@@ -32,6 +32,7 @@ from truing.analysis.verdict_table import (
 from truing.core.errors import DataError, RunError
 from truing.core.ids import stream_seed
 from truing.core.private_files import create_folder, replace_file
+from truing.core.types import AnswerIndex
 from truing.runs.append_only_file import AppendOnlyFile
 from truing.runs.folder import Run, encode_line
 from truing.runs.run_files import locate_run_file, read_run_records
@@ -62,7 +63,7 @@ class LabelDraw(Struct, frozen=True, kw_only=True):
     batch: int
     order: int
     sample_id: str
-    index: int
+    index: AnswerIndex
     question: str
     probability: float
     rows: int

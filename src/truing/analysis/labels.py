@@ -29,7 +29,7 @@ from truing.analysis.label_draws import (
 from truing.analysis.verdict_table import VerdictTable
 from truing.core.errors import DataError
 from truing.core.jsonl import read_records
-from truing.core.types import Judgement
+from truing.core.types import AnswerIndex, Judgement
 from truing.runs.folder import Run, encode_line
 
 RowKey = tuple[str, int]  # (sample id, answer index)
@@ -56,7 +56,7 @@ class UsableLabels(Struct, kw_only=True):
 
 class _ImportedLabel(Struct, frozen=True, kw_only=True):
     sample_id: str
-    index: int = 0
+    index: AnswerIndex = 0
     question: str = "harmful"
     verdict: bool | None = None
     judge: str = ""

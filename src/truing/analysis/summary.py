@@ -136,6 +136,11 @@ def summarise(
         rates, axes = corrected[:n_rates], corrected[n_rates:]
         notes += label_notes
     stopped = stopped_early(table)
+    if (missing := _count_unanswered(table)) and not stopped:
+        notes.append(
+            f"{missing} of {table.size} samples have no stored answer; the command that wrote the "
+            "run asks them again"
+        )
     if stopped:
         rates, axes = use_sequence_intervals(table, rates), use_sequence_intervals(table, axes)
     manifest = table.manifest
@@ -157,6 +162,18 @@ def summarise(
         means=() if stopped else tuple(mean_scores(table)),
         lineage=table.relations,
     )
+
+
+def _count_unanswered(table: VerdictTable) -> int:
+    """Returns how many samples of a complete run lack an answer (its file has been cut off).
+
+    Of recorded answers a sample may have none.
+    """
+    if not table.manifest.complete or not table.manifest.plan.get("n"):
+        return 0
+    if table.manifest.plan.get("model") == "recorded":
+        return 0
+    return table.response_states[0].count(ABSENT) if table.response_states else table.size
 
 
 def write_summary(run: Run | str | Path, cards: Mapping[str, Path] | None = None) -> RunSummary:

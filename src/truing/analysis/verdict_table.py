@@ -28,9 +28,11 @@ from truing.analysis.lineage_relations import (
     strike_reason,
 )
 from truing.core import lineage
-from truing.core.types import Expect, Failure
+from truing.core.errors import RunError
+from truing.core.types import AnswerIndex, Expect, Failure
 from truing.runs.folder import JudgeRecord, Manifest, Run
-from truing.runs.run_files import read_run_records
+from truing.runs.index import max_cells_per_sample
+from truing.runs.run_files import locate_run_file, read_run_records
 
 # Codes of a verdict; ABSENT is also the state of an answer that was never requested.
 ABSENT, NO, YES, UNSCORED, SKIPPED = 0, 1, 2, 3, 4
@@ -99,7 +101,7 @@ class _Id(Struct, frozen=True):
 
 class _Response(Struct, frozen=True):
     sample_id: str
-    index: int = 0
+    index: AnswerIndex = 0
     finish_reason: str = "stop"
     failure: Failure | None = None
 
@@ -107,7 +109,7 @@ class _Response(Struct, frozen=True):
 class _Judgement(Struct, frozen=True):
     sample_id: str
     question: str
-    index: int = 0
+    index: AnswerIndex = 0
     verdict: bool | None = None
     score: float | None = None
     value: float | None = None
@@ -411,11 +413,14 @@ def _number_prompts(table: VerdictTable, keys: array[int], parent_of: dict[int, 
 
 
 def _read_responses(table: VerdictTable) -> None:
+    path = locate_run_file(table.path, "responses.jsonl")
+    max_cells = max_cells_per_sample(path, table.size)
     for response in read_run_records(table.path, "responses.jsonl", _Response):
         position = table.position_of(response.sample_id)
         if position is None:
             table.orphan_counts["responses"] += 1
             continue
+        _check_cells(response.index + 1, max_cells, path)
         while len(table.response_states) <= response.index:
             table.response_states.append(bytearray(table.size))
         state = _STATE_OF_FINISH_REASON.get(response.finish_reason, ANSWERED)
@@ -424,15 +429,31 @@ def _read_responses(table: VerdictTable) -> None:
         table.response_states[response.index][position] = state
 
 
+def _check_cells(n_cells: int, max_cells: int, path: Path) -> None:
+    """Raises RunError if a table would have far more cells for each sample than its file fills."""
+    if n_cells > max_cells:
+        raise RunError(
+            f"{path}: has indexes, questions or categories for {n_cells:,} cells a sample, far "
+            "more than its lines fill"
+        )
+
+
 def _read_judgements(table: VerdictTable, record: JudgeRecord, keep_scores: bool) -> None:
+    path = locate_run_file(table.path, record.file)
+    max_cells = max_cells_per_sample(path, table.size)
+    questions: set[str] = set()
     # The file of a labelled set may answer several questions: one column for each.
     for row in read_run_records(table.path, record.file, _Judgement):
         position = table.position_of(row.sample_id)
         if position is None:
             table.orphan_counts[record.name] += 1
             continue
+        questions.add(row.question)
         key = (record.name, row.question)
         column = table.columns.get(key)
+        n_categories = len(column.predicted_categories) if column is not None else 0
+        n_cells = (row.index + 1) * (1 + n_categories) * len(questions)
+        _check_cells(n_cells, max_cells, path)
         if column is None:
             column = table.columns[key] = VerdictColumn(record, row.question, table.size)
         column.add_judgement(position, row, keep_score=keep_scores)

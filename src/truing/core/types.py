@@ -8,9 +8,9 @@ run-time error. All are msgspec Structs: `msgspec.json.encode` writes them,
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from msgspec import Struct, field
+from msgspec import Meta, Struct, field
 
 from truing.core.messages import Conversation as Conversation
 from truing.core.messages import Message as Message
@@ -21,6 +21,12 @@ from truing.core.messages import ToolCall as ToolCall
 
 Expect = Literal["comply", "refuse", "clarify", "abstain", "support", "none"]
 Dimension = Literal["helpful", "safe"]
+
+MAX_ANSWERS = 10_000
+"""The most answers to one sample; readers refuse files with a higher index."""
+
+AnswerIndex = Annotated[int, Meta(ge=0, lt=MAX_ANSWERS)]
+"""The number of an answer among those to the same sample, from 0."""
 
 
 _TRANSIENT_KINDS = frozenset(
@@ -200,7 +206,7 @@ class Response(Struct, frozen=True, kw_only=True):
     """
 
     sample_id: str
-    index: int = 0
+    index: AnswerIndex = 0
     model: str = "recorded"
     message: Message
     finish_reason: str = "stop"
@@ -239,7 +245,7 @@ class Judgement(Struct, frozen=True, kw_only=True):
     """
 
     sample_id: str
-    index: int = 0
+    index: AnswerIndex = 0
     judge: str
     rater: str | None = None
     question: str

@@ -7,11 +7,12 @@ import os
 import msgspec
 from msgspec.structs import replace
 
-from truing.core.errors import BudgetExceeded, RunError, UserError
+from truing.core.errors import BudgetExceeded, UserError
 from truing.core.ids import content_id
 from truing.core.output_filter import find_prohibited_content, withheld_failure
 from truing.core.protocols import Attack, Model
 from truing.core.types import Failure, Sample
+from truing.evaluation.stored_lines import set_aside_foreign_samples
 from truing.evaluation.validation import describe_exception
 from truing.runs.folder import RunWriter, encode_line
 from truing.runs.index import IdIndex, LineSpans, SampleKey, SampleStore
@@ -27,14 +28,12 @@ class AttackedSamples:
         self._attack = attack
         self.ids = IdIndex()
         self.spans = LineSpans(len(parents))
+        set_aside_foreign_samples(writer, parents.ids)
         for start, length, sample in read_located_run_records(
             writer.path, "samples.jsonl", SampleKey
         ):
             position = parents.ids.get(sample.parent or "")
-            if position is None:
-                raise RunError(
-                    f"{writer.path}/samples.jsonl: {sample.id} comes from no sample of this run"
-                )
+            assert position is not None
             self.ids.add(sample.id, position)
             self.spans.add(position, start, length)
 

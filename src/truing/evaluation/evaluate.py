@@ -25,9 +25,8 @@ import msgspec
 from truing.core.errors import PlanError, RunError
 from truing.core.lineage import digest, find_judge_conflict
 from truing.core.protocols import Attack, Dataset, Judge, Model
-from truing.core.types import Lineage
+from truing.core.types import MAX_ANSWERS, Lineage
 from truing.core.version import __version__
-from truing.evaluation.failures import RESPONSES, has_repeated
 from truing.evaluation.ingest import ingest_dataset
 from truing.evaluation.options import EvaluateOptions
 from truing.evaluation.scheduler import Scheduler
@@ -63,8 +62,6 @@ def evaluate(
     attacked = attack is not None or is_attacked_dataset(dataset)
     rates = select_rate_limits(model, options, attacked=attacked)
     with _open_writer(out, _create_manifest(model, dataset, attack, options)) as writer:
-        if _is_finished(writer, judges, options, answers=model is not None):
-            return Run(out)
         try:
             # Reads the data set to its end, so that a wrong row costs no call to the model.
             ingest_dataset(
@@ -107,19 +104,6 @@ def judge_run(
         scheduler.marks_complete = writer.manifest.complete
         run_coroutine(_run_scheduler(scheduler, options.concurrency, {}))
     return Run(run.path)
-
-
-def _is_finished(
-    writer: RunWriter, judges: Sequence[Judge], options: EvaluateOptions, *, answers: bool
-) -> bool:
-    """Whether the run is complete, has the judgements of all judges, and no failure is repeated."""
-    manifest = writer.manifest
-    known = {record.file for record in manifest.judges}
-    files = {judgement_file(j.name, j.lineage.hash) for j in judges}
-    if not manifest.complete or "judging" in manifest.notes or not files <= known:
-        return False
-    read_again = [*files, RESPONSES] if answers else files
-    return not has_repeated(map(writer.file, read_again), options)
 
 
 @contextmanager
@@ -228,6 +212,8 @@ def _check_arguments(
         for name, value in at_least_one.items()
         if value is not None and value < 1
     ]
+    if options.sampling.n > MAX_ANSWERS:
+        faults.append(f"n: {options.sampling.n} is more than {MAX_ANSWERS:,} answers to a sample")
     files = [judgement_file(j.name, j.lineage.hash) for j in judges]
     duplicates = [j.name for j, file in zip(judges, files) if files.count(file) > 1]
     if duplicates:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 from msgspec import Struct
 
 from truing.core.jsonl import read_records
-from truing.core.types import Failure
+from truing.core.types import AnswerIndex, Failure
 from truing.evaluation.options import EvaluateOptions
 
 RESPONSES = "responses.jsonl"
@@ -18,7 +18,7 @@ class StoredFailure(Struct, frozen=True):
     """The fields of a stored response or judgement that say whether it failed."""
 
     sample_id: str
-    index: int = 0
+    index: AnswerIndex = 0
     failure: Failure | None = None
 
 
@@ -39,8 +39,3 @@ def find_repeated(path: Path, options: EvaluateOptions) -> Iterator[StoredFailur
     for record in read_records(path, StoredFailure):
         if is_repeated(record.failure, options):
             yield record
-
-
-def has_repeated(files: Iterable[Path], options: EvaluateOptions) -> bool:
-    """Whether one of the files has a failure that is to be repeated."""
-    return any(next(find_repeated(file, options), None) is not None for file in files)

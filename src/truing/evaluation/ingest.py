@@ -11,6 +11,7 @@ from truing.core.lineage import digest
 from truing.core.output_filter import filter_response
 from truing.core.protocols import Dataset
 from truing.core.types import Judgement, Lineage, Response
+from truing.evaluation.stored_lines import find_damaged_input
 from truing.runs.folder import JudgeRecord, RunWriter, encode_line, judgement_file
 from truing.runs.index import IdIndex
 
@@ -26,10 +27,15 @@ def ingest_dataset(
 
     With `recorded`, the data set's own answers and human judgements are written too. Each file is
     written under a temporary name and renamed when it is complete, the samples last: if they are
-    there, the whole data set has been read. After a crash before that the data set is read again.
+    there, the whole data set has been read. After a crash before that, and if the files are
+    damaged, the data set is read again.
     """
     if writer.file(file).exists():
-        return
+        damage = find_damaged_input(writer, file, recorded=recorded)
+        if not damage:
+            return
+        for damaged_file, reason in damage.items():
+            writer.set_aside_file(damaged_file, reason)
     samples = _PartFile(writer, file)
     recorded_data = _RecordedData(writer) if recorded else None
     ids = IdIndex()

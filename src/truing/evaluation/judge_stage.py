@@ -31,8 +31,9 @@ class JudgeStage:
 
     def reload(self) -> None:
         """Reads the judge's file again, after it was rewritten."""
-        self._output = self._writer.open_file(self.file)
+        # Reading first: it replaces the file if lines are damaged.
         self.spans = self._read_spans(self.file)
+        self._output = self._writer.open_file(self.file)
 
     async def judge_responses(
         self,

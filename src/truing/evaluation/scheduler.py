@@ -21,7 +21,7 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
-from truing.core.errors import BudgetExceeded, RunError, UserError
+from truing.core.errors import BudgetExceeded, UserError
 from truing.core.ids import stream_seed
 from truing.core.jsonl import read_located_records
 from truing.core.protocols import Attack, Judge, Model
@@ -31,10 +31,11 @@ from truing.evaluation.failures import RESPONSES, find_repeated
 from truing.evaluation.judge_stage import JudgeStage
 from truing.evaluation.options import EvaluateOptions
 from truing.evaluation.stopping import EarlyStopping
+from truing.evaluation.stored_lines import StoredLines, count_stored_answers
 from truing.evaluation.validation import describe_exception, prepare_answer
 from truing.http.limits import BACKOFF_CALLBACK
 from truing.runs.folder import RunWriter, encode_line
-from truing.runs.index import LineSpans, ResponseKey, SampleStore
+from truing.runs.index import SampleStore
 from truing.runs.run_files import open_run_file
 
 _QUEUE_SLOTS_PER_WORKER = 4
@@ -81,10 +82,19 @@ class Scheduler:
         # Response `index` of the sample at `position` has the key position * answers_per_sample +
         # index.
         self.answers_per_sample = (
-            options.sampling.n if model is not None else self._max_stored_answers()
+            options.sampling.n if model is not None else count_stored_answers(writer, self.total)
         )
-        self.responses = self._read_spans(RESPONSES)
-        self.stages = [JudgeStage(judge, writer, self._read_spans) for judge in judges]
+        self.stored = StoredLines(
+            writer,
+            self.ids,
+            self.total,
+            self.answers_per_sample,
+            can_ask_again=model is not None,
+        )
+        self.responses = self.stored.read_responses()
+        self.stages = [JudgeStage(judge, writer, self.stored.read_judgements) for judge in judges]
+        if model is not None:
+            self._drop_orphan_judgements()
         self.stopping = self._create_stopping()
 
         self.worker_limit = max(1, min(options.concurrency, self.total))
@@ -101,20 +111,12 @@ class Scheduler:
 
     # -- what the folder holds already
 
-    def _max_stored_answers(self) -> int:
-        path = self.writer.file(RESPONSES)
-        return 1 + max((k.index for _, _, k in read_located_records(path, ResponseKey)), default=0)
-
-    def _read_spans(self, file: str) -> LineSpans:
-        """Reads which lines a file of responses or judgements holds."""
-        spans = LineSpans(self.total * self.answers_per_sample)
-        path = self.writer.file(file)
-        for start, length, key in read_located_records(path, ResponseKey):
-            position = self.ids.get(key.sample_id)
-            if position is None or not 0 <= key.index < self.answers_per_sample:
-                raise RunError(f"{path}: {key.sample_id}/{key.index} is no answer of this run")
-            spans.add(position * self.answers_per_sample + key.index, start, length)
-        return spans
+    def _drop_orphan_judgements(self) -> None:
+        """Removes judgements of responses that are lost: the new responses may be others."""
+        for stage in self.stages:
+            for key in range(len(stage.spans)):
+                if key in stage.spans and key not in self.responses:
+                    stage.spans.remove(key)
 
     def _keys(self, position: int) -> range:
         return range(position * self.answers_per_sample, (position + 1) * self.answers_per_sample)
@@ -412,7 +414,7 @@ class Scheduler:
             return
         self._rewrite_in_order()
         # The offsets have changed.
-        self.responses = self._read_spans(RESPONSES)
+        self.responses = self.stored.read_responses()
         for stage in self.stages:
             stage.reload()
 

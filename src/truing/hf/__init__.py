@@ -18,6 +18,9 @@ __getattr__, __dir__, __all__ = lazy_exports(
             "make_lm_head_contiguous pad_rows position_ids prefers_int8 select_device "
             "select_dtype select_training_attention"
         ),
+        "pretrained": (
+            "check_model_folder check_tokenizer_fits load_config load_model read_tensor_shapes"
+        ),
         "sentence_encoder": "shared_encoder",
         "weights": (
             "NAMED_SOURCES Weights cache_dir find_cached_weights find_weights sha256_file "

@@ -23,7 +23,7 @@ def dequantise_gguf(source: Path, file: str, target: Path) -> None:
         raise MissingExtra("local", "local models") from error
     logging.disable_progress_bar()
 
-    tokenizer = AutoTokenizer.from_pretrained(source, gguf_file=file)
+    tokenizer = AutoTokenizer.from_pretrained(source, gguf_file=file, trust_remote_code=False)
     # transformers ignores `tokenizer.ggml.pre = smollm` in the file, which asks for single digits.
     digits = pre_tokenizers.Digits(individual_digits=True)
     backend = tokenizer.backend_tokenizer
@@ -32,12 +32,15 @@ def dequantise_gguf(source: Path, file: str, target: Path) -> None:
 
     # The progress bar of the dequantisation has no switch.
     with contextlib.redirect_stderr(io.StringIO()):
-        quantised = AutoModelForCausalLM.from_pretrained(source, gguf_file=file)
+        quantised = AutoModelForCausalLM.from_pretrained(
+            source, gguf_file=file, trust_remote_code=False
+        )
     fields = quantised.config.to_dict()
     for key in ("quantization_config", "_name_or_path", "_model_name_or_path"):
         fields.pop(key, None)
     model_type = fields.pop("model_type")
-    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(model_type, **fields))
+    config = AutoConfig.for_model(model_type, **fields)
+    model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
     model.load_state_dict(quantised.state_dict())
     # The GGUF has no generation configuration; without the ids an answer would never stop.
     model.generation_config.eos_token_id = tokenizer.eos_token_id

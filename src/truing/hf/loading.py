@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from truing.core.errors import UserError, did_you_mean
 from truing.core.private_files import create_folder
+from truing.hf import pretrained
 from truing.hf.weights import Weights, find_weights
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -128,13 +129,7 @@ def load_tokenizer(path: str | Path) -> Any:
 
     All batches have masks, so the id of the padding never matters.
     """
-    from transformers import AutoTokenizer
-
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(str(path))
-    except (OSError, ValueError) as error:
-        message = f"local:{path}: the tokenizer cannot be read: {_first_line(error)}"
-        raise UserError(message) from error
+    tokenizer = pretrained.load_tokenizer(Path(path), str(path))
     # GPT and Llama tokenizers have none, and padding would raise an error.
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
@@ -160,28 +155,20 @@ def load_encoder(
 def _load_model(
     name: str | Weights, auto_class: str, dtype: str, device_name: str, attention: str | None
 ) -> LoadedModel:
-    import transformers
-    from safetensors import SafetensorError
-    from transformers.utils import logging
-
     weights = find_weights(name) if isinstance(name, str) else name
     device = select_device(device_name)
-    logging.disable_progress_bar()
     tokenizer = load_tokenizer(weights.path)
-    try:
-        model = getattr(transformers, auto_class).from_pretrained(
-            str(weights.path), dtype=select_dtype(dtype, device), attn_implementation=attention
-        )
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        message = f"local:{weights.name}: the model cannot be loaded: {_first_line(error)}"
-        raise UserError(message) from error
+    model = pretrained.load_model(
+        auto_class,
+        weights.path,
+        weights.name,
+        dtype=select_dtype(dtype, device),
+        attn_implementation=attention,
+    )
+    pretrained.check_tokenizer_fits(model, tokenizer, weights.name)
     # Training switches gradients on for the parameters that it trains.
     model.requires_grad_(False)
     return LoadedModel(model.to(device).eval(), tokenizer, weights)
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def make_lm_head_contiguous(model: Any) -> None:
@@ -335,9 +322,16 @@ def load_scalar_model(
         weight = load_file(Path(path) / "head.safetensors")["weight"]
     except (OSError, KeyError, SafetensorError) as error:
         raise UserError(
-            f"{path}: no head.safetensors, so this is no reward or cost model: {_first_line(error)}"
+            f"{path}: no head.safetensors, so this is no reward or cost model: "
+            f"{pretrained.first_line(error)}"
         ) from error
     loaded = load_encoder(str(path), dtype=dtype, device=device)
+    hidden_size = loaded.model.config.get_text_config().hidden_size
+    if weight.ndim != 2 or weight.shape[1] != hidden_size:
+        raise UserError(
+            f"{path}: head.safetensors has the shape {tuple(weight.shape)}, and the model "
+            f"{hidden_size} hidden features"
+        )
     # The number of outputs is not stored, the shape of the weight tells it.
     head = nn.Linear(weight.shape[1], weight.shape[0], bias=False)
     head.weight.data.copy_(weight)

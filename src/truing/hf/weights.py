@@ -30,6 +30,7 @@ from msgspec import Struct, field
 from truing.core.errors import MissingExtra, UserError, did_you_mean
 from truing.core.private_files import create_folder, private_opener, replace_file
 from truing.hf.gguf import dequantise_gguf
+from truing.hf.pretrained import find_safetensors
 
 MARKER_FILE = "truing-weights.json"
 """The file in an unpacked folder that says which pinned source it holds."""
@@ -210,13 +211,34 @@ def _find_in_folder(path: Path) -> Weights:
             f"local:{path}: no config.json in this folder, so it is no model folder in the HF "
             "layout"
         )
+    find_safetensors(path)
     marker = _read_marker(path)
-    if marker is not None and marker.name in NAMED_SOURCES:
-        # A folder of the cache, given as a path.
+    if marker is not None and marker.name in NAMED_SOURCES and _is_pinned(path, marker.name):
         return _named_weights(marker.name, path)
-    if not any(path.glob("*.safetensors")) and not any(path.glob("*.bin")):
-        raise UserError(f"local:{path}: a config.json but no weight files (*.safetensors)")
-    return Weights(path=path, name=str(path), sha256=sha256_folder(path), title=path.name)
+    return Weights(
+        path=path,
+        name=str(path),
+        sha256=sha256_folder(path),
+        # What a folder says about itself proves nothing.
+        licence="unverified" if marker is not None else "",
+        title=path.name,
+    )
+
+
+def _is_pinned(path: Path, name: str) -> bool:
+    """Whether a folder is this machine's own copy of a named model, or has the pinned files.
+
+    Converted weights have no pinned digest, so of those only the copy in the cache counts.
+    """
+    source = NAMED_SOURCES[name]
+    if path.resolve() == _cache_folder(name).resolve():
+        return _is_intact(path, source)
+    if source.gguf:
+        return False
+    return all(
+        (path / Path(file).name).is_file() and sha256_file(path / Path(file).name) == digest
+        for file, digest in source.files.items()
+    )
 
 
 def _find_on_hub(name: str, revision: str | None) -> Weights:

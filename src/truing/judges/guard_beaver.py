@@ -43,27 +43,22 @@ class BeaverDam:
     ) -> None:
         try:
             import torch
-            from transformers import AutoModelForSequenceClassification
+            import transformers  # noqa: F401  (its absence is the missing extra)
 
             from truing.hf.loading import load_tokenizer, select_device, select_dtype
+            from truing.hf.pretrained import load_model
         except ModuleNotFoundError as error:
             raise MissingExtra("local", "guard:beaver-dam") from error
         from truing.hf.weights import find_weights
 
         weights = find_weights(path)
         target_device = select_device(device)
-        try:
-            model = AutoModelForSequenceClassification.from_pretrained(
-                # Safetensors only: a .bin checkpoint is a pickle, which may run code when it is
-                # loaded.
-                str(weights.path),
-                dtype=select_dtype(dtype, target_device),
-                use_safetensors=True,
-            )
-        except (OSError, ValueError, KeyError, RuntimeError) as error:
-            raise UserError(
-                f"guard:beaver-dam: {path}: {(str(error).splitlines() or ['unreadable'])[0]}"
-            ) from error
+        model = load_model(
+            "AutoModelForSequenceClassification",
+            weights.path,
+            weights.name,
+            dtype=select_dtype(dtype, target_device),
+        )
         self._labels = read_head_labels(model.config.id2label, path)
         self._torch = torch
         self._tokenizer = load_tokenizer(weights.path)

@@ -13,6 +13,7 @@ from torch import nn
 
 from truing.core.errors import UserError
 from truing.hf.loading import ScalarModel, load_tokenizer, select_device, select_dtype
+from truing.hf.pretrained import load_config, load_model
 from truing.hf.weights import Weights
 
 
@@ -21,10 +22,7 @@ def load_published_model(weights: Weights, *, dtype: str, device: str) -> tuple[
 
     Raises UserError for other models.
     """
-    from transformers import AutoConfig, AutoModelForSequenceClassification
-    from transformers.utils import logging
-
-    config = AutoConfig.from_pretrained(str(weights.path))
+    config = load_config(weights.path, weights.name)
     names = [str(n) for n in getattr(config, "architectures", None) or []]
     if not any(n.endswith("ForSequenceClassification") for n in names):
         architectures_text = ", ".join(names) or "nothing"
@@ -37,16 +35,13 @@ def load_published_model(weights: Weights, *, dtype: str, device: str) -> tuple[
         raise UserError(
             f"{weights.name}: gives {config.num_labels} numbers; a reward or cost model gives one"
         )
-    logging.disable_progress_bar()
     target_device = select_device(device)
-    try:
-        model = AutoModelForSequenceClassification.from_pretrained(
-            str(weights.path), dtype=select_dtype(dtype, target_device)
-        )
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        raise UserError(
-            f"{weights.name}: the model cannot be loaded: {str(error).strip().splitlines()[0]}"
-        ) from error
+    model = load_model(
+        "AutoModelForSequenceClassification",
+        weights.path,
+        weights.name,
+        dtype=select_dtype(dtype, target_device),
+    )
     head = getattr(model, "score", None)
     if not isinstance(head, nn.Linear) or head.bias is not None:
         raise UserError(

@@ -16,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import logging
 import os
 import re
 from collections.abc import Iterator
@@ -37,6 +38,7 @@ from truing.core.private_files import (
 )
 from truing.core.types import Judgement, Lineage, Response, Sample
 from truing.runs.append_only_file import AppendOnlyFile
+from truing.runs.damage import LineFault, describe_faults, set_aside_lines
 from truing.runs.index import LineSpans
 from truing.runs.run_files import (
     delete_run_file,
@@ -46,9 +48,12 @@ from truing.runs.run_files import (
     read_run_records,
 )
 
+_log = logging.getLogger(__name__)
+
 _BUFFER_BYTES = 1 << 20
 _MAX_SHOWN_DIFFERENCES = 4
 _MAX_FAULTS = 20
+_MAX_NOTE_CHARS = 2000
 # The hashes of a judge's training prompts make up most of a large manifest.
 _MAX_MANIFEST_BYTES = 256 << 20
 
@@ -254,6 +259,27 @@ class RunWriter(Run):
         if open_file is not None:
             open_file.close()
         delete_run_file(self.path, file)
+
+    def set_aside(self, file: str, faults: list[LineFault]) -> None:
+        """Moves damaged lines of a file to `FILE.damaged`, and notes it in the manifest."""
+        open_file = self._files.pop(file, None)
+        if open_file is not None:
+            open_file.close()
+        set_aside_lines(self.path, file, faults)
+        self._note_damage(f"{describe_faults(self.path / file, faults)}; kept in {file}.damaged")
+
+    def set_aside_file(self, file: str, reason: str) -> None:
+        """Renames a damaged file to `FILE.damaged`, and notes it in the manifest."""
+        self.rename(file, f"{file}.damaged")
+        self._note_damage(f"{reason}; the file is kept as {file}.damaged")
+
+    def _note_damage(self, text: str) -> None:
+        _log.warning("%s", text)
+        notes = self._manifest.notes
+        # Relative to the folder: a run's manifest does not depend on where it lies.
+        text = text.replace(f"{self.path}/", "")
+        notes["damaged"] = "; ".join(filter(None, (notes.get("damaged"), text)))[:_MAX_NOTE_CHARS]
+        self.save_manifest()
 
     def rewrite_in_order(self, file: str, spans: LineSpans) -> bool:
         """Sorts a file's lines by key and drops lines without one; returns whether it had to.

@@ -16,16 +16,28 @@ from msgspec import Struct
 
 from truing.core.errors import RunError
 from truing.core.jsonl import read_located_records
-from truing.core.types import Sample
+from truing.core.types import AnswerIndex, Sample
 
 _HASH_MASK = (1 << 64) - 1
+_MIN_CELLS = 200_000
 
 
 class ResponseKey(Struct, frozen=True):
     """The fields of a stored response or judgement that identify the response."""
 
     sample_id: str
-    index: int = 0
+    index: AnswerIndex = 0
+
+
+def max_cells_per_sample(path: Path, samples: int) -> int:
+    """Returns how many cells for each sample a table of a file may have.
+
+    Tables and indexes have a cell for each sample and index, so that one line with the index 9999,
+    in a folder that was received, would make them large without limit. A line has 100 bytes or
+    more, so of the cells that are allowed here a run of truing fills one in a hundred at least.
+    """
+    n_bytes = path.stat().st_size if path.exists() else 0
+    return (4 * n_bytes + _MIN_CELLS) // max(1, samples)
 
 
 class SampleKey(Struct, frozen=True):

@@ -154,7 +154,7 @@ def test_a_damaged_folder_is_one_clear_line(make: Callable[..., Path], tmp_path:
     shutil.copytree(make("llama"), tmp_path / "mute")
     for file in ("tokenizer.json", "tokenizer_config.json"):
         (tmp_path / "mute" / file).unlink()
-    with pytest.raises(UserError, match="tokenizer cannot be read"):
+    with pytest.raises(UserError, match="tokenizer cannot be loaded"):
         resolve(f"local:{tmp_path / 'mute'}", "model")
 
 

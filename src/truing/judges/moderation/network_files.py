@@ -19,6 +19,7 @@ from torch import Tensor
 
 from truing.core.errors import UserError
 from truing.hf.loading import load_encoder, load_tokenizer
+from truing.hf.pretrained import check_model_folder, load_config
 from truing.hf.weights import find_weights
 from truing.judges.moderation.causal_layers import truncate_layers
 from truing.judges.moderation.network import ModerationNetwork
@@ -176,13 +177,14 @@ def _read_delta_body(folder: Path, settings: ClassifierSettings) -> tuple[Any, A
 
 def _read_full_body(folder: Path) -> Any:
     """Builds the body that config.json describes and fills it."""
-    from transformers import AutoConfig, AutoModel
+    from transformers import AutoModel
 
+    check_model_folder(folder, str(folder))
+    config = load_config(folder, str(folder))
     try:
-        config = AutoConfig.from_pretrained(str(folder))
         config._attn_implementation = "sdpa"
-        body = AutoModel.from_config(config, dtype=torch.float32)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        body = AutoModel.from_config(config, dtype=torch.float32, trust_remote_code=False)
+    except Exception as error:  # a broken configuration leads to errors of any type
         raise UserError(f"{folder / 'config.json'}: {_first_line(error)}") from error
     path = folder / "model.safetensors"
     _load_checked(body, read_safetensors(path), path)
