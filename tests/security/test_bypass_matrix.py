@@ -18,7 +18,7 @@ FAST_ENTRIES = ("generate", "stream", "check")
 
 def assert_nothing_passes(longest: int, share: float, seed: int, **arguments: Any) -> None:
     counts = run_matrix(longest, share, seed=seed, **arguments)
-    assert sum(row["unsafe"] for row in counts.values()) > 100
+    assert sum(row["unsafe"] for row in counts.values()) > 40
     by_rails = summarise(counts, 1)
     assert set(by_rails) == set(RAILS)
     for (entry, rails, place), row in counts.items():
