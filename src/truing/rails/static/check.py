@@ -32,6 +32,7 @@ from truing.rails.runtime.templates import PromptError, dollar_to_jinja
 from truing.rails.runtime.templates import template_variables as find_template_variables
 from truing.rails.static.action_sources import read_action_sources
 from truing.rails.static.findings import Finding, Level, finding_sort_key
+from truing.rails.static.given_up import find_given_up_checks
 from truing.rails.static.llm_call_counts import LlmCallCounter, TurnCallCount
 from truing.rails.static.name_checks import NameChecker
 from truing.rails.static.reachability import check_reachability
@@ -93,6 +94,7 @@ def check_rails_config(path: str | Path) -> RailsCheckReport:
         *_notes_to_findings(config),
         *_check_concurrency(config, program),
         *_check_speculation(config, program),
+        *find_given_up_checks(config, program),
         *_check_rail_order(config),
         *_check_entities(config),
         *_list_code(config),
