@@ -421,7 +421,7 @@ async def endless_header_line(connection: Connection) -> None:
         await connection.send(b"y" * (1 << 20))
 
 
-@behaviour("timeout")
+@behaviour("timeout", "dropped")
 async def slow_headers(connection: Connection) -> None:
     for byte in b"HTTP/1.1 200 OK\r\n" + b"x: y\r\n" * 10_000:
         await connection.send(bytes([byte]))

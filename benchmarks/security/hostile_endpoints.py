@@ -150,7 +150,7 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--only", nargs="*", default=list(BEHAVIOURS))
     parser.add_argument("--processes", type=int, default=4)
-    parser.add_argument("--limit", type=float, default=150.0, help="MiB that memory may grow")
+    parser.add_argument("--limit", type=float, default=200.0, help="MiB that memory may grow")
     parser.add_argument("--out", type=Path, default=HERE / "hostile_endpoints.md")
     parser.add_argument("--one")
     parser.add_argument("--url")
@@ -161,7 +161,7 @@ def main() -> int:
         return 0
     megabytes, options = (8, "timeout=2,retries=0,max_bytes=1000000")
     if not flags.quick:
-        megabytes, options = (2700, "timeout=20,retries=0")
+        megabytes, options = (2700, "timeout=60,retries=0")
     with hostile_server(megabytes) as url, ThreadPoolExecutor(flags.processes) as pool:
         results = list(pool.map(lambda name: measure_in_process(name, url, options), flags.only))
     note = (

@@ -73,3 +73,22 @@ def test_policy_from_spec_arguments() -> None:
     for text in ("timeout=0", "retries=-1", "max_wait=-1"):
         with pytest.raises(SpecError, match="timeout must be above 0"):
             RetryPolicy.from_args(Args(parse_spec(f"openai:m,{text}")))
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "nan",
+        "inf",
+        "1e999",
+        "9" * 5000,
+        "\u00b2",
+        "Mon, 99 Foo 99999999 99:99:99 GMT",
+        "-",
+        "x" * 99,
+    ],
+)
+def test_a_wait_that_makes_no_sense_is_no_wait(value: str) -> None:
+    assert parse_retry_after({"Retry-After": value}) is None
+    assert parse_retry_after({"retry-after-ms": value}) is None
+    assert parse_duration(value) is None

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import re
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from truing.core.errors import SpecError
-from truing.specs.parser import Spec, parse_spec
+from truing.specs.parser import Spec, parse_spec, redact_spec
 
 
 def test_nested_and_quoted_values() -> None:
@@ -73,3 +75,31 @@ def test_errors_name_the_position() -> None:
         parse_spec("local:a,b")
     with pytest.raises(SpecError, match="at 22: the parenthesis opened at 13 is not closed"):
         parse_spec("best-of:4,of=(local:xy")
+
+
+def test_secrets_are_redacted_wherever_a_spec_is_written_and_revealed_on_demand() -> None:
+    headers, body = '{"X-Key": "CANARY"}', '{"password": "CANARY", "n": 1}'
+    texts = [
+        f"http:h/chat?key=CANARY&n=1,headers={json.dumps(headers)}",
+        f"openai:m,base_url=https://h/v1?sig=CANARY,body={json.dumps(body)}",
+        "python:m:f,access_token=CANARY",
+        f"best-of:4,of=(http:h,headers={json.dumps(headers)})",
+        'best-of:4,of="http:h,headers={\\"a\\":\\"CANARY\\"}"',
+    ]
+    for text in texts:
+        spec = parse_spec(text)
+        for written in (str(spec), repr(spec), f"{spec}", msgspec.json.encode(spec).decode()):
+            assert "CANARY" not in written
+        assert "***" in str(spec) and "***" in redact_spec(text)
+        assert "CANARY" in spec.reveal() and parse_spec(spec.reveal()) == spec
+        assert "CANARY" in str(spec.reveal_values()) or spec.kind == "best-of"
+        # A spec that does not parse shows no secret either.
+        with pytest.raises(SpecError) as caught:
+            parse_spec(f"{text},(")
+        assert "CANARY" not in str(caught.value)
+        assert "CANARY" not in redact_spec(f"{text},(")
+
+
+def test_specs_without_secrets_are_written_as_they_are() -> None:
+    for text in ("local:smollm2", "file:data-?.jsonl,prompt=key", "openai:m,tokens_key=max_tokens"):
+        assert str(parse_spec(text)) == parse_spec(text).reveal() == redact_spec(text) == text

@@ -27,6 +27,7 @@ T = TypeVar("T")
 _UNPARSABLE_RETRIES = 2
 _MAX_ERROR_CHARS = 200
 _PIECE_BYTES = 1 << 16
+_GZIP = zlib.MAX_WBITS | 16
 
 
 async def read_chunks(reply: aiohttp.ClientResponse, max_bytes: int) -> AsyncGenerator[bytes, None]:
@@ -50,7 +51,7 @@ def _decompressor(reply: aiohttp.ClientResponse) -> Callable[[bytes], Iterable[b
     if encoding in ("", "identity"):
         return lambda data: (data,)
     if encoding in ("gzip", "x-gzip", "deflate"):
-        return _Inflater(zlib_header=encoding == "deflate").feed
+        return _Inflater(is_deflate=encoding == "deflate").feed
     raise RequestError(
         "unparsable",
         f"an answer in the content encoding {encoding[:40]!r}, which was not asked for",
@@ -61,33 +62,39 @@ def _decompressor(reply: aiohttp.ClientResponse) -> Callable[[bytes], Iterable[b
 class _Inflater:
     """Decompresses gzip or deflate in pieces of bounded size."""
 
-    def __init__(self, *, zlib_header: bool) -> None:
-        self._zlib_header = zlib_header
-        self._stream = zlib.decompressobj() if zlib_header else zlib.decompressobj(31)
-        self._started = False
+    def __init__(self, *, is_deflate: bool) -> None:
+        self._is_deflate = is_deflate
+        self._head = b""
+        self._stream: zlib._Decompress | None = None
 
     def feed(self, data: bytes) -> Iterator[bytes]:
         """Yields the decompressed pieces of the next compressed bytes."""
+        if self._stream is None:
+            self._head += data
+            if len(self._head) < 2:
+                return
+            data, self._stream = self._head, zlib.decompressobj(self._window_bits())
         while data:
             try:
                 piece = self._stream.decompress(data, _PIECE_BYTES)
             except zlib.error as error:
-                if not self._zlib_header or self._started:
-                    raise RequestError(
-                        "unparsable", f"an answer with damaged compression: {error}", max_retries=2
-                    ) from error
-                # Some servers send deflate without the zlib header that the standard asks for.
-                self._started, self._stream = True, zlib.decompressobj(-15)
-                continue
-            self._started = True
+                raise RequestError(
+                    "unparsable", f"an answer with damaged compression: {error}", max_retries=2
+                ) from error
             if piece:
                 yield piece
             data = self._stream.unconsumed_tail
             if self._stream.eof and (data := self._stream.unused_data):
                 # A gzip body may consist of several members.
-                self._stream = zlib.decompressobj(31)
-            elif not piece and not data:
-                return
+                self._stream = zlib.decompressobj(_GZIP)
+
+    def _window_bits(self) -> int:
+        if not self._is_deflate:
+            return _GZIP
+        # Some servers send deflate without the zlib header that the standard asks for (RFC 1950:
+        # method 8, and the first two bytes are a multiple of 31).
+        has_header = self._head[0] & 15 == 8 and int.from_bytes(self._head[:2], "big") % 31 == 0
+        return zlib.MAX_WBITS if has_header else -zlib.MAX_WBITS
 
 
 async def read_body(reply: aiohttp.ClientResponse, bounds: ReplyBounds) -> bytes:

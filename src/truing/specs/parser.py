@@ -61,6 +61,14 @@ class Spec(Struct, frozen=True):
         """
         return self._write(revealed=True)
 
+    def reveal_values(self) -> dict[str, str | Spec]:
+        """Returns the arguments, and the name under "", with their secrets: for whoever has to
+        check what the spec really names.
+        """
+        name = self.address.reveal() if self.address else self.name
+        values = {"": name, **self.args}
+        return {k: v.reveal() if isinstance(v, Secret) else v for k, v in values.items()}
+
     def _write(self, *, revealed: bool) -> str:
         name = self.address.reveal() if revealed and self.address else self.name
         head = f"{self.kind}:{_quote(name)}" if name else self.kind
@@ -107,7 +115,8 @@ def _redact_json_argument(key: str, text: str) -> str:
 
 def redact_spec_text(text: str) -> str:
     """Returns a text that may be a spec, or a broken one, without anything that may be secret."""
-    return _HIDDEN_IN_TEXT.sub(rf"\1={REDACTED}", redact_url(text))
+    # In this order: the value of a URL's parameter reaches up to a blank, so over other arguments.
+    return redact_url(_HIDDEN_IN_TEXT.sub(rf"\1={REDACTED}", text))
 
 
 def redact_spec(text: str) -> str:

@@ -171,14 +171,17 @@ def test_model_folders_with_code_need_trust(tmp_path: Path) -> None:
         tmp_path / "named", {"config.json": json.dumps({"auto_map": {"AutoModel": "m.M"}})}
     )
     pickled = write(tmp_path / "pickled", {"pytorch_model.bin": ""})
+    # Specs redact what looks like a secret; the folder that is looked at is the real one.
+    hidden = write(tmp_path / "hidden?key=0123456789", {"pytorch_model.bin": ""})
     uses = {
         folder.name: find_code_uses(RailsConfig.from_text(main_model(f"local:{folder}")))
-        for folder in (plain, named, pickled)
+        for folder in (plain, named, pickled, hidden)
     }
     assert {name: len(found) for name, found in uses.items()} == {
         "plain": 0,
         "named": 1,
         "pickled": 1,
+        "hidden?key=0123456789": 1,
     }
     assert "auto_map" in str(uses["named"]) and "pytorch_model.bin" in str(uses["pickled"])
 

@@ -144,7 +144,7 @@ def _find_spec_uses(spec: str | Spec, role: RoleName, config: RailsConfig) -> It
     is_data = parsed.kind in BUILDERS[role] and parsed.kind in _DATA_KINDS | _MODEL_KINDS
     if not is_data and _is_kind(parsed.kind, role):
         yield f"the spec {str(parsed)!r} runs Python code"
-    for key, value in {"": parsed.name, **parsed.args}.items():
+    for key, value in parsed.reveal_values().items():
         if (parsed.kind, key) in _CODE_ARGUMENTS:
             yield f"the spec {str(parsed)!r} runs the code of another place by {key}="
         elif (parsed.kind, key) in _FOLDER_ARGUMENTS and isinstance(value, str):
@@ -239,9 +239,11 @@ def _list_allowed_variables() -> list[str]:
 
 def _spec_address(spec: Spec) -> str:
     """Returns the address of an endpoint's spec: its `base_url`, or the URL in an `http:` spec."""
+    values = spec.reveal_values()
     if spec.kind == "http":
-        return spec.name if "://" in spec.name else f"http://{spec.name.lstrip('/')}"
-    base_url = spec.args.get("base_url", OPENAI_ADDRESS)
+        name = str(values[""])
+        return name if "://" in name else f"http://{name.lstrip('/')}"
+    base_url = values.get("base_url", OPENAI_ADDRESS)
     return base_url if isinstance(base_url, str) else ""
 
 
