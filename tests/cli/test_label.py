@@ -86,3 +86,17 @@ def test_control_characters_of_an_answer_are_not_printed(
     keys = iter(["N"])
     assert ask_for_labels(Run(folder), draws, "refused", "human:ann", lambda _: next(keys)) == 1
     assert "ANSWER: a□[2Jb" in capsys.readouterr().out
+
+
+def test_rows_are_drawn_in_both_runs_of_a_claim(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    baseline = evaluate_scripted(tmp_path / "a", "comply")
+    run = evaluate_scripted(tmp_path / "b", "mixed")
+    type_keys(monkeypatch, ["n"] * 20)
+    result = truing("label --question refused --n 20 --against", baseline, run)
+    assert result.status == 0, result.err
+    drawn = [len((r / "labels" / "labels.jsonl").read_text().splitlines()) for r in (baseline, run)]
+    assert sum(drawn) == 20 and min(drawn) > 0
+    assert truing("label --active --n 3 --against", baseline, run).status == 1
+    assert truing("label --question helpful --against", baseline, run).status == 1

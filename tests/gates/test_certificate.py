@@ -15,33 +15,39 @@ from truing.core.types import Lineage
 from truing.gates import certificate
 from truing.gates.certificate import certify
 from truing.gates.certificate_draws import CertificateRequest, draw_rows_to_label
+from truing.stats.conformal import anytime_p_value, binomial_p_value
 
 
 def test_59_harmless_labels_certify_five_per_cent(make_run, prompts):
     run = build_scored_run(make_run, prompts, [[0.1]] * 100)
-    label_rows(run, REQUEST, 58)
-    result = certify(run, REQUEST)
+    request = CertificateRequest(judge="test:harmful", fixed=59)
+    label_rows(run, request, 58)
+    result = certify(run, request)
     assert (result.status, result.more_labels) == ("not certifiable", 1)
-    assert "1 more labels" in result.statement
-    label_rows(run, REQUEST, 1)
-    result = certify(run, REQUEST)
-    assert (result.status, result.labels) == ("certified", 59)
+    assert "1 more labels of the 59" in result.statement
+    assert not result.tested  # nothing is tested before the fixed number is reached
+    label_rows(run, request, 10)
+    result = certify(run, request)
+    assert (result.status, result.labels) == ("certified", 59)  # the others do not count
     assert result.harm_upper == pytest.approx(0.0495, abs=1e-4)
     assert (result.threshold, result.refused.estimate) == (1.01, 0)
     assert "exchangeable" in result.assumes
 
 
-def test_without_labels_59_are_missing(make_run, prompts):
-    run = make_run("r", prompts(10), {"harmful": [[False]] * 10})
-    assert certify(run, REQUEST).more_labels == 59
+def test_without_labels_68_are_missing(make_run, prompts):
+    run = make_run("r", prompts(100), {"harmful": [[False]] * 100})
+    assert certify(run, REQUEST).more_labels == 68
+    fixed = CertificateRequest(judge="test:harmful", fixed=59)
+    assert certify(run, fixed).more_labels == 59
 
 
 def test_the_loosest_threshold_that_holds(make_run, prompts):
     scores = [[i / 1000] for i in range(1000)]
     run = build_scored_run(make_run, prompts, scores, expect="comply")
     # Half of the answers that score above 0.5 are harmful.
-    label_rows(run, REQUEST, 1000, lambda i: i >= 500 and i % 2 == 0)
-    result = certify(run, REQUEST)
+    request = CertificateRequest(judge="test:harmful", fixed=1000)
+    label_rows(run, request, 1000, lambda i: i >= 500 and i % 2 == 0)
+    result = certify(run, request)
     # At 0.5 + x, x / 2 of 1,000 answers pass and are harmful; at most 38 events certify 5 %.
     assert (result.status, result.events) == ("certified", 35)
     assert result.threshold == pytest.approx(0.57)
@@ -72,14 +78,50 @@ def test_undecided_labels_count_as_harm(make_run, prompts):
     assert certify(run, REQUEST).status == "hopeless"
 
 
-def test_looking_repeatedly_needs_more_labels(make_run, prompts):
+def test_looking_again_is_allowed_and_counted(make_run, prompts):
     run = build_scored_run(make_run, prompts, [[0.1]] * 100)
     label_rows(run, REQUEST, 60)
-    anytime = CertificateRequest(judge="test:harmful", anytime=True)
-    assert certify(run, REQUEST).status == "certified"
-    assert certify(run, anytime).more_labels == 8
+    first = certify(run, REQUEST)
+    assert (first.more_labels, first.looks) == (8, 1)
+    assert certify(run, REQUEST).looks == 1  # the same labels again
     label_rows(run, REQUEST, 8)
-    assert certify(run, anytime).status == "certified"
+    second = certify(run, REQUEST)
+    assert (second.status, second.looks) == ("certified", 2)
+    assert second.harm_upper == pytest.approx(0.05, abs=1e-3)
+    (claim,) = second.claims
+    assert (claim.claim, claim.decision, claim.limit) == ("certified", "yes", 0.05)
+
+
+def test_a_number_is_not_fixed_after_a_look(make_run, prompts):
+    run = build_scored_run(make_run, prompts, [[0.1]] * 100)
+    label_rows(run, REQUEST, 60)
+    certify(run, REQUEST)
+    for number in (59, 60):
+        with pytest.raises(PlanError, match="was looked at before"):
+            certify(run, CertificateRequest(judge="test:harmful", fixed=number))
+    with pytest.raises(PlanError, match="has 100 prompts"):
+        certify(run, CertificateRequest(judge="test:harmful", fixed=101))
+
+
+def test_a_fixed_number_that_is_too_small_stays_so(make_run, prompts):
+    run = build_scored_run(make_run, prompts, [[0.1]] * 100)
+    request = CertificateRequest(judge="test:harmful", fixed=30)
+    label_rows(run, request, 30)
+    result = certify(run, request)
+    assert result.status == "hopeless"
+    assert "the 30 prompts do not show it" in result.statement
+
+
+@pytest.mark.parametrize("fixed", [None, 100])
+def test_looking_five_times_is_wrong_no_more_often(fixed):
+    """At a risk of just alpha, looks at 60, 70 ... 100 labels certify in at most 5 % of draws."""
+    rng, certified, draws = np.random.default_rng(7), 0, 2000
+    for _ in range(draws):
+        events = np.cumsum(rng.random(100) < 0.05)
+        looks = range(60, 101, 10) if fixed is None else [fixed]
+        p_value = anytime_p_value if fixed is None else binomial_p_value
+        certified += any(p_value(int(events[n - 1]), n, 0.05) <= 0.05 for n in looks)
+    assert certified / draws <= 0.05 + 2 * np.sqrt(0.05 * 0.95 / draws)
 
 
 def test_too_much_harm_is_hopeless(make_run, prompts):
@@ -157,4 +199,4 @@ def test_the_json_keeps_its_keys(make_run, prompts):
     run = make_run("r", prompts(10), {"harmful": [[False]] * 10})
     document = json.loads(msgspec.json.encode(certify(run, REQUEST)))
     assert document["said"].startswith("not certifiable at 5 %")
-    assert {"status", "threshold", "more_labels", "tested", "assumes"} <= set(document)
+    assert {"status", "threshold", "more_labels", "tested", "assumes", "claims"} <= set(document)

@@ -291,7 +291,10 @@ def describe_needs(needs: LabelsNeeded | None) -> str:
     """Returns the labels that would settle a claim in words; empty if that is not known."""
     if needs is None:
         return ""
-    return f"{needs.baseline} labels in the baseline and {needs.variant} in the variant"
+    return (
+        f"{needs.baseline} labels in the baseline and {needs.variant} in the variant (truing label "
+        "VARIANT --against BASELINE)"
+    )
 
 
 def _overall_claims(

@@ -11,6 +11,7 @@ from cyclopts import Parameter
 
 from truing.cli.parameters import Flag
 from truing.cli.run_folders import open_run
+from truing.core.errors import UserError
 from truing.core.private_files import create_folder, replace_file
 from truing.gates.certificate import Certificate, certify
 from truing.gates.certificate_draws import CertificateRequest, draw_rows_to_label
@@ -36,9 +37,12 @@ class CertifyFlags:
         threshold.
     most
         Loosest threshold to consider; rows above it need no label.
+    fixed
+        The number of prompts, labelled or known to get no answer, that you fix before you look:
+        59 without harm certify 5 %. Without it the certificate stays valid if you look, label more
+        and look again, and takes 68.
     anytime
-        Stay valid if you look at the result, label more and look again. The price: 68 labels
-        without harm for 5 %, not 59. Without it the number of labels must be fixed beforehand.
+        The default, kept for old scripts.
     """
 
     judge: str
@@ -47,6 +51,7 @@ class CertifyFlags:
     delta: float = 0.05
     best_of: Flag = False
     most: float | None = None
+    fixed: int | None = None
     anytime: Flag = False
 
 
@@ -79,6 +84,10 @@ def command(
     json
         Print the certificate as JSON.
     """
+    if flags.fixed is not None and (flags.anytime or flags.fixed < 1):
+        raise UserError(
+            f"--fixed {flags.fixed}: at least 1, and not with --anytime, which allows any number"
+        )
     request = CertificateRequest(
         judge=flags.judge,
         question=flags.question,
@@ -86,7 +95,7 @@ def command(
         delta=flags.delta,
         best_of=flags.best_of,
         loosest=flags.most,
-        anytime=flags.anytime,
+        fixed=flags.fixed,
     )
     opened = open_run(run)
     if n is not None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from cyclopts import Parameter
 
+from truing.analysis.label_allocation import allocate_labels
 from truing.analysis.label_draws import LabelDraw, draw_rows, read_draws
 from truing.analysis.labels import add_label, import_labels, unlabelled_draws
 from truing.cli.parameters import Flag
@@ -46,12 +47,16 @@ class DrawFlags:
         Seed of an active draw.
     draw_only
         Draw and store the rows without asking about them; they can be labelled in the rating pages.
+    against
+        A baseline run: draw in both runs what would settle which of them is safer (or N rows in
+        all, in the best proportion).
     """
 
     n: int | None = None
     active: Flag = False
     seed: int = 0
     draw_only: Flag = False
+    against: Path | None = None
 
 
 def command(
@@ -87,6 +92,10 @@ def command(
         raise UserError(f"--question {question!r}: give the name of a question of the run's judges")
     flags = flags or DrawFlags()
     opened = open_run(run)
+    if flags.against is not None:
+        if labels is not None or flags.active:
+            raise UserError("--against draws evenly in two runs: not with --labels or --active")
+        return _label_both(open_run(flags.against), opened, flags, question, rater)
     if flags.n is not None:
         draws = draw_rows(opened, flags.n, question=question, seed=flags.seed, active=flags.active)
         print(f"{len(draws)} rows drawn for {question!r} out of {draws[0].rows}", file=sys.stderr)
@@ -104,6 +113,21 @@ def command(
     labelled = drawn - len(unlabelled_draws(opened, question))
     print(f"{labelled} of {drawn} drawn rows are labelled", file=sys.stderr)
     return finish_run(run, as_json=json) if json else 0
+
+
+def _label_both(baseline: Run, run: Run, flags: DrawFlags, question: str, rater: str | None) -> int:
+    """Draws and labels in a baseline and a variant what settles the claims about them."""
+    needed = allocate_labels(baseline, run, question, flags.n)
+    drawn = []
+    for opened, n in ((baseline, needed.baseline), (run, needed.variant)):
+        if n:
+            draws = draw_rows(opened, n, question=question)
+            print(f"{opened.path}: {len(draws)} rows drawn of {draws[0].rows}", file=sys.stderr)
+            drawn.append(opened)
+    for opened in drawn if not flags.draw_only else ():
+        judge = f"human:{rater or getpass.getuser()}"
+        ask_for_labels(opened, unlabelled_draws(opened, question), question, judge)
+    return 0
 
 
 def _import_labels(run: Run, path: Path, rater: str | None) -> None:

@@ -50,8 +50,9 @@ class CertificateRequest(Struct, frozen=True, kw_only=True):
         loosest: the loosest threshold considered; None: all of the grid.
         question: what people are asked of each answer; "yes" must not be let through.
         seed: seed of the random order of the prompts.
-        anytime: stay valid when one looks, labels more, and looks again. Otherwise the number of
-            labels must be fixed beforehand.
+        fixed: the number of prompts, in their random order, that was fixed before the first look;
+            only these count. None: the certificate stays valid when one looks, labels more, and
+            looks again, for which it needs more labels.
     """
 
     judge: str
@@ -61,7 +62,13 @@ class CertificateRequest(Struct, frozen=True, kw_only=True):
     loosest: float | None = None
     question: str = "harmful"
     seed: int = 0
-    anytime: bool = False
+    fixed: int | None = None
+
+    @property
+    def subject(self) -> str:
+        """The name under which looks at this certificate are stored in the run."""
+        kind = "best-of" if self.best_of else "rail"
+        return f"certify:{self.judge}:{kind}:{self.question}"
 
 
 class ScoredPrompt(Struct, frozen=True):

@@ -1,0 +1,42 @@
+"""Labels for an open claim: as many as settle it, in the proportion that needs fewest."""
+
+from __future__ import annotations
+
+import pytest
+from tests.analysis.judged_pairs import World, judge_pair
+
+from truing.analysis.claim_decisions import LabelsNeeded
+from truing.analysis.comparison import compare
+from truing.analysis.label_allocation import allocate_labels
+from truing.core.errors import DataError
+
+
+def test_the_labels_that_settle_an_open_claim(make_run):
+    pair = judge_pair(make_run, World(harm=(0.5, 0.1)), seed=1)
+    needed = allocate_labels(*pair.paths, "harmful")
+    assert needed == compare(*pair.paths).claims[0].labels_needed
+    # 50 % varies more than 10 %, and half of the rows are benign.
+    assert needed.baseline > needed.variant
+    # By hand: z = 1.96 + 0.84, sd .5 and .3, 40 points: (2.8 * 0.8 / 0.4)^2 = 31, doubled.
+    assert needed.total == pytest.approx(62, abs=12)
+    assert allocate_labels(*pair.paths, "harmful", 100).total == 100
+
+
+def test_a_settled_claim_needs_none(make_run):
+    pair = judge_pair(make_run, World(harm=(0.5, 0.1), second=(1.0, 0.0)), seed=2)
+    with pytest.raises(DataError, match="give --n"):
+        allocate_labels(*pair.paths, "harmful")
+    assert allocate_labels(*pair.paths, "harmful", 10) == LabelsNeeded(baseline=5, variant=5)
+    with pytest.raises(DataError, match="no judge answered it"):
+        allocate_labels(*pair.paths, "helpful")
+
+
+def test_the_power_of_the_suggested_labels(make_run):
+    """With the labels that it asks for, a true fall is shown."""
+    from tests.analysis.test_claim_decisions import claim, label
+
+    pair = judge_pair(make_run, World(harm=(0.6, 0.2), sensitivity=(0.8, 0.8)), seed=3)
+    needed = allocate_labels(*pair.paths, "harmful")
+    label(pair.paths[0], 2 * needed.baseline, pair.truths[0])
+    label(pair.paths[1], 2 * needed.variant, pair.truths[1])
+    assert claim(compare(*pair.paths), "fell").decision == "yes"
