@@ -76,6 +76,12 @@ QUICK = (
         0.7,
         ("litestar", "schemathesis"),
     ),
+    Quick(
+        "security",
+        "security/redteam_attacks.py --flood-seconds 2",
+        0.5,
+        ("litestar", "sqlalchemy"),
+    ),
     Quick("statistics", "statistics/coverage.py --draws 200 --out {tmp}/statistics.json", 2),
 )
 LONG: dict[str, str] = {}

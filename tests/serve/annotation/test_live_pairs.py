@@ -233,3 +233,25 @@ def test_the_stream_of_another_person_is_not_found(file_url: str) -> None:
             f"{dialogue}/turns/{turn}/stream", headers={"accept": "text/event-stream"}
         )
         assert answer.status_code == 404 and "secret" not in answer.text
+
+
+def test_a_waiting_stream_sends_events(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("truing.serve.annotation.live_pairs._KEEP_ALIVE_SECONDS", 0.01)
+    response = LiveResponse("A")
+    pair = LivePair([response])
+
+    async def read() -> list[bytes]:
+        events = []
+        async for event in pair.stream_events():
+            events.append(event)
+            if len(events) == 2:
+                response.text, response.done = "words", True
+                pair.notify()
+        return events
+
+    events = asyncio.run(read())
+    assert events[:2] == [b"event: waiting\ndata: {}\n\n"] * 2
+    assert parse_events(b"".join(events[2:]).decode())[-2:] == [
+        ("piece", {"letter": "A", "text": "words"}),
+        ("end", {"A": ""}),
+    ]

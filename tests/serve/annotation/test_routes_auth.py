@@ -12,6 +12,7 @@ from tests.serve.annotation.site import MODELS, PHRASE, Visitor, run_site
 
 from truing.annotation import overview, people
 from truing.annotation.study import Study
+from truing.serve.annotation.app_state import ServerLimits
 
 
 def test_the_forms_of_sign_in(file_url: str) -> None:
@@ -151,25 +152,25 @@ def test_a_flood_of_guesses_leaves_a_queue_to_known_browsers(
     def hang_on_guesses(stored: str | None, phrase: str) -> bool:
         return check_phrase(stored, phrase) if phrase == PHRASE else not release.wait(60)
 
-    with run_site(file_url) as site:
+    with run_site(file_url, limits=ServerLimits(waiting_sign_ins=4)) as site:
         owner = site.add_person("mild-jay", "rater")
         assert owner.submit("/sign-out").status_code == 200
         owner.get("/sign-in")
         monkeypatch.setattr(people, "check_phrase", hang_on_guesses)
-        strangers = [Visitor(site.base) for _ in range(40)]
+        strangers = [Visitor(site.base) for _ in range(12)]
         for stranger in strangers:
             stranger.get("/sign-in")
 
         def guess(n: int) -> int:
             return _sign_in(strangers[n], f"name-{n}", "a wrong phrase", f"192.0.2.{n}")
 
-        with ThreadPoolExecutor(40) as pool:
-            guesses = [pool.submit(guess, n) for n in range(40)]
+        with ThreadPoolExecutor(12) as pool:
+            guesses = [pool.submit(guess, n) for n in range(12)]
             try:
-                refused = list(islice(as_completed(guesses, timeout=60), 8))  # 32 places
+                refused = list(islice(as_completed(guesses, timeout=60), 8))
                 assert [f.result() for f in refused] == [429] * 8
                 assert _sign_in(owner, "mild-jay", PHRASE, "192.0.2.1") == 200
                 assert owner.client.get("/review").status_code == 200
             finally:
                 release.set()
-        assert Counter(f.result() for f in guesses) == {422: 32, 429: 8}
+        assert Counter(f.result() for f in guesses) == {422: 4, 429: 8}

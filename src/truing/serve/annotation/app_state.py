@@ -44,8 +44,10 @@ class ServerLimits(Struct, frozen=True, kw_only=True):
     """Limits of one server.
 
     `requests_per_minute` is for each person, `sign_ins_per_minute` for each address; a model may
-    take `answer_seconds` for an answer, a client `body_seconds` to send a form. `https`: cookies
-    are sent over https only. `hosts`: the names under which the server answers (empty: any).
+    take `answer_seconds` for an answer, a client `body_seconds` to send a form. Of
+    more than `waiting_sign_ins` at once, the others are told to try again; each takes some 50 ms.
+    `https`: cookies are sent over https only. `hosts`: the names under which the server answers
+    (empty: any).
     """
 
     max_body_bytes: int = 2_000_000
@@ -53,6 +55,7 @@ class ServerLimits(Struct, frozen=True, kw_only=True):
     sign_ins_per_minute: int = 60
     answer_seconds: float = 180.0
     body_seconds: float = 30.0
+    waiting_sign_ins: int = 128
     https: bool = False
     hosts: tuple[str, ...] = ()
 
@@ -150,8 +153,8 @@ class AppState:
         self._slow_pool = ThreadPoolExecutor(2, "slow")
         # A flood of guesses fills its own queue: people whose browser or link is known, and the
         # pages of those who are signed in, do not wait for it.
-        self.guess_hashing = HashingQueue(max_waiting=32)
-        self.trusted_hashing = HashingQueue(max_waiting=32)
+        self.guess_hashing = HashingQueue(self.limits.waiting_sign_ins)
+        self.trusted_hashing = HashingQueue(self.limits.waiting_sign_ins)
         self.static = {
             path.name: path.read_bytes()
             for path in sorted((_PACKAGE / "static").iterdir())

@@ -59,7 +59,10 @@ class LivePair:
         return {letter: r.text[:limit] for letter, r in self.responses.items()}
 
     async def stream_events(self) -> AsyncIterator[bytes]:
-        """Yields server-sent events: `piece` {letter, text}, at last `end` {letter: failure}."""
+        """Yields server-sent events: `piece` {letter, text}, at last `end` {letter: failure}.
+
+        While nothing changes, `waiting` {} is sent at an interval.
+        """
         n_sent = dict.fromkeys(self.responses, 0)
         while True:
             # Taken before the texts are read: a change after that sets this event, and is not
@@ -76,7 +79,7 @@ class LivePair:
             try:
                 await asyncio.wait_for(changed.wait(), _KEEP_ALIVE_SECONDS)
             except TimeoutError:
-                yield b": waiting\n\n"  # a comment line, which browsers ignore
+                yield _encode_event("waiting", {})  # tells the page that the connection is alive
 
 
 def _encode_event(name: str, data: dict[str, str]) -> bytes:

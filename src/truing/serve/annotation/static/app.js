@@ -89,6 +89,7 @@
   });
 
   // ---- a pair of responses, by server-sent events
+  const SILENT_MS = 45000; // the server sends an event every 15 s
   function streamPair(form) {
     const retry = $("[data-retry]", form);
     const sides = Object.fromEntries(all("[data-side]", form).map((s) => [s.dataset.side, s]));
@@ -97,9 +98,19 @@
     });
     retry.hidden = true;
     clear();
-    let tries = 0;
+    let tries = 0, lastEvent = 0, watchdog = 0;
+    const recordEvent = () => { lastEvent = performance.now(); };
     const open = () => {
       source = new EventSource(form.dataset.stream);
+      recordEvent();
+      for (const kind of ["open", "piece", "waiting"]) source.addEventListener(kind, recordEvent);
+      // A half-open connection raises no error: without the server's `waiting` events it is opened again.
+      clearInterval(watchdog);
+      watchdog = setInterval(() => {
+        if (performance.now() - lastEvent < SILENT_MS) return;
+        source.close(); showNotice("The connection broke off; trying again."); open();
+      }, 5000);
+      timers.push(watchdog);
       // The server sends the whole text on every connection, so a reconnection starts from nothing.
       source.addEventListener("open", () => { clear(); tries = 0; showNotice(""); });
       source.addEventListener("piece", (event) => {
@@ -107,7 +118,7 @@
         $(".text", sides[letter]).append(text);
       });
       source.addEventListener("end", (event) => {
-        source.close();
+        source.close(); clearInterval(watchdog);
         const failures = Object.entries(JSON.parse(event.data)).filter(([, reason]) => reason);
         for (const side of Object.values(sides)) {
           $(".writing", side).hidden = true;
@@ -125,7 +136,7 @@
       source.addEventListener("error", () => {
         // The browser reconnects by itself, except after an HTTP error: then the source is closed.
         if (source.readyState !== EventSource.CLOSED) { showNotice("The connection broke off; trying again."); return; }
-        source.close();
+        source.close(); clearInterval(watchdog);
         if (++tries > 40) { showNotice("The server does not answer. Load the page again in a while."); return; }
         showNotice("The server does not answer; trying again.");
         timers.push(setTimeout(open, Math.min(4000, 500 * tries)));
