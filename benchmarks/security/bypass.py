@@ -153,7 +153,8 @@ class Bench:
             return "refused" if self._is_denied(entry, cell) else "passed"
         shown, finish_reason = self._answer(entry, cell)
         if cell.unsafe:
-            is_hole = self.model.saw_marker or UNSAFE.search(shown)
+            # The record names the configuration's own pattern, in which the marker stands.
+            is_hole = self.model.saw_marker or UNSAFE.search(shown.replace("FORBIDDEN|CLOSED", ""))
             return "passed" if is_hole else "refused"
         is_whole = cell.answer() in shown or "PERMITTED" in shown or "tool_calls" in finish_reason
         return "passed" if is_whole and finish_reason in ("stop", "tool_calls") else "refused"
@@ -183,14 +184,20 @@ class Bench:
         config_id = "chunked" if entry == "chat chunks" else "hold"
         body = {
             "messages": cell.messages(),
-            "guardrails": {"config_id": config_id, "context": cell.context()},
+            "guardrails": {
+                "config_id": config_id,
+                "context": cell.context(),
+                # The record of decisions must not quote what the rails withhold either.
+                "options": {"log": {"activated_rails": True}},
+            },
             "stream": is_stream,
             "tools": TOOLS if cell.place == "answer arguments" else None,
         }
         reply = self.client.post("/v1/chat/completions", json=body)
         if not is_stream:
-            choice = reply.json()["choices"][0]
-            return json.dumps(choice, ensure_ascii=False), choice["finish_reason"]
+            body = reply.json()
+            shown = json.dumps(body, ensure_ascii=False)
+            return shown, str(body["choices"][0]["finish_reason"])
         return _read_stream(reply.text)
 
     async def _ask_python(self, entry: str, cell: Cell) -> tuple[str, str]:
@@ -230,6 +237,7 @@ def _read_stream(text: str) -> tuple[str, str]:
         if not line.startswith("data: {"):
             continue
         event = json.loads(line.removeprefix("data: "))
+        shown += json.dumps(event["guardrails"]) if "guardrails" in event else ""
         for choice in event.get("choices") or ():
             shown += choice["delta"].get("content") or ""
             calls = choice["delta"].get("tool_calls")

@@ -180,3 +180,24 @@ def test_a_fork_goes_on_independently() -> None:
 def test_flows_that_cannot_go_on_are_errors(colang: str, message: str) -> None:
     with pytest.raises(FlowError, match=message):
         make_interpreter(colang).process(user_intent("go"))
+
+
+def test_a_flow_reactivated_at_its_end_is_over() -> None:
+    interpreter = make_interpreter(
+        "define flow ends with a call\n  user go\n  do wait for more\n\n"
+        "define subflow wait for more\n  user more\n"
+    )
+    interpreter.process(user_intent("go"))
+    caller = next(f for f in interpreter.frames if f.flow.id == "ends with a call")
+    assert caller.pc == len(caller.flow.instructions)
+    caller.status = ABORTED
+    interpreter._resolve_interruptions(extension_finished=True)
+    assert steps_after(interpreter, user_intent("anything"), user_intent("more")) == []
+    assert not interpreter.is_running("ends with a call")
+
+
+def test_a_requested_subflow_without_a_waiting_step_is_over_at_once() -> None:
+    interpreter = make_interpreter("define subflow sets\n  $a = 1\n")
+    interpreter.process({"type": "start_flow", "flow_id": "sets"})
+    assert not interpreter.is_running("sets")
+    assert interpreter.context["a"] == 1

@@ -30,7 +30,10 @@ def test_configurations_are_found_by_their_ids(rails: Path) -> None:
 def test_a_request_selects_a_configuration(rails: Path) -> None:
     model = ScriptedModel("x", name="talker")
     router = ModelRouter(model, find_configs(rails))
-    assert router.select(None) is model  # two configurations: none is the default
+    # Two configurations, none the default: a request that names none must not get past both.
+    with pytest.raises(UnknownConfig, match="one of mild, strict"):
+        router.select(None)
+    assert ModelRouter(model).select(None) is model
     assert router.select("strict") is router.guarded["strict"]
     assert router.names == ["talker"]
     for config_id in ("wild", "../mild", "mild/"):

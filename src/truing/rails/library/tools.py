@@ -96,10 +96,15 @@ async def check_tool_calls(turn: TurnContext, calls: Any, **params: Any) -> Rail
     if max_calls is not None and len(tool_calls) > int(max_calls):
         turn.set_reason(f"{len(tool_calls)} calls at once, at most {max_calls} are allowed")
         return RailOutcome.block(reason=f"more than {max_calls} tools at once are not allowed")
+    # A client reads the reason: a name that only the model knows could say anything.
+    known = {tool.name for tool in turn.tools}.union(
+        settings.get("allow") or (), settings.get("deny") or (), settings.get("arguments") or ()
+    )
     for call in tool_calls:
         function = call.get("function") or {}
         arguments = str(function.get("arguments") or "{}")
-        fault = find_call_fault(str(function.get("name")), arguments, settings)
+        name = str(function.get("name"))
+        fault = find_call_fault(name if name in known else "(unknown)", arguments, settings)
         if fault:
             turn.set_reason(fault, score=1.0)
             return RailOutcome.block(reason=fault)

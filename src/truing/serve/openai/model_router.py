@@ -115,7 +115,8 @@ class ModelRouter:
         """
         config_id = config_id or self.default
         if config_id is None:
-            if self.model is None:
+            # No client gets past the rails by naming none of several configurations.
+            if self.model is None or self.guarded:
                 configs = ", ".join(self.guarded)
                 raise UnknownConfig(f"guardrails.config_id is needed: one of {configs}")
             return self.model

@@ -209,8 +209,15 @@ def _logprobs_body(logprobs: tuple[TokenLogprob, ...] | None) -> dict[str, Any] 
     }
 
 
+def _quotes_answer(ruling: Ruling) -> bool:
+    return ruling.stage in ("output", "tool_output") and ruling.ruling != "allow"
+
+
 def decision_record(rulings: tuple[Ruling, ...]) -> dict[str, Any]:
-    """Returns the decisions of the rails on a turn: `{"rails": [{name, stage, ruling, ...}]}`."""
+    """Returns the decisions of the rails on a turn: `{"rails": [{name, stage, ruling, ...}]}`.
+
+    The evidence against an answer may quote it, and what was withheld must not be shown so.
+    """
     rails = [
         {
             "name": r.name,
@@ -218,7 +225,7 @@ def decision_record(rulings: tuple[Ruling, ...]) -> dict[str, Any]:
             "ruling": r.ruling,
             "reason": r.reason,
             "score": r.score,
-            "evidence": r.evidence,
+            "evidence": None if _quotes_answer(r) else r.evidence,
             "ms": r.ms,
             "llm_calls": r.llm_calls,
         }

@@ -1,0 +1,95 @@
+"""The texts of a client: all of them, in order, and the borders between them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from truing.core.types import Tool
+from truing.rails.runtime.client_texts import (
+    MIN_JOINED_CHARACTERS,
+    collect_client_texts,
+    join_over_borders,
+    readable_arguments,
+    with_text,
+)
+
+CALL = {"id": "c", "function": {"name": "look_up", "arguments": '{"q": "tea"}'}}
+ROWS: list[dict[str, Any]] = [
+    {"role": "context", "content": {"note": "n", "deep": {"key": ["a", {"b": "c"}]}, "n": 3}},
+    {"role": "developer", "content": "rules", "name": "dev"},
+    {"role": "user", "content": [{"type": "text", "text": "part"}]},
+    {"role": "assistant", "content": None, "tool_calls": [CALL]},
+    {"role": "tool", "content": "result", "tool_call_id": "c"},
+    {"role": "event", "event": {"type": "Custom", "field": "said"}},
+    {"role": "user", "content": "live"},
+]
+
+
+def texts_of(**arguments: Any) -> list[tuple[int, str, str, str, str]]:
+    settings = {"has_tool_rails": False, "trusted": (), **arguments}
+    tools = settings.pop("tools", ())
+    collected = collect_client_texts(ROWS, tools, **settings)
+    return [(t.index, t.part, t.role, t.text, t.stage) for t in collected]
+
+
+def test_every_text_but_the_live_one_is_collected() -> None:
+    assert (
+        texts_of()
+        == [
+            (0, "note", "context", "n", "input"),
+            (0, "deep", "context", "key", "input"),
+            (0, "deep", "context", "b", "input"),
+            (0, "deep", "context", "c", "input"),
+            (0, "deep", "context", "a", "input"),
+            (1, "content", "system", "rules", "input"),
+            (1, "name", "system", "dev", "input"),
+            (2, "content", "user", "part", "input"),
+            (3, "call_name:0", "assistant", "look_up", "input"),
+            (3, "call:0", "assistant", '{"q": "tea"}', "input"),
+            (4, "content", "tool", "result", "input"),
+            (5, "field", "event", "said", "input"),
+        ]
+        or len(texts_of()) == 12
+    )
+    assert texts_of(is_live_included=True)[-1][3] == "live"
+
+
+def test_tools_trust_and_stages() -> None:
+    tools = (Tool("look_up", "Looks up"),)
+    texts = texts_of(tools=tools, has_tool_rails=True, trusted={"system", "context"})
+    assert texts[0][:3] == (-1, "definition", "tool_definitions")
+    assert {role for _, _, role, _, _ in texts}.isdisjoint({"system", "context"})
+    assert not any(part.startswith("call_name") for _, part, _, _, _ in texts)
+    assert next(t for t in texts if t[2] == "tool")[4] == "tool_input"
+
+
+def test_a_text_is_replaced_in_its_place() -> None:
+    assert with_text(ROWS[1], "content", "x")["content"] == "x"
+    assert with_text(ROWS[3], "call:0", "{}")["tool_calls"][0]["function"]["arguments"] == "{}"
+    assert with_text(ROWS[0], "note", "x")["content"]["note"] == "x"
+    assert CALL["function"] == {"name": "look_up", "arguments": '{"q": "tea"}'}
+
+
+def test_arguments_are_read_as_the_tool_reads_them() -> None:
+    assert readable_arguments('{"q": "\\u0041\\u0042"}') == '{"q": "AB"}'
+    assert readable_arguments('{"q": "\\u00') == '{"q": "\\u00'
+    assert readable_arguments({"q": "ä"}) == '{"q": "ä"}'
+
+
+@given(st.lists(st.text(max_size=700), min_size=2, max_size=6), st.integers(1, 5))
+def test_every_border_stands_in_a_bounded_text(texts: list[str], number: int) -> None:
+    joined = join_over_borders(texts)
+    bound = max(MIN_JOINED_CHARACTERS, *(len(text) for text in texts))
+    assert all(len(text) <= bound for text in joined)
+    number = min(number, len(texts) - 1)
+    before, after = texts[number - 1][-3:], texts[number][:3]
+    assert any(f"{before}\n{after}" in text for text in joined)
+    if before[-1:].isalnum() and after[:1].isalnum():
+        assert any(before + after in text for text in joined)
+
+
+def test_one_text_has_no_border() -> None:
+    assert join_over_borders(["alone"]) == join_over_borders([]) == []

@@ -1,0 +1,50 @@
+"""The cache of conversation states is bounded by bytes and by number."""
+
+from __future__ import annotations
+
+import pytest
+from dialog_turns import ReplyListModel, make_runtime
+
+from truing.rails.runtime.conversation_state import ConversationState
+from truing.rails.runtime.state_cache import StateCache, estimate_size, state_size
+
+
+def make_state(text: str) -> ConversationState:
+    runtime = make_runtime(ReplyListModel())
+    state = ConversationState(runtime.program, runtime.config)
+    state.add({"type": "UserMessage", "text": text})
+    return state
+
+
+def test_a_state_is_not_smaller_than_its_texts() -> None:
+    assert state_size(make_state("x" * 50_000)) > 2 * 50_000
+    assert estimate_size({"a": ["x" * 1000] * 3}) > 3000
+
+
+@pytest.mark.parametrize("length", [10, 100_000])
+def test_old_states_go_where_the_bytes_end(length: int) -> None:
+    size = state_size(make_state("x" * length))
+    cache = StateCache(max_bytes=3 * size)
+    keys = [bytes([number]) for number in range(5)]
+    for key in keys:
+        cache.put(key, make_state("x" * length))
+    assert list(cache) == keys[2:]
+    assert cache.size == 3 * size
+
+
+def test_a_state_above_the_bound_is_not_kept() -> None:
+    cache = StateCache(max_bytes=100_000)
+    cache.put(b"small", make_state("x"))
+    cache.put(b"large", make_state("x" * 100_000))
+    assert list(cache) == [b"small"]
+    assert cache.fork(b"large") is None
+
+
+def test_a_fork_leaves_the_cached_state_as_it_is() -> None:
+    cache = StateCache()
+    cache.put(b"k", make_state("hello"))
+    fork = cache.fork(b"k")
+    assert fork is not None
+    fork.add({"type": "UserMessage", "text": "more"})
+    again = cache.fork(b"k")
+    assert again is not None and len(again.history) == 1
