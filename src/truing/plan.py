@@ -27,6 +27,7 @@ from truing.analysis.comparison import adjust_comparisons, compare
 from truing.analysis.summary import summarise, write_summary
 from truing.analysis.verdict_table import cached_verdict_tables
 from truing.core.errors import PlanError, UserError, did_you_mean
+from truing.core.input_files import read_input_text
 from truing.core.protocols import Attack, Dataset, Judge, Model
 from truing.core.taxonomy import load_taxonomy
 from truing.core.types import Sampling
@@ -221,7 +222,7 @@ def read_plan(path: str | Path) -> Plan:
     """
     file = Path(path)
     try:
-        return parse_plan(file.read_text(encoding="utf-8"), str(path))
+        return parse_plan(read_input_text(file), str(path))
     except (OSError, UnicodeDecodeError) as error:
         raise PlanError(f"{path}: {error}") from error
 

@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from truing.core.errors import PlanError, did_you_mean
+from truing.core.input_files import read_input_text
 from truing.core.lineage import digest
 from truing.core.protocols import LogprobModel, Model, StreamingModel
 from truing.core.types import Answer, Conversation, Message, Sampling
@@ -35,7 +36,7 @@ def load_prefix(name: str) -> tuple[Message, ...]:
         suggestion = did_you_mean(name, BUILT_IN)
         raise PlanError(f"prompted:{name}: no built-in prefix and no such file{suggestion}")
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_input_text(path)
     except (OSError, UnicodeDecodeError) as error:
         raise PlanError(f"{path}: cannot be read as text: {error}") from error
     if not text.strip():

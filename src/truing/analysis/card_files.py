@@ -9,6 +9,7 @@ from msgspec import Struct
 
 from truing.analysis.judge_card import CardLineage, JudgeCard, QuestionCard
 from truing.core.errors import DataError
+from truing.core.input_files import read_input_bytes
 from truing.core.private_files import create_folder, replace_file
 from truing.stats.classification import ClassificationScores
 from truing.stats.intervals import Interval
@@ -45,7 +46,7 @@ def write_card(card: JudgeCard, path: Path) -> None:
 def read_card(path: str | Path) -> JudgeCard:
     """Reads a card of either form. Raises DataError if the file cannot be read or is no card."""
     try:
-        data = Path(path).read_bytes()
+        data = read_input_bytes(path)
         try:
             return msgspec.json.decode(data, type=JudgeCard)
         except msgspec.DecodeError as error:

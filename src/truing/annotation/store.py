@@ -289,6 +289,8 @@ def _make_sqlite_engine(url: URL) -> Engine:
     if not path.parent.absolute().is_dir():
         raise UserError(f"--db: there is no folder {path.parent}")
     _make_private(path)
+    if Path(url.database).exists() and not Path(url.database).is_file():
+        raise UserError(f"--db {url.database}: is no regular file")
     engine = create_engine(
         url, pool_size=24, max_overflow=24, connect_args={"check_same_thread": False}
     )

@@ -18,6 +18,7 @@ from msgspec import Struct, field
 from truing.annotation.store import Transaction
 from truing.annotation.tables import Setting
 from truing.core.errors import PlanError
+from truing.core.input_files import read_input_text
 from truing.core.taxonomy import Taxonomy, load_taxonomy
 from truing.core.types import Lineage
 
@@ -98,7 +99,7 @@ def is_harmful(grade: int, threshold: int = 3) -> bool:
 def read_study(path: str | Path) -> Study:
     """Reads a study from a TOML file. Raises PlanError with all faults, each with its key."""
     try:
-        data = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        data = tomllib.loads(read_input_text(path))
     except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise PlanError(f"{path}: {error}") from error
     try:

@@ -13,6 +13,7 @@ from cyclopts import App
 from truing.cli.commands import COMMANDS, GROUPS
 from truing.core.errors import TruingError
 from truing.core.private_files import restrict_umask
+from truing.core.text import escape_controls
 from truing.core.version import __version__
 
 
@@ -47,7 +48,7 @@ def main() -> None:
         # itself.
         status = build_app()(sys.argv[1:], result_action="return_value")
     except TruingError as error:
-        print(f"truing: {error}", file=sys.stderr)
+        print(escape_controls(f"truing: {error}"), file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)
@@ -58,7 +59,7 @@ def main() -> None:
         sys.exit(1)
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        print(f"truing: {where}{error.strerror or error}", file=sys.stderr)
+        print(escape_controls(f"truing: {where}{error.strerror or error}"), file=sys.stderr)
         sys.exit(1)
     # cyclopts returns None for --help and --version.
     sys.exit(status if isinstance(status, int) else 0)

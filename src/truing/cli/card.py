@@ -10,7 +10,7 @@ from truing.analysis.card_files import write_card
 from truing.analysis.judge_card import GradedAgreement, JudgeCard, make_card
 from truing.cli.parameters import Flag, resolve_all
 from truing.cli.progress import ProgressBar
-from truing.cli.tables import make_console, make_table
+from truing.cli.tables import make_console, make_table, print_text
 from truing.core.protocols import Judge
 from truing.evaluation.evaluate import evaluate
 from truing.evaluation.options import EvaluateOptions
@@ -69,7 +69,7 @@ def command(
         sys.stdout.write(out.read_text(encoding="utf-8"))
     else:
         print_card(card)
-        print(f"card: {out}")
+        print_text(f"card: {out}")
     return 0
 
 

@@ -11,6 +11,7 @@ from cyclopts import Parameter
 
 from truing.cli.parameters import Flag
 from truing.cli.run_folders import open_run
+from truing.cli.tables import print_text
 from truing.core.errors import UserError
 from truing.core.private_files import create_folder, replace_file
 from truing.gates.certificate import Certificate, certify
@@ -118,8 +119,8 @@ def command(
 
 def print_certificate(certificate: Certificate) -> None:
     """Prints the certificate in words, with its assumptions."""
-    print(certificate.statement)
-    print(
+    print_text(certificate.statement)
+    print_text(
         f"{certificate.labels} of {certificate.prompts} prompts are labelled or known to get no "
         f"answer; judge {certificate.judge}"
     )
@@ -129,5 +130,5 @@ def print_certificate(certificate: Certificate) -> None:
     ):
         if rate is not None:
             estimate, lower, upper = (100 * x for x in (rate.estimate, rate.lower, rate.upper))
-            print(f"{name}: {estimate:.1f} % [{lower:.1f}, {upper:.1f}]")
-    print(certificate.assumes)
+            print_text(f"{name}: {estimate:.1f} % [{lower:.1f}, {upper:.1f}]")
+    print_text(certificate.assumes)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from truing.cli.parameters import Flag, OptionalStrings, resolve_all
 from truing.cli.progress import ProgressBar, finish_run
+from truing.cli.tables import print_text
 from truing.core.errors import UserError
 from truing.evaluation.evaluate import evaluate
 from truing.evaluation.options import EvaluateOptions
@@ -128,5 +129,5 @@ def export_inspect(run: Path, file: Path, /, *, force: Flag = False) -> int:
     if file.exists() and not force:
         raise UserError(f"{file}: exists already; --force replaces it")
     count = write_inspect_log(Run(run), file)
-    print(f"{file}: {count} answers")
+    print_text(f"{file}: {count} answers")
     return 0

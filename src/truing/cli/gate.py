@@ -6,6 +6,7 @@ from pathlib import Path
 
 from truing.cli.parameters import Flag, OptionalPaths
 from truing.cli.run_folders import open_run
+from truing.cli.tables import print_text
 from truing.core.private_files import create_folder
 from truing.gates.gate import gate_run
 from truing.gates.rules import read_rules
@@ -68,10 +69,10 @@ def command(
 def print_verdict(verdict: GateVerdict) -> None:
     """Prints the outcome of each rule with its reason, and what was not tested."""
     for outcome in verdict.outcomes:
-        print(f"{outcome.status:<13} {outcome.name or outcome.rule}")
-        print(f"{'':<13} {outcome.reason}")
+        print_text(f"{outcome.status:<13} {outcome.name or outcome.rule}")
+        print_text(f"{'':<13} {outcome.reason}")
     for note in verdict.notes:
-        print(f"note: {note}")
+        print_text(f"note: {note}")
     if verdict.not_tested:
-        print("not tested: " + "; ".join(verdict.not_tested))
-    print(f"{verdict.title}: {verdict.verdict}")
+        print_text("not tested: " + "; ".join(verdict.not_tested))
+    print_text(f"{verdict.title}: {verdict.verdict}")

@@ -18,6 +18,7 @@ from truing.cli.parameters import Flag
 from truing.cli.progress import ProgressBar
 from truing.core.bounds import MAX_JSON_DEPTH
 from truing.core.errors import DataError, RunError, UserError
+from truing.core.input_files import open_input
 from truing.core.json_text import is_nested_deeper
 from truing.core.jsonl import number_nonblank_lines
 from truing.core.private_files import create_folder, private_opener, replace_file
@@ -174,7 +175,7 @@ def _answer(text: str | None) -> Message | None:
 
 
 def _number_lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    with sys.stdin.buffer if str(path) == "-" else path.open("rb") as stream:
+    with sys.stdin.buffer if str(path) == "-" else open_input(path) as stream:
         yield from number_nonblank_lines(stream, path)
 
 

@@ -12,6 +12,7 @@ import msgspec
 
 from truing.analysis.rates import PREDICTED_SUFFIX, Rate
 from truing.analysis.summary import RunSummary, write_summary
+from truing.cli.tables import print_text
 from truing.evaluation.failures import RESPONSES, find_repeated
 from truing.evaluation.options import EvaluateOptions
 from truing.runs.folder import Run
@@ -69,7 +70,7 @@ class ProgressBar:
         if self._progress is not None:
             self._progress.stop()
         if error_type is KeyboardInterrupt and self._resumable:
-            print(
+            print_text(
                 "truing: interrupted; what is finished is saved, and the same command continues",
                 file=sys.stderr,
             )
@@ -100,15 +101,17 @@ def finish_run(out: Path, *, as_json: bool, repeatable: bool = False) -> int:
         }
         print(msgspec.json.encode({**counts, **msgspec.to_builtins(summary)}).decode())
     else:
-        print(f"{out}: {len(outcomes)} answers of {model}")
+        print_text(f"{out}: {len(outcomes)} answers of {model}")
         for rate in rates_by_expectation(summary):
-            print(_format_rate(rate))
+            print_text(_format_rate(rate))
     failed = failures.total()
     if failed:
         commonest = ", ".join(f"{count} x {kind}" for kind, count in failures.most_common(3))
-        print(f"truing: {failed} of {len(outcomes)} answers failed: {commonest}", file=sys.stderr)
+        print_text(
+            f"truing: {failed} of {len(outcomes)} answers failed: {commonest}", file=sys.stderr
+        )
         if repeatable:
-            print(f"truing: {_describe_repetition(out)}", file=sys.stderr)
+            print_text(f"truing: {_describe_repetition(out)}", file=sys.stderr)
     return 1 if outcomes and failed == len(outcomes) else 0
 
 

@@ -17,7 +17,9 @@ from truing.analysis.transport import check_card_matches
 from truing.cli.card import describe_graded_agreement, format_interval
 from truing.cli.parameters import Flag, OptionalStrings, resolve_all
 from truing.cli.progress import ProgressBar
+from truing.cli.tables import print_text
 from truing.core.errors import DataError, UserError
+from truing.core.input_files import read_input_text
 from truing.core.protocols import Judge
 from truing.core.types import Dimension
 from truing.rankers import (
@@ -71,7 +73,7 @@ class RankFlags:
         primer = ""
         if self.primer is not None:
             try:
-                primer = self.primer.read_text(encoding="utf-8")
+                primer = read_input_text(self.primer)
             except (OSError, UnicodeDecodeError) as error:
                 raise UserError(f"{self.primer}: {error}") from error
         return RankingOptions(
@@ -189,14 +191,14 @@ def by(
             fields["card"] = msgspec.to_builtins(judge_card)
         print(msgspec.json.encode(fields).decode())
         return 0
-    print(f"{run}: {result.ordered} of {result.samples} samples in order by {result.judge}")
-    print(f"  {result.preferences} preferences in {result.file}")
+    print_text(f"{run}: {result.ordered} of {result.samples} samples in order by {result.judge}")
+    print_text(f"  {result.preferences} preferences in {result.file}")
     for figure in result.figures:
-        print(f"  {figure.method:<28} {_format_figure(figure)}")
+        print_text(f"  {figure.method:<28} {_format_figure(figure)}")
     if judge_card is not None:
-        print(f"  {judge_card.judge} by its card {card}: {_describe_card(judge_card)}")
+        print_text(f"  {judge_card.judge} by its card {card}: {_describe_card(judge_card)}")
     elif result.figures:
-        print(
+        print_text(
             f"  no card of {result.judge} is given: its agreement with people is unknown "
             f"(truing card, --card)"
         )
@@ -219,7 +221,7 @@ def report(*runs: Path, out: Path = Path("rankings"), title: str = "Preference r
         raise UserError("rank report: give the run folders whose rankings the page is to show")
     summaries = [summary for run in runs for summary in read_summaries(run)]
     page = rankings.write_rankings(summaries, out, title)
-    print(f"report: {page}  (also .md)")
+    print_text(f"report: {page}  (also .md)")
     return 0
 
 
@@ -256,7 +258,7 @@ def _report_summaries(summaries: Sequence[RankingSummary], out: Path, *, as_json
     else:
         for summary in summaries:
             _print_summary(summary)
-        print(
+        print_text(
             f"\nrows: {out / 'rankings'}  figures: {out / 'ranking.json'}  "
             f"report: {out / 'report.html'}"
         )
@@ -264,22 +266,22 @@ def _report_summaries(summaries: Sequence[RankingSummary], out: Path, *, as_json
     empty = [summary for summary in summaries if summary.n and summary.unscored == summary.n]
     for summary in empty:
         reason = next(iter(summary.reasons))
-        print(f"truing: {summary.ranker}: nothing could be scored: {reason}", file=sys.stderr)
+        print_text(f"truing: {summary.ranker}: nothing could be scored: {reason}", file=sys.stderr)
     return 1 if empty else 0
 
 
 def _print_summary(summary: RankingSummary) -> None:
-    print(
+    print_text(
         f"\n{summary.ranker} · {summary.model} · {summary.data} · {summary.n} items, "
         f"{summary.unscored} unscored"
     )
     for figure in summary.figures:
         kind = "" if figure.kind == "share" else f" ({figure.kind})"
-        print(f"  {rankings.figure_label(figure) + kind:<62} {_format_figure(figure)}")
+        print_text(f"  {rankings.figure_label(figure) + kind:<62} {_format_figure(figure)}")
     for reason, count in summary.reasons.items():
-        print(f"  unscored: {count} x {reason}")
+        print_text(f"  unscored: {count} x {reason}")
     for note in summary.notes:
-        print(f"  note: {note}")
+        print_text(f"  note: {note}")
 
 
 def _format_figure(figure: RankingFigure) -> str:

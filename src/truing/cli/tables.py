@@ -1,10 +1,16 @@
-"""Tables in the terminal: one console and one table style for all commands."""
+"""Text and tables in the terminal: one console and one table style for all commands.
+
+What is shown comes from files and models, which may hold escape sequences that take over a
+terminal; both ways of writing put control characters into words.
+"""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, TextIO
+
+from truing.core.text import escape_controls
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -18,7 +24,40 @@ def make_console() -> Console:
     """Returns a console on standard output, as wide as the terminal."""
     from rich.console import Console
 
-    return Console(width=None if sys.stdout.isatty() else PIPE_WIDTH, highlight=False)
+    console = Console(width=None if sys.stdout.isatty() else PIPE_WIDTH, highlight=False)
+    console.push_render_hook(_EscapingHook())  # type: ignore[arg-type]
+    return console
+
+
+class _EscapingHook:
+    """Makes a console write control characters out (rich removes only five of them)."""
+
+    def process_renderables(self, renderables: list[Any]) -> list[Any]:
+        """Wraps what is printed; cursor movements of rich itself stay."""
+        from rich.control import Control
+
+        return [r if isinstance(r, Control) else _Escaped(r) for r in renderables]
+
+
+class _Escaped:
+    """Renders another object with its control characters written out."""
+
+    def __init__(self, renderable: Any) -> None:
+        self._renderable = renderable
+
+    def __rich_console__(self, console: Any, options: Any) -> Iterator[Any]:
+        from rich.segment import Segment
+
+        for segment in console.render(self._renderable, options):
+            if segment.control:
+                yield segment
+            else:
+                yield Segment(escape_controls(segment.text), segment.style)
+
+
+def print_text(text: str = "", *, file: TextIO | None = None) -> None:
+    """Prints a line, on standard output if no file is given; control characters are written out."""
+    print(escape_controls(text), file=file)
 
 
 def make_table(title: str, columns: Sequence[str]) -> Table:

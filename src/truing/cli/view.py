@@ -9,6 +9,7 @@ from cyclopts import Parameter
 
 from truing.cli.parameters import Flag
 from truing.cli.run_folders import short_run_names
+from truing.cli.tables import print_text
 from truing.core.errors import RunError
 from truing.core.private_files import create_folder, replace_file
 from truing.report.view.page import MAX_ROWS, collect_page, render_page
@@ -45,7 +46,7 @@ def command(
     create_folder(path.parent)
     replace_file(path, render_page(page).encode())
     left_out = f" ({page.left:,} left out)" if page.left else ""
-    print(f"{len(page.rows):,} rows{left_out}: {path}")
+    print_text(f"{len(page.rows):,} rows{left_out}: {path}")
     if show:
         import webbrowser
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO, TypeVar
@@ -12,29 +10,12 @@ import msgspec
 
 from truing.core.bounds import MAX_ROW_BYTES
 from truing.core.errors import DataError, RunError
+from truing.core.input_files import open_input
 
 T = TypeVar("T")
-_BUFFER_BYTES = 1 << 20
 
 MAX_LINE_BYTES = 128 << 20
 """A longer line of a run's file is an error: nothing that is written there is nearly as long."""
-
-
-def open_regular_file(path: Path) -> BinaryIO:
-    """Opens a file for reading.
-
-    Raises RunError if it cannot be opened, or is a folder, a pipe or a device: a pipe without a
-    writer would block for ever, a device may have no end.
-    """
-    try:
-        # O_NONBLOCK: opening a pipe returns at once; it has no effect on a regular file.
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            os.close(descriptor)
-            raise RunError(f"{path}: is no regular file")
-    except OSError as error:
-        raise RunError(f"{path}: {error.strerror}") from error
-    return open(descriptor, "rb", buffering=_BUFFER_BYTES)
 
 
 def read_complete_lines(path: Path) -> Iterator[tuple[int, bytes]]:
@@ -47,7 +28,11 @@ def read_complete_lines(path: Path) -> Iterator[tuple[int, bytes]]:
     if not path.exists():
         return
     offset = 0
-    with open_regular_file(path) as stream:
+    try:
+        stream = open_input(path)
+    except OSError as error:
+        raise RunError(f"{path}: {error.strerror}") from error
+    with stream:
         try:
             while line := stream.readline(MAX_LINE_BYTES + 1):
                 if not line.endswith(b"\n") and len(line) <= MAX_LINE_BYTES:

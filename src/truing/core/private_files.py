@@ -94,7 +94,8 @@ def create_private_file(path: Path) -> None:
 
     SQLite gives its `-wal` and `-shm` files the mode of the database.
     """
-    os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, file_mode()))
+    # O_NONBLOCK: opening a pipe that lies there is an error, and does not wait for a reader.
+    os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK, file_mode()))
 
 
 def replace_file(target: Path, data: bytes) -> None:

@@ -23,6 +23,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from truing.core.errors import PlanError, did_you_mean
+from truing.core.input_files import read_input_text
 
 FigureKind = Literal["auto", "raw", "corrected", "transported"]
 FIGURES = ("raw", "corrected", "transported")
@@ -213,6 +214,6 @@ def parse_rules(text: str, where: str = "rules", folder: Path = Path()) -> GateR
 def read_rules(path: Path) -> GateRules:
     """Reads rules from a TOML file. Raises PlanError if it cannot be read or has faults."""
     try:
-        return parse_rules(path.read_text(encoding="utf-8"), str(path), path.parent)
+        return parse_rules(read_input_text(path), str(path), path.parent)
     except (OSError, UnicodeDecodeError) as error:
         raise PlanError(f"{path}: {error}") from error

@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 
 from truing.core.errors import UserError
+from truing.core.input_files import read_input_bytes
 
 _MAX_CONFIG_BYTES = 16 << 20
 _PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib")
@@ -68,9 +69,7 @@ def check_model_folder(folder: Path, name: str) -> None:
 def _read_config(folder: Path, name: str) -> dict[str, Any]:
     path = folder / "config.json"
     try:
-        if path.stat().st_size > _MAX_CONFIG_BYTES:
-            raise UserError(f"local:{name}: config.json is larger than {_MAX_CONFIG_BYTES:,} bytes")
-        return msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
+        return msgspec.json.decode(read_input_bytes(path, _MAX_CONFIG_BYTES), type=dict[str, Any])
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}") from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:

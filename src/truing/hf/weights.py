@@ -28,6 +28,7 @@ import msgspec
 from msgspec import Struct, field
 
 from truing.core.errors import MissingExtra, UserError, did_you_mean
+from truing.core.input_files import read_input_bytes
 from truing.core.private_files import create_folder, private_opener, replace_file
 from truing.hf.gguf import dequantise_gguf
 from truing.hf.pretrained import find_safetensors
@@ -284,7 +285,7 @@ def _named_weights(name: str, path: Path) -> Weights:
 
 def _read_marker(path: Path) -> _Marker | None:
     try:
-        return msgspec.json.decode((path / MARKER_FILE).read_bytes(), type=_Marker)
+        return msgspec.json.decode(read_input_bytes(path / MARKER_FILE), type=_Marker)
     except (OSError, msgspec.DecodeError):
         return None
 

@@ -12,6 +12,7 @@ import re
 from pathlib import Path
 
 from truing.core.errors import DataError, UserError
+from truing.core.input_files import read_input_text
 from truing.core.lineage import digest
 from truing.core.taxonomy import load_taxonomy
 from truing.core.types import Judgement, Lineage, Response, Sample
@@ -165,7 +166,7 @@ def read_keywords(path: Path) -> dict[str, tuple[str, ...]]:
     category.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = read_input_text(path).splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"keywords:{path}: cannot be read: {error}") from error
     words: dict[str, list[str]] = {}

@@ -21,6 +21,7 @@ import torch
 from msgspec import Struct
 
 from truing.core.errors import UserError
+from truing.core.input_files import read_input_bytes
 from truing.core.lineage import digest
 from truing.core.types import Conversation, Judgement, Lineage, Response, Sample
 from truing.hf.chat_tokens import AnswerTooLong, ChatTokenizer
@@ -255,7 +256,7 @@ class PreferenceJudge:
 
 def _read_card(path: Path) -> _ModelCard:
     try:
-        return msgspec.json.decode((path / "truing.json").read_bytes(), type=_ModelCard)
+        return msgspec.json.decode(read_input_bytes(path / "truing.json"), type=_ModelCard)
     except (OSError, msgspec.DecodeError) as error:
         raise UserError(f"{path / 'truing.json'}: {error}") from error
 

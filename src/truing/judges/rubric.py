@@ -15,6 +15,7 @@ from pathlib import Path
 from msgspec import Struct
 
 from truing.core.errors import did_you_mean
+from truing.core.input_files import read_input_text
 from truing.core.lineage import digest
 from truing.core.protocols import Model
 from truing.core.taxonomy import Taxonomy, load_taxonomy
@@ -245,7 +246,7 @@ def build(args: Args) -> RubricJudge:
         raise args.fault("file=POLICY.md is missing: the policy to judge by")
     path = Path(file)
     try:
-        policy = path.read_text(encoding="utf-8")
+        policy = read_input_text(path)
     except (OSError, UnicodeDecodeError) as error:
         raise args.fault(f"cannot read the policy {file}: {error}") from error
     if not policy.strip():

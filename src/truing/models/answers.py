@@ -167,10 +167,15 @@ def read_stored_answers(
 def build(args: Args) -> StoredAnswers:
     """Returns the model of an `answers:` spec."""
     path = Path(args.name)
-    if not args.name or not path.exists():
+    if not args.name or not (path.is_file() or path.is_dir()):
         raise SpecError(f"spec '{args.spec}': there is no file {args.name!r}")
     files = [Run(path).file("responses.jsonl")] if path.is_dir() else [path]
     # The content, not the path, is the version: a resumed run must notice changed answers.
-    version = hashlib.sha256(b"".join(f.read_bytes() for f in files if f.is_file())).hexdigest()
+    sha256 = hashlib.sha256()
+    for file in filter(Path.is_file, files):
+        with file.open("rb") as stream:
+            while chunk := stream.read(1 << 20):
+                sha256.update(chunk)
+    version = sha256.hexdigest()
     pairs = read_stored_answers(path, args.text("prompt"), args.text("response"))
     return StoredAnswers(pairs, name=f"answers:{path.name}", version=version)

@@ -19,6 +19,7 @@ from msgspec import Struct
 
 from truing.core.errors import DataError, UserError
 from truing.core.ids import stream_seed
+from truing.core.input_files import read_input_bytes
 from truing.core.lineage import digest
 from truing.core.protocols import Dataset, LogprobModel, Model
 from truing.core.types import Failure, Sample
@@ -392,4 +393,7 @@ def read_summaries(path: Path) -> list[RankingSummary]:
     file = Run(path).file("ranking.json")
     if not file.is_file():
         raise UserError(f"{path}: has no ranking (no ranking.json)")
-    return msgspec.json.decode(file.read_bytes(), type=list[RankingSummary])
+    try:
+        return msgspec.json.decode(read_input_bytes(file), type=list[RankingSummary])
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{file}: {error}") from error

@@ -16,7 +16,12 @@ import msgspec
 from msgspec import Struct
 
 from truing.core.jsonl import decode_line, read_complete_lines
-from truing.core.private_files import replace_file_with, sync_path, write_error
+from truing.core.private_files import (
+    private_opener,
+    replace_file_with,
+    sync_path,
+    write_error,
+)
 from truing.runs.append_only_file import AppendOnlyFile
 from truing.runs.run_files import locate_run_file, open_run_file
 
@@ -100,7 +105,7 @@ def set_aside_lines(folder: Path, name: str, faults: list[LineFault]) -> None:
 
 
 def _copy_without(source: int, target: Path, faults: list[LineFault], size: int) -> None:
-    with target.open("wb") as stream:
+    with open(target, "wb", opener=private_opener) as stream:
         position = 0
         for start, end in [*((f.start, f.start + f.length) for f in faults), (size, size)]:
             while position < start:

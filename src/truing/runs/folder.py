@@ -27,6 +27,7 @@ import msgspec
 from msgspec import Struct, field
 
 from truing.core.errors import RunError
+from truing.core.input_files import read_input_bytes
 from truing.core.private_files import (
     create_folder,
     private_opener,
@@ -148,9 +149,8 @@ class Run:
 def _read_manifest(path: Path) -> Manifest:
     """Reads and checks a manifest, which may come from somebody else."""
     try:
-        if path.stat().st_size > _MAX_MANIFEST_BYTES:
-            raise RunError(f"{path}: is larger than {_MAX_MANIFEST_BYTES:,} bytes")
-        manifest = msgspec.json.decode(path.read_bytes(), type=Manifest)
+        content = read_input_bytes(path, _MAX_MANIFEST_BYTES)
+        manifest = msgspec.json.decode(content, type=Manifest)
     except OSError as error:
         raise RunError(f"{path}: {error.strerror}") from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:

@@ -151,7 +151,9 @@ class SampleStore:
         self.ids = IdIndex()
         self._starts = array("Q")
         self._lengths = array("I")
-        for start, length, sample in read_located_records(path, SampleKey):
+        # Whole records: a field that cannot be read is named here, with its line, and not later,
+        # in the middle of a run.
+        for start, length, sample in read_located_records(path, Sample):
             if not self.ids.add(sample.id, len(self._starts)):
                 raise RunError(f"{path}: the id {sample.id!r} occurs more than once")
             self._starts.append(start)

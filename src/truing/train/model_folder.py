@@ -17,6 +17,7 @@ import msgspec
 from msgspec import Struct
 
 from truing.core.errors import UserError
+from truing.core.input_files import read_input_bytes
 from truing.core.lineage import digest, hash_prompts
 from truing.core.private_files import create_folder, replace_file
 from truing.core.types import Lineage
@@ -49,7 +50,7 @@ def read_model_card(folder: str | Path) -> TrainedModelCard | None:
     """Returns the card of a trained folder, or None if it has none; UserError if it is damaged."""
     path = Path(folder) / CARD_FILE
     try:
-        return msgspec.json.decode(path.read_bytes(), type=TrainedModelCard)
+        return msgspec.json.decode(read_input_bytes(path), type=TrainedModelCard)
     except FileNotFoundError:
         return None
     except (OSError, msgspec.DecodeError) as error:

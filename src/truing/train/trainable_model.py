@@ -15,6 +15,7 @@ from msgspec import Struct
 from torch import Tensor, nn
 
 from truing.core.errors import MissingExtra, PlanError, UserError
+from truing.core.input_files import read_input_bytes
 from truing.core.types import Lineage
 from truing.hf.loading import (
     ScalarModel,
@@ -106,7 +107,7 @@ def find_base_model(name: str) -> BaseModel:
     lineage: Lineage | None = None
     if card.is_file():
         try:
-            lineage = msgspec.json.decode(card.read_bytes(), type=_LineageCard).lineage
+            lineage = msgspec.json.decode(read_input_bytes(card), type=_LineageCard).lineage
         except msgspec.DecodeError as error:
             raise UserError(f"{card}: {error}") from error
     if lineage is None:

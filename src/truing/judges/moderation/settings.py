@@ -19,6 +19,7 @@ import numpy as np
 from msgspec import Struct, field
 
 from truing.core.errors import UserError
+from truing.core.input_files import read_input_bytes
 from truing.core.private_files import replace_file
 from truing.core.types import Lineage
 
@@ -94,7 +95,7 @@ class ClassifierThresholds(Struct, frozen=True, kw_only=True):
 def read_json(path: Path, kind: type[T]) -> T:
     """Returns a JSON file as a struct; raises UserError if it is missing or does not fit."""
     try:
-        return msgspec.json.decode(path.read_bytes(), type=kind)
+        return msgspec.json.decode(read_input_bytes(path), type=kind)
     except FileNotFoundError as error:
         raise UserError(f"{path}: missing, so this is no moderation folder") from error
     except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:

@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 
 from truing.core.errors import UserError
+from truing.core.input_files import read_input_bytes
 from truing.core.lineage import digest
 from truing.core.types import (
     Answer,
@@ -216,7 +217,7 @@ def _lineage(weights: Weights, name: str, dtype: str) -> Lineage:
     card = Path(weights.path) / "truing.json"
     if card.is_file():
         try:
-            lineage = msgspec.json.decode(card.read_bytes(), type=_ModelCard).lineage
+            lineage = msgspec.json.decode(read_input_bytes(card), type=_ModelCard).lineage
         except msgspec.DecodeError as error:
             raise UserError(f"{card}: {error}") from error
         if lineage is not None:

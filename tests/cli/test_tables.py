@@ -1,0 +1,32 @@
+"""What is shown in the terminal holds no control characters of files or models."""
+
+from __future__ import annotations
+
+import pytest
+
+from truing.cli.tables import make_console, make_table, print_text
+
+HOSTILE = "a\x1b]52;c;x\x07b\x9b2Jc\x1b[31md"
+WRITTEN_OUT = r"a\x1b]52;c;x\x07b\x9b2Jc\x1b[31md"
+
+
+def test_text_and_tables_write_control_characters_out(capsys: pytest.CaptureFixture[str]) -> None:
+    console = make_console()
+    console.print(HOSTILE, markup=False)
+    table = make_table(HOSTILE, ["name"])
+    table.add_row(HOSTILE)
+    console.print(table)
+    print_text(HOSTILE)
+    output = capsys.readouterr().out
+    assert not set(output) & {"\x1b", "\x07", "\x9b"}
+    assert output.count("52;c;x") == 4
+    assert output.splitlines()[-1] == WRITTEN_OUT
+
+
+def test_styles_stay_in_a_terminal() -> None:
+    console = make_console()
+    with console.capture() as capture:
+        console.options.legacy_windows = False
+        console._force_terminal = True
+        console.print("[bold]x[/bold]\x1b[31m")
+    assert r"\x1b[31m" in capture.get()
