@@ -261,9 +261,7 @@ class DialogueRunner:
                 break
             llm_calls += result.llm_calls
             replies.append(result.text)
-            # An exception is no message of the conversation.
-            is_message = result.message["role"] == "assistant"
-            history.append(result.message if is_message else {"role": "assistant", "content": ""})
+            history.append(result.message)  # of an exception, too: the next turn goes on after it
             errors += [f"{file}:{line}: {fault}" for fault in unmet_expectations(turn, result)]
         if scripted is not None and not errors and scripted.calls < len(scripted.replies):
             errors.append(
