@@ -29,6 +29,12 @@ def written_forms(secret: str) -> set[str]:
     return forms
 
 
+def completion_of(text: str) -> bytes:
+    """A successful answer; the shape that each of the models reads."""
+    choice = {"message": {"content": text}, "finish_reason": "stop"}
+    return json.dumps({"choices": [choice], "answer": text}).encode()
+
+
 async def echo(request: Request) -> None:
     """Sends all that it was sent back, in another form and with another status at each request."""
     everything = [*request.headers.values(), request.path, request.body.decode()]
@@ -44,6 +50,7 @@ async def echo(request: Request) -> None:
         (422, json.dumps(json.dumps(everything)).encode()),
         (200, json.dumps(dict.fromkeys(everything, 1)).encode()),
         (200, text.encode()),
+        (200, completion_of(json.dumps(everything))),
         (307, b""),
     ]
     status, body = replies[request.number % len(replies)]
@@ -88,7 +95,7 @@ def test_a_whole_evaluation_writes_no_secret(
         named = specs(server.url)
         results = [
             truing(
-                "evaluate --data builtin:safety --limit 8 --concurrency 1 --model",
+                "evaluate --data builtin:safety --limit 9 --concurrency 1 --model",
                 *[named[kind], "--judge", named["judge"], "--judge", "rules:refusal", "--out", run],
             ),
             truing("show", run),

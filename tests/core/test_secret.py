@@ -86,3 +86,11 @@ def test_short_values_and_other_text_stay() -> None:
     scrubber = Scrubber([Secret.of("prod"), Secret.of("")])
     assert scrubber.scrub("the prod server") == "the prod server"
     assert Scrubber([SECRET]).scrub("an error of the server") == "an error of the server"
+
+
+def test_an_answer_loses_the_secret_itself_and_nothing_that_resembles_it() -> None:
+    value = 'sk-0123456789"abcdef'
+    scrubber = Scrubber([Secret.of(f"Bearer {value}"), Secret.of("blue-team")])
+    reply = json.dumps({"text": f"the key is {value}, the team blue-team"}).encode()
+    assert json.loads(scrubber.scrub_reply(reply)) == {"text": "the key is ***, the team blue-team"}
+    assert scrubber.scrub_reply(b"nothing") == b"nothing"

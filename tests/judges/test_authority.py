@@ -122,7 +122,8 @@ def test_the_name_and_the_rate_stand_in_the_manifest_and_the_rate_is_kept(
         )
     assert run.manifest.notes["authorised"] == "A. Person; B. Person"
     assert len(came) == 12
-    assert came[-1] - came[0] >= 11 / 40 * 0.95
+    # The requests are spaced where they are sent; on a busy machine they arrive closer together.
+    assert came[-1] - came[0] >= 11 / 40 * 0.8
 
 
 def test_a_plan_says_so_before_its_first_run(tmp_path: Path) -> None:

@@ -10,9 +10,11 @@ from __future__ import annotations
 import base64
 import hmac
 import html
+import json
 import re
 from collections.abc import Callable, Iterable
 from typing import Any
+from urllib.parse import quote
 
 from msgspec import Struct
 
@@ -20,6 +22,7 @@ REDACTED = "***"
 
 # A shorter value is no secret ("1", "prod"), and its removal would make messages unreadable.
 _MIN_SCRUBBED_CHARS = 6
+_MIN_REPLY_CHARS = 16
 # What may stand between two characters: a line break, or the backslash of an escape.
 _GAP = r"[\s\\]*"
 _MAX_CHARS_PER_CHAR = 7  # `\\u002b `
@@ -92,6 +95,12 @@ class Scrubber:
             parts |= {value, *re.split(r"[\s,;=]+", value)}
         # Longest first: an alternative that is the beginning of another would leave its rest.
         ordered = sorted((p for p in parts if len(p) >= _MIN_SCRUBBED_CHARS), key=len, reverse=True)
+        self._reply_forms = [
+            form.encode("utf-8", "surrogatepass")
+            for part in ordered
+            if len(part) >= _MIN_REPLY_CHARS
+            for form in _plain_forms(part)
+        ]
         self.max_chars = max((len(p) * _MAX_CHARS_PER_CHAR for p in ordered), default=0)
         patterns = [_escaped_pattern(p) for p in ordered]
         for part in ordered:
@@ -108,6 +117,16 @@ class Scrubber:
             return text
         scrubbed = self._pattern.sub(REDACTED, text)
         return scrubbed[: -self.max_chars] if cut_off else scrubbed
+
+    def scrub_reply(self, data: bytes) -> bytes:
+        """Returns a reply with each secret of at least `_MIN_REPLY_CHARS` characters replaced, as it
+        is, URL-encoded or escaped as in JSON: an answer is the model's text, so that what only resembles a
+        secret stays.
+        """
+        for form in self._reply_forms:
+            if form in data:
+                data = data.replace(form, REDACTED.encode())
+        return data
 
 
 def _escaped_pattern(value: str) -> str:
@@ -132,6 +151,14 @@ def _character_pattern(character: str) -> str:
     if character == " ":
         forms.add("+")
     return f"(?:{'|'.join(map(_spaced, sorted(forms, key=len, reverse=True)))})"
+
+
+def _plain_forms(value: str) -> set[str]:
+    """Returns a value as it is, URL-encoded, and escaped up to three times as in JSON."""
+    forms = {value, quote(value), quote(value, safe="")}
+    for _ in range(3):
+        forms |= {json.dumps(f, ensure_ascii=ascii)[1:-1] for f in forms for ascii in (True, False)}
+    return forms
 
 
 def _base64_forms(value: str) -> set[str]:

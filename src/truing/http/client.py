@@ -193,7 +193,8 @@ class Endpoint:
         """
 
         async def read(reply: aiohttp.ClientResponse) -> T:
-            return parse_body(reply, await read_body(reply, self._bounds), parse, self._bounds)
+            data = self._scrubber.scrub_reply(await read_body(reply, self._bounds))
+            return parse_body(reply, data, parse, self._bounds)
 
         return await self._send_with_retries(body, read, method)
 
@@ -208,7 +209,7 @@ class Endpoint:
 
         async def read(reply: aiohttp.ClientResponse) -> T:
             try:
-                async with aclosing(read_events(reply, self._bounds)) as events:
+                async with aclosing(self._read_events(reply)) as events:
                     return await collect(events)
             except BoundExceeded as error:
                 raise RequestError("too_large", str(error), max_retries=0) from error
@@ -224,12 +225,17 @@ class Endpoint:
         try:
             async with (
                 self._open(body, "POST") as reply,
-                aclosing(read_events(reply, self._bounds)) as events,
+                aclosing(self._read_events(reply)) as events,
             ):
                 async for data in events:
                     yield data
         except RequestError as error:
             raise StreamError(self._failure(error)) from error
+
+    async def _read_events(self, reply: aiohttp.ClientResponse) -> AsyncGenerator[bytes, None]:
+        async with aclosing(read_events(reply, self._bounds)) as events:
+            async for data in events:
+                yield self._scrubber.scrub_reply(data)
 
     async def _send_with_retries(
         self, body: bytes, read: Callable[[aiohttp.ClientResponse], Awaitable[T]], method: str
