@@ -40,7 +40,8 @@ def test_the_server_gets_the_flags(
 ) -> None:
     served: dict[str, object] = {}
     monkeypatch.setattr("uvicorn.run", lambda app, **options: served.update(options))
-    flags = ServeFlags(host="0.0.0.0", timeout=7.5)
+    # The log of requests is of the process: tests/serve/openai/test_live_server.py.
+    flags = ServeFlags(host="0.0.0.0", timeout=7.5, request_log=False)
     assert command(model="scripted:echo", port=8123, flags=flags) == 0
     assert (served["host"], served["port"]) == ("0.0.0.0", 8123)
     assert served["timeout_graceful_shutdown"] == 7

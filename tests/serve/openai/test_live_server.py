@@ -5,12 +5,15 @@ generated requests.
 from __future__ import annotations
 
 import asyncio
+import http.client
+import json
 import os
 import signal
 import subprocess
 import sys
 import threading
 import time
+import urllib.request
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -139,7 +142,7 @@ def test_beyond_the_queue_is_429_and_the_others_are_answered() -> None:
 
 
 def test_a_terminated_server_finishes_what_it_began() -> None:
-    with process("--model", "scripted:echo,delay=1.5") as (child, url):
+    with process("--model", "scripted:echo,delay=3") as (child, url):
         answers: list[str] = []
 
         def ask() -> None:
@@ -149,11 +152,32 @@ def test_a_terminated_server_finishes_what_it_began() -> None:
 
         thread = threading.Thread(target=ask)
         thread.start()
-        time.sleep(0.7)
+        page = url.removesuffix("/v1") + "/metrics"
+        while b"truing_in_flight 1.0" not in urllib.request.urlopen(page, timeout=10).read():
+            assert thread.is_alive()
+            time.sleep(0.05)
         child.send_signal(signal.SIGTERM)
         thread.join(15)
         assert answers == ["hello"]
         assert child.wait(15) is not None
+        assert child.stderr is not None
+        _, *lines = child.stderr.read().splitlines()
+        rows = [json.loads(line) for line in lines]
+        assert [row["status"] for row in rows if row["route"] == "/v1/chat/completions"] == [200]
+
+
+@pytest.mark.slow
+def test_a_server_whose_log_nobody_reads_answers_and_ends() -> None:
+    with process("--model", "scripted:echo") as (child, url):
+        host = url.removeprefix("http://").removesuffix("/v1")
+        connection = http.client.HTTPConnection(host, timeout=20)
+        for _ in range(400):  # of about 400 bytes each: more than a pipe holds
+            connection.request("GET", "/v1/models")
+            assert connection.getresponse().read()
+        connection.close()
+        child.send_signal(signal.SIGTERM)
+        # uvicorn ends by the signal that it got.
+        assert child.wait(20) in (0, -signal.SIGTERM)
 
 
 def test_a_wrong_start_is_one_clear_line(tmp_path: Path) -> None:

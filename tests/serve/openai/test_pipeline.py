@@ -218,5 +218,6 @@ def test_a_fault_of_ours_is_500_without_its_cause(caplog: pytest.LogCaptureFixtu
         response = c.post(CHAT, json=HELLO)
     assert response.status_code == 500
     assert response.json()["error"]["message"] == "internal error: KeyError"
-    assert "KeyError" in caplog.text and "private" not in caplog.text
+    assert "KeyError at" in caplog.text and "test_pipeline.py" in caplog.text
+    assert "private" not in caplog.text
     assert app.state.chat.admission.in_flight == app.state.chat.admission.admitted == 0

@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import time
+import weakref
 
 import pytest
 
@@ -25,6 +26,8 @@ def test_lines_are_written_in_order() -> None:
     writer = BackgroundLineWriter(stream)
     for index in range(500):
         writer.emit(line(str(index)))
+        if index == 250:  # as logging.config.dictConfig does to all handlers
+            logging.shutdown([weakref.ref(writer)])
     writer.close()
     assert stream.getvalue().split() == [str(index) for index in range(500)]
 

@@ -4,6 +4,7 @@ graceful drain.
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -25,12 +26,11 @@ from truing.serve.openai.audit import HarmAudit
 from truing.serve.openai.chat_service import ChatService
 from truing.serve.openai.model_router import ModelRouter
 from truing.serve.openai.pipeline import (
-    LOGGER,
     RequestPipeline,
     internal_error,
     refusal_response,
 )
-from truing.serve.openai.request_log import record_of
+from truing.serve.openai.request_log import flush_log, record_of
 from truing.serve.openai.routes import HANDLERS
 from truing.serve.openai.tracing import TurnTracer
 
@@ -80,8 +80,7 @@ def _on_recursion(request: Request[Any, Any, Any], error: RecursionError) -> Res
 
 
 def _on_internal_error(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
-    LOGGER.error("%s: %s", record_of(request.scope).request_id, type(error).__name__)
-    return _on_refused(request, internal_error(error))
+    return _on_refused(request, internal_error(error, record_of(request.scope)))
 
 
 def _cors(origins: Sequence[str]) -> CORSConfig:
@@ -139,6 +138,8 @@ def chat_app(
             tracer.close()
         await router.close()
         await close_connections()
+        # uvicorn ends the process by the signal that it got: nothing of ours runs after this.
+        await asyncio.to_thread(flush_log)
 
     app = Litestar(
         list(HANDLERS),

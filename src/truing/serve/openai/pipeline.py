@@ -10,6 +10,8 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
+import traceback
+from pathlib import Path
 from typing import Any
 
 from litestar.enums import ScopeType
@@ -44,9 +46,12 @@ def refusal_response(error: RequestRefused) -> tuple[int, list[tuple[bytes, byte
     return error.status, headers, body
 
 
-def internal_error(error: Exception) -> RequestRefused:
-    """Returns the refusal (500) for a fault of this server."""
-    # Only the type: the message of an exception may hold text of the request.
+def internal_error(error: Exception, record: RequestRecord) -> RequestRefused:
+    """Logs a fault of this server, and returns the refusal (500) for it."""
+    # The type and the places alone: the message of an exception may hold text of the request.
+    frames = traceback.extract_tb(error.__traceback__)[-4:]
+    places = " > ".join(f"{Path(f.filename).name}:{f.lineno} {f.name}" for f in frames)
+    LOGGER.error("%s: %s at %s", record.request_id, type(error).__name__, places)
     return RequestRefused(500, f"internal error: {type(error).__name__}", "server_error")
 
 
@@ -123,8 +128,7 @@ class RequestPipeline:
         except ClientLeft:
             record.client_left = True
         except Exception as error:
-            LOGGER.error("%s: %s", record.request_id, type(error).__name__)
-            await response.send_refusal(internal_error(error))
+            await response.send_refusal(internal_error(error, record))
         finally:
             self._finish(record, response.status)
 

@@ -8,14 +8,14 @@ them to stderr as JSON, one a request.
 from __future__ import annotations
 
 import logging
+import os
 import queue
 import re
 import secrets
-import sys
 import threading
 import time
 from collections.abc import Sequence
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from typing import Any, TextIO
 
@@ -136,7 +136,7 @@ class BackgroundLineWriter(logging.Handler):
     def __init__(self, stream: TextIO, capacity: int = 10_000) -> None:
         super().__init__()
         self._stream = stream
-        self._lines: queue.Queue[str | None] = queue.Queue(capacity)
+        self._lines: queue.Queue[str] = queue.Queue(capacity)
         self._dropped = 0
         self._thread = threading.Thread(target=self._write_lines, name="request-log", daemon=True)
         self._thread.start()
@@ -151,26 +151,44 @@ class BackgroundLineWriter(logging.Handler):
         except queue.Full:
             self._dropped += 1
 
+    def flush(self) -> None:
+        """Waits until what is queued is written, at most two seconds."""
+        deadline = time.monotonic() + 2.0
+        while (
+            self._lines.unfinished_tasks and self._thread.is_alive() and time.monotonic() < deadline
+        ):
+            time.sleep(0.01)
+
     def close(self) -> None:
-        """Writes what is queued, for at most two seconds."""
-        with suppress(queue.Full):
-            self._lines.put_nowait(None)
-        self._thread.join(2.0)
+        """Writes what is queued. The thread goes on: `logging.config` closes all handlers that
+        there are when a library sets up its own, and they are used after that.
+        """
+        self.flush()
         super().close()
 
     def _write_lines(self) -> None:
-        while (line := self._lines.get()) is not None:
+        while True:
+            line = self._lines.get()
             try:
                 self._stream.write(line + "\n")
                 self._stream.flush()
             except (OSError, ValueError):  # the reader of the pipe is gone, or the stream closed
                 return
+            self._lines.task_done()
+
+
+def flush_log() -> None:
+    """Waits for the lines that are not written yet, at most two seconds."""
+    for handler in LOGGER.handlers:
+        handler.flush()
 
 
 def log_to_stderr() -> None:
     """Writes the lines to stderr, and nowhere else."""
     for handler in LOGGER.handlers:
         handler.close()
-    LOGGER.handlers[:] = [BackgroundLineWriter(sys.stderr)]
+    # Not sys.stderr itself: Python aborts at its end where a thread still holds that object's lock.
+    stream = os.fdopen(os.dup(2), "w", encoding="utf-8")
+    LOGGER.handlers[:] = [BackgroundLineWriter(stream)]
     LOGGER.setLevel(logging.INFO)
     LOGGER.propagate = False
