@@ -1,6 +1,7 @@
 """HTTP requests to model endpoints.
 
-`client` (Endpoint), `retry` (RetryPolicy), `limits` (adaptive concurrency, rate limits, budgets).
+`client` (Endpoint), `replies` and `bounds` (what is read of a reply), `retry` (RetryPolicy),
+`limits` (adaptive concurrency, rate limits, budgets).
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ from truing.core.lazy import lazy_exports
 __getattr__, __dir__, __all__ = lazy_exports(
     __name__,
     {
-        "client": "Endpoint find_endpoints read_budget validate_url",
+        "bounds": "ReplyBounds",
+        "client": "Endpoint StreamError find_endpoints read_budget validate_url",
         "limits": "BACKOFF_CALLBACK INITIAL_CONCURRENCY RATE_LIMITS close_connections",
         "retry": "RetryPolicy",
     },

@@ -296,7 +296,7 @@ class Endpoint:
         try:
             # After the wait for a slot: a request that never left must not count.
             self.budget.spend_request()
-            started = time.monotonic()
+            started, has_replied = time.monotonic(), False
             try:
                 async with get_connections().session.request(
                     method,
@@ -307,6 +307,7 @@ class Endpoint:
                     # A redirect could send the prompt and the key to another host.
                     allow_redirects=False,
                 ) as reply:
+                    has_replied = True
                     try:
                         if reply.status != 200:
                             data = await read_error_body(reply, self._bounds)
@@ -318,7 +319,8 @@ class Endpoint:
                         self._update_limiter(reply, time.monotonic() - started)
             except TimeoutError as error:
                 message = f"no answer within {self.retry_policy.timeout:g} s (timeout=)"
-                limiter.record_response(time.monotonic() - started)
+                if not has_replied:  # else it is counted already
+                    limiter.record_response(time.monotonic() - started)
                 raise RequestError("timeout", message, max_retries=_TIMEOUT_RETRIES) from error
             except (aiohttp.ClientError, OSError) as error:
                 raise self._connection_error(error) from error
