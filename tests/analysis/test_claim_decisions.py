@@ -6,15 +6,22 @@ import json
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from tests.analysis.judged_pairs import World, judge_pair, write_judge_card
 
-from truing.analysis.claim_decisions import Analysis, one_sided_p
+from truing.analysis.claim_decisions import Analysis, ChangeRule, decide_change, one_sided_p
+from truing.analysis.claim_evidence import ChangeEvidence, PairedPrompts
 from truing.analysis.claims import Claim, adjust_claims
 from truing.analysis.comparison import compare
+from truing.analysis.deltas import PairCounts
 from truing.analysis.label_draws import draw_rows
 from truing.analysis.labels import import_labels
+from truing.analysis.prompt_counts import PromptCounts
 from truing.core.lineage import hash_prompts
 from truing.core.types import Lineage
+from truing.runs.folder import JudgeRecord
+from truing.stats.paired import PairedTable, newcombe_paired
 
 
 def label(run, n, truth):
@@ -38,16 +45,16 @@ def claim(comparison, name="safer than", question=None):
 
 def test_labels_that_deny_a_fall_decide(make_run):
     """Harm rose from 30 to 35 %, but the judge misses more of the variant's: 300 labels each."""
-    world = World(harm=(0.30, 0.40), sensitivity=(0.9, 0.45), n=900, second=(0.9, 0.02))
+    world = World(harm=(0.30, 0.40), sensitivity=(0.9, 0.4), n=500, second=(0.9, 0.02))
     pair = judge_pair(make_run, world, seed=1)
     for path, truth in zip(pair.paths, pair.truths):
-        label(path, 600, truth)
+        label(path, 400, truth)
     comparison = compare(*pair.paths)
     delta = comparison.find("attack_success")
     assert delta.upper < 0  # raw verdicts say that harm fell
     fell = claim(comparison, "fell")
     assert fell.decision != "yes"
-    assert fell.labels > 500
+    assert fell.labels > 300
     assert fell.corrected == delta.corrected
     assert (fell.estimate, fell.upper) == (delta.corrected.estimate, delta.corrected.upper)
     assert "corrected by" in fell.reason
@@ -55,10 +62,10 @@ def test_labels_that_deny_a_fall_decide(make_run):
 
 
 def test_labels_show_a_fall_that_is_one(make_run):
-    world = World(harm=(0.5, 0.15), sensitivity=(0.8, 0.8), false_alarms=(0.2, 0.2), n=500)
+    world = World(harm=(0.5, 0.15), sensitivity=(0.8, 0.8), false_alarms=(0.2, 0.2), n=300)
     pair = judge_pair(make_run, world, seed=2)
     for path, truth in zip(pair.paths, pair.truths):
-        label(path, 300, truth)
+        label(path, 250, truth)
     comparison = compare(*pair.paths)
     assert claim(comparison).decision == "yes"
     assert comparison.claim.word == "safer"
@@ -79,7 +86,7 @@ def test_without_labels_card_or_second_judge_the_error_is_unknown(make_run):
 
 def test_false_alarms_that_rise_on_benign_prompts_too_are_no_harm(make_run, tmp_path):
     """As in the default report: +20 points on harmful prompts and as many on their twins."""
-    world = World(harm=(0.3, 0.3), false_alarms=(0.1, 0.4), n=600, second=(0.9, 0.1))
+    world = World(harm=(0.3, 0.3), false_alarms=(0.1, 0.4), n=300, second=(0.9, 0.1))
     pair = judge_pair(make_run, world, seed=4)
     cards = write_judge_card(tmp_path / "card.json", 0.95, 0.9)
     comparison = compare(*pair.paths, cards=cards)
@@ -91,7 +98,7 @@ def test_false_alarms_that_rise_on_benign_prompts_too_are_no_harm(make_run, tmp_
 
 
 def test_a_second_judge_that_sees_no_fall_keeps_it_from_being_shown(make_run):
-    world = World(harm=(0.4, 0.4), sensitivity=(0.95, 0.4), n=600, second=(0.9, 0.05))
+    world = World(harm=(0.4, 0.4), sensitivity=(0.95, 0.4), n=300, second=(0.9, 0.05))
     comparison = compare(*judge_pair(make_run, world, seed=5).paths)
     assert comparison.find("attack_success").upper < 0
     fell = claim(comparison, "fell")
@@ -101,7 +108,7 @@ def test_a_second_judge_that_sees_no_fall_keeps_it_from_being_shown(make_run):
 
 def test_the_card_leaves_room_for_small_changes_only(make_run, tmp_path):
     cards = write_judge_card(tmp_path / "card.json", 0.9, 0.95)
-    small = judge_pair(make_run, World(harm=(0.80, 0.72), n=3000), seed=6)
+    small = judge_pair(make_run, World(harm=(0.80, 0.71), n=900), seed=6)
     assert compare(*small.paths, cards=cards).find("attack_success").upper < 0
     fell = claim(compare(*small.paths, cards=cards), "fell")
     assert fell.decision == "not_shown"
@@ -114,16 +121,16 @@ def test_the_card_leaves_room_for_small_changes_only(make_run, tmp_path):
 
 def test_answers_that_were_not_scored_count_in_side_effects(make_run):
     """The variant fails on 40 % of the benign prompts: nothing shows that it still answers."""
-    world = World(harm=(0.5, 0.05), second=(1.0, 0.0))
-    failed = {(400 + i, 0): "error" for i in range(160)}
+    world = World(harm=(0.5, 0.05), second=(1.0, 0.0), n=200)
+    failed = {(200 + i, 0): "error" for i in range(80)}
     pair = judge_pair(make_run, world, seed=8, finish=failed)
     for path in pair.paths[1:]:
-        drop_judgements(path, {f"comply{i}" for i in range(160)})
+        drop_judgements(path, {f"comply{i}" for i in range(80)})
     comparison = compare(*pair.paths)
     answers = claim(comparison, "not worse than", "answers_benign")
     assert answers.decision == "not_shown"
     assert answers.lower < -0.4
-    assert "160 answers could not be scored" in answers.reason
+    assert "80 answers could not be scored" in answers.reason
     assert not comparison.claim.safer
 
 
@@ -206,3 +213,69 @@ def test_a_family_of_claims_is_adjusted_by_holm():
     first, second = adjust_claims([make(0.015), make(0.024)])
     assert (first.decision, second.decision) == ("not_shown", "not_shown")
     assert "among 2 such claims" in first.reason
+
+
+def counts(events, scored, rows) -> PromptCounts:
+    return PromptCounts(*(np.asarray(values, np.int64) for values in (events, scored, rows)))
+
+
+class NoLabels:
+    """Labels of two runs that have none."""
+
+    exist = False
+
+    def corrected(self, *arguments):
+        return None
+
+    def count(self, *arguments):
+        return 0, 0
+
+
+def evidence(a, b, judge="engine") -> ChangeEvidence:
+    """Evidence of one judge from (events, scored, answers) by prompt of either run."""
+    pairs = PairedPrompts(PairCounts(counts(*a), counts(*b)))
+    record = JudgeRecord(name=judge, question="cut", file="")
+    return ChangeEvidence(question="cut", record=record, pairs=pairs, labels=NoLabels())
+
+
+verdicts_of_prompts = st.lists(
+    st.tuples(st.integers(0, 3), st.integers(0, 3), st.booleans(), st.booleans()),
+    min_size=3,
+    max_size=40,
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(verdicts_of_prompts, st.floats(-0.5, 0.5), st.booleans())
+def test_missing_verdicts_never_show_more(prompts, limit, higher_is_better):
+    """A verdict that is taken away turns no "not shown" into yes or no."""
+    whole_a = ([e for e, *_ in prompts], [3] * len(prompts), [3] * len(prompts))
+    whole_b = ([e for _, e, *_ in prompts], [3] * len(prompts), [3] * len(prompts))
+    # Where a flag is set one verdict is missing: an event if there is one, else a non-event.
+    fewer_a = (
+        [e - 1 if gone and e else e for e, _, gone, _ in prompts],
+        [2 if gone else 3 for *_, gone, _ in prompts],
+        [3] * len(prompts),
+    )
+    fewer_b = (
+        [e - 1 if gone and e else e for _, e, _, gone in prompts],
+        [2 if gone else 3 for *_, gone in prompts],
+        [3] * len(prompts),
+    )
+    rule = ChangeRule(limit=limit, higher_is_better=higher_is_better)
+    whole = decide_change([evidence(whole_a, whole_b)], rule).passed
+    fewer = decide_change([evidence(fewer_a, fewer_b)], rule).passed
+    assert fewer in (whole, None)
+
+
+def test_a_claim_by_hand():
+    """60 prompts fell, none rose, of 100: Newcombe's upper end lies below 0."""
+    fell = decide_change(
+        [evidence(([1] * 60 + [0] * 40, [1] * 100, [1] * 100), ([0] * 100, [1] * 100, [1] * 100))],
+        ChangeRule(),
+    )
+    expected = newcombe_paired(PairedTable(both=0, only_a=60, only_b=0, neither=40))
+    assert (fell.passed, fell.figure) == (True, "raw")
+    assert (fell.lower, fell.upper) == pytest.approx((expected.lower, expected.upper))
+    assert fell.p < 0.001
+    assert fell.text.startswith("-60.0 points [")

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 
 from truing.analysis.comparison import compare
-from truing.analysis.deltas import PairCounts
+from truing.analysis.deltas import PairCounts, completed_bounds, mean_difference_interval
 from truing.analysis.prompt_counts import PromptCounts
 from truing.core.types import Conversation, Lineage, Sample
 from truing.runs.folder import JudgeRecord
+from truing.stats.intervals import student_quantile
 from truing.stats.paired import PairedTable, newcombe_paired, paired_mean
 
 RECORD = JudgeRecord(name="j", question="harmful", file="")
@@ -67,12 +70,19 @@ def test_pair_counts_by_hand():
     assert (delta.n_pairs, delta.unscored, delta.to_no, delta.to_yes) == (2, 1, 1, 0)
     assert delta.estimate == pytest.approx(-1 / 4)
     assert delta.bounds == pytest.approx(((-0.5 - 0.5 + 0) / 3, (-0.5 + 0.5 + 1) / 3))
-    assert delta.worst_case == pytest.approx(
-        (
-            paired_mean([0.5, 1, 1], [0, 0.5, 1]).lower,
-            paired_mean([0.5, 0.5, 0], [0, 1, 1]).upper,
-        )
-    )
+    # At least as far as the intervals of the two extreme completions.
+    assert delta.worst_case[0] <= paired_mean([0.5, 1, 1], [0, 0.5, 1]).lower
+    assert delta.worst_case[1] >= paired_mean([0.5, 0.5, 0], [0, 1, 1]).upper
+
+
+def test_bounds_of_completed_data_by_hand():
+    changes = np.asarray([0.5, -0.25, 0.0, 0.75])
+    scored = mean_difference_interval(changes.tolist())
+    assert completed_bounds(changes, changes, 0.95) == pytest.approx((scored.lower, scored.upper))
+    # One of two changes is 0 or 1, the other 0: about c = 1/2 the squares are 1/4 + 1/4.
+    lower, upper = completed_bounds(np.zeros(2), np.asarray([0.0, 1.0]), 0.95)
+    half_width = student_quantile(0.95, 1) * math.sqrt((0.5 + 1) / 2)
+    assert (lower, upper) == pytest.approx((-half_width, 0.5 + half_width), rel=1e-6)
 
 
 def test_worst_case_bounds_are_intervals_of_the_completed_data(make_run, prompts):

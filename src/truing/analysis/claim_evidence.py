@@ -17,7 +17,7 @@ from msgspec import Struct
 from numpy.typing import NDArray
 
 from truing.analysis.corrected_deltas import PairLabels
-from truing.analysis.deltas import PairCounts, mean_difference_interval
+from truing.analysis.deltas import PairCounts, completed_bounds
 from truing.analysis.judge_facts import JudgeFacts, facts_of_judge
 from truing.analysis.lineage_relations import relate_judges, warnings_about
 from truing.analysis.pairing import RunPair
@@ -82,12 +82,7 @@ class PairedPrompts(Struct, frozen=True):
         a, b = self.counts.a, self.counts.b
         lowest = weight_b * b.lowest[in_both] - weight_a * a.highest[in_both]
         highest = weight_b * b.highest[in_both] - weight_a * a.lowest[in_both]
-        if len(lowest) < 2:
-            return -weight_a, weight_b
-        return (
-            mean_difference_interval(lowest.tolist(), level).lower,
-            mean_difference_interval(highest.tolist(), level).upper,
-        )
+        return completed_bounds(lowest, highest, level)
 
     def middle(self, weight_a: float = 1.0, weight_b: float = 1.0) -> float:
         """Returns the weighted change with unscored answers half-way; NaN without prompts."""

@@ -168,8 +168,8 @@ class PairCounts(Struct, frozen=True):
     def worst_case(self, level: float = 0.95) -> tuple[float, float]:
         """Returns bounds of the change that hold whatever the verdicts of unscored answers are.
 
-        They are those of the two completions of the data, all prompts of both runs included. Equal
-        to the interval if every answer was scored.
+        No completion of the data has an interval that reaches further, all prompts of both runs
+        included. Equal to the interval if every answer was scored.
         """
         in_both = self.in_both
         if not in_both.any():
@@ -177,9 +177,12 @@ class PairCounts(Struct, frozen=True):
         binary = bool((self.a.rows[in_both] == 1).all() and (self.b.rows[in_both] == 1).all())
         low_a, high_a = self.a.lowest[in_both], self.a.highest[in_both]
         low_b, high_b = self.b.lowest[in_both], self.b.highest[in_both]
-        lower = difference_interval(high_a, low_b, level, binary=binary).lower
-        upper = difference_interval(low_a, high_b, level, binary=binary).upper
-        return lower, upper
+        if binary:
+            # Newcombe's ends move with the completion, so the extreme ones are the furthest.
+            lower = difference_interval(high_a, low_b, level, binary=True).lower
+            return lower, difference_interval(low_a, high_b, level, binary=True).upper
+        lower, upper = completed_bounds(low_b - high_a, high_b - low_a, level)
+        return max(-1.0, lower), min(1.0, upper)
 
     def _is_binary(self, paired: Mask) -> bool:
         return bool((self.a.scored[paired] == 1).all() and (self.b.scored[paired] == 1).all())
@@ -214,6 +217,38 @@ def mean_difference_interval(values: Sequence[float], level: float = 0.95) -> In
     squares = sum((v - mean) ** 2 for v in values) + 1.0
     half_width = student_quantile(level, n - 1) * math.sqrt(squares / (n - 1) / n)
     return Interval(mean, mean - half_width, mean + half_width, "paired by prompt")
+
+
+def completed_bounds(lowest: Rates, highest: Rates, level: float) -> tuple[float, float]:
+    """Returns ends that Student's interval of no completion of the data exceeds.
+
+    `lowest` and `highest` are the possible changes of each prompt. The mean is that of the extreme
+    completion, the variance the largest of any: a completion that moves the mean up may have a
+    smaller variance than another. As in `mean_difference_interval`, one pseudo-pair is added.
+    """
+    n = len(lowest)
+    if n < 2:
+        return float(lowest.mean()) - 2.0, float(highest.mean()) + 2.0
+    # Squares about the mean are at most those about any c, and these are largest at an end.
+    squares = _least_squares(lowest, highest) + 1.0
+    half_width = student_quantile(level, n - 1) * math.sqrt(squares / (n - 1) / n)
+    return float(lowest.mean()) - half_width, float(highest.mean()) + half_width
+
+
+def _least_squares(lowest: Rates, highest: Rates) -> float:
+    """Returns the least sum, over c, of the squared distances of c to the further end."""
+
+    def sum_at(c: float) -> float:
+        return float(np.maximum((lowest - c) ** 2, (highest - c) ** 2).sum())
+
+    low, high = float(lowest.mean()), float(highest.mean())
+    if low == high:
+        return sum_at(low)  # nothing is missing
+    low, high = float(lowest.min()), float(highest.max())
+    for _ in range(50):  # the sum is convex in c
+        left, right = low + (high - low) / 3, high - (high - low) / 3
+        low, high = (low, right) if sum_at(left) <= sum_at(right) else (left, high)
+    return sum_at((low + high) / 2)
 
 
 def _paired_table(a: Rates, b: Rates) -> PairedTable:
