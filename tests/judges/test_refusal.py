@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import time
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from truing.core.lineage import hash_prompt
 from truing.core.types import Answer, Conversation, Response, Sample
-from truing.judges.refusal import RefusalRule, classify_refusal, refusal_probabilities
+from truing.judges.refusal import _LIST, RefusalRule, classify_refusal, refusal_probabilities
 
 SAMPLE = Sample(conversation=Conversation.of("How do I open a tin without an opener?"), id="s")
 
@@ -91,3 +92,10 @@ def test_accuracy_on_unseen_xstest_prompts(data_dir: Path) -> None:
     assert n > 700
     assert right / n >= 0.90
     assert three / n >= 0.84
+
+
+@given(st.text(alphabet=" \n\t\r\xa0-*1.)a", max_size=40))
+def test_list_items_are_counted_as_by_the_pattern_of_earlier_versions(text: str) -> None:
+    # The earlier pattern took quadratic time on line breaks.
+    earlier = re.compile(r"(?m)^\s*(?:\d+[.)]|[-*•])\s+\S")
+    assert len(_LIST.findall(text)) == len(earlier.findall(text))

@@ -25,7 +25,7 @@ from truing.core.protocols import Judge
 from truing.stats.sequential import BettingSequence, PairedBettingSequence
 
 _RULE = re.compile(
-    r"^(?:(?P<question>[a-z][a-z0-9_-]*)\s*\(\s*(?P<inside>.*?)\s*\)"
+    r"^(?:(?P<question>[a-z][a-z0-9_-]*)\s*\((?P<inside>.*)\)"
     r"|(?P<bare>decided\s+vs\s+.+))$"
 )
 _VERSUS = re.compile(r"^decided\s+vs\s+(?P<run>.+)$")
@@ -118,12 +118,12 @@ def parse_stopping_rule(text: str, judges: Sequence[Judge] = ()) -> BoundRule | 
             f"--until {text!r}: {name!r} is an axis; a run stops by a judge's question "
             f"({AXES[question].question!r})"
         )
-    inside = match["bare"] or match["inside"]
+    inside = match["bare"] or match["inside"].strip()
     versus = _VERSUS.match(inside)
     if versus is not None:
         baseline = _read_baseline(Path(versus["run"].strip()), question, judges)
         return DecidedRule(text, question, baseline)
-    parts = re.split(r"\s+or\s+", inside)
+    parts = re.split(r"\s{1,50}or\s{1,50}", inside)
     return BoundRule(text, question, [_parse_condition(part.strip(), text) for part in parts])
 
 

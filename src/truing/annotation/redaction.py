@@ -37,10 +37,10 @@ def _redact_phone(match: re.Match[str]) -> str:
 # digits that look like a telephone number.
 _RULES: list[tuple[re.Pattern[str], _Replacement]] = [
     (
-        re.compile(r"\b[a-z][a-z0-9+.-]*://[^\s/@:]+:[^\s/@]+@[^\s]+", re.IGNORECASE),
+        re.compile(r"\b[a-z][a-z0-9+.-]{0,40}://[^\s/@:]+:[^\s/@]+@[^\s]+", re.IGNORECASE),
         "[url with credentials]",
     ),
-    (re.compile(r"\b[\w.+%-]+@[\w-]+(?:\.[\w-]+)+\b"), "[email]"),
+    (re.compile(r"[\w.+%-]{1,64}@[\w-]+(?:\.[\w-]+)+\b"), "[email]"),
     (re.compile(r"\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?\b"), "[iban]"),
     (re.compile(r"\b(?:sk|pk|ghp|gho|hf|xox[abp])[-_][A-Za-z0-9_-]{16,}\b"), "[key]"),
     (re.compile(r"\b\d{3}-\d{2}-\d{4}\b"), "[ssn]"),

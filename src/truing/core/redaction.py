@@ -42,7 +42,7 @@ _KNOWN_PREFIX = re.compile(
     r"[A-Za-z0-9_.+/=-]{8,}"
 )
 _PLACEHOLDER = re.compile(r"\{\{\w+\}\}")
-_QUERY = re.compile(r"([?&;])([^=&;#\s]*)=([^&;#\s]*)")
+_QUERY = re.compile(r"([?&;])([^?=&;#\s]*)=([^&;#\s]*)")
 _USERINFO = re.compile(r"(?<=://)[^/?#\s@]+@")
 _MIN_ENVIRONMENT_CHARS = 8
 

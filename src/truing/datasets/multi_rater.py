@@ -21,7 +21,7 @@ from truing.datasets.readers import Record
 UNSAFE_VERDICTS: dict[str, bool | None] = {"Yes": True, "No": False, "Unsure": None}
 _SPEAKERS: dict[str, Role] = {"A": "user", "B": "assistant", "USER": "user", "LAMDA": "assistant"}
 # Some layouts have real line breaks between turns, others a literal backslash and n.
-_TURN_MARK = re.compile(r"(?:^|\\n|\n)\s*(A|B|USER|LAMDA):[ ]?")
+_TURN_MARK = re.compile(r"(?:^|\\n|\n)\s{0,50}(A|B|USER|LAMDA):[ ]?")
 ABUSE_SEVERITIES = ("1", "0", "-1", "-2", "-3")
 ABUSE_CATEGORIES = {
     "ableist": "discrimination,stereotype,injustice",

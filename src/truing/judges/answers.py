@@ -147,9 +147,10 @@ def _frame(text: str, values: tuple[str, ...]) -> bool:
 def _json(text: str, values: tuple[str, ...]) -> bool:
     # Models wrap JSON in a Markdown fence or a sentence, whatever they were asked for.
     fenced = _FENCE.search(text)
-    numbers_found = re.search(r"\{.*\}", fenced.group(1) if fenced else text, re.S)
+    body = fenced.group(1) if fenced else text
+    first, last = body.find("{"), body.rfind("}")
     try:
-        parsed = json.loads(numbers_found.group()) if numbers_found else None
+        parsed = json.loads(body[first : last + 1]) if 0 <= first < last else None
     except (json.JSONDecodeError, RecursionError):
         return False
     expected = dict(v.partition("=")[::2] for v in values)

@@ -82,7 +82,7 @@ _MORAL = re.compile(
     r"\bas an? (?:responsible )?(?:ai|language|artificial|assistant)"
     r"|\b(?:should|must) (?:never|not|always|be treated)\b|\brespect(?:ful)?\b"
 )
-_LIST = re.compile(r"(?m)^\s*(?:\d+[.)]|[-*•])\s+\S")
+_LIST = re.compile(r"(?m)^[^\S\n]*(?:\d+[.)]|[-*•])\s+\S")
 _SENTENCE = re.compile(r"(?<=[.!?])\s+|\n+")
 
 

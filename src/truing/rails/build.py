@@ -9,6 +9,7 @@ from truing.rails.config.trust import require_trusted_code
 from truing.rails.library.references import (
     find_missing_references,
     find_parser_faults,
+    find_pattern_faults,
     library_for_config,
 )
 from truing.rails.runtime.app import Runtime, RuntimeParts
@@ -26,7 +27,7 @@ def build_runtime(config: RailsConfig, model: Model, parts: RuntimeParts | None 
     library = library_for_config(config)
     flows = [*config.flows, *library.flows]
     missing = find_missing_references(config, flows, PromptManager(config))
-    faults = [f"{place}: {fault}" for place, fault in missing]
+    faults = [f"{place}: {fault}" for place, fault in (*missing, *find_pattern_faults(config))]
     if faults:
         raise PlanError(*faults)
     runtime = Runtime(config, model, library, parts)

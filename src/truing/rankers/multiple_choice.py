@@ -169,11 +169,11 @@ async def rank_by_letter(
 
 
 _LETTER_AT_START = re.compile(
-    r"^\W*(?:the\s+)?(?:correct\s+|right\s+|best\s+)?(?:answer|option|choice)?(?:\s+is)?\W*([A-Z])(?=[.):,\n*]|\s*$)",
+    r"^\W*+(?:the\s+)?(?:correct\s+|right\s+|best\s+)?(?:answer|option|choice)?(?:\s+is)?\W*+([A-Z])(?=[.):,\n*]|\s*$)",
     re.I,
 )
 _LETTER_IN_SENTENCE = re.compile(
-    r"\b(?:answer|option|choice)(?:\s+is)?\s*:?\s*\W?([A-Z])\b(?![a-z' ]\w)"
+    r"\b(?:answer|option|choice)(?:\s+is)?\s*+:?\s*+\W?([A-Z])\b(?![a-z' ]\w)"
 )
 
 

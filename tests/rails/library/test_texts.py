@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 from library_cases import ask, decisive_ruling, guard, rails
 
+from truing.core.errors import PlanError
 from truing.rails.guarded import GuardedModel
-from truing.rails.library import texts
+from truing.rails.runtime import user_patterns
 
 AWS_KEY = "AKIA" + "ABCDEFGHIJKLMNOP"
 
@@ -112,11 +113,22 @@ def test_patterns_of_the_configuration_block(tmp_path: Path) -> None:
     assert ask(model, "about projects").text == "about projects"
 
 
+def test_a_pattern_that_backtracks_is_searched_in_linear_time(tmp_path: Path) -> None:
+    model = regex_model(tmp_path, "(a+)+$")
+    assert ask(model, "a" * 10_000 + "!").text.endswith("a!")
+    assert ask(model, "a" * 10_000).finish_reason == "blocked"
+
+
 def test_a_pattern_that_takes_too_long_counts_as_a_match(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(texts, "REGEX_TIMEOUT_SECONDS", 0.01)
-    # Exponential in the number of letters: 22 take about a second.
-    answer = ask(regex_model(tmp_path, "(a+)+$"), "a" * 22 + "!")
+    monkeypatch.setattr(user_patterns, "SEARCH_SECONDS", 0.3)
+    # With a look-ahead only a process of its own can run it, and it needs hours.
+    answer = ask(regex_model(tmp_path, "(?=a)(a+)+$"), "a" * 60 + "!")
     assert answer.finish_reason == "blocked"
     assert "took too long" in (decisive_ruling(answer).reason or "")
+
+
+def test_a_pattern_that_cannot_be_read_is_an_error_at_start(tmp_path: Path) -> None:
+    with pytest.raises(PlanError, match=r"config.yml:\d+: the pattern '\(' cannot be read"):
+        regex_model(tmp_path, "(")

@@ -35,6 +35,8 @@ SETTINGS: dict[str, Any] = {
         (1.5, {"type": "number"}, None),
         ("c", {"enum": ["a", "b"]}, "is not one of the allowed values"),
         ("12", {"pattern": "[0-9]"}, "is not of the allowed form"),
+        ("1\n", {"pattern": "[0-9]$"}, "is not of the allowed form"),
+        ("1", {"pattern": "(?=1)[0-9]"}, None),
         ("abc", {"max_length": 2}, "is longer than 2 characters"),
         (0, {"minimum": 1}, "is below 1"),
         (6, {"maximum": 5}, "is above 5"),
@@ -43,7 +45,7 @@ SETTINGS: dict[str, Any] = {
     ],
 )
 def test_rules_for_arguments(value: Any, rule: dict[str, Any], fault: str | None) -> None:
-    assert find_argument_fault(value, rule) == fault
+    assert asyncio.run(find_argument_fault(value, rule)) == fault
 
 
 @pytest.mark.parametrize(
@@ -59,12 +61,14 @@ def test_rules_for_arguments(value: Any, rule: dict[str, Any], fault: str | None
     ],
 )
 def test_rules_for_calls(name: str, arguments: str, fault: str | None) -> None:
-    assert find_call_fault(name, arguments, SETTINGS) == fault
+    assert asyncio.run(find_call_fault(name, arguments, SETTINGS)) == fault
 
 
 def test_denied_tools_and_tools_without_rules() -> None:
-    assert find_call_fault("a", "no JSON", {}) is None
-    assert find_call_fault("a", "{}", {"deny": ["a"]}) == "the tool a is not allowed here"
+    assert asyncio.run(find_call_fault("a", "no JSON", {})) is None
+    assert (
+        asyncio.run(find_call_fault("a", "{}", {"deny": ["a"]})) == "the tool a is not allowed here"
+    )
 
 
 def call_tools(folder: Path, *calls: ToolCall) -> Answer:

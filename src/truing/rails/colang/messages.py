@@ -13,8 +13,8 @@ from truing.rails.colang.statements import ColangSyntaxError
 _PARAMETER_KEYWORDS = frozenset(
     {"param", "parameter", "entity", "property", "attribute", "attr", "prop", "set", "context"}
 )
-_MARKED_PARAMETER = re.compile(r"\[(.*?)\]\((.*?)\)")
-_VARIABLE = re.compile(r"\$([^ \"'!?\-,;</]*(?:\w|]))")
+_MARKED_PARAMETER = re.compile(r"\[(.{0,500}?)\]\((.{0,500}?)\)")
+_VARIABLE = re.compile(r"\$([^ \"'!?\-,;</]{0,200}(?:\w|]))")
 
 
 def _replace_marked_parameters(text: str) -> str:

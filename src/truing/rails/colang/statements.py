@@ -73,7 +73,7 @@ _NORMAL_FORMS = [
         (r"^def ", r"define "),
         (r"^((?:else )?(?:when )?)(user|bot) says(\b)", r"\1\2\3"),
         (r"^((?:else )?(?:when )?)(user|bot) something(?: else)?(\b)", r"\1\2 *\3"),
-        (r'^((?:else )?(?:when )?(?:user|bot)\s+(?:[^"]*)\s+)something(?: else)?(\b)', r"\1...\2"),
+        (r'^((?:else )?(?:when )?(?:user|bot)\s[^"]*\s)something(?: else)?(\b)', r"\1...\2"),
         (r"^execute ", r"run "),
         (r"^exec ", r"run "),
         (r"^set ([^$]+) label (?:to )?(\$.*)", r"label \1 \2"),

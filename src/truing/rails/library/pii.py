@@ -129,7 +129,7 @@ SECRET_PATTERNS: dict[str, tuple[str, _MatchTest]] = {
     "SLACK_TOKEN": (r"\bxox[abeoprs]-[A-Za-z0-9-]{10,}\b", None),
     "GOOGLE_KEY": (r"\bAIza[0-9A-Za-z_-]{35}\b", None),
     "API_KEY": (r"\bsk-(?:[a-z]+-)?[A-Za-z0-9_-]{20,}\b", None),
-    "JWT": (r"\beyJ[\w-]{8,}\.eyJ[\w-]{8,}\.[\w-]{8,}", None),
+    "JWT": (r"\beyJ[\w-]{8,1000}\.eyJ[\w-]{8,}\.[\w-]{8,}", None),
     "PRIVATE_KEY": (
         r"-----BEGIN (?:[A-Z]+ )*PRIVATE KEY-----[\s\S]{0,8000}?(?:-----END [A-Z ]{0,40}KEY-----"
         r"|$)",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterator, Sequence
+from typing import Any
 
 from truing.core.errors import did_you_mean
 from truing.rails.colang.ast import Flow
@@ -12,6 +14,7 @@ from truing.rails.library.catalog import library_flow_names, load_library_for
 from truing.rails.runtime.prompt_filters import TEXT_PARSERS
 from truing.rails.runtime.prompts import PromptManager
 from truing.rails.runtime.rail_library import RailLibrary
+from truing.rails.runtime.user_patterns import load_user_pattern
 
 # Library rails whose prompt the configuration must bring -> the prompt's task.
 REQUIRED_PROMPTS = {
@@ -82,3 +85,34 @@ def find_parser_faults(
             yield place, f"the output_parser {name!r} gives no verdict, which {task} needs"
         elif task in _YES_NO_TASKS and name != "is_content_safe":
             yield place, f"{task} asks for yes or no, which the output_parser {name!r} cannot read"
+
+
+def find_pattern_faults(config: RailsConfig) -> Iterator[tuple[str, str]]:
+    """Yields (place, fault) for patterns of rails that are no regular expressions."""
+    for key, pattern in _iterate_patterns(config):
+        try:
+            load_user_pattern(str(pattern))
+        except (re.error, RecursionError, OverflowError) as error:
+            yield config.locate("key", key), f"the pattern {pattern!r} cannot be read: {error}"
+
+
+def _iterate_patterns(config: RailsConfig) -> Iterator[tuple[str, Any]]:
+    """Yields (YAML key, pattern) of `regex_detection` and of the rules for tools' arguments."""
+    detection = _get_block(config.raw, "rails", "config", "regex_detection")
+    for source in detection:
+        for index, pattern in enumerate(_get_block(detection, source).get("patterns") or ()):
+            key = f"rails.config.regex_detection.{source}.patterns.{index}"
+            yield (key if ("key", key) in config.locations else "rails"), pattern
+    tools = _get_block(config.truing, "tools", "arguments")
+    for tool in tools:
+        for argument in _get_block(tools, tool):
+            rule = _get_block(tools, tool, argument)
+            if "pattern" in rule:
+                yield f"truing.tools.arguments.{tool}.{argument}.pattern", rule["pattern"]
+
+
+def _get_block(settings: Any, *keys: str) -> dict[str, Any]:
+    """Returns a mapping inside others; empty where there is none."""
+    for key in keys:
+        settings = settings.get(key) if isinstance(settings, dict) else None
+    return settings if isinstance(settings, dict) else {}

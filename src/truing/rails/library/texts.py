@@ -7,7 +7,6 @@ reason.
 
 from __future__ import annotations
 
-import asyncio
 import re
 from collections import Counter
 from collections.abc import Mapping
@@ -17,6 +16,7 @@ from truing.core.language_id import detect_language
 from truing.rails.actions import RailOutcome
 from truing.rails.library import pii
 from truing.rails.runtime.turn_context import TurnContext
+from truing.rails.runtime.user_patterns import load_user_pattern
 
 # The source that a rail checks -> the variable that it may rewrite.
 _VARIABLES = {"input": "user_message", "output": "bot_message", "retrieval": "relevant_chunks"}
@@ -25,7 +25,6 @@ _VARIABLES = {"input": "user_message", "output": "bot_message", "retrieval": "re
 _HIDDEN = re.compile("[\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufeff\U000e0000-\U000e007f]")
 _LINK = re.compile(r"(?i)\b(?:https?|ftp)://([^\s/<>\"')\]]+)[^\s<>\"')\]]*")
 _MARKDOWN_IMAGE = re.compile(r"!\[[^\]]{0,300}\]\(\s*(?:https?:)?//[^)]{0,2000}\)")
-REGEX_TIMEOUT_SECONDS = 2.0  # for the user's own patterns
 
 
 def rail_settings(turn: TurnContext, name: str) -> dict[str, Any]:
@@ -97,20 +96,26 @@ async def detect_regex_pattern(
 ) -> RailOutcome:
     """Blocks a text that a configured pattern matches; drops retrieved chunks instead."""
     settings = _nemo_settings(turn, "regex_detection", source)
-    flags = re.IGNORECASE if settings.get("case_insensitive") else 0
-    patterns = [(p, re.compile(str(p), flags)) for p in settings.get("patterns") or ()]
+    ignore_case = bool(settings.get("case_insensitive"))
+    patterns = [str(pattern) for pattern in settings.get("patterns") or ()]
     if not patterns or not text:
         return RailOutcome.allow()
-    # A user's pattern may take exponential time on some text: it runs in a thread, and a timeout
-    # counts as a match.
-    try:
-        search = asyncio.to_thread(lambda: [p for p, regex in patterns if regex.search(text)])
-        detections = await asyncio.wait_for(search, REGEX_TIMEOUT_SECONDS)
-    except TimeoutError:
-        detections = ["(took too long)"]
-    if not detections:
+    text = "\n\n".join(map(str, text)) if isinstance(text, list) else str(text)
+    detections: list[str] = []
+    unclear: list[str] = []
+    for pattern in patterns:
+        result = await load_user_pattern(pattern, "search", ignore_case).matches(text)
+        if result is None:
+            unclear.append(pattern)
+        elif result:
+            detections.append(pattern)
+    if not detections and not unclear:
         return RailOutcome.allow()
-    turn.set_reason(f"matches {', '.join(map(str, detections))}", score=1.0)
+    if detections:
+        turn.set_reason(f"matches {', '.join(detections)}", score=1.0)
+    else:
+        detections = ["(took too long)"]
+        turn.set_reason(f"took too long to search, which counts as found: {', '.join(unclear)}")
     if source == "retrieval":
         return RailOutcome(decision="transform", transforms={"relevant_chunks": ""})
     return RailOutcome.block(metadata={"detections": detections})

@@ -12,7 +12,6 @@ truing:
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,6 +19,7 @@ from truing.rails.actions import RailOutcome
 from truing.rails.library.jailbreak_patterns import find_injected_instruction
 from truing.rails.library.texts import rail_settings
 from truing.rails.runtime.turn_context import TurnContext
+from truing.rails.runtime.user_patterns import load_user_pattern
 
 # JSON Schema's names of types.
 _TYPES: dict[str, type | tuple[type, ...]] = {
@@ -32,7 +32,7 @@ _TYPES: dict[str, type | tuple[type, ...]] = {
 }
 
 
-def find_argument_fault(value: Any, rule: Mapping[str, Any]) -> str | None:
+async def find_argument_fault(value: Any, rule: Mapping[str, Any]) -> str | None:
     """Returns how a value breaks its rule, or None."""
     kind = rule.get("type")
     if kind is not None:
@@ -42,8 +42,12 @@ def find_argument_fault(value: Any, rule: Mapping[str, Any]) -> str | None:
             return f"is no {kind}"
     if "enum" in rule and value not in rule["enum"]:
         return "is not one of the allowed values"
-    if "pattern" in rule and not re.fullmatch(str(rule["pattern"]), str(value)):
-        return "is not of the allowed form"
+    if "pattern" in rule:
+        matches = await load_user_pattern(str(rule["pattern"]), "fullmatch").matches(str(value))
+        if matches is None:
+            return "took too long to check"
+        if not matches:
+            return "is not of the allowed form"
     if "max_length" in rule and len(str(value)) > int(rule["max_length"]):
         return f"is longer than {rule['max_length']} characters"
     return _find_range_fault(value, rule.get("minimum"), rule.get("maximum"))
@@ -61,7 +65,7 @@ def _find_range_fault(value: Any, minimum: Any, maximum: Any) -> str | None:
     return None
 
 
-def find_call_fault(name: str, arguments: str, settings: Mapping[str, Any]) -> str | None:
+async def find_call_fault(name: str, arguments: str, settings: Mapping[str, Any]) -> str | None:
     """Returns why a call is not allowed, or None.
 
     Where a tool has rules, its arguments must be a JSON object.
@@ -80,7 +84,7 @@ def find_call_fault(name: str, arguments: str, settings: Mapping[str, Any]) -> s
         return f"the arguments of {name} are no JSON object"
     for key, rule in rules.items():
         if key in values:
-            fault = find_argument_fault(values[key], rule)
+            fault = await find_argument_fault(values[key], rule)
             if fault:
                 return f"{key} of {name} {fault}"
         elif rule.get("required"):
@@ -104,7 +108,7 @@ async def check_tool_calls(turn: TurnContext, calls: Any, **params: Any) -> Rail
         function = call.get("function") or {}
         arguments = str(function.get("arguments") or "{}")
         name = str(function.get("name"))
-        fault = find_call_fault(name if name in known else "(unknown)", arguments, settings)
+        fault = await find_call_fault(name if name in known else "(unknown)", arguments, settings)
         if fault:
             turn.set_reason(fault, score=1.0)
             return RailOutcome.block(reason=fault)

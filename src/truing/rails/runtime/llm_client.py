@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -34,7 +33,24 @@ _ROLES: dict[str, Role] = {
     "tool": "tool",
     "developer": "system",
 }
-_THINK = re.compile(r"<think>(.*?)</think>", re.DOTALL)
+
+
+def split_thinking(text: str) -> tuple[str, str | None]:
+    """Returns the text without its ``<think>`` parts, and the first of these (None without any)."""
+    thinking: str | None = None
+    kept_parts: list[str] = []
+    position = 0
+    while (start := text.find("<think>", position)) >= 0:
+        end = text.find("</think>", start)
+        if end < 0:
+            break
+        kept_parts.append(text[position:start])
+        if thinking is None:
+            thinking = text[start + len("<think>") : end].strip()
+        position = end + len("</think>")
+    if thinking is None:
+        return text, None
+    return "".join([*kept_parts, text[position:]]).strip(), thinking
 
 
 class LlmError(TruingError):
@@ -248,11 +264,7 @@ class LlmClient:
             raise LlmError(answer.failure)
         self.counter.prompt_tokens += answer.usage.prompt_tokens
         self.counter.completion_tokens += answer.usage.completion_tokens
-        text, thinking = answer.text, None
-        if "<think>" in text and "</think>" in text:
-            match = _THINK.search(text)
-            thinking = match[1].strip() if match else None
-            text = _THINK.sub("", text).strip()
+        text, thinking = split_thinking(answer.text)
         return LlmReply(text, thinking, answer.message.tool_calls, answer.finish_reason)
 
     async def _call_streaming(

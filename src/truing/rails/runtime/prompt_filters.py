@@ -51,9 +51,10 @@ def user_assistant_sequence(events: Any) -> str:
 
 def remove_text_messages(history: str) -> str:
     """Returns Colang with only the canonical forms left."""
-    history = re.sub(r'user "[^\n]+"\n {2}', "user ", history)
+    # One try a line (the atomic groups): a line may be as long as a message.
+    history = re.sub(r'(?m)^(?>([^\n]*?)user ")[^\n]+"\n {2}', r"\1user ", history)
     history = re.sub(r"^\s*user [^\n]+\n\n", "", history)
-    return re.sub(r'bot ([^\n]+)\n {2}"[\s\S]*?"', r"bot \1", history)
+    return re.sub(r'(?m)^(?>([^\n]*?)bot )([^\n]+)\n {2}"[\s\S]*?"', r"\1bot \2", history)
 
 
 def _turn_starts(lines: list[str]) -> list[int]:

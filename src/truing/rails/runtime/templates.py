@@ -46,7 +46,7 @@ _FORBIDDEN_NODES = (
     nodes.FromImport,
     nodes.Extends,
 )
-_DOLLAR_VARIABLE = re.compile(r"\$([^ \"'!?\-,;</]*(?:\w|]))")
+_DOLLAR_VARIABLE = re.compile(r"\$([^ \"'!?\-,;</]{0,200}(?:\w|]))")
 
 
 class PromptError(TruingError):

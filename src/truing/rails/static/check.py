@@ -23,6 +23,7 @@ from truing.rails.library.pii import split_entities
 from truing.rails.library.references import (
     find_missing_references,
     find_parser_faults,
+    find_pattern_faults,
     library_for_config,
 )
 from truing.rails.runtime import dialog_actions, parallel_rails
@@ -168,6 +169,8 @@ def _check_rail_references(config: RailsConfig) -> Iterator[Finding]:
     flows = [*config.flows, *library_for_config(config).flows]
     for place, message in find_missing_references(config, flows, PromptManager(config)):
         yield Finding(place=place, kind="rail", what=message)
+    for place, message in find_pattern_faults(config):
+        yield Finding(place=place, kind="pattern", what=message)
 
 
 def _list_code(config: RailsConfig) -> Iterator[Finding]:
