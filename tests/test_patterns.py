@@ -14,7 +14,6 @@ from typing import Any
 
 import pytest
 
-import truing
 from truing.annotation.redaction import redact
 from truing.judges.refusal import refusal_probabilities
 from truing.judges.rubric import parse_verdict
@@ -25,7 +24,7 @@ from truing.rails.runtime.prompt_filters import remove_text_messages
 from truing.rails.runtime.templates import dollar_to_jinja
 from truing.rails.runtime.verdict_parsers import is_content_safe
 
-SOURCE = Path(truing.__file__).parent
+SOURCE = Path(__file__).resolve().parents[1] / "src" / "truing"
 # Generous: a pattern that is linear takes milliseconds, a quadratic one minutes.
 LONG, LONG_SECONDS = 100_000, 5.0
 # Patterns that are only used from the start of a text (`match`, `fullmatch`).
@@ -86,7 +85,7 @@ def collect_patterns(modules: Iterable[str]) -> dict[tuple[str, int], str]:
 
 
 def all_modules() -> list[str]:
-    names = [module.name for module in pkgutil.walk_packages(truing.__path__, "truing.")]
+    names = [module.name for module in pkgutil.walk_packages([str(SOURCE)], "truing.")]
     return [name for name in names if "migrations" not in name and "__main__" not in name]
 
 

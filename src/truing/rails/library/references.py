@@ -108,7 +108,8 @@ def _iterate_patterns(config: RailsConfig) -> Iterator[tuple[str, Any]]:
         for argument in _get_block(tools, tool):
             rule = _get_block(tools, tool, argument)
             if "pattern" in rule:
-                yield f"truing.tools.arguments.{tool}.{argument}.pattern", rule["pattern"]
+                key = ".".join(("truing", "tools", "arguments", tool, argument, "pattern"))
+                yield key, rule["pattern"]
 
 
 def _get_block(settings: Any, *keys: str) -> dict[str, Any]:
