@@ -50,6 +50,7 @@ TRICKS = {
     "digits": translate({"e": "3", "a": "4", "o": "0", "t": "7"}),
     "letters apart": " ".join(PLAIN.replace(" ", "")),
     "hyphens": " ".join(w[:2] + "-" + w[2:] if len(w) > 2 else w for w in PLAIN.split()),
+    "repeated letters": "".join(c * 3 if c in "aeiou" else c for c in PLAIN),
     "odd case": "".join(c.upper() if k % 2 else c for k, c in enumerate(PLAIN)),
 }
 

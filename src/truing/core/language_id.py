@@ -150,7 +150,9 @@ def _share_of_common_words(words: list[str]) -> float:
 def _rank_languages(text: str) -> dict[str, float]:
     """Returns probabilities by language code, the highest first."""
     # Lone surrogates, the trace of invalid UTF-8, cannot be encoded.
-    ranking = _load_identifier().rank(text.encode("utf-8", "replace").decode())
+    text = text.encode("utf-8", "replace").decode()
+    # In lower case: the model takes odd case for another language.
+    ranking = _load_identifier().rank(text.lower())
     return {str(code): float(probability) for code, probability in ranking}
 
 

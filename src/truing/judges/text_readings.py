@@ -49,6 +49,8 @@ _SPLIT_WORD = re.compile(
     r"(?<=[^\W\d_]{2})[.\-_*·|~/\\+^=]++(?=[^\W\d_])"
     r"|(?<=[^\W\d_])[.\-_*·|~/\\+^=]++(?=[^\W\d_]{2})"
 )
+_LETTER_RUN = re.compile(r"([^\W\d_])\1{2,}")  # three or more: sooo
+_MIN_RUN_SHARE = 0.15
 _LINK = re.compile(r"://|www\.")
 _MIN_SPLIT_WORDS = 3
 _MIN_SPLIT_SHARE = 0.45
@@ -103,6 +105,9 @@ def _unmask(text: str) -> str:
     split_count = 0 if _LINK.search(text) else sum(map(bool, map(_SPLIT_WORD.search, words)))
     if split_count >= max(_MIN_SPLIT_WORDS, _MIN_SPLIT_SHARE * len(words)):
         text = _SPLIT_WORD.sub("", text)
+    words_with_runs = sum(map(bool, map(_LETTER_RUN.search, words)))
+    if words_with_runs >= max(_MIN_SPLIT_WORDS, _MIN_RUN_SHARE * len(words)):
+        text = _LETTER_RUN.sub(r"\1", text)
     return _unmask_leet(text)
 
 
