@@ -184,7 +184,7 @@ TRICKS: dict[str, Trick] = {
     "amid 400 words": put_amid(400),
     "amid 4,000 words": put_amid(4_000),
 }
-LONG_TRICKS = {"amid 400 words": 0.25, "amid 4,000 words": 0.1}  # share of the prompts
+LONG_TRICKS = {"amid 400 words": 0.2, "amid 4,000 words": 0.03}  # share of the prompts
 
 # Mild requests: what counts is that a judge of English gives no verdict on them.
 LANGUAGES = {

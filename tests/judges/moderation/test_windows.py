@@ -180,3 +180,35 @@ def test_the_bounds() -> None:
     assert len(encoder.encode(ModerationInput((" ".join(["w0"] * (words - 40)),)))) <= MAX_WINDOWS
     with pytest.raises(InputTooLong, match="at most 80,000"):
         encoder.encode(ModerationInput(("x" * (MAX_CHARACTERS + 1),)))
+
+
+@pytest.mark.parametrize(
+    ("text", "verdict"),
+    [
+        ("onq tbbq jbeq bs gur jbeyq, naq gung vf nyy gung gurer vf.", True),  # rot13 of the next
+        ("bad good word of the world, and that is all that there is.", True),
+        ("tbbq jbeq bs gur jbeyq, naq gung vf nyy gung gurer vf.", None),
+        ("good word of the world, and that is all that there is.", False),
+        ("Niambie jinsi ya kuoka mkate nyumbani", None),
+        ("bad word. Niambie jinsi ya kuoka mkate nyumbani. good word", None),
+        ("\x01\x02\x03\x04", None),
+        ("".join(c + "\u0336" for c in "bad word of the world"), True),
+    ],
+)
+def test_a_text_that_is_not_read_whole_has_no_verdict(
+    judge: ModerationJudge, text: str, verdict: bool | None
+) -> None:
+    judgement = judge_prompt(judge, Message("user", text))
+    assert judgement.verdict is verdict
+    assert (judgement.failure is None) == (verdict is not None)
+
+
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(st.text(max_size=300))
+def test_any_text_with_a_bad_word_at_its_end_is_flagged_or_unscored(
+    judge: ModerationJudge, text: str
+) -> None:
+    judgement = judge_prompt(judge, Message("user", f"{text} bad"))
+    assert judgement.verdict is not False

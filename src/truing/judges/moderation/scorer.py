@@ -65,15 +65,8 @@ class _Reading(Struct, frozen=True):
     failure: Failure | None = None
 
 
-class _UnreadPart(Struct, frozen=True):
-    """The language of a text, or of a part of it, that the classifier does not know."""
-
-    language: str
-    is_whole: bool
-
-
 class ModerationScore(Struct, frozen=True, kw_only=True):
-    """The scores of one input; all of it was read, unless it is flagged.
+    """The scores of one input, all of which was read.
 
     `harmful` is the probability for the input's mode and `flagged` the verdict by its threshold;
     of several `windows` the worst counts, and `worst` says where it lies.
@@ -166,8 +159,8 @@ class ModerationScorer:
 
         A text without a prompt (mode `response`) may be either side of a dialogue, so it is scored
         as both and the worse score counts. A disguised text is read as it is and as what it may
-        stand for (`text_readings`). A text with a part in an unknown language fails, unless another
-        part of it is harmful.
+        stand for (`text_readings`). A text with a part in an unknown language fails, unless it
+        stands for a harmful one in a known language.
         """
         scores: list[ModerationScore | Failure] = []
         batch: list[_Reading] = []
@@ -186,35 +179,32 @@ class ModerationScorer:
         try:
             clean = _clean_input(moderation_input)
             readings = _list_readings(clean)
-            unread = self._find_unread_part(clean)
-            if unread is not None and unread.is_whole:
-                readings = readings[1:]
+            language = self._find_unknown_language(clean)
+            if language is not None:
+                # A reading that is English throughout shows what the text says, if it is harmful.
+                readings = [r for r in readings[1:] if self._find_unknown_language(r) is None]
             rows = [row for reading in readings for row in self._windows.encode(reading)]
             if len(rows) > MAX_WINDOWS:
                 raise InputTooLong(f"its readings need more than {MAX_WINDOWS} windows of tokens")
         except InputTooLong as error:
             return _Reading(mode, (), Failure("judge", "too-long", str(error)))
-        failure = None
-        if unread is not None:
-            message = f"the classifier was not trained on the language {unread.language!r}"
-            if not unread.is_whole:
-                message += ", in which a part of the text is"
-            failure = Failure("judge", "language", message)
-        return _Reading(mode, tuple(rows), failure)
+        if language is None:
+            return _Reading(mode, tuple(rows))
+        message = (
+            f"the text or a part of it is in the language {language!r}, on which the classifier "
+            "was not trained"
+        )
+        return _Reading(mode, tuple(rows), Failure("judge", "language", message))
 
-    def _find_unread_part(self, clean: ModerationInput) -> _UnreadPart | None:
-        """Returns the language of judged texts that the classifier was not trained on."""
-        languages = self.settings.languages
+    def _find_unknown_language(self, clean: ModerationInput) -> str | None:
+        """Returns the language of a judged text, or of a part, that is none of the settings'."""
+        known = self.settings.languages
         texts = (*clean.turns, *clean.apart) if clean.response is None else (clean.response,)
         for text in texts:
             language = detect_language(text)
-            if language not in languages:
-                return _UnreadPart(language, is_whole=len(texts) == 1)
-        for text in texts:
-            foreign = find_foreign_part(text, languages)
-            if foreign is not None:
-                return _UnreadPart(foreign, is_whole=False)
-        return None
+            if language not in known:
+                return language
+        return next(filter(None, (find_foreign_part(text, known) for text in texts)), None)
 
     def _score_batch(self, batch: Sequence[_Reading]) -> list[ModerationScore | Failure]:
         rows = [row for reading in batch for row in reading.rows]
