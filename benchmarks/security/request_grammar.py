@@ -166,8 +166,12 @@ def make_body(rng: random.Random) -> tuple[str, Any]:
     roll = rng.random()
     if roll < 0.12:
         return "/v1/moderations", {"input": rng.choice((rng.choice(TEXTS), ["a", "b"]))}
+    # Where there are several configurations, a request names one.
+    guardrails: dict[str, Any] = {
+        "config_id": rng.choice(("words", "words", "asks", "asks", "../x", ""))
+    }
     if roll < 0.25:
-        return "/v1/checks", {"messages": messages}
+        return "/v1/checks", {"messages": messages, "guardrails": guardrails}
     body: dict[str, Any] = {"model": "m", "messages": messages}
     optional = {
         "stream": rng.random() < 0.5,
@@ -176,13 +180,13 @@ def make_body(rng: random.Random) -> tuple[str, Any]:
         "temperature": rng.random(),
         "stop": rng.choice(("end", ["a", "b"])),
         "seed": rng.randrange(2**40),
-        "guardrails": {
-            "config_id": rng.choice(("words", "asks", "../x", "")),
-            "options": {"log": {"activated_rails": True}},
-        },
         "tools": [{"type": "function", "function": {"name": "look_up", "parameters": {}}}],
         "stream_options": {"include_usage": True},
     }
+    if rng.random() < 0.9:
+        body["guardrails"] = guardrails
+    if rng.random() < 0.3:
+        guardrails["options"] = {"log": {"activated_rails": True}}
     body |= {name: value for name, value in optional.items() if rng.random() < 0.25}
     return "/v1/chat/completions", body
 
