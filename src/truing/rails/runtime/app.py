@@ -257,6 +257,9 @@ class Runtime:
     ) -> TurnResult:
         """Runs the input stage over the whole conversation, the flows, and the output gate."""
         keys = conversation_keys(rows, session, self._states.secret)
+        # A check of an answer is no turn of the conversation: nothing continues from it.
+        last_role = turn.messages[-1].get("role") if turn.messages else None
+        is_check = last_role == "assistant" and not turn.is_stage_on("dialog")
         reading = await self.input_gate.read(turn, rows, session, self._state_builder(rows))
         turn.rulings += reading.rulings
         if reading.objection is not None:
@@ -284,7 +287,8 @@ class Runtime:
         key = extend_conversation_key(
             keys[-1] if keys else b"", output.message(), self._states.secret
         )
-        self._states.put(key, turn.state)
+        if not is_check:
+            self._states.put(key, turn.state)
         self._remember(turn, rows, session, result)
         if stream is not None and turn.stream is None:
             await stream.push(result.text)

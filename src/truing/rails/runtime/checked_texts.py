@@ -24,15 +24,15 @@ _CHARACTER_BYTES = 4  # at most, in Python's strings
 class TextVerdict(Struct, frozen=True):
     """What the rails of a stage said about a text.
 
-    `text` is what the model may see (the text itself, or what a rail made of it); None if a rail
-    objected: then `reply` is what the client was told, and `rulings` are the decisions. `is_own`
-    marks a text that the runtime gave itself, after its output stage.
+    `text` is what the model may see in its place; None if a rail objected: then `reply` is what
+    the client was told, and `rulings` are the decisions. `AS_IT_IS` stands for a text that passed
+    unchanged, so that the memory need not hold it.
     """
 
     text: str | None
     reply: str = ""
     rulings: tuple[Ruling, ...] = ()
-    is_own: bool = False
+    is_unchanged: bool = False
 
     @property
     def size(self) -> int:
@@ -42,6 +42,9 @@ class TextVerdict(Struct, frozen=True):
             texts += [ruling.reason, ruling.text or "", ruling.evidence or ""]
         ruling_bytes = _ENTRY_BYTES * len(self.rulings)
         return _ENTRY_BYTES + ruling_bytes + _CHARACTER_BYTES * sum(len(text) for text in texts)
+
+
+AS_IT_IS = TextVerdict("", is_unchanged=True)
 
 
 class CheckedTexts:

@@ -316,11 +316,11 @@ async def generate_intent_steps_message(turn: TurnContext) -> ActionResult:
     ]
     kb = services.kb
     chunks = await kb.search_relevant_chunks(message) if kb is not None else []
-    found = "\n".join(chunk["body"] for chunk in chunks).strip()
+    chunks_text = "\n".join(chunk["body"] for chunk in chunks).strip()
     variables = {
         "examples": "\n\n".join(reversed(examples)),
         "potential_user_intents": ", ".join(dict.fromkeys(intent for _, _, intent in matches)),
-        "relevant_chunks": await read_chunks(turn, found) if found else found,
+        "relevant_chunks": await read_chunks(turn, chunks_text) if chunks_text else "",
     }
     params = {**turn.llm_params, "temperature": config.lowest_temperature}
     reply = await ask_llm(turn, "generate_intent_steps_message", variables, **params)

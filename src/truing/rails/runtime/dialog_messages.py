@@ -55,8 +55,8 @@ async def _relevant_chunks(turn: TurnContext, event: Event) -> str | None:
     if kb is None:
         chunks = turn.state.history.chunks
     else:
-        found = await kb.search_relevant_chunks(content_text(event["text"]))
-        chunks = "\n".join(chunk["body"] for chunk in found)
+        nearest_chunks = await kb.search_relevant_chunks(content_text(event["text"]))
+        chunks = "\n".join(chunk["body"] for chunk in nearest_chunks)
     return await read_chunks(turn, chunks) if chunks else chunks
 
 

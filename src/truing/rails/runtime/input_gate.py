@@ -17,7 +17,7 @@ from truing.core.errors import TruingError
 from truing.core.types import Failure, Ruling
 from truing.rails.config.client_settings import ClientSettings
 from truing.rails.config.loader import RailsConfig
-from truing.rails.runtime.checked_texts import CheckedTexts, TextVerdict
+from truing.rails.runtime.checked_texts import AS_IT_IS, CheckedTexts, TextVerdict
 from truing.rails.runtime.client_texts import (
     WITHHELD_TEXT,
     ClientText,
@@ -132,12 +132,19 @@ class InputGate:
         key = self._key(session, text)
         known = self.memory.get(key)
         if known is not None:
-            return known, None
+            return TextVerdict(text.text) if known.is_unchanged else known, None
         verdict, failure = await self._run_rails(turn, text, state_after(max(text.index, 0)))
         if failure is None:
-            # The rulings on a text that passed are a record of this turn alone.
-            self.memory.put(key, verdict if verdict.text is None else TextVerdict(verdict.text))
+            self._remember_verdict(key, text.text, verdict)
         return verdict, failure
+
+    def _remember_verdict(self, key: bytes, text: str, verdict: TextVerdict) -> None:
+        if verdict.text is None:
+            self.memory.put(key, verdict)
+        else:
+            # The rulings on a text that passed are a record of this turn alone.
+            is_unchanged = verdict.text == text
+            self.memory.put(key, AS_IT_IS if is_unchanged else TextVerdict(verdict.text))
 
     async def _run_rails(
         self, turn: TurnContext, text: ClientText, state: ConversationState
@@ -212,7 +219,7 @@ class InputGate:
     def remember_answer(self, session: str, text: str) -> None:
         """Remembers an answer that has passed the output stage."""
         if text:
-            self.memory.put(self._own_key(session, text), TextVerdict(text, is_own=True))
+            self.memory.put(self._own_key(session, text), AS_IT_IS)
 
     def remember_turn(self, turn: TurnContext, row: Row, session: str, result: TurnResult) -> None:
         """Remembers what the input rails decided on the live message of a finished turn."""
@@ -223,7 +230,7 @@ class InputGate:
         if not turn.missing_input_rails:
             rewritten = turn.state.context.get("user_message")
             if isinstance(rewritten, str):
-                self.memory.put(key, TextVerdict(rewritten))
+                self._remember_verdict(key, text, TextVerdict(rewritten))
         elif any(r.stage == "input" and r.ruling == "block" for r in result.rulings):
             rulings = tuple(r for r in result.rulings if r.stage == "input")
             self.memory.put(key, TextVerdict(None, shown_text(result.message), rulings))
