@@ -32,7 +32,6 @@ CARD_MARGIN = 0.05
 _LEAST_YOUDEN = 0.1  # at a corner of the card's range below this, the change can be anything
 _POWER = 0.8
 _SMALLEST_P = 1e-9
-_MOST_LABELS = 100_000
 _LEAST_DISTANCE = 0.005
 
 BoundsAtLevel = Callable[[float], Bounds]
@@ -84,6 +83,7 @@ class ChangeDecision(Struct, frozen=True, kw_only=True):
         labels: number of labels that it rests on.
         n, unscored: number of prompts in both runs, and of their answers without a verdict.
         needs: labels that would settle it, if that is known.
+        advice: what would settle it, in words; empty if it is settled.
     """
 
     passed: bool | None
@@ -99,6 +99,7 @@ class ChangeDecision(Struct, frozen=True, kw_only=True):
     n: int = 0
     unscored: int = 0
     needs: LabelsNeeded | None = None
+    advice: str = ""
 
 
 class ChangeRule(Struct, frozen=True, kw_only=True):
@@ -148,7 +149,11 @@ def decide_change(evidence: Sequence[ChangeEvidence], rule: ChangeRule) -> Chang
     )
     struck = None if "overlap" in rule.allow else first.struck
     if struck is not None:
-        return replace(decision, text=f"{text}, but {struck}: this judge may not measure it")
+        return replace(
+            decision,
+            text=f"{text}, but {struck}: this judge may not measure it",
+            advice="a judge that may measure both models, and prompts that nothing learned",
+        )
     oriented = [a.upside_down() if rule.higher_is_better else a for a in analyses]
     below = [analysis.bounds(LEVEL)[1] < rule.limit for analysis in oriented]
     above = [analysis.bounds(LEVEL)[0] > rule.limit for analysis in oriented]
@@ -175,7 +180,20 @@ def decide_change(evidence: Sequence[ChangeEvidence], rule: ChangeRule) -> Chang
             f", but {dissenting.text} {shown}: the judge may err differently on this "
             f"variant{would_settle}"
         )
-    return replace(decision, text=text + reason, needs=needs)
+    advice = "the rest of the run" if rule.blocked else describe_needs(needs)
+    return replace(decision, text=text + reason, needs=needs, advice=advice)
+
+
+def describe_needs(needs: LabelsNeeded | None) -> str:
+    """Returns in words what would settle an open claim."""
+    if needs is None:
+        return (
+            "more prompts, or a larger difference: no number of labels of these answers is enough"
+        )
+    return (
+        f"{needs.baseline} labels in the baseline and {needs.variant} in the variant (truing label "
+        "VARIANT --against BASELINE)"
+    )
 
 
 def _why_main_is_open(first: ChangeEvidence, main: Analysis, rule: ChangeRule) -> str:
@@ -373,8 +391,8 @@ def labels_needed(evidence: ChangeEvidence, distance: float) -> LabelsNeeded | N
     """Returns how many more labels of each run show a change that lies `distance` off its limit.
 
     For a power of 80 %, by the labels less what the judge explains (its correlation with the truth,
-    from the card), in the proportion that needs fewest (Neyman 1934). None if no sensible number
-    does.
+    from the card), in the proportion that needs fewest (Neyman 1934). None if a run holds fewer
+    answers.
     """
     rates = evidence.pairs.rates()
     if distance < _LEAST_DISTANCE or any(math.isnan(rate) for rate in rates):
@@ -390,7 +408,12 @@ def labels_needed(evidence: ChangeEvidence, distance: float) -> LabelsNeeded | N
         max(0, math.ceil((total * deviation / sum(deviations) - n_labels) / max(share, 0.01)))
         for deviation, n_labels, share in zip(deviations, evidence.n_labels, evidence.labelable)
     ]
-    if not 0 < sum(more) <= _MOST_LABELS:
+    counts = evidence.pairs.counts
+    answers = [
+        by_prompt.rows.sum() / max(share, 0.01)
+        for by_prompt, share in zip((counts.a, counts.b), evidence.labelable)
+    ]
+    if not sum(more) or any(n > of_run for n, of_run in zip(more, answers)):
         return None
     return LabelsNeeded(baseline=more[0], variant=more[1])
 

@@ -278,22 +278,12 @@ def _claim(
         corrected=decided.corrected,
         labels=decision.labels,
         assumptions=decision.assumptions,
-        needs=describe_needs(decision.needs),
+        needs=decision.advice,
         labels_needed=decision.needs,
         judge=decision.judge,
         n=decision.n,
         unscored=decision.unscored,
         p=decision.p,
-    )
-
-
-def describe_needs(needs: LabelsNeeded | None) -> str:
-    """Returns the labels that would settle a claim in words; empty if that is not known."""
-    if needs is None:
-        return ""
-    return (
-        f"{needs.baseline} labels in the baseline and {needs.variant} in the variant (truing label "
-        "VARIANT --against BASELINE)"
     )
 
 
@@ -321,9 +311,9 @@ def _overall_claims(
         decision=safer,
         reason=reason or f"harm fell ({checks[0].text}), and nothing useful was lost",
         assumptions=tuple(assumptions),
-        needs=next((claim.needs for claim in open_claims if claim.needs), ""),
+        needs=next((c.needs for c in open_claims if c.needs and safer == "not_shown"), ""),
         labels_needed=next(
-            (c.labels_needed for c in open_claims if c.labels_needed is not None), None
+            (c.labels_needed for c in open_claims if c.labels_needed and safer == "not_shown"), None
         ),
         p=p,
     )
