@@ -14,8 +14,8 @@ from msgspec import Struct
 OVERLAP = 0.25
 """The share of a window that is read again in the next one."""
 
-MAX_WINDOWS = 256
-"""A text that needs more windows is not judged: about 20,000 tokens at 100 a window."""
+MAX_WINDOWS = 640
+"""A text that needs more windows is not judged: about 15,000 tokens at 32 a window."""
 
 _WORD_SEARCH = 24  # characters by which a window begins earlier to begin with a word
 

@@ -25,6 +25,13 @@ from truing.judges.moderation.inputs import (
 )
 from truing.judges.token_windows import MAX_WINDOWS, Span, split_text
 
+LONG_PROMPT_TOKENS = 32
+"""Window of a prompt that does not fit into one row.
+
+A sentence or two, as the prompts of training: of benign texts of 400 words `moderation:open` flags
+one in five by windows of 32 tokens and all by its own 72; harm amid such words it finds by either.
+"""
+
 MAX_CHARACTERS = 80_000  # of all texts of an input; of a longer input nothing is judged
 
 
@@ -148,4 +155,5 @@ class WindowEncoder:
     def _split_dialogue(self, turns: Sequence[str]) -> Iterator[Span]:
         """Yields the spans of all turns, one a line; separators stand where lines end."""
         tokenised = [encoder.tokenise_dialogue(turns) for encoder in self._encoders]
-        return split_text("\n".join(turns), tokenised, [e.prompt for e in self._encoders])
+        sizes = [min(encoder.prompt, LONG_PROMPT_TOKENS) for encoder in self._encoders]
+        return split_text("\n".join(turns), tokenised, sizes)
