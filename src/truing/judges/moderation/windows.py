@@ -28,8 +28,8 @@ from truing.judges.token_windows import MAX_WINDOWS, Span, split_text
 LONG_PROMPT_TOKENS = 32
 """Window of a prompt that does not fit into one row.
 
-A sentence or two, as the prompts of training: of benign texts of 400 words `moderation:open` flags
-one in five by windows of 32 tokens and all by its own 72; harm amid such words it finds by either.
+A sentence or two, as the prompts of training. Of five texts of 400 unrelated benign words
+`moderation:open` flags at most one by windows of 32 tokens, and all five by its own of 72.
 """
 
 MAX_CHARACTERS = 80_000  # of all texts of an input; of a longer input nothing is judged
