@@ -62,6 +62,11 @@ def change_index(path: Path) -> None:
     path.write_bytes(path.read_bytes().replace(b'"index":0', b'"index":9999', 1))
 
 
+def fuse_lines(path: Path) -> None:
+    """Two parts of lines that are valid JSON together: a key occurs twice."""
+    path.write_bytes(path.read_bytes().replace(b'"index":0,', b'"index":0,"index":0,', 1))
+
+
 def cut_off(path: Path) -> None:
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
@@ -75,7 +80,7 @@ def repeat_lines(path: Path) -> None:
     path.write_bytes(b"".join([*lines[:5], *lines[2:]]))
 
 
-LINE_DAMAGE = (zero_block, garble, drop_quote, change_id, change_index)
+LINE_DAMAGE = (zero_block, garble, drop_quote, change_id, change_index, fuse_lines)
 SILENT_DAMAGE = (cut_off, empty, repeat_lines)
 
 

@@ -7,6 +7,7 @@ for what they held.
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -44,7 +45,7 @@ def find_line_faults(
     path: Path, kind: type[T], find_fault: Callable[[T], str | None] | None = None
 ) -> list[LineFault]:
     """Returns the lines that do not decode as `kind`, or in whose record `find_fault` finds one."""
-    decode = msgspec.json.Decoder(kind).decode
+    decode, encode = msgspec.json.Decoder(kind).decode, msgspec.json.Encoder().encode
     faults = []
     for number, (start, line) in enumerate(read_complete_lines(path), 1):
         try:
@@ -53,9 +54,24 @@ def find_line_faults(
             faults.append(LineFault(number, start, len(line), str(error)))
             continue
         reason = find_fault(record) if find_fault is not None else None
+        # A line in the form in which it is written needs no second look.
+        if reason is None and encode(record) != line[:-1] and _repeats_key(line):
+            reason = "a key occurs twice: parts of two lines"
         if reason is not None:
             faults.append(LineFault(number, start, len(line), reason))
     return faults
+
+
+def _repeats_key(line: bytes) -> bool:
+    """Whether an object of a line has a key twice, which decoders do not mind."""
+    repeated = False
+
+    def check_keys(pairs: list[tuple[str, object]]) -> None:
+        nonlocal repeated
+        repeated = repeated or len({key for key, _ in pairs}) < len(pairs)
+
+    json.loads(line, object_pairs_hook=check_keys)
+    return repeated
 
 
 def describe_faults(path: Path, faults: list[LineFault]) -> str:
