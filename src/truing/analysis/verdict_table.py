@@ -28,10 +28,9 @@ from truing.analysis.lineage_relations import (
     strike_reason,
 )
 from truing.core import lineage
-from truing.core.errors import RunError
 from truing.core.types import AnswerIndex, Expect, Failure
 from truing.runs.folder import JudgeRecord, Manifest, Run
-from truing.runs.index import max_cells_per_sample
+from truing.runs.index import check_cells, max_cells_per_sample
 from truing.runs.run_files import locate_run_file, read_run_records
 
 # Codes of a verdict; ABSENT is also the state of an answer that was never requested.
@@ -420,22 +419,13 @@ def _read_responses(table: VerdictTable) -> None:
         if position is None:
             table.orphan_counts["responses"] += 1
             continue
-        _check_cells(response.index + 1, max_cells, path)
+        check_cells(response.index + 1, max_cells, path)
         while len(table.response_states) <= response.index:
             table.response_states.append(bytearray(table.size))
         state = _STATE_OF_FINISH_REASON.get(response.finish_reason, ANSWERED)
         if response.failure is not None:
             state = FAILED
         table.response_states[response.index][position] = state
-
-
-def _check_cells(n_cells: int, max_cells: int, path: Path) -> None:
-    """Raises RunError if a table would have far more cells for each sample than its file fills."""
-    if n_cells > max_cells:
-        raise RunError(
-            f"{path}: has indexes, questions or categories for {n_cells:,} cells a sample, far "
-            "more than its lines fill"
-        )
 
 
 def _read_judgements(table: VerdictTable, record: JudgeRecord, keep_scores: bool) -> None:
@@ -453,7 +443,7 @@ def _read_judgements(table: VerdictTable, record: JudgeRecord, keep_scores: bool
         column = table.columns.get(key)
         n_categories = len(column.predicted_categories) if column is not None else 0
         n_cells = (row.index + 1) * (1 + n_categories) * len(questions)
-        _check_cells(n_cells, max_cells, path)
+        check_cells(n_cells, max_cells, path)
         if column is None:
             column = table.columns[key] = VerdictColumn(record, row.question, table.size)
         column.add_judgement(position, row, keep_score=keep_scores)

@@ -17,7 +17,8 @@ __getattr__, __dir__, __all__ = lazy_exports(
             "TruingError UserError did_you_mean"
         ),
         "ids": "content_id stream_seed with_ids",
-        "jsonl": "number_nonblank_lines read_located_records read_records",
+        "input_files": "open_input read_input_bytes read_input_text",
+        "jsonl": "decode_line read_complete_lines number_nonblank_lines read_located_records read_records",
         "language_id": (
             "count_latin_letters detect_language find_foreign_part looks_english "
             "share_of_common_words"
@@ -28,6 +29,10 @@ __getattr__, __dir__, __all__ = lazy_exports(
             "normalise_prompt"
         ),
         "output_filter": ("filter_answer filter_response find_prohibited_content withheld_failure"),
+        "private_files": (
+            "create_folder create_private_file file_mode folder_mode private_opener rename_file "
+            "replace_file replace_file_with restrict_umask sync_path write_error"
+        ),
         "protocols": "Attack Closeable Dataset Judge LogprobModel Model StreamingModel",
         "secret": "Scrubber Secret",
         "taxonomy": "Crosswalk HarmCategory Taxonomy load_crosswalk load_taxonomy",

@@ -15,7 +15,8 @@ __getattr__, __dir__, __all__ = lazy_exports(
             "DataRecord JudgeRecord Manifest Run RunWriter encode_line judgement_file "
             "replace_surrogates"
         ),
-        "index": "IdIndex LineSpans ResponseKey SampleKey SampleStore max_cells_per_sample",
+        "index": "IdIndex LineSpans ResponseKey SampleKey SampleStore check_cells "
+        "max_cells_per_sample",
         "run_files": (
             "delete_run_file is_judgement_file locate_run_file open_run_file "
             "read_located_run_records read_run_records"

@@ -40,6 +40,15 @@ def max_cells_per_sample(path: Path, samples: int) -> int:
     return (4 * n_bytes + _MIN_CELLS) // max(1, samples)
 
 
+def check_cells(n_cells: int, max_cells: int, path: Path) -> None:
+    """Raises RunError if a table would have far more cells for each sample than its file fills."""
+    if n_cells > max_cells:
+        raise RunError(
+            f"{path}: has indexes, questions or categories for {n_cells:,} cells a sample, far "
+            "more than its lines fill"
+        )
+
+
 class SampleKey(Struct, frozen=True):
     """The fields of a stored sample that identify it."""
 
