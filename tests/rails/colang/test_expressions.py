@@ -194,3 +194,11 @@ def test_any_text_has_a_value_or_an_expression_error(text: str) -> None:
     except Exception as raised:
         error = raised
     assert error is None or (isinstance(error, ExpressionError) and str(error))
+
+
+@pytest.mark.parametrize("attribute", ["gi_frame", "gi_code", "gi_running", "args", "tb_frame"])
+def test_attributes_of_the_interpreter_are_out_of_reach(attribute: str) -> None:
+    values: list[object] = [(i for i in "ab"), ValueError("x"), compile("1", "f", "eval")]
+    for value in values:
+        with pytest.raises(ExpressionError, match="not allowed"):
+            compile_expression(f"$x.{attribute}")({"x": value})

@@ -70,3 +70,36 @@ def test_templates_that_leave_the_sandbox_or_grow_are_errors(template: str) -> N
 
 def test_arithmetic_of_numbers_is_allowed() -> None:
     assert render_template("{{ 2 * 3 + 2 ** 3 }}", {}) == "14"
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{{ 1 | round(100000000) }}",
+        "{{ 2 | round(-100000000) }}",
+        "{% set a = 9999999999 %}" + "{% set a = a * a %}" * 40 + "{{ a }}",
+        "{% set a = 'aaaaaaaaaa' %}" + "{% set a = a ~ a %}" * 40 + "{{ a }}",
+        "{% set a = 'aaaaaaaaaa' %}" + "{% set a = a + a %}" * 40 + "{{ a }}",
+        "{{ '{:>900000000}'.format(1) }}",
+        "{{ '%900000000d' % 1 }}",
+        "{{ range(10**9) | list }}",
+        "{% for i in range(1000) %}{% for j in range(1000) %}{% endfor %}{% endfor %}",
+        "{{ range(1000) | join('a' * 1000000) }}",
+        "{% set x = text ~ text %}{{ [x, x, x, x] | join(text) }}",
+        "{{ 'a' * 1000000000 }}",
+        "{{ generator.gi_frame.f_globals }}",
+        "{{ ''.__class__.__mro__ }}",
+    ],
+)
+def test_templates_that_would_fill_memory_or_time_fail_at_once(template: str) -> None:
+    context = {"text": "x" * 400_000, "generator": (i for i in "ab")}
+    with pytest.raises(PromptError):
+        render_template(template, context)
+
+
+def test_bounded_operators_and_filters_mean_what_they_mean_in_jinja() -> None:
+    template = (
+        "{{ 'a' ~ 1 ~ x }} {{ [1, 2] | join('-') }} {{ 2.567 | round(1) }} {{ 2.1 | round(0, 'ceil') }}"
+        "{% for i in range(3) %}{{ loop.index }}{% if not loop.last %},{% endif %}{% endfor %}"
+    )
+    assert render_template(template, {"x": None}) == "a1None 1-2 2.6 3.01,2,3"

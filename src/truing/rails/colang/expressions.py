@@ -12,7 +12,7 @@ import operator
 import re
 from collections.abc import Callable, Mapping
 from functools import lru_cache
-from types import ModuleType
+from types import CodeType, FrameType, ModuleType, TracebackType
 from typing import Any
 
 from truing.core.errors import TruingError
@@ -191,13 +191,18 @@ def _read_attribute(value: Any, name: str) -> Any:
         raise ExpressionError(f"there is no key {name!r}")
     if isinstance(value, (type, ModuleType)) or callable(value):
         raise forbidden
+    # Only objects of the configuration's own classes and of libraries have attributes: generators,
+    # frames, exceptions and the like lead to the interpreter ("gi_frame").
+    if type(value).__module__ in ("builtins", "types", "coroutine"):
+        raise forbidden
     try:
         attribute = getattr(value, name)
     except AttributeError as error:
         raise ExpressionError(f"a {type(value).__name__} has no attribute {name!r}") from error
     # A method written in Python may be read; `_call_method` does not call it.
     is_builtin_method = callable(attribute) and not hasattr(attribute, "__dict__")
-    if isinstance(attribute, ModuleType) or is_builtin_method:
+    leads_to_code = isinstance(attribute, (ModuleType, FrameType, CodeType, TracebackType))
+    if leads_to_code or is_builtin_method:
         raise forbidden
     return attribute
 

@@ -6,14 +6,18 @@ reach Python objects nor fill the memory from a few characters.
 
 from __future__ import annotations
 
+import itertools
+import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextvars import ContextVar
 from functools import lru_cache
 from typing import Any
 
 from jinja2 import TemplateError, meta, nodes
 from jinja2.exceptions import SecurityError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2.visitor import NodeTransformer
 
 from truing.core.errors import TruingError
 from truing.rails.runtime.prompt_filters import FILTERS
@@ -21,7 +25,10 @@ from truing.rails.runtime.prompt_filters import FILTERS
 MAX_OUTPUT = 1_000_000  # characters
 MAX_LOOP_DEPTH = 2
 MAX_RANGE = 1000
-MAX_OUTPUT_STEPS = 20_000  # parts that a template yields; bounds the iterations of its loops
+MAX_OUTPUT_STEPS = 20_000  # parts that a template yields
+MAX_ITERATIONS = 100_000  # of all loops of one rendering, also of those that yield nothing
+MAX_BITS = 20_000  # of an integer; repeated squaring would fill the memory
+MAX_DIGITS = 20  # of the filter `round`, which computes 10 to this power
 # Methods of texts whose result can be far larger than the text.
 _GROWING_METHODS = frozenset(
     ["ljust", "rjust", "center", "zfill", "expandtabs", "format", "format_map", "replace", "join"]
@@ -37,6 +44,11 @@ _REMOVED_FILTERS = (
     "batch",
     "slice",
     "replace",
+    "round",
+    "join",
+    # Their patterns take quadratic time.
+    "urlize",
+    "striptags",
 )
 _FORBIDDEN_NODES = (
     nodes.Macro,
@@ -72,6 +84,12 @@ class _BoundedEnvironment(ImmutableSandboxedEnvironment):
                 raise SecurityError(f"{operator} is not allowed on these values")
         if operator == "%" and isinstance(left, str):
             raise SecurityError("% on a text is not allowed")
+        if operator == "+" and hasattr(left, "__len__") and hasattr(right, "__len__"):
+            _check_length(len(left) + len(right))
+        are_integers = isinstance(left, int) and isinstance(right, int)
+        # The sum of the lengths bounds the product's length.
+        if are_integers and left.bit_length() + right.bit_length() > MAX_BITS:
+            raise SecurityError("the number is too large")
         return super().call_binop(context, operator, left, right)
 
     def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
@@ -88,6 +106,69 @@ def _bounded_range(*args: int) -> range:
     return numbers
 
 
+def _check_length(length: int) -> None:
+    if length > MAX_OUTPUT:
+        raise SecurityError("the text grows too large")
+
+
+def _bounded_concat(*values: Any) -> str:
+    """Joins the operands of ``~``, which the sandbox does not see as an operator."""
+    texts = [str(value) for value in values]
+    _check_length(sum(map(len, texts)))
+    return "".join(texts)
+
+
+def _bounded_join(values: Any, separator: str = "", attribute: Any = None) -> str:
+    items = list(itertools.islice(values, MAX_OUTPUT + 1))
+    if attribute is not None:
+        items = [item.get(attribute, "") if isinstance(item, dict) else "" for item in items]
+    texts = [str(item) for item in items]
+    _check_length(sum(map(len, texts)) + len(texts) * len(str(separator)))
+    return str(separator).join(texts)
+
+
+def _bounded_round(value: float, precision: int = 0, method: str = "common") -> float:
+    if not -MAX_DIGITS <= precision <= MAX_DIGITS or method not in ("common", "ceil", "floor"):
+        raise SecurityError(f"round is limited to {MAX_DIGITS} digits")
+    if method == "common":
+        return round(float(value), precision)
+    factor = 10.0**precision
+    return (math.ceil if method == "ceil" else math.floor)(value * factor) / factor
+
+
+_iterations: ContextVar[list[int]] = ContextVar("iterations")
+
+
+def _count_iterations(values: Any) -> Iterator[Any]:
+    counter = _iterations.get()
+    for value in values:
+        counter[0] += 1
+        if counter[0] > MAX_ITERATIONS:
+            raise SecurityError(f"more than {MAX_ITERATIONS:,} iterations")
+        yield value
+
+
+class _BoundingTransformer(NodeTransformer):
+    """Puts bounded functions in the place of ``~`` and around what loops iterate over."""
+
+    def visit_Concat(self, node: nodes.Concat, *args: Any) -> nodes.Node:
+        self.generic_visit(node)
+        return _call_helper("concat_", node.nodes, node.lineno)
+
+    def visit_For(self, node: nodes.For, *args: Any) -> nodes.Node:
+        self.generic_visit(node)
+        node.iter = _call_helper("iterate_", [node.iter], node.lineno)
+        return node
+
+
+def _call_helper(name: str, arguments: list[nodes.Expr], line: int) -> nodes.Call:
+    function = nodes.Name(name, "load", lineno=line)
+    return nodes.Call(function, arguments, [], None, None, lineno=line)
+
+
+_HELPERS = {"concat_": _bounded_concat, "iterate_": _count_iterations}
+
+
 def _bounded_replace(text: Any, old: str, new: str) -> str:
     text = str(text)
     if len(text) + text.count(old) * len(new) > MAX_OUTPUT:
@@ -102,10 +183,13 @@ def jinja_environment() -> _BoundedEnvironment:
     environment = _BoundedEnvironment(cache_size=1024)
     environment.globals.clear()
     environment.globals["range"] = _bounded_range
+    environment.globals.update(_HELPERS)
     for name in _REMOVED_FILTERS:
         environment.filters.pop(name, None)
     environment.filters.update(FILTERS)
     environment.filters["replace"] = _bounded_replace
+    environment.filters["round"] = _bounded_round
+    environment.filters["join"] = _bounded_join
     return environment
 
 
@@ -117,8 +201,11 @@ def _compile_template(source: str) -> tuple[Any, frozenset[str]]:
     try:
         tree = jinja_environment().parse(source)
         _check_nodes(tree, 0)
-        template = jinja_environment().from_string(source)
-        return template, frozenset(meta.find_undeclared_variables(tree))
+        variables = frozenset(meta.find_undeclared_variables(tree)) - set(_HELPERS)
+        bounded_tree = _BoundingTransformer().visit(tree)
+        bounded_tree.set_environment(jinja_environment())
+        template = jinja_environment().from_string(bounded_tree)
+        return template, variables
     except (TemplateError, RecursionError, MemoryError) as error:
         raise PromptError(f"the template cannot be read: {error}") from error
 
@@ -152,6 +239,7 @@ def render_template(source: str, context: Mapping[str, Any]) -> str:
     variables = {name: context[name] for name in names if name in context}
     parts: list[str] = []
     size = 0
+    _iterations.set([0])
     try:
         for step, part in enumerate(template.generate(variables)):
             size += len(part)
