@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
 
 from truing.core.errors import PlanError
+from truing.models.scripted import ScriptedModel
+from truing.rails.build import build_runtime
 from truing.rails.colang.ast import BotText
 from truing.rails.config.loader import (
     DEFAULT_INSTRUCTIONS,
@@ -14,6 +17,8 @@ from truing.rails.config.loader import (
     iterate_stages,
     list_rail_flow_names,
 )
+from truing.rails.runtime.app import RuntimeParts
+from truing.rails.runtime.embeddings import LexicalEncoder
 
 YAML = """\
 instructions:
@@ -132,3 +137,22 @@ def test_faults_have_their_line(yaml: str, faults: list[str]) -> None:
     assert len(caught.value.faults) == len(faults)
     for fault, expected in zip(caught.value.faults, faults):
         assert fault.startswith(expected)
+
+
+def test_the_note_on_two_flows_of_one_name_names_the_one_that_does_not_run(tmp_path: Path) -> None:
+    (tmp_path / "config.yml").write_text(
+        "rails: {dialog: {user_messages: {embeddings_only: true}}}\n"
+    )
+    for name in ("a", "b"):
+        flow = (
+            f'define flow greet\n  user hi\n  bot say {name}\n\ndefine bot say {name}\n  "{name}"\n'
+        )
+        (tmp_path / f"{name}.co").write_text(flow)
+    (tmp_path / "c.co").write_text('define user hi\n  "hi"\n')
+    config = RailsConfig.load(tmp_path)
+    assert config.notes == [
+        ("a.co:1", "the flow 'greet' is not used: b.co:1 defines it too, and comes last")
+    ]
+    runtime = build_runtime(config, ScriptedModel("x"), RuntimeParts(encoder=LexicalEncoder()))
+    turn = asyncio.run(runtime.run_turn([{"role": "user", "content": "hi"}]))
+    assert turn.message["content"] == "b"

@@ -195,21 +195,40 @@ _KIND_NAMES = {"user": "intent", "bot": "bot message", "flow": "flow"}
 
 
 def _find_duplicates(trees: list[ColangFile]) -> Iterator[tuple[str, str]]:
-    """Yields (place, message) for names that two files define."""
-    first_places: dict[tuple[str, str], str] = {}
-    for tree in trees:
-        lines = dict(tree.definition_lines)
-        for flow in tree.flows:
-            if not flow.name.startswith(ANONYMOUS_PREFIX):
-                lines[("flow", flow.name)] = flow.line
+    """Yields (place, message) for names that two files define.
+
+    Of two messages the one of the first file is used, of two flows the one of the last.
+    """
+    messages = ((tree, dict(tree.definition_lines)) for tree in trees)
+    yield from _find_unused(messages, "comes first")
+    flows = (
+        (
+            tree,
+            {
+                ("flow", flow.name): flow.line
+                for flow in tree.flows
+                if not flow.name.startswith(ANONYMOUS_PREFIX)
+            },
+        )
+        for tree in reversed(trees)
+    )
+    yield from _find_unused(flows, "comes last")
+
+
+def _find_unused(
+    definitions: Iterable[tuple[ColangFile, dict[tuple[str, str], int]]], reason: str
+) -> Iterator[tuple[str, str]]:
+    """Yields a note for each name that an earlier file of `definitions` has defined."""
+    used_places: dict[tuple[str, str], str] = {}
+    for tree, lines in definitions:
         for (kind, name), line in lines.items():
             place = f"{tree.file}:{line}"
-            first_place = first_places.setdefault((kind, name), place)
-            if first_place != place:
+            used_place = used_places.setdefault((kind, name), place)
+            if used_place != place:
                 yield (
                     place,
                     f"the {_KIND_NAMES[kind]} {name!r} is not used: "
-                    f"{first_place} defines it too, and comes first",
+                    f"{used_place} defines it too, and {reason}",
                 )
 
 

@@ -161,7 +161,7 @@ class _BoundingTransformer(NodeTransformer):
         return node
 
 
-def _call_helper(name: str, arguments: list[nodes.Expr], line: int) -> nodes.Call:
+def _call_helper(name: str, arguments: list[Any], line: int) -> nodes.Call:
     function = nodes.Name(name, "load", lineno=line)
     return nodes.Call(function, arguments, [], None, None, lineno=line)
 
