@@ -12,16 +12,27 @@ __getattr__, __dir__, __all__ = lazy_exports(
     __name__,
     {
         "attack_success": "AttackResult attack_results",
-        "comparison": "Comparison compare",
-        "deltas": "Delta",
         "card_files": "read_card write_card",
-        "claims": "Claim ClaimCheck Conclusion",
-        "judge_card": ("CardLineage GradedAgreement JudgeCard make_card samples_trained_on"),
+        "claim_evidence": "collect_evidence",
+        "claims": (
+            "Claim ClaimCheck ClaimOptions Conclusion Decision HARM_QUESTIONS not_worse_claim "
+            "pair_claims"
+        ),
+        "comparison": "Comparison adjust_comparisons compare",
+        "corrected_deltas": "PairLabels",
+        "deltas": "Delta",
+        "goodhart": "GoodhartEntry",
+        "judge_card": "CardLineage GradedAgreement JudgeCard make_card samples_trained_on",
         "judge_facts": "JudgeFacts collect_judge_facts facts_from_card",
+        "label_allocation": "allocate_labels",
         "label_draws": "LabelDraw draw_rows next_batch read_draws store_draws",
         "labels": "RowKey add_label import_labels majority_vote read_votes unlabelled_draws",
+        "looks": "Look read_looks record_look",
+        "pairing": "RunPair pair_runs",
+        "prompt_counts": "PLAIN",
+        "rate_claims": "RateRule decide_rate distrust_reason select_figure",
         "rates": (
-            "AXES AXIS_TITLES CorrectedRate QUESTION_ALIASES Rate SMALL_SAMPLE_SIZE "
+            "AXES AXIS_TITLES CorrectedRate PREDICTED_SUFFIX QUESTION_ALIASES Rate SMALL_SAMPLE_SIZE "
             "TransportedRate outcome_codes outcome_name verdict_codes"
         ),
         "scalar_scores": "MeanScore MeanScoreDelta",

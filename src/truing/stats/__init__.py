@@ -14,7 +14,7 @@ __getattr__, __dir__, __all__ = lazy_exports(
     {
         "": "planning",
         "agreement": "BootstrapOptions cohen_kappa krippendorff_alpha leave_one_out_alpha",
-        "attempts": "false_hit_at_k mean_hit_at_k",
+        "attempts": "false_hit_at_k hit_at_k mean_hit_at_k",
         "calibration": (
             "ReliabilityBin SelectiveAccuracy brier_score ece reliability_bins selective_accuracy"
         ),
@@ -26,8 +26,8 @@ __getattr__, __dir__, __all__ = lazy_exports(
             "TestedThreshold anytime_p_value binomial_p_value labels_needed learn_then_test"
         ),
         "intervals": (
-            "Interval clopper_pearson clustered_wilson exact_upper_bound student_quantile "
-            "unscored_bounds wilson"
+            "Interval clopper_pearson clustered_wilson exact_upper_bound normal_quantile "
+            "student_quantile unscored_bounds wilson"
         ),
         "judge_error": (
             "JudgeErrorRates MIN_LABELS_PER_CLASS corrected_difference corrected_rate ppi_mean "
