@@ -8,9 +8,9 @@ same meaning: ``\\w``, ``\\d`` and ``\\s`` are Unicode, ``$`` also matches befor
 
 from __future__ import annotations
 
-import importlib
 import re
 from functools import lru_cache
+from re import _parser  # type: ignore[attr-defined]
 from typing import Any, Literal
 
 MAX_PATTERN_CHARACTERS = 10_000
@@ -70,7 +70,8 @@ class LinearRegex:
 
 
 def _compile_re2(source: str) -> Any:
-    re2 = importlib.import_module("re2")
+    import re2  # at the first pattern: a command without patterns does not need it
+
     options = re2.Options()
     options.max_mem = _MAX_MEMORY_BYTES
     options.log_errors = False
@@ -86,10 +87,9 @@ def _translate(pattern: str, mode: SearchMode, ignore_case: bool) -> tuple[str, 
     if len(pattern) > MAX_PATTERN_CHARACTERS:
         raise NotLinear(f"the pattern is longer than {MAX_PATTERN_CHARACTERS} characters")
     # Python's own parser, so that no syntax is read in two ways. It has no public name.
-    parser = importlib.import_module("re._parser")
     flags = re.IGNORECASE if ignore_case else 0
     try:
-        tree = parser.parse(pattern, flags)
+        tree = _parser.parse(pattern, flags)
     except (RecursionError, OverflowError) as error:
         raise NotLinear("the pattern is nested too deeply") from error
     writer = _Re2Writer(mode)
