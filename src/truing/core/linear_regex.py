@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from functools import lru_cache
-from re import _parser  # type: ignore[attr-defined]
+from re import _parser
 from typing import Any, Literal
 
 MAX_PATTERN_CHARACTERS = 10_000
