@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Literal, NamedTuple
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from truing.analysis.claim_decisions import CARD_MARGIN
 from truing.analysis.claim_evidence import EXACT_JUDGES
@@ -62,10 +63,10 @@ def decide_rate(
     )
     figure = select_figure(rate, rule.figure)
     if isinstance(figure, str):
-        return _with(claim, reason=figure)
+        return replace(claim, reason=figure)
     corrected = rate.corrected
     labels = corrected.labels if corrected is not None and figure.kind == "corrected" else 0
-    claim = _with(
+    claim = replace(
         claim,
         estimate=figure.estimate,
         lower=figure.lower,
@@ -78,13 +79,7 @@ def decide_rate(
     needs = ""
     if decision == "not_shown" and figure.kind != "corrected":
         needs = "labels of rows drawn at random (truing label)"
-    return _with(claim, decision=decision, reason=reason, needs=needs)
-
-
-def _with(claim: Claim, **changes: object) -> Claim:
-    from msgspec.structs import replace
-
-    return replace(claim, **changes)
+    return replace(claim, decision=decision, reason=reason, needs=needs)
 
 
 def _as_interval(rate: Rate) -> Interval | None:
