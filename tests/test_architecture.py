@@ -205,7 +205,7 @@ def test_importing_the_package_loads_little() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     heavy, _, own_modules = done.stdout.strip().rpartition(" ")
     assert heavy == "[]"
-    assert int(own_modules) <= 32
+    assert int(own_modules) <= 36
 
 
 def test_dir_shows_the_public_names_alone() -> None:
