@@ -1,4 +1,4 @@
-"""Agreement between raters: Krippendorff's alpha with bootstrap intervals, rater bias."""
+"""Agreement between raters: Krippendorff's alpha with its interval, rater bias."""
 
 from __future__ import annotations
 
@@ -98,11 +98,11 @@ def load_ratings(tx: Transaction) -> RatingTable:
 
 
 def measure_agreement(
-    ratings: RatingTable, categories: tuple[str, ...], *, draws: int = 200
+    ratings: RatingTable, categories: tuple[str, ...], *, draws: int = 1000
 ) -> AgreementSummary:
     """Computes alpha over grades, verdicts and category ticks, and the bias of each rater.
 
-    Each interval takes `draws` bootstrap draws.
+    Each interval takes `draws` draws of weights of the items.
     """
     options = BootstrapOptions(draws=draws)
     grades: _Matrix = [

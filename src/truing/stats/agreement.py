@@ -1,88 +1,69 @@
 """Agreement between raters: Cohen, Fleiss, Krippendorff; a consensus of raters by Dawid-Skene.
 
 A ratings matrix has one row per rater and one column per item, with NaN where a rater did not
-rate. All coefficients come with a percentile bootstrap interval over items.
+rate. All coefficients come with an interval over items; see `agreement_intervals`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
+from truing.stats.agreement_intervals import (
+    BootstrapOptions,
+    WeightedItems,
+    interval_over_items,
+)
 from truing.stats.intervals import Interval
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import ArrayLike, NDArray
 
-    Coefficient = Callable[[NDArray[np.float64]], float]
-
 Measurement = Literal["nominal", "ordinal", "interval", "ratio"]
 KappaWeights = Literal["none", "linear", "quadratic"]
-
-
-class BootstrapOptions(msgspec.Struct, frozen=True):
-    """Confidence level, number of bootstrap replicates and seed."""
-
-    level: float = 0.95
-    draws: int = 500
-    seed: int = 0
 
 
 _DEFAULT_BOOTSTRAP = BootstrapOptions()
 
 
-def _bootstrap_interval(
-    coefficient: Coefficient,
-    ratings: NDArray[np.float64],
-    method: str,
+def _kappas(
+    confusion: NDArray[np.float64], disagreement: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Returns Cohen's kappa of confusion matrices, `[draws, values, values]`."""
+    import numpy as np
+
+    of_a, of_b, n = confusion.sum(2), confusion.sum(1), confusion.sum((1, 2))
+    expected = ((of_a @ disagreement) * of_b).sum(1) / n
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.asarray(1 - (confusion * disagreement).sum((1, 2)) / expected)
+
+
+def _kappa_interval(
+    confusion: NDArray[np.float64],
+    disagreement: NDArray[np.float64],
     options: BootstrapOptions,
 ) -> Interval:
-    """Returns a coefficient with its percentile interval over items drawn with replacement.
-
-    Replicates in which the coefficient is undefined (all ratings alike) are left out.
-    """
     import numpy as np
 
-    estimate = coefficient(ratings)
-    rng = np.random.default_rng(options.seed)
-    n_items = ratings.shape[1]
-    replicates = np.asarray(
-        [coefficient(ratings[:, rng.integers(0, n_items, n_items)]) for _ in range(options.draws)]
-    )
-    defined = replicates[~np.isnan(replicates)]
-    if len(defined):
-        tails = [(1 - options.level) / 2, (1 + options.level) / 2]
-        lower, upper = map(float, np.quantile(defined, tails))
-    else:
-        lower = upper = float("nan")
-    return Interval(estimate, min(estimate, lower), max(estimate, upper), method)
+    rows, columns = np.nonzero(confusion)
+    # Raters who differ do so as chance would have it; those who agree, on any value.
+    differing = np.outer(confusion.sum(1), confusion.sum(0))
+    np.fill_diagonal(differing, 0.0)
+    differing /= differing.sum()
+    agreeing = np.eye(len(confusion)) / len(confusion)
 
+    def kappas_of(weights: WeightedItems) -> NDArray[np.float64]:
+        drawn = weights.added[:, None, None] * (differing if weights.differs else agreeing)
+        drawn[:, rows, columns] += weights.seen
+        return _kappas(drawn, disagreement)
 
-def _weighted_kappa(ratings: NDArray[np.float64], power: int) -> float:
-    """Returns Cohen's kappa of two raters with disagreement |i - j|^power (0: i != j)."""
-    import numpy as np
-
-    both_rated = ratings[:, ~np.isnan(ratings).any(0)]
-    values = np.unique(both_rated)
-    if both_rated.shape[1] == 0 or len(values) < 2:
-        return float("nan")
-    value_index = np.searchsorted(values, both_rated)
-    k = len(values)
-    confusion = np.zeros((k, k))
-    np.add.at(confusion, (value_index[0], value_index[1]), 1)
-    confusion /= confusion.sum()
-    rank = np.arange(k)
-    if power:
-        disagreement = (np.abs(rank[:, None] - rank) ** power).astype(float)
-    else:
-        disagreement = (rank[:, None] != rank).astype(float)
-    by_chance = np.outer(confusion.sum(1), confusion.sum(0))
-    expected = float((disagreement * by_chance).sum())
-    observed = float((disagreement * confusion).sum())
-    return 1 - observed / expected if expected else float("nan")
+    estimate = float(_kappas(confusion[None], disagreement)[0])
+    times = confusion[rows, columns].astype(np.int64)
+    return interval_over_items(estimate, times, kappas_of, "cohen kappa", options)
 
 
 def cohen_kappa(
@@ -102,25 +83,27 @@ def cohen_kappa(
     x, y = np.asarray(a, float), np.asarray(b, float)
     if x.shape != y.shape or x.ndim != 1:
         raise ValueError(f"ratings of shapes {x.shape} and {y.shape}")
+    both_rated = np.stack([x, y])[:, ~np.isnan(x) & ~np.isnan(y)]
+    values = np.unique(both_rated)
+    if len(values) < 2:
+        return Interval(math.nan, math.nan, math.nan, "cohen kappa")
+    rank = np.arange(len(values))
     power = {"none": 0, "linear": 1, "quadratic": 2}[weights]
-    return _bootstrap_interval(
-        lambda ratings: _weighted_kappa(ratings, power), np.stack([x, y]), "cohen kappa", options
-    )
+    distance = np.abs(rank[:, None] - rank).astype(float)
+    disagreement = distance**power if power else (distance > 0).astype(float)
+    confusion = np.zeros((len(values), len(values)))
+    np.add.at(confusion, tuple(np.searchsorted(values, both_rated)), 1)
+    return _kappa_interval(confusion, disagreement, options)
 
 
-def _fleiss(ratings: NDArray[np.float64]) -> float:
+def _fleiss(agreement: NDArray[np.float64], totals: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Returns kappa from the mean agreement, `[draws]`, and the counts of values in total."""
     import numpy as np
 
-    values = np.unique(ratings[~np.isnan(ratings)])
-    counts = np.stack([(ratings == v).sum(0) for v in values], 1).astype(float)
-    counts = counts[counts.sum(1) >= 2]
-    if len(values) < 2 or not len(counts):
-        return float("nan")
-    n = counts.sum(1)
-    p_observed = float(((counts * (counts - 1)).sum(1) / (n * (n - 1))).mean())
-    p_values = counts.sum(0) / counts.sum()
-    p_chance = float((p_values**2).sum())
-    return (p_observed - p_chance) / (1 - p_chance) if p_chance < 1 else float("nan")
+    shares = totals / totals.sum(1, keepdims=True)
+    by_chance = (shares**2).sum(1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.asarray((agreement - by_chance) / (1 - by_chance))
 
 
 def fleiss_kappa(matrix: ArrayLike, *, options: BootstrapOptions = _DEFAULT_BOOTSTRAP) -> Interval:
@@ -130,7 +113,55 @@ def fleiss_kappa(matrix: ArrayLike, *, options: BootstrapOptions = _DEFAULT_BOOT
     """
     import numpy as np
 
-    return _bootstrap_interval(_fleiss, np.asarray(matrix, float), "fleiss kappa", options)
+    values, counts = _count_values(np.asarray(matrix, float))
+    if len(values) < 2:
+        return Interval(math.nan, math.nan, math.nan, "fleiss kappa")
+    kinds, times = np.unique(counts, axis=0, return_counts=True)
+    n = kinds.sum(1)
+    agreement = (kinds * (kinds - 1)).sum(1) / (n * (n - 1))
+    unseen = _UnseenItem.like(counts)
+
+    def kappas_of(weights: WeightedItems) -> NDArray[np.float64]:
+        observed = weights.seen @ agreement + (0.0 if weights.differs else weights.added)
+        return _fleiss(observed / times.sum(), unseen.totals(weights, kinds))
+
+    estimate = float(
+        _fleiss(np.atleast_1d(times @ agreement / times.sum()), counts.sum(0)[None])[0]
+    )
+    return interval_over_items(estimate, times, kappas_of, "fleiss kappa", options)
+
+
+class _UnseenItem(msgspec.Struct, frozen=True):
+    """Mean counts of the values in an item that nobody saw, `[values]`.
+
+    Raters who differ there do so as chance would have it (`differing`); those who agree, on any
+    value (`agreeing`). `seen_totals` are the counts of all items seen.
+    """
+
+    differing: NDArray[np.float64]
+    agreeing: NDArray[np.float64]
+    seen_totals: NDArray[np.float64]
+
+    @classmethod
+    def like(cls, counts: NDArray[np.float64]) -> _UnseenItem:
+        """Returns the item with as many ratings as those of `counts`, `[items, values]`, have."""
+        import numpy as np
+
+        totals, per_item = counts.sum(0), float(counts.sum(1).mean())
+        differing = totals * (totals.sum() - totals)
+        n_values = len(totals)
+        return cls(
+            differing=per_item * differing / differing.sum(),
+            agreeing=np.full(n_values, per_item / n_values),
+            seen_totals=totals,
+        )
+
+    def totals(self, weights: WeightedItems, kinds: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Returns how often each value occurs under weights, `[draws, values]`."""
+        import numpy as np
+
+        of_unseen = self.differing if weights.differs else self.agreeing
+        return np.asarray(weights.seen @ kinds + weights.added[:, None] * of_unseen)
 
 
 def _count_values(
@@ -157,62 +188,81 @@ def _count_values(
     return values, counts
 
 
-def _coincidences(counts: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Returns the coincidence matrix o, `[values, values]`, of counts, `[items, values]`.
-
-    o[c, k] is the sum over items u of (the ordered pairs of ratings c and k by two different raters
-    of u) / (m_u - 1), m_u being the number of ratings of u. Every rating so has weight 1: the rows
-    sum to n_c, how often the value c occurs in pairable items, and the whole sums to n.
-    """
-    import numpy as np
-
-    weights = 1 / (counts.sum(1) - 1)
-    pairs = (counts.T * weights) @ counts
-    # n_uc ** 2 has every rating paired with itself as well; those n_uc pairs do not count.
-    return np.asarray(pairs - np.diag(weights @ counts))
-
-
-def _squared_differences(
-    values: NDArray[np.float64], totals: NDArray[np.float64], measurement: Measurement
+def _sum_differences(
+    counts: NDArray[np.float64], positions: NDArray[np.float64], measurement: Measurement
 ) -> NDArray[np.float64]:
-    """Returns the squared difference of every two values, `[values, values]`.
+    """Returns the squared differences added over all ordered pairs of ratings.
 
-    `totals` holds n_c, how often each value occurs in pairable items: the distance of two ranks is
-    the number of ratings between them.
+    Args:
+        counts: how often each value occurs, `[..., values]`; the result has one number a row.
+        positions: of the values on the scale, `[values]` or `[..., values]`; see `_positions`.
+        measurement: nominal ratings differ by 0 or 1, those of a ratio scale by (c - k) / (c + k).
     """
     import numpy as np
 
+    n = counts.sum(-1)
     if measurement == "nominal":
-        return 1 - np.eye(len(values))
-    if measurement == "ordinal":
-        # The sum of n_g for g from c to k, less half of n_c and of n_k, is the difference of the
-        # two values' mid-ranks.
-        positions = np.cumsum(totals) - totals / 2
-    else:
-        positions = values
-    differences = positions[:, None] - positions
+        return np.asarray(n**2 - (counts**2).sum(-1))
     if measurement == "ratio":
         sums = positions[:, None] + positions
+        differences = positions[:, None] - positions
         # c = k = 0 is 0 / 0: no difference.
-        differences = np.divide(differences, sums, out=np.zeros_like(sums), where=sums != 0)
-    return np.asarray(differences**2)
+        relative = np.divide(differences, sums, out=np.zeros_like(sums), where=sums != 0)
+        return np.asarray(((counts @ relative**2) * counts).sum(-1))
+    # The sum of n_c n_k (c - k)^2 is 2 (n sum(n_c c^2) - sum(n_c c)^2).
+    first, second = (counts * positions).sum(-1), (counts * positions**2).sum(-1)
+    return np.asarray(2 * np.maximum(0.0, n * second - first**2))
 
 
-def _alpha(matrix: NDArray[np.float64], measurement: Measurement) -> float:
-    """Returns alpha = 1 - D_o / D_e; NaN unless pairable ratings of two values or more exist."""
+def _positions(
+    values: NDArray[np.float64], totals: NDArray[np.float64], measurement: Measurement
+) -> NDArray[np.float64]:
+    """Returns where the values lie: those of ordinal ratings at their mid-ranks.
+
+    `totals`, `[draws, values]`, holds how often each value occurs in pairable items. The distance
+    of two ranks c and k is the sum of n_g for g from c to k, less half of n_c and of n_k: the
+    difference of their mid-ranks.
+    """
     import numpy as np
 
-    values, counts = _count_values(matrix)
-    if len(values) < 2:
-        return float("nan")  # no disagreement is to be expected, so alpha would be 0 / 0
-    coincidences = _coincidences(counts)
-    totals = counts.sum(0)
-    differences = _squared_differences(values, totals, measurement)
-    # D_o = sum(o d) / n and D_e = sum(n_c n_k d) / (n (n - 1)): the ratings are drawn without
-    # replacement.
-    observed = float((coincidences * differences).sum())
-    expected = float((np.outer(totals, totals) * differences).sum())
-    return 1 - (float(totals.sum()) - 1) * observed / expected
+    if measurement == "ordinal":
+        return np.asarray(np.cumsum(totals, -1) - totals / 2)
+    # Centred, since squares of large numbers cancel; a ratio scale has its zero.
+    return values if measurement == "ratio" else values - values.mean()
+
+
+def _alphas(
+    weights: WeightedItems,
+    values: NDArray[np.float64],
+    kinds: NDArray[np.float64],
+    unseen: _UnseenItem,
+    measurement: Measurement,
+) -> NDArray[np.float64]:
+    """Returns alpha = 1 - D_o / D_e of each draw of weights.
+
+    D_o adds, for each item, its ordered pairs of ratings over (m - 1), m being its number of
+    ratings; D_e all ordered pairs over (n - 1): ratings are drawn without replacement.
+    """
+    import numpy as np
+
+    totals = unseen.totals(weights, kinds)
+    positions = _positions(values, totals, measurement)
+    per_item = 1 / (kinds.sum(1) - 1)
+    if measurement == "ordinal":  # positions, and so the differences, are those of the draw
+        by_item = np.stack([_sum_differences(kinds, p, measurement) for p in positions])
+    else:
+        by_item = _sum_differences(kinds, positions, measurement)
+    observed = (weights.seen * (by_item * per_item)).sum(1)
+    if weights.differs:
+        # Two ratings that differ as chance has it: their mean squared difference.
+        seen_totals = unseen.seen_totals
+        n_differing = seen_totals.sum() ** 2 - (seen_totals**2).sum()
+        mean = _sum_differences(seen_totals, positions, measurement) / n_differing
+        observed = observed + weights.added * unseen.differing.sum() * mean
+    n = totals.sum(1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        expected = _sum_differences(totals, positions, measurement) / (n - 1)
+        return np.asarray(1 - observed / expected)
 
 
 def krippendorff_alpha(
@@ -232,7 +282,7 @@ def krippendorff_alpha(
             ratings are left out.
         measurement: how far apart two values are. nominal: equal or not; ordinal: by the ratings
             ranked between them; interval: c - k; ratio: (c - k) / (c + k).
-        options: how to bootstrap the interval, over items.
+        options: level, draws and seed of the interval, which is over items.
 
     Returns:
         The estimate and its bounds, all NaN where alpha is undefined: no item has two ratings, or
@@ -251,12 +301,18 @@ def krippendorff_alpha(
         raise ValueError("ratings hold infinite values")
     if measurement == "ratio" and (ratings < 0).any():
         raise ValueError("ratings at the ratio level hold negative values")
-    return _bootstrap_interval(
-        lambda sample: _alpha(sample, measurement),
-        ratings,
-        f"krippendorff alpha, {measurement}",
-        options,
-    )
+    method = f"krippendorff alpha, {measurement}"
+    values, counts = _count_values(ratings)
+    if len(values) < 2:  # no disagreement is to be expected, so alpha would be 0 / 0
+        return Interval(math.nan, math.nan, math.nan, method)
+    kinds, times = np.unique(counts, axis=0, return_counts=True)
+    unseen = _UnseenItem.like(counts)
+
+    def alphas_of(weights: WeightedItems) -> NDArray[np.float64]:
+        return _alphas(weights, values, kinds, unseen, measurement)
+
+    of_seen = WeightedItems(times[None].astype(float), np.zeros(1), differs=False)
+    return interval_over_items(float(alphas_of(of_seen)[0]), times, alphas_of, method, options)
 
 
 def leave_one_out_alpha(
