@@ -15,7 +15,6 @@ from statsmodels.stats.inter_rater import aggregate_raters
 from statsmodels.stats.inter_rater import fleiss_kappa as reference_fleiss
 
 from truing.stats.agreement import (
-    BootstrapOptions,
     alpha_by_category,
     cohen_kappa,
     dawid_skene,
@@ -23,6 +22,7 @@ from truing.stats.agreement import (
     krippendorff_alpha,
     leave_one_out_alpha,
 )
+from truing.stats.agreement_intervals import BootstrapOptions
 
 FAST = BootstrapOptions(draws=60)
 

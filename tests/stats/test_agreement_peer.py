@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 from tests.stats.peer_environment import peer_interpreter
 
-from truing.stats.agreement import BootstrapOptions, krippendorff_alpha
+from truing.stats.agreement import krippendorff_alpha
+from truing.stats.agreement_intervals import BootstrapOptions
 
 pytestmark = [pytest.mark.peers, pytest.mark.timeout(600)]
 

@@ -24,7 +24,8 @@ from truing.core.lineage import ancestors, hash_prompt
 from truing.core.types import Judgement, Lineage
 from truing.runs.folder import JudgeRecord, Run
 from truing.runs.run_files import read_run_records
-from truing.stats.agreement import BootstrapOptions, cohen_kappa
+from truing.stats.agreement import cohen_kappa
+from truing.stats.agreement_intervals import BootstrapOptions
 from truing.stats.calibration import ReliabilityBin, brier_score, ece, reliability_bins
 from truing.stats.classification import (
     ClassificationScores,

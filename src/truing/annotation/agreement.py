@@ -12,7 +12,8 @@ from truing.annotation.adjudication import decode_grades
 from truing.annotation.store import Transaction
 from truing.annotation.study import decode_list, is_harmful
 from truing.annotation.tables import Person, Rating, ReviewItem
-from truing.stats.agreement import BootstrapOptions, krippendorff_alpha, leave_one_out_alpha
+from truing.stats.agreement import krippendorff_alpha, leave_one_out_alpha
+from truing.stats.agreement_intervals import BootstrapOptions
 from truing.stats.intervals import Interval
 
 _MIN_TICKED_ITEMS = 5  # with fewer, a category's alpha has hardly any information

@@ -13,7 +13,8 @@ __getattr__, __dir__, __all__ = lazy_exports(
     __name__,
     {
         "": "planning",
-        "agreement": "BootstrapOptions cohen_kappa krippendorff_alpha leave_one_out_alpha",
+        "agreement": "cohen_kappa krippendorff_alpha leave_one_out_alpha",
+        "agreement_intervals": "BootstrapOptions",
         "attempts": "false_hit_at_k hit_at_k mean_hit_at_k",
         "calibration": (
             "ReliabilityBin SelectiveAccuracy brier_score ece reliability_bins selective_accuracy"
