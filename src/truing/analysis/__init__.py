@@ -32,8 +32,8 @@ __getattr__, __dir__, __all__ = lazy_exports(
         "prompt_counts": "PLAIN",
         "rate_claims": "RateRule decide_rate distrust_reason select_figure",
         "rates": (
-            "AXES AXIS_TITLES CorrectedRate PREDICTED_SUFFIX QUESTION_ALIASES Rate SMALL_SAMPLE_SIZE "
-            "TransportedRate outcome_codes outcome_name verdict_codes"
+            "AXES AXIS_TITLES CorrectedRate PREDICTED_SUFFIX QUESTION_ALIASES Rate "
+            "SMALL_SAMPLE_SIZE TransportedRate outcome_codes outcome_name verdict_codes"
         ),
         "scalar_scores": "MeanScore MeanScoreDelta",
         "stopping_rule": "parse_stopping_rule",

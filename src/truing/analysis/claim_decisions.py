@@ -419,7 +419,9 @@ def labels_needed(evidence: ChangeEvidence, distance: float) -> LabelsNeeded | N
 
 
 def _unexplained(facts: JudgeFacts | None, rate: float) -> float:
-    """Returns the share of the variance of the truth that the judge's verdicts leave, by its card."""
+    """Returns the share of the variance of the truth that the judge's verdicts leave, by its
+    card.
+    """
     if facts is None or facts.sensitivity is None or facts.specificity is None:
         return 1.0
     se, sp = facts.sensitivity.estimate, facts.specificity.estimate

@@ -169,7 +169,9 @@ def _unknown_quality(judge: str) -> str:
 def _youden_range(
     pair: RunPair, key: ColumnKey, cards: Mapping[str, Path]
 ) -> tuple[float, float, float] | None:
-    """Returns a judge's Youden index by its card: as estimated, lowest, highest; None if unknown."""
+    """Returns a judge's Youden index by its card: as estimated, lowest, highest; None if
+    unknown.
+    """
     facts = facts_of_judge(pair.a.columns[key].record, cards)
     if facts is None or facts.sensitivity is None or facts.specificity is None:
         return None

@@ -16,15 +16,20 @@ __getattr__, __dir__, __all__ = lazy_exports(
         "": "agreement dialogues overview people queue wellbeing",
         "adjudication": "decode_grades list_disputes save_adjudication",
         "dialogues": "GenerationJob MAX_ANSWER_CHARS save_answer",
+        "erasure": "delete_account",
         "export_files": "write_export",
         "exports": "REVIEW_JUDGE",
         "group_commit": "MAX_BATCH",
         "imports": "import_gold import_run",
         "overview": "has_admin",
-        "people": "create_invitation create_phrase_reset",
+        "people": "NewLogin create_invitation create_phrase_reset",
         "queue": "Assessment",
         "review_items": "NewItem Target add_item decode_targets",
-        "store": "DatabaseUnavailable RequestRejected Store Transaction open_store",
+        "sign_in_limits": "release_guess reserve_guess",
+        "store": (
+            "DatabaseUnavailable OLDEST_EXCHANGE_SCHEMA RequestRejected Store Transaction "
+            "finish_erasure open_store"
+        ),
         "study": (
             "GRADE_LABELS SUCCESS_LABELS Study decode_list load_secret load_study new_id "
             "read_study save_lineages save_study"

@@ -12,13 +12,20 @@ __getattr__, __dir__, __all__ = lazy_exports(
     __name__,
     {
         "": "lineage output_filter",
+        "bounds": (
+            "FREE_EXPANDED_BYTES MAX_DOCUMENT_BYTES MAX_EXPANSION MAX_JSON_DEPTH MAX_ROW_BYTES"
+        ),
         "errors": (
             "BudgetExceeded DataError LineageError MissingExtra PlanError RunError SpecError "
             "TruingError UserError did_you_mean"
         ),
         "ids": "content_id stream_seed with_ids",
         "input_files": "open_input read_input_bytes read_input_text",
-        "jsonl": "decode_line read_complete_lines number_nonblank_lines read_located_records read_records",
+        "json_text": "describe_json_error is_nested_deeper parse_json",
+        "jsonl": (
+            "decode_line number_nonblank_lines read_complete_lines read_located_records "
+            "read_records"
+        ),
         "language_id": (
             "count_latin_letters detect_language find_foreign_part looks_english "
             "share_of_common_words"
@@ -28,18 +35,24 @@ __getattr__, __dir__, __all__ = lazy_exports(
             "ancestors digest find_judge_conflict find_shared_prompts hash_prompt hash_prompts "
             "normalise_prompt"
         ),
+        "linear_regex": "LinearRegex NotLinear SearchMode",
         "output_filter": ("filter_answer filter_response find_prohibited_content withheld_failure"),
         "private_files": (
             "create_folder create_private_file file_mode folder_mode private_opener rename_file "
             "replace_file replace_file_with restrict_umask sync_path write_error"
         ),
         "protocols": "Attack Closeable Dataset Judge LogprobModel Model StreamingModel",
-        "secret": "Scrubber Secret",
+        "redaction": (
+            "find_json_secrets find_url_secrets is_secret_header redact_headers redact_json "
+            "redact_url"
+        ),
+        "secret": "REDACTED Scrubber Secret",
         "taxonomy": "Crosswalk HarmCategory Taxonomy load_crosswalk load_taxonomy",
+        "text": "escape_controls",
         "types": (
-            "Answer AnswerCheck ContinuationScores Conversation DataInfo Dimension Expect Failure "
-            "Judgement Lineage Message Preference Response Role Row Ruling Sample Sampling "
-            "TokenLogprob Tool ToolCall Usage"
+            "Answer AnswerCheck AnswerIndex ContinuationScores Conversation DataInfo Dimension "
+            "Expect Failure Judgement Lineage MAX_ANSWERS Message MessageFormatError Preference "
+            "Response Role Row Ruling Sample Sampling TokenLogprob Tool ToolCall Usage"
         ),
     },
 )

@@ -119,9 +119,9 @@ class Scrubber:
         return scrubbed[: -self.max_chars] if cut_off else scrubbed
 
     def scrub_reply(self, data: bytes) -> bytes:
-        """Returns a reply with each secret of at least `_MIN_REPLY_CHARS` characters replaced, as it
-        is, URL-encoded or escaped as in JSON: an answer is the model's text, so that what only resembles a
-        secret stays.
+        """Returns a reply with each secret of at least `_MIN_REPLY_CHARS` characters replaced, as
+        it is, URL-encoded or escaped as in JSON: an answer is the model's text, so that what only
+        resembles a secret stays.
         """
         for form in self._reply_forms:
             if form in data:

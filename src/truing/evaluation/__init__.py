@@ -13,6 +13,7 @@ __getattr__, __dir__, __all__ = lazy_exports(
     {
         "": "evaluate",
         "evaluate": "is_attacked_dataset judge_run run_coroutine select_rate_limits",
+        "failures": "RESPONSES find_repeated",
         "options": "EvaluateOptions ProgressCallback",
     },
 )

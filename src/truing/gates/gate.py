@@ -1,9 +1,9 @@
 """The gate: checks a run against rules. Passed, failed, or inconclusive.
 
 The claims behind the rules are decided in `truing.analysis`, as those of reports are. Inconclusive
-means that too little is known, or that the figure may not be trusted: a gate never passes on a judge
-without a card, on a transported figure, or on a judge that chose, trained or
-blocked the model or was trained on the run's prompts, unless the rule allows it.
+means that too little is known, or that the figure may not be trusted: a gate never passes on a
+judge without a card, on a transported figure, or on a judge that chose, trained or blocked the
+model or was trained on the run's prompts, unless the rule allows it.
 """
 
 from __future__ import annotations

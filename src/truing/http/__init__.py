@@ -11,9 +11,11 @@ from truing.core.lazy import lazy_exports
 __getattr__, __dir__, __all__ = lazy_exports(
     __name__,
     {
-        "bounds": "ReplyBounds",
-        "client": "Endpoint StreamError find_endpoints read_budget validate_url",
+        "bounds": "BoundExceeded ReplyBounds",
+        "client": (
+            "Endpoint StreamError bearer_headers find_endpoints join_url read_budget validate_url"
+        ),
         "limits": "BACKOFF_CALLBACK INITIAL_CONCURRENCY RATE_LIMITS close_connections",
-        "retry": "RetryPolicy",
+        "retry": "RequestError RetryPolicy",
     },
 )

@@ -24,5 +24,7 @@ __getattr__, __dir__, __all__ = lazy_exports(
         ),
         "moderation.text_cleaning": "clean_text",
         "refusal": "classify_refusal",
+        "text_readings": "alternative_readings",
+        "verdicts": "text_of_message",
     },
 )

@@ -21,7 +21,8 @@ def build_runtime(config: RailsConfig, model: Model, parts: RuntimeParts | None 
     """Returns the runtime of a configuration in front of `model`.
 
     Raises PlanError, with all places, for rails without a flow, for library rails without their
-    prompt, and for prompts with an unknown `output_parser`. Imports the folder's `actions.py` and `config.py`, which are trusted code.
+    prompt, and for prompts with an unknown `output_parser`. Imports the folder's `actions.py` and
+    `config.py`, which are trusted code.
     """
     require_trusted_code(config)
     library = library_for_config(config)

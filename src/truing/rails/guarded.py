@@ -51,8 +51,8 @@ class GuardedModel:
     """The model behind the rails of a configuration (or of the folder that holds it).
 
     `judges` (spec -> judge) are used instead of resolving the judges that the configuration names.
-    `options` are NeMo's generation options for all calls that bring none. `trust_code` lets a folder
-    run its `actions.py` and what else `rails check` lists; a `RailsConfig` says so itself.
+    `options` are NeMo's generation options for all calls that bring none. `trust_code` lets a
+    folder run its `actions.py` and what else `rails check` lists; a `RailsConfig` says so itself.
     """
 
     def __init__(

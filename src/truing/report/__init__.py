@@ -11,8 +11,8 @@ __getattr__, __dir__, __all__ = lazy_exports(
     {
         "": "rankings render",
         "formatting": (
-            "axis_title category_label format_difference format_p_value format_percent format_rate "
-            "format_value format_value_interval rows_by_judge"
+            "axis_title category_label format_difference format_p_value format_percent "
+            "format_rate format_value format_value_interval rows_by_judge"
         ),
         "rankings": "NAMES",
         "report_data": "Ranking ReportData Variant",

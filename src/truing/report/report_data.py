@@ -64,7 +64,8 @@ class ReportData(Struct, kw_only=True):
     """Everything that the sections are made from.
 
     `comparisons` maps variant -> data set -> comparison with the baseline; `facts` are the figures
-    of the judges' cards; `claims` are those of all comparisons; `rows_left_out` counts answers that did not fit into `rows`.
+    of the judges' cards; `claims` are those of all comparisons; `rows_left_out` counts answers that
+    did not fit into `rows`.
     """
 
     title: str

@@ -10,13 +10,14 @@ __getattr__, __dir__, __all__ = lazy_exports(
     __name__,
     {
         "append_only_file": "AppendOnlyFile truncate_partial_line",
-        "damage": ("LineFault describe_faults describe_numbers find_line_faults set_aside_lines"),
+        "damage": "LineFault describe_faults describe_numbers find_line_faults set_aside_lines",
         "folder": (
             "DataRecord JudgeRecord Manifest Run RunWriter encode_line judgement_file "
             "replace_surrogates"
         ),
-        "index": "IdIndex LineSpans ResponseKey SampleKey SampleStore check_cells "
-        "max_cells_per_sample",
+        "index": (
+            "IdIndex LineSpans ResponseKey SampleKey SampleStore check_cells max_cells_per_sample"
+        ),
         "run_files": (
             "delete_run_file is_judgement_file locate_run_file open_run_file "
             "read_located_run_records read_run_records"

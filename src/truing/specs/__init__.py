@@ -12,8 +12,9 @@ __getattr__, __dir__, __all__ = lazy_exports(
     __name__,
     {
         "": "resolve",
+        "builders": "BUILDERS",
         "extras": "needs_extra",
-        "keys": "allow_key_variables resolve_api_key",
+        "keys": "allow_key_variables describe_unsent_key is_loopback resolve_api_key",
         "parser": "Spec parse_spec redact_spec",
         "resolve": "Args RoleName list_kinds load_object share_instances",
     },

@@ -13,10 +13,11 @@ __getattr__, __dir__, __all__ = lazy_exports(
     __name__,
     {
         "": "loader",
+        "client_settings": "ClientSettings",
         "engines": "ENGINES TRUING_ENGINE",
         "entries": "ModelEntry PromptEntry",
         "loader": "RailsConfig iterate_stages list_rail_flow_names",
-        "models": ("build_model build_task_models find_engine_fault find_entry_faults"),
+        "models": "build_model build_task_models find_engine_fault find_entry_faults",
         "parameters": "DefaultSampling",
         "schema": "ANY_KEYS find_schema_faults",
         "trust": "CodeUse find_code_uses require_trusted_code resolve_configured_spec",

@@ -212,7 +212,9 @@ class ConfigFiles:
         return f"{file}:{line}"
 
     def _is_outside(self, path: Path) -> bool:
-        """Returns whether a path, with its links followed, is outside the configuration's folder."""
+        """Returns whether a path, with its links followed, is outside the configuration's
+        folder.
+        """
         base = self.root if self.root is not None and self.root.is_dir() else None
         if base is None:
             base = self.root.parent if self.root is not None else Path()

@@ -58,7 +58,8 @@ class RailsConfig:
     `notes` are pairs (place, message) about what is no error, but rarely intended.
 
     `trust_code` says that the operator trusts all of the configuration: without it no code of the
-    folder runs (`config.trust`). `outside` holds (place, what) for what it reads outside its folder.
+    folder runs (`config.trust`). `outside` holds (place, what) for what it reads outside its
+    folder.
     """
 
     path: str = ""

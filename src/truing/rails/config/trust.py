@@ -197,7 +197,7 @@ def _find_folder_uses(name: str) -> Iterator[str]:
             except (ValueError, OSError, RecursionError):
                 continue
             if isinstance(fields, dict) and fields.get("auto_map"):
-                yield f"the model folder {name} names classes of its own (auto_map in {config_name})"
+                yield f"the model folder {name} names its own classes (auto_map in {config_name})"
 
 
 def _find_file_uses(name: str, config: RailsConfig) -> Iterator[str]:

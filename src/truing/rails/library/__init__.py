@@ -12,7 +12,9 @@ __getattr__, __dir__, __all__ = lazy_exports(
     {
         "catalog": "all_actions pure_action_names",
         "pii": "split_entities",
-        "references": "find_missing_references library_for_config",
+        "references": (
+            "find_missing_references find_parser_faults find_pattern_faults library_for_config"
+        ),
         "safety": "required_judge_specs",
     },
 )

@@ -105,7 +105,9 @@ class OutputGate:
         return True
 
     async def _release_tool_calls(self, turn: TurnContext, calls: list[Any]) -> list[Any] | None:
-        """Returns the tool calls if their stage passed: tool_output, or output without such rails."""
+        """Returns the tool calls if their stage passed: tool_output, or output without such
+        rails.
+        """
         if stage_flows(self.config, "tool_output"):
             if not turn.is_stage_on("tool_output") or calls in turn.passed_tool_calls:
                 return calls

@@ -9,8 +9,10 @@ __getattr__, __dir__, __all__ = lazy_exports(
     {
         "app": "chat_app",
         "audit": "HarmAudit",
+        "http_protocol": "bounded_protocol",
         "limits": "ServerLimits",
         "model_router": "ModelRouter find_configs",
+        "request_log": "log_to_stderr",
         "tracing": "tracer_from_environment",
     },
 )

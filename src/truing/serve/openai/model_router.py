@@ -51,8 +51,9 @@ class ModelRouter:
     path.
 
     `model` answers behind each configuration; without it `main_model` makes one from the
-    configuration's own `models:`. With `trust_code` the configurations may run code. `default` is the configuration of requests that name none. Raises
-    PlanError, with the faults of all configurations together.
+    configuration's own `models:`. With `trust_code` the configurations may run code. `default` is
+    the configuration of requests that name none. Raises PlanError, with the faults of all
+    configurations together.
     """
 
     def __init__(
