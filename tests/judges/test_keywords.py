@@ -65,3 +65,10 @@ def test_bad_files(tmp_path: Path) -> None:
 )
 def test_a_disguised_word_is_found(text: str) -> None:
     assert _judge(resolve("keywords:", "judge"), text).verdict is True
+
+
+def test_blanks_in_a_phrase_do_not_make_the_search_slow() -> None:
+    """Several `\\s+` in a row took time to the power of their number."""
+    judge = KeywordJudge("keywords:own", {"any": ("go" + " " * 8 + "away",)})
+    assert _judge(judge, "go \n away").verdict is True
+    assert _judge(judge, "go" + " " * 5_000 + "home").verdict is False

@@ -110,9 +110,12 @@ BUILTIN: dict[str, tuple[str, ...]] = {
 
 
 def _pattern(phrases: tuple[str, ...]) -> re.Pattern[str]:
-    # The longest first, as alternation takes the first match; re.escape escapes spaces, which
-    # become any white space.
-    patterns = (re.escape(w).replace(r"\ ", r"\s+") for w in sorted(phrases, key=len, reverse=True))
+    # The longest first, as alternation takes the first match. Words of a phrase may stand apart by
+    # any white space: one `\s+` between two words, since several in a row take polynomial time.
+    patterns = (
+        r"\s+".join(re.escape(word) for word in phrase.split())
+        for phrase in sorted(phrases, key=len, reverse=True)
+    )
     # Not \b: it fails beside a phrase that begins or ends with punctuation.
     return re.compile(rf"(?i)(?<!\w)(?:{'|'.join(patterns)})(?!\w)")
 
