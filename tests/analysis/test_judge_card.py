@@ -7,6 +7,7 @@ import json
 import msgspec
 import numpy as np
 import pytest
+from msgspec import structs
 from tests.analysis.card_runs import JUDGE, build_labelled_run, set_scores
 
 from truing.analysis.card_files import read_card, write_card
@@ -27,6 +28,27 @@ def test_error_rates_by_hand(make_run, prompts):
     assert question.precision.estimate == pytest.approx(8 / 11)
     assert card.kappa.estimate == pytest.approx(0.5)
     assert (card.raters, card.judge_hash) == (("human:people",), "1" * 16)
+
+
+def test_rows_with_one_prompt_are_one_cluster_whatever_their_ids(make_run, prompts):
+    """Twenty prompts, each recorded ten times under its own id: twenty facts, not two hundred."""
+    verdicts = [[True]] * 8 + [[False]] * 2 + [[True]] * 3 + [[False]] * 7
+    truth = [[True]] * 10 + [[False]] * 10
+    repeated = [
+        structs.replace(sample, id=f"{sample.id}-{k}") for sample in prompts(20) for k in range(10)
+    ]
+    rows = {
+        "harmful@j": [v for v in verdicts for _ in range(10)],
+        "harmful@human:people": [t for t in truth for _ in range(10)],
+    }
+    many = make_card(make_run("many", repeated, rows, lineages={"j": JUDGE}), "j")
+    once = make_card(build_labelled_run(make_run, prompts, verdicts, truth), "j")
+    of_many, of_once = many.questions["harmful"], once.questions["harmful"]
+    assert of_many.n == 200
+    for name in ("sensitivity", "specificity", "precision", "f1", "kappa"):
+        wide, narrow = getattr(of_once, name), getattr(of_many, name)
+        assert narrow.estimate == pytest.approx(wide.estimate)
+        assert narrow.width > 0.85 * wide.width
 
 
 def test_the_file_has_the_fields_of_the_contract(make_run, prompts, tmp_path):

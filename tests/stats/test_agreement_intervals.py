@@ -98,3 +98,15 @@ def test_draws_are_the_same_in_chunks(monkeypatch):
     in_chunks = krippendorff_alpha(ratings, "interval")
     assert in_chunks.lower == pytest.approx(krippendorff_alpha(ratings, "interval").lower)
     assert in_chunks.lower < in_chunks.estimate < in_chunks.upper
+
+
+def test_kappa_over_prompts_is_wider_than_over_answers():
+    rng = np.random.default_rng(5)
+    a, b = copied_ratings(rng, 0.6, 50, 2)
+    by_prompt = np.repeat(np.arange(50), 6)
+    a, b = np.repeat(a, 6), np.repeat(b, 6)
+    over_answers, over_prompts = cohen_kappa(a, b), cohen_kappa(a, b, by_prompt)
+    assert over_prompts.estimate == pytest.approx(over_answers.estimate)
+    assert over_prompts.width > 2 * over_answers.width
+    once = cohen_kappa(a[::6], b[::6])
+    assert over_prompts.lower == pytest.approx(once.lower, abs=1e-9)

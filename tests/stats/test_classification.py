@@ -67,6 +67,49 @@ def test_rows_of_one_prompt_are_drawn_together():
     assert f1_score(p > 0.5, y, groups).width > 1.6 * f1_score(p > 0.5, y).width
 
 
+def clustered_rows(rng, n_clusters=80, answers=5):
+    """Rows of a judge of sensitivity 0.8 and specificity 0.9 that errs by prompt, half the time."""
+    y = rng.random(n_clusters) < 0.5
+    by_prompt, rows = rng.random(n_clusters), rng.random((n_clusters, answers))
+    # Correlation 1/2: an answer has the prompt's luck or its own.
+    luck = np.where(rng.random((n_clusters, answers)) < 0.7, by_prompt[:, None], rows)
+    verdicts = np.where(y[:, None], luck < 0.8, luck < 0.1)
+    groups = np.repeat(np.arange(n_clusters), answers)
+    return verdicts.ravel(), np.repeat(y, answers), groups
+
+
+def test_scores_over_prompts_cover():
+    rng = np.random.default_rng(7)
+    truth = {"recall": 0.8, "specificity": 0.9, "f1": 2 * 0.8 / (1 + 0.8 + 0.1)}
+    missed = dict.fromkeys(truth, 0)
+    for _ in range(300):
+        verdicts, y, groups = clustered_rows(rng)
+        scores = classification_scores(verdicts, y, [None] * len(y), groups.tolist())
+        for name, value in truth.items():
+            interval = getattr(scores, name)
+            missed[name] += not interval.lower <= value <= interval.upper
+    # 15 of 300 are expected; intervals of independent rows miss 80 or more.
+    assert max(missed.values()) <= 26, missed
+
+
+def test_delong_over_prompts_covers():
+    rng = np.random.default_rng(8)
+    missed = 0
+    for _ in range(300):
+        y = np.arange(60) < 25
+        p = np.repeat(rng.normal(y, 1), 4) + rng.normal(0, 0.3, 240)
+        interval = auroc(p, np.repeat(y, 4), np.repeat(np.arange(60), 4))
+        # P(N(1, 1.09) > N(0, 1.09)) = Phi(1 / sqrt(2.18))
+        missed += not interval.lower <= 0.7509 <= interval.upper
+    assert missed <= 26
+
+
+def test_perfect_precision_recall_curves_have_a_width():
+    interval = average_precision([0.1, 0.2, 0.8, 0.9, 0.9], [0, 0, 1, 1, 1], [0, 1, 2, 2, 3])
+    assert interval.estimate == 1
+    assert interval.lower == pytest.approx(0.342, abs=1e-3)  # Wilson, 2 of 2
+
+
 def test_spearman_equals_scipy():
     rng = np.random.default_rng(2)
     x = rng.normal(size=80)

@@ -18,7 +18,11 @@ import msgspec
 from msgspec import Struct, field
 
 from truing.analysis.scalar_scores import student_mean_interval
-from truing.analysis.verdict_table import CATEGORY_THRESHOLD, INAPPLICABLE_KINDS
+from truing.analysis.verdict_table import (
+    CATEGORY_THRESHOLD,
+    INAPPLICABLE_KINDS,
+    read_verdict_table,
+)
 from truing.core.errors import DataError, LineageError, RunError
 from truing.core.lineage import ancestors, hash_prompt
 from truing.core.types import Judgement, Lineage
@@ -35,13 +39,13 @@ from truing.stats.classification import (
 from truing.stats.intervals import Interval
 
 RowKey = tuple[str, int]  # (sample id, answer index)
-_MANY_ROWS = 20_000  # from here on, kappa's bootstrap takes 50 replicates instead of 200
+_MANY_ROWS = 20_000  # from here on, kappa's interval takes 100 draws instead of 1,000
 
 
 class GradedAgreement(Struct, frozen=True, kw_only=True):
     """A judge's probability against labels that are degrees from 0 to 1.
 
-    Rank correlation (Spearman), mean difference judge minus label (clustered by sample), and mean
+    Rank correlation (Spearman), mean difference judge minus label (clustered by prompt), and mean
     absolute difference.
     """
 
@@ -136,9 +140,9 @@ class _Conversation(Struct, frozen=True):
 
 
 class _CardRow(Struct, frozen=True, kw_only=True):
-    """One row of a card: the judge's answer and people's."""
+    """One row of a card: the judge's answer and people's; `prompt` is the number of its prompt."""
 
-    sample_id: str
+    prompt: int
     verdict: bool
     probability: float | None
     truth: bool
@@ -293,6 +297,9 @@ def _collect_rows(run: Run, record: JudgeRecord, labels: Mapping[RowKey, _RowLab
     """Joins the judge's verdicts with people's labels; ties among people are left out."""
     samples = read_run_records(run.path, "samples.jsonl", _Sample)
     categories_of_sample = {sample.id: sample.harms for sample in samples}
+    table = read_verdict_table(run, ids=True)
+    # Rows with one prompt are not independent, whatever their ids are.
+    prompt_of_sample = dict(zip(table.ids or (), table.prompt_ids))
     trained_on = samples_trained_on(run, record.lineage)
     collected = _CardRows()
     for row in read_run_records(run.path, record.file, Judgement):
@@ -314,7 +321,7 @@ def _collect_rows(run: Run, record: JudgeRecord, labels: Mapping[RowKey, _RowLab
             scores = of_row.scores
             collected.rows.append(
                 _CardRow(
-                    sample_id=row.sample_id,
+                    prompt=prompt_of_sample[row.sample_id],
                     verdict=row.verdict,
                     probability=row.score,
                     truth=truth,
@@ -330,12 +337,13 @@ def _collect_rows(run: Run, record: JudgeRecord, labels: Mapping[RowKey, _RowLab
 def _make_question_card(collected: _CardRows) -> QuestionCard:
     rows = collected.rows
     verdicts, truth = [row.verdict for row in rows], [row.truth for row in rows]
+    prompts = [row.prompt for row in rows]
     scores = _score_rows(rows)
     with_probability = [
         (row.probability, float(row.truth)) for row in rows if row.probability is not None
     ]
     p, y = [p for p, _ in with_probability], [y for _, y in with_probability]
-    draws = BootstrapOptions(draws=200 if len(rows) < _MANY_ROWS else 50)
+    draws = BootstrapOptions(draws=1000 if len(rows) < _MANY_ROWS else 100)
     # Kappa is undefined if judge and people give one and the same answer to all rows.
     varied = len(set(verdicts)) + len(set(truth)) > 2
     return QuestionCard(
@@ -348,7 +356,7 @@ def _make_question_card(collected: _CardRows) -> QuestionCard:
         f1=scores.f1,
         auroc=scores.auroc,
         ap=scores.ap,
-        kappa=cohen_kappa(verdicts, truth, options=draws) if varied else None,
+        kappa=cohen_kappa(verdicts, truth, prompts, options=draws) if varied else None,
         ece=ece(p, y) if p else None,
         brier=brier_score(p, y) if p else None,
         graded=_graded_agreement(rows),
@@ -362,28 +370,28 @@ def _score_rows(rows: Sequence[_CardRow]) -> ClassificationScores:
         [row.verdict for row in rows],
         [row.truth for row in rows],
         [row.probability for row in rows],
-        [row.sample_id for row in rows],
+        [row.prompt for row in rows],
     )
 
 
 def _graded_agreement(rows: Sequence[_CardRow]) -> GradedAgreement | None:
     """Returns None unless labels are degrees (not all 0 or 1) and the judge gives probabilities."""
     graded = [
-        (row.sample_id, row.probability, row.degree)
+        (row.prompt, row.probability, row.degree)
         for row in rows
         if row.probability is not None and row.degree is not None
     ]
     if not graded or all(degree in (0, 1) for _, _, degree in graded):
         return None
-    differences: dict[str, list[float]] = {}
-    for sample_id, p, degree in graded:
-        differences.setdefault(sample_id, []).append(p - degree)
+    differences: dict[int, list[float]] = {}
+    for prompt, p, degree in graded:
+        differences.setdefault(prompt, []).append(p - degree)
     # The answers to one prompt are a cluster: Student's interval is over prompts.
-    means_by_sample = [sum(values) / len(values) for values in differences.values()]
+    means_by_prompt = [sum(values) / len(values) for values in differences.values()]
     return GradedAgreement(
         n=len(graded),
         spearman=spearman_correlation([p for _, p, _ in graded], [d for _, _, d in graded]),
-        difference=student_mean_interval(means_by_sample),
+        difference=student_mean_interval(means_by_prompt),
         absolute=sum(abs(p - d) for _, p, d in graded) / len(graded),
     )
 
@@ -402,7 +410,7 @@ def _scores_per_category(rows: Sequence[_CardRow]) -> tuple[dict[str, Classifica
                 [value is not None and value >= CATEGORY_THRESHOLD for value in p],
                 [category in (row.label_categories or ()) for row in labelled],
                 p,
-                [row.sample_id for row in labelled],
+                [row.prompt for row in labelled],
             )
         return scores, "labels"
     for category in sorted({category for row in rows for category in row.sample_categories}):

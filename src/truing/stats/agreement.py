@@ -43,32 +43,36 @@ def _kappas(
 
 
 def _kappa_interval(
-    confusion: NDArray[np.float64],
+    confusions: NDArray[np.float64],
     disagreement: NDArray[np.float64],
     options: BootstrapOptions,
 ) -> Interval:
+    """Returns kappa from the confusion matrix of each cluster, `[clusters, values, values]`."""
     import numpy as np
 
-    rows, columns = np.nonzero(confusion)
+    n_values = len(disagreement)
+    kinds, times = np.unique(confusions.reshape(len(confusions), -1), axis=0, return_counts=True)
+    total = confusions.sum(0)
+    per_cluster = total.sum() / len(confusions)
     # Raters who differ do so as chance would have it; those who agree, on any value.
-    differing = np.outer(confusion.sum(1), confusion.sum(0))
+    differing = np.outer(total.sum(1), total.sum(0))
     np.fill_diagonal(differing, 0.0)
-    differing /= differing.sum()
-    agreeing = np.eye(len(confusion)) / len(confusion)
+    differing *= per_cluster / differing.sum()
+    agreeing = np.eye(n_values) * per_cluster / n_values
 
     def kappas_of(weights: WeightedItems) -> NDArray[np.float64]:
-        drawn = weights.added[:, None, None] * (differing if weights.differs else agreeing)
-        drawn[:, rows, columns] += weights.seen
-        return _kappas(drawn, disagreement)
+        unseen = weights.added[:, None, None] * (differing if weights.differs else agreeing)
+        seen = (weights.seen @ kinds).reshape(-1, n_values, n_values)
+        return _kappas(seen + unseen, disagreement)
 
-    estimate = float(_kappas(confusion[None], disagreement)[0])
-    times = confusion[rows, columns].astype(np.int64)
+    estimate = float(_kappas(total[None], disagreement)[0])
     return interval_over_items(estimate, times, kappas_of, "cohen kappa", options)
 
 
 def cohen_kappa(
     a: ArrayLike,
     b: ArrayLike,
+    groups: ArrayLike | None = None,
     *,
     weights: KappaWeights = "none",
     options: BootstrapOptions = _DEFAULT_BOOTSTRAP,
@@ -76,14 +80,17 @@ def cohen_kappa(
     """Returns the agreement of two raters beyond chance (Cohen 1960, Educ. Psych. Meas. 20:37).
 
     Linear and quadratic weights are those of Cohen 1968, over the ranks of the values. NaN if
-    only one value occurs. Raises ValueError unless `a` and `b` are of equal shape [items].
+    only one value occurs. The interval is over `groups` of items, such as the answers to one
+    prompt; by default each item is its own. Raises ValueError unless `a` and `b` are of equal shape
+    [items].
     """
     import numpy as np
 
     x, y = np.asarray(a, float), np.asarray(b, float)
     if x.shape != y.shape or x.ndim != 1:
         raise ValueError(f"ratings of shapes {x.shape} and {y.shape}")
-    both_rated = np.stack([x, y])[:, ~np.isnan(x) & ~np.isnan(y)]
+    rated = ~np.isnan(x) & ~np.isnan(y)
+    both_rated = np.stack([x, y])[:, rated]
     values = np.unique(both_rated)
     if len(values) < 2:
         return Interval(math.nan, math.nan, math.nan, "cohen kappa")
@@ -91,9 +98,11 @@ def cohen_kappa(
     power = {"none": 0, "linear": 1, "quadratic": 2}[weights]
     distance = np.abs(rank[:, None] - rank).astype(float)
     disagreement = distance**power if power else (distance > 0).astype(float)
-    confusion = np.zeros((len(values), len(values)))
-    np.add.at(confusion, tuple(np.searchsorted(values, both_rated)), 1)
-    return _kappa_interval(confusion, disagreement, options)
+    names = np.arange(len(x)) if groups is None else np.asarray(groups)
+    group = np.unique(names[rated], return_inverse=True)[1]
+    confusions = np.zeros((int(group.max()) + 1, len(values), len(values)))
+    np.add.at(confusions, (group, *np.searchsorted(values, both_rated)), 1)
+    return _kappa_interval(confusions, disagreement, options)
 
 
 def _fleiss(agreement: NDArray[np.float64], totals: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -1,7 +1,8 @@
 """How well a judge's verdicts and probabilities match labels: precision, recall, F1, AUROC, AP.
 
 `p` holds probabilities, `y` labels, `verdicts` yes-or-no answers, all of shape [n]. `groups`
-holds the prompt of each row: the bootstrap draws prompts, since the rows of one prompt are alike.
+holds the prompt of each row: all intervals are over prompts, since the rows of one prompt are
+alike.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from truing.stats.intervals import Interval, normal_quantile, wilson
+from truing.stats.intervals import Interval, clustered_wilson, normal_quantile, wilson
 
 if TYPE_CHECKING:
     import numpy as np
@@ -40,12 +41,40 @@ def _midranks(x: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray((last_rank - (counts - 1) / 2)[value_index])
 
 
-def auroc(p: ArrayLike, y: ArrayLike, level: float = 0.95) -> Interval | None:
+def _number_groups(groups: ArrayLike | None, n: int) -> NDArray[np.int64]:
+    """Returns the number of the group of each row; every row is its own without groups."""
+    import numpy as np
+
+    if groups is None:
+        return np.arange(n)
+    return np.asarray(np.unique(np.asarray(groups), return_inverse=True)[1], np.int64)
+
+
+def _share_over_groups(
+    events: NDArray[np.bool_], rows: NDArray[np.bool_], group: NDArray[np.int64], level: float
+) -> Interval | None:
+    """Returns the share of events among the selected rows; None without such rows."""
+    import numpy as np
+
+    if not rows.any():
+        return None
+    sizes = np.bincount(group[rows])
+    of_group = np.bincount(group[rows & events], minlength=len(sizes))
+    kinds, times = np.unique(np.stack([of_group, sizes], 1), axis=0, return_counts=True)
+    return clustered_wilson(
+        kinds[:, 0].tolist(), kinds[:, 1].tolist(), level, times=[int(t) for t in times]
+    )
+
+
+def auroc(
+    p: ArrayLike, y: ArrayLike, groups: ArrayLike | None = None, level: float = 0.95
+) -> Interval | None:
     """Returns the area under the ROC curve with DeLong's variance, on the logit scale.
 
-    DeLong et al. 1988, Biometrics 44:837, by the mid-rank formulas of Sun & Xu 2014. Where the
-    area is 0 or 1 the variance estimate is 0; the interval is then Wilson's for as many rows as
-    the smaller class has. None unless both classes occur.
+    DeLong et al. 1988, Biometrics 44:837, by the mid-rank formulas of Sun & Xu 2014; over groups
+    by Obuchowski 1997, Biometrics 53:567. Where the area is 0 or 1 the variance estimate is 0; the
+    interval is then Wilson's for as many rows as there are groups in the smaller class. None unless
+    both classes occur.
     """
     import numpy as np
 
@@ -53,18 +82,24 @@ def auroc(p: ArrayLike, y: ArrayLike, level: float = 0.95) -> Interval | None:
     m, n = int(y.sum()), int((~y).sum())
     if not m or not n:
         return None
+    group = _number_groups(groups, len(y))
     ranks, ranks_in_positives, ranks_in_negatives = _midranks(p), _midranks(p[y]), _midranks(p[~y])
     auc = float((ranks[y].sum() - m * (m + 1) / 2) / (m * n))
 
     # Structural components: for each positive (negative) row, the share of negatives (positives)
-    # that it is ranked correctly against. With a single row the variance is at most 1/4.
-    v10 = (ranks[y] - ranks_in_positives) / n
-    v01 = 1 - (ranks[~y] - ranks_in_negatives) / m
-    variance = (float(v10.var(ddof=1)) / m if m > 1 else 0.25) + (
-        float(v01.var(ddof=1)) / n if n > 1 else 0.25
-    )
+    # that it is ranked correctly against.
+    components = np.empty(len(y))
+    components[y] = ((ranks[y] - ranks_in_positives) / n - auc) / m
+    components[~y] = (1 - (ranks[~y] - ranks_in_negatives) / m - auc) / n
+    # A group may hold rows of both classes, whose components then go together.
+    variance = float((np.bincount(group, components) ** 2).sum())
+    smaller = min(len(np.unique(group[y])), len(np.unique(group[~y])))
+    if smaller > 1:
+        variance *= smaller / (smaller - 1)
+    else:
+        variance += 0.25  # of one group nothing is known; the variance of a share is at most 1/4
     if auc in (0.0, 1.0) or variance == 0:
-        bounds = wilson(auc * min(m, n), min(m, n), level)
+        bounds = wilson(auc * smaller, smaller, level)
         return Interval(auc, bounds.lower, bounds.upper, "wilson at the smaller class")
     half_width = normal_quantile(level) * np.sqrt(variance) / (auc * (1 - auc))  # delta method
     logit = np.log(auc / (1 - auc))
@@ -94,10 +129,7 @@ def _bootstrap_weights(
     """Returns weights of shape [draws, n]: how often the group of each row was drawn."""
     import numpy as np
 
-    if groups is None:
-        group_of_row = np.arange(n)
-    else:
-        group_of_row = np.unique(np.asarray(groups), return_inverse=True)[1]
+    group_of_row = _number_groups(groups, n)
     k = int(group_of_row.max()) + 1
     times_drawn = np.random.default_rng(seed).multinomial(k, np.full(k, 1 / k), draws)
     return np.asarray(times_drawn[:, group_of_row], dtype=float)
@@ -131,7 +163,8 @@ def average_precision(
 ) -> Interval | None:
     """Returns the area under the precision-recall steps (Davis & Goadrich 2006).
 
-    The interval is a percentile bootstrap over prompts. None without a positive row.
+    The interval is a percentile bootstrap over groups, or, where every draw gives the same value,
+    Wilson's for as many rows as there are groups of positive rows. None without a positive row.
     """
     import numpy as np
 
@@ -143,42 +176,37 @@ def average_precision(
         return None
     weights = _bootstrap_weights(groups, len(p), draws, seed)[:, order]
     replicates = np.asarray([_weighted_average_precision(p, y, w) for w in weights])
-    return _percentile_interval(replicates, estimate, level)
+    interval = _percentile_interval(replicates, estimate, level)
+    if interval is not None and interval.width == 0:
+        rows = len(np.unique(_number_groups(groups, len(p))[order][y > 0]))
+        bounds = wilson(estimate * rows, rows, level)
+        return Interval(estimate, bounds.lower, bounds.upper, "wilson at the positive rows")
+    return interval
 
 
 def f1_score(
-    verdicts: ArrayLike,
-    y: ArrayLike,
-    groups: ArrayLike | None = None,
-    level: float = 0.95,
-    *,
-    draws: int = 500,
-    seed: int = 0,
+    verdicts: ArrayLike, y: ArrayLike, groups: ArrayLike | None = None, level: float = 0.95
 ) -> Interval | None:
     """Returns the harmonic mean of precision and recall (van Rijsbergen 1979, ch. 7).
 
-    The interval is a percentile bootstrap over prompts. None if no row is positive or flagged.
+    F1 is 2 s / (1 + s), where s is the share of true positives among the rows that are positive or
+    flagged, so its interval is that of s, over groups. None if no row is positive or flagged.
     """
     import numpy as np
 
-    f, y = np.asarray(verdicts, float), np.asarray(y, float)
-    if not f.sum() + y.sum():
+    f, truth = np.asarray(verdicts, bool), np.asarray(y, bool)
+    share = _share_over_groups(f & truth, f | truth, _number_groups(groups, len(f)), level)
+    if share is None:
         return None
-    w = _bootstrap_weights(groups, len(f), draws, seed)
-    true_positives, flagged_plus_positive = w @ (f * y), w @ f + w @ y
-    defined = flagged_plus_positive > 0
-    with np.errstate(invalid="ignore"):
-        f1 = 2 * true_positives / np.where(defined, flagged_plus_positive, 1)
-    replicates = np.where(defined, f1, np.nan)
-    estimate = float(2 * (f * y).sum() / (f.sum() + y.sum()))
-    return _percentile_interval(replicates, estimate, level)
+    estimate, lower, upper = (2 * s / (1 + s) for s in (share.estimate, share.lower, share.upper))
+    return Interval(estimate, lower, upper, f"{share.method} of the overlap")
 
 
 def classification_scores(
     verdicts: Sequence[bool],
     y: Sequence[bool],
     p: Sequence[float | None],
-    groups: Sequence[str],
+    groups: Sequence[str] | Sequence[int],
     level: float = 0.95,
 ) -> ClassificationScores:
     """Returns all scores of one question or category.
@@ -188,20 +216,20 @@ def classification_scores(
     import numpy as np
 
     f, truth = np.asarray(verdicts, bool), np.asarray(y, bool)
-    n, positives, flagged = len(truth), int(truth.sum()), int(f.sum())
-    true_positives, true_negatives = int((f & truth).sum()), int((~f & ~truth).sum())
+    n = len(truth)
     has_p = np.asarray([v is not None for v in p], bool)
     probabilities = np.asarray([v if v is not None else np.nan for v in p], float)[has_p]
     group_names = np.asarray(groups)
     ranked = len(probabilities) > 0
+    group = _number_groups(group_names, n)
     return ClassificationScores(
         n=n,
-        n_positive=positives,
-        precision=wilson(true_positives, flagged, level) if flagged else None,
-        recall=wilson(true_positives, positives, level) if positives else None,
-        specificity=wilson(true_negatives, n - positives, level) if n > positives else None,
+        n_positive=int(truth.sum()),
+        precision=_share_over_groups(truth, f, group, level),
+        recall=_share_over_groups(f, truth, group, level),
+        specificity=_share_over_groups(~f, ~truth, group, level),
         f1=f1_score(f, truth, group_names, level) if n else None,
-        auroc=auroc(probabilities, truth[has_p], level) if ranked else None,
+        auroc=auroc(probabilities, truth[has_p], group_names[has_p], level) if ranked else None,
         ap=average_precision(probabilities, truth[has_p], group_names[has_p], level)
         if ranked
         else None,

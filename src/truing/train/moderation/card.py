@@ -182,7 +182,7 @@ def _score_question(p: Floats, verdicts: Flags, y: Flags, groups: list[str]) -> 
     is_mixed = len(set(verdict_list)) > 1 or len(set(label_list)) > 1
     return QuestionScores(
         scores=classification_scores(verdict_list, label_list, p.tolist(), groups),
-        kappa=cohen_kappa(verdict_list, label_list) if is_mixed else None,
+        kappa=cohen_kappa(verdict_list, label_list, groups) if is_mixed else None,
         ece=ece(p, y) if len(y) >= MIN_POSITIVES else None,
     )
 
