@@ -14,15 +14,18 @@ from tests.train.test_supervised import add_teacher_prompt
 
 from truing.core.errors import PlanError
 from truing.train.batches import EncodedExample, ExampleEncoder
+from truing.train.losses import DPO_KINDS, dpo_loss
 from truing.train.objectives import (
     _logits_at_answers,
     _mismatched_answers,
     _teacher_logits,
     batch_weight,
     cache_teacher_prefix,
+    dpo_objective,
     kto_objective,
     score_answers,
 )
+from truing.train.settings import LOSSES, SMOOTHED_LOSSES
 from truing.train.trainable_model import build_trainable_model, find_base_model
 
 CPU = torch.device("cpu")
@@ -76,6 +79,42 @@ def test_kto_refuses_the_losses_of_dpo(base: str) -> None:
     trainable: Any = type("Trainable", (), {"settings": settings})()
     with pytest.raises(PlanError, match="kto has no loss 'sigmoid'"):
         kto_objective(trainable, [])
+
+
+def test_the_settings_name_the_losses_that_exist() -> None:
+    assert LOSSES["dpo"] == DPO_KINDS
+
+
+@pytest.mark.parametrize("loss", LOSSES["dpo"])
+def test_smoothing_changes_exactly_the_smoothed_losses(loss: str) -> None:
+    logps, ref = torch.tensor([[-1.0], [-2.0], [-3.0], [-1.5]]), torch.full((4, 1), -1.2)
+    plain, smoothed = (
+        float(dpo_loss(logps, ref, kind=loss, label_smoothing=s)) for s in (0.1, 0.2)
+    )
+    assert (plain != smoothed) is (loss in SMOOTHED_LOSSES)
+
+
+def test_exo_pair_trains_with_default_settings(base: str) -> None:
+    settings = make_settings("dpo", "out", base, loss="exo_pair").checked()
+    trainable = build_trainable_model(settings, find_base_model(base), CPU)
+    encoder = ExampleEncoder(trainable.tokenizer, settings)
+    loss, _ = dpo_objective(trainable, [encoder.encode(make_example(k)) for k in range(2)])
+    assert bool(torch.isfinite(loss))
+
+
+def test_the_weights_of_kto_scale_the_answers_of_their_label(base: str) -> None:
+    losses = {}
+    for weights in ((1.0, 1.0), (3.0, 1.0), (1.0, 3.0)):
+        settings = make_settings(
+            "kto", "out", base, desirable_weight=weights[0], undesirable_weight=weights[1]
+        ).checked()
+        trainable = build_trainable_model(settings, find_base_model(base), CPU)
+        encoder = ExampleEncoder(trainable.tokenizer, settings)
+        items = [make_example(k, answers=("Slowly.",), desirable=k == 0) for k in range(2)]
+        batch = [encoder.encode(item) for item in items]
+        losses[weights] = float(kto_objective(trainable, batch)[0].detach())
+    # The adapters start at 0, so policy and reference agree and every answer has the loss 1/2.
+    assert losses == pytest.approx({(1.0, 1.0): 0.5, (3.0, 1.0): 1.0, (1.0, 3.0): 1.0}, abs=1e-6)
 
 
 def test_scores_come_in_the_order_of_the_rows(base: str) -> None:

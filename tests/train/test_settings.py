@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from truing.core.errors import PlanError
-from truing.train.settings import TrainingSettings
+from truing.train.settings import LOSSES, SMOOTHED_LOSSES, TrainingSettings
 
 DEFAULTS = TrainingSettings(kind="dpo", out="runs/a")
 
@@ -31,6 +31,22 @@ def test_all_faults_are_reported_together() -> None:
         ({"lr": float("nan")}, "lr = nan: must be above 0"),
         ({"epochs": 0.0}, "epochs = 0.0: must be above 0"),
         ({"kind": "kto", "micro": 1}, "batch and micro must be at least 2"),
+        ({"label_smoothing": 0.1}, "label_smoothing = 0.1: dpo does not use it"),
+        ({"label_smoothing": 0.1, "loss": "sigmoid"}, "sigmoid does not use it"),
+        ({"label_smoothing": 0.1, "kind": "kto"}, "kto does not use it"),
+        ({"label_smoothing": 0.5, "loss": "robust"}, "0 <= share < 0.5"),
+        ({"label_smoothing": float("nan"), "loss": "robust"}, "0 <= share < 0.5"),
+        ({"loss": "sigmod"}, "dpo has no loss 'sigmod'; did you mean 'sigmoid'?"),
+        ({"kind": "kto", "loss": "sigmoid"}, "kto has no loss 'sigmoid'"),
+        ({"kind": "sft", "loss": "sigmoid"}, "sft has no loss 'sigmoid'"),
+        ({"kind": "distil", "loss": "revers"}, "did you mean 'reverse'?"),
+        ({"desirable_weight": 2.0}, "dpo does not use it; kto does"),
+        ({"kind": "kto", "desirable_weight": -1.0}, "must be at least 0 and finite"),
+        ({"kind": "kto", "undesirable_weight": float("inf")}, "must be at least 0 and finite"),
+        (
+            {"kind": "kto", "desirable_weight": 0.0, "undesirable_weight": 0.0},
+            "both 0: nothing is learned",
+        ),
     ],
 )
 def test_a_fault_names_the_setting(fields: dict[str, Any], fault: str) -> None:
@@ -47,7 +63,13 @@ def test_settings_without_faults_are_returned() -> None:
 def test_the_digest_covers_what_decides_the_weights() -> None:
     same = changed(out="runs/b", micro=1, keep=9, save_every=7, checkpointing=True)
     assert same.digest() == DEFAULTS.digest()
-    for fields in ({"lr": 1e-3}, {"seed": 1}, {"batch": 16}, {"kind": "kto"}):
+    for fields in (
+        {"lr": 1e-3},
+        {"seed": 1},
+        {"batch": 16},
+        {"kind": "kto"},
+        {"desirable_weight": 2.0},
+    ):
         assert changed(**fields).digest() != DEFAULTS.digest()
 
 
@@ -58,3 +80,18 @@ def test_the_digest_is_that_of_older_versions() -> None:
 
 def test_scalar_kinds() -> None:
     assert [k for k in ("sft", "reward", "cost") if changed(kind=k).scalar] == ["reward", "cost"]
+
+
+@pytest.mark.parametrize("loss", LOSSES["dpo"])
+def test_label_smoothing_is_used_or_refused(loss: str) -> None:
+    settings = changed(loss=loss, label_smoothing=0.1)
+    if loss in SMOOTHED_LOSSES:
+        assert settings.checked().smoothing == 0.1
+    else:
+        with pytest.raises(PlanError, match=f"{loss} does not use it"):
+            settings.checked()
+
+
+def test_exo_pair_is_smoothed_by_default() -> None:
+    assert changed(loss="exo_pair").checked().smoothing == 1e-3
+    assert changed(loss="robust").checked().smoothing == 0

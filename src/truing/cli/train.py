@@ -69,7 +69,8 @@ def dpo(
     beta
         β of the loss: the higher, the closer the model stays to the reference.
     label_smoothing
-        Assumed share of wrong labels (for robust, exo_pair, aot, aot_unpaired).
+        Assumed share of wrong labels, below 0.5; for robust, exo_pair (default 0.001), aot and
+        aot_unpaired. The other losses refuse it.
     benign
         Minimum share of pairs about harmless look-alikes of harmful prompts, where an answer is
         preferred.
@@ -92,6 +93,8 @@ def kto(
     flags: TrainingFlags | None = None,
     loss: Literal["kto", "apo_zero_unpaired"] = "kto",
     beta: float = 0.1,
+    desirable_weight: float = 1.0,
+    undesirable_weight: float = 1.0,
     benign: float = 0.3,
     json: Flag = False,
 ) -> int:
@@ -108,11 +111,22 @@ def kto(
         The form of the loss.
     beta
         β of the loss: the higher, the closer the model stays to the reference.
+    desirable_weight
+        Weight of the desirable answers in the loss.
+    undesirable_weight
+        Weight of the undesirable answers. KTO's paper keeps the ratio of weight x number of
+        desirable answers to that of undesirable ones between 1 and 4/3.
     benign
         Minimum share of rows about harmless look-alikes of harmful prompts, where an answer is
         preferred.
     json
         Print the result as JSON.
     """
-    settings = {"loss": loss, "beta": beta, "benign": benign}
+    settings = {
+        "loss": loss,
+        "beta": beta,
+        "desirable_weight": desirable_weight,
+        "undesirable_weight": undesirable_weight,
+        "benign": benign,
+    }
     return run_training(TrainingJob("kto", data, out, flags, json), settings)

@@ -30,7 +30,7 @@ class RLRunFlags:
     minibatch
         Answers per gradient step; 0 takes all.
     micro
-        Answers that are held in memory at a time; does not change the result.
+        Answers that are held in memory at a time; changes the result with --loss bnpo alone.
     max_new
         Maximum tokens of an answer.
     max_prompt
@@ -153,7 +153,8 @@ class PolicyFlags:
     scale
         Divide group advantages by the standard deviation of the group, of the batch, or not at all.
     loss
-        How grpo averages its loss: grpo, bnpo, dr_grpo or dapo.
+        How grpo averages its loss: per answer (grpo), over the tokens of a micro-batch (bnpo) or of
+        the step (dapo), or by --max-new (dr_grpo).
     ptx
         Weight of the language-model loss on --ptx-data.
     ptx_data

@@ -69,7 +69,7 @@ def dpo_objective(trainable: TrainableModel, batch: Sequence[EncodedExample]) ->
         ref_logps,
         kind=settings.loss or "sigmoid",
         beta=settings.beta,
-        label_smoothing=settings.label_smoothing,
+        label_smoothing=settings.smoothing,
         mask=rows.answer_mask,
     )
     chosen, rejected = L.direct_rewards(logps, ref_logps, beta=settings.beta)
@@ -109,6 +109,7 @@ def kto_objective(trainable: TrainableModel, batch: Sequence[EncodedExample]) ->
         ref_kl_logps,
         kind="kto" if kind == "kto" else "apo_zero_unpaired",
         beta=settings.beta,
+        weights=(settings.desirable_weight, settings.undesirable_weight),
     )
 
     kl = (kl_logps.sum(-1) - ref_kl_logps.sum(-1)).mean().clamp(min=0)

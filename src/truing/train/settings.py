@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Literal
 
@@ -17,6 +18,35 @@ POLICY_KINDS = ("sft", "distil", "dpo", "kto")
 
 # Settings without influence on the weights: a run may be resumed with other values of them.
 _NOT_IN_DIGEST = ("out", "save_every", "keep", "tensorboard", "micro", "checkpointing")
+
+# Settings that older versions lacked, with the value that does what those did. At this value they
+# stay out of the digest, so that the runs of older versions can be resumed.
+_NEW_IN_DIGEST = {"desirable_weight": 1.0, "undesirable_weight": 1.0}
+
+# The losses of each kind of training, the default first (DPO's in the order of DPO_KINDS).
+LOSSES: dict[str, tuple[str, ...]] = {
+    "dpo": (
+        "sigmoid",
+        "hinge",
+        "ipo",
+        "robust",
+        "exo_pair",
+        "nca_pair",
+        "bco_pair",
+        "sppo_hard",
+        "apo_zero",
+        "apo_down",
+        "aot",
+        "aot_unpaired",
+        "sft",
+        "sigmoid_norm",
+        "discopop",
+    ),
+    "kto": ("kto", "apo_zero_unpaired"),
+    "distil": ("forward", "reverse"),
+}
+SMOOTHED_LOSSES = ("robust", "exo_pair", "aot", "aot_unpaired")
+_EXO_PAIR_SMOOTHING = 1e-3  # Ji et al. 2024, 2402.00856
 
 _LOWER_BOUNDS = (
     ("batch", 1),
@@ -34,6 +64,8 @@ class TrainingSettings(Struct, frozen=True, kw_only=True):
     A step takes `batch` rows over all processes, in micro-batches of at most `micro` rows a
     process. `lora` is the rank of the adapters (0: all weights are trained), `checkpointing` is
     gradient checkpointing, `loss` the kind of the dpo, kto or distil loss ("" = its default).
+    `label_smoothing` belongs to `SMOOTHED_LOSSES` of dpo, the weights of desirable and undesirable
+    answers to kto.
     `level`, `regularization` and `center` belong to reward and cost models. `benign` is the least
     share of harmless look-alikes in a mix that teaches caution; `red_model` is the reason for
     training towards harm. The field names enter the digest, so renaming one breaks the resuming of
@@ -65,6 +97,8 @@ class TrainingSettings(Struct, frozen=True, kw_only=True):
     loss: str = ""
     beta: float = 0.1
     label_smoothing: float = 0.0
+    desirable_weight: float = 1.0
+    undesirable_weight: float = 1.0
     level: Literal["sequence", "token"] = "sequence"
     regularization: float = 0.0
     center: float = 0.0
@@ -78,11 +112,14 @@ class TrainingSettings(Struct, frozen=True, kw_only=True):
     def digest(self) -> str:
         """Returns a hash of the settings that decide the weights; resuming needs the same hash."""
         values = msgspec.to_builtins(self)
+        for name, older_value in _NEW_IN_DIGEST.items():
+            if values[name] == older_value:
+                del values[name]
         return digest(*(f"{k}={values[k]}" for k in sorted(values) if k not in _NOT_IN_DIGEST))
 
     def checked(self) -> TrainingSettings:
         """Returns the settings themselves; raises PlanError with all faults at once."""
-        faults = [*self._range_faults(), *self._choice_faults()]
+        faults = [*self._range_faults(), *self._choice_faults(), *self._loss_faults()]
         if faults:
             raise PlanError(*faults)
         return self
@@ -124,6 +161,38 @@ class TrainingSettings(Struct, frozen=True, kw_only=True):
                 "batch and micro must be at least 2"
             )
         return faults
+
+    def _loss_faults(self) -> list[str]:
+        faults = []
+        losses = LOSSES.get(self.kind, ())
+        if self.loss and self.loss not in losses:
+            faults.append(f"{self.kind} has no loss {self.loss!r}{did_you_mean(self.loss, losses)}")
+        for name in ("desirable_weight", "undesirable_weight"):
+            weight = getattr(self, name)
+            if not 0 <= weight < math.inf:
+                faults.append(f"{name} = {weight}: must be at least 0 and finite")
+            elif weight != 1 and self.kind != "kto":
+                faults.append(f"{name} = {weight}: {self.kind} does not use it; kto does")
+        if self.kind == "kto" and self.desirable_weight == self.undesirable_weight == 0:
+            faults.append("desirable_weight and undesirable_weight are both 0: nothing is learned")
+        if not 0 <= self.label_smoothing < 0.5:
+            faults.append(
+                f"label_smoothing = {self.label_smoothing}: must be a share of wrong labels, "
+                "0 <= share < 0.5"
+            )
+        elif self.label_smoothing and (self.loss or "sigmoid") not in SMOOTHED_LOSSES:
+            faults.append(
+                f"label_smoothing = {self.label_smoothing}: {self.loss or self.kind} does not use "
+                f"it; the losses {', '.join(SMOOTHED_LOSSES)} of dpo do"
+            )
+        return faults
+
+    @property
+    def smoothing(self) -> float:
+        """`label_smoothing`, or by default 0.001 for exo_pair, which is undefined at 0."""
+        if self.loss == "exo_pair" and not self.label_smoothing:
+            return _EXO_PAIR_SMOOTHING
+        return self.label_smoothing
 
     @property
     def folder(self) -> Path:

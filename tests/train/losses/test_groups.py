@@ -80,11 +80,35 @@ def test_aggregation(kind: str, expected: float) -> None:
     assert float(loss) == pytest.approx(expected)
 
 
+def test_rloo_takes_the_sums_of_answers() -> None:
+    """TRL keeps `[B]` sums of the old log-probabilities; padding may hold anything."""
+    logps = torch.tensor([[-1.0, -0.5], [-2.0, -7.0]], requires_grad=True)
+    old = torch.tensor([[-1.1, -0.3], [-2.5, float("-inf")]])
+    advantages, mask = torch.tensor([1.0, -0.5]), torch.tensor([[1, 1], [1, 0]])
+    by_token = L.grpo_loss(logps, old, None, advantages, mask, kind="rloo")
+    sums = torch.tensor([-1.4, -2.5])
+    by_answer = L.grpo_loss(logps, sums, None, advantages, mask, kind="rloo")
+    ratios = [math.exp(-1.5 + 1.4), math.exp(-2.0 + 2.5)]
+    # The second ratio is above 1 + 0.2, but its advantage is negative: not clipped.
+    expected = -(ratios[0] * 1.0 + ratios[1] * -0.5) / 2
+    assert float(by_token.detach()) == pytest.approx(expected, rel=1e-5)
+    assert float(by_answer.detach()) == pytest.approx(expected, rel=1e-5)
+    gradient = torch.autograd.grad(by_answer, logps)[0]
+    assert gradient.flatten().tolist() == pytest.approx(
+        [-ratios[0] / 2, -ratios[0] / 2, ratios[1] / 4, 0.0], rel=1e-5
+    )
+    policy_sums = torch.tensor([-1.5, -2.0])
+    all_sums = L.grpo_loss(policy_sums, sums, None, advantages, mask, kind="rloo")
+    assert float(all_sums) == pytest.approx(expected, rel=1e-5)
+
+
 def test_bad_arguments_of_grpo_loss() -> None:
     logps = torch.zeros(2, 2)
     arguments = (logps, None, None, torch.ones(2), torch.ones(2, 2))
     with pytest.raises(ValueError, match="ref_log_probs"):
         L.grpo_loss(*arguments, beta=0.1)
+    with pytest.raises(ValueError, match="of tokens"):
+        L.grpo_loss(torch.zeros(2, 2), torch.zeros(2), None, torch.ones(2), torch.ones(2, 2))
     with pytest.raises(ValueError, match="none of grpo"):
         L.grpo_loss(*arguments, kind="ppo")
     with pytest.raises(TypeError, match="epsilom"):

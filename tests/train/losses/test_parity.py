@@ -370,9 +370,11 @@ def test_grpo(case: Any) -> None:
     logps = float64(inputs["token_logps"], grad=True)
     ref = None if inputs.get("ref_token_logps") is None else float64(inputs["ref_token_logps"])
     kind = inputs.get("loss_type") or "rloo"
+    # TRL's RLOO keeps the sums of whole answers, `[B]`.
+    old_log_probs = inputs.get("old_token_logps", inputs.get("old_logps"))
     loss = L.grpo_loss(
         logps,
-        float64(inputs["old_token_logps"]),
+        float64(old_log_probs),
         ref,
         float64(inputs["advantages"]),
         torch.tensor(inputs["completion_mask"]),

@@ -41,6 +41,7 @@ def test_the_cost_is_subtracted_with_the_multiplier(make_rollout: Any) -> None:
         ("ppo", "auto", "token", True),
         ("grpo", "auto", "token", False),
         ("grpo", "dapo", "row", True),
+        ("grpo", "bnpo", "row", False),
         ("rloo", "dapo", "row", False),
     ],
 )

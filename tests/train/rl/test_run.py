@@ -92,7 +92,9 @@ def test_a_finished_run_is_not_repeated(train: Any, tmp_path: Path) -> None:
     second = train(tmp_path / "run")
     assert (second.steps, second.done_now) == (2, 0)
     assert second.lineage.hash == first.lineage.hash
-    with pytest.raises(PlanError, match="other settings"):
+    changed = train(tmp_path / "run", save_every=7, keep=5, micro=1, tensorboard=False)
+    assert (changed.done_now, changed.lineage.hash) == (0, first.lineage.hash)
+    with pytest.raises(PlanError, match=r"other settings \(kl\)"):
         train(tmp_path / "run", kl=0.9)
 
 

@@ -66,3 +66,6 @@ def test_the_digest_ignores_what_does_not_change_the_result() -> None:
     settings = RLSettings(method="grpo", out="a")
     assert replace(settings, out="b", micro=1, steps=7).digest() == settings.digest()
     assert replace(settings, kl=0.3).digest() != settings.digest()
+    # bnpo averages within micro-batches.
+    bnpo = replace(settings, loss="bnpo")
+    assert replace(bnpo, micro=1).digest() != bnpo.digest()

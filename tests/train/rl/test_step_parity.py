@@ -307,7 +307,9 @@ def test_group_losses_match_trl(case: Any) -> None:
     new_log_probs = float64(inputs["token_logps"]).requires_grad_()
     ref = inputs.get("ref_token_logps")
     rollout = make_rollout(
-        mask, float64(inputs["old_token_logps"]), None if ref is None else float64(ref)
+        mask,
+        float64(inputs.get("old_token_logps", inputs.get("old_logps"))),
+        None if ref is None else float64(ref),
     )
     kind = inputs.get("loss_type")
     settings = RLSettings(

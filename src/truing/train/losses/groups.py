@@ -102,11 +102,13 @@ def grpo_loss(
     and its gradient that of log π. Kinds:
 
     ``grpo`` mean per answer, then over answers (2402.03300);
-    ``bnpo`` mean over the batch's tokens;
+    ``bnpo`` mean over the batch's tokens: a caller that accumulates gradients averages the
+    batches' means;
     ``dr_grpo`` Σ / (B·`length`) with `length` = the longest allowed answer (2503.20783);
     ``dapo`` Σ / number of tokens of the whole step (2503.14476), here the batch's own: a caller
     that accumulates gradients rescales by its share;
-    ``rloo`` the ratio of whole answers, no KL in the loss (it is part of the reward).
+    ``rloo`` the ratio of whole answers, no KL in the loss (it is part of the reward); log_probs and
+    old_log_probs may be sums over answers, `[B]`, as TRL's trainer keeps them.
     """
     unknown = set(options) - set(GroupOptions.__annotations__)
     if unknown:
@@ -114,11 +116,13 @@ def grpo_loss(
     epsilon, beta = options.get("epsilon", 0.2), options.get("beta", 0.0)
     kind, length = options.get("kind", "grpo"), options.get("length")
     old = log_probs.detach() if old_log_probs is None else old_log_probs
-    weight = mask.to(log_probs.dtype)
     if kind == "rloo":
         # REINFORCE over whole answers: the answer is one action (Ahmadian et al. 2024).
-        answer_ratio = torch.exp(((log_probs - old) * weight).sum(-1))
-        return -clipped_objective(answer_ratio, advantages, epsilon).mean()
+        log_ratio = _answer_log_probs(log_probs, mask) - _answer_log_probs(old, mask)
+        return -clipped_objective(torch.exp(log_ratio), advantages, epsilon).mean()
+    if log_probs.dim() != 2 or old.dim() != 2:
+        raise ValueError(f"kind {kind!r} needs log-probabilities of tokens, [B, T]")
+    weight = mask.to(log_probs.dtype)
     token_advantages = advantages.unsqueeze(-1) if advantages.dim() == 1 else advantages
     loss = -clipped_objective(torch.exp(log_probs - old), token_advantages, epsilon)
     if beta:
@@ -137,3 +141,10 @@ def grpo_loss(
     if kind == "dapo":
         return total / weight.sum().clamp(min=1)
     raise ValueError(f"kind {kind!r} is none of grpo, bnpo, dr_grpo, dapo, rloo")
+
+
+def _answer_log_probs(log_probs: Tensor, mask: Tensor) -> Tensor:
+    """Returns the log-probabilities of whole answers, `[B]`; sums are returned as they are."""
+    if log_probs.dim() == 1:
+        return log_probs
+    return torch.where(mask.bool(), log_probs, torch.zeros_like(log_probs)).sum(-1)

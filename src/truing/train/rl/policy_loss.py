@@ -52,10 +52,14 @@ def policy_loss(
 
 
 def averages_over_tokens(settings: RLSettings) -> bool:
-    """Whether the policy's loss is a mean over all tokens, and not over answers."""
+    """Whether the policy's loss is a mean over all tokens of a minibatch, and not over answers.
+
+    bnpo takes the mean over the tokens of each micro-batch and then over micro-batches (TRL's
+    definition), so that its result depends on `micro`; dapo does not.
+    """
     if not settings.uses_groups:
         return settings.reduction == "token"
-    return settings.loss in ("bnpo", "dapo") and settings.method == "grpo"
+    return settings.loss == "dapo" and settings.method == "grpo"
 
 
 def _clipped_surrogate(

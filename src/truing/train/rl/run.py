@@ -353,15 +353,16 @@ def _finished_result(settings: RLSettings, parts: _RunParts) -> RLResult | None:
     card = read_model_card(settings.folder)
     if card is None:
         return None
-    # `steps` may grow; `lora` is 0 in the card of a merged model (see _export_model).
-    compared = {
-        name: value
-        for name, value in msgspec.to_builtins(settings).items()
-        if name not in ("out", "base", "steps", "lora")
-    }
-    if any(card.settings.get(name, value) != value for name, value in compared.items()):
+    changed = [
+        name
+        for name, value in settings.result_settings().items()
+        # The card names the base apart, and `lora` is 0 in that of a merged model (_export_model).
+        if name not in ("base", "lora") and card.settings.get(name, value) != value
+    ]
+    if changed:
         raise PlanError(
-            f"{settings.folder}: holds a finished model of other settings; give another --out"
+            f"{settings.folder}: holds a finished model of other settings ({', '.join(changed)}); "
+            f"give another --out"
         )
     folder = checkpoint.latest_checkpoint(settings.folder)
     step = checkpoint.read_identity(folder).step if folder is not None else 0

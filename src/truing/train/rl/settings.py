@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 from msgspec import Struct
@@ -150,8 +150,18 @@ class RLSettings(Struct, frozen=True, kw_only=True):
 
     def digest(self) -> str:
         """Returns a hash of the settings that determine the result; a resumed run must match it."""
-        plain = msgspec.to_builtins(self)
-        return digest(*(f"{k}={plain[k]}" for k in sorted(plain) if k not in _NOT_IN_DIGEST))
+        plain = self.result_settings()
+        return digest(*(f"{k}={plain[k]}" for k in sorted(plain)))
+
+    def result_settings(self) -> dict[str, Any]:
+        """Returns the settings that determine the result of a step, by name."""
+        # bnpo averages within micro-batches (see policy_loss.averages_over_tokens).
+        uses_micro = self.method == "grpo" and self.loss == "bnpo"
+        return {
+            name: value
+            for name, value in msgspec.to_builtins(self).items()
+            if name not in _NOT_IN_DIGEST or (name == "micro" and uses_micro)
+        }
 
     @property
     def kind(self) -> str:
