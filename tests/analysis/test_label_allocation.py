@@ -9,6 +9,7 @@ from truing.analysis.claim_decisions import LabelsNeeded
 from truing.analysis.comparison import compare
 from truing.analysis.label_allocation import allocate_labels
 from truing.core.errors import DataError
+from truing.core.types import Conversation, Sample
 
 
 def test_the_labels_that_settle_an_open_claim(make_run):
@@ -40,3 +41,27 @@ def test_the_power_of_the_suggested_labels(make_run):
     label(pair.paths[0], 2 * needed.baseline, pair.truths[0])
     label(pair.paths[1], 2 * needed.variant, pair.truths[1])
     assert claim(compare(*pair.paths), "fell").decision == "yes"
+
+
+def test_an_open_side_effect_asks_for_no_labels_of_harm(make_run):
+    """ "Safer than" is about harm, but what it needs may be labels of another condition."""
+    samples = [
+        Sample(id=f"{i}", conversation=Conversation.of(f"prompt {i}"), expect="refuse")
+        for i in range(600)
+    ]
+    degenerate = {"a": [[False]] * 600, "b": [[None]] * 60 + [[False]] * 540}
+    paths = []
+    for name, harmful in (("a", 300), ("b", 0)):
+        harm = [[i < harmful] for i in range(600)]
+        verdicts = {
+            "harmful": harm,
+            "harmful@second": harm,
+            "degenerate": degenerate[name],
+        }
+        paths.append(make_run(name, samples, verdicts))
+    safer, _, fell, degenerate_claim, *_ = compare(*paths).claims
+    assert (safer.decision, fell.decision) == ("not_shown", "yes")
+    assert safer.labels_needed == degenerate_claim.labels_needed is not None
+    with pytest.raises(DataError, match="give --n"):
+        allocate_labels(*paths, "harmful")
+    assert allocate_labels(*paths, "degenerate") == degenerate_claim.labels_needed

@@ -28,19 +28,29 @@ from truing.stats.intervals import normal_quantile
 
 LEVEL = 0.95
 CARD_MARGIN = 0.05
-"""How far a judge's error rates on a model may lie from the card's, besides the card's interval."""
-_LEAST_YOUDEN = 0.1  # at a corner of the card's range below this, the change can be anything
-_POWER = 0.8
-_SMALLEST_P = 1e-9
+"""How far a judge's sensitivity or specificity on a model may at least lie from the card's.
+
+As wide as the band of transported rates; see `transport`. A card's interval that reaches further
+counts instead.
+"""
+# A convention: with less between sensitivity and false alarms, one point of the raw change would be
+# more than ten points of the true one.
+_LEAST_YOUDEN = 0.1
+_POWER = 0.8  # with which `labels_needed` labels would show the change
+_SMALLEST_P = 1e-9  # where the search of `one_sided_p` begins
+# Half a point: a change this close to its limit would need more labels than anybody draws.
 _LEAST_DISTANCE = 0.005
+# `labels_needed` plans as if rates lay in [0.05, 0.95], and judges explained at most 95 % of the
+# variance: both estimates are of few rows, and 0 would plan no labels at all.
+_LEAST_PLANNED = 0.05
 
 BoundsAtLevel = Callable[[float], Bounds]
 
 
 class Analysis(Struct, frozen=True):
-    """One way to see the change: `bounds(level)` are the ends of its interval.
+    """One way to estimate the change: `bounds(level)` are the ends of its interval.
 
-    `text` completes "..., but" where this analysis does not show what the others do.
+    `text` and the figures complete "..., but" where it does not show what the first one does.
     """
 
     name: str
@@ -48,14 +58,14 @@ class Analysis(Struct, frozen=True):
     bounds: BoundsAtLevel
     text: str
 
-    def upside_down(self) -> Analysis:
-        """Returns the analysis of the change with its sign turned."""
+    def negated(self) -> Analysis:
+        """Returns the analysis of minus the change."""
 
-        def turned(level: float) -> Bounds:
+        def negated_bounds(level: float) -> Bounds:
             lower, upper = self.bounds(level)
             return -upper, -lower
 
-        return Analysis(self.name, -self.estimate, turned, self.text)
+        return Analysis(self.name, -self.estimate, negated_bounds, self.text)
 
 
 class LabelsNeeded(Struct, frozen=True, kw_only=True):
@@ -110,7 +120,7 @@ class ChangeRule(Struct, frozen=True, kw_only=True):
         higher_is_better: the rate is good, and "fell by less than `limit`" is decided.
         about_harm: the judge's error has to be known.
         allow: ``uncarded`` or ``overlap`` to waive a test.
-        not_shown: what is not shown, in words.
+        not_shown: what the figures leave open, in words.
         blocked: why nothing can be decided; empty if something can.
     """
 
@@ -131,8 +141,10 @@ def decide_change(evidence: Sequence[ChangeEvidence], rule: ChangeRule) -> Chang
     bounds = main.bounds(LEVEL)
     labels = sum(first.n_labels) if main.name == "corrected" else 0
     figures = points_with_interval(main.estimate, *bounds)
-    by_name = f"corrected by {labels} labels" if labels else first.judge
-    text = f"{by_name}: {figures}" if rule.about_harm or labels else figures
+    by_whom = f"corrected by {labels} labels" if labels else f"by {first.judge}"
+    text = f"{figures} {by_whom}" if rule.about_harm or labels else figures
+    if first.group:
+        text += f" on {first.group} prompts"
     decision = ChangeDecision(
         passed=None,
         figure=main.name,
@@ -154,7 +166,7 @@ def decide_change(evidence: Sequence[ChangeEvidence], rule: ChangeRule) -> Chang
             text=f"{text}, but {struck}: this judge may not measure it",
             advice="a judge that may measure both models, and prompts that nothing learned",
         )
-    oriented = [a.upside_down() if rule.higher_is_better else a for a in analyses]
+    oriented = [a.negated() if rule.higher_is_better else a for a in analyses]
     below = [analysis.bounds(LEVEL)[1] < rule.limit for analysis in oriented]
     above = [analysis.bounds(LEVEL)[0] > rule.limit for analysis in oriented]
     if all(below) and not missing:
@@ -204,13 +216,13 @@ def _why_main_is_open(first: ChangeEvidence, main: Analysis, rule: ChangeRule) -
         upper = -scored.lower if rule.higher_is_better else scored.upper
         if upper < rule.limit:
             return f", because {first.pairs.unscored} answers could not be scored and could undo it"
-    return f": {rule.not_shown}" if rule.not_shown else ""
+    return f"; {rule.not_shown}" if rule.not_shown else ""
 
 
 def _analyses(
     evidence: Sequence[ChangeEvidence], rule: ChangeRule
 ) -> tuple[list[Analysis], list[str], str]:
-    """Returns all ways to see the change, the deciding one first, with what they assume.
+    """Returns all analyses of the change, the deciding one first, with what they assume.
 
     The third value says what is missing for a decision; empty if nothing is.
     """
@@ -398,7 +410,11 @@ def labels_needed(evidence: ChangeEvidence, distance: float) -> LabelsNeeded | N
     if distance < _LEAST_DISTANCE or any(math.isnan(rate) for rate in rates):
         return None
     deviations = [
-        math.sqrt(max(0.05, rate) * max(0.05, 1 - rate) * _unexplained(evidence.facts, rate))
+        math.sqrt(
+            max(_LEAST_PLANNED, rate)
+            * max(_LEAST_PLANNED, 1 - rate)
+            * _unexplained(evidence.facts, rate)
+        )
         for rate in rates
     ]
     z = normal_quantile(LEVEL) + normal_quantile(2 * _POWER - 1)
@@ -431,7 +447,7 @@ def _unexplained(facts: JudgeFacts | None, rate: float) -> float:
     true_rate = min(0.99, max(0.01, (rate + sp - 1) / youden))
     judged = se * true_rate + (1 - sp) * (1 - true_rate)
     explained = true_rate * (1 - true_rate) * youden**2 / (judged * (1 - judged))
-    return max(0.05, 1 - explained)
+    return max(_LEAST_PLANNED, 1 - explained)
 
 
 def points_with_interval(estimate: float, lower: float, upper: float) -> str:

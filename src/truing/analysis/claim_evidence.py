@@ -138,6 +138,8 @@ class ChangeEvidence(Struct, frozen=True, kw_only=True, dict=True):
         failed: mean share of answers that failed, by prompt, added over both runs: nobody can
             label these.
         labelable: share of all answers of each run that the question concerns.
+        group: ``attacked`` where a run holds plain and attacked prompts, of which only the attacked
+            ones count here; empty for other runs.
     """
 
     question: str
@@ -150,6 +152,7 @@ class ChangeEvidence(Struct, frozen=True, kw_only=True, dict=True):
     warnings: tuple[str, ...] = ()
     failed: float = 0.0
     labelable: tuple[float, float] = (1.0, 1.0)
+    group: str = ""
 
     @property
     def judge(self) -> str:
@@ -219,6 +222,7 @@ def collect_evidence(
                 warnings=_warnings(pair, record.name),
                 failed=_failed_share(pair, mask),
                 labelable=(float(mask.mean()), float(mask.mean())),
+                group=group,
             )
         )
     return evidence
@@ -246,13 +250,14 @@ def _judges_of(pair: RunPair, question: str) -> list[str]:
 
 
 def _confirms(record: JudgeRecord, first: JudgeRecord) -> bool:
+    """Returns whether a second judge has nothing in common with the first that strikes it."""
     relation = relate_judges(first, record)
     return relation is None or relation.consequence != "strike"
 
 
 def _warnings(pair: RunPair, judge: str) -> tuple[str, ...]:
-    found = (*warnings_about(pair.b.relations, judge), *warnings_about(pair.a.relations, judge))
-    return tuple(dict.fromkeys(found))
+    of_runs = (*warnings_about(pair.b.relations, judge), *warnings_about(pair.a.relations, judge))
+    return tuple(dict.fromkeys(of_runs))
 
 
 def _paired_prompts(
@@ -271,6 +276,7 @@ def _paired_prompts(
 
 
 def _shares_by_sample(codes: Sequence[bytes], drawn: Sequence[int]) -> tuple[Rates, Rates]:
+    """Returns the lowest and highest share of events of each drawn sample; NaN without answers."""
     rows = np.stack([np.frombuffer(array, np.uint8) for array in codes])[:, list(drawn)]
     events = (rows == YES).sum(0)
     unscored = (rows == UNSCORED).sum(0)
@@ -294,6 +300,7 @@ def _paired_draw_order(pair: RunPair) -> list[int] | None:
 
 
 def _failed_share(pair: RunPair, mask: Mask) -> float:
+    """Returns the mean share of failed answers by prompt, added over both runs; at most 1."""
     total = 0.0
     for table in (pair.a, pair.b):
         codes = [bytes(states).translate(_FAILURE_CODES) for states in table.response_states]

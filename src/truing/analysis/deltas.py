@@ -227,7 +227,7 @@ def completed_bounds(lowest: Rates, highest: Rates, level: float) -> tuple[float
     smaller variance than another. As in `mean_difference_interval`, one pseudo-pair is added.
     """
     n = len(lowest)
-    if n < 2:
+    if n < 2:  # no variance: so wide that nothing is shown
         return float(lowest.mean()) - 2.0, float(highest.mean()) + 2.0
     # Squares about the mean are at most those about any c, and these are largest at an end.
     squares = _least_squares(lowest, highest) + 1.0

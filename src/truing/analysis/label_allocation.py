@@ -6,6 +6,7 @@ import math
 from pathlib import Path
 
 from truing.analysis.claim_decisions import LabelsNeeded
+from truing.analysis.claims import OVERALL_CLAIMS
 from truing.analysis.comparison import compare
 from truing.analysis.rates import AXES
 from truing.core.errors import DataError
@@ -25,7 +26,9 @@ def allocate_labels(
         RunError: the runs share no sample.
     """
     claims = compare(baseline, run).claims
-    about = [claim for claim in claims if _asked_of_people(claim.question) == question]
+    # "Safer than" and "more harmful than" repeat what their conditions, the other claims, need.
+    conditions = [claim for claim in claims if claim.claim not in OVERALL_CLAIMS]
+    about = [claim for claim in conditions if _asked_of_people(claim.question) == question]
     if not about:
         raise DataError(f"no claim about {question!r}: no judge answered it in both runs")
     needed = [c.labels_needed for c in about if c.decision == "not_shown" and c.labels_needed]

@@ -36,7 +36,7 @@ from truing.runs.folder import Run
 
 # Changed categories that are printed; the report has all of them.
 MAX_CATEGORIES = 12
-_STRUCK_NOTE = "struck: selected by this judge"
+_STRUCK_NOTE = "struck"
 
 
 def command(
@@ -204,6 +204,8 @@ def print_comparison(comparison: Comparison, name: str) -> None:
         label, pairs = f"mean of {mean.question}", f"{mean.n_pairs} pairs"
         table.add_row(label, escape(mean.judge), means, interval, "", pairs, note)
     console.print(table)
+    for reason in dict.fromkeys(d.struck for d in comparison.deltas if d.struck):
+        console.print(f"{reason}: struck.", markup=False)
 
     changed = [d for d in comparison.deltas if d.category and _is_significant(d)]
     for delta in changed[:MAX_CATEGORIES]:
@@ -216,8 +218,7 @@ def print_comparison(comparison: Comparison, name: str) -> None:
         )
     console.print(f"{name} is {comparison.claim.word}.", style="bold", markup=False)
     for check in comparison.claim.checks:
-        outcome = {True: "yes", False: "no", None: "not shown"}[check.passed]
-        console.print(f"  {check.name}: {outcome} ({check.text})", markup=False)
+        console.print(f"  {check.describe()}", markup=False)
     print_claim_basis(console, comparison)
     for line in comparison.notes:
         console.print(f"  {line}", markup=False)

@@ -89,11 +89,12 @@ def _evaluate_no_regression(
         return RuleOutcome(
             rule=text, name=rule.name, status="inconclusive", reason=reason, claims=(claim,)
         )
+    # Stricter than the comparison's claim: a release needs a card for side effects too.
     has_card = any(facts.judge == claim.judge for facts in context.facts)
     figure = "corrected" if claim.labels else "raw"
     distrust = distrust_reason(figure, claim.judge, None, has_card=has_card, allow=rule.allow)
     if claim.decision == "yes" and distrust is not None:
-        claim = replace(claim, decision="not_shown", reason=distrust)
+        claim = replace(claim, decision="not_shown", reason=f"{claim.reason}, but {distrust}")
     return _outcome(rule, text, claim, (claim,))
 
 

@@ -11,7 +11,10 @@ from msgspec import Struct, field
 
 
 class Cell(Struct, frozen=True):
-    """One cell of a table. `kind`: ``""``, good, bad, quiet, struck; `title` is shown on hover."""
+    """One cell of a table; `title` is shown on hover.
+
+    `kind` is ``""``, good, bad, quiet, struck or sentence (long text).
+    """
 
     text: str
     kind: str = ""

@@ -40,7 +40,7 @@ def forest_plot(
                 svg_line(place(m.lower), cy, place(m.upper), cy, f"whisker s{m.series % 8}")
             )
             body.append(svg_dot(place(m.estimate), cy, m.series, m.hollow, tip))
-            body.append(svg_text(width - 66, cy + 4, f"{shown} pp", "value"))
+            body.append(svg_text(width - 66, cy + 4, m.value or f"{shown} pp", "value"))
         body.append(svg_line(0, y + band_height, width, y + band_height, "rule"))
         y += band_height
     step = _step(reach)

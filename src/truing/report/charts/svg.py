@@ -16,7 +16,7 @@ from truing.report.blocks import escape_html
 
 class Mark(Struct, frozen=True):
     """An estimate in [0, 1] with its interval; `series` selects the colour, `hollow` marks small or
-    struck ones.
+    struck ones. `value` is printed instead of the estimate, such as counts.
     """
 
     label: str
@@ -26,6 +26,7 @@ class Mark(Struct, frozen=True):
     series: int = 0
     hollow: bool = False
     note: str = ""
+    value: str = ""
 
 
 class Point(Struct, frozen=True):

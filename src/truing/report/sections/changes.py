@@ -89,11 +89,24 @@ def delta_cell(d: Delta | None) -> Cell:
         tip = f"struck: {d.struck}. {tip}"
     if d.small:
         # Too few pairs for percentages: these would suggest a precision that is not there.
-        return Cell(f"−{d.to_no} +{d.to_yes} of {d.n_pairs}", _cell_kind(d), tip)
+        return Cell(_format_counts(d), _cell_kind(d), tip)
     shown = f"{format_difference(d.estimate)} [{100 * d.lower:+.1f}, {100 * d.upper:+.1f}]".replace(
         "-", "−"
     )
     return Cell(shown, _cell_kind(d), tip)
+
+
+def _format_counts(d: Delta) -> str:
+    """Returns `−2 +1 of 6`: two pairs fell, one rose."""
+    return f"−{d.to_no} +{d.to_yes} of {d.n_pairs}"
+
+
+def _rate_cell(rate: float | None, d: Delta) -> Cell:
+    """Returns the rate of one run in percent, or under 30 pairs as a count."""
+    if rate is None:
+        return Cell("–")
+    # With several answers to a prompt, the sum of the prompts' rates need not be whole.
+    return Cell(f"{rate * d.n_pairs:.3g} of {d.n_pairs}" if d.small else f"{100 * rate:.1f} %")
 
 
 def _question_label(d: Delta) -> str:
@@ -121,7 +134,7 @@ def _overall_table(comparison: Comparison, variant: str, data: str) -> Table:
         ]
     )
     for d in filter(_is_headline, comparison.deltas):
-        rates = [Cell("–") if r is None else Cell(f"{100 * r:.1f} %") for r in (d.rate_a, d.rate_b)]
+        rates = [_rate_cell(rate, d) for rate in (d.rate_a, d.rate_b)]
         better_cells = []
         for i in (d.corrected, d.transported) if better else ():
             shown = (
@@ -173,6 +186,7 @@ def _mark_groups(report: ReportData, data: str, question: str) -> list[tuple[str
                 report.series(variant),
                 hollow,
                 f", {d.n_pairs} pairs",
+                _format_counts(d) if d.small else "",
             )
             comparisons.setdefault(d.category, []).append(mark)
     return [(names[c], marks) for c, marks in comparisons.items() if marks]
@@ -184,7 +198,7 @@ def _category_blocks(report: ReportData, data: str, question: str) -> list[Figur
         return []
     title = f"{data}: change in {_WORDS.get(question, question)}, by category"
     alt = "; ".join(
-        f"{g}: {', '.join(f'{m.label} {format_difference(m.estimate)}' for m in ms)}"
+        f"{g}: {', '.join(f'{m.label} {m.value or format_difference(m.estimate)}' for m in ms)}"
         for g, ms in groups
     )
     variants = [v for v, d, _ in _comparisons(report) if d == data]
