@@ -51,7 +51,7 @@ PROMPTS = (
 )
 COLANG = """
 define subflow read result
-  if "FORBIDDEN" in $tool_message
+  if "FORBIDDEN" in $tool_message or ("CLOSED" in $tool_message and "GATE" in $tool_message)
     bot refuse to respond
     stop
 
@@ -116,6 +116,10 @@ class MarkerModel:
             for message in conversation.messages
             for part in (message.content, *(call.arguments for call in message.tool_calls))
         ]
+        ids = [message.tool_call_id or "" for message in conversation.messages]
+        ids += [call.id for message in conversation.messages for call in message.tool_calls]
+        if UNSAFE.search("\n".join(ids)):
+            self.saw_marker = True
         if UNSAFE.search("".join(shown)) or UNSAFE.search("\n".join(shown)):
             self.saw_marker = True
         return self.reply

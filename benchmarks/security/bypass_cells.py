@@ -21,7 +21,7 @@ PHRASES = {True: ("CLOSED", "GATE"), False: ("OPEN", "GATE")}
 CALL_ID = "call_1"
 
 # Where the marker stands in what a client sends, and in what the model answers.
-INPUT_PLACES = ("text", "arguments", "split word", "split phrase", "context")
+INPUT_PLACES = ("text", "arguments", "call id", "split word", "split phrase", "context")
 OUTPUT_PLACES = ("answer", "answer arguments")
 
 
@@ -53,8 +53,11 @@ class Cell:
         rows: list[dict[str, Any]] = []
         for number, role in enumerate(self.shape):
             row: dict[str, Any] = {"role": role, "content": self._content(number)}
+            is_marked = self.place == "call id" and number == self.index
             if role == "tool":
-                row["tool_call_id"] = CALL_ID
+                row["tool_call_id"] = self.word if is_marked else CALL_ID
+            elif is_marked:
+                row["tool_calls"] = [{**tool_call("tea"), "id": self.word}]
             if role == "assistant" and self.place == "arguments" and number == self.index:
                 row["tool_calls"] = [tool_call(self.word)]
             rows.append(row)
@@ -133,6 +136,8 @@ def cells(longest: int = 4) -> Iterator[Cell]:
             yield from twins(shape, "text", index)
             if role == "assistant":
                 yield from twins(shape, "arguments", index)
+            if role in ("assistant", "tool"):
+                yield from twins(shape, "call id", index)
             if index + 1 < len(shape):
                 yield from twins(shape, "split word", index)
                 yield from twins(shape, "split phrase", index)
@@ -143,17 +148,15 @@ def cells(longest: int = 4) -> Iterator[Cell]:
 
 def is_covered(cell: Cell, rails: str, entry: str) -> bool:
     """Returns whether a stage that the rails have reads the place of the marker."""
+    if cell.place == "call id":
+        # No rail reads an id, and no model sees it; a check has nothing to say about it.
+        return entry not in ("check", "checks")
     if rails in ("input", "self check", "all") and cell.is_input:
-        if not cell.place.startswith("split"):
-            return True
-        # Where tool results have a stage of their own, the input rails do not join them to others.
-        if rails == "all" and "tool" in cell.shape[cell.index : cell.index + 2]:
-            return False
-        # For a check a last message of the assistant is an answer, not a text for a model.
-        is_answer = cell.index + 2 == len(cell.shape) and cell.shape[-1] == "assistant"
-        return not (is_answer and entry in ("check", "checks"))
+        return True
     if rails == "tool_input":
-        return cell.place == "text" and cell.shape[cell.index] == "tool"
+        roles = cell.shape[cell.index : cell.index + (2 if cell.place.startswith("split") else 1)]
+        is_tool_text = cell.place == "text" or cell.place.startswith("split")
+        return is_tool_text and set(roles) == {"tool"}
     if rails == "retrieval":
         return cell.place == "context"
     if rails in ("output", "self check", "all"):

@@ -15,6 +15,7 @@ from truing.core.types import (
     DataInfo,
     Judgement,
     Lineage,
+    Message,
     Preference,
     Response,
     Row,
@@ -63,6 +64,15 @@ class LogprobModel(Protocol):
         A `Conversation` is rendered with the chat template and the generation prompt; a `str` is
         used unchanged.
         """
+        ...
+
+
+@runtime_checkable
+class PrefixAware(Protocol):
+    """A model that checks the texts of a conversation, and need not check an operator's prefix."""
+
+    def expect_prefix(self, messages: Sequence[Message]) -> None:
+        """Announces messages that a wrapper puts before every conversation."""
         ...
 
 

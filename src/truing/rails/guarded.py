@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Collection, Iterator, Mapping
+from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +40,7 @@ from truing.rails.runtime.conversation_check import CheckResult, NoStageError
 from truing.rails.runtime.llm_client import LlmError
 from truing.rails.runtime.output_gate import BLOCKED_MESSAGE
 from truing.rails.runtime.stream_buffer import StreamBuffer
-from truing.rails.runtime.stream_guard import StreamGuard
+from truing.rails.runtime.stream_guard import StreamGuard, TurnSettings
 from truing.rails.runtime.turn_result import TurnResult
 
 DEFAULT_MAX_MESSAGE = 200_000  # characters
@@ -240,14 +240,23 @@ class GuardedModel:
             self.config,
             conversation,
             sampling,
-            options or self.options,
-            session,
-            explicit_fields,
-            context,
+            TurnSettings(
+                options=options or self.options,
+                session=session,
+                explicit_fields=explicit_fields,
+                context=context,
+            ),
             self.runtime.remember_answer,
         )
         async for chunk in guard.chunks():
             yield chunk
+
+    def expect_prefix(self, messages: Sequence[Message]) -> None:
+        """Announces messages that the operator puts before every conversation, outside the rails.
+
+        At the head of a conversation the input stage does not read them.
+        """
+        self.runtime.input_gate.prefixes.add(messages)
 
     async def warm_up(self) -> None:
         """Loads what the first turn would otherwise wait for."""

@@ -29,14 +29,21 @@ TASKS = ("CHECK INPUT", "CHECK OUTPUT", "canonical form", "bot's message")
 
 
 class TracingModel:
-    """Answers after a pause and records when the call of each task starts and ends."""
+    """Answers after a pause and records when the call of each task starts and ends.
+
+    The check of the input ends only when the call of task `check_waits_for`, if any, has started:
+    what overlaps then depends on no clock.
+    """
 
     name = "tracing"
     lineage = Lineage(name="tracing")
 
-    def __init__(self, seconds: float = 0.02, verdict: str = "No") -> None:
-        self.seconds, self.verdict = seconds, verdict
+    def __init__(
+        self, seconds: float = 0.02, verdict: str = "No", check_waits_for: str | None = None
+    ) -> None:
+        self.seconds, self.verdict, self.check_waits_for = seconds, verdict, check_waits_for
         self.trace: list[str] = []
+        self.awaited_call_started = asyncio.Event()
 
     @property
     def started(self) -> list[str]:
@@ -46,7 +53,12 @@ class TracingModel:
         text = conversation.last.content
         task = next((task for task in TASKS if task in text), "answer")
         self.trace.append(f"start {task}")
+        if task == self.check_waits_for:
+            self.awaited_call_started.set()
         await asyncio.sleep(self.seconds)
+        if task == "CHECK INPUT" and self.check_waits_for is not None:
+            async with asyncio.timeout(30):
+                await self.awaited_call_started.wait()
         self.trace.append(f"end {task}")
         if task.startswith("CHECK"):
             return (Answer.of(self.verdict),)
@@ -76,7 +88,7 @@ def test_the_answer_is_generated_while_the_input_is_checked(is_nemo_key: bool) -
     yaml = CHECKS + SPECULATIVE
     if is_nemo_key:
         yaml = CHECKS.replace("input: {", "input: {speculative_generation: true, ")
-    plain, speculative = TracingModel(), TracingModel()
+    plain, speculative = TracingModel(), TracingModel(check_waits_for="answer")
     expected, answer = run_turn(plain, CHECKS), run_turn(speculative, yaml)
     assert answer.text == expected.text == "You said: hello"
     assert answer.rulings[0].ruling == expected.rulings[0].ruling == "allow"
@@ -86,7 +98,7 @@ def test_the_answer_is_generated_while_the_input_is_checked(is_nemo_key: bool) -
 
 
 def test_a_blocked_message_shows_no_speculative_answer() -> None:
-    model = TracingModel(verdict="Yes")
+    model = TracingModel(verdict="Yes", check_waits_for="answer")
     answer = run_turn(model, CHECKS + SPECULATIVE)
     assert answer.finish_reason == "blocked"
     assert "You said" not in answer.text
@@ -100,7 +112,8 @@ def test_a_rewritten_message_is_answered_anew() -> None:
 
 
 def test_the_intent_and_the_message_are_speculated_too() -> None:
-    plain, speculative = TracingModel(), TracingModel()
+    plain = TracingModel()
+    speculative = TracingModel(check_waits_for="canonical form")
     expected = run_turn(plain, CHECKS, PRICE_FLOW)
     answer = run_turn(speculative, CHECKS + SPECULATIVE, PRICE_FLOW)
     assert answer.text == expected.text

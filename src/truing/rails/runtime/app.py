@@ -8,7 +8,7 @@ continues from it and costs the same however long the conversation is.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from itertools import count
 from typing import Any
 
@@ -20,18 +20,19 @@ from truing.rails.config.loader import RailsConfig, list_rail_flow_names
 from truing.rails.runtime import dialog_actions
 from truing.rails.runtime.action_registry import ActionRegistry
 from truing.rails.runtime.action_runner import ActionRunner
+from truing.rails.runtime.call_ids import CallIds
 from truing.rails.runtime.checked_texts import CheckedTexts
 from truing.rails.runtime.client_texts import readable_arguments
 from truing.rails.runtime.conversation_check import CheckResult, ConversationCheck
 from truing.rails.runtime.conversation_state import (
     ConversationState,
+    build_states,
     conversation_keys,
     extend_conversation_key,
 )
 from truing.rails.runtime.embeddings import EmbeddingCache, choose_encoder
 from truing.rails.runtime.events import (
     events_from_messages,
-    events_of_message,
     messages_with_options,
 )
 from truing.rails.runtime.example_index import DialogExamples
@@ -228,7 +229,8 @@ class Runtime:
             expanded_options = expand_generation_options(options)
         except ValueError as error:
             raise RailsError("options", str(error)) from error
-        chat = [dict(message) for message in messages]
+        call_ids = CallIds()
+        chat = [call_ids.rename(message) for message in messages]
         rows = messages_with_options(chat, expanded_options)
         sampling = sampling or Sampling()
         turn = TurnContext(
@@ -240,6 +242,7 @@ class Runtime:
             tools=sampling.tools,
             seed=f"{sampling.seed}:{len(rows)}",
             explicit_fields=explicit_fields,
+            call_ids=call_ids,
         )
         try:
             return await self._answer_turn(turn, rows, session, stream)
@@ -260,7 +263,9 @@ class Runtime:
         # A check of an answer is no turn of the conversation: nothing continues from it.
         last_role = turn.messages[-1].get("role") if turn.messages else None
         is_check = last_role == "assistant" and not turn.is_stage_on("dialog")
-        reading = await self.input_gate.read(turn, rows, session, self._state_builder(rows))
+        reading = await self.input_gate.read(
+            turn, rows, session, build_states(self.program, self.config, rows)
+        )
         turn.rulings += reading.rulings
         if reading.objection is not None:
             return self._refuse_unread(turn, reading, session)
@@ -284,10 +289,11 @@ class Runtime:
             turn.rulings.append(unread)
             output = TurnOutput(texts=[BLOCKED_MESSAGE])
         result = build_result(turn, output, events)
-        key = extend_conversation_key(
-            keys[-1] if keys else b"", output.message(), self._states.secret
-        )
-        if not is_check:
+        if is_check:
+            result.tool_calls = turn.call_ids.restore(result.tool_calls)
+        else:
+            answer = turn.call_ids.rename(output.message())
+            key = extend_conversation_key(keys[-1] if keys else b"", answer, self._states.secret)
             self._states.put(key, turn.state)
         self._remember(turn, rows, session, result)
         if stream is not None and turn.stream is None:
@@ -298,7 +304,8 @@ class Runtime:
         self, messages: Sequence[Mapping[str, Any]], sampling: Sampling
     ) -> CheckResult:
         """Runs every stage that the messages contain; NoStageError if they contain none."""
-        rows = [dict(message) for message in messages]
+        call_ids = CallIds()
+        rows = [call_ids.rename(message) for message in messages]
         turn = TurnContext(
             services=self.services,
             state=ConversationState(self.program, self.config),
@@ -307,7 +314,9 @@ class Runtime:
             tools=sampling.tools,
             is_stage_check=True,
         )
-        return await ConversationCheck(self.config, turn, rows, self._state_builder(rows)).run()
+        return await ConversationCheck(
+            self.config, turn, rows, build_states(self.program, self.config, rows)
+        ).run()
 
     def _refuse_unread(self, turn: TurnContext, reading: InputReading, session: str) -> TurnResult:
         """Returns the result of a turn that ends because an earlier text did not pass."""
@@ -335,24 +344,6 @@ class Runtime:
     def remember_answer(self, text: str, session: str = "") -> None:
         """Remembers a text that was shown as an answer: the input stage need not read it."""
         self.input_gate.remember_answer(session, text)
-
-    def _state_builder(self, rows: list[dict[str, Any]]) -> Callable[[int], ConversationState]:
-        """Returns a function from a number of messages to the state after them.
-
-        It is called with numbers that do not fall, and its result is copied before the next call.
-        """
-        state = ConversationState(self.program, self.config)
-        added = 0
-
-        def state_after(count: int) -> ConversationState:
-            nonlocal added
-            while added < count:
-                for event in events_of_message(rows[added], is_last=False):
-                    state.add(event)
-                added += 1
-            return state
-
-        return state_after
 
     def _start_speculation(self, turn: TurnContext) -> asyncio.Task[None] | None:
         """Starts the speculative copy of a turn that answers a user message, if it is on."""

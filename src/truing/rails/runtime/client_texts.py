@@ -22,6 +22,7 @@ TextStage = Literal["input", "tool_input"]
 WITHHELD_TEXT = "<withheld: a rail objected to this message>"
 WINDOW_CHARACTERS = 100  # on each side of the border of two messages
 MIN_JOINED_CHARACTERS = 4 * WINDOW_CHARACTERS + 20  # two shortened texts fit
+_BETWEEN_FORMS = "\n---\n"
 _OPTIONS_VARIABLE = "generation_options"
 _LIVE_EVENT = "UtteranceUserActionFinished"
 
@@ -91,13 +92,23 @@ def collect_client_texts(
     return texts
 
 
+def message_text(row: Row) -> str:
+    """Returns the text of a message; of an event, what the user is said to have said."""
+    if row.get("role") == "event":
+        event = row.get("event")
+        spoken = event.get("final_transcript") if isinstance(event, Mapping) else None
+        return content_text(spoken or "")
+    return content_text(row.get("content") or "")
+
+
 def _role_of(row: Row) -> str:
     role = str(row.get("role"))
     return "system" if role == "developer" else role
 
 
 def _definition_text(tool: Tool) -> ClientText:
-    text = "\n".join(part for part in (tool.name, tool.description, tool.parameters) if part)
+    parts = (tool.name, tool.description, readable_arguments(tool.parameters))
+    text = "\n".join(part for part in parts if part)
     return ClientText(-1, "definition", "tool_definitions", text, can_rewrite=False)
 
 
@@ -235,6 +246,9 @@ def join_over_borders(texts: Sequence[str]) -> list[str]:
     shortened = [_without_middle(text) for text in texts]
     joined = _join_up_to(bound, shortened, glue_words=False)
     glued = _join_up_to(bound, shortened, glue_words=True)
+    both = f"{joined[0]}{_BETWEEN_FORMS}{glued[0]}"
+    if len(joined) == len(glued) == 1 and joined != glued and len(both) <= bound:
+        return [both]  # one call of a check instead of two
     return list(dict.fromkeys([*joined, *glued]))
 
 

@@ -100,11 +100,17 @@ class ConversationCheck:
         return [row for row in self.rows if row.get("role") in roles - trusted]
 
     async def _check_input(self, stages: Sequence[Stage]) -> None:
-        rows = list(self.rows)
+        rows, answer = list(self.rows), list[Row]()
         if rows and rows[-1].get("role") == "assistant":
-            rows.pop()  # an answer, not a text that a model is to read
+            answer.append(rows.pop())  # an answer, not a text that a model is to read
         reading = await self.gate.read(
-            self.turn, rows, "", self.state_after, is_live_included=True, withholds_refused=False
+            self.turn,
+            rows,
+            "",
+            self.state_after,
+            is_live_included=True,
+            withholds_refused=False,
+            answer=answer,
         )
         self.rulings += reading.rulings
         if reading.objection is not None:

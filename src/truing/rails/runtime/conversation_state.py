@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -13,6 +13,7 @@ from truing.core.errors import PlanError
 from truing.rails.colang import ast as n
 from truing.rails.colang.compiler import EVENT, Instruction, Program, compile_flow
 from truing.rails.colang.parser import parse_colang
+from truing.rails.runtime.events import events_of_message
 from truing.rails.runtime.interpreter import Event, Interpreter
 
 _encode = msgspec.json.Encoder(order="deterministic").encode
@@ -196,6 +197,27 @@ class ConversationState:
         self.program = self.program.fork()
         self.program.add(compiled)
         self.interpreter.program = self.program
+
+
+def build_states(
+    program: Program, config: Any, rows: Sequence[dict[str, Any]]
+) -> Callable[[int], ConversationState]:
+    """Returns a function from a number of messages to the state after them.
+
+    It is called with numbers that do not fall, and its result is copied before the next call.
+    """
+    state = ConversationState(program, config)
+    added = 0
+
+    def state_after(count: int) -> ConversationState:
+        nonlocal added
+        while added < count:
+            for event in events_of_message(rows[added], is_last=False):
+                state.add(event)
+            added += 1
+        return state
+
+    return state_after
 
 
 def _indent(code: str) -> str:

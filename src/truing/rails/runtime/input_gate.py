@@ -8,7 +8,7 @@ messages that the runtime has not answered itself, over which a text may be spli
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from msgspec import Struct
@@ -17,18 +17,26 @@ from truing.core.errors import TruingError
 from truing.core.types import Failure, Ruling
 from truing.rails.config.client_settings import ClientSettings
 from truing.rails.config.loader import RailsConfig
+from truing.rails.runtime.border_texts import (
+    BorderRun,
+    collect_border_runs,
+    collect_tool_runs,
+    join_parts,
+)
 from truing.rails.runtime.checked_texts import AS_IT_IS, CheckedTexts, TextVerdict
 from truing.rails.runtime.client_texts import (
     WITHHELD_TEXT,
     ClientText,
     Row,
+    TextStage,
     collect_client_texts,
     is_live,
-    join_over_borders,
+    message_text,
     with_text,
 )
-from truing.rails.runtime.conversation_state import ConversationState, content_text
+from truing.rails.runtime.conversation_state import ConversationState
 from truing.rails.runtime.llm_client import LlmError
+from truing.rails.runtime.operator_prefix import OperatorPrefixes
 from truing.rails.runtime.stage_runner import StageOutcome, run_stage, stage_flows
 from truing.rails.runtime.turn_context import TurnContext
 from truing.rails.runtime.turn_result import TurnOutput, TurnResult
@@ -36,6 +44,8 @@ from truing.rails.runtime.turn_result import TurnOutput, TurnResult
 PARALLEL_CHECKS = 8
 OWN_STAGE = "own answer"  # in place of a stage, in the keys of answers of the runtime
 StateOf = Callable[[int], ConversationState]  # number of messages -> the state after them
+TextReading = tuple[TextVerdict, Failure | None]  # a verdict, and why it could not be reached
+ReadText = Callable[[ClientText], Awaitable[TextReading]]
 
 
 class InputReading(Struct, frozen=True):
@@ -57,6 +67,8 @@ class InputGate:
     def __init__(self, config: RailsConfig, memory: CheckedTexts) -> None:
         self.config, self.memory = config, memory
         self.trusted = ClientSettings.of(config.truing).trusted_roles
+        self.prefixes = OperatorPrefixes()
+        self._running: dict[bytes, asyncio.Future[TextReading | None]] = {}
 
     def texts_to_read(
         self, turn: TurnContext, rows: Sequence[Row], *, is_live_included: bool = False
@@ -67,6 +79,7 @@ class InputGate:
             for stage in ("input", "tool_input")
         }
         has_tool_rails = bool(stage_flows(self.config, "tool_input"))
+        operator_rows = self.prefixes.find(rows)
         texts = collect_client_texts(
             rows,
             turn.tools,
@@ -74,7 +87,7 @@ class InputGate:
             trusted=self.trusted,
             is_live_included=is_live_included,
         )
-        return [text for text in texts if stages[text.stage]]
+        return [t for t in texts if stages[t.stage] and t.index not in operator_rows]
 
     async def read(
         self,
@@ -85,20 +98,24 @@ class InputGate:
         *,
         is_live_included: bool = False,
         withholds_refused: bool = True,
+        answer: Sequence[Row] = (),
     ) -> InputReading:
         """Runs the input stage over all texts, that of a live last message only if asked to.
 
         `withholds_refused`: a refused message that was followed by its refusal is not an objection,
-        but is withheld.
+        but is withheld. `answer` follows the messages; only the border to it is read.
         """
+
+        async def read_text(text: ClientText) -> TextReading:
+            return await self._read_text(turn, text, session, state_after)
+
         texts = self.texts_to_read(turn, rows, is_live_included=is_live_included)
         rows = list(rows)
         rulings: list[Ruling] = []
         for start in range(0, len(texts), PARALLEL_CHECKS):
             batch = texts[start : start + PARALLEL_CHECKS]
             readings = await asyncio.gather(
-                *(self._read_text(turn, text, session, state_after) for text in batch),
-                return_exceptions=True,
+                *(read_text(text) for text in batch), return_exceptions=True
             )
             for text, reading in zip(batch, readings, strict=True):
                 if isinstance(reading, BaseException):
@@ -113,7 +130,7 @@ class InputGate:
                 else:
                     return InputReading(rows, (*rulings, *verdict.rulings), verdict, failure)
         reading_so_far = InputReading(rows, tuple(rulings))
-        return await self._read_borders(turn, reading_so_far, session, state_after)
+        return await self._read_borders(turn, reading_so_far, read_text, session, answer)
 
     # -- single texts ----------------------------------------------------------------------------
 
@@ -125,7 +142,7 @@ class InputGate:
 
     async def _read_text(
         self, turn: TurnContext, text: ClientText, session: str, state_after: StateOf
-    ) -> tuple[TextVerdict, Failure | None]:
+    ) -> TextReading:
         """Returns the verdict on a text, remembered or new, and the failure behind a new one."""
         if text.role == "assistant" and self.memory.get(self._own_key(session, text.text)):
             return TextVerdict(text.text), None
@@ -133,7 +150,29 @@ class InputGate:
         known = self.memory.get(key)
         if known is not None:
             return TextVerdict(text.text) if known.is_unchanged else known, None
-        verdict, failure = await self._run_rails(turn, text, state_after(max(text.index, 0)))
+        running = self._running.get(key)
+        if running is not None and running.get_loop() is asyncio.get_running_loop():
+            # Another answer to the same conversation, or another client of the session.
+            shared = await asyncio.shield(running)
+            if shared is not None:
+                is_unchanged = shared[0].text == text.text
+                return (TextVerdict(text.text), None) if is_unchanged else shared
+        return await self._read_new_text(turn, text, key, state_after)
+
+    async def _read_new_text(
+        self, turn: TurnContext, text: ClientText, key: bytes, state_after: StateOf
+    ) -> TextReading:
+        """Runs the rails over a text; who asks for the same text meanwhile gets the reading too."""
+        reading: TextReading | None = None
+        shared = asyncio.get_running_loop().create_future()
+        self._running[key] = shared
+        try:
+            reading = await self._run_rails(turn, text, state_after(max(text.index, 0)))
+        finally:
+            if self._running.get(key) is shared:
+                del self._running[key]
+            shared.set_result(reading)  # None if it broke off: each then reads for itself
+        verdict, failure = reading
         if failure is None:
             self._remember_verdict(key, text.text, verdict)
         return verdict, failure
@@ -148,7 +187,7 @@ class InputGate:
 
     async def _run_rails(
         self, turn: TurnContext, text: ClientText, state: ConversationState
-    ) -> tuple[TextVerdict, Failure | None]:
+    ) -> TextReading:
         try:
             outcome = await run_stage(
                 turn, state, text.stage, text.text, name=text.name, call_id=text.call_id
@@ -164,20 +203,23 @@ class InputGate:
     # -- borders ---------------------------------------------------------------------------------
 
     async def _read_borders(
-        self, turn: TurnContext, reading: InputReading, session: str, state_after: StateOf
+        self,
+        turn: TurnContext,
+        reading: InputReading,
+        read: ReadText,
+        session: str,
+        answer: Sequence[Row],
     ) -> InputReading:
         """Reads the borders between the messages that follow each other without an own answer."""
-        if not (stage_flows(self.config, "input") and turn.is_stage_on("input")):
-            return reading
         rows = reading.rows
-        objection = await self._find_border_objection(turn, rows, session, state_after)
-        if objection is not None and objection[1] is not None and is_live(rows[-1]):
+        objection = await self._find_border_objection([*rows, *answer], read, session)
+        if objection is not None and objection[1] is not None and rows and is_live(rows[-1]):
             # A rail would rewrite the live message, which the flows have not let it do yet.
-            live = ClientText(len(rows) - 1, "content", "user", content_text(_content_of(rows[-1])))
-            verdict, failure = await self._read_text(turn, live, session, state_after)
+            live = ClientText(len(rows) - 1, "content", "user", message_text(rows[-1]))
+            verdict, failure = await read(live)
             if failure is None and verdict.text not in (None, live.text):
                 rows = [*rows[:-1], {"role": "user", "content": verdict.text}]
-                objection = await self._find_border_objection(turn, rows, session, state_after)
+                objection = await self._find_border_objection([*rows, *answer], read, session)
         if objection is None:
             return reading
         verdict, failure = objection
@@ -185,31 +227,54 @@ class InputGate:
         return InputReading(reading.rows, rulings, verdict, failure)
 
     async def _find_border_objection(
-        self, turn: TurnContext, rows: Sequence[Row], session: str, state_after: StateOf
-    ) -> tuple[TextVerdict, Failure | None] | None:
-        for joined in self._joined_texts(rows, session):
-            text = ClientText(len(rows) - 1, "border", "joined", joined, can_rewrite=False)
-            verdict, failure = await self._read_text(turn, text, session, state_after)
-            if verdict.text is None:
-                return verdict, failure
+        self, rows: Sequence[Row], read: ReadText, session: str
+    ) -> TextReading | None:
+        has_tool_rails = bool(stage_flows(self.config, "tool_input"))
+        runs = collect_border_runs(
+            rows,
+            skipped=self.prefixes.find(rows),
+            trusted=self.trusted,
+            has_tool_rails=has_tool_rails,
+            is_own_answer=lambda text: self.memory.get(self._own_key(session, text)) is not None,
+        )
+        for run in runs:
+            objection = await self._read_run(run, "input", len(rows) - 1, read)
+            if objection is not None:
+                return objection
+        for run in collect_tool_runs(rows, self.trusted) if has_tool_rails else ():
+            objection = await self._read_run(run, "tool_input", len(rows) - 1, read)
+            if objection is not None:
+                return objection
         return None
 
-    def _joined_texts(self, rows: Sequence[Row], session: str) -> list[str]:
-        joined: list[str] = []
-        run: list[str] = []
-        has_tool_rails = bool(stage_flows(self.config, "tool_input"))
-        for row in rows:
-            role = "system" if row.get("role") == "developer" else row.get("role")
-            text = content_text(_content_of(row))
-            is_read_elsewhere = role in self.trusted or (role == "tool" and has_tool_rails)
-            if not text or role in ("context", "exception") or is_read_elsewhere:
-                continue
-            if role == "assistant" and self.memory.get(self._own_key(session, text)):
-                joined += join_over_borders(run)
-                run = []
-            else:
-                run.append(text)
-        return [*joined, *join_over_borders(run)]
+    async def _read_run(
+        self, run: BorderRun, stage: TextStage, index: int, read: ReadText
+    ) -> TextReading | None:
+        """Returns the objection to the joined texts of a run, if there is one.
+
+        A text that another stage has let pass is left out if these rails object to it alone.
+        """
+
+        async def find_objection(texts: Sequence[str], name: str) -> TextReading | None:
+            for text in texts:
+                joined = ClientText(index, "border", "joined", text, stage, name, can_rewrite=False)
+                reading = await read(joined)
+                if reading[0].text is None:
+                    return reading
+            return None
+
+        names = ", ".join(dict.fromkeys(part.name for part in run))
+        objection = await find_objection(join_parts(run), names)
+        if objection is None or not any(part.is_read_elsewhere for part in run):
+            return objection
+        parts = [
+            part
+            for part in run
+            if not part.is_read_elsewhere or await find_objection([part.text], part.name) is None
+        ]
+        return (
+            objection if len(parts) == len(run) else await find_objection(join_parts(parts), names)
+        )
 
     # -- what the runtime said and read itself ---------------------------------------------------
 
@@ -223,7 +288,7 @@ class InputGate:
 
     def remember_turn(self, turn: TurnContext, row: Row, session: str, result: TurnResult) -> None:
         """Remembers what the input rails decided on the live message of a finished turn."""
-        text = content_text(_content_of(row))
+        text = message_text(row)
         if not text or not turn.required_input or turn.failure is not None:
             return
         key = self._key(session, ClientText(0, "content", "user", text))
@@ -254,7 +319,7 @@ def refusal_output(reading: InputReading, default: str) -> TurnOutput:
     return TurnOutput(texts=[reply or default])
 
 
-def _verdict_of(text: ClientText, outcome: StageOutcome) -> tuple[TextVerdict, Failure | None]:
+def _verdict_of(text: ClientText, outcome: StageOutcome) -> TextReading:
     rulings = outcome.rulings
     if not outcome.passed:
         failure = outcome.failure
@@ -286,10 +351,3 @@ def _was_refused(rows: Sequence[Row], text: ClientText, verdict: TextVerdict) ->
         and bool(verdict.reply)
         and (answer.get("content") == verdict.reply)
     )
-
-
-def _content_of(row: Row) -> Any:
-    if row.get("role") == "event":
-        event = row.get("event")
-        return (event.get("final_transcript") if isinstance(event, dict) else None) or ""
-    return row.get("content") or ""

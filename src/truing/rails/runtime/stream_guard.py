@@ -15,7 +15,8 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from typing import Any
 
-from msgspec.structs import replace
+from msgspec import Struct
+from msgspec.structs import asdict, replace
 
 from truing.core.types import Answer, Conversation, Message, Ruling, Sampling
 from truing.rails.config.loader import RailsConfig
@@ -27,12 +28,21 @@ CHUNK_CHARACTERS = 24  # of a finished text that is sent in chunks
 _STAGES = ("input", "output", "dialog", "retrieval", "tool_output", "tool_input")
 
 
+class TurnSettings(Struct, frozen=True, kw_only=True):
+    """What a request sets of a turn: the keyword arguments of `GuardedModel.answer`."""
+
+    options: Mapping[str, Any] | None = None
+    session: str = ""
+    explicit_fields: Collection[str] | None = None
+    context: Mapping[str, Any] | None = None
+
+
 class StreamGuard:
     """Streams one answer.
 
-    `answer` returns the whole answer of a model behind rails (`GuardedModel.answer`); its keyword
-    arguments `options`, `session`, `explicit_fields` and `context` are passed on.
-    `remember_answer` is called with a text that was sent whole, and the session.
+    `answer` returns the whole answer of a model behind rails (`GuardedModel.answer`), with the
+    fields of `turn` as keyword arguments. `remember_answer` is called with a text that was sent
+    whole, and the session.
     """
 
     def __init__(
@@ -41,23 +51,19 @@ class StreamGuard:
         config: RailsConfig,
         conversation: Conversation,
         sampling: Sampling,
-        options: Mapping[str, Any] | None,
-        session: str,
-        explicit_fields: Collection[str] | None = None,
-        context: Mapping[str, Any] | None = None,
+        turn: TurnSettings,
         remember_answer: Callable[[str, str], None] = lambda text, session: None,
     ) -> None:
-        self.answer, self.config = answer, config
-        self.context, self.remember_answer = context, remember_answer
+        self.answer, self.config, self.turn = answer, config, turn
         self.conversation, self.sampling = conversation, sampling
-        self.options, self.session, self.explicit_fields = options, session, explicit_fields
+        self.remember_answer = remember_answer
         self.settings: dict[str, Any] = dict(config.truing.get("streaming") or {})
 
     async def chunks(self) -> AsyncIterator[str | Answer]:
         """Yields the text in chunks, and last the Answer with the same text (unless it failed)."""
         rails = self.config.rails.output
         mode = self.settings.get("mode", "chunked" if rails.streaming.enabled else "hold")
-        if not rails.flows or _is_stage_off(self.options, "output"):
+        if not rails.flows or _is_stage_off(self.turn.options, "output"):
             stream = self._stream_unchecked()
         elif mode == "chunked" and not self.sampling.tools:
             stream = self._stream_checked_chunks()
@@ -67,13 +73,7 @@ class StreamGuard:
             yield chunk
 
     async def _generate(self, conversation: Conversation, **overrides: Any) -> Answer:
-        arguments = {
-            "options": self.options,
-            "session": self.session,
-            "explicit_fields": self.explicit_fields,
-            "context": self.context,
-            **overrides,
-        }
+        arguments = {**asdict(self.turn), **overrides}
         return await self.answer(conversation, self.sampling, **arguments)
 
     def _start_turn(
@@ -99,7 +99,7 @@ class StreamGuard:
         Text of the answer that did not go through the buffer (further messages of the turn, the
         message of a rail that blocked) follows at the end.
         """
-        task, buffer = self._start_turn(self.options)
+        task, buffer = self._start_turn(self.turn.options)
         sent = ""
         try:
             async for chunk in buffer:
@@ -112,7 +112,7 @@ class StreamGuard:
         for chunk in split_text(unsent_text(sent, answer)):
             sent += chunk
             yield chunk
-        self.remember_answer(sent, self.session)
+        self.remember_answer(sent, self.turn.session)
         yield answer
 
     async def _stream_checked_chunks(self) -> AsyncIterator[str | Answer]:
@@ -123,7 +123,7 @@ class StreamGuard:
         """
         streaming = self.config.rails.output.streaming
         chunk_words = int(self.settings.get("chunk_size", streaming.chunk_size))
-        task, buffer = self._start_turn(_without_output_rails(self.options))
+        task, buffer = self._start_turn(_without_output_rails(self.turn.options))
         text = ""
         checked = 0  # characters of the text
         sent = ""  # what the rails have made of them
@@ -175,7 +175,7 @@ class StreamGuard:
             if part is text:
                 yield check.text[len(sent) :]
                 sent = check.text
-        self.remember_answer(sent, self.session)
+        self.remember_answer(sent, self.turn.session)
         yield replace(answer, message=replace(answer.message, content=sent), rulings=rulings)
 
     async def _check_output(self, text: str) -> Answer:

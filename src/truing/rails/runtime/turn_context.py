@@ -12,6 +12,7 @@ from truing.core.errors import TruingError
 from truing.core.protocols import Model
 from truing.core.types import Failure, Ruling, Sampling, Tool
 from truing.rails.config.loader import RailsConfig
+from truing.rails.runtime.call_ids import CallIds
 from truing.rails.runtime.conversation_state import ConversationState
 from truing.rails.runtime.embeddings import EmbeddingCache
 from truing.rails.runtime.example_index import DialogExamples
@@ -146,6 +147,7 @@ class TurnContext:
     explicit_fields: Collection[str] | None = None
     required_input: tuple[str, ...] = ()
     is_stage_check: bool = False
+    call_ids: CallIds = field(default_factory=CallIds)
     # Texts and tool calls that all rails of their output stage have let pass, and texts of the
     # configuration's author.
     passed_texts: set[str] = field(default_factory=set)
@@ -156,19 +158,28 @@ class TurnContext:
     _random: Random | None = None
 
     def llm(self, task: str = "main") -> LlmClient:
-        """Returns the LLM client of a task; the main model's if the task has none."""
+        """Returns the LLM client of a task; the main model's if the task has none.
+
+        While a rail runs, the sampling is the configuration's: only the seed is the request's.
+        """
         services = self.services
         # The calls of a rail are not speculated: only the copy, and the dialog outside of rails,
         # use the cache.
         uses_cache = self.is_speculative_copy or not self._running_rails
+        sampling, explicit_fields = self.sampling, self.explicit_fields
+        if self._running_rails:
+            # A client's stop string or temperature could turn the verdict of a check.
+            sampling = Sampling(seed=sampling.seed)
+            if explicit_fields is not None:
+                explicit_fields = {"seed"} & set(explicit_fields)
         return LlmClient(
             services.models.get(task) or services.model,
             self.counter,
-            self.sampling,
+            sampling,
             timeout=services.llm_timeout,
             speculation=self.speculation if uses_cache else None,
             is_speculative_copy=self.is_speculative_copy,
-            explicit_fields=self.explicit_fields,
+            explicit_fields=explicit_fields,
             require_permission=self._require_read_input,
         )
 
