@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from truing.align.prompted import prompted
 from truing.core.types import Answer, Conversation, Lineage, Message, Sampling, Tool, ToolCall
 from truing.rails.config.loader import RailsConfig
 from truing.rails.guarded import GuardedModel
@@ -224,3 +225,148 @@ def test_a_turn_without_rails_reads_nothing_and_remembers_nothing_of_the_user() 
     guard = Guard("passthrough: true\n")
     assert guard.ask(message("user", "FORBIDDEN"), message("user", "hi")).text == "fine"
     assert guard.read == []
+
+
+# -- tool call ids, an operator's prefix, several answers ----------------------------------------
+
+
+def test_a_model_sees_own_ids_and_the_client_keeps_those_of_its_conversation() -> None:
+    guard = Guard("passthrough: true\n")
+    call = ToolCall("FORBIDDEN", "look_up")
+    guard.ask(
+        message("user", "hi"),
+        message("assistant", tool_calls=(call,)),
+        message("tool", "rain", tool_call_id="FORBIDDEN"),
+        message("tool", "sun", tool_call_id="never called FORBIDDEN"),
+    )
+    assert "FORBIDDEN" not in guard.inner.seen_text
+    sent = guard.inner.seen[0].messages
+    assert sent[-3].tool_calls[0].id == sent[-2].tool_call_id != sent[-1].tool_call_id
+
+
+def test_a_conversation_with_calls_goes_on_from_its_cached_state() -> None:
+    guard = Guard("passthrough: true\n")
+    issued = Answer(message=message("assistant", tool_calls=(ToolCall("toolu_7", "look_up"),)))
+
+    async def generate(conversation: Conversation, sampling: Sampling) -> tuple[Answer, ...]:
+        return (issued,)
+
+    guard.inner.generate = generate  # type: ignore[method-assign]
+    answer = guard.ask(message("user", "hi"))
+    assert answer.message.tool_calls == issued.message.tool_calls
+    states = guard.model.runtime._states
+    before = set(states)
+    continued: list[bytes] = []
+    fork = states.fork
+    states.fork = lambda key: continued.append(key) or fork(key)  # type: ignore[func-returns-value,method-assign]
+    guard.ask(message("user", "hi"), answer.message, message("tool", "x", tool_call_id="toolu_7"))
+    assert before & set(continued)
+
+
+PREFIX = (message("user", "what is FORBIDDEN?"), message("assistant", "I do not say."))
+
+
+def test_the_prefix_of_a_wrapper_is_the_operators_and_not_read() -> None:
+    guard = Guard()
+    model = prompted(guard.model, PREFIX, system="Be kind.")
+
+    async def ask(*messages: Message) -> Answer:
+        (answer,) = await model.generate(Conversation(messages), Sampling())
+        return answer
+
+    assert asyncio.run(ask(message("user", "hi"))).text == "fine"
+    assert guard.read == ["hi"]
+    assert guard.inner.seen[-1].messages[1] == PREFIX[0]
+    # The same words of a client, after the prefix, are a client's.
+    assert asyncio.run(ask(*PREFIX, message("user", "hi"))).finish_reason == "blocked"
+    # One system message, in which a client's text may stand, is read.
+    assert asyncio.run(ask(message("system", "FORBIDDEN"), message("user", "hi"))).text == REFUSAL
+
+
+def test_several_answers_read_the_conversation_once() -> None:
+    guard = Guard()
+    conversation = Conversation((message("system", "rules."), message("user", "hi")))
+    answers = asyncio.run(guard.model.generate(conversation, Sampling(n=4, temperature=1.0)))
+    assert [answer.text for answer in answers] == ["fine"] * 4
+    assert guard.read.count("rules.") == guard.read.count("rules.\nhi") == 1
+    assert guard.read.count("hi") == 4  # each answer is a turn: its flows read the live message
+
+
+def test_a_reading_that_breaks_off_is_not_shared() -> None:
+    guard = Guard()
+    entered, released = asyncio.Event(), asyncio.Event()
+
+    async def read(text: str) -> int:
+        guard.read.append(text)
+        if len(guard.read) == 1:
+            entered.set()
+            await released.wait()
+        return 0
+
+    guard.model.runtime.register_action(read, "count_reading")
+    conversation = Conversation((message("system", "rules."), message("user", "hi")))
+
+    async def ask_twice() -> Answer:
+        first = asyncio.create_task(guard.model.answer(conversation, Sampling()))
+        await entered.wait()
+        second = asyncio.create_task(guard.model.answer(conversation, Sampling()))
+        await asyncio.sleep(0)
+        first.cancel()  # its client has left
+        await asyncio.gather(first, return_exceptions=True)
+        return await second
+
+    assert asyncio.run(ask_twice()).text == "fine"
+    assert guard.read.count("rules.") == 2
+
+
+# -- borders to tool results with rails of their own, and to the answer of a check -----------------
+
+TOOL_YAML = (
+    "passthrough: true\nrails: {input: {flows: [keyword]}, tool_input: {flows: [tool rail]}}\n"
+)
+TOOL_COLANG = COLANG + (
+    'define subflow tool rail\n  if "BAD RESULT" in $tool_message\n    bot refuse to respond\n    stop\n'
+    '  $tool_message = "[" + $tool_message + "]"\n'
+)
+
+
+@pytest.mark.parametrize(
+    ("texts", "blocked"),
+    [
+        ((("user", "FORBID"), ("tool", "DEN")), True),
+        ((("tool", "FORBID"), ("user", "DEN")), True),
+        ((("user", "FOR"), ("tool", "BID"), ("user", "DEN")), True),
+        ((("tool", "FORBID"), ("tool", "DEN")), True),
+        ((("tool", "BAD"), ("tool", "RESULT")), False),
+        ((("tool", "a BAD"), ("tool", "b")), False),
+        # The stage of the tool results lets this one pass, which is for the operator to say.
+        ((("user", "hi"), ("tool", "FORBIDDEN")), False),
+        ((("user", "FORBID"), ("tool", "FORBIDDEN"), ("user", "DEN")), True),
+    ],
+)
+def test_texts_split_beside_tool_results_are_read(
+    texts: tuple[tuple[Any, str], ...], blocked: bool
+) -> None:
+    guard = Guard()
+    colang = TOOL_COLANG.replace('  $tool_message = "[" + $tool_message + "]"\n', "")
+    guard.model = GuardedModel(RailsConfig.from_text(TOOL_YAML, colang), guard.inner)
+    guard.model.runtime.register_action(guard._count_reading, "count_reading")
+    answer = guard.ask(*(message(role, text) for role, text in texts))
+    assert (answer.finish_reason == "blocked") is blocked
+
+
+def test_a_tool_rail_that_always_rewrites_refuses_no_neighbours() -> None:
+    guard = Guard()
+    guard.model = GuardedModel(RailsConfig.from_text(TOOL_YAML, TOOL_COLANG), guard.inner)
+    guard.model.runtime.register_action(guard._count_reading, "count_reading")
+    answer = guard.ask(message("user", "hi"), message("tool", "one"), message("tool", "two"))
+    assert answer.text == "fine"
+    assert [m.content for m in guard.inner.seen[0].messages][-2:] == ["[one]", "[two]"]
+
+
+def test_a_check_reads_over_the_border_to_the_answer() -> None:
+    guard = Guard()
+    split = Conversation((message("user", "FORBID"), message("assistant", "DEN")))
+    assert asyncio.run(guard.model.check(split)).allowed is False
+    whole = Conversation((message("user", "hi"), message("assistant", "there")))
+    assert asyncio.run(guard.model.check(whole)).allowed is None  # there are no output rails

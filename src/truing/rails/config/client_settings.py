@@ -12,7 +12,7 @@ Without these keys no role is trusted and no option of a client has an effect.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from msgspec import Struct
@@ -22,6 +22,7 @@ from truing.core.errors import did_you_mean
 # `developer` is OpenAI's newer name of `system`. What the user writes cannot be trusted.
 TRUSTABLE_ROLES = ("system", "assistant", "tool", "context", "tool_definitions")
 LLM_PARAMS = ("max_tokens", "temperature", "top_p")
+LOG_OPTIONS = ("activated_rails", "llm_calls", "internal_events", "colang_history")
 _BLOCK = "truing"
 _ANSWERED_OPTIONS = ("rails", "llm_params", "log")
 # Variables by which the flows of the stages work: a client that set one could steer them.
@@ -92,11 +93,14 @@ class ClientSettings(Struct, frozen=True):
         for name in options:
             if name not in _ANSWERED_OPTIONS:
                 raise ValueError(f"guardrails.options.{name}: not supported")
+        _check_switches(options.get("log"), "guardrails.options.log", LOG_OPTIONS)
         if options.get("rails") is not None and not self.rails:
             raise ValueError(
                 "guardrails.options.rails: this configuration does not let clients choose the "
                 "rails (client_options.rails of the block truing)"
             )
+        if not isinstance(options.get("rails"), list):
+            _check_switches(options.get("rails"), "guardrails.options.rails")
         parameters = options.get("llm_params")
         if parameters is not None:
             _check_parameters(parameters, self.llm_params)
@@ -111,6 +115,23 @@ class ClientSettings(Struct, frozen=True):
                     "(client_options.context of the block truing)"
                 )
         return dict(context) if context else None
+
+
+def _check_switches(switches: Any, place: str, known: Collection[str] = ()) -> None:
+    """Raises ValueError unless it is an object of true and false (or null).
+
+    The options become a variable of the conversation, which a prompt may show: no text of a client
+    stands in them.
+    """
+    if switches is None:
+        return
+    if not isinstance(switches, Mapping):
+        raise ValueError(f"{place}: expected an object")
+    for name, value in switches.items():
+        if known and name not in known:
+            raise ValueError(f"{place}: there are {', '.join(known)}, and no other")
+        if not isinstance(value, bool):
+            raise ValueError(f"{place}: each is true or false")
 
 
 def _check_parameters(parameters: Any, bounds: Mapping[str, float]) -> None:
