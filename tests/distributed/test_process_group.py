@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 torch = pytest.importorskip("torch")
 
-from truing.distributed.process_group import Lockstep, ProcessGroup  # noqa: E402
+from truing.distributed.process_group import Lockstep, ProcessGroup, as_float64  # noqa: E402
 
 
 class OtherProcessMakesPasses(ProcessGroup):
@@ -84,3 +85,21 @@ def test_lockstep_without_a_group_yields_the_items() -> None:
 
 def test_lockstep_yields_none_while_another_process_has_items() -> None:
     assert list(Lockstep(OtherProcessMakesPasses(3)).iterate([1])) == [1, None, None]
+
+
+def test_float64_is_kept_off_a_device_without_it() -> None:
+    values = torch.tensor([1, 2**40 + 1])
+    for device in (None, torch.device("cpu"), torch.device("mps")):
+        converted = as_float64(values, device)
+        assert converted.dtype is torch.float64 and converted.device.type == "cpu"
+        assert converted.tolist() == [1.0, 2.0**40 + 1]
+
+
+def test_training_has_one_way_to_float64(root: Path) -> None:
+    """`Tensor.double` fails on MPS; `as_float64` does not."""
+    sources = [
+        *(root / "src/truing/train").rglob("*.py"),
+        *(root / "src/truing/distributed").glob("*.py"),
+    ]
+    calls = {path.name for path in sources if ".double()" in path.read_text()}
+    assert calls == {"process_group.py"}

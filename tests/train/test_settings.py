@@ -40,6 +40,7 @@ def test_all_faults_are_reported_together() -> None:
         ({"kind": "kto", "loss": "sigmoid"}, "kto has no loss 'sigmoid'"),
         ({"kind": "sft", "loss": "sigmoid"}, "sft has no loss 'sigmoid'"),
         ({"kind": "distil", "loss": "revers"}, "did you mean 'reverse'?"),
+        ({"export_dtype": "int8"}, "export_dtype = 'int8': must be one of auto, float32"),
         ({"desirable_weight": 2.0}, "dpo does not use it; kto does"),
         ({"kind": "kto", "desirable_weight": -1.0}, "must be at least 0 and finite"),
         ({"kind": "kto", "undesirable_weight": float("inf")}, "must be at least 0 and finite"),
@@ -62,6 +63,7 @@ def test_settings_without_faults_are_returned() -> None:
 
 def test_the_digest_covers_what_decides_the_weights() -> None:
     same = changed(out="runs/b", micro=1, keep=9, save_every=7, checkpointing=True)
+    same = msgspec.structs.replace(same, device="cpu", export_dtype="float32")
     assert same.digest() == DEFAULTS.digest()
     for fields in (
         {"lr": 1e-3},

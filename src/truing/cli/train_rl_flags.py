@@ -54,6 +54,10 @@ class RLRunFlags:
         Rank of the LoRA adapters; 0 trains all weights, in a separate copy of each model.
     dtype
         auto (bfloat16 if the hardware has it), float32 or bfloat16; weights stay in float32.
+    device
+        Device to train on: auto (CUDA, else MPS, else the CPU), cpu, cuda, cuda:N or mps.
+    export_dtype
+        Type of the weights in the model folder; auto is the base's.
     shard
         Shard the weights over the processes of `accelerate launch` or Ray (FSDP2).
     workers
@@ -96,6 +100,8 @@ class RLRunFlags:
     clip_norm: float = 1.0
     lora: int = 16
     dtype: str = "auto"
+    device: str = "auto"
+    export_dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     shard: Flag = False
     workers: int = 0
     generator: str = "local"

@@ -58,6 +58,10 @@ class TrainingFlags:
         Rank of the LoRA adapters; 0 trains all weights.
     dtype
         auto (bfloat16 if the hardware has it), float32 or bfloat16; weights stay in float32.
+    device
+        Device to train on: auto (CUDA, else MPS, else the CPU), cpu, cuda, cuda:N or mps.
+    export_dtype
+        Type of the weights in the model folder; auto is the base's.
     checkpointing
         Recompute activations in the backward pass to save memory.
     shard
@@ -97,6 +101,8 @@ class TrainingFlags:
     max_length: int = 512
     lora: int = 16
     dtype: str = "auto"
+    device: str = "auto"
+    export_dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     checkpointing: Flag = False
     shard: Flag = False
     seed: int = 0

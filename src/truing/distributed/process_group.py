@@ -12,6 +12,15 @@ from torch import Tensor
 T = TypeVar("T")
 
 
+def as_float64(values: Tensor, device: torch.device | None = None) -> Tensor:
+    """Returns values in float64 on a device (default: their own), or on the CPU if that is MPS.
+
+    MPS has no float64. A run on it has one process, so no exchange needs the values there.
+    """
+    target = device or values.device
+    return values.to("cpu" if target.type == "mps" else target).double()
+
+
 class ProcessGroup:
     """The initialised `torch.distributed` group (accelerate, torchrun, Ray Train), or one process.
 
@@ -38,10 +47,9 @@ class ProcessGroup:
 
         `index` holds the global position of each local row.
         """
-        gathered = torch.zeros(
-            (count, *values.shape[1:]), dtype=torch.float64, device=values.device
-        )
-        gathered[torch.as_tensor(list(index), device=values.device)] = values.double()
+        values = as_float64(values)
+        gathered = values.new_zeros((count, *values.shape[1:]))
+        gathered[torch.as_tensor(list(index), device=values.device)] = values
         # Each row is non-zero in one process only, so the sum puts the rows together. Unlike
         # all_gather this needs no equal number of rows per process.
         return self.all_reduce(gathered)

@@ -9,8 +9,9 @@ transformers' `from_pretrained` in this project is in this module and in `gguf.p
 from __future__ import annotations
 
 import math
+from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -19,6 +20,11 @@ from truing.core.input_files import read_input_bytes
 
 _MAX_CONFIG_BYTES = 16 << 20
 _PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib")
+_DTYPE_NAMES: dict[str, Literal["float32", "bfloat16", "float16"]] = {
+    "F32": "float32",
+    "BF16": "bfloat16",
+    "F16": "float16",
+}
 _CODE_ERRORS = ("trust_remote_code", "custom code")
 # Sentence encoders are published with or without the pooler, whose output nothing here uses.
 _OPTIONAL_WEIGHTS = ("pooler.", "bert.pooler.")
@@ -87,6 +93,26 @@ def read_tensor_shapes(path: Path) -> dict[str, tuple[int, ...]]:
         raise UserError(
             f"{path}: cannot be loaded: no readable safetensors file: {first_line(error)}"
         ) from error
+
+
+def stored_dtype(folder: Path) -> Literal["float32", "bfloat16", "float16"]:
+    """Returns the type of most of a folder's weights; float32 for types of any other kind.
+
+    Raises UserError if the weights cannot be read.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    elements: Counter[str] = Counter()
+    for path in find_safetensors(folder):
+        try:
+            with safe_open(path, framework="pt") as file:
+                for key in file.keys():  # noqa: SIM118 (no dictionary)
+                    tensor = file.get_slice(key)
+                    elements[tensor.get_dtype()] += math.prod(tensor.get_shape())
+        except (OSError, SafetensorError, ValueError) as error:
+            raise UserError(f"{path}: cannot be read: {first_line(error)}") from error
+    most = max(elements, key=lambda name: elements[name], default="F32")
+    return _DTYPE_NAMES.get(most, "float32")
 
 
 def _check_sizes(config: dict[str, Any], n_elements: int, n_tensors: int, name: str) -> None:

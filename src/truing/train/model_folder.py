@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import torch
 from msgspec import Struct
 
 from truing.core.errors import UserError
@@ -21,6 +22,8 @@ from truing.core.input_files import read_input_bytes
 from truing.core.lineage import digest, hash_prompts
 from truing.core.private_files import create_folder, replace_file
 from truing.core.types import Lineage
+from truing.hf.loading import DTYPES
+from truing.hf.pretrained import stored_dtype
 from truing.hf.weights import sha256_folder
 from truing.train.checkpoint import describe_write_error
 from truing.train.examples import TrainingSet
@@ -55,6 +58,11 @@ def read_model_card(folder: str | Path) -> TrainedModelCard | None:
         return None
     except (OSError, msgspec.DecodeError) as error:
         raise UserError(f"{path}: {error}") from error
+
+
+def is_exported_as_set(card: TrainedModelCard | None, settings: TrainingSettings) -> bool:
+    """Whether there is a model, written in the type that `export_dtype` asks for."""
+    return card is not None and card.settings.get("export_dtype", "auto") == settings.export_dtype
 
 
 def build_lineage(
@@ -92,7 +100,7 @@ def save_model(trainable: TrainableModel, base: BaseModel, lineage: Lineage) -> 
 
     All files go to a temporary folder first and are then moved, the card last: a folder with a card
     is complete. Adapters are merged into the base on the way, so the model cannot be trained
-    further.
+    further. The weights get the type of `settings.export_dtype`; the adapters stay in float32.
     """
     settings, out = trainable.settings, trainable.settings.folder
     temporary = out / ".model.tmp"
@@ -100,7 +108,7 @@ def save_model(trainable: TrainableModel, base: BaseModel, lineage: Lineage) -> 
     (out / CARD_FILE).unlink(missing_ok=True)
     try:
         create_folder(temporary)
-        _write_weights(trainable, temporary)
+        _write_weights(trainable, temporary, _export_dtype(settings, base))
         for path in sorted(temporary.iterdir()):
             target = out / path.name
             if target.is_dir():
@@ -118,7 +126,12 @@ def save_model(trainable: TrainableModel, base: BaseModel, lineage: Lineage) -> 
 
 def _build_card(settings: TrainingSettings, base: BaseModel, lineage: Lineage) -> TrainedModelCard:
     values = msgspec.to_builtins(settings)
-    for name in ("out", "kind", "base"):  # stand in fields of their own, or depend on the machine
+    for name in (
+        "out",
+        "kind",
+        "base",
+        "device",
+    ):  # stand in fields of their own, or depend on the machine
         values.pop(name, None)
     return TrainedModelCard(
         kind=settings.kind,
@@ -134,7 +147,12 @@ def _build_card(settings: TrainingSettings, base: BaseModel, lineage: Lineage) -
     )
 
 
-def _write_weights(trainable: TrainableModel, folder: Path) -> None:
+def _export_dtype(settings: TrainingSettings, base: BaseModel) -> torch.dtype:
+    name = settings.export_dtype
+    return DTYPES[stored_dtype(base.weights.path) if name == "auto" else name]
+
+
+def _write_weights(trainable: TrainableModel, folder: Path, dtype: torch.dtype) -> None:
     """Writes the body with its adapters merged, the adapters alone, the tokenizer and the head."""
     from safetensors.torch import save_file
 
@@ -147,6 +165,7 @@ def _write_weights(trainable: TrainableModel, folder: Path) -> None:
             trainable.unwrapped.body = body
         else:
             trainable.unwrapped = trainable.model = body
+    body.to(dtype)  # last: adapters are merged in float32
     body.save_pretrained(str(folder))
     trainable.tokenizer.save_pretrained(str(folder))
     if is_scalar:

@@ -13,11 +13,22 @@ from truing.core.errors import PlanError, did_you_mean
 from truing.core.lineage import digest
 
 TrainingKind = Literal["sft", "distil", "reward", "cost", "dpo", "kto"]
+ExportDtype = Literal["auto", "float32", "bfloat16", "float16"]
+EXPORT_DTYPES: tuple[ExportDtype, ...] = ("auto", "float32", "bfloat16", "float16")
 TRAINING_KINDS: tuple[TrainingKind, ...] = ("sft", "distil", "reward", "cost", "dpo", "kto")
 POLICY_KINDS = ("sft", "distil", "dpo", "kto")
 
 # Settings without influence on the weights: a run may be resumed with other values of them.
-_NOT_IN_DIGEST = ("out", "save_every", "keep", "tensorboard", "micro", "checkpointing")
+_NOT_IN_DIGEST = (
+    "out",
+    "save_every",
+    "keep",
+    "tensorboard",
+    "micro",
+    "checkpointing",
+    "device",
+    "export_dtype",
+)
 
 # Settings that older versions lacked, with the value that does what those did. At this value they
 # stay out of the digest, so that the runs of older versions can be resumed.
@@ -63,13 +74,13 @@ class TrainingSettings(Struct, frozen=True, kw_only=True):
 
     A step takes `batch` rows over all processes, in micro-batches of at most `micro` rows a
     process. `lora` is the rank of the adapters (0: all weights are trained), `checkpointing` is
-    gradient checkpointing, `loss` the kind of the dpo, kto or distil loss ("" = its default).
-    `label_smoothing` belongs to `SMOOTHED_LOSSES` of dpo, the weights of desirable and undesirable
-    answers to kto.
-    `level`, `regularization` and `center` belong to reward and cost models. `benign` is the least
-    share of harmless look-alikes in a mix that teaches caution; `red_model` is the reason for
-    training towards harm. The field names enter the digest, so renaming one breaks the resuming of
-    old runs.
+    gradient checkpointing, `device` what it trains on (auto, cpu, cuda, cuda:N, mps),
+    `export_dtype` the type of the weights in the model folder (auto: the base's), `loss` the kind
+    of the dpo, kto or distil loss ("" = its default). `label_smoothing` belongs to
+    `SMOOTHED_LOSSES` of dpo, the weights of desirable and undesirable answers to kto. `level`,
+    `regularization` and `center` belong to reward and cost models. `benign` is the least share of
+    harmless look-alikes in a mix that teaches caution; `red_model` is the reason for training
+    towards harm. The field names enter the digest, so renaming one breaks the resuming of old runs.
     """
 
     kind: TrainingKind
@@ -87,6 +98,8 @@ class TrainingSettings(Struct, frozen=True, kw_only=True):
     max_length: int = 512
     lora: int = 16
     dtype: str = "auto"
+    device: str = "auto"
+    export_dtype: ExportDtype = "auto"
     checkpointing: bool = False
     shard: bool = False
     seed: int = 0
@@ -151,6 +164,10 @@ class TrainingSettings(Struct, frozen=True, kw_only=True):
             faults.append(
                 f"dtype = {self.dtype!r}: must be auto, float32 or bfloat16 "
                 "(float16 would need loss scaling)"
+            )
+        if self.export_dtype not in EXPORT_DTYPES:
+            faults.append(
+                f"export_dtype = {self.export_dtype!r}: must be one of {', '.join(EXPORT_DTYPES)}"
             )
         # The KL estimate of KTO pairs each prompt with the answer of another row of the
         # micro-batch.

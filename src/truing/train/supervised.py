@@ -21,6 +21,7 @@ from msgspec import Struct
 
 from truing.core.errors import RunError
 from truing.core.types import Lineage
+from truing.hf.loading import select_device
 from truing.train import checkpoint as ck
 from truing.train.batches import ExampleEncoder, PromptWrapper
 from truing.train.data_mix import (
@@ -31,7 +32,12 @@ from truing.train.data_mix import (
 )
 from truing.train.examples import TrainingExample, TrainingSet
 from truing.train.harm_check import check_objective
-from truing.train.model_folder import build_lineage, read_model_card, save_model
+from truing.train.model_folder import (
+    build_lineage,
+    is_exported_as_set,
+    read_model_card,
+    save_model,
+)
 from truing.train.objectives import cache_teacher_prefix
 from truing.train.pair_evaluation import evaluate_model, write_evaluation
 from truing.train.run_lock import lock_run_folder
@@ -90,9 +96,12 @@ def train_supervised(
     mixed = add_benign_examples(settings, sources, fill)
     training_sets, held_out = split_held_out(mixed, settings.held_out)
     red_model = check_objective(settings, training_sets, base.lineage)
-    accelerator = Accelerator(cpu=not torch.cuda.is_available())
+    device = select_device(settings.device)
+    accelerator = Accelerator(cpu=device.type == "cpu")
+    if accelerator.num_processes > 1:
+        device = accelerator.device  # each process has its own
     with lock_run_folder(settings.folder) if accelerator.is_main_process else nullcontext():
-        trainable = build_trainable_model(settings, base, accelerator.device)
+        trainable = build_trainable_model(settings, base, device)
         mix = EncodedMix(training_sets, _build_encoder(trainable, wrap))
         steps = count_steps(mix.sources, settings)
         manifest = build_manifest(settings, mix.sources, base, steps, red_model)
@@ -130,13 +139,15 @@ def _build_encoder(trainable: TrainableModel, wrap: PromptWrapper | None) -> Exa
 def _lineage_if_finished(settings: TrainingSettings, manifest: RunManifest) -> Lineage | None:
     """Returns the lineage of the folder if this run is finished there, else None.
 
-    Raises PlanError if the folder holds another run.
+    A model that was written in another type than `export_dtype` is to be written again. Raises
+    PlanError if the folder holds another run.
     """
     card = read_model_card(settings.folder)
     path = ck.latest_checkpoint(settings.folder)
     if path is not None:
         identity = ck.check_identity(path, manifest.identity(0))
-        return card.lineage if card is not None and identity.step == manifest.steps else None
+        is_finished = identity.step == manifest.steps and is_exported_as_set(card, settings)
+        return card.lineage if card is not None and is_finished else None
     if card is not None:
         raise RunError(
             f"{settings.folder}: holds a finished model without a checkpoint; give another --out"

@@ -118,6 +118,20 @@ def test_the_sampling_copy_equals_the_policy(task: Any, compute_dtype: Any) -> N
     torch.testing.assert_close(synced_logits, base_logits, rtol=1e-4, atol=1e-4)
 
 
+def test_the_sampling_copy_keeps_the_frequencies_of_rotary_embeddings(task: Any) -> None:
+    models = SharedBackboneModels(
+        task.model(0), task.tokenizer(), rank=4, compute_dtype=torch.bfloat16
+    )
+    base = dict(models.peft.get_base_model().named_buffers())
+    with models.active(ROLLOUT) as rollout_model:
+        copied = dict(rollout_model.named_buffers())
+    frequencies = [name for name in copied if name.endswith("inv_freq")]
+    assert frequencies
+    for name in frequencies:
+        assert copied[name].dtype is torch.float32
+        assert torch.equal(copied[name], base[name])
+
+
 def test_the_head_reads_contiguous_rows(task: Any) -> None:
     model = task.model(0)
     seen: list[bool] = []

@@ -14,6 +14,7 @@ pytest.importorskip("peft")
 from truing.core.errors import LineageError, PlanError, UserError  # noqa: E402
 from truing.datasets.file import build as file_data  # noqa: E402
 from truing.hf.loading import load_causal_lm  # noqa: E402
+from truing.hf.pretrained import stored_dtype  # noqa: E402
 from truing.specs.parser import parse_spec  # noqa: E402
 from truing.specs.resolve import Args, resolve  # noqa: E402
 from truing.train.model_folder import read_model_card  # noqa: E402
@@ -94,6 +95,9 @@ def test_a_finished_run_is_not_repeated(train: Any, tmp_path: Path) -> None:
     assert second.lineage.hash == first.lineage.hash
     changed = train(tmp_path / "run", save_every=7, keep=5, micro=1, tensorboard=False)
     assert (changed.done_now, changed.lineage.hash) == (0, first.lineage.hash)
+    exported = train(tmp_path / "run", export_dtype="bfloat16")
+    assert exported.done_now == 0
+    assert stored_dtype(tmp_path / "run") == "bfloat16"
     with pytest.raises(PlanError, match=r"other settings \(kl\)"):
         train(tmp_path / "run", kl=0.9)
 

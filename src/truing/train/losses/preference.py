@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from truing.distributed.process_group import as_float64
 from truing.train.losses.tensors import end_index, first_difference
 
 Level = Literal["sequence", "token"]
@@ -56,7 +57,7 @@ class PairScores:
         The chosen answer has the higher reward, or with `cost` the lower cost.
         """
         chosen, rejected = self.chosen_end, self.rejected_end
-        return ((rejected > chosen) if cost else (chosen > rejected)).double().mean()
+        return as_float64((rejected > chosen) if cost else (chosen > rejected)).mean()
 
     def sign_accuracy(self, signs: Tensor | tuple[Tensor, Tensor]) -> Tensor:
         """Returns the share of answers whose cost has the sign of their label (unsafe: above 0).
@@ -67,7 +68,7 @@ class PairScores:
         correct = torch.cat(
             [-chosen_signs * self.chosen_end > 0, -rejected_signs * self.rejected_end > 0]
         )
-        return correct.double().mean()
+        return as_float64(correct).mean()
 
 
 def _end_scores(scores: Tensor, mask: Tensor | None) -> Tensor:

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from truing.distributed.process_group import ProcessGroup
+from truing.distributed.process_group import ProcessGroup, as_float64
 from truing.train import losses as L
 from truing.train.rl.constraint import CostConstraint
 from truing.train.rl.policy_models import COST_CRITIC, REWARD_CRITIC
@@ -274,12 +274,12 @@ def whiten_over_processes(advantages: Tensor, mask: Tensor, processes: ProcessGr
     """Returns advantages of mean 0 and variance 1 over the answer tokens of all processes."""
     if processes.size == 1:
         return L.whiten(advantages, mask)
-    weight = mask.double()
+    weight = as_float64(mask)
     # Two passes, the mean first: the one-pass formula E[x²] - E[x]² loses digits.
-    sums = torch.stack([weight.sum(), (advantages.double() * weight).sum()])
+    sums = torch.stack([weight.sum(), (as_float64(advantages) * weight).sum()])
     count, total = processes.all_reduce(sums)
     mean = total / count.clamp(min=1)
-    squares = processes.all_reduce(((advantages.double() - mean).square() * weight).sum())
+    squares = processes.all_reduce(((as_float64(advantages) - mean).square() * weight).sum())
     variance = squares / (count - 1).clamp(min=1)
     whitened: Tensor = ((advantages - mean) * torch.rsqrt(variance + 1e-8)) * weight
     return whitened.to(advantages)

@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
+from truing.distributed.process_group import as_float64
 from truing.train.losses import LagrangeMultiplier
 from truing.train.rl.settings import RLSettings
 
@@ -111,7 +112,7 @@ class CostConstraint:
             "violation": multiplier.violation,
             "lambda_at_bound": 0.0 if fixed else float(multiplier.at_bound),
             "cost_mean": float(costs.mean()),
-            "cost_positive": float((costs > 0).double().mean()),
+            "cost_positive": float(as_float64(costs > 0).mean()),
             "cost_cvar10": var_and_cvar(costs.tolist(), 0.1)[1],
         }
         means = {k: math.fsum(c) / len(c) for k, c in self.costs_by_category.items() if c}

@@ -176,9 +176,10 @@ class LocalGenerator:
         """Decodes one batch; rows whose answer has ended leave it."""
         logits, cache, mask = self._prefill(prompts)
         device, (count, max_tokens) = logits.device, uniforms.shape
-        draws = torch.from_numpy(uniforms).to(device)
         tokens = torch.full((count, max_tokens), self.pad_id, dtype=torch.long, device=device)
         log_prob_dtype = scale_logits(logits[:1], 1.0).dtype
+        # Cast on the CPU: MPS has no float64.
+        draws = torch.from_numpy(uniforms).to(log_prob_dtype).to(device)
         log_probs = torch.zeros((count, max_tokens), dtype=log_prob_dtype, device=device)
         lengths = torch.zeros(count, dtype=torch.long, device=device)
         ended = torch.zeros(count, dtype=torch.bool, device=device)

@@ -28,6 +28,21 @@ class RolloutModel:
         self.model.generation_config = self.base.generation_config
         make_lm_head_contiguous(self.model)
         self._copy_unadapted_weights()
+        self._restore_buffers()
+
+    def _restore_buffers(self) -> None:
+        """Gives the copy the buffers of the base in their own dtype.
+
+        Above all the frequencies of rotary embeddings: in bfloat16 they have 3 digits, and
+        positions are multiplied by them.
+        """
+        named_buffers = self.base.named_buffers(remove_duplicate=False)
+        buffers = {name: buffer.clone() for name, buffer in named_buffers}
+        for name, module in self.model.named_modules():
+            for key in list(module._buffers):
+                full_name = f"{name}.{key}" if name else key
+                if full_name in buffers:
+                    module._buffers[key] = buffers[full_name]
 
     @torch.no_grad()
     def _copy_unadapted_weights(self) -> None:

@@ -39,7 +39,7 @@ from truing.train.batches import ExampleEncoder, collate_examples
 from truing.train.checkpoint import seed_all
 from truing.train.examples import TrainingSet
 from truing.train.harm_check import check_training_data
-from truing.train.model_folder import read_model_card, save_model
+from truing.train.model_folder import is_exported_as_set, read_model_card, save_model
 from truing.train.rl.current_policy import policy_lineage
 from truing.train.rl.generate import AnswerGenerator
 from truing.train.rl.policy_models import (
@@ -125,7 +125,7 @@ def train_rl(
     settings = settings.validated(costs=bool(reward_spec.costs))
     # One process locks the folder for all.
     with (
-        _distributed_processes() as processes,
+        _distributed_processes(select_device(settings.device)) as processes,
         lock_run_folder(settings.folder) if processes.is_main else nullcontext(),
     ):
         return _train(settings, data, reward_spec, options, processes)
@@ -165,7 +165,7 @@ def _train(
 
 
 @contextmanager
-def _distributed_processes() -> Iterator[ProcessGroup]:
+def _distributed_processes(device: torch.device) -> Iterator[ProcessGroup]:
     """Joins the processes that `accelerate launch` or `torchrun` started, if any.
 
     A group that the caller has initialised is used and left as it is.
@@ -174,9 +174,9 @@ def _distributed_processes() -> Iterator[ProcessGroup]:
     if not launched or not dist.is_available() or dist.is_initialized():
         yield ProcessGroup()
         return
-    if torch.cuda.is_available():
+    if device.type == "cuda":
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
-    dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:
         yield ProcessGroup()
         # No process may leave the group while another still has a message under way. Not after an
@@ -228,7 +228,7 @@ def _load_parts(
     for dataset in data:
         check_training_data(dataset.info, allow_red_team=options.allow_red_team)
     seed_all(settings.seed)
-    device = select_device()
+    device = select_device(settings.device)
     attention = select_training_attention(settings.max_length, device)
     loaded = load_causal_lm(base.weights, dtype="float32", device=str(device), attention=attention)
     most_tokens = context_length(loaded.model)
@@ -366,7 +366,7 @@ def _finished_result(settings: RLSettings, parts: _RunParts) -> RLResult | None:
         )
     folder = checkpoint.latest_checkpoint(settings.folder)
     step = checkpoint.read_identity(folder).step if folder is not None else 0
-    if step < settings.steps:
+    if step < settings.steps or not is_exported_as_set(card, cast(Any, settings)):
         return None
     return RLResult(
         folder=settings.folder,

@@ -10,6 +10,7 @@ from msgspec import Struct
 
 from truing.core.errors import PlanError, did_you_mean
 from truing.core.lineage import digest
+from truing.train.settings import EXPORT_DTYPES, ExportDtype
 
 Method = Literal["ppo", "ppo-lag", "reward-shaping", "rloo", "grpo"]
 METHODS: tuple[Method, ...] = ("ppo", "ppo-lag", "reward-shaping", "rloo", "grpo")
@@ -27,6 +28,8 @@ _NOT_IN_DIGEST = (
     "micro",
     "score_micro",
     "tensorboard",
+    "device",
+    "export_dtype",
 )
 
 _MINIMUM: dict[str, float] = {
@@ -101,6 +104,8 @@ class RLSettings(Struct, frozen=True, kw_only=True):
     clip_norm: float = 1.0
     lora: int = 16
     dtype: str = "auto"
+    device: str = "auto"
+    export_dtype: ExportDtype = "auto"
     shard: bool = False
     # policy
     clip: float = 0.2
@@ -259,6 +264,10 @@ class RLSettings(Struct, frozen=True, kw_only=True):
         faults = []
         if self.method not in METHODS:
             faults.append(f"method {self.method!r} is unknown{did_you_mean(self.method, METHODS)}")
+        if self.export_dtype not in EXPORT_DTYPES:
+            faults.append(
+                f"export_dtype = {self.export_dtype!r}: must be one of {', '.join(EXPORT_DTYPES)}"
+            )
         if self.method in ("ppo-lag", "reward-shaping") and not costs:
             faults.append(
                 f"{self.method} needs a cost: --cost SPEC (a judge whose value or score is the "

@@ -8,7 +8,7 @@ import math
 import torch
 from torch import Tensor
 
-from truing.distributed.process_group import ProcessGroup
+from truing.distributed.process_group import ProcessGroup, as_float64
 from truing.train import losses as L
 from truing.train.rl.advantages import Advantages
 from truing.train.rl.reward_signals import GlobalScores, RolloutScores
@@ -44,15 +44,15 @@ def compute_step_metrics(
         "surprisal": -(rollout.log_probs * mask).sum(-1),
         "truncated": torch.tensor([not ended for ended in rollout.ended], device=device),
         "text": torch.tensor(
-            [_text_fingerprint(text) for text in rollout.texts], dtype=torch.float64, device=device
+            [_text_fingerprint(text) for text in rollout.texts], dtype=torch.float64
         ),
     }
     # Sums and counts apart: the mean of a signal is over the answers that it could score.
     for name, numbers in local_scores.parts.items():
-        columns[f"sum {name}"] = numbers.nan_to_num(0.0).to(device)
-        columns[f"count {name}"] = numbers.isfinite().to(device)
+        columns[f"sum {name}"] = numbers.nan_to_num(0.0)
+        columns[f"count {name}"] = numbers.isfinite()
     # One table, so that the processes exchange one message.
-    local_table = torch.stack([column.double() for column in columns.values()], 1)
+    local_table = torch.stack([as_float64(column, device) for column in columns.values()], 1)
     answers = settings.answers_per_step
     table = processes.gather_rows(local_table, rollout.global_rows, answers).cpu()
     answer = dict(zip(columns, table.unbind(1)))
@@ -67,7 +67,7 @@ def compute_step_metrics(
         "length": float(answer["length"].mean()),
         "truncated": float(answer["truncated"].mean()),
         "distinct": len(set(answer["text"].tolist())) / answers,
-        "unscored": 1 - float(scored.double().mean()),
+        "unscored": 1 - float(as_float64(scored).mean()),
         "length_reward": pearson_correlation(answer["length"][scored], reward[scored]),
     }
     for name in local_scores.parts:
@@ -86,8 +86,8 @@ def pearson_correlation(x: Tensor, y: Tensor) -> float:
     """Returns Pearson's r; 0 if x or y is constant or there are fewer than three pairs."""
     if x.numel() < 3:
         return 0.0
-    x_centred = x.double() - x.double().mean()
-    y_centred = y.double() - y.double().mean()
+    x, y = as_float64(x), as_float64(y)
+    x_centred, y_centred = x - x.mean(), y - y.mean()
     norms = float(x_centred.norm() * y_centred.norm())
     return float((x_centred * y_centred).sum()) / norms if norms > 1e-12 else 0.0
 
@@ -99,8 +99,8 @@ def explained_variance(side: Advantages, rollout: Rollout, processes: ProcessGro
     """
     if side.values is None or side.returns is None:
         return math.nan
-    mask, returns = rollout.answer_mask.double(), side.returns.double()
-    residuals = returns - side.values.double()
+    mask, returns = as_float64(rollout.answer_mask), as_float64(side.returns)
+    residuals = returns - as_float64(side.values)
     # Sums that add up over processes, in float64, because E[x²] - E[x]² loses digits.
     sums = torch.stack(
         [

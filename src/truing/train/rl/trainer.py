@@ -17,7 +17,7 @@ from torch import Tensor
 from truing.core.errors import PlanError, RunError
 from truing.core.lineage import digest, hash_prompts
 from truing.core.types import Lineage
-from truing.distributed.process_group import ProcessGroup
+from truing.distributed.process_group import ProcessGroup, as_float64
 from truing.hf.chat_tokens import ChatTokenizer
 from truing.hf.loading import eos_token_ids
 from truing.train import checkpoint
@@ -240,7 +240,7 @@ class RLTrainer:
         local_scores = self.signals.score_rollout(rollout)
 
         def gather(values: Tensor) -> Tensor:
-            values = values.double().to(self.models.device)
+            values = as_float64(values, self.models.device)
             count = self.settings.answers_per_step
             return self.processes.gather_rows(values, rollout.global_rows, count).cpu()
 
@@ -249,7 +249,7 @@ class RLTrainer:
             cost=None if local_scores.cost is None else gather(local_scores.cost),
             scored=gather(local_scores.scored) > 0.5,
         )
-        unscored = 1 - float(scores.scored.double().mean())
+        unscored = 1 - float(as_float64(scores.scored).mean())
         if unscored > self.settings.max_unscored:
             reasons = "; ".join(
                 f"{count} × {reason}"

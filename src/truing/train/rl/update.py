@@ -18,7 +18,7 @@ from torch import Tensor
 
 from truing.core.errors import RunError
 from truing.core.ids import stream_seed
-from truing.distributed.process_group import Lockstep, ProcessGroup
+from truing.distributed.process_group import Lockstep, ProcessGroup, as_float64
 from truing.train import losses as L
 from truing.train.optimizer import build_adamw, clip_gradients, set_learning_rate
 from truing.train.rl.advantages import AdvantageBatch, Advantages
@@ -162,7 +162,7 @@ class PolicyUpdater:
                     continue
                 # λ before the policy, at each gradient step: the order of safe-rlhf's trainer.
                 multiplier = constraint.step() if constraint is not None else 0.0
-                local_tokens = rollout.answer_lengths[rows].sum().double()
+                local_tokens = as_float64(rollout.answer_lengths[rows].sum())
                 tokens = float(self.processes.all_reduce(local_tokens))
                 minibatch = Minibatch(rollout, rows, answers, tokens)
                 kl = self._policy_step(minibatch, advantages, multiplier, kl_coefficient, metrics)
@@ -271,7 +271,7 @@ class PolicyUpdater:
         input_ids, attention_mask, labels = batches(self.gradient_steps)
         local = list(self.processes.local_indices(input_ids.shape[0]))
         # Labels are shifted by one in the loss, so the first column is never a target.
-        local_targets = (labels[local][:, 1:] != _IGNORED_LABEL).sum().double()
+        local_targets = as_float64((labels[local][:, 1:] != _IGNORED_LABEL).sum())
         targets = max(float(self.processes.all_reduce(local_targets)), 1.0)
         loss_sum = 0.0
         for begin in self.lockstep.iterate(range(0, len(local), self.settings.micro)):
