@@ -97,6 +97,10 @@ def main_model(spec: str) -> str:
             },
             "config.yml:3: the spec",
         ),
+        (
+            {"config.yml": main_model("guarded:/etc,of=(scripted:echo)")},
+            "config.yml:4: reads the folder /etc",
+        ),
         ({"config.yml": "import_paths:\n  - ../outside\n"}, "config.yml:2: imports ../outside"),
         ({"config.yml": "import_paths: [/etc]\n"}, "config.yml:1: imports /etc"),
         (

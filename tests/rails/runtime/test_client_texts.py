@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from hypothesis import given
@@ -76,7 +77,19 @@ def test_a_text_is_replaced_in_its_place() -> None:
 def test_arguments_are_read_as_the_tool_reads_them() -> None:
     assert readable_arguments('{"q": "\\u0041\\u0042"}') == '{"q": "AB"}'
     assert readable_arguments('{"q": "\\u00') == '{"q": "\\u00'
+    # The first of two equal keys, a text that is cut off, and what JSON needs escaped.
+    assert readable_arguments('{"q": "first", "q": "\\u0041"}') == '{"q": "first", "q": "A"}'
+    assert readable_arguments('{"q": "\\u0041b') == '{"q": "Ab'
+    assert readable_arguments(r'["\ud83d\ude00 \ud83d \u0022 \n \/ \\u0041"]') == (
+        r'["😀 \ud83d \u0022 \n / \\u0041"]'
+    )
     assert readable_arguments({"q": "ä"}) == '{"q": "ä"}'
+
+
+@given(st.text())
+def test_readable_arguments_mean_the_same_json(text: str) -> None:
+    arguments = json.dumps({"key": text})
+    assert json.loads(readable_arguments(arguments)) == {"key": text}
 
 
 @given(st.lists(st.text(max_size=700), min_size=2, max_size=6), st.integers(1, 5))

@@ -70,6 +70,8 @@ def message(role: Any, text: str = "", **fields: Any) -> Message:
 
 
 CALL = (ToolCall("c1", "look_up", '{"q": "FORBIDDEN"}'),)
+TWO_KEYS = (ToolCall("c1", "look_up", '{"q": "FORBIDDEN", "q": "\\u0041"}'),)
+CUT_OFF = (ToolCall("c1", "look_up", '{"q": "F\\u004fRBIDDEN"'),)
 
 
 @pytest.mark.parametrize("yaml", [INPUT, INPUT.replace("passthrough: true\n", "")])
@@ -88,6 +90,8 @@ CALL = (ToolCall("c1", "look_up", '{"q": "FORBIDDEN"}'),)
         (message("user", "FORBID"), message("user", "DEN")),
         (message("assistant", "FORBIDDEN"),),
         (message("system", "FORBIDDEN"),),
+        (message("assistant", tool_calls=TWO_KEYS), message("user", "hi")),
+        (message("assistant", tool_calls=CUT_OFF), message("user", "hi")),
     ],
 )
 def test_no_text_of_a_client_reaches_the_model_unread(
@@ -204,6 +208,26 @@ def test_a_rail_that_fails_on_an_earlier_text_blocks() -> None:
     answer = guard.ask(message("user", "one"), message("user", "two"))
     assert answer.finish_reason == "blocked"
     assert guard.inner.seen == []
+
+
+@pytest.mark.parametrize("last", [(), (message("user", "hi"),)])
+def test_a_refusal_passes_the_output_rails_whichever_text_is_refused(
+    last: tuple[Message, ...],
+) -> None:
+    colang = (
+        'define bot refuse to respond\n  "I will not say: $user_message"\n'
+        'define subflow shown\n  if "FORBIDDEN" in $bot_message\n    bot inform withheld\n    stop\n'
+        'define bot inform withheld\n  "withheld"\n'
+    )
+    yaml = INPUT.replace("[keyword]}", "[keyword]}, output: {flows: [shown]}")
+    inner = RecordingModel()
+    model = GuardedModel(RailsConfig.from_text(yaml, COLANG + colang), inner)
+    model.runtime.register_action(lambda text: 1, "count_reading")
+    messages = (message("user", "FORBIDDEN"), *last)
+    answer = asyncio.run(model.answer(Conversation(messages), Sampling()))
+    assert answer.finish_reason == "blocked"
+    assert "FORBIDDEN" not in answer.text
+    assert inner.seen == []
 
 
 def test_flows_that_leave_out_the_input_rails_get_no_answer() -> None:

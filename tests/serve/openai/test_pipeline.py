@@ -51,6 +51,13 @@ def call_without_body(app: Any, headers: dict[str, str], path: str = CHAT) -> in
     return statuses[0]
 
 
+@pytest.mark.parametrize("path", ["//v1/chat/completions", "/v1//chat/completions/", CHAT + "/"])
+def test_a_path_written_otherwise_counts_for_the_same_rate(path: str) -> None:
+    app = chat_app(ModelRouter(ScriptedModel("fine")), limits=ServerLimits(per_minute=1))
+    assert call_without_body(app, {"content-type": "text/plain"}, path) == 415
+    assert call_without_body(app, {"content-type": "text/plain"}, path) == 429
+
+
 def test_no_body_is_read_before_key_rate_capacity_type_encoding_and_length() -> None:
     limits = ServerLimits(per_minute=4, body=1000, concurrency=1, waiting=0)
     app = chat_app(ModelRouter(ScriptedModel("fine")), limits=limits, keys=["right"])

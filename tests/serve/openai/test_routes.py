@@ -126,6 +126,16 @@ def test_the_operator_can_let_clients_set_options(tmp_path: Path) -> None:
     assert bad_note.json()["choices"][0]["finish_reason"] == "content_filter"
 
 
+def test_no_configuration_gives_more_tokens_than_the_server(tmp_path: Path) -> None:
+    yaml = YAML + "truing: {client_options: {llm_params: {max_tokens: 100000}}}\n"
+    with _client(tmp_path, RAIL, yaml) as c:
+        for tokens, status in ((512, 200), (513, 400)):
+            options = {"options": {"llm_params": {"max_tokens": tokens}}}
+            answer = c.post(CHAT, json=_ask("hello", rails=options))
+            assert answer.status_code == status
+    assert answer.json()["error"]["param"] == "guardrails.options.llm_params.max_tokens"
+
+
 # -- checks ------------------------------------------------------------------------------------
 
 OUTPUT_RAIL = (

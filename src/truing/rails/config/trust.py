@@ -47,7 +47,10 @@ _DATA_KINDS = frozenset(
 # Kinds whose name is a model folder. Weights are data, but some folders bring code.
 _MODEL_KINDS = frozenset({"local", "vllm", "moderation", "reward", "preference", "cost"})
 # (kind, argument): the text of a file, which clients of the model could read. "" is the name.
-_FILE_ARGUMENTS = frozenset({("prompted", ""), ("answers", ""), ("keywords", ""), ("llm", "file")})
+# A nested `guarded:` names a folder of rails, whose texts are as readable.
+_FILE_ARGUMENTS = frozenset(
+    {("prompted", ""), ("answers", ""), ("keywords", ""), ("llm", "file"), ("guarded", "")}
+)
 _FOLDER_ARGUMENTS = frozenset({*((kind, "") for kind in _MODEL_KINDS), ("guard", "path")})
 _BUILT_IN_PREFIXES = frozenset({"hhh", "hhh-long"})
 # (kind, argument) that lets others run code: of another folder, or of the cluster at an address.
@@ -203,7 +206,8 @@ def _find_folder_uses(name: str) -> Iterator[str]:
 def _find_file_uses(name: str, config: RailsConfig) -> Iterator[str]:
     """Yields a file outside the folder whose text the configuration would read."""
     if name and name not in _BUILT_IN_PREFIXES and not is_inside(Path(name).expanduser(), config):
-        yield f"reads the file {name}, which is outside the folder"
+        kind = "folder" if Path(name).expanduser().is_dir() else "file"
+        yield f"reads the {kind} {name}, which is outside the folder"
 
 
 def is_inside(path: Path, config: RailsConfig) -> bool:

@@ -268,7 +268,7 @@ class Runtime:
         )
         turn.rulings += reading.rulings
         if reading.objection is not None:
-            return self._refuse_unread(turn, reading, session)
+            return await self._refuse_unread(turn, reading, session)
         turn.state = self._load_state(reading.rows, keys)
         turn.messages = [row for row in reading.rows if row.get("role") != "context"]
         if needs_live_input(turn, rows):
@@ -318,7 +318,9 @@ class Runtime:
             self.config, turn, rows, build_states(self.program, self.config, rows)
         ).run()
 
-    def _refuse_unread(self, turn: TurnContext, reading: InputReading, session: str) -> TurnResult:
+    async def _refuse_unread(
+        self, turn: TurnContext, reading: InputReading, session: str
+    ) -> TurnResult:
         """Returns the result of a turn that ends because an earlier text did not pass."""
         if reading.failure is not None:
             reason = reading.failure.message
@@ -326,7 +328,9 @@ class Runtime:
             turn.rulings.append(
                 Ruling(name="runtime", stage="input", ruling="block", reason=reason)
             )
-        result = build_result(turn, refusal_output(reading, BLOCKED_MESSAGE), [])
+        # A refusal may quote the text or be written by a model: it is an answer like any other.
+        output = await self.output_gate.release(turn, refusal_output(reading, BLOCKED_MESSAGE))
+        result = build_result(turn, output, [])
         self.input_gate.remember_answer(session, result.text)
         return result
 

@@ -8,6 +8,7 @@ tools.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Any, Literal
@@ -23,6 +24,12 @@ WITHHELD_TEXT = "<withheld: a rail objected to this message>"
 WINDOW_CHARACTERS = 100  # on each side of the border of two messages
 MIN_JOINED_CHARACTERS = 4 * WINDOW_CHARACTERS + 20  # two shortened texts fit
 _BETWEEN_FORMS = "\n---\n"
+# An escape in a JSON string: a character beyond ASCII in two halves, \\uXXXX, or a shorter one.
+_JSON_ESCAPE = re.compile(
+    r"\\(?:u([dD][89abAB][0-9a-fA-F]{2})\\u([dD][c-fC-F][0-9a-fA-F]{2})"
+    r"|u([0-9a-fA-F]{4})|(.))",
+    re.DOTALL,
+)
 _OPTIONS_VARIABLE = "generation_options"
 _LIVE_EVENT = "UtteranceUserActionFinished"
 
@@ -165,19 +172,27 @@ def _as_text(value: Any) -> str:
 
 
 def readable_arguments(arguments: Any) -> str:
-    r"""Returns the arguments of a tool call as a text in which no character is escaped as \uXXXX.
+    r"""Returns the arguments of a tool call as a text in which no character is escaped as \uXXXX
+    that can stand in JSON by itself.
 
     Who calls the tool decodes them, so that a rail must not be kept from reading them.
     """
     if not isinstance(arguments, str):
         return _as_text(arguments)
-    if "\\u" not in arguments:
-        return arguments
-    try:
-        decoded = json.loads(arguments)
-    except (ValueError, RecursionError):
-        return arguments
-    return json.dumps(decoded, ensure_ascii=False)
+    # Not by a JSON parser: it drops the first of two equal keys, and refuses what is cut off.
+    return _JSON_ESCAPE.sub(_unescape, arguments) if "\\" in arguments else arguments
+
+
+def _unescape(escape: re.Match[str]) -> str:
+    """Returns the character of a JSON escape; the escape itself where JSON needs it."""
+    high, low, code, short = escape.groups()
+    if short is not None:
+        return "/" if short == "/" else escape[0]
+    if high is not None:
+        return bytes.fromhex(high + low).decode("utf-16-be")
+    character = chr(int(code, 16))
+    is_needed = character in '"\\' or character < " " or "\ud800" <= character <= "\udfff"
+    return escape[0] if is_needed else character
 
 
 def _context_texts(index: int, content: Any) -> Iterator[ClientText]:

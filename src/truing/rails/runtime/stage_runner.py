@@ -102,7 +102,7 @@ async def run_stage(
 
 
 def _copy_turn(turn: TurnContext, state: ConversationState, stage: Stage) -> TurnContext:
-    """Returns a turn of its own in which only this stage is on (and, for refusals, output)."""
+    """Returns a turn of its own in which only this stage is on."""
     rails = dict.fromkeys(_SWITCHES, False) | {stage: True}
     options = {**(turn.options or {}), "rails": rails}
     options.setdefault("llm_params", None)

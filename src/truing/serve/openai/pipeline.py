@@ -117,8 +117,7 @@ class RequestPipeline:
             await send({"type": "websocket.close", "code": 1000, "reason": ""})
             return
         record = start_record(scope)
-        path = record.path.rstrip("/") or "/"
-        record.route = path if path in self._routes else None
+        record.route = record.path if record.path in self._routes else None
         response = ResponseSender(send, record)
         try:
             async with record.stack:
@@ -138,7 +137,8 @@ class RequestPipeline:
         limits = self._admission.limits
         check_request_line(scope, limits.header_bytes, limits.headers)
         headers = dict(scope["headers"])
-        if record.path not in self._open_paths:
+        # As it was sent: only the exact path is open without a key.
+        if scope["path"] not in self._open_paths:
             sent_key = headers.get(b"authorization") or headers.get(b"x-api-key") or b""
             key = self._admission.check_key(sent_key.decode("latin-1"))
             record.tenant = hashlib.sha256(key).hexdigest() if key else ""

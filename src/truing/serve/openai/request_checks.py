@@ -67,10 +67,13 @@ class ClientTurn(Struct, frozen=True):
     context: dict[str, Any] | None = None
 
 
-def read_guardrails(guardrails: GuardrailsRequest | None, model: Model) -> ClientTurn:
+def read_guardrails(
+    guardrails: GuardrailsRequest | None, model: Model, limits: ServerLimits
+) -> ClientTurn:
     """Returns the options and variables that the model's configuration lets a client set.
 
-    Raises RequestRefused (400), with the reason, for any other: nothing is left out silently.
+    Raises RequestRefused (400), with the reason, for any other, and for more tokens than the
+    server allows: nothing is left out silently.
     """
     if guardrails is None:
         return ClientTurn()
@@ -89,6 +92,11 @@ def read_guardrails(guardrails: GuardrailsRequest | None, model: Model) -> Clien
             context = ClientSettings().accept_context(guardrails.context)
     except ValueError as error:
         raise RequestRefused(400, str(error), param=str(error).partition(":")[0]) from error
+    asked_tokens = ((options or {}).get("llm_params") or {}).get("max_tokens", 0)
+    if asked_tokens > limits.max_tokens:
+        # The configuration's bound may be higher than the server's, which holds for all of them.
+        param = "guardrails.options.llm_params.max_tokens"
+        raise refuse(param, f"this server gives at most {limits.max_tokens} tokens")
     return ClientTurn(options, context)
 
 

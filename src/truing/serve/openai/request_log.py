@@ -111,11 +111,16 @@ def new_request_id() -> str:
 
 
 def start_record(scope: HTTPScope) -> RequestRecord:
-    """Returns the record of a request, and keeps it in the scope for `record_of`."""
+    """Returns the record of a request, and keeps it in the scope for `record_of`.
+
+    Its path is the one that the router sees: without empty segments and without a final slash.
+    """
     sent = dict(scope["headers"]).get(b"x-request-id", b"").decode("latin-1")
     # An id of another form could forge a header or a log line: the request gets one of ours.
     request_id = sent if _REQUEST_ID.fullmatch(sent) else new_request_id()
-    record = RequestRecord(request_id, str(scope["method"])[:20], str(scope["path"]))
+    # The router skips empty segments: `//v1/models` must be counted as `/v1/models` is.
+    path = "/" + "/".join(segment for segment in str(scope["path"]).split("/") if segment)
+    record = RequestRecord(request_id, str(scope["method"])[:20], path)
     scope.setdefault("state", {})["request_record"] = record
     return record
 

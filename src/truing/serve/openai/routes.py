@@ -47,7 +47,7 @@ async def chat(
     record = record_of(request.scope)
     conversation, sampling = read_chat_request(data, service.admission.limits)
     model = service.select_model(data.config)
-    client = read_guardrails(data.guardrails, model)
+    client = read_guardrails(data.guardrails, model, service.admission.limits)
     record.model, record.config = model.name, data.config or service.router.default
     name = data.model or model.name
     if data.stream and sampling.n > 1:
@@ -132,7 +132,7 @@ async def checks(
     if not isinstance(model, GuardedModel):
         raise RequestRefused(404, "this server has no rails: start it with --rails")
     record.config = chat_request.config or service.router.default
-    client = read_guardrails(data.guardrails, model)
+    client = read_guardrails(data.guardrails, model, service.admission.limits)
     await service.take_slot(request)
     result = await service.check_conversation(model, conversation, sampling, client, record)
     return _json_response(service, schemas.check(result))
