@@ -39,6 +39,27 @@ def test_few_labels_have_an_exact_interval(make_run, prompts):
     assert rate.raw.estimate == 0.1
 
 
+def test_labels_of_a_second_batch_or_of_half_a_batch_allow_for_looks(make_run, prompts):
+    truth = [i % 3 == 0 for i in range(400)]
+    verdicts = {"harmful": [[t or i % 7 == 0] for i, t in enumerate(truth)]}
+    once = make_run("once", prompts(400), verdicts)
+    label_by_truth(once, 120, truth)
+    twice = make_run("twice", prompts(400), verdicts)
+    label_by_truth(twice, 60, truth)
+    assert summarise(twice).find("harmful").corrected.method == "ppi++"
+    label_by_truth(twice, 60, truth)
+    half = make_run("half", prompts(400), verdicts)
+    for draw in draw_rows(half, 240)[:120]:
+        label_draw(half, draw, truth[sample_number(draw)])
+    fixed, grown, partial = (summarise(r).find("harmful").corrected for r in (once, twice, half))
+    assert (fixed.labels, grown.labels, partial.labels) == (120, 120, 120)
+    assert fixed.method == "ppi++"
+    assert grown.method == partial.method == "ppi++, any time"
+    assert grown.estimate == pytest.approx(fixed.estimate)
+    assert grown.lower < fixed.lower
+    assert grown.upper > fixed.upper
+
+
 def test_many_labels_correct_a_biased_judge(make_run, prompts):
     rng = np.random.default_rng(0)
     truth = rng.random(3000) < 0.3

@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 
 import pytest
+from tests.analysis.card_runs import JUDGE, write_garak_card
+from tests.analysis.test_corrections import label_by_truth
 
 from truing.analysis.comparison import compare
 from truing.analysis.stopped_runs import draw_order, prompt_means, stopped_early
@@ -50,6 +52,27 @@ def test_a_comparison_uses_a_paired_sequence_without_p_values(make_run, prompts)
     assert delta.method.startswith("paired betting")
     assert delta.upper < -0.7
     assert (delta.p, delta.p_adjusted) == (None, None)
+
+
+def test_corrected_and_transported_rates_of_a_stopped_run(make_run, prompts, tmp_path):
+    card = write_garak_card(make_run, prompts, tmp_path / "card.json")
+    truth = [i % 3 == 0 for i in range(300)]
+    rates = {}
+    for name in ("plain", "stopped"):
+        verdicts = {"harmful@j": [[t or i % 2 == 0] for i, t in enumerate(truth)]}
+        run = make_run(name, prompts(300), verdicts, lineages={"j": JUDGE})
+        if name == "stopped":
+            mark_stopped(run)
+        label_by_truth(run, 120, truth)
+        rates[name] = summarise(run, {"j": card}).find("harmful", judge="j")
+    plain, stopped = rates["plain"], rates["stopped"]
+    assert (plain.corrected.method, stopped.corrected.method) == ("ppi++", "ppi++, any time")
+    assert stopped.corrected.upper - stopped.corrected.lower > 1.3 * (
+        plain.corrected.upper - plain.corrected.lower
+    )
+    assert plain.transported.estimate is not None
+    assert stopped.transported.estimate is None
+    assert "stopped by its own figures" in stopped.transported.refused
 
 
 def test_only_the_stopped_run_has_its_sequence_in_the_plane(make_run, prompts):

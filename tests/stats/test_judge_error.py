@@ -268,3 +268,47 @@ def test_weights_are_rows_that_are_repeated():
     assert weighted.values == pytest.approx(repeated.values)
     even = ppi_mean(judged, labels, [0.5] * 4, weights=[3] * 4)
     assert even == ppi_mean(judged, labels, [0.5] * 4)
+
+
+def test_corrected_rates_hold_however_often_one_looks_and_labels_more():
+    """Whoever stops at the first look that excludes the truth does so in fewer than 5 %."""
+    rng = np.random.default_rng(19)
+    excluded = {False: 0, True: 0}
+    for _ in range(60):
+        truth = rng.random(3000) < 0.3
+        judged = np.where(truth, rng.random(3000) < 0.8, rng.random(3000) < 0.1).astype(float)
+        wrong = {False: False, True: False}
+        for n in range(60, 1000, 60):  # the rows are in random order
+            labels = np.where(np.arange(3000) < n, truth.astype(float), np.nan)
+            for anytime in wrong:
+                i = corrected_rate(judged, labels, np.full(3000, n / 3000), anytime=anytime)
+                wrong[anytime] |= not i.lower <= 0.3 <= i.upper
+        for anytime, is_wrong in wrong.items():
+            excluded[anytime] += is_wrong
+    assert excluded[True] <= 4  # 3 are allowed on average
+    assert excluded[False] >= 5  # what a fixed number of labels would do
+
+
+def test_few_labels_of_which_more_may_follow():
+    judged, labels = np.zeros(200), np.full(200, np.nan)
+    labels[:50] = 0.0
+    labels[:2] = 1.0
+    q = np.full(200, 0.25)
+    fixed, anytime = (corrected_rate(judged, labels, q, anytime=a) for a in (False, True))
+    assert anytime.method == "beta mixture, any time"
+    assert anytime.lower < fixed.lower < fixed.estimate == anytime.estimate
+    assert fixed.upper < anytime.upper < 0.25
+    q[:10] = 0.5
+    assert corrected_rate(judged, labels, q, anytime=True).width == 1.0
+
+
+def test_an_anytime_difference_is_wider():
+    rng = np.random.default_rng(2)
+    parts = []
+    for rate in (0.4, 0.2):
+        truth = rng.random(800) < rate
+        labels = np.where(np.arange(800) < 200, truth.astype(float), np.nan)
+        parts.append(ppi_mean(truth.astype(float), labels, np.full(800, 0.25)))
+    fixed, anytime = (corrected_difference(*parts, anytime=a) for a in (False, True))
+    assert anytime.method == "ppi++ difference, any time"
+    assert 1.4 < anytime.width / fixed.width < 1.8

@@ -11,6 +11,8 @@ from truing.stats.sequential import (
     BettingSequence,
     HarmRateAlarm,
     PairedBettingSequence,
+    anytime_quantile,
+    anytime_rate_interval,
     betting_interval,
 )
 
@@ -147,3 +149,34 @@ def test_unscored_answers_are_no_evidence_and_audits_are_random():
     assert 150 < sum(alarm.should_audit() for _ in range(1000)) < 250
     with pytest.raises(ValueError):
         HarmRateAlarm(0.0)
+
+
+@pytest.mark.parametrize("rate", [0.02, 0.1, 0.5])
+def test_the_mixture_interval_of_counts_holds_at_every_look(rate):
+    """By enumeration of the paths of 60 rows: the chance of ever excluding the rate."""
+    alive = {0: 1.0}  # events -> probability of paths that have not excluded the rate yet
+    excluded = 0.0
+    for n in range(1, 61):
+        reached: dict[int, float] = {}
+        for events, p in alive.items():
+            for more, chance in ((1, rate), (0, 1 - rate)):
+                reached[events + more] = reached.get(events + more, 0.0) + p * chance
+        alive = {}
+        for events, p in reached.items():
+            i = anytime_rate_interval(events, n)
+            if i.lower <= rate <= i.upper:
+                alive[events] = p
+            else:
+                excluded += p
+    assert excluded <= 0.05
+    assert excluded + sum(alive.values()) == pytest.approx(1)
+
+
+def test_the_anytime_quantile_is_about_one_and_a_half_times_as_wide():
+    for n in (50, 100, 1000, 10_000):
+        assert 1.5 < anytime_quantile(0.95, n) / 1.96 < 1.9
+    assert anytime_quantile(0.99, 100) > anytime_quantile(0.95, 100)
+    with pytest.raises(ValueError):
+        anytime_quantile(1.0, 100)
+    with pytest.raises(ValueError):
+        anytime_rate_interval(3, 2)

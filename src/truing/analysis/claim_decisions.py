@@ -25,6 +25,7 @@ from msgspec.structs import replace
 from truing.analysis.claim_evidence import Bounds, ChangeEvidence, PairedPrompts
 from truing.analysis.judge_facts import JudgeFacts
 from truing.stats.intervals import normal_quantile
+from truing.stats.sequential import anytime_quantile
 
 LEVEL = 0.95
 CARD_MARGIN = 0.05
@@ -417,7 +418,9 @@ def labels_needed(evidence: ChangeEvidence, distance: float) -> LabelsNeeded | N
         )
         for rate in rates
     ]
-    z = normal_quantile(LEVEL) + normal_quantile(2 * _POWER - 1)
+    # Labels added to earlier ones are judged by an interval that holds at any time.
+    quantile = anytime_quantile(LEVEL, 300) if sum(evidence.n_labels) else normal_quantile(LEVEL)
+    z = quantile + normal_quantile(2 * _POWER - 1)
     total = (z * sum(deviations) / distance) ** 2
     more = [
         # Rows are drawn from all answers of a run, of which only some are concerned.

@@ -1,7 +1,9 @@
 """Rates and differences corrected by people's labels of the same run.
 
 Prediction-powered inference (PPI++) from labels of rows drawn at random, over all answers of the
-run, those included that the judge could not score. See `truing.stats.judge_error`.
+run, those included that the judge could not score. See `truing.stats.judge_error`. Intervals are
+valid at any time where the number of labels was not fixed beforehand (`UsableLabels.planned`), or
+the run was stopped by its own figures.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from truing.analysis.rates import (
     non_answer_codes,
     verdict_codes,
 )
+from truing.analysis.stopped_runs import stopped_early
 from truing.analysis.verdict_table import (
     ABSENT,
     FAILED,
@@ -55,6 +58,7 @@ class LabelledVerdicts(Struct):
         labels: people's labels as 0 or 1, NaN where there is none.
         probabilities: with which the row was drawn for a label, 1 where it has none.
         undecided: whether people labelled the row, but could not tell.
+        anytime: whether the number of rows or labels may depend on what was seen.
     """
 
     positions: NDArray[np.int64]
@@ -63,6 +67,7 @@ class LabelledVerdicts(Struct):
     labels: NDArray[np.float64]
     probabilities: NDArray[np.float64]
     undecided: NDArray[np.bool_]
+    anytime: bool = False
 
     def where(self, mask: NDArray[np.bool_]) -> LabelledVerdicts:
         """Returns the rows selected by a mask."""
@@ -73,6 +78,7 @@ class LabelledVerdicts(Struct):
             self.labels[mask],
             self.probabilities[mask],
             self.undecided[mask],
+            self.anytime,
         )
 
     @property
@@ -142,6 +148,7 @@ def collect_labelled_verdicts(
         np.asarray(truth, float),
         np.asarray(probabilities, float),
         np.asarray(undecided, bool),
+        anytime=not labels.planned or stopped_early(table),
     )
 
 
@@ -159,7 +166,14 @@ def corrected_interval(verdicts: LabelledVerdicts, level: float = 0.95) -> Inter
     # Of people who could not tell, the truth is somewhere between all "no" and all "yes".
     def rate_with_undecided_as(value: float) -> Interval:
         labels = np.where(verdicts.undecided, value, verdicts.labels)
-        return corrected_rate(verdicts.judged, labels, verdicts.probabilities, clusters, level)
+        return corrected_rate(
+            verdicts.judged,
+            labels,
+            verdicts.probabilities,
+            clusters,
+            level,
+            anytime=verdicts.anytime,
+        )
 
     if not verdicts.undecided.any():
         return rate_with_undecided_as(math.nan)
@@ -313,7 +327,7 @@ def corrected_difference_interval(
             )
             for run in (a, b)
         )
-        return corrected_difference(ppi_a, ppi_b, level)
+        return corrected_difference(ppi_a, ppi_b, level, anytime=a.anytime or b.anytime)
     rate_a, rate_b = corrected_interval(a, level), corrected_interval(b, level)
     if rate_a is None or rate_b is None:
         return None

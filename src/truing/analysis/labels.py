@@ -45,12 +45,15 @@ class RowLabel(Struct, frozen=True, kw_only=True):
 class UsableLabels(Struct, kw_only=True):
     """The labels of one question that may enter a correction, by (position, index).
 
-    `drawn` is the number of drawn rows; `ignored` counts the labels left out, by reason.
+    `drawn` is the number of drawn rows; `ignored` counts the labels left out, by reason. `planned`
+    says that their number was fixed beforehand: one batch was drawn, and all of it is labelled.
+    Otherwise people may have looked before, or may look again, and intervals have to allow for it.
     """
 
     question: str
     rows: dict[Key, RowLabel] = field(default_factory=dict)
     drawn: int = 0
+    planned: bool = True
     ignored: Counter[str] = field(default_factory=Counter)
 
 
@@ -179,7 +182,9 @@ def _select_usable(
     votes: Mapping[RowKey, list[bool | None]],
 ) -> UsableLabels:
     n_drawn = len({(draw.sample_id, draw.index) for draw in draws})
-    usable = UsableLabels(question=question, drawn=n_drawn)
+    is_whole = all((draw.sample_id, draw.index) in votes for draw in draws)
+    n_batches = len({draw.batch for draw in draws})
+    usable = UsableLabels(question=question, drawn=n_drawn, planned=is_whole and n_batches == 1)
     rows = labelable_rows(table)
     # The stored probabilities hold for the population drawn from, and for no other.
     if draws[0].rows != len(rows):

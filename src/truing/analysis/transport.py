@@ -17,6 +17,7 @@ from truing.analysis.corrections import axis_of_rate
 from truing.analysis.judge_card import JudgeCard, QuestionCard
 from truing.analysis.prompt_counts import RateCounts
 from truing.analysis.rates import Rate, TransportedRate, count_non_answers
+from truing.analysis.stopped_runs import stopped_early
 from truing.analysis.verdict_table import VerdictTable
 from truing.core.errors import DataError
 from truing.runs.folder import JudgeRecord
@@ -74,7 +75,14 @@ def add_transported_rates(
             else rate
             for rate in transported
         ]
-    return transported
+    return [_refuse_stopped(rate) for rate in transported] if stopped_early(table) else transported
+
+
+def _refuse_stopped(rate: Rate) -> Rate:
+    if rate.transported is None:
+        return rate
+    reason = "the run was stopped by its own figures, for which no transported interval holds"
+    return replace(rate, transported=_refused(rate.transported.card, reason))
 
 
 def _non_answers_behind(rate: Rate, counts: Mapping[str | None, RateCounts]) -> int:

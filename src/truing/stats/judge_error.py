@@ -4,6 +4,7 @@
 in the inverse-probability-weighted form for rows drawn with known probabilities (active
 inference: Zrnic & Candès, arXiv 2403.03208). Its interval is asymptotic; with fewer than 10
 positive or 10 negative labels, an exact or betting interval of the labels alone replaces it.
+`anytime` asks for intervals that stay valid when people look, label more, and look again.
 
 *Transported*: the estimator of Rogan & Gladen 1978 with the interval of Lang & Reiczigel 2014,
 in a band over sensitivity and specificity, and refused where the raw rate contradicts the card.
@@ -26,7 +27,11 @@ from truing.stats.intervals import (
     student_quantile,
     wilson,
 )
-from truing.stats.sequential import betting_interval
+from truing.stats.sequential import (
+    anytime_quantile,
+    anytime_rate_interval,
+    betting_interval,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -141,12 +146,17 @@ def corrected_rate(
     probability: ArrayLike,
     clusters: Sequence[int] | None = None,
     level: float = 0.95,
+    *,
+    anytime: bool = False,
 ) -> Interval:
     """Returns the rate of events as people label them, from labels of drawn rows.
 
     With enough labels of both kinds: PPI++ with Wilson's form at the effective sample size
     (method "ppi++"). With few: the labels alone, by Clopper & Pearson if each row had the same
-    probability, else by betting on weighted labels. Arguments and errors as for `ppi_mean`.
+    probability, else by betting on weighted labels. With `anytime`, the number of labels may depend
+    on what was seen: "ppi++, any time" has the wider quantile of a confidence sequence, few labels
+    that of a mixture, and few weighted ones no bounds but 0 and 1. Arguments and errors as for
+    `ppi_mean`.
     """
     import numpy as np
 
@@ -161,15 +171,18 @@ def corrected_rate(
         variance = ppi.error**2 * n / max(1, n - 1)
         if 0 < p < 1 and variance > 0:
             effective = max(2.0, p * (1 - p) / variance)
-            return _wilson_at_size(p, effective, student_quantile(level, ppi.labels - 1))
-    return _rate_of_labels(y, q, clusters, level)
+            if anytime:
+                quantile = anytime_quantile(level, ppi.labels)
+                return _wilson_at_size(p, effective, quantile, "ppi++, any time")
+            return _wilson_at_size(p, effective, student_quantile(level, ppi.labels - 1), "ppi++")
+    return _rate_of_labels(y, q, clusters, level, anytime=anytime)
 
 
-def _wilson_at_size(p: float, n: float, z: float) -> Interval:
+def _wilson_at_size(p: float, n: float, z: float, method: str) -> Interval:
     centre = (p + z * z / (2 * n)) / (1 + z * z / n)
     half_width = z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + (z / (2 * n)) ** 2)
     lower, upper = max(0.0, min(p, centre - half_width)), min(1.0, max(p, centre + half_width))
-    return Interval(p, lower, upper, "ppi++")
+    return Interval(p, lower, upper, method)
 
 
 def _rate_of_labels(
@@ -177,6 +190,8 @@ def _rate_of_labels(
     q: NDArray[np.float64],
     clusters: Sequence[int] | None,
     level: float,
+    *,
+    anytime: bool,
 ) -> Interval:
     """Returns the rate by the labels alone: exact for equal probabilities, else by betting."""
     import numpy as np
@@ -191,7 +206,12 @@ def _rate_of_labels(
         _, first = np.unique(cluster_of_row[rows], return_index=True)
         rows = rows[np.sort(first)]
     if np.ptp(q[labelled]) < 1e-9:
-        return clopper_pearson(int(y[rows].sum()), len(rows), level)
+        of_counts = anytime_rate_interval if anytime else clopper_pearson
+        return of_counts(int(y[rows].sum()), len(rows), level)
+    hajek_mean = float((y[rows] / q[rows]).sum() / (1 / q[rows]).sum())
+    if anytime:
+        # The order in which people labelled is not known, and a betting sequence needs it.
+        return Interval(hajek_mean, 0.0, 1.0, "none: too few weighted labels to look again")
 
     # y q_min / q lies in [0, 1] and has mean (over all rows, 0 where unlabelled) q_min times the
     # rate, so an interval for its mean divided by q_min is one for the rate.
@@ -200,18 +220,22 @@ def _rate_of_labels(
     weighted[rows] = y[rows] * q_min / q[rows]
     interval = betting_interval(weighted[order].tolist(), level)
     lower, upper = interval.lower / q_min, min(1.0, interval.upper / q_min)
-    hajek_mean = float((y[rows] / q[rows]).sum() / (1 / q[rows]).sum())
     estimate = min(max(hajek_mean, lower), upper)
     return Interval(estimate, min(lower, upper), upper, "betting on weighted labels")
 
 
 def corrected_difference(
-    a: PPIEstimate, b: PPIEstimate, level: float = 0.95, *, paired: bool = True
+    a: PPIEstimate,
+    b: PPIEstimate,
+    level: float = 0.95,
+    *,
+    paired: bool = True,
+    anytime: bool = False,
 ) -> Interval:
     """Returns the difference b - a of two corrected rates.
 
     `paired` says that the influence values of both belong to the same prompts in the same order;
-    ValueError if their numbers then differ.
+    ValueError if their numbers then differ. `anytime` as of `corrected_rate`.
     """
     difference = b.estimate - a.estimate
     if paired:
@@ -220,9 +244,12 @@ def corrected_difference(
         error = math.sqrt(sum((y - x) ** 2 for x, y in zip(a.values, b.values))) / len(a.values)
     else:
         error = math.hypot(a.error, b.error)
-    half_width = student_quantile(level, max(1, min(a.labels, b.labels) - 1)) * error
-    lower, upper = max(-1.0, difference - half_width), min(1.0, difference + half_width)
-    return Interval(difference, lower, upper, "ppi++ difference")
+    fewest = max(2, min(a.labels, b.labels))
+    quantile = anytime_quantile(level, fewest) if anytime else student_quantile(level, fewest - 1)
+    lower = max(-1.0, difference - quantile * error)
+    upper = min(1.0, difference + quantile * error)
+    method = "ppi++ difference, any time" if anytime else "ppi++ difference"
+    return Interval(difference, lower, upper, method)
 
 
 class JudgeErrorRates(Struct, frozen=True, kw_only=True):
