@@ -41,9 +41,6 @@ COMMON: dict[str, Any] = {
     "save_every": 10_000,
     "tensorboard": False,
     "threshold": THRESHOLD,
-    "lambda_init": 0.3,
-    "lambda_max": 10.0,
-    "window": 128,
 }
 RUNS: dict[str, dict[str, Any]] = {
     "ppo": {"method": "ppo", "kl": 0.02, "lr": 2e-3, "critic_lr": 1e-2, "steps": 60},
@@ -53,7 +50,6 @@ RUNS: dict[str, dict[str, Any]] = {
         "kl": 0.1,
         "lr": 1e-3,
         "critic_lr": 1e-2,
-        "lambda_lr": 0.009,
         "steps": 180,
     },
     "ppo-lag (separate)": {
@@ -61,11 +57,19 @@ RUNS: dict[str, dict[str, Any]] = {
         "kl": 0.1,
         "lr": 1e-3,
         "critic_lr": 1e-2,
-        "lambda_lr": 0.009,
         "steps": 180,
         "surrogate": "separate",
     },
-    "grpo-lag": {"method": "grpo", "kl": 0.1, "lr": 2e-3, "lambda_lr": 0.004, "steps": 400},
+    "grpo-lag": {"method": "grpo", "kl": 0.1, "lr": 2e-3, "steps": 400},
+    # No answer of eight words costs more than 8.
+    "ppo-lag (slack)": {
+        "method": "ppo-lag",
+        "threshold": 9.0,
+        "kl": 0.02,
+        "lr": 2e-3,
+        "critic_lr": 1e-2,
+        "steps": 150,
+    },
     "shaping ν=0.5": {
         "method": "reward-shaping",
         "nu": 0.5,
@@ -86,7 +90,10 @@ RUNS: dict[str, dict[str, Any]] = {
 
 
 def run(name: str, seed: int, out: str, **changes: Any) -> dict[str, Any]:
-    """Trains once; returns means over the last quarter of the steps, and the path of λ."""
+    """Trains once; returns means over the last third of the steps, and the path of λ.
+
+    `lambda_swing` is λ's range over that third, divided by its mean.
+    """
     settings = RLSettings(**{**COMMON, **RUNS[name], "seed": seed, "out": out, **changes})
     constrained = settings.method not in ("ppo", "rloo")
     costs = [FunctionSignal("risk", task.cost)] if constrained else []
@@ -96,22 +103,22 @@ def run(name: str, seed: int, out: str, **changes: Any) -> dict[str, Any]:
     options = TrainerOptions(on_log=rows.append)
     started = time.perf_counter()
     RLTrainer(models, task.prompts(), signals, settings, options).run()
-    last_quarter = rows[-len(rows) // 4 :]
+    last_third = rows[-len(rows) // 3 :]
     result = {
         "run": name,
         "seed": seed,
-        "reward": statistics.fmean(row["reward_mean"] for row in last_quarter),
+        "reward": statistics.fmean(row["reward_mean"] for row in last_third),
         "seconds": time.perf_counter() - started,
     }
     if constrained:
         path = [row["lambda"] for row in rows]
-        last = [row["lambda"] for row in last_quarter]
+        last = [row["lambda"] for row in last_third]
         result |= {
-            "cost": statistics.fmean(row["cost_mean"] for row in last_quarter),
+            "cost": statistics.fmean(row["cost_mean"] for row in last_third),
             "lambda_first": path[0],
             "lambda_most": max(path),
             "lambda_last": statistics.fmean(last),
-            "lambda_spread": statistics.pstdev(last),
+            "lambda_swing": (max(last) - min(last)) / statistics.fmean(last),
             "path": [round(x, 3) for x in path[:: max(1, len(path) // 24)]],
         }
     return result
@@ -120,18 +127,19 @@ def run(name: str, seed: int, out: str, **changes: Any) -> dict[str, Any]:
 def meets_expectation(result: dict[str, Any]) -> bool:
     """Whether a run did what its method should do.
 
-    Without a constraint: 95 % of the optimum. Under a constraint: the cost at most 5 % above the
-    threshold and not far below it, λ risen and settled. With a fixed price: the threshold missed.
+    Without a constraint: 95 % of the optimum. Under an active constraint: the cost within 5 % of
+    the threshold, and a swing of λ under 20 %. Under a slack one: 95 % of the optimum, λ below 0.1.
+    With a fixed price: the threshold missed.
     """
     name = result["run"]
     if name in ("ppo", "rloo"):
         return bool(result["reward"] >= 0.95 * BEST_REWARD)
     if name.startswith("shaping"):
         return bool(abs(result["cost"] - THRESHOLD) > 0.25 * THRESHOLD)
-    met = 0.75 * THRESHOLD <= result["cost"] <= 1.05 * THRESHOLD
-    risen = result["lambda_last"] > 1.3 * result["lambda_first"]
-    settled = result["lambda_spread"] < 0.15 * result["lambda_last"]
-    return bool(met and risen and settled)
+    if name.endswith("(slack)"):
+        return bool(result["reward"] >= 0.95 * BEST_REWARD and result["lambda_last"] < 0.1)
+    met = abs(result["cost"] - THRESHOLD) <= 0.05 * THRESHOLD
+    return bool(met and result["lambda_swing"] < 0.2)
 
 
 def table_row(name: str, results: list[dict[str, Any]]) -> str:

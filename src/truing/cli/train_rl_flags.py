@@ -208,8 +208,11 @@ class ConstraintFlags:
         Share of the worst answers for cvar.
     lambda_init
         Initial value of the Lagrange multiplier.
+    lambda_control
+        How the Lagrange multiplier follows the cost: PID control once a rollout, or gradient ascent
+        at each gradient step (as Safe RLHF).
     lambda_lr
-        Learning rate of the Lagrange multiplier.
+        Speed of the control: the gains of pid are proportional to it; gradient's learning rate.
     lambda_max
         Upper bound of the Lagrange multiplier.
     lambda_min
@@ -230,6 +233,7 @@ class ConstraintFlags:
     constraint: Literal["mean", "cvar"] = "mean"
     tail: float = 0.1
     lambda_init: float = 1.0
+    lambda_control: Literal["pid", "gradient"] = "pid"
     lambda_lr: float = 0.1
     lambda_max: float | None = 5.0
     lambda_min: float | None = None

@@ -78,9 +78,35 @@ def test_the_state_is_restored() -> None:
     second = CostConstraint(lagrangian_settings(window=3))
     second.load_state_dict(first.state_dict())
     assert list(second.multiplier.costs) == [2.0, 3.0, 4.0]
+    for constraint in (first, second):
+        constraint.observe(torch.tensor([0.5, 7.0]), [("a",), ("b",)])
     assert second.step() == first.step()
     costs = torch.tensor([1.0])
     assert second.log_metrics(costs) == first.log_metrics(costs)
+
+
+def test_the_number_of_gradient_steps_does_not_move_the_multiplier() -> None:
+    constraint = CostConstraint(lagrangian_settings(threshold=1.0))
+    constraint.observe(torch.tensor([4.0, 2.0]))
+    first = constraint.step()
+    assert first > 1.0
+    assert [constraint.step() for _ in range(5)] == [first] * 5
+
+
+def test_by_gradient_each_step_moves_the_multiplier() -> None:
+    constraint = CostConstraint(lagrangian_settings(threshold=1.0, lambda_control="gradient"))
+    constraint.observe(torch.tensor([4.0, 2.0]))
+    assert constraint.step() == pytest.approx(math.exp(0.2))
+    assert constraint.step() > math.exp(0.4)
+
+
+def test_during_the_delay_the_multiplier_stays() -> None:
+    constraint = CostConstraint(lagrangian_settings(threshold=1.0, delay=2))
+    for _ in range(2):
+        constraint.observe(torch.tensor([4.0, 2.0]))
+        assert constraint.step() == 1.0
+    constraint.observe(torch.tensor([4.0, 2.0]))
+    assert constraint.step() > 1.0
 
 
 def test_reward_shaping_has_a_fixed_price() -> None:

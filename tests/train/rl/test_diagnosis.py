@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -69,6 +70,39 @@ def test_a_constraint_that_was_violated_once_does_bind() -> None:
     assert not any("does not bind" in warning for warning in warnings)
 
 
+def test_a_multiplier_in_a_cycle_oscillates() -> None:
+    diagnosis = new_diagnosis("ppo-lag", lambda_control="gradient")
+    warnings = [
+        warning
+        for step in range(100)
+        for warning in diagnosis.check({"lambda": math.exp(math.sin(step / 5)), "violation": -0.1})
+        if "oscillates" in warning
+    ]
+    assert "λ oscillates: between 0.368 and 2.7" in warnings[-1]
+    assert "lambda_control pid" in warnings[0]
+
+
+def test_a_multiplier_that_overshoots_once_does_not_oscillate() -> None:
+    diagnosis = new_diagnosis("ppo-lag")
+    warnings = [
+        warning
+        for step in range(100)
+        for warning in diagnosis.check(
+            {"lambda": math.exp(math.exp(-step / 8) * math.sin(step / 5)), "violation": -0.1}
+        )
+    ]
+    assert not any("oscillates" in warning for warning in warnings)
+
+
+def test_a_bound_that_does_not_help_means_that_the_constraint_cannot_be_met() -> None:
+    metrics = {"lambda": 5.0, "lambda_at_bound": 1.0, "violation": 0.4}
+    warnings = check_repeatedly(new_diagnosis("ppo-lag"), metrics, 20)
+    assert [warning[:27] for warning in warnings] == [
+        "λ is at its bound (5) and t",
+        "the constraint cannot be me",
+    ]
+
+
 def test_a_warning_is_repeated_at_growing_intervals() -> None:
     metrics = {"lambda": 1.0, "lambda_at_bound": 0.0, "violation": -0.5}
     diagnosis = new_diagnosis("ppo-lag")
@@ -79,6 +113,8 @@ def test_a_warning_is_repeated_at_growing_intervals() -> None:
 def test_the_state_is_restored() -> None:
     metrics = {"kl_k1": -0.5, "kl_k3": 0.6}
     first, second = new_diagnosis(), new_diagnosis()
+    first.check({"lambda": 1.0})
     check_repeatedly(first, metrics, 4)
     second.load_state_dict(first.state_dict())
+    assert list(second.multipliers) == [1.0]
     assert second.check(metrics) == first.check(metrics) != []

@@ -8,10 +8,12 @@ import pytest
 
 pytest.importorskip("torch")
 
+import msgspec
 from msgspec.structs import replace
 
 from truing.core.errors import PlanError
-from truing.train.rl.settings import RLSettings
+from truing.core.lineage import digest
+from truing.train.rl.settings import _NOT_IN_DIGEST, RLSettings
 
 
 def test_all_faults_are_reported_at_once() -> None:
@@ -69,3 +71,12 @@ def test_the_digest_ignores_what_does_not_change_the_result() -> None:
     # bnpo averages within micro-batches.
     bnpo = replace(settings, loss="bnpo")
     assert replace(bnpo, micro=1).digest() != bnpo.digest()
+
+
+def test_a_run_by_gradient_keeps_the_digest_of_before_pid_control() -> None:
+    by_gradient = RLSettings(method="ppo-lag", out="", lambda_control="gradient")
+    by_pid = RLSettings(method="ppo-lag", out="")
+    plain = {k: v for k, v in msgspec.to_builtins(by_gradient).items() if k not in _NOT_IN_DIGEST}
+    del plain["lambda_control"]
+    assert by_gradient.digest() == digest(*(f"{k}={plain[k]}" for k in sorted(plain)))
+    assert by_pid.digest() != by_gradient.digest()

@@ -39,12 +39,10 @@ def test_ppo_finds_the_optimum(synthetic: Any, tmp_path: Path) -> None:
 
 def test_ppo_lagrangian_meets_the_constraint(synthetic: Any, tmp_path: Path) -> None:
     changes = {"steps": 110, "n": 4, "lr": 2e-3}
-    multiplier = {"lambda_lr": 0.01, "lambda_max": 2.0, "window": 64}
-    result = synthetic.run("ppo-lag", 0, str(tmp_path), **changes, **multiplier)
+    result = synthetic.run("ppo-lag", 0, str(tmp_path), **changes)
     assert result["cost"] <= 1.2 * synthetic.THRESHOLD
     assert result["reward"] > 6.0
-    assert result["lambda_most"] > 3 * result["lambda_first"]
-    assert result["lambda_last"] > 2 * result["lambda_first"]
+    assert result["lambda_swing"] < 0.4
 
 
 def test_a_fixed_price_misses_the_threshold(synthetic: Any, tmp_path: Path) -> None:
@@ -56,7 +54,16 @@ def test_a_fixed_price_misses_the_threshold(synthetic: Any, tmp_path: Path) -> N
 @pytest.mark.timeout(3000)
 @pytest.mark.parametrize(
     "name",
-    ["ppo", "rloo", "ppo-lag", "ppo-lag (separate)", "grpo-lag", "shaping ν=0.5", "shaping ν=2"],
+    [
+        "ppo",
+        "rloo",
+        "ppo-lag",
+        "ppo-lag (separate)",
+        "ppo-lag (slack)",
+        "grpo-lag",
+        "shaping ν=0.5",
+        "shaping ν=2",
+    ],
 )
 def test_all_five_seeds(synthetic: Any, tmp_path: Path, name: str) -> None:
     results = [synthetic.run(name, seed, str(tmp_path / str(seed))) for seed in range(5)]

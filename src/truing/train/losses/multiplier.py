@@ -89,6 +89,10 @@ class LagrangeMultiplier:
         self.steps += 1
         return self.value
 
+    def set_log(self, log_lambda: float) -> None:
+        """Sets log λ, for a controller that computes it from the window's costs."""
+        self._log_lambda = log_lambda
+
     def state_dict(self) -> dict[str, Any]:
         """Returns what a resumed run needs: log λ, the window, the number of steps."""
         return {"log": self._log_lambda, "costs": list(self.costs), "steps": self.steps}

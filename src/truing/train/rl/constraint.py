@@ -11,6 +11,7 @@ from torch import Tensor
 
 from truing.distributed.process_group import as_float64
 from truing.train.losses import LagrangeMultiplier
+from truing.train.rl.pid import PIDController
 from truing.train.rl.settings import RLSettings
 
 _COSTS_PER_CATEGORY = 64  # the last costs that a category's mean is taken over
@@ -49,7 +50,8 @@ class CostConstraint:
     """λ with its window, and the last costs of each harm category.
 
     Order of a step, as in safe-rlhf: `observe` the whole rollout, then before each gradient step
-    `step`, and only then compute the loss with the new λ.
+    `step`, and only then compute the loss with the new λ. By default `observe` sets λ, once a
+    rollout, by PID control; with `lambda_control` gradient each `step` updates it, as in safe-rlhf.
     """
 
     def __init__(self, settings: RLSettings) -> None:
@@ -66,17 +68,31 @@ class CostConstraint:
         )
         if isinstance(self.multiplier, CVaRMultiplier):
             self.multiplier.alpha = settings.tail
+        self.controller: PIDController | None = None
+        if settings.lambda_control == "pid":
+            self.controller = PIDController(
+                settings.lambda_init,
+                settings.lambda_lr,
+                minimum=settings.lambda_min,
+                maximum=settings.lambda_max,
+            )
         self.costs_by_category: dict[str, deque[float]] = defaultdict(
             lambda: deque(maxlen=_COSTS_PER_CATEGORY)
         )
 
     def observe(self, costs: Tensor, categories: Iterable[Sequence[str]] = ()) -> None:
-        """Adds the costs of a rollout of all processes, in order.
+        """Adds the costs of a rollout of all processes, in order; PID control then sets λ.
 
         `categories` holds the harm categories of the prompt of each cost.
         """
         # Only scored answers come in here: an unscored one must not look safe to λ.
         self.multiplier.observe(costs)
+        if self.controller is not None and len(costs):
+            mean_square = float((costs.double() - self.settings.threshold).square().mean())
+            log_lambda = self.controller.update(self.multiplier.violation, mean_square)
+            # During the delay the controller gets to know the scale, but λ stays.
+            if self.multiplier.steps >= self.settings.delay:
+                self.multiplier.set_log(log_lambda)
         for cost, names in zip(costs.tolist(), categories):
             for name in names:
                 self.costs_by_category[name].append(cost)
@@ -93,9 +109,15 @@ class CostConstraint:
         return var + (costs - var).clamp(min=0) / alpha
 
     def step(self) -> float:
-        """Updates λ once and returns it; reward shaping has the fixed price ν instead."""
+        """Returns the λ of the next gradient step, which gradient control updates first.
+
+        Reward shaping has the fixed price ν instead.
+        """
         if self.settings.method == "reward-shaping":
             return self.settings.nu
+        if self.controller is not None:
+            self.multiplier.steps += 1
+            return self.multiplier.value
         return self.multiplier.step()
 
     def log_metrics(self, costs: Tensor) -> dict[str, float | str]:
@@ -125,12 +147,15 @@ class CostConstraint:
         """Returns what a resumed run needs."""
         return {
             "multiplier": self.multiplier.state_dict(),
+            "controller": self.controller.state_dict() if self.controller is not None else None,
             "categories": {k: list(costs) for k, costs in self.costs_by_category.items()},
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restores what `state_dict` returned."""
         self.multiplier.load_state_dict(state["multiplier"])
+        if self.controller is not None:
+            self.controller.load_state_dict(state["controller"])
         self.costs_by_category.clear()
         for name, costs in state["categories"].items():
             self.costs_by_category[name].extend(costs)

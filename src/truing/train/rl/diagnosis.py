@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Iterator, Mapping
+from itertools import pairwise
 from typing import Any
 
 from truing.train.rl.settings import RLSettings
 
 _TREND_STEPS = 20  # steps that a trend is read from
+_CYCLE_STEPS = 80  # steps in which an oscillation of λ is looked for
 _QUIET_STEPS = 20  # steps before the same warning is given again
 
 WARNINGS = {
@@ -58,8 +60,18 @@ WARNINGS = {
         "λ is at its bound ({lam:.3g}) and the cost is still {over:.3g} above the threshold; raise "
         "lambda_max, or raise a threshold that this policy cannot reach"
     ),
+    "infeasible": (
+        "the constraint cannot be met: λ has been at its bound ({lam:.3g}) for 20 steps and the "
+        "cost is still {over:.3g} above the threshold. Raise the threshold, or lambda_max if the reward "
+        "may lose more weight; with kl > 0 the reference holds the policy back too"
+    ),
+    "oscillates": (
+        "λ oscillates: between {least:.3g} and {most:.3g}, with {turns} turns in the last {steps} "
+        "steps; lower lambda_lr{control}, or lower lr so that the policy follows λ more slowly"
+    ),
     "above": (
-        "the cost has been above the threshold for 20 steps and does not fall (λ = {lam:.3g}): "
+        "the constraint cannot be met as things stand: the cost has been above the threshold for "
+        "20 steps and does not fall (λ = {lam:.3g}); "
         "raise lambda_lr or lambda_init, or check whether the cost depends on the answer at all"
     ),
     "below": (
@@ -76,6 +88,13 @@ WARNINGS = {
 Findings = Iterator[tuple[str, dict[str, Any]]]  # (key of WARNINGS, values for its text)
 
 
+def count_turns(values: list[float], margin: float) -> int:
+    """Returns how often a sequence passes from `margin` above its mean to as far below, or back."""
+    mean = math.fsum(values) / len(values)
+    sides = [math.copysign(1, value - mean) for value in values if abs(value - mean) > margin]
+    return sum(first != second for first, second in pairwise(sides))
+
+
 class RunDiagnosis:
     """Checks the metrics of each step for signs of a failing run.
 
@@ -85,6 +104,7 @@ class RunDiagnosis:
     def __init__(self, settings: RLSettings) -> None:
         self.settings = settings
         self.recent: deque[dict[str, float]] = deque(maxlen=_TREND_STEPS)
+        self.multipliers: deque[float] = deque(maxlen=_CYCLE_STEPS)
         self.measured: list[dict[str, float]] = []
         self.first_values: dict[str, float] = {}
         self.last_warned: dict[str, int] = {}
@@ -165,9 +185,15 @@ class RunDiagnosis:
         if violation > 0:
             # A constraint that was violated once and that λ now holds is not without effect.
             self.first_values["broken"] = 1.0
+        yield from self._check_oscillation(multiplier)
         stuck_at_bound = bool(numbers.get("lambda_at_bound")) and violation > 0
         if stuck_at_bound:
-            yield "bound", {"lam": multiplier, "over": violation}
+            values = {"lam": multiplier, "over": violation}
+            stuck_steps = sum(
+                bool(row.get("lambda_at_bound")) and row.get("violation", 0.0) > 0
+                for row in self.recent
+            )
+            yield ("infeasible" if stuck_steps == _TREND_STEPS else "bound"), values
         violations = [row["violation"] for row in self.recent if "violation" in row]
         if len(violations) < _TREND_STEPS:
             return
@@ -175,6 +201,24 @@ class RunDiagnosis:
             yield "above", {"lam": multiplier}
         if max(violations) < 0 and "broken" not in self.first_values:
             yield "below", {"lam": multiplier, "threshold": self.settings.threshold}
+
+    def _check_oscillation(self, multiplier: float) -> Findings:
+        """A cycle of λ: it swings by more than 20 % to both sides of its mean, several times."""
+        if multiplier <= 0:
+            return
+        self.multipliers.append(multiplier)
+        turns = count_turns([math.log(value) for value in self.multipliers], math.log(1.2))
+        # One overshoot on the way to the equilibrium has two turns.
+        if turns >= 4 and self.settings.method != "reward-shaping":
+            by_gradient = self.settings.lambda_control == "gradient"
+            values = {
+                "least": min(self.multipliers),
+                "most": max(self.multipliers),
+                "turns": turns,
+                "steps": len(self.multipliers),
+                "control": " or set lambda_control pid" if by_gradient else "",
+            }
+            yield "oscillates", values
 
     def _check_reward_hacking(self, _: dict[str, float]) -> Findings:
         """Reward up, while a judge without part in the training finds more harm."""
@@ -198,6 +242,7 @@ class RunDiagnosis:
         """Returns what a resumed run needs."""
         return {
             "rows": list(self.recent),
+            "lambdas": list(self.multipliers),
             "measured": self.measured,
             "first": self.first_values,
             "said": self.last_warned,
@@ -207,6 +252,8 @@ class RunDiagnosis:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restores what `state_dict` returned."""
         self.recent = deque(state["rows"], maxlen=_TREND_STEPS)
+        # Checkpoints before PID control have no λ here.
+        self.multipliers = deque(state.get("lambdas", ()), maxlen=_CYCLE_STEPS)
         self.measured = list(state["measured"])
         self.first_values = dict(state["first"])
         self.last_warned = dict(state["said"])

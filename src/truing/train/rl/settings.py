@@ -74,9 +74,11 @@ class RLSettings(Struct, frozen=True, kw_only=True):
     `kl_step_limit` ends the passes over a rollout, `kl_limit` the run.
 
     `constraint` is what λ holds below `threshold`: the mean cost of the last `window` answers, or
-    the mean of their worst share `tail` (CVaR). `surrogate` says whether reward and cost advantages
-    are combined and then clipped (the code of Safe RLHF) or clipped separately (its paper). `nu` is
-    the fixed price ν of the cost in reward shaping.
+    the mean of their worst share `tail` (CVaR). `lambda_control` pid sets λ once a rollout,
+    gradient at each gradient step (the update of Safe RLHF); `lambda_lr` is the speed of either.
+    `surrogate` says whether reward and cost advantages are combined and then clipped (the code of
+    Safe RLHF) or clipped separately (its paper). `nu` is the fixed price ν of the cost in reward
+    shaping.
     """
 
     method: Method
@@ -129,6 +131,7 @@ class RLSettings(Struct, frozen=True, kw_only=True):
     # constraint
     threshold: float = 0.0
     lambda_init: float = 1.0
+    lambda_control: Literal["pid", "gradient"] = "pid"
     lambda_lr: float = 0.1
     lambda_max: float | None = 5.0
     lambda_min: float | None = None
@@ -162,11 +165,15 @@ class RLSettings(Struct, frozen=True, kw_only=True):
         """Returns the settings that determine the result of a step, by name."""
         # bnpo averages within micro-batches (see policy_loss.averages_over_tokens).
         uses_micro = self.method == "grpo" and self.loss == "bnpo"
-        return {
+        plain = {
             name: value
             for name, value in msgspec.to_builtins(self).items()
             if name not in _NOT_IN_DIGEST or (name == "micro" and uses_micro)
         }
+        # The setting is newer than runs by gradient: without it their checkpoints still match.
+        if self.lambda_control == "gradient" or self.method in ("ppo", "reward-shaping"):
+            del plain["lambda_control"]
+        return plain
 
     @property
     def kind(self) -> str:
