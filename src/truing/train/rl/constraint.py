@@ -69,7 +69,7 @@ class CostConstraint:
         if isinstance(self.multiplier, CVaRMultiplier):
             self.multiplier.alpha = settings.tail
         self.controller: PIDController | None = None
-        if settings.lambda_control == "pid":
+        if settings.lambda_control == "pid" and settings.method != "reward-shaping":
             self.controller = PIDController(
                 settings.lambda_init,
                 settings.lambda_lr,

@@ -62,8 +62,8 @@ WARNINGS = {
     ),
     "infeasible": (
         "the constraint cannot be met: λ has been at its bound ({lam:.3g}) for 20 steps and the "
-        "cost is still {over:.3g} above the threshold. Raise the threshold, or lambda_max if the reward "
-        "may lose more weight; with kl > 0 the reference holds the policy back too"
+        "cost is still {over:.3g} above the threshold. Raise the threshold, or lambda_max if the "
+        "reward may lose more weight; with kl > 0 the reference holds the policy back too"
     ),
     "oscillates": (
         "λ oscillates: between {least:.3g} and {most:.3g}, with {turns} turns in the last {steps} "
