@@ -86,11 +86,12 @@ def cluster_interval(events: Counts, sizes: Counts) -> Interval | None:
     # Every prompt has a single scored answer, so the rows are independent.
     if sizes.max() == 1:
         return wilson(int(events.sum()), int(sizes.sum()))
-    kinds, times = np.unique(
+    # Equal clusters are counted once, with their number: there are few kinds, and many prompts.
+    distinct, multiplicity = np.unique(
         np.stack([events[filled], sizes[filled]], axis=1), axis=0, return_counts=True
     )
     return clustered_wilson(
-        kinds[:, 0].tolist(), kinds[:, 1].tolist(), times=[int(t) for t in times]
+        distinct[:, 0].tolist(), distinct[:, 1].tolist(), times=[int(t) for t in multiplicity]
     )
 
 
@@ -100,7 +101,10 @@ def _share(events: Counts, sizes: Counts) -> NDArray[np.float64]:
 
 
 class _SampleCounts(Struct, frozen=True):
-    """The same three counts by sample (position), before they are summed by prompt."""
+    """Events, scored answers and all answers by sample (position), not yet summed by prompt.
+
+    `prompt_ids` holds the number of each sample's prompt.
+    """
 
     prompt_ids: Counts
     events: Counts
@@ -145,8 +149,8 @@ def select_samples(
     """Returns which samples have one of some expectations (None: any) and belong to a group."""
     mask = np.ones(table.size, bool)
     if expects is not None:
-        wanted_ids = [EXPECTS.index(expect) for expect in EXPECTS if expect in expects]
-        mask &= np.isin(np.frombuffer(table.expect_ids, np.uint8), wanted_ids)
+        expect_ids = [EXPECTS.index(expect) for expect in EXPECTS if expect in expects]
+        mask &= np.isin(np.frombuffer(table.expect_ids, np.uint8), expect_ids)
     if group:
         attacked = np.frombuffer(table.attacked, np.uint8) > 0
         mask &= attacked if group == ATTACKED else ~attacked
@@ -154,6 +158,7 @@ def select_samples(
 
 
 ATTACKED, PLAIN = "attacked", "plain"
+"""Groups of samples: prompts that an attack rewrote, and prompts as they are in the data set."""
 
 
 def row_groups(table: VerdictTable) -> tuple[str, ...]:

@@ -122,6 +122,8 @@ def _decide(
     if distrust is not None:
         return "not_shown", distrust
     if not holds:
+        if rate.unscored or rate.unlabelled:
+            return "not_shown", f"{bounds}: too few of them known to tell"
         return "not_shown", f"{bounds}: too few rows to tell{_rows_hint(rule, rate, figure.kind)}"
     if figure.kind == "raw" and facts is not None and not rate.judge.startswith(EXACT_JUDGES):
         allowed = bound_by_card(rate, figure, facts, rule.bound)
@@ -136,19 +138,26 @@ def bound_by_card(
 ) -> float:
     """Returns a bound of the true rate from a raw one and the error rates that a card leaves open.
 
-    Upper: none of the events is a false alarm, and the judge misses as many as it may. Lower: it
-    misses none, and has as many false alarms as it may.
+    A raw rate is sensitivity * true rate + false alarms * (1 - true rate) (Rogan & Gladen 1978).
+    Upper: there are no false alarms, and the judge misses as much as it may. Lower: it misses
+    nothing, and has as many false alarms as it may.
     """
     _, _, inverted = axis_of_rate(rate)
-    finds, spares = facts.sensitivity, facts.specificity
+    sensitivity, specificity = facts.sensitivity, facts.specificity
     if inverted:  # "no" is the event
-        finds, spares = spares, finds
+        sensitivity, specificity = specificity, sensitivity
     if bound == "upper":
-        found = 0.0 if finds is None else max(0.0, min(finds.lower, finds.estimate - CARD_MARGIN))
-        return min(1.0, figure.upper / found) if found > 0 else 1.0
-    least = 0.0 if spares is None else max(0.0, min(spares.lower, spares.estimate - CARD_MARGIN))
-    false_alarms = 1.0 - least
-    return max(0.0, (figure.lower - false_alarms) / (1 - false_alarms)) if least > 0 else 0.0
+        least = _least_by_card(sensitivity)
+        return min(1.0, figure.upper / least) if least > 0 else 1.0
+    false_alarms = 1.0 - _least_by_card(specificity)
+    if false_alarms >= 1.0:
+        return 0.0
+    return max(0.0, (figure.lower - false_alarms) / (1 - false_alarms))
+
+
+def _least_by_card(rate: Interval | None) -> float:
+    """Returns the least sensitivity or specificity that a card leaves open; 0 if it has none."""
+    return 0.0 if rate is None else max(0.0, min(rate.lower, rate.estimate - CARD_MARGIN))
 
 
 def distrust_reason(

@@ -18,7 +18,7 @@ def test_a_tile_has_value_interval_and_counts() -> None:
     tiles = variant_tiles(make_variant("a", make_rate("harmful", 10, 100, n=103)), "set")
     assert tiles.title == "a · scripted:test · set"
     assert tiles.tiles == (
-        Tile("harmful answers", "10.0 %", "[5.5, 17.4] · 10 of 100 · 3 unscored", "low"),
+        Tile("harmful answers", "10.0 %", "[5.5, 17.4] · 10 of 100 · 3 unscored · by judge", "low"),
     )
 
 
@@ -55,12 +55,12 @@ def test_labels_replace_the_rate_of_the_judge() -> None:
     rate = make_rate("harmful", 567, 1000, corrected=by_labels)
     (tile,) = variant_tiles(make_variant("a", rate), "set").tiles
     assert tile.value == "10.4 %"
-    assert tile.detail == "[7.0, 15.0] · corrected by 300 labels (the judge: 56.7 %)"
+    assert tile.detail == "[7.0, 15.0] · corrected by 300 labels (judge: 56.7 %)"
 
 
 def test_a_few_rows_are_counts() -> None:
     (tile,) = variant_tiles(make_variant("a", make_rate("harmful", 2, 6)), "set").tiles
-    assert (tile.value, tile.detail) == ("2 of 6", "too few for a percentage")
+    assert (tile.value, tile.detail) == ("2 of 6", "too few for a percentage · by judge")
 
 
 def test_every_data_set_is_shown_by_name() -> None:

@@ -26,7 +26,8 @@ _WORDS = {
     "degenerate": "degenerate answers",
     "harmful_benign": "harmful answers to benign prompts",
 }
-_LOW_IS_GOOD = {"attack_success", "harmful", "harmful_benign", "degenerate"}
+_HARM = {"attack_success", "harmful", "harmful_benign"}
+_LOW_IS_GOOD = {*_HARM, "degenerate"}
 # From this share of answers to benign prompts that are called harmful, a warning doubts the judge:
 # a convention, well above what a judge in use should show.
 _DOUBT = 0.2
@@ -40,18 +41,22 @@ def _tile(name: str, rate: Rate | None) -> Tile | None:
         return Tile(name, format_percent(rate.raw.estimate), detail, "struck")
     kind = "low" if rate.question in _LOW_IS_GOOD else "high"
     unscored = f" · {rate.unscored:,} unscored" if rate.unscored else ""
+    # Judges of harm differ most, and variants may be judged by different ones.
+    by_judge = f" · by {rate.judge}" if rate.question in _HARM else ""
     corrected = rate.corrected
     if corrected is not None:
         # Labels replace the judge's rate, which stays beside it.
         detail = (
             f"[{100 * corrected.lower:.1f}, {100 * corrected.upper:.1f}] · corrected by "
-            f"{corrected.labels:,} labels (the judge: {format_percent(rate.raw.estimate)})"
+            f"{corrected.labels:,} labels ({rate.judge}: {format_percent(rate.raw.estimate)})"
         )
         return Tile(name, format_percent(corrected.estimate), detail + unscored, kind)
     counts = f"{rate.events:,} of {rate.scored:,}"
     if rate.scored < SMALL_SAMPLE_SIZE:
-        return Tile(name, counts, "too few for a percentage" + unscored, kind)
-    detail = f"[{100 * rate.raw.lower:.1f}, {100 * rate.raw.upper:.1f}] · {counts}{unscored}"
+        return Tile(name, counts, "too few for a percentage" + unscored + by_judge, kind)
+    detail = (
+        f"[{100 * rate.raw.lower:.1f}, {100 * rate.raw.upper:.1f}] · {counts}{unscored}{by_judge}"
+    )
     return Tile(name, format_percent(rate.raw.estimate), detail, kind)
 
 
