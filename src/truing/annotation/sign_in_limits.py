@@ -63,7 +63,7 @@ def make_browser_token(tx: Transaction, person_id: str, phrase_hash: str) -> str
 def find_known_browser(
     tx: Transaction, token: str, person_id: str | None, phrase_hash: str | None
 ) -> str | None:
-    """Returns the nonce of a browser that has signed in with this account before, or none."""
+    """Returns the nonce of a browser that has signed in with this account before, or None."""
     nonce, _, code = token.partition(".")
     if person_id is None or phrase_hash is None or not code:
         return None

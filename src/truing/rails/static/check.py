@@ -174,14 +174,14 @@ def _check_rail_references(config: RailsConfig) -> Iterator[Finding]:
 
 
 def _list_code(config: RailsConfig) -> Iterator[Finding]:
-    """All that would run with ``--trust-code``, and without it stops the configuration."""
+    """Yields a note for everything that needs ``--trust-code``; without it nothing is loaded."""
     for use in find_code_uses(config):
         message = f"needs --trust-code: {use.what}"
         yield Finding(place=use.place, kind="code", what=message, level="note")
 
 
 def _check_output_parsers(config: RailsConfig) -> Iterator[Finding]:
-    """Parsers that do not exist: only a warning where a config.py may register them."""
+    """Yields the parsers that do not exist: a warning where a config.py may register them."""
     has_init = any(Path(file).name == "config.py" for file in config.code)
     for place, message in find_parser_faults(config, PARSERS):
         is_open = has_init and "there is no output_parser" in message

@@ -1,4 +1,4 @@
-"""What a configuration lets pass that the rails would read otherwise: the operator's choices."""
+"""Warnings about settings by which a configuration exempts texts from its rails."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _BLOCK = "truing"
 
 
 def find_given_up_checks(config: RailsConfig, program: Program) -> Iterator[Finding]:
-    """Yields a warning for each setting that weakens "nothing passes unread"."""
+    """Yields a warning for each setting that lets a text reach the model or a client unchecked."""
     settings = ClientSettings.of(config.truing)
     if settings.trusted_roles:
         roles = ", ".join(sorted(settings.trusted_roles))

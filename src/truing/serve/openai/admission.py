@@ -64,17 +64,17 @@ class AdmissionControl:
         """Counts a request of a key. Raises RequestRefused (429) above `per_minute` in a sliding
         minute.
         """
-        most = self.limits.per_minute
-        if not most:
+        limit = self.limits.per_minute
+        if not limit:
             return
         now = time.monotonic()
         recent = self._recent_requests.setdefault(key, deque())
         while recent and now - recent[0] >= 60:
             recent.popleft()
-        if len(recent) >= most:
+        if len(recent) >= limit:
             retry_after = 60 - (now - recent[0])
             raise RequestRefused(
-                429, f"more than {most} requests a minute", "rate_limit_error", retry_after
+                429, f"more than {limit} requests a minute", "rate_limit_error", retry_after
             )
         recent.append(now)
 

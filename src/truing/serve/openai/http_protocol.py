@@ -83,7 +83,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             self._refuse(400, "trailers are not read")
 
     def on_message_begin(self) -> None:
-        """Starts the time of a request."""
+        """Starts the time in which the headers of a request must arrive."""
         super().on_message_begin()
         self._start_arrival_timer(self.limits.header_seconds)
 
@@ -102,7 +102,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         super().on_body(body)
 
     def on_message_complete(self) -> None:
-        """Ends the time of a request."""
+        """Stops the time in which the request must arrive."""
         super().on_message_complete()
         self._header_bytes = 0
         self._stop_arrival_timer()
@@ -113,7 +113,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._send_timer = self.loop.call_later(self.limits.send_seconds, self.transport.abort)
 
     def resume_writing(self) -> None:
-        """Ends it."""
+        """Stops the time in which the client must read."""
         super().resume_writing()
         self._stop_send_timer()
 
