@@ -18,6 +18,11 @@ from truing.core.types import Failure
 from truing.hf.weights import sha256_file
 from truing.judges.moderation.ensemble_member import EnsembleMember
 from truing.judges.moderation.inputs import ModerationInput, replace_surrogates
+from truing.judges.moderation.long_texts import (
+    HARMFUL_OUTPUT,
+    LongTextCurves,
+    read_long_text_curves,
+)
 from truing.judges.moderation.settings import (
     BlendWeights,
     ClassifierSettings,
@@ -69,7 +74,9 @@ class ModerationScore(Struct, frozen=True, kw_only=True):
     """The scores of one input, all of which was read.
 
     `harmful` is the probability for the input's mode and `flagged` the verdict by its threshold;
-    of several `windows` the worst counts, and `worst` says where it lies.
+    of several `windows` the worst counts, and `worst` says where it lies. All probabilities are
+    corrected for the number of windows if the folder has curves (`long_texts`), so that the
+    thresholds stay those of one window.
     """
 
     mode: str
@@ -93,7 +100,7 @@ def find_classifier_folder(name: str) -> Path:
 
 
 def hash_classifier_folder(folder: Path) -> str:
-    """Returns 16 hex digits over everything that decides a probability or a verdict."""
+    """Returns 16 hex digits over everything that decides a score or verdict of one window."""
     files = [
         f"{name} {sha256_file(folder / name)}"
         for name in _HASHED_FILES
@@ -119,6 +126,7 @@ class ModerationScorer:
         self.folder = folder
         self.settings: ClassifierSettings = read_settings(folder)
         self.thresholds: ClassifierThresholds = read_thresholds(folder, self.settings)
+        self.curves: LongTextCurves | None = read_long_text_curves(folder, self.settings)
         self.hash = hash_classifier_folder(folder)
         self.blend: BlendWeights | None = None
         options = {"engine": engine, "dtype": dtype, "device": device}
@@ -221,30 +229,23 @@ class ModerationScorer:
             end = start + len(reading.rows)
             score: ModerationScore | Failure | None = reading.failure
             if reading.rows:
-                worst = self._calibrate(reading.mode, reading.rows, logits[start:end])
+                worst = self.combine_rows(reading.mode, reading.rows, logits[start:end])
                 score = worst if reading.failure is None or worst.flagged else reading.failure
             assert score is not None  # a reading without rows has a failure
             scores.append(score)
             start = end
         return scores
 
-    def _calibrate(
+    def combine_rows(
         self, mode: str, rows: Sequence[WindowRow], logits: np.ndarray
     ) -> ModerationScore:
-        """Turns the logits of all rows of an input into the score of the worst."""
+        """Turns the logits of all rows of an input into its score: the worst row counts."""
         thresholds = self.thresholds
-        harmful_logits = []
-        for row, row_logits in zip(rows, logits, strict=True):
-            is_prompt = row.as_prompt or mode == "prompt"
-            row_mode = "prompt" if row.as_prompt else mode
-            logit = row_logits[HARMFUL_PROMPT if is_prompt else HARMFUL]
-            harmful_logits.append(
-                logit / thresholds.temperature[row_mode] + thresholds.bias[row_mode]
-            )
+        harmful_logits, category_logits = self.correct_logits(mode, rows, logits)
         worst = int(np.argmax(harmful_logits))
-        harmful = float(_sigmoid(np.asarray(harmful_logits[worst])))
+        harmful = float(_sigmoid(harmful_logits[worst]))
         flagged = harmful >= thresholds.harmful[mode]
-        probabilities = _sigmoid(logits[:, FIRST_CATEGORY:].max(axis=0))
+        probabilities = _sigmoid(category_logits.max(axis=0))
         categories = {
             name: float(p) for name, p in zip(self.settings.categories, probabilities, strict=True)
         }
@@ -262,6 +263,36 @@ class ModerationScorer:
             windows=len(rows) - sum(row.as_prompt for row in rows),
             worst=rows[worst].position,
         )
+
+    def correct_logits(
+        self, mode: str, rows: Sequence[WindowRow], logits: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the rows' logits of harm, `[rows]`, and of the categories, `[rows, categories]`.
+
+        Both are calibrated and, if the folder has curves, corrected for the number of windows of
+        the rows' texts.
+        """
+        harmful = np.empty(len(rows), logits.dtype)
+        categories = logits[:, FIRST_CATEGORY:].copy()
+        windows = np.array([row.windows for row in rows])
+        as_prompt = np.array([row.as_prompt for row in rows])
+        for row_mode, chosen in ((mode, ~as_prompt), ("prompt", as_prompt)):
+            if not chosen.any():
+                continue
+            column = HARMFUL_PROMPT if row_mode == "prompt" else HARMFUL
+            temperature = self.thresholds.temperature[row_mode]
+            calibrated = logits[chosen, column] / temperature + self.thresholds.bias[row_mode]
+            harmful[chosen] = calibrated
+            if self.curves is None:
+                continue
+            harmful[chosen] = self.curves.correct(
+                row_mode, HARMFUL_OUTPUT, calibrated, windows[chosen]
+            )
+            for number, name in enumerate(self.settings.categories):
+                categories[chosen, number] = self.curves.correct(
+                    row_mode, name, categories[chosen, number], windows[chosen]
+                )
+        return harmful, categories
 
 
 def _list_readings(clean: ModerationInput) -> list[ModerationInput]:

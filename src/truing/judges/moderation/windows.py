@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from truing.judges.moderation.inputs import (
     MAX_TURNS,
@@ -51,12 +51,14 @@ class WindowRow(Struct, frozen=True):
     """One row for each member of a classifier.
 
     `as_prompt`: a text without a prompt is read as a prompt, too. `position` is None if the row
-    holds all of the input.
+    holds all of the input. `windows` is the number of rows that the text needs, its dialogue
+    included.
     """
 
     rows: tuple[EncodedInput, ...]
     as_prompt: bool = False
     position: WindowPosition | None = None
+    windows: int = 1
 
 
 class WindowEncoder:
@@ -77,25 +79,30 @@ class WindowEncoder:
                 f"{characters:,} characters: at most {MAX_CHARACTERS:,} are read as a whole"
             )
         rows: list[WindowRow] = []
-        for row in self._rows(moderation_input):
-            rows.append(row)
-            if len(rows) > MAX_WINDOWS:
-                raise InputTooLong(
-                    f"{characters:,} characters need more than {MAX_WINDOWS} windows of tokens"
-                )
+        for text_rows in self._texts(moderation_input):
+            start = len(rows)
+            for row in text_rows:
+                rows.append(row)
+                if len(rows) > MAX_WINDOWS:
+                    raise InputTooLong(
+                        f"{characters:,} characters need more than {MAX_WINDOWS} windows of tokens"
+                    )
+            windows = len(rows) - start
+            rows[start:] = [structs.replace(row, windows=windows) for row in rows[start:]]
         return rows
 
-    def _rows(self, moderation_input: ModerationInput) -> Iterator[WindowRow]:
+    def _texts(self, moderation_input: ModerationInput) -> Iterator[Iterator[WindowRow]]:
+        """Yields the rows of each text that is judged by itself."""
         turns, response = moderation_input.turns, moderation_input.response
         if response is None:
-            yield from self._prompt_rows(turns)
+            yield self._prompt_rows(turns)
         else:
-            yield from self._answer_rows(turns, response)
+            yield self._answer_rows(turns, response)
         if moderation_input.mode == "response" and response is not None:
-            for row in self._prompt_rows((response,), side="answer"):
-                yield WindowRow(row.rows, as_prompt=True, position=row.position)
+            rows = self._prompt_rows((response,), side="answer")
+            yield (structs.replace(row, as_prompt=True) for row in rows)
         for text in moderation_input.apart:
-            yield from self._prompt_rows((text,), side="system message")
+            yield self._prompt_rows((text,), side="system message")
 
     def _prompt_rows(self, turns: Sequence[str], side: str = "prompt") -> Iterator[WindowRow]:
         whole = self._whole_row(turns, None)
