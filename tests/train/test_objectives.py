@@ -13,8 +13,8 @@ from tests.train.builders import make_example, make_settings
 from tests.train.test_supervised import add_teacher_prompt
 
 from truing.core.errors import PlanError
-from truing.train.batches import EncodedExample, ExampleEncoder
-from truing.train.losses import DPO_KINDS, dpo_loss
+from truing.train.batches import EncodedExample, ExampleEncoder, collate_examples
+from truing.train.losses import DPO_KINDS, dpo_loss, sft_loss, token_log_probs
 from truing.train.objectives import (
     _logits_at_answers,
     _mismatched_answers,
@@ -24,6 +24,7 @@ from truing.train.objectives import (
     dpo_objective,
     kto_objective,
     score_answers,
+    sft_objective,
 )
 from truing.train.settings import LOSSES, SMOOTHED_LOSSES
 from truing.train.trainable_model import build_trainable_model, find_base_model
@@ -79,6 +80,36 @@ def test_kto_refuses_the_losses_of_dpo(base: str) -> None:
     trainable: Any = type("Trainable", (), {"settings": settings})()
     with pytest.raises(PlanError, match="kto has no loss 'sigmoid'"):
         kto_objective(trainable, [])
+
+
+def test_only_answers_have_logits_and_they_are_those_of_whole_rows(base: str) -> None:
+    settings = make_settings("dpo", "out", base)
+    trainable = build_trainable_model(settings, find_base_model(base), CPU)
+    batch = [
+        make_encoded(tuple(range(5, 25)), (7, 8), (9, 10, 11)),
+        make_encoded(tuple(range(5, 17)), (7,), (9, 12)),
+    ]
+    rows = collate_examples(batch, trainable.pad_id)
+    logits, start = trainable.answer_logits(trainable.model, rows)
+    # The shorter prompt has 12 tokens, so the logits at column 11 predict its answer.
+    assert (start, logits.shape[1]) == (11, rows.ids.shape[1] - 11)
+    whole = trainable.logits(trainable.model, rows)
+    torch.testing.assert_close(logits, whole[:, start:])
+    logps = trainable.answer_logps(trainable.model, rows)
+    expected = token_log_probs(whole, rows.ids) * rows.answer_mask[:, 1:]
+    torch.testing.assert_close(logps, expected)
+    loss, _ = sft_objective(trainable, batch)
+    labels = torch.where(rows.answer_mask.bool(), rows.ids, torch.full_like(rows.ids, -100))
+    torch.testing.assert_close(loss, sft_loss(whole, labels))
+
+
+def test_an_answer_without_a_prompt_keeps_all_its_logits(base: str) -> None:
+    settings = make_settings("sft", "out", base)
+    trainable = build_trainable_model(settings, find_base_model(base), CPU)
+    rows = collate_examples([make_encoded((), (7, 8, 9))], trainable.pad_id)
+    logits, start = trainable.answer_logits(trainable.model, rows)
+    assert (start, logits.shape[1]) == (0, 3)
+    assert trainable.answer_logps(trainable.model, rows).shape == (1, 2)
 
 
 def test_the_settings_name_the_losses_that_exist() -> None:

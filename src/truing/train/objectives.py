@@ -54,7 +54,8 @@ def sft_objective(trainable: TrainableModel, batch: Sequence[EncodedExample]) ->
     """Cross-entropy of the learned tokens, averaged over tokens."""
     rows = collate_examples(batch, trainable.pad_id).to(trainable.device)
     labels = torch.where(rows.answer_mask.bool(), rows.ids, torch.full_like(rows.ids, -100))
-    return L.sft_loss(trainable.logits(trainable.model, rows), labels), {}
+    logits, start = trainable.answer_logits(trainable.model, rows)
+    return L.sft_loss(logits, labels[:, start:]), {}
 
 
 def dpo_objective(trainable: TrainableModel, batch: Sequence[EncodedExample]) -> LossAndMetrics:

@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 import torch
+import torch.nn.functional as F
 from msgspec import Struct
 from torch import Tensor, nn
 
@@ -78,10 +79,28 @@ class TrainableModel:
         logits: Tensor = output.logits
         return logits
 
+    def answer_logits(self, model: Any, batch: TokenBatch) -> tuple[Tensor, int]:
+        """Returns the logits of a batch from the column that predicts its first answer token on.
+
+        Also returns that column. With a large vocabulary the logits of prompts would take most of
+        the memory of a step.
+        """
+        answer_columns = batch.answer_mask.any(0).nonzero()
+        start = max(int(answer_columns[0]) - 1, 0) if len(answer_columns) else 0
+        output = model(
+            input_ids=batch.ids,
+            attention_mask=batch.mask,
+            position_ids=position_ids(batch.mask),
+            use_cache=False,
+            logits_to_keep=batch.ids.shape[1] - start,
+        )
+        return output.logits, start
+
     def answer_logps(self, model: Any, batch: TokenBatch) -> Tensor:
         """Returns the log-probabilities of the answer tokens `[B, T-1]`, 0 elsewhere."""
-        logps = L.token_log_probs(self.logits(model, batch), batch.ids)
-        return logps * batch.answer_mask[:, 1:]
+        logits, start = self.answer_logits(model, batch)
+        logps = L.token_log_probs(logits, batch.ids[:, start:])
+        return F.pad(logps * batch.answer_mask[:, start + 1 :], (start, 0))
 
 
 class BaseModel(Struct, frozen=True, kw_only=True):
