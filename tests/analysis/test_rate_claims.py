@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import binom
 
 from truing.analysis.judge_facts import JudgeFacts
 from truing.analysis.rate_claims import (
@@ -110,6 +111,19 @@ def test_labels_of_chosen_rows_say_nothing_about_the_others(make_run, prompts):
     )
     rate = summarise(everything).find("harmful")
     assert decide_rate(rate, RateRule(bound="upper", limit=0.02), None).decision == "yes"
+
+
+@pytest.mark.parametrize("bound", ["upper", "lower"])
+@pytest.mark.parametrize("n", [30, 100, 300])
+@pytest.mark.parametrize("limit", [0.002, 0.005, 0.01, 0.02, 0.05, 0.3])
+def test_a_decision_on_either_side_is_wrong_in_one_run_of_forty(n, limit, bound):
+    """By enumeration: at a true rate equal to the limit, neither "yes" nor "no" is right."""
+    rule = RateRule(bound=bound, limit=limit, allow=("uncarded",))
+    decisions = [decide_rate(make_rate(k, n), rule, None).decision for k in range(n + 1)]
+    chances = binom.pmf(range(n + 1), n, limit)
+    for decision in ("yes", "no"):
+        wrong = sum(p for d, p in zip(decisions, chances) if d == decision)
+        assert wrong <= 0.025 + 1e-9, decision
 
 
 @given(st.integers(1, 60), st.data(), st.floats(0.01, 0.99), st.sampled_from(["upper", "lower"]))

@@ -12,7 +12,7 @@ from truing.analysis.rates import Rate
 from truing.core.lineage import hash_prompts
 from truing.core.types import Judgement, Lineage
 from truing.gates.gate import gate_run
-from truing.stats.intervals import wilson
+from truing.stats.intervals import clopper_pearson, wilson
 
 
 def label_as_harmless(run, n):
@@ -49,7 +49,8 @@ def test_worst_case_bounds_by_hand():
 
 def test_worst_case_bounds_of_a_raw_rate():
     scored = make_rate(10, 100)
-    assert worst_case_raw_bounds(scored) == (scored.raw.lower, scored.raw.upper)
+    exact = clopper_pearson(10, 100)
+    assert worst_case_raw_bounds(scored) == pytest.approx((exact.lower, exact.upper), abs=0.003)
     lower, upper = worst_case_raw_bounds(make_rate(10, 100, unscored=20))
     assert lower <= wilson(10, 100).lower
     assert upper >= wilson(30, 100).upper

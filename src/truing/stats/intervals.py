@@ -82,8 +82,12 @@ def wilson(events: float, n: float, level: float = 0.95) -> Interval:
     return Interval(p, *_wilson_bounds(p, n, normal_quantile(level)), "wilson")
 
 
-def clopper_pearson(events: int, n: int, level: float = 0.95) -> Interval:
-    """Returns the exact interval (Clopper & Pearson 1934, Biometrika 26:404)."""
+def clopper_pearson(events: float, n: float, level: float = 0.95) -> Interval:
+    """Returns the exact interval (Clopper & Pearson 1934, Biometrika 26:404).
+
+    Counts need not be whole: at an effective number of rows it is the interval of Korn & Graubard
+    1998 for clusters.
+    """
     from scipy.special import betaincinv
 
     _check_counts(events, n)
@@ -173,8 +177,11 @@ def cluster_bootstrap(
 
 
 @lru_cache(maxsize=4096)
-def _effective_rows(group: Interval, z: float) -> float:
-    """Returns the number of rows at which Wilson's interval of this rate has this width."""
+def effective_rows(group: Interval, z: float) -> float:
+    """Returns the number of independent rows at which Wilson's interval of a rate is as wide.
+
+    `z` is the normal quantile of the interval's level.
+    """
     low, high = 1e-3, 1e12
     for _ in range(100):
         middle = math.sqrt(low * high)  # bisection on a log scale: the range is 15 decades
@@ -198,7 +205,7 @@ def macro_average(groups: Sequence[Interval], level: float = 0.95) -> Interval:
         return groups[0]
     z, k = normal_quantile(level), len(groups)
     mean = sum(g.estimate for g in groups) / k
-    rows = [_effective_rows(g, z) for g in groups]
+    rows = [effective_rows(g, z) for g in groups]
     variance = (
         sum(g.estimate * (1 - g.estimate) / max(0.5, n - 1) for g, n in zip(groups, rows)) / k**2
     )
