@@ -83,6 +83,7 @@ QUICK = (
         ("litestar", "sqlalchemy"),
     ),
     Quick("statistics", "statistics/coverage.py --draws 200 --out {tmp}/statistics.json", 2),
+    Quick("statistics", "statistics/verdicts.py --draws 100 --out {tmp}/verdicts.json", 1),
 )
 LONG: dict[str, str] = {}
 """Topics without a quick form: topic -> reason."""

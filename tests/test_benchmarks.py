@@ -49,3 +49,21 @@ def test_the_page_names_every_topic(bench: ModuleType, root: Path) -> None:
     page = (root / "benchmarks" / "README.md").read_text(encoding="utf-8")
     for topic in {q.topic for q in bench.QUICK} | set(bench.LONG):
         assert f"`{topic}/`" in page, topic
+
+
+def test_verdicts_in_simulated_worlds(root: Path) -> None:
+    """A tiny slice of benchmarks/statistics/verdicts.py, with its fixed seeds."""
+    path = root / "benchmarks" / "statistics" / "verdicts.py"
+    spec = importlib.util.spec_from_file_location("verdicts", path)
+    assert spec is not None and spec.loader is not None
+    verdicts = importlib.util.module_from_spec(spec)
+    sys.modules["verdicts"] = verdicts  # dataclasses look their module up
+    spec.loader.exec_module(verdicts)
+    gaming = verdicts.measure(20, "gaming, 300 labels")
+    assert [(r.kind, r.met) for r in gaming] == [("wrong", True), ("power", True)]
+    assert gaming[0].share <= 0.1
+    assert gaming[1].share >= 0.8
+    certified = verdicts.measure(400, "certify")
+    assert [r.met for r in certified] == [True, True]
+    # The cell that breaks its stated assumption shows that the simulation can fail.
+    assert not any(r.met for r in verdicts.measure(20, "gaming beyond the card"))

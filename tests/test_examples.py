@@ -1,0 +1,52 @@
+"""The scripts of examples/ that run without a model."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from truing.plan import parse_plan, run_plan
+from truing.report import render
+
+PLAN = """
+baseline = "mixed"
+[models]
+mixed = "scripted:mixed"
+refuse = "scripted:refuse"
+[run]
+judges = ["rules:refusal", "rules:degenerate", "keywords:"]
+limit = 60
+n = 2
+[data]
+safety = "builtin:safety"
+"""
+
+
+@pytest.fixture
+def recompute(root: Path) -> ModuleType:
+    path = root / "examples" / "recompute_report.py"
+    spec = importlib.util.spec_from_file_location("recompute_report", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_pandas_alone_recomputes_a_report(
+    recompute: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    render.write_report(run_plan(parse_plan(PLAN), tmp_path), tmp_path)
+    assert recompute.main(tmp_path) == 0
+    printed = capsys.readouterr().out
+    assert int(printed.split()[0]) > 60, printed
+    # A report with another figure than its run folders is found out.
+    path = tmp_path / "report.json"
+    report = json.loads(path.read_text())
+    report["variants"][1]["summaries"]["safety"]["axes"][0]["events"] += 1
+    report["comparisons"]["refuse"]["safety"]["deltas"][0]["estimate"] -= 0.01
+    path.write_text(json.dumps(report))
+    assert recompute.main(tmp_path) == 2
