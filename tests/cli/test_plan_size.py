@@ -16,7 +16,7 @@ def sizes(flags: str) -> dict[str, int]:
 
 def test_sizes_of_each_question() -> None:
     result = sizes("--rate 0.1 --width 0.06 --upper 0.15 --difference 0.05 --margin 0.05")
-    assert len(result) == 6
+    assert len(result) == 7
     assert result["prompts for an interval 6 points wide at a rate of 0.1"] == planning.n_for_width(
         0.1, 0.06
     )
@@ -27,7 +27,9 @@ def test_sizes_of_each_question() -> None:
 
 
 def test_no_event_needs_59_labels() -> None:
-    # 0.95 ** 59 < 0.05 < 0.95 ** 58
+    # 0.95 ** 59 < 0.05 < 0.95 ** 58; a gate needs 0.95 ** n < 0.025
+    gate = "  the same in a gate, which is wrong in 2.5 % on either side"
+    assert sizes("--upper 0.05 --rate 0")[gate] == 72
     assert sizes("--upper 0.05 --rate 0")["  at the very least (no event at all)"] == 59
 
 

@@ -125,6 +125,10 @@ def _sizes_for_upper_bound(expected: ExpectationFlags, upper: float) -> dict[str
     return {
         line: planning.n_for_upper_bound(expected.rate, upper, power=expected.power),
         "  at the very least (no event at all)": labels_needed(upper),
+        # A gate's bound is an end of a two-sided interval of 95 %.
+        "  the same in a gate, which is wrong in 2.5 % on either side": planning.n_for_upper_bound(
+            expected.rate, upper, power=expected.power, confidence=0.975
+        ),
     }
 
 
