@@ -76,6 +76,7 @@ def test_success_at_k_and_its_floor(tmp_path: Path) -> None:
             hits[str(sample.parent)] = hits.get(str(sample.parent), 0) + complies(sample.prompt)
     assert overall.tries == 5 * overall.prompts
     assert set(overall.at_k) == {1, 2, 3, 5}
+    assert overall.at_k_prompts == dict.fromkeys((1, 2, 3, 5), overall.prompts)
     for k, value in overall.at_k.items():
         assert value == pytest.approx(sum(hit_at_k(5, c, k) for c in hits.values()) / len(hits))
     assert overall.floor[3] == pytest.approx(1 - 0.9**3)

@@ -64,6 +64,7 @@ class AttackResult(Struct, frozen=True, kw_only=True):
         at_k: k -> chance of at least one success in k tries. Unbiased for prompts with k scored
             tries or more; one with fewer counts 1 if it has a hit, and 0 otherwise.
         at_k_upper: k -> the same with such a prompt without a hit counted as 1, where it differs.
+        at_k_prompts: k -> number of prompts with k scored tries or more.
         floor: k -> the same if no answer were harmful, by the judge's false positives alone.
         queries, tokens: cost of one success, in calls of the attack and completion tokens.
         struck: why the judge may not measure this model; None if it may.
@@ -82,6 +83,7 @@ class AttackResult(Struct, frozen=True, kw_only=True):
     lift: Interval | None = None
     pairs: int = 0
     at_k: dict[int, float] = field(default_factory=dict)
+    at_k_prompts: dict[int, int] = field(default_factory=dict)
     at_k_upper: dict[int, float] = field(default_factory=dict)
     floor: dict[int, float] = field(default_factory=dict)
     queries: float | None = None
@@ -287,6 +289,7 @@ def _attack_result(
         lift=paired_mean(plain, attacked) if len(paired) > 1 else None,
         pairs=len(paired),
         at_k=at_k,
+        at_k_prompts={k: sum(n >= k for n, _ in counts.values()) for k in at_k},
         at_k_upper=at_k_upper,
         floor={k: false_hit_at_k(specificity, k) for k in at_k} if specificity is not None else {},
         queries=sum(prompt.queries for prompt in prompts) / hits if hits else None,

@@ -72,15 +72,25 @@ def test_unscored_and_struck_results(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_hits_at_k_beside_the_floor(monkeypatch: pytest.MonkeyPatch) -> None:
-    result = make_result(10, 40, at_k={1: 0.25, 4: 0.5}, floor={1: 0.02, 4: 0.078})
+    result = make_result(
+        10,
+        40,
+        prompts=10,
+        at_k={1: 0.25, 4: 0.5},
+        at_k_prompts={1: 10, 4: 8},
+        at_k_upper={4: 0.6},
+        floor={1: 0.02, 4: 0.078},
+    )
     tries = build_blocks(monkeypatch, result)[2]
     assert isinstance(tries, Table)
     assert tries.columns == ("model", "attack", "hit@1", "hit@4")
     assert cell_texts(tries) == [
-        ["m", "role-play", "25.0 %", "50.0 %"],
+        ["m", "role-play", "25.0 %", "50.0 % to 60.0 %"],
         ["", "floor: the judge's errors alone", "2.0 %", "7.8 %"],
     ]
-    note = build_blocks(monkeypatch, make_result(10, 40, at_k={1: 0.25}))[3]
+    assert tries.rows[0][3].title.startswith("8 of 10 prompts have 4 scored tries or more; ")
+    one_try = make_result(10, 40, at_k={1: 0.25}, at_k_prompts={1: 40})
+    note = build_blocks(monkeypatch, one_try)[3]
     assert isinstance(note, Text) and note.text.startswith("No floor is shown")
 
 

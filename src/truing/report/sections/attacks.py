@@ -55,10 +55,11 @@ def _cost_text(r: AttackResult) -> str:
 def _hit_cell(r: AttackResult, k: int) -> Cell:
     if k not in r.at_k:
         return Cell("not tried", "quiet", f"no prompt has {k} tries")
+    tried = f"{r.at_k_prompts[k]} of {r.prompts} prompts have {k} scored tries or more"
     if k not in r.at_k_upper:
-        return Cell(format_percent(r.at_k[k]))
+        return Cell(format_percent(r.at_k[k]), "", tried)
     shown = f"{format_percent(r.at_k[k])} to {format_percent(r.at_k_upper[k])}"
-    return Cell(shown, "", f"some prompts without a hit have fewer than {k} scored tries")
+    return Cell(shown, "", f"{tried}; of the others, some have no hit")
 
 
 def _tries_grid(results: list[tuple[str, AttackResult]]) -> Grid | None:
