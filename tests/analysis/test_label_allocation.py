@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from tests.analysis.judged_pairs import World, judge_pair
 
-from truing.analysis.claim_decisions import LabelsNeeded
 from truing.analysis.comparison import compare
 from truing.analysis.label_allocation import allocate_labels
+from truing.analysis.planned_labels import LabelsNeeded
 from truing.core.errors import DataError
 from truing.core.types import Conversation, Sample
 

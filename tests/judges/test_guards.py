@@ -214,7 +214,7 @@ def test_beaver_dam_loads_a_sequence_classifier(tmp_path: Any) -> None:
         )
         assert judgement.verdict is not None and judgement.rationale is not None
         assert judgement.rationale.startswith("worst of ")
-    too_long = Response.of("a", 0, "m", Answer.of("a" * 200_000))
+    too_long = Response.of("a", 0, "m", Answer.of("a" * 400_000))
     judgement = asyncio.run(judge.judge(Sample(id="a", conversation=Conversation()), too_long))
     assert judgement.failure is not None and judgement.failure.kind == "too-long"
     assert (

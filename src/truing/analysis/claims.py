@@ -14,16 +14,11 @@ from typing import Literal
 from msgspec import Struct
 from msgspec.structs import replace
 
-from truing.analysis.claim_decisions import (
-    LEVEL,
-    ChangeDecision,
-    ChangeRule,
-    LabelsNeeded,
-    decide_change,
-)
+from truing.analysis.claim_decisions import ChangeDecision, ChangeRule, decide_change
 from truing.analysis.claim_evidence import collect_evidence
 from truing.analysis.corrected_deltas import PairLabels
 from truing.analysis.pairing import RunPair
+from truing.analysis.planned_labels import LEVEL, LabelsNeeded
 from truing.stats.intervals import Interval
 from truing.stats.paired import holm
 

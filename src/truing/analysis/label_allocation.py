@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
-from truing.analysis.claim_decisions import LabelsNeeded
 from truing.analysis.claims import OVERALL_CLAIMS
 from truing.analysis.comparison import compare
+from truing.analysis.planned_labels import LabelsNeeded
 from truing.analysis.rates import AXES
 from truing.core.errors import DataError
 from truing.runs.folder import Run

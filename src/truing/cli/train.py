@@ -7,8 +7,11 @@ grpo), `train_moderation.py`.
 
 from __future__ import annotations
 
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
+
+from cyclopts import Parameter
 
 from truing.cli.parameters import Flag, Strings
 from truing.cli.training import TrainingFlags, TrainingJob, run_training
@@ -86,27 +89,13 @@ def dpo(
     return run_training(TrainingJob("dpo", data, out, flags, json), settings)
 
 
-def kto(
-    *,
-    data: Strings,
-    out: Path,
-    flags: TrainingFlags | None = None,
-    loss: Literal["kto", "apo_zero_unpaired"] = "kto",
-    beta: float = 0.1,
-    desirable_weight: float = 1.0,
-    undesirable_weight: float = 1.0,
-    benign: float = 0.3,
-    json: Flag = False,
-) -> int:
-    """Kahneman-Tversky optimisation on single answers that are labelled desirable or undesirable.
+@Parameter(name="*")
+@dataclass(frozen=True)
+class KTOFlags:
+    """The loss of `truing train kto`.
 
     Parameters
     ----------
-    data
-        Specs of data sets with labelled answers (trl:rows.jsonl, beavertails), or with pairs, which
-        are split into two answers.
-    out
-        Folder for the log, the checkpoints and the model.
     loss
         The form of the loss.
     beta
@@ -119,14 +108,34 @@ def kto(
     benign
         Minimum share of rows about harmless look-alikes of harmful prompts, where an answer is
         preferred.
+    """
+
+    loss: Literal["kto", "apo_zero_unpaired"] = "kto"
+    beta: float = 0.1
+    desirable_weight: float = 1.0
+    undesirable_weight: float = 1.0
+    benign: float = 0.3
+
+
+def kto(
+    *,
+    data: Strings,
+    out: Path,
+    flags: TrainingFlags | None = None,
+    kto_flags: KTOFlags | None = None,
+    json: Flag = False,
+) -> int:
+    """Kahneman-Tversky optimisation on single answers that are labelled desirable or undesirable.
+
+    Parameters
+    ----------
+    data
+        Specs of data sets with labelled answers (trl:rows.jsonl, beavertails), or with pairs, which
+        are split into two answers.
+    out
+        Folder for the log, the checkpoints and the model.
     json
         Print the result as JSON.
     """
-    settings = {
-        "loss": loss,
-        "beta": beta,
-        "desirable_weight": desirable_weight,
-        "undesirable_weight": undesirable_weight,
-        "benign": benign,
-    }
+    settings = asdict(kto_flags or KTOFlags())
     return run_training(TrainingJob("kto", data, out, flags, json), settings)

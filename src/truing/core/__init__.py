@@ -41,7 +41,9 @@ __getattr__, __dir__, __all__ = lazy_exports(
             "create_folder create_private_file file_mode folder_mode private_opener rename_file "
             "replace_file replace_file_with restrict_umask sync_path write_error"
         ),
-        "protocols": "Attack Closeable Dataset Judge LogprobModel Model PrefixAware StreamingModel",
+        "protocols": (
+            "Attack Closeable Dataset Judge LogprobModel Model PrefixAware StreamingModel"
+        ),
         "redaction": (
             "find_json_secrets find_url_secrets is_secret_header redact_headers redact_json "
             "redact_url"

@@ -13,13 +13,14 @@ __getattr__, __dir__, __all__ = lazy_exports(
     {
         "chat_tokens": "AnswerTooLong ChatTokenizer truncate_prompt",
         "loading": (
-            "LoadedModel ScalarModel batch_by_length context_length eos_token_ids "
+            "DTYPES LoadedModel ScalarModel batch_by_length context_length eos_token_ids "
             "limit_torch_threads load_causal_lm load_encoder load_scalar_model load_tokenizer "
             "make_lm_head_contiguous pad_rows position_ids prefers_int8 select_device "
             "select_dtype select_training_attention"
         ),
         "pretrained": (
-            "check_model_folder check_tokenizer_fits load_config load_model read_tensor_shapes"
+            "check_model_folder check_tokenizer_fits load_config load_model read_tensor_shapes "
+            "stored_dtype"
         ),
         "sentence_encoder": "shared_encoder",
         "weights": (

@@ -27,8 +27,8 @@ __getattr__, __dir__, __all__ = lazy_exports(
             "TestedThreshold anytime_p_value binomial_p_value labels_needed learn_then_test"
         ),
         "intervals": (
-            "Interval clopper_pearson clustered_wilson exact_upper_bound normal_quantile "
-            "student_quantile unscored_bounds wilson"
+            "Interval clopper_pearson clustered_wilson effective_rows exact_upper_bound "
+            "normal_quantile student_quantile unscored_bounds wilson"
         ),
         "judge_error": (
             "JudgeErrorRates MIN_LABELS_PER_CLASS corrected_difference corrected_rate ppi_mean "
@@ -39,6 +39,8 @@ __getattr__, __dir__, __all__ = lazy_exports(
             "permutation_test_from_counts"
         ),
         "planning": "n_for_non_inferiority n_for_upper_bound n_pairs_for_mcnemar",
-        "sequential": "BettingSequence HarmRateAlarm PairedBettingSequence betting_interval",
+        "sequential": (
+            "BettingSequence HarmRateAlarm PairedBettingSequence anytime_quantile betting_interval"
+        ),
     },
 )

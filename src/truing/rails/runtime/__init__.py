@@ -22,7 +22,7 @@ __getattr__, __dir__, __all__ = lazy_exports(
         "rail_library": "RailLibrary",
         "speculation": "can_speculate",
         "stream_buffer": "StreamBuffer",
-        "stream_guard": "StreamGuard",
+        "stream_guard": "StreamGuard TurnSettings",
         "templates": "PromptError dollar_to_jinja template_variables",
         "turn_context": "TurnContext",
         "turn_result": "TurnResult",

@@ -122,13 +122,31 @@ def train_rl(
     Raises UserError before the first answer is sampled if anything is wrong.
     """
     options = options or RLOptions()
-    settings = settings.validated(costs=bool(reward_spec.costs))
+    settings = _keep_lambda_control(settings.validated(costs=bool(reward_spec.costs)))
     # One process locks the folder for all.
     with (
         _distributed_processes(select_device(settings.device)) as processes,
         lock_run_folder(settings.folder) if processes.is_main else nullcontext(),
     ):
         return _train(settings, data, reward_spec, options, processes)
+
+
+def _keep_lambda_control(settings: RLSettings) -> RLSettings:
+    """Returns the settings with λ by gradient if the run in the folder was begun with it.
+
+    Runs of versions without the setting `lambda_control` had no other update: the same command,
+    whose default has changed since, resumes them as they were begun.
+    """
+    path = settings.folder / "manifest.json"
+    if settings.lambda_control != "pid" or checkpoint.latest_checkpoint(settings.folder) is None:
+        return settings
+    try:
+        stored = msgspec.json.decode(path.read_bytes(), type=dict[str, Any]).get("settings")
+    except (OSError, msgspec.DecodeError):
+        return settings  # the identity of the checkpoint decides
+    if not isinstance(stored, dict) or stored.get("lambda_control", "gradient") != "gradient":
+        return settings
+    return msgspec.structs.replace(settings, lambda_control="gradient")
 
 
 def _train(

@@ -1,0 +1,97 @@
+"""How many labels, and in which run, would settle a claim about a change."""
+
+from __future__ import annotations
+
+import math
+
+from msgspec import Struct
+
+from truing.analysis.claim_evidence import ChangeEvidence
+from truing.analysis.judge_facts import JudgeFacts
+from truing.stats.intervals import normal_quantile
+from truing.stats.sequential import anytime_quantile
+
+LEVEL = 0.95
+_POWER = 0.8  # with which `labels_needed` labels would show the change
+# Half a point: a change this close to its limit would need more labels than anybody draws.
+_LEAST_DISTANCE = 0.005
+# `labels_needed` plans as if rates lay in [0.05, 0.95], and judges explained at most 95 % of the
+# variance: both estimates are of few rows, and 0 would plan no labels at all.
+_LEAST_PLANNED = 0.05
+
+
+class LabelsNeeded(Struct, frozen=True, kw_only=True):
+    """Labels still needed to settle a claim, by run, in the best proportion."""
+
+    baseline: int
+    variant: int
+
+    @property
+    def total(self) -> int:
+        """Labels of both runs together."""
+        return self.baseline + self.variant
+
+
+def describe_needs(needs: LabelsNeeded | None) -> str:
+    """Returns in words what would settle an open claim."""
+    if needs is None:
+        return (
+            "more prompts, or a larger difference: no number of labels of these answers is enough"
+        )
+    return (
+        f"{needs.baseline} labels in the baseline and {needs.variant} in the variant (truing label "
+        "VARIANT --against BASELINE)"
+    )
+
+
+def labels_needed(evidence: ChangeEvidence, distance: float) -> LabelsNeeded | None:
+    """Returns how many more labels of each run show a change that lies `distance` off its limit.
+
+    For a power of 80 %, by the labels less what the judge explains (its correlation with the truth,
+    from the card), in the proportion that needs fewest (Neyman 1934). None if a run holds fewer
+    answers.
+    """
+    rates = evidence.pairs.rates()
+    if distance < _LEAST_DISTANCE or any(math.isnan(rate) for rate in rates):
+        return None
+    deviations = [
+        math.sqrt(
+            max(_LEAST_PLANNED, rate)
+            * max(_LEAST_PLANNED, 1 - rate)
+            * _unexplained(evidence.facts, rate)
+        )
+        for rate in rates
+    ]
+    # Labels added to earlier ones are judged by an interval that holds at any time.
+    quantile = anytime_quantile(LEVEL, 300) if sum(evidence.n_labels) else normal_quantile(LEVEL)
+    z = quantile + normal_quantile(2 * _POWER - 1)
+    total = (z * sum(deviations) / distance) ** 2
+    more = [
+        # Rows are drawn from all answers of a run, of which only some are concerned.
+        max(0, math.ceil((total * deviation / sum(deviations) - n_labels) / max(share, 0.01)))
+        for deviation, n_labels, share in zip(deviations, evidence.n_labels, evidence.labelable)
+    ]
+    counts = evidence.pairs.counts
+    answers = [
+        by_prompt.rows.sum() / max(share, 0.01)
+        for by_prompt, share in zip((counts.a, counts.b), evidence.labelable)
+    ]
+    if not sum(more) or any(n > of_run for n, of_run in zip(more, answers)):
+        return None
+    return LabelsNeeded(baseline=more[0], variant=more[1])
+
+
+def _unexplained(facts: JudgeFacts | None, rate: float) -> float:
+    """Returns the share of the variance of the truth that the judge's verdicts leave, by its
+    card.
+    """
+    if facts is None or facts.sensitivity is None or facts.specificity is None:
+        return 1.0
+    se, sp = facts.sensitivity.estimate, facts.specificity.estimate
+    youden = se + sp - 1
+    if youden <= 0 or not 0 < rate < 1:
+        return 1.0
+    true_rate = min(0.99, max(0.01, (rate + sp - 1) / youden))
+    judged = se * true_rate + (1 - sp) * (1 - true_rate)
+    explained = true_rate * (1 - true_rate) * youden**2 / (judged * (1 - judged))
+    return max(_LEAST_PLANNED, 1 - explained)
