@@ -33,8 +33,11 @@ PHRASE = "four plain words here"  # of everybody in the stored study
 UNSTABLE = re.compile(r"seconds.*|ms|created|versions|date|version")
 # Sentences for people: their figures are fields of their own, and their words may get better.
 SENTENCE = re.compile(r".*\.checks\[\d+\]\.text|gate\.outcomes\[\d+\]\.reason")
-# Intervals of a judge's card allow for several answers to one prompt, which those of 0.1 did not.
-CARD_INTERVAL = re.compile(r"(.*\.)?(questions|per_category)\..*\.(lower|upper|method)")
+# Intervals of a judge's card allow for several answers to one prompt, which those of 0.1 did not, and
+# gates have exact bounds.
+NEW_INTERVAL = re.compile(
+    r"((.*\.)?(questions|per_category)\..*|gate\.outcomes\[\d+\])\.(lower|upper|method)"
+)
 
 # Commands run in this process, with their words in `sys.argv`.
 pytestmark = pytest.mark.filterwarnings("ignore:Cyclopts application invoked")
@@ -84,7 +87,7 @@ def assert_same(found: Any, stored: Any, place: str = "", digits: float = 1e-4) 
         assert len(found) == len(stored), place
         for at, (one, other) in enumerate(zip(found, stored)):
             assert_same(one, other, f"{place}[{at}]", digits)
-    elif CARD_INTERVAL.fullmatch(place):
+    elif NEW_INTERVAL.fullmatch(place):
         assert found is None or isinstance(found, str) or -1.0 <= found <= 1.0, place
     elif isinstance(stored, float):
         assert found == pytest.approx(stored, rel=digits, abs=1e-6), place
