@@ -88,7 +88,7 @@ class CostConstraint:
         # Only scored answers come in here: an unscored one must not look safe to λ.
         self.multiplier.observe(costs)
         if self.controller is not None and len(costs):
-            mean_square = float((costs.double() - self.settings.threshold).square().mean())
+            mean_square = float((as_float64(costs) - self.settings.threshold).square().mean())
             log_lambda = self.controller.update(self.multiplier.violation, mean_square)
             # During the delay the controller gets to know the scale, but λ stays.
             if self.multiplier.steps >= self.settings.delay:
