@@ -66,20 +66,20 @@ class LongTextCurves(Struct, frozen=True, kw_only=True):
 
         `logits` and `windows` have one value a window; where that is 1 the logit is unchanged.
         """
-        is_long = windows > 1
-        if not is_long.any():
+        has_several_windows = windows > 1
+        if not has_several_windows.any():
             return logits
         curve = self.curves[mode][output]
         shares = np.asarray(self.exceedance)
         share_logits = np.log(shares) - np.log1p(-shares)
-        z = np.clip(logits[is_long].astype(np.float64), -60.0, 60.0)
-        count = 1.0 + curve.index * (windows[is_long] - 1.0)
+        z = np.clip(logits[has_several_windows].astype(np.float64), -60.0, 60.0)
+        count = 1.0 + curve.index * (windows[has_several_windows] - 1.0)
         # -log(1 - S), then n times that, then back to the logit of a share
         hazard = count * np.logaddexp(0.0, _interpolate(z, curve.windows, share_logits))
         any_share_logit = hazard + np.log(-np.expm1(-hazard))
         corrected = logits.astype(np.float64)
         of_whole = _interpolate(any_share_logit, share_logits[::-1], curve.whole[::-1])
-        corrected[is_long] = np.minimum(of_whole, z)
+        corrected[has_several_windows] = np.minimum(of_whole, z)
         return corrected
 
 

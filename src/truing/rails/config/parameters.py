@@ -35,7 +35,7 @@ _SAMPLING = {
     "stop": _Range(list),
 }
 # Accepted without effect: truing streams if the request asks for it.
-_IGNORED = {"streaming": _Range(bool), "stream": _Range(bool)}
+_IGNORED_PARAMETERS = {"streaming": _Range(bool), "stream": _Range(bool)}
 _CONNECTION = {
     **dict.fromkeys(ADDRESS_KEYS, _Range(str)),
     "api_key": _Range(str),
@@ -63,7 +63,7 @@ _TYPE_NAMES = {
 
 def find_parameter_faults(parameters: Mapping[str, Any], engine: str) -> Iterator[tuple[str, str]]:
     """Yields (key, message) for unknown keys, wrong types and values out of range."""
-    known = {**_SAMPLING, **_IGNORED}
+    known = {**_SAMPLING, **_IGNORED_PARAMETERS}
     if engine != "truing":
         known.update(_CONNECTION)
         known.update(_REQUEST_BODY)
