@@ -193,7 +193,7 @@ build_strongreject = make_builder(
         source="https://github.com/alexandrasouly/strongreject",
         licence="MIT",
         parts={
-            "full": ("strongreject_dataset.csv", "**/strongreject_dataset.csv"),
+            "full": ("strongreject_dataset.csv", "**/strongreject_dataset.csv", "prompts.csv"),
             "small": ("strongreject_small_dataset.csv", "**/strongreject_small_dataset.csv"),
         },
         convert=convert_strongreject,
