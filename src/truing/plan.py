@@ -16,29 +16,24 @@ from __future__ import annotations
 import re
 import time
 import tomllib
-from collections.abc import Callable, Mapping
-from datetime import date
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from msgspec import Struct, field
 
-from truing.analysis.comparison import adjust_comparisons, compare
-from truing.analysis.summary import summarise, write_summary
-from truing.analysis.verdict_table import cached_verdict_tables
-from truing.core.errors import PlanError, UserError, did_you_mean
+from truing.analysis.summary import write_summary
+from truing.core.errors import PlanError, SpecError, UserError, did_you_mean
 from truing.core.input_files import read_input_text
 from truing.core.protocols import Attack, Dataset, Judge, Model
 from truing.core.taxonomy import load_taxonomy
 from truing.core.types import Sampling
-from truing.core.version import __version__
 from truing.evaluation.evaluate import evaluate, is_attacked_dataset, select_rate_limits
 from truing.evaluation.options import EvaluateOptions
 from truing.evaluation.options import ProgressCallback as RunProgressCallback
 from truing.models.cached_model import CachedModel
-from truing.report.report_data import Ranking, ReportData, Variant
-from truing.report.rows import select_rows
-from truing.runs.folder import Run
+from truing.report.assembly import ReportOptions, assemble_report
+from truing.report.report_data import Ranking, ReportData
 from truing.specs.parser import Spec, parse_spec, redact_spec
 from truing.specs.resolve import RoleName, resolve, share_instances
 
@@ -103,6 +98,11 @@ class PlanProgress(Struct, frozen=True):
 
 
 PlanProgressCallback = Callable[[PlanProgress], None]
+
+_FOLDER_NAME = re.compile(r"[^\W_](?:[\w .+-]{0,58}[\w+-])?")
+_FOLDER_NAME_RULE = (
+    "cannot name a folder, which it becomes: use letters, digits, spaces, '-', '_', '+' and '.'"
+)
 
 # TOML key -> the types that its value may have.
 _TYPES: dict[str, tuple[type, ...]] = {
@@ -187,11 +187,8 @@ def parse_plan(text: str, where: str = "plan") -> Plan:
     if not data:
         faults.append(f"{where}: data: none given")
     for name in [*models, *data]:
-        if not re.fullmatch(r"[^\W_](?:[\w .+-]{0,58}[\w+-])?", name):
-            faults.append(
-                f"{where}: {name!r}: a name becomes a folder; "
-                "use letters, digits, spaces, '-', '_', '+' and '.'"
-            )
+        if not _FOLDER_NAME.fullmatch(name):
+            faults.append(f"{where}: {name!r} {_FOLDER_NAME_RULE}")
     baseline = str(toml.get("baseline", ""))
     if baseline and baseline not in models:
         faults.append(
@@ -214,6 +211,51 @@ def parse_plan(text: str, where: str = "plan") -> Plan:
         rank=_read_specs(toml.get("rank", {}), f"{where}: rank", faults),
         with_text=bool(toml.get("with_text", False)),
     )
+
+
+def plan_from_specs(models: Sequence[str], data: Sequence[str], judges: Sequence[str]) -> Plan:
+    """Returns the plan for specs from the command line, each of them `SPEC` or `NAME=SPEC`.
+
+    A spec without a name is called by what it names (`local:smollm2` -> `smollm2`); the first model
+    is the baseline. Raises PlanError for a name that is no folder name, or that two specs have.
+    """
+    faults: list[str] = []
+    named_models = _name_specs(models, "--model", faults)
+    named_data = _name_specs(data, "--data", faults)
+    if faults:
+        raise PlanError(*faults)
+    return Plan(
+        title=" / ".join(named_models),
+        models=named_models,
+        data={name: DataPlan(spec=spec) for name, spec in named_data.items()},
+        run=RunPlan(judges=tuple(judges)),
+    )
+
+
+def _name_specs(specs: Sequence[str], flag: str, faults: list[str]) -> dict[str, str]:
+    named: dict[str, str] = {}
+    for text in specs:
+        # A spec has no "=" before its first colon or comma, so this one ends a name.
+        given = re.match(r"([^:,=()\"]+)=(.+)", text, re.DOTALL)
+        name, spec = given.groups() if given else (_short_name(text), text)
+        if not _FOLDER_NAME.fullmatch(name):
+            faults.append(f"{flag} {redact_spec(text)}: {name!r} {_FOLDER_NAME_RULE}")
+        elif name in named:
+            faults.append(
+                f"{flag} {redact_spec(text)}: a second {name!r}; name them: {flag} NAME=SPEC"
+            )
+        named[name] = spec
+    return named
+
+
+def _short_name(text: str) -> str:
+    """Returns a folder name for a spec: the last part of its name, or its kind."""
+    try:
+        spec = parse_spec(text)
+    except SpecError:
+        return "variant"  # the fault of the spec is reported when it is resolved
+    last = re.sub(r"[^\w.+-]+", "-", spec.name.rstrip("/").rpartition("/")[2]).strip("-._")
+    return last[:60] or spec.kind
 
 
 def read_plan(path: str | Path) -> Plan:
@@ -376,67 +418,21 @@ def read_report_data(
     plan: Plan, folder: Path, rankings: list[Ranking], seconds: float | None = None
 ) -> ReportData:
     """Returns the data of the report from the runs that are on disk under `folder`."""
-    with cached_verdict_tables():
-        return _read_report_data(plan, folder, rankings, seconds)
-
-
-def _read_variants(plan: Plan, folder: Path) -> list[Variant]:
-    """Returns the variants with the runs that have begun."""
-    variants = []
-    for name in plan.models:
-        paths = {data: folder / name / data for data in plan.data}
-        runs = {d: Run(p) for d, p in paths.items() if (p / "manifest.json").is_file()}
-        variants.append(
-            Variant(
-                name=name,
-                runs={d: str(paths[d]) for d in runs},
-                summaries={d: summarise(r) for d, r in runs.items()},
-                manifests={d: r.manifest for d, r in runs.items()},
-            )
-        )
-    return variants
-
-
-def _read_report_data(
-    plan: Plan, folder: Path, rankings: list[Ranking], seconds: float | None
-) -> ReportData:
-    variants = _read_variants(plan, folder)
-    baseline = next(v for v in variants if v.name == plan.baseline_variant)
-    comparisons = {
-        v.name: {
-            d: compare(baseline.runs[d], v.runs[d], margin=plan.run.margin)
-            for d in v.runs
-            if d in baseline.runs
+    # Runs that have not begun are left out.
+    runs = {
+        variant: {
+            data: path
+            for data in plan.data
+            if ((path := folder / variant / data) / "manifest.json").is_file()
         }
-        for v in variants
-        if v.name != plan.baseline_variant
+        for variant in plan.models
     }
-    keys = [(name, data) for name, by_data in comparisons.items() for data in by_data]
-    for (name, data), adjusted in zip(
-        keys, adjust_comparisons([comparisons[name][data] for name, data in keys])
-    ):
-        comparisons[name][data] = adjusted
-    # The built-in prompts are mild by design: their rows may be shown.
-    only_builtin = all(d.spec.split(",", 1)[0].startswith("builtin:") for d in plan.data.values())
-    with_text = plan.with_text or only_builtin
-    rows, rows_left_out = select_rows(variants, comparisons, with_text=with_text)
-    return ReportData(
+    options = ReportOptions(
         title=plan.title,
-        created=date.today().isoformat(),
-        version=__version__,
         baseline=plan.baseline_variant,
-        variants=tuple(variants),
-        data=tuple(plan.data),
-        comparisons=comparisons,
-        rankings=tuple(rankings),
-        rows=tuple(rows),
-        rows_left_out=rows_left_out,
-        with_text=with_text,
+        margin=plan.run.margin,
+        with_text=plan.with_text,
+        rankings=rankings,
         seconds=seconds,
-        claims=tuple(
-            claim
-            for by_data in comparisons.values()
-            for c in by_data.values()
-            for claim in c.claims
-        ),
     )
+    return assemble_report(runs, options)

@@ -9,7 +9,8 @@ import sys
 import pytest
 from tests.cli.command_line import run_truing, truing
 
-from truing.cli.commands import COMMANDS, GROUPS
+from truing.cli import build_app
+from truing.cli.commands import COMMANDS, GROUPS, SECTIONS
 from truing.core.errors import RunError
 
 
@@ -56,4 +57,20 @@ def test_errors_and_interrupts_end_with_their_status(monkeypatch: pytest.MonkeyP
     assert (result.status, result.err) == (1, "truing: the folder is locked\n")
     fail(KeyboardInterrupt())
     assert truing("weights list").status == 130
-    assert truing("weights list --jsn").status != 0
+
+
+@pytest.mark.parametrize("words", ["weights list --jsn", "evalute", "evaluate --data", "rank"])
+def test_a_usage_error_is_status_1_because_2_is_a_finding(words: str) -> None:
+    result = truing(words)
+    assert result.status == (0 if words == "rank" else 1)  # a group alone shows its help
+
+
+def test_every_command_stands_in_one_section_of_the_help() -> None:
+    shown = [command for commands in SECTIONS.values() for command in commands]
+    assert sorted(shown) == sorted({name.split()[0] for name in COMMANDS})
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_of_each_shell_knows_the_commands(shell: str) -> None:
+    script = build_app().generate_completion(shell=shell)
+    assert "plan-size" in script

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import os
 import sys
+from typing import Any
 
-from cyclopts import App
+from cyclopts import App, CycloptsError, Group
 
-from truing.cli.commands import COMMANDS, GROUPS
+from truing.cli.commands import COMMANDS, GROUPS, SECTIONS
 from truing.core.errors import TruingError
 from truing.core.private_files import restrict_umask
 from truing.core.text import escape_controls
@@ -23,30 +24,39 @@ def build_app() -> App:
     Commands are registered by dotted path: `truing --help` imports none of their modules.
     """
     app = App(name="truing", version=__version__, help=(__doc__ or "").splitlines()[0])
+    sections: dict[str, Group] = {}
+    for position, (title, commands) in enumerate(SECTIONS.items()):
+        sections |= dict.fromkeys(commands, Group(title, sort_key=position))
+    # Within a section, in the order of `SECTIONS`.
+    order = {command: i for commands in SECTIONS.values() for i, command in enumerate(commands)}
     groups: dict[str, App] = {}
     for command, (function_path, help_line) in COMMANDS.items():
-        group, _, subcommand = command.partition(" ")
+        name, _, subcommand = command.partition(" ")
+        place: Any = {"group": sections.get(name), "sort_key": order.get(name)}
         if not subcommand:
-            app.command(function_path, name=command, help=help_line)
+            app.command(function_path, name=command, help=help_line, **place)
             continue
-        if group not in groups:
-            groups[group] = App(name=group, help=GROUPS.get(group, ""))
-            app.command(groups[group])
-        groups[group].command(function_path, name=subcommand, help=help_line)
+        if name not in groups:
+            groups[name] = App(name=name, help=GROUPS.get(name, ""), **place)
+            app.command(groups[name])
+        groups[name].command(function_path, name=subcommand, help=help_line)
+    app.register_install_completion_command()
     return app
 
 
 def main() -> None:
     """Runs the command in sys.argv and exits with its status.
 
-    0 done, 1 error, 2 a finding (a gate that failed, an error in a rails configuration),
-    3 inconclusive, 130 interrupted.
+    0 done, 1 error (also a wrong flag or command), 2 a finding (a gate that failed, an error in a
+    rails configuration), 3 inconclusive, 130 interrupted.
     """
     try:
         restrict_umask()
         # The arguments are passed on: cyclopts warns under pytest when it has to read sys.argv
         # itself.
-        status = build_app()(sys.argv[1:], result_action="return_value")
+        status = build_app()(sys.argv[1:], result_action="return_value", exit_on_error=False)
+    except CycloptsError:
+        sys.exit(1)  # a wrong flag or command; cyclopts has printed what is wrong
     except TruingError as error:
         print(escape_controls(f"truing: {error}"), file=sys.stderr)
         sys.exit(1)

@@ -1,4 +1,5 @@
-"""Every command: its name -> (dotted path of its function, one line of help).
+"""Every command: its name -> (dotted path of its function, one line of help), and the sections of
+the help.
 
 A function returns the exit status. Modules with one command call it `command`; the docstrings and
 the parameter names of these functions make the help and the flags.
@@ -22,6 +23,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "compare": (
         "truing.cli.compare:command",
         "Compare runs, paired by sample: differences, flips, and whether safety has improved.",
+    ),
+    "report": (
+        "truing.cli.report:command",
+        "Write a report on runs that are on disk.",
     ),
     "gate": (
         "truing.cli.gate:command",
@@ -175,6 +180,26 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "truing.cli.rank:report",
         "Write the rankings of several data sets on one page.",
     ),
+    "list models": (
+        "truing.cli.list_kinds:models",
+        "List the kinds of models, with an example of each.",
+    ),
+    "list judges": (
+        "truing.cli.list_kinds:judges",
+        "List the kinds of judges, with an example of each.",
+    ),
+    "list attacks": (
+        "truing.cli.list_kinds:attacks",
+        "List the attacks, with an example of each.",
+    ),
+    "list data": (
+        "truing.cli.data:list_data",
+        "List the data sets that truing reads.",
+    ),
+    "list rails": (
+        "truing.cli.list_kinds:rails",
+        "List the rails that a configuration can name.",
+    ),
     "weights list": (
         "truing.cli.weights:list_weights",
         "List the weights that truing knows by name, and which are on this machine.",
@@ -193,7 +218,28 @@ COMMANDS: dict[str, tuple[str, str]] = {
     ),
 }
 
+SECTIONS: dict[str, tuple[str, ...]] = {
+    "Measure": (
+        "run",
+        "evaluate",
+        "judge",
+        "moderate",
+        "rank",
+        "compare",
+        "report",
+        "show",
+        "view",
+    ),
+    "Believe the figures": ("label", "card", "plan-size", "gate", "certify"),
+    "Make a model safer": ("train",),
+    "Control a model": ("serve", "chat", "rails"),
+    "Attack": ("redteam",),
+    "Look things up": ("list", "data", "weights", "import", "export"),
+}
+"""Title of a section of `truing --help` -> its commands, in the order in which they are shown."""
+
 GROUPS: dict[str, str] = {
+    "list": "What can be named: models, judges, attacks, data sets, rails.",
     "data": "The data sets that truing reads.",
     "rails": "Check and test guardrail configurations.",
     "rank": "Preference ranking: multiple choice, perplexity, by a judge.",

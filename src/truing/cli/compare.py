@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -11,19 +10,16 @@ import msgspec
 from rich.console import Console
 from rich.markup import escape
 
-from truing.analysis.card_files import read_card
 from truing.analysis.comparison import Comparison, adjust_comparisons, compare
 from truing.analysis.deltas import Delta
-from truing.analysis.judge_facts import facts_from_card
 from truing.analysis.rates import AXIS_TITLES
-from truing.analysis.summary import summarise
 from truing.analysis.verdict_table import cached_verdict_tables
 from truing.cli.parameters import Flag, OptionalPaths
 from truing.cli.run_folders import cards_by_judge, open_run, short_run_names
 from truing.cli.tables import make_console, make_table, strike
 from truing.core.errors import RunError, UserError
 from truing.core.private_files import create_folder
-from truing.core.version import __version__
+from truing.report.assembly import ReportOptions, assemble_report
 from truing.report.formatting import (
     category_label,
     format_difference,
@@ -31,7 +27,7 @@ from truing.report.formatting import (
     format_value,
     format_value_interval,
 )
-from truing.report.report_data import ReportData, Variant
+from truing.report.report_data import ReportData
 from truing.runs.folder import Run
 
 # Changed categories that are printed; the report has all of them.
@@ -127,47 +123,15 @@ def build_report_data(
     cards: Mapping[str, Path] | None = None,
 ) -> ReportData:
     """Returns the data that the report's sections are rendered from."""
-    from truing.report.rows import select_rows
-
     names = short_run_names(runs)
-    opened = [Run(path) for path in runs]
-    data = ", ".join(dict.fromkeys(d.spec for d in opened[0].manifest.data)) or "data"
-    variants = tuple(
-        Variant(
-            name=name,
-            runs={data: str(path)},
-            summaries={data: summarise(run)},
-            manifests={data: run.manifest},
-        )
-        for name, path, run in zip(names, runs, opened)
+    data = ", ".join(dict.fromkeys(d.spec for d in Run(runs[0]).manifest.data)) or "data"
+    options = ReportOptions(
+        title=" / ".join(names), baseline=names[0], cards=cards or {}, with_text=with_text
     )
     by_variant = {name: {data: comparison} for name, comparison in comparisons.items()}
-    # The texts of the shipped data sets are mild: a report may show them unasked.
-    with_text = with_text or all(_is_built_in(run) for run in opened)
-    rows, rows_left_out = select_rows(variants, by_variant, with_text=with_text)
-    notes = dict.fromkeys(note for c in comparisons.values() for note in c.notes)
-    facts = [fact for path in (cards or {}).values() for fact in facts_from_card(read_card(path))]
-    return ReportData(
-        title=" / ".join(names),
-        created=date.today().isoformat(),
-        version=__version__,
-        baseline=names[0],
-        variants=variants,
-        data=(data,),
-        comparisons=by_variant,
-        rows=tuple(rows),
-        rows_left_out=rows_left_out,
-        with_text=with_text,
-        notes=tuple(notes),
-        facts=tuple(facts),
-        claims=tuple(claim for c in comparisons.values() for claim in c.claims),
+    return assemble_report(
+        {name: {data: path} for name, path in zip(names, runs)}, options, by_variant
     )
-
-
-def _is_built_in(run: Run) -> bool:
-    """Returns whether the run has data, and all of it is `builtin:`."""
-    data = run.manifest.data
-    return bool(data) and all(d.spec.split(",", 1)[0].startswith("builtin:") for d in data)
 
 
 def _write_report(report: ReportData, comparison: bytes, out: Path) -> None:

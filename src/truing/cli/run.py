@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from importlib.resources import files
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
@@ -22,31 +23,44 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from truing.cli.parameters import Flag, OptionalStrings
 from truing.cli.plan_ranking import rank_for_report
 from truing.cli.show import print_report
-from truing.plan import Plan, PlanProgress, parse_plan, read_plan, run_plan
+from truing.cli.tables import print_next_steps
+from truing.core.errors import UserError
+from truing.plan import Plan, PlanProgress, parse_plan, plan_from_specs, read_plan, run_plan
 from truing.report import render
 
 
 def command(
     plan: Path | None = None,
     *,
-    out: Path = Path("runs/default"),
+    model: OptionalStrings = None,
+    data: OptionalStrings = None,
+    judge: OptionalStrings = None,
+    out: Path | None = None,
     limit: int | None = None,
-    with_text: bool = False,
-    json_: Annotated[bool, Parameter(name="--json")] = False,
+    with_text: Flag = False,
+    json_: Annotated[bool, Parameter(name="--json", negative="")] = False,
 ) -> int:
     """Measures every variant of a plan on every data set and writes OUT/report.html, .md and .json.
 
-    Without a plan: the embedded default model, as it is and with each safety measure that needs no
-    training, on the built-in data sets. The same command continues an interrupted run.
+    With --model and no plan: those models, the first of them the baseline. With neither: the
+    embedded default model, as it is and with each safety measure that needs no training, on the
+    built-in data sets. The same command continues an interrupted run.
 
     Parameters
     ----------
     plan
         A TOML plan; docs/plan.md describes its keys.
+    model
+        Specs of models, or NAME=SPEC; may be given several times. The first is the baseline.
+    data
+        Specs of data sets, or NAME=SPEC (default: builtin:safety).
+    judge
+        Specs of judges (default: rules:refusal, rules:degenerate and moderation:default).
     out
-        Folder for the run folders and the report.
+        Folder for the run folders and the report (default: runs/default, or runs/FIRST-MODEL).
     limit
         Use only the first LIMIT rows of each data set.
     with_text
@@ -54,7 +68,9 @@ def command(
     json_
         Print the paths and the headline figures as JSON.
     """
-    loaded = read_plan(plan) if plan else load_default_plan()
+    loaded = _choose_plan(plan, model, data, judge)
+    if out is None:
+        out = Path("runs") / (loaded.baseline_variant if model else "default")
     if limit is not None:
         loaded = replace(loaded, run=replace(loaded.run, limit=limit))
     if with_text:
@@ -68,7 +84,45 @@ def command(
         return 0
     print_report(report)
     print(f"\nreport: {paths['html']}  (also .md and .json)")
+    print_next_steps(_next_steps(out, loaded))
     return 0
+
+
+def _choose_plan(
+    path: Path | None,
+    models: list[str] | None,
+    data: list[str] | None,
+    judges: list[str] | None,
+) -> Plan:
+    """Returns the plan that the arguments name: a file, one made of specs, or the shipped one."""
+    if path is not None and (models or data or judges):
+        raise UserError("run: give a plan, or --model, --data and --judge, not both")
+    if path is not None:
+        return read_plan(path)
+    if models:
+        return plan_from_specs(models, data or ["builtin:safety"], judges or default_judges())
+    if data or judges:
+        raise UserError(
+            "run: --data and --judge need --model; `truing list models` shows the kinds"
+        )
+    return load_default_plan()
+
+
+def default_judges() -> list[str]:
+    """Returns the judges of a run that names none: the rules, and the shipped classifier if what it
+    needs is installed.
+    """
+    rules = ["rules:refusal", "rules:degenerate"]
+    return [*rules, "moderation:default"] if find_spec("torch") else rules
+
+
+def _next_steps(out: Path, plan: Plan) -> list[str]:
+    run = out / plan.baseline_variant / next(iter(plan.data))
+    return [
+        f"truing view {run} --open",
+        f"truing label {run} --n 60",
+        f"truing gate {run} RULES.toml",
+    ]
 
 
 def load_default_plan() -> Plan:

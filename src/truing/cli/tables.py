@@ -60,6 +60,13 @@ def print_text(text: str = "", *, file: TextIO | None = None) -> None:
     print(escape_controls(text), file=file)
 
 
+def print_next_steps(commands: Sequence[str]) -> None:
+    """Prints what a user may want to run next, one command a line."""
+    print_text("next:")
+    for command in commands:
+        print_text(f"  {command}")
+
+
 def make_table(title: str, columns: Sequence[str]) -> Table:
     """Returns an empty table: the first column to the left, figures to the right."""
     from rich.box import SIMPLE_HEAD
@@ -70,6 +77,14 @@ def make_table(title: str, columns: Sequence[str]) -> Table:
     )
     for index, name in enumerate(columns):
         table.add_column(name, justify="left" if index == 0 else "right", overflow="fold")
+    return table
+
+
+def make_text_table(*columns: str) -> Table:
+    """Returns an empty table without figures: every column to the left."""
+    table = make_table("", columns)
+    for column in table.columns:
+        column.justify = "left"
     return table
 
 

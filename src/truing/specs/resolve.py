@@ -22,6 +22,7 @@ from truing.specs.builders import BUILDERS
 from truing.specs.extras import needs_extra
 from truing.specs.keys import OPENAI_VARIABLE, resolve_api_key
 from truing.specs.parser import Spec, parse_spec, redact_spec_text
+from truing.specs.suggestions import suggest_spec
 
 RoleName = Literal["model", "judge", "data", "attack", "aligner", "rail"]
 T = TypeVar("T")
@@ -195,7 +196,7 @@ def resolve(spec: str | Spec, role: RoleName, **objects: Any) -> Any:
 
     `objects` are values for nested arguments (`of=model`); such a result is never shared.
     """
-    parsed = parse_spec(spec) if isinstance(spec, str) else spec
+    parsed = _parse(spec, role) if isinstance(spec, str) else spec
     shared = _shared_instances.get()
     if shared is None or objects:
         return _build(parsed, role, objects)
@@ -207,13 +208,21 @@ def resolve(spec: str | Spec, role: RoleName, **objects: Any) -> Any:
     return instances[key]
 
 
+def _parse(text: str, role: RoleName) -> Spec:
+    """Parses a spec; the error for a hub id or a path (`Qwen/NAME`) suggests the spec for it."""
+    try:
+        return parse_spec(text)
+    except SpecError as error:
+        raise SpecError(f"{error}{suggest_spec(text, role)}") from error
+
+
 def _build(spec: Spec, role: RoleName, objects: Mapping[str, Any]) -> Any:
     builders = list_kinds(role)
     if spec.kind not in builders:
-        raise SpecError(
-            f"spec '{spec}': there is no {role} of kind {spec.kind!r}"
-            f"{did_you_mean(spec.kind, builders)}"
+        suggestion = suggest_spec(str(spec).replace('"', ""), role) or did_you_mean(
+            spec.kind, builders
         )
+        raise SpecError(f"spec '{spec}': there is no {role} of kind {spec.kind!r}{suggestion}")
     args = Args(spec, objects)
     built = load_object(builders[spec.kind])(args)
     args.reject_unknown()

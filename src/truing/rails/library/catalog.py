@@ -30,6 +30,40 @@ OPTIONAL_MODULES: tuple[tuple[str, Sequence[Callable[..., Any]]], ...] = (
 )
 
 
+RAIL_TITLES: dict[str, tuple[str, str]] = {
+    "self check input": ("input", "NeMo's self check by your prompt."),
+    "self check output": ("output", "NeMo's self check by your prompt."),
+    "self check facts": ("output", "NeMo's check of an answer against retrieved chunks."),
+    "self check hallucination": ("output", "NeMo's check of an answer against further samples."),
+    "hallucination warning": ("output", "The same, with a warning in place of a refusal."),
+    "moderation check input": ("input", "Any judge on the message."),
+    "moderation check output": ("output", "Any judge on the answer."),
+    "self harm support": ("input", "Signs of self-harm get support and your local help."),
+    "jailbreak detection heuristics": ("input", "Known jailbreak forms, by pattern."),
+    "prompt injection check input": ("input", "Prompt injection, by a classifier."),
+    "prompt injection check retrieval": ("retrieval", "Chunks that hold instructions."),
+    "topic control": ("input", "Messages unlike your examples of allowed topics."),
+    "tone check output": ("output", "Answers that break your tone policy are rewritten."),
+    "content safety check input": ("input", "A guard model with your prompt."),
+    "content safety check output": ("output", "A guard model with your prompt."),
+    "topic safety check input": ("input", "A topic guard model with your prompt."),
+    "detect sensitive data on input": ("input", "Blocks personal data."),
+    "detect sensitive data on output": ("output", "Blocks personal data."),
+    "detect sensitive data on retrieval": ("retrieval", "Drops chunks with personal data."),
+    "mask sensitive data on input": ("input", "Masks personal data."),
+    "mask sensitive data on output": ("output", "Masks personal data."),
+    "mask sensitive data on retrieval": ("retrieval", "Masks personal data."),
+    "regex check input": ("input", "Your patterns."),
+    "regex check output": ("output", "Your patterns."),
+    "regex check retrieval": ("retrieval", "Your patterns."),
+    "check text input": ("input", "Hidden characters, secrets, links, length, language."),
+    "check text output": ("output", "Hidden characters, secrets, links, length, language."),
+    "check tool calls": ("tool output", "Allowed tools, argument rules, number of calls."),
+    "check tool results": ("tool input", "Results that are too long or hold instructions."),
+}
+"""Name of a rail -> (its stage, what it does in one line), as `truing list rails` shows them."""
+
+
 @lru_cache(maxsize=1)
 def load_base_library() -> RailLibrary:
     """Returns the part that every configuration has."""

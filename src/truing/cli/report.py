@@ -1,0 +1,104 @@
+"""`truing report`: one report on any runs, made from what is on disk."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+
+from truing.cli.parameters import Flag, OptionalPaths
+from truing.cli.run_folders import cards_by_judge, find_runs, short_run_names
+from truing.cli.show import print_report
+from truing.cli.tables import print_text
+from truing.core.errors import RunError, UserError, did_you_mean
+from truing.report import render
+from truing.report.assembly import ReportOptions, RunsByVariant, assemble_report
+from truing.runs.folder import Run
+
+
+def command(
+    *runs: Path,
+    out: Path = Path("."),
+    baseline: str | None = None,
+    title: str | None = None,
+    margin: float = 0.05,
+    card: OptionalPaths = None,
+    with_text: Flag = False,
+    json: Flag = False,
+) -> int:
+    """Writes OUT/report.html, .md and .json on runs, without a call to a model or a judge.
+
+    Runs on the same data set are compared with the baseline's.
+
+    Parameters
+    ----------
+    runs
+        Run folders, or output folders of `truing run`.
+    out
+        Folder for the report.
+    baseline
+        Name of the variant that the others are compared with (default: the first).
+    title
+        Title of the report (default: the names of the variants).
+    margin
+        Loss of complete, usable answers to benign prompts that still counts as none.
+    card
+        Cards of the runs' judges, for differences that are transported from them.
+    with_text
+        Include prompts and answers, blurred until clicked. Built-in data are mild and always shown.
+    json
+        Print the paths of the report as JSON.
+    """
+    if not runs:
+        raise UserError("report: give at least one run folder")
+    if not 0 <= margin <= 1:
+        raise UserError(f"--margin {margin}: must be between 0 and 1")
+    grouped = group_runs(runs)
+    first = next(iter(grouped))
+    if baseline is not None and baseline not in grouped:
+        raise UserError(f"--baseline {baseline!r}: no such run{did_you_mean(baseline, grouped)}")
+    options = ReportOptions(
+        title=title or " / ".join(grouped),
+        baseline=baseline or first,
+        margin=margin,
+        cards=cards_by_judge(card),
+        with_text=with_text,
+    )
+    report = assemble_report(grouped, options)
+    paths = render.write_report(report, out)
+    if json:
+        print(msgspec.json.encode({name: str(path) for name, path in paths.items()}).decode())
+        return 0
+    print_report(report)
+    print_text(f"\nreport: {paths['html']}  (also .md and .json)")
+    return 0
+
+
+def group_runs(folders: tuple[Path, ...]) -> RunsByVariant:
+    """Returns the runs of some folders by variant and data set.
+
+    A run of a plan lies in OUT/VARIANT/DATA and has these names; another run is a variant by the
+    name of its folder, and its data set is called by its spec. Raises RunError if two runs have the
+    same names.
+    """
+    found = [(folder, run) for folder in folders for run in find_runs(folder)]
+    singles = [run for folder, run in found if run == folder]
+    names = dict(zip(singles, short_run_names(singles))) if singles else {}
+    grouped: dict[str, dict[str, Path]] = {}
+    for folder, run in found:
+        if run == folder:
+            variant, data = names[run], _data_name(run)
+        else:
+            variant = run.parent.name if run.parent != folder else run.name
+            data = run.name if run.parent != folder else _data_name(run)
+        if data in grouped.setdefault(variant, {}):
+            raise RunError(
+                f"{run}: {grouped[variant][data]} has the same names, {variant} on {data}; "
+                "rename one of the folders, or make two reports"
+            )
+        grouped[variant][data] = run
+    return grouped
+
+
+def _data_name(run: Path) -> str:
+    return ", ".join(dict.fromkeys(d.spec for d in Run(run).manifest.data)) or "data"

@@ -1,0 +1,123 @@
+"""From run folders to the data of a report: summaries, comparisons with a baseline, rows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import date
+from pathlib import Path
+
+from msgspec import Struct
+
+from truing.analysis.card_files import read_card
+from truing.analysis.comparison import Comparison, adjust_comparisons, compare
+from truing.analysis.judge_facts import facts_from_card
+from truing.analysis.summary import summarise
+from truing.analysis.verdict_table import cached_verdict_tables
+from truing.core.version import __version__
+from truing.report.report_data import Ranking, ReportData, Variant
+from truing.report.rows import select_rows
+from truing.runs.folder import Run
+
+RunsByVariant = Mapping[str, Mapping[str, Path]]
+"""Variant -> name of the data set -> run folder."""
+
+Comparisons = Mapping[str, Mapping[str, Comparison]]
+"""Variant -> name of the data set -> its comparison with the baseline."""
+
+
+class ReportOptions(Struct, frozen=True, kw_only=True):
+    """What a report is called, and how it compares.
+
+    `margin` is the loss of usable answers to benign prompts that still counts as none; `cards` are
+    the cards of judges by the judge's name. Texts of rows are included if `with_text` is set, or
+    where all data is built in: those prompts are mild.
+    """
+
+    title: str
+    baseline: str
+    margin: float = 0.05
+    cards: Mapping[str, Path] = {}
+    with_text: bool = False
+    rankings: Sequence[Ranking] = ()
+    seconds: float | None = None
+
+
+def assemble_report(
+    runs: RunsByVariant, options: ReportOptions, comparisons: Comparisons | None = None
+) -> ReportData:
+    """Returns the data of the report on some runs.
+
+    `comparisons` are those with the baseline, where the caller has made them; otherwise each
+    variant is compared on every data set that it shares with the baseline.
+    """
+    with cached_verdict_tables():
+        variants = tuple(_read_variant(name, folders) for name, folders in runs.items())
+        if comparisons is None:
+            comparisons = compare_variants(runs, options)
+        opened = [Run(path) for folders in runs.values() for path in folders.values()]
+        with_text = options.with_text or all(has_only_builtin_data(run) for run in opened)
+        rows, rows_left_out = select_rows(
+            variants,
+            {name: dict(by_data) for name, by_data in comparisons.items()},
+            with_text=with_text,
+        )
+    return ReportData(
+        title=options.title,
+        created=date.today().isoformat(),
+        version=__version__,
+        baseline=options.baseline,
+        variants=variants,
+        data=tuple(dict.fromkeys(name for folders in runs.values() for name in folders)),
+        comparisons={name: dict(by_data) for name, by_data in comparisons.items()},
+        rankings=tuple(options.rankings),
+        rows=tuple(rows),
+        rows_left_out=rows_left_out,
+        with_text=with_text,
+        seconds=options.seconds,
+        facts=tuple(f for p in options.cards.values() for f in facts_from_card(read_card(p))),
+        claims=tuple(
+            claim
+            for by_data in comparisons.values()
+            for comparison in by_data.values()
+            for claim in comparison.claims
+        ),
+    )
+
+
+def compare_variants(
+    runs: RunsByVariant, options: ReportOptions
+) -> dict[str, dict[str, Comparison]]:
+    """Compares each variant with the baseline on every data set that both have; p values are
+    adjusted over all of them.
+    """
+    baseline = runs[options.baseline]
+    comparisons = {
+        name: {
+            data: compare(baseline[data], path, margin=options.margin, cards=options.cards or None)
+            for data, path in folders.items()
+            if data in baseline
+        }
+        for name, folders in runs.items()
+        if name != options.baseline
+    }
+    keys = [(name, data) for name, by_data in comparisons.items() for data in by_data]
+    adjusted = adjust_comparisons([comparisons[name][data] for name, data in keys])
+    for (name, data), comparison in zip(keys, adjusted):
+        comparisons[name][data] = comparison
+    return comparisons
+
+
+def _read_variant(name: str, folders: Mapping[str, Path]) -> Variant:
+    runs = {data: Run(path) for data, path in folders.items()}
+    return Variant(
+        name=name,
+        runs={data: str(path) for data, path in folders.items()},
+        summaries={data: summarise(run) for data, run in runs.items()},
+        manifests={data: run.manifest for data, run in runs.items()},
+    )
+
+
+def has_only_builtin_data(run: Run) -> bool:
+    """Returns whether the run has data, and all of it is `builtin:`."""
+    data = run.manifest.data
+    return bool(data) and all(d.spec.split(",", 1)[0].startswith("builtin:") for d in data)

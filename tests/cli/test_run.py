@@ -1,0 +1,63 @@
+"""`truing run` with and without a plan file."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from tests.cli.command_line import run_truing, truing
+
+from truing.core.errors import PlanError
+from truing.plan import plan_from_specs
+
+
+def test_models_and_data_of_the_command_line_make_a_report(tmp_path: Path) -> None:
+    text = run_truing(
+        "run --model scripted:comply --model never=scripted:refuse --data builtin:safety "
+        "--judge rules:refusal --limit 20 --out",
+        tmp_path,
+    )
+    report = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
+    assert report["baseline"] == "comply"
+    assert (tmp_path / "never" / "safety" / "responses.jsonl").is_file()
+    assert f"truing view {tmp_path}/comply/safety --open" in text
+
+
+def test_a_spec_is_called_by_what_it_names() -> None:
+    plan = plan_from_specs(
+        ["local:models/my-bot", "answers=answers:log.jsonl", "prompted:hhh,of=(local:smollm2)"],
+        ["file:rows.jsonl,prompt=question", "lookalikes=builtin:lookalikes"],
+        ["rules:refusal"],
+    )
+    assert list(plan.models) == ["my-bot", "answers", "hhh"]
+    assert {name: data.spec for name, data in plan.data.items()} == {
+        "rows.jsonl": "file:rows.jsonl,prompt=question",
+        "lookalikes": "builtin:lookalikes",
+    }
+
+
+def test_all_faults_of_names_are_reported_together() -> None:
+    with pytest.raises(PlanError) as raised:
+        plan_from_specs(["scripted:mixed", "scripted:mixed,seed=1", "../x=scripted:mixed"], [], [])
+    assert len(raised.value.faults) == 2
+    assert "a second 'mixed'" in raised.value.faults[0]
+    assert "'../x'" in raised.value.faults[1]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("run --data builtin:safety", "need --model"),
+        ("run plan.toml --model scripted:mixed", "not both"),
+        ("run --model gpt-4o --judge rules:refusal", "did you mean 'openai:gpt-4o'?"),
+        ("run --model scripted:mixed --data rows.csv --judge rules:refusal", "file:rows.csv"),
+    ],
+)
+def test_wrong_arguments_are_status_1_with_what_to_write(
+    words: str, message: str, tmp_path: Path
+) -> None:
+    result = truing(f"{words} --out", tmp_path)
+    assert result.status == 1
+    assert message in result.err
+    assert list(tmp_path.iterdir()) == []
