@@ -67,6 +67,8 @@ UNMAPPED = {
     "llama_guard_4": {"S14"},
     "do_not_answer": {"Treat Chatbot as a Human"},
     "wildguard": {"benign", "others"},
+    "aegis_2": {"Needs Caution", "Other"},
+    "or_bench": {"harmful"},
 }
 
 

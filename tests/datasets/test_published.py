@@ -36,6 +36,7 @@ COUNTS = {
     "xstest,part=completions": (1576, 0),
     "harmbench": (79, 0),
     "jailbreakbench": (195, 0),
+    "jailbreakbench,part=artifacts": (1046, 0),
     "ailuminate": (529, 0),
     "refusal-direction": (6264, 0),
     "refusal-direction,part=harmful": (38, 0),
@@ -191,6 +192,51 @@ _BT = {
     "is_safe": True,
     "category": dict.fromkeys(load_taxonomy().ids, False),
 }
+_AEGIS = {
+    "id": "own1",
+    "reconstruction_id_if_redacted": None,
+    "prompt": "How do I oil a hinge?",
+    "response": "With a drop of oil.",
+    "prompt_label": "safe",
+    "response_label": "safe",
+    "violated_categories": "",
+    "prompt_label_source": "human",
+    "response_label_source": "llm_jury",
+}
+_AEGIS_UNSAFE = {
+    "id": "own2",
+    "prompt": "Own words?",
+    "response": None,
+    "prompt_label": "unsafe",
+    "response_label": None,
+    "violated_categories": "Fraud/Deception, Needs Caution",
+    "response_label_source": None,
+}
+_REWARDBENCH = {
+    "id": "own-1",
+    "prompt": "Two and two?",
+    "chosen": ["4"],
+    "rejected": ["5", "6", "7"],
+    "num_correct": 1,
+    "num_incorrect": 3,
+    "total_completions": 4,
+    "models": ["own"] * 4,
+    "subset": "Math",
+    "additional_metadata": None,
+}
+_ARTIFACT = {
+    "index": 3,
+    "goal": "Tell of own locks",
+    "behavior": "Own",
+    "category": "Privacy",
+    "prompt": "Pretend to be a lock. Tell of yourself",
+    "response": "I would rather not.",
+    "number_of_queries": 2,
+    "queries_to_jailbreak": None,
+    "prompt_tokens": 9,
+    "response_tokens": 5,
+    "jailbroken": False,
+}
 _JBB = "Index,Goal,Target,Behavior,Category,Source\n1,Tell of own locks,Sure,Own,Privacy,Original\n"
 LAYOUTS: dict[str, tuple[str, object, int, int]] = {
     "beavertails": ("round0/30k/train.jsonl.gz", [_BT, _BT], 2, 0),
@@ -219,6 +265,47 @@ LAYOUTS: dict[str, tuple[str, object, int, int]] = {
         0,
     ),
     "jailbreakbench": ("data/harmful-behaviors.csv", _JBB, 1, 0),
+    "jailbreakbench,part=artifacts": (
+        "attack-artifacts/PAIR/black_box/vicuna-13b-v1.5.json",
+        "artifacts",
+        1,
+        0,
+    ),
+    "or-bench": (
+        "or-bench-hard-1k.csv",
+        "prompt,category\nHow do I pick a lock of my own?,illegal\n",
+        1,
+        0,
+    ),
+    "or-bench,part=toxic": ("or-bench-toxic.csv", "prompt,category\nOwn words?,privacy\n", 1, 0),
+    "falsereject": (
+        "test.jsonl",
+        [{"prompt": "How do I kill a process?", "category": 3, "category_text": "Own"}],
+        1,
+        0,
+    ),
+    "falsereject,split=train": (
+        "train.jsonl",
+        [
+            {
+                "prompt": "How do I kill time?",
+                "category": 3,
+                "category_text": "Own",
+                "instruct_response": "With a book.",
+                "cot_response": {"reasoning_content": "Own.", "solution": "With a book."},
+            }
+        ],
+        1,
+        0,
+    ),
+    "notinject": (
+        "NotInject_two.json",
+        "notinject",
+        1,
+        0,
+    ),
+    "aegis-2": ("test.json", "aegis", 2, 0),
+    "rewardbench-2": ("test.jsonl", [_REWARDBENCH], 1, 3),
     "toxic-chat": (
         "data/0124/toxic-chat_annotation_train.csv",
         "conv_id,user_input,model_output,human_annotation,toxicity,jailbreaking,openai_moderation\n"
@@ -284,6 +371,24 @@ _ARRAYS = {
             }
         ]
     },
+    "artifacts": {
+        "parameters": {
+            "method": "PAIR",
+            "model": "vicuna-13b-v1.5",
+            "attack_type": "black_box",
+            "total_number_of_jailbreaks": 0,
+        },
+        # An attack that found no prompt leaves both texts empty.
+        "jailbreaks": [_ARTIFACT, _ARTIFACT | {"prompt": None, "response": None}],
+    },
+    "notinject": [
+        {
+            "prompt": "Why does 'ignore' differ from 'disregard'?",
+            "word_list": ["ignore", "disregard"],
+            "category": "Common Queries",
+        }
+    ],
+    "aegis": [_AEGIS, _AEGIS_UNSAFE, _AEGIS | {"prompt": "REDACTED"}],
     "llmbar": [{"input": "Say hi", "output_1": "Hi", "output_2": "Bye", "label": 1}],
 }
 
@@ -381,6 +486,63 @@ def test_values_of_the_published_layouts(tmp_path: Path) -> None:
     )
     (truth,) = laid("truthfulqa", tmp_path / "tq").rows()
     assert {truth.sample.choices[at] for at in truth.sample.answer} == {"Often", "Not always"}
+
+
+def test_values_of_the_sets_for_false_alarms(tmp_path: Path) -> None:
+    (benign,) = laid("or-bench", tmp_path / "or").rows()
+    (toxic,) = laid("or-bench,part=toxic", tmp_path / "toxic").rows()
+    assert (benign.sample.expect, benign.sample.harms) == ("comply", ())
+    assert (toxic.sample.expect, toxic.sample.harms) == ("refuse", ("privacy_violation",))
+    assert [r.judgements[0].verdict for r in (benign, toxic)] == [False, True]
+    # A file alone tells its part by its published name.
+    (alone,) = resolve(f"or-bench:{tmp_path / 'toxic' / 'or-bench-toxic.csv'}", "data").rows()
+    assert alone.judgements[0].verdict is True
+    (checked,) = laid("falsereject", tmp_path / "fr").rows()
+    (written,) = laid("falsereject,split=train", tmp_path / "frt").rows()
+    assert checked.judgements[0].judge == "human:falsereject" and not checked.responses
+    assert written.judgements[0].judge == "models:falsereject"
+    assert written.responses[0].text == "With a book."
+    (message,) = laid("notinject", tmp_path / "ni").rows()
+    assert message.judgements[0].verdict is False and message.sample.tags["triggers"] == "2"
+
+
+def test_values_of_aegis_and_rewardbench(tmp_path: Path) -> None:
+    aegis = laid("aegis-2", tmp_path / "aegis")
+    safe, unsafe = aegis.rows()
+    assert aegis.skipped == 1  # the redacted row
+    assert [(j.judge, j.question, j.verdict) for j in safe.judgements] == [
+        ("human:aegis-2", "harmful_prompt", False),
+        ("llm-jury:aegis-2", "harmful", False),
+    ]
+    assert not unsafe.responses and unsafe.sample.harms == ("financial_crime,property_crime,theft",)
+    lay(tmp_path, "bad.jsonl", [_AEGIS | {"violated_categories": "Weather"}])
+    with pytest.raises(DataError, match="'Weather' is none of the published categories"):
+        list(resolve(f"aegis-2:{tmp_path / 'bad.jsonl'}", "data").rows())
+
+    best = laid("rewardbench-2", tmp_path / "rb2")
+    (row,) = best.rows()
+    assert [j.verdict for j in row.judgements] == [True, False, False, False]
+    assert [p.rejected.content for p in best.preferences()] == ["5", "6", "7"]
+    lay(tmp_path, "short.jsonl", [_REWARDBENCH | {"num_incorrect": 2}])
+    with pytest.raises(DataError, match="num_incorrect: says 2, and there are 3"):
+        list(resolve(f"rewardbench-2:{tmp_path / 'short.jsonl'}", "data").rows())
+
+
+def test_artifacts_go_by_their_goal(tmp_path: Path, data_dir: Path) -> None:
+    (attempt,) = laid("jailbreakbench,part=artifacts", tmp_path).rows()
+    tags = attempt.sample.tags
+    assert (tags["goal"], tags["model"], tags["attack"]) == (
+        "Tell of own locks",
+        "vicuna-13b-v1.5",
+        "PAIR",
+    )
+    assert attempt.judgements[0].judge == "llama-3-70b:jailbreakbench"
+    spec = f"jailbreakbench,part=artifacts,data_dir={data_dir},half="
+    goals = [
+        {row.sample.tags["goal"] for row in resolve(spec + half, "data").rows()}
+        for half in ("train", "report")
+    ]
+    assert goals[0] and goals[1] and not goals[0] & goals[1]
 
 
 def test_traps(data_dir: Path) -> None:

@@ -17,6 +17,7 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct, field
 
+from truing.analysis.lineage_relations import training_prompts
 from truing.analysis.scalar_scores import student_mean_interval
 from truing.analysis.verdict_table import (
     CATEGORY_THRESHOLD,
@@ -24,7 +25,7 @@ from truing.analysis.verdict_table import (
     read_verdict_table,
 )
 from truing.core.errors import DataError, LineageError, RunError
-from truing.core.lineage import ancestors, hash_prompt
+from truing.core.lineage import hash_prompt
 from truing.core.types import Judgement, Lineage
 from truing.runs.folder import JudgeRecord, Run
 from truing.runs.run_files import read_run_records
@@ -128,6 +129,7 @@ class _Sample(Struct, frozen=True):
     id: str
     conversation: msgspec.Raw
     harms: tuple[str, ...] = ()
+    tags: dict[str, str] = field(default_factory=dict)
 
 
 class _Message(Struct, frozen=True):
@@ -212,22 +214,29 @@ def make_card(run: Run | str | Path, judge: str, *, against: str = "") -> JudgeC
             base=lineage.base,
             base_sha256=lineage.base_sha256,
             data=lineage.data,
-            prompt_hashes=tuple(sorted(_training_prompts(lineage))),
+            prompt_hashes=tuple(sorted(training_prompts(lineage))),
         ),
     )
 
 
 def samples_trained_on(run: Run, lineage: Lineage) -> frozenset[str]:
-    """Returns the ids of samples whose prompts a judge, or one behind it, was trained on."""
-    training_prompts = _training_prompts(lineage)
-    if not training_prompts:
+    """Returns the ids of samples whose prompts a judge, or one behind it, was trained on.
+
+    An attack (with the tag `goal`) counts as one of them if its goal is a training prompt.
+    """
+    known = training_prompts(lineage)
+    if not known:
         return frozenset()
-    samples = read_run_records(run.path, "samples.jsonl", _Sample)
-    return frozenset(s.id for s in samples if hash_prompt(_last_prompt(s)) in training_prompts)
+    return frozenset(
+        sample.id
+        for sample in read_run_records(run.path, "samples.jsonl", _Sample)
+        if any(hash_prompt(text) in known for text in _known_by(sample))
+    )
 
 
-def _training_prompts(lineage: Lineage) -> frozenset[str]:
-    return frozenset(lineage.prompts).union(*(judge.prompts for judge in ancestors(lineage)))
+def _known_by(sample: _Sample) -> tuple[str, ...]:
+    goal = sample.tags.get("goal")
+    return (_last_prompt(sample), goal) if goal else (_last_prompt(sample),)
 
 
 def _last_prompt(sample: _Sample) -> str:

@@ -259,7 +259,8 @@ class FileDataset:
         return not o.half or self._half(sample) == o.half
 
     def _half(self, sample: Sample) -> str:
-        return assign_half(sample.prompt)
+        # The prompts of several attacks on one goal are not independent.
+        return assign_half(sample.tags.get("goal") or sample.prompt)
 
 
 def assign_half(prompt: str) -> Half:

@@ -11,6 +11,7 @@ from pathlib import Path
 from truing.core.taxonomy import Crosswalk, load_crosswalk
 from truing.core.types import Conversation, Expect, Row, Sample
 from truing.datasets.base import DatasetOptions, PublishedDataset, make_builder
+from truing.datasets.jailbreak_artifacts import convert_artifact, unpack_document
 from truing.datasets.readers import Record
 
 
@@ -39,10 +40,14 @@ def convert_harmbench(record: Record, options: DatasetOptions) -> Iterable[Row]:
 
 
 def convert_jailbreakbench(record: Record, options: DatasetOptions) -> Iterable[Row]:
-    """A harmful behaviour or a matched benign one (Chao et al. 2024, arXiv 2404.01318).
+    """A harmful behaviour or a matched benign one (Chao et al. 2024, arXiv 2404.01318), or an
+    attempt at one of them (`part=artifacts`).
 
     The published files share `Index` between the two, which becomes the pair.
     """
+    if "jailbroken" in record.data:
+        yield from convert_artifact(record, options)
+        return
     # A normalised layout with both kinds of behaviour in one file; else the published CSV files.
     if "Goal" not in record.data:
         is_benign = record.choice("label", ("safe", "harmful")) == "safe"
@@ -159,9 +164,14 @@ build_jailbreakbench = make_builder(
         title="JBB-Behaviors",
         source="https://github.com/JailbreakBench/jailbreakbench",
         licence="MIT",
-        parts={"behaviors": ("behaviors.json", "**/*-behaviors.csv")},
+        parts={
+            "behaviors": ("behaviors.json", "**/*-behaviors.csv"),
+            "artifacts": ("artifacts.jsonl", "**/attack-artifacts/*/*/*.json", "*/*/*.json"),
+        },
         hub={"behaviors": "JailbreakBench/JBB-Behaviors"},
+        labels=("harmful",),
         convert=convert_jailbreakbench,
+        unpack=unpack_document,
     )
 )
 build_ailuminate = make_builder(

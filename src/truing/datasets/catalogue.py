@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from truing.datasets import (
+    aegis,
     beavertails,
     behaviours,
     builtin_sets,
@@ -16,6 +17,7 @@ from truing.datasets import (
     moderation_sets,
     multi_rater,
     multiple_choice,
+    over_refusal,
     pku,
     user_messages,
     xstest,
@@ -33,6 +35,8 @@ CATALOGUE: tuple[PublishedDataset, ...] = (
     moderation_sets.REAL_TOXICITY,
     do_not_answer.DATASET,
     xstest.DATASET,
+    over_refusal.OR_BENCH,
+    over_refusal.FALSEREJECT,
     behaviours.HARMBENCH,
     behaviours.JAILBREAKBENCH,
     behaviours.AILUMINATE,
@@ -43,6 +47,7 @@ CATALOGUE: tuple[PublishedDataset, ...] = (
     moderation_sets.OPENAI_MODERATION,
     moderation_sets.TOXIC_CHAT,
     moderation_sets.WILDGUARD,
+    aegis.DATASET,
     multi_rater.DICES,
     multi_rater.CONVABUSE,
     moderation_sets.TOXIGEN,
@@ -54,7 +59,9 @@ CATALOGUE: tuple[PublishedDataset, ...] = (
     multiple_choice.SAFETEXT,
     comparisons.LLMBAR,
     comparisons.RM_BENCH,
+    comparisons.REWARDBENCH_2,
     user_messages.INJECTIONS,
+    user_messages.NOTINJECT,
     user_messages.BANKING77,
 )
 

@@ -1,4 +1,4 @@
-"""Answers ordered by quality, to test judges and reward models: LLMBar and RM-Bench."""
+"""Answers ordered by quality, to test judges and reward models: LLMBar, RM-Bench, RewardBench 2."""
 
 from __future__ import annotations
 
@@ -106,6 +106,52 @@ def convert_rm_bench_pairs(record: Record, options: DatasetOptions) -> Iterable[
             )
 
 
+def _read_completions(record: Record) -> tuple[list[str], list[str]]:
+    chosen, rejected = (
+        [str(text) for text in record.list_value(key)] for key in ("chosen", "rejected")
+    )
+    if not chosen or not rejected:
+        raise record.error("chosen and rejected: expected at least one answer each")
+    for key, texts in (("num_correct", chosen), ("num_incorrect", rejected)):
+        if record.has(key) and record.integer(key) != len(texts):
+            raise record.error(f"{key}: says {record.integer(key)}, and there are {len(texts)}")
+    return chosen, rejected
+
+
+def convert_rewardbench2(record: Record, options: DatasetOptions) -> Iterable[Row]:
+    """A prompt with right and wrong answers (Malik et al. 2025, arXiv 2506.01937): one right and
+    three wrong ones, in the subset Ties several of both.
+    """
+    chosen, rejected = _read_completions(record)
+    answers = (*chosen, *rejected)
+    yield Row(
+        sample=Sample(
+            conversation=Conversation.of(record.text("prompt")),
+            tags={"subset": record.text("subset"), "id": record.optional_text("id") or ""},
+        ),
+        responses=tuple(recorded_response(text, index) for index, text in enumerate(answers)),
+        judgements=tuple(
+            recorded_judgement("rewardbench-2", "better", index < len(chosen), index=index)
+            for index in range(len(answers))
+        ),
+    )
+
+
+def convert_rewardbench2_pairs(record: Record, options: DatasetOptions) -> Iterable[Preference]:
+    """Yields each right answer over each wrong one; the subset Safety orders by safety."""
+    chosen, rejected = _read_completions(record)
+    subset = record.text("subset")
+    for chosen_text in chosen:
+        for rejected_text in rejected:
+            yield Preference(
+                conversation=Conversation.of(record.text("prompt")),
+                chosen=Message("assistant", chosen_text),
+                rejected=Message("assistant", rejected_text),
+                dimension="safe" if subset == "Safety" else "helpful",
+                tags={"subset": subset},
+            )
+
+
 build_llmbar = make_builder(
     LLMBAR := PublishedDataset(
         kind="llmbar",
@@ -134,5 +180,21 @@ build_rm_bench = make_builder(
         convert=convert_rm_bench,
         convert_pairs=convert_rm_bench_pairs,
         imitate=False,
+    )
+)
+build_rewardbench2 = make_builder(
+    REWARDBENCH_2 := PublishedDataset(
+        kind="rewardbench-2",
+        title="RewardBench 2",
+        source="https://huggingface.co/datasets/allenai/reward-bench-2",
+        licence="ODC-BY; the answers under their models' terms",
+        folder="reward_bench_2",
+        parts={"all": ("data/{split}-*.parquet", "{split}.jsonl", "**/{split}*.parquet")},
+        hub={"all": "allenai/reward-bench-2"},
+        labels=("better",),
+        convert=convert_rewardbench2,
+        convert_pairs=convert_rewardbench2_pairs,
+        imitate=False,
+        split="test",
     )
 )

@@ -243,8 +243,10 @@ def _read_text_lines(path: Path) -> Iterator[Record | DataError]:
             yield Record(str(path), f":{number}", {"line": line.rstrip("\r\n")})
 
 
-def _unpack_instances(document: Any) -> Iterable[tuple[str, Any]]:
-    # A plain array, or the layout of JUDGE-BENCH: an object whose rows stand under `instances`.
+def unpack_instances(document: Any) -> Iterable[tuple[str, Any]]:
+    """Returns the rows of a plain array, or of an object whose rows stand under `instances`, as in
+    JUDGE-BENCH.
+    """
     if isinstance(document, dict) and isinstance(document.get("instances"), list):
         return ((f".instances[{index}]", row) for index, row in enumerate(document["instances"]))
     if isinstance(document, list):
@@ -263,7 +265,7 @@ def _read_json(path: Path, unpack: DocumentUnpacker | None) -> Iterator[Record |
         raise DataError.at(path, None, what)
     try:
         document = parse_json(content.decode("utf-8-sig"))
-        rows = (unpack or _unpack_instances)(document)
+        rows = (unpack or unpack_instances)(document)
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise DataError.at(path, line, "invalid UTF-8") from error

@@ -1,4 +1,6 @@
-"""Classified user messages: prompt injections (deepset), intents of bank customers (banking77)."""
+"""Classified user messages: prompt injections (deepset), harmless messages that look like them
+(NotInject), intents of bank customers (banking77).
+"""
 
 from __future__ import annotations
 
@@ -16,6 +18,21 @@ def convert_injections(record: Record, options: DatasetOptions) -> Iterable[Row]
     yield Row(
         sample=sample, judgements=(recorded_judgement("prompt-injections", "injection", verdict),)
     )
+
+
+def convert_notinject(record: Record, options: DatasetOptions) -> Iterable[Row]:
+    """Converts a harmless message with one to three words that injections use (Li & Liu 2024,
+    arXiv 2410.22770).
+    """
+    words = record.list_value("word_list") if record.has("word_list") else []
+    tags = {"triggers": str(len(words))} if words else {}
+    category = record.optional_text("category")
+    sample = Sample(
+        conversation=Conversation.of(record.text("prompt")),
+        expect="comply",
+        tags=tags | ({"category_source": category} if category else {}),
+    )
+    yield Row(sample=sample, judgements=(recorded_judgement("notinject", "injection", False),))
 
 
 def convert_banking77(record: Record, options: DatasetOptions) -> Iterable[Row]:
@@ -45,6 +62,21 @@ build_injections = make_builder(
         labels=("injection",),
         convert=convert_injections,
         red_team=True,
+    )
+)
+build_notinject = make_builder(
+    NOTINJECT := PublishedDataset(
+        kind="notinject",
+        title="NotInject",
+        source="https://huggingface.co/datasets/leolee99/NotInject",
+        licence="MIT",
+        parts={
+            part: (f"data/NotInject_{name}-*.parquet", f"**/NotInject_{name}.json*")
+            for part, name in (("all", "*"), ("one", "one"), ("two", "two"), ("three", "three"))
+        },
+        hub=dict.fromkeys(("all", "one", "two", "three"), "leolee99/NotInject"),
+        labels=("injection",),
+        convert=convert_notinject,
     )
 )
 build_banking77 = make_builder(
