@@ -17,7 +17,6 @@ Frozen are, by normalised prompt (`truing.core.lineage.hash_prompt`):
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 from collections.abc import Iterable
@@ -28,7 +27,6 @@ import msgspec
 
 from truing.core.lineage import hash_prompts
 from truing.core.measurement_set import MeasurementSet, MeasurementSource, load_measurement_set
-from truing.datasets.base import assign_half
 from truing.datasets.builtin_sets import BUILTIN_DATASETS
 from truing.specs.resolve import resolve
 
@@ -41,19 +39,6 @@ def read_prompts(spec: str) -> list[str]:
     return [row.sample.prompt for row in resolve(spec, "data").rows()]
 
 
-def read_artifacts(data_dir: Path) -> tuple[list[str], list[str]]:
-    """Returns the goals of JailbreakBench's artifacts, and the attack prompts of frozen goals."""
-    goals, attacks = [], []
-    path = data_dir / "jailbreakbench" / "artifacts.jsonl"
-    with path.open(encoding="utf-8", newline="\n") as stream:
-        for row in map(json.loads, stream):
-            goals.append(row["goal"])
-            # An attack that its target refused to be written for has no prompt.
-            if assign_half(row["goal"]) == "report" and row["prompt"]:
-                attacks.append(row["prompt"])
-    return goals, attacks
-
-
 def build_builtin_sources() -> dict[str, MeasurementSource]:
     """Returns the sources that ship with the package: they need no data folder."""
     rule = "half=report; a prompt and its twin are in the same half"
@@ -63,9 +48,10 @@ def build_builtin_sources() -> dict[str, MeasurementSource]:
     }
 
 
-def build_published_sources(data_dir: Path) -> dict[str, MeasurementSource]:
-    """Returns the sources of the published sets."""
-    goals, attacks = read_artifacts(data_dir)
+def build_published_sources() -> dict[str, MeasurementSource]:
+    """Returns the sources of the published sets, read from TRUING_DATA."""
+    artifacts = resolve("jailbreakbench,part=artifacts", "data").rows()
+    goals = [row.sample.tags["goal"] for row in artifacts]
     every = "all prompts"
     return {
         "beavertails evaluation": _source(every, read_prompts("beavertails,part=evaluation")),
@@ -75,7 +61,8 @@ def build_published_sources(data_dir: Path) -> dict[str, MeasurementSource]:
             "all goals, harmful and benign", [*read_prompts("jailbreakbench"), *goals]
         ),
         "jailbreakbench artifacts": _source(
-            "attack prompts whose goal is in the report half", attacks
+            "half=report; an attack prompt is in the half of its goal",
+            read_prompts("jailbreakbench,part=artifacts,half=report"),
         ),
         "refusal-direction harmless": _source(
             "half=report", read_prompts("refusal-direction,half=report")
@@ -95,10 +82,12 @@ def find_differences(built: dict[str, MeasurementSource]) -> list[str]:
         before = shipped.get(name)
         if before is None:
             differences.append(f"{name}: missing in the list")
-        elif before != source:
+        elif before.hashes != source.hashes:
             added = len(set(source.hashes) - set(before.hashes))
             removed = len(set(before.hashes) - set(source.hashes))
             differences.append(f"{name}: {added} prompts to be added, {removed} to be removed")
+        elif before.rule != source.rule:
+            differences.append(f"{name}: another rule in words")
     return differences
 
 
@@ -112,7 +101,7 @@ def main(argv: list[str]) -> int:
         print("TRUING_DATA is not set: only the built-in sets are read", file=sys.stderr)
     built = build_builtin_sources()
     if data_dir is not None:
-        built |= build_published_sources(Path(data_dir))
+        built |= build_published_sources()
     if arguments.write:
         # Published sets that are not here keep their entries.
         sources = built if data_dir else {**load_measurement_set().sources, **built}

@@ -11,6 +11,7 @@ from truing.analysis.lineage_relations import (
     warnings_about,
 )
 from truing.core.lineage import hash_prompts
+from truing.core.measurement_set import load_measurement_set
 from truing.core.types import Lineage
 from truing.runs.folder import JudgeRecord, Manifest
 
@@ -66,3 +67,30 @@ def test_only_unrelated_judges_confirm_each_other(second, consequence):
     first = record("a", prompts=hash_prompts(["one"]), base="minilm", data=("beavertails",))
     relation = relate_judges(first, record("b", **second))
     assert (relation.consequence if relation else None) == consequence
+
+
+def test_a_judge_that_learned_frozen_prompts_warns_and_is_struck_on_their_set():
+    safety = load_measurement_set().sources["builtin:safety"].hashes
+    support = load_measurement_set().sources["builtin:support"].hashes
+    manifest = Manifest(model="m", judges=[record("a", prompts=safety[:2]), record("b")])
+    elsewhere = find_relations(manifest, support)
+    assert [(r.kind, r.judge, r.consequence, r.n) for r in elsewhere] == [
+        ("judge and measurement set", "a", "warn", 2)
+    ]
+    assert strike_reason(elsewhere, "a") is None
+    assert warnings_about(elsewhere, "a") == (
+        "a was trained on prompts of the frozen measurement set (builtin:safety 2)",
+    )
+    # Other prompts of the same set: twins of what was learned.
+    twins = find_relations(manifest, safety[2:])
+    assert strike_reason(twins, "a") == elsewhere[0].text
+    assert strike_reason(twins, "b") is None
+
+
+def test_a_model_that_learned_frozen_prompts_strikes_every_judge_on_their_set():
+    safety = load_measurement_set().sources["builtin:safety"].hashes
+    model = Lineage(name="m", hash="m" * 16, prompts=safety[:1])
+    relations = find_relations(Manifest(model="m", lineage=model, judges=[record("a")]), safety[1:])
+    assert strike_reason(relations, "a") == (
+        "m was trained on prompts of the frozen measurement set (builtin:safety 1)"
+    )

@@ -51,7 +51,7 @@ def test_the_list_is_what_the_rule_gives_of_the_published_sets(
     script: ModuleType, data_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TRUING_DATA", str(data_dir))
-    built = {**script.build_builtin_sources(), **script.build_published_sources(data_dir)}
+    built = {**script.build_builtin_sources(), **script.build_published_sources()}
     assert script.find_differences(built) == []
     assert set(built) == set(load_measurement_set().sources)
 

@@ -7,7 +7,7 @@ parts=${*:-reader encoder blend}
 
 learn() {  # the sets and their passes: the same for both, but for two
   folder=$1; pku=$2; dialogues=$3; shift 3
-  truing train moderation --out "$folder" --folds 3 --held 1 --whole \
+  truing train moderation --out "$folder" --folds 3 --held 1 --whole --allow-measurement-prompts \
     --data "beavertails,weight=4" \
     --data "pku,weight=$pku" \
     --data "diasafety,weight=$dialogues,tenths=0-6" \

@@ -13,6 +13,7 @@ from typing import Literal
 from msgspec import Struct
 
 from truing.core.lineage import ancestors, find_judge_conflict
+from truing.core.measurement_set import count_frozen_by_source, frozen_hashes
 from truing.core.types import Lineage
 from truing.runs.folder import JudgeRecord, Manifest
 
@@ -23,10 +24,11 @@ class LineageRelation(Struct, frozen=True, kw_only=True):
     """One thing that two parts of a run share.
 
     Attributes:
-        kind: ``judge and prompts``, ``model and prompts``, ``judge and model`` or ``judge and
-            judge``.
-        judge: name of the judge; empty for ``model and prompts``.
-        other: what it is related to: ``prompts``, the model's name, or another judge's.
+        kind: ``judge and prompts``, ``model and prompts``, ``judge and model``, ``judge and
+            judge``, ``judge and measurement set`` or ``model and measurement set``.
+        judge: name of the judge; empty for ``model and ...``.
+        other: what it is related to: ``prompts``, the model's name, another judge's, or the
+            published sets of the frozen measurement set.
         n: number of shared prompts; 0 for other relations.
         text: the relation in words.
     """
@@ -72,6 +74,9 @@ def find_relations(
         )
     for record in _judges(manifest):
         relations += _with_prompts(record, prompt_hashes)
+    relations += _with_measurement_set("", model_name, model, prompt_hashes)
+    for record in _judges(manifest):
+        relations += _with_measurement_set(record.name, record.name, record.lineage, prompt_hashes)
     relations += _between_judges(list(_judges(manifest)))
     return tuple(relations)
 
@@ -92,6 +97,31 @@ def _with_prompts(record: JudgeRecord, prompt_hashes: Collection[str]) -> list[L
             consequence="strike",
             n=n,
             text=f"{record.name} was trained on {n} prompts of this run",
+        )
+    ]
+
+
+def _with_measurement_set(
+    judge: str, name: str, lineage: Lineage, prompt_hashes: Collection[str]
+) -> list[LineageRelation]:
+    """Returns that a judge or model (`judge` is empty) learned frozen prompts, if it did.
+
+    It strikes where the run measures on a published set of which frozen prompts were learned: the
+    rest of that set holds their twins and rewordings.
+    """
+    learned = count_frozen_by_source(training_prompts(lineage))
+    if not learned:
+        return []
+    measured = learned.keys() & count_frozen_by_source(prompt_hashes).keys()
+    counts = ", ".join(f"{source} {count}" for source, count in learned.items())
+    return [
+        LineageRelation(
+            kind=f"{'judge' if judge else 'model'} and measurement set",
+            judge=judge,
+            other=", ".join(learned),
+            consequence="strike" if measured else "warn",
+            n=len(frozen_hashes() & training_prompts(lineage)),
+            text=f"{name} was trained on prompts of the frozen measurement set ({counts})",
         )
     ]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -76,6 +76,9 @@ class ModerationFlags:
         Write TensorBoard event files to OUT/tb.
     limit
         Use only the first LIMIT rows of each data set.
+    allow_measurement_prompts
+        Train on rows of the frozen measurement set too; the lineage then strikes later figures on
+        it.
     """
 
     base: str = "minilm"
@@ -98,6 +101,7 @@ class ModerationFlags:
     save_every: int = 200
     tensorboard: bool = True
     limit: int | None = None
+    allow_measurement_prompts: Flag = False
 
 
 class WeightedSpec(NamedTuple):
@@ -164,10 +168,11 @@ def command(
             for text, weight, tenths in zip(settings.data, settings.weights, settings.tenths)
         ]
         # The training sets are read again: the weights of the blend are fitted on held-out rows.
-        result = blend_classifiers(blend, _read_training_sets(specs, flags.limit), out)
+        flags = replace(flags, allow_measurement_prompts=settings.allow_measurement_prompts)
+        result = blend_classifiers(blend, _read_training_sets(specs, flags), out)
     else:
         specs = [parse_weighted_spec(text) for text in data or ()]
-        training_sets = _read_training_sets(specs, flags.limit)
+        training_sets = _read_training_sets(specs, flags)
         fields = {name: value for name, value in vars(flags).items() if name != "limit"}
         settings = ModerationTrainingSettings(
             data=tuple(str(s.spec) for s in specs),
@@ -182,14 +187,19 @@ def command(
 
 
 def _read_training_sets(
-    specs: Sequence[WeightedSpec], limit: int | None
+    specs: Sequence[WeightedSpec], flags: ModerationFlags
 ) -> list[ModerationTrainingSet]:
     from truing.train.moderation.examples import read_moderation_set
 
     categories = load_taxonomy().ids
     return [
         read_moderation_set(
-            resolve(s.spec, "data"), categories, weight=s.weight, tenths=s.tenths, limit=limit
+            resolve(s.spec, "data"),
+            categories,
+            weight=s.weight,
+            tenths=s.tenths,
+            limit=flags.limit,
+            allow_frozen=flags.allow_measurement_prompts,
         )
         for s in specs
     ]

@@ -19,6 +19,7 @@ from truing.evaluation.evaluate import evaluate
 from truing.evaluation.options import EvaluateOptions
 from truing.specs.parser import redact_spec
 from truing.specs.resolve import resolve
+from truing.train.frozen_prompts import TrainableRows
 
 
 @Parameter(name="*")
@@ -142,8 +143,12 @@ def _sample_answers(
             options = EvaluateOptions(
                 sampling=sampling, seed=flags.seed, limit=flags.limit, progress=progress
             )
-            dataset = resolve(spec_for_training(spec), "data")
+            # Frozen prompts are left out before they are answered.
+            dataset = TrainableRows(
+                resolve(spec_for_training(spec), "data"), allow=flags.allow_measurement_prompts
+            )
             evaluate(model, dataset, [], folder, options=options)
+        dataset.log_frozen_rows()
         folders.append(str(folder))
     # `run:` reads several folders that are separated by |, which must be quoted in a spec.
     return f'run:"{"|".join(folders)}"' if len(folders) > 1 else f"run:{folders[0]}"

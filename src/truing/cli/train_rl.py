@@ -45,6 +45,7 @@ _NOT_SETTINGS = frozenset(
     {
         "limit",
         "allow_red_team",
+        "allow_measurement_prompts",
         "generator",
         "n",
         "workers",
@@ -181,7 +182,10 @@ def _train(job: RLJob, json: bool, *, quiet: bool = False) -> int:
     )
     ptx_sources = [
         read_training_set(
-            resolve(spec_for_training(spec), "data"), "sft", allow_red_team=job.run.allow_red_team
+            resolve(spec_for_training(spec), "data"),
+            "sft",
+            allow_red_team=job.run.allow_red_team,
+            allow_frozen=job.run.allow_measurement_prompts,
         )
         for spec in job.policy.ptx_data or ()
     ]
@@ -206,6 +210,7 @@ def _train(job: RLJob, json: bool, *, quiet: bool = False) -> int:
             make_generator=_generator_factory(job.run.generator),
             limit=job.run.limit,
             allow_red_team=job.run.allow_red_team,
+            allow_frozen=job.run.allow_measurement_prompts,
         )
         result = train_rl(settings, datasets, reward_spec, options)
     # Under `accelerate launch` every process runs this command; the first one prints.

@@ -78,6 +78,9 @@ class RLRunFlags:
         Write TensorBoard event files to OUT/tb.
     allow_red_team
         Allow training on prompts of red-teaming dialogues.
+    allow_measurement_prompts
+        Train on prompts of the frozen measurement set too; the lineage then strikes later figures
+        on it.
     red_model
         Train towards harm, for this reason; marks the model folder permanently.
     """
@@ -112,6 +115,7 @@ class RLRunFlags:
     limit: int | None = None
     tensorboard: bool = True
     allow_red_team: Flag = False
+    allow_measurement_prompts: Flag = False
     red_model: str | None = None
 
 

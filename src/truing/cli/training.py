@@ -84,6 +84,9 @@ class TrainingFlags:
         Write TensorBoard event files to OUT/tb.
     allow_red_team
         Allow training on red-teaming dialogues.
+    allow_measurement_prompts
+        Train on rows of the frozen measurement set too; the lineage then strikes later figures on
+        it.
     red_model
         Train towards harm, for this reason; marks the model folder permanently.
     """
@@ -114,11 +117,12 @@ class TrainingFlags:
     weight: OptionalFloats = None
     tensorboard: bool = True
     allow_red_team: Flag = False
+    allow_measurement_prompts: Flag = False
     red_model: str | None = None
 
 
 # Flags about the data; all others are fields of TrainingSettings by the same name.
-_DATA_FLAGS = ("limit", "weight", "allow_red_team")
+_DATA_FLAGS = ("limit", "weight", "allow_red_team", "allow_measurement_prompts")
 
 
 @dataclass(frozen=True)
@@ -184,6 +188,7 @@ def run_training(
             allow_red_team=flags.allow_red_team,
             limit=flags.limit,
             harmful=bool(flags.red_model),
+            allow_frozen=flags.allow_measurement_prompts,
         )
         for spec, weight in zip(job.data, weights)
     ]

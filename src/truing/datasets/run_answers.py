@@ -20,6 +20,7 @@ from typing import Literal
 from msgspec.structs import replace
 
 from truing.core.errors import DataError, did_you_mean
+from truing.core.licences import join_licences
 from truing.core.types import (
     DataInfo,
     Dimension,
@@ -67,25 +68,37 @@ class RunDataset:
         low = self.question in _LOW_IS_BETTER
         self.sign = -1 if (prefer or ("low" if low else "high")) == "low" else 1
         manifests = [r.manifest for r in runs]
-        licences = dict.fromkeys(d.licence for m in manifests for d in m.data if d.licence)
+        # The answers fall under the licence of their model, too.
+        licences = [
+            text for m in manifests for text in (*(d.licence for d in m.data), m.lineage.licence)
+        ]
         red = any("red-team" in d.spec for m in manifests for d in m.data)
         self.info = DataInfo(
             spec=spec,
             title="answers of a run",
             source=", ".join(dict.fromkeys(m.model for m in manifests)),
-            licence="; ".join(licences),
+            licence=join_licences(*licences),
             red_team=red,
         )
 
     @property
     def judges(self) -> tuple[Lineage, ...]:
-        """Returns the judges in the lineage of the answers, and the one that ranks them."""
+        """Returns the judges in the lineage of the answers, and those that order or label them.
+
+        `by` orders the pairs. Without it the verdicts of every judge of the run may serve as
+        labels.
+        """
         lineages: dict[str, Lineage] = {}
         for run in self.runs:
             manifest = run.manifest
             run_lineages = [
                 *manifest.lineage.judges,
-                *(j.lineage for j in manifest.judges if j.name == self.by),
+                *(
+                    record.lineage
+                    for record in manifest.judges
+                    if record.name == self.by
+                    or (self.by is None and not record.name.startswith("human:"))
+                ),
             ]
             # Equal judges of several runs are listed once; a judge without a hash goes by its
             # name.

@@ -33,6 +33,7 @@ class TrainingSet(Struct, frozen=True, kw_only=True):
 
     `weight` is how often each example is drawn in an epoch (1.5: once, and half of them twice).
     `judges` are the judges that labelled or chose the answers; they go into the lineage.
+    `n_frozen` counts the rows of the frozen measurement set that are trained on nevertheless.
     """
 
     spec: str
@@ -42,3 +43,4 @@ class TrainingSet(Struct, frozen=True, kw_only=True):
     licence: str = ""
     dropped: dict[str, int] = field(default_factory=dict)
     judges: tuple[Lineage, ...] = ()
+    n_frozen: int = 0

@@ -19,7 +19,9 @@ from msgspec import Struct
 
 from truing.core.errors import UserError
 from truing.core.input_files import read_input_bytes
+from truing.core.licences import join_licences
 from truing.core.lineage import digest, hash_prompts
+from truing.core.measurement_set import frozen_hashes
 from truing.core.private_files import create_folder, replace_file
 from truing.core.types import Lineage
 from truing.hf.loading import DTYPES
@@ -35,7 +37,9 @@ _DIMENSIONS = {"reward": "helpful", "cost": "safe"}
 
 
 class TrainedModelCard(Struct, frozen=True, kw_only=True):
-    """`truing.json`: what the folder holds. `red_model` is the reason for training towards harm."""
+    """`truing.json`: what the folder holds. `red_model` is the reason for training towards harm,
+    `measurement_prompts` the number of prompts of the frozen measurement set in the lineage.
+    """
 
     kind: str
     base: str
@@ -46,6 +50,7 @@ class TrainedModelCard(Struct, frozen=True, kw_only=True):
     template: str = "auto"
     max_length: int = 512
     red_model: str | None = None
+    measurement_prompts: int = 0
     settings: dict[str, Any] = {}
 
 
@@ -82,7 +87,6 @@ def build_lineage(
         judge.hash or judge.name: judge
         for judge in (*(j for s in sources for j in s.judges), *inherited.judges)
     }
-    licences = [inherited.licence, *(s.licence for s in sources)]
     return Lineage(
         name=f"{settings.kind}:{settings.folder.name}",
         base=inherited.base or inherited.name,
@@ -90,7 +94,7 @@ def build_lineage(
         data=(*inherited.data, *(s.spec for s in sources)),
         prompts=tuple(sorted({*prompts, *inherited.prompts})),
         judges=tuple(judges.values()),
-        licence="; ".join(dict.fromkeys(licence for licence in licences if licence)),
+        licence=join_licences(inherited.licence, *(source.licence for source in sources)),
         red_model=red_model,
     )
 
@@ -143,6 +147,7 @@ def _build_card(settings: TrainingSettings, base: BaseModel, lineage: Lineage) -
         template=settings.template,
         max_length=settings.max_length,
         red_model=lineage.red_model,
+        measurement_prompts=len(frozen_hashes().intersection(lineage.prompts)),
         settings=values,
     )
 

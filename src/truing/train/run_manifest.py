@@ -53,6 +53,7 @@ def build_manifest(
             "weight": source.weight,
             "licence": source.licence,
             "dropped": source.dropped,
+            "measurement_prompts": source.n_frozen,
             "synthetic": sum(item.synthetic for item in source.items),
             "benign": sum(item.benign for item in source.items),
         }

@@ -10,8 +10,9 @@ from msgspec.structs import replace
 from truing.core.errors import DataError, LineageError, PlanError
 from truing.core.lineage import hash_prompt
 from truing.core.protocols import Dataset
-from truing.core.types import Lineage, Preference, Row
+from truing.core.types import Preference, Row
 from truing.train.examples import TrainingExample, TrainingSet
+from truing.train.frozen_prompts import FROZEN_REASON, TrainableRows
 from truing.train.harm_check import check_training_data
 from truing.train.settings import TrainingKind
 
@@ -33,35 +34,40 @@ def read_training_set(
     limit: int | None = None,
     harmful: bool = False,
     testing: bool = False,
+    allow_frozen: bool = False,
 ) -> TrainingSet:
     """Reads the examples of a data set for a kind of training.
 
     sft learns recorded answers that nobody called harmful (`harmful` keeps those too, for a red
     model). It refuses preference pairs unless `chosen` says that their preferred answers are the
     targets. `testing` reads any set of pairs, to measure a model on it. `limit` keeps the first
-    examples. Raises PlanError for data that must not train the kind, and DataError if nothing is
-    left.
+    examples. Rows of the frozen measurement set are dropped, unless `testing` or `allow_frozen`.
+    Raises PlanError for data that must not train the kind, and DataError if nothing is left.
     """
     if not weight > 0:
         raise PlanError(f"{data.info.spec}: weight = {weight}: must be above 0")
     if not testing:
         check_training_data(data.info, allow_red_team=allow_red_team)
     dropped: Counter[str] = Counter()
+    trainable = TrainableRows(data, allow=testing or allow_frozen)
     if kind == "sft":
-        items = list(_read_targets(data, dropped, chosen=chosen, harmful=harmful))
+        items = list(_read_targets(trainable, dropped, chosen=chosen, harmful=harmful))
     elif kind == "distil":
-        items = list(_read_sampled_answers(data, dropped))
+        items = list(_read_sampled_answers(trainable, dropped))
     elif kind == "kto":
-        items = _read_unpaired_answers(data, dropped)
+        items = _read_unpaired_answers(trainable, dropped)
     else:
-        items = _read_pairs(data, kind, dropped)
+        items = _read_pairs(trainable, kind, dropped)
+    if trainable.n_left_out:
+        dropped[FROZEN_REASON] = trainable.n_left_out
     if limit is not None:
         items = items[:limit]
     if not items:
         reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(dropped.items()))
         reasons = reasons or "it has no rows of this kind"
         raise DataError(f"{data.info.spec}: nothing left for {kind} after filtering: {reasons}")
-    judges: tuple[Lineage, ...] = tuple(getattr(data, "judges", ()))
+    if not testing:
+        trainable.log_frozen_rows()
     return TrainingSet(
         spec=data.info.spec,
         sha256=data.sha256(),
@@ -69,7 +75,8 @@ def read_training_set(
         weight=weight,
         licence=data.info.licence,
         dropped=dict(dropped),
-        judges=judges,
+        judges=trainable.judges,
+        n_frozen=0 if testing else trainable.n_kept,
     )
 
 

@@ -9,7 +9,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from truing.core.licences import (
+    UNSTATED_LICENCES,
+    collect_licences,
+    find_unfree,
+    join_licences,
+)
 from truing.core.lineage import hash_prompts
+from truing.core.measurement_set import frozen_hashes
 from truing.core.types import Lineage
 from truing.hf.loading import load_encoder
 from truing.judges.moderation.causal_layers import truncate_layers
@@ -45,7 +52,6 @@ from truing.train.moderation.weight_average import load_final_network
 
 # In OUT/folds: the mixed logits of the measured rows, which a blend is fitted on.
 MIXED_LOGITS_FILE = "mixed.npy"
-_NOTICE = "trained on data for non-commercial use: research only"
 
 
 @dataclass(frozen=True)
@@ -146,7 +152,8 @@ def build_thresholds(category_ids: Sequence[str], calibration: Calibration) -> C
 
 def _build_classifier_settings(context: RunContext) -> ClassifierSettings:
     settings, base, sources = context.settings, context.base, context.sources
-    licences = "; ".join(dict.fromkeys(s.licence for s in sources if s.licence))
+    judges = {judge.hash or judge.name: judge for s in sources for judge in s.judges}
+    licences = join_licences(*(source.licence for source in sources))
     data = tuple(source.spec for source in sources)
     lineage = Lineage(
         name=f"moderation:{settings.folder.name}",
@@ -155,7 +162,7 @@ def _build_classifier_settings(context: RunContext) -> ClassifierSettings:
         data=data,
         prompts=hash_prompts(i.content.turns[-1] for i in context.items if i.content.turns),
         licence=licences,
-        judges=tuple(judge for source in sources for judge in source.judges),
+        judges=tuple(judges.values()),
     )
     is_full = settings.form == "full"
     return ClassifierSettings(
@@ -172,8 +179,24 @@ def _build_classifier_settings(context: RunContext) -> ClassifierSettings:
         data=data,
         lineage=lineage,
         licence=licences,
-        notice=_NOTICE if "NC" in licences else "",
+        notice=_describe_restrictions(lineage),
     )
+
+
+def _describe_restrictions(lineage: Lineage) -> str:
+    """Returns what a user of the classifier must know: licences that are not free, frozen rows."""
+    notes = []
+    all_unfree = find_unfree(collect_licences(lineage))
+    # Of a user's own rows nobody states a licence: that is no news to the user.
+    unfree = [licence for licence in all_unfree if licence not in UNSTATED_LICENCES]
+    if unfree:
+        notes.append(f"learned under licences that are not free ({'; '.join(unfree)})")
+    if unfree and any("NC" in licence for licence in unfree):
+        notes.append("research only")
+    learned = len(frozen_hashes().intersection(lineage.prompts))
+    if learned:
+        notes.append(f"{learned} of its training prompts are of the frozen measurement set")
+    return "; ".join(notes)
 
 
 def _build_card(

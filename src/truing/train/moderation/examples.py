@@ -18,6 +18,7 @@ from truing.core.lineage import hash_prompt
 from truing.core.protocols import Dataset
 from truing.core.types import Judgement, Lineage, Response, Row, Sample
 from truing.judges.moderation.inputs import EncodedInput, ModerationInput
+from truing.train.frozen_prompts import TrainableRows, explain_left_out
 
 NAN = math.nan
 
@@ -53,7 +54,9 @@ class ModerationExample(Struct, frozen=True, kw_only=True):
 class ModerationTrainingSet(Struct, frozen=True, kw_only=True):
     """The examples of one data set; `weight` is the number of passes over it in an epoch.
 
-    `left_out` counts the rows without a label or outside the tenths that were asked for.
+    `left_out` counts the rows without a label or outside the tenths that were asked for,
+    `frozen_left_out` those of the frozen measurement set, and `n_frozen` those that are trained on
+    nevertheless.
     """
 
     spec: str
@@ -63,6 +66,15 @@ class ModerationTrainingSet(Struct, frozen=True, kw_only=True):
     items: tuple[ModerationExample, ...]
     left_out: int = 0
     judges: tuple[Lineage, ...] = ()
+    frozen_left_out: int = 0
+    n_frozen: int = 0
+
+    @property
+    def identity(self) -> str:
+        """What tells this training data from others, for the resuming of a run."""
+        # Runs of versions that left nothing out have the hash of the files alone.
+        left_out = f" without {self.frozen_left_out} frozen" if self.frozen_left_out else ""
+        return f"{self.sha256}{left_out}"
 
 
 def fold_of(key: str, folds: int) -> int:
@@ -178,14 +190,17 @@ def read_moderation_set(
     weight: float,
     tenths: tuple[int, int] = (0, 9),
     limit: int | None = None,
+    allow_frozen: bool = False,
 ) -> ModerationTrainingSet:
     """Reads the examples of a data set whose prompts are in the tenths (first and last).
 
-    `limit` reads only the first rows. Raises PlanError if nothing is labelled.
+    `limit` reads only the first rows. Rows of the frozen measurement set are left out, unless
+    `allow_frozen`. Raises PlanError if nothing is labelled.
     """
+    trainable = TrainableRows(data, allow=allow_frozen)
     items: list[ModerationExample] = []
     left_out = 0
-    for index, row in enumerate(data.rows()):
+    for index, row in enumerate(trainable.rows()):
         if limit is not None and index >= limit:
             break
         examples = [
@@ -196,10 +211,11 @@ def read_moderation_set(
         left_out += not examples
         items += examples
     if not items:
-        raise PlanError(
-            f"{data.info.spec}: no row has a label for harmful, harmful_prompt, refused "
-            "or a category"
-        )
+        reason = "no row has a label for harmful, harmful_prompt, refused or a category"
+        if trainable.n_left_out:
+            reason = f"nothing to train on: {explain_left_out(trainable.n_left_out)}"
+        raise PlanError(f"{data.info.spec}: {reason}")
+    trainable.log_frozen_rows()
     return ModerationTrainingSet(
         spec=data.info.spec,
         sha256=data.sha256(),
@@ -207,6 +223,9 @@ def read_moderation_set(
         weight=weight,
         items=tuple(items),
         left_out=left_out,
+        judges=trainable.judges,
+        frozen_left_out=trainable.n_left_out,
+        n_frozen=trainable.n_kept,
     )
 
 

@@ -114,7 +114,7 @@ def prepare_run(
     identity = CheckpointIdentity(
         step=0,
         kind="moderation",
-        digest=digest(settings.digest(), *(source.sha256 for source in sources)),
+        digest=digest(settings.digest(), *(source.identity for source in sources)),
         base_sha256=base.sha256,
     )
     return RunContext(

@@ -11,7 +11,8 @@ from truing.core.errors import PlanError
 from truing.core.lineage import digest
 
 # Settings without influence on the weights: a run may be resumed with other values of them.
-_NOT_IN_DIGEST = ("out", "save_every", "tensorboard")
+# What it leaves out of the data is in the identity of the training sets.
+_NOT_IN_DIGEST = ("out", "save_every", "tensorboard", "allow_measurement_prompts")
 
 _LOWER_BOUNDS = (
     ("folds", 1),
@@ -76,6 +77,7 @@ class ModerationTrainingSettings(Struct, frozen=True, kw_only=True):
     save_every: int = 200
     tensorboard: bool = True
     languages: tuple[str, ...] = ("en",)
+    allow_measurement_prompts: bool = False
 
     def digest(self) -> str:
         """Returns a hash of the settings that decide the weights; resuming needs the same hash."""

@@ -22,11 +22,12 @@ import torch.distributed as dist
 from msgspec import Struct
 from torch import Tensor
 
-from truing.core.errors import LineageError, PlanError, RunError
+from truing.core.errors import DataError, LineageError, PlanError, RunError
+from truing.core.licences import join_licences
 from truing.core.lineage import digest, find_judge_conflict, hash_prompts
 from truing.core.private_files import replace_file
 from truing.core.protocols import Dataset, Judge
-from truing.core.types import Lineage
+from truing.core.types import Lineage, Sample
 from truing.distributed.process_group import ProcessGroup
 from truing.hf.loading import (
     context_length,
@@ -38,6 +39,7 @@ from truing.train import checkpoint
 from truing.train.batches import ExampleEncoder, collate_examples
 from truing.train.checkpoint import seed_all
 from truing.train.examples import TrainingSet
+from truing.train.frozen_prompts import TrainableRows
 from truing.train.harm_check import check_training_data
 from truing.train.model_folder import is_exported_as_set, read_model_card, save_model
 from truing.train.rl.current_policy import policy_lineage
@@ -69,7 +71,8 @@ class RLOptions:
     `on_log` is called with each line of the log. `measure` is called every `sample_every` steps;
     `evaluation_judge` is the judge that it measures by, which must have no part in the training.
     `ptx_sources` is the text of the ptx loss, `make_generator` returns another answer generator,
-    `limit` is the largest number of prompts.
+    `limit` is the largest number of prompts. `allow_frozen` trains on prompts of the frozen
+    measurement set too.
     """
 
     on_log: LogCallback | None = None
@@ -79,6 +82,7 @@ class RLOptions:
     make_generator: Callable[[PolicyModels, RLSettings], AnswerGenerator] | None = None
     limit: int | None = None
     allow_red_team: bool = False
+    allow_frozen: bool = False
 
 
 class RLResult(Struct, frozen=True, kw_only=True):
@@ -261,7 +265,7 @@ def _load_parts(
         kind="distil", out=settings.out, base=settings.base, template=settings.template
     )
     encoder = ExampleEncoder(loaded.tokenizer, supervised_settings)
-    samples = [row.sample for dataset in data for row in dataset.rows()][: options.limit]
+    samples = read_samples(data, options)
     prompts, too_long = tokenize_prompts(samples, encoder, max_tokens=settings.max_prompt)
     dtype = training_dtype(
         msgspec.structs.replace(supervised_settings, dtype=settings.dtype), device
@@ -277,7 +281,7 @@ def _load_parts(
         hash_prompts(prompt.sample.prompt for prompt in prompts),
         red_model=signals.red_model_mark(settings.red_model) or base.lineage.red_model,
         data=(*base.lineage.data, *(dataset.info.spec for dataset in data)),
-        licence=base.lineage.licence,
+        licence=join_licences(base.lineage.licence, *(dataset.info.licence for dataset in data)),
     )
     _check_evaluation_judge(options.evaluation_judge, lineage)
     data_entries: list[dict[str, Any]] = [
@@ -285,6 +289,19 @@ def _load_parts(
     ]
     data_entries.append({"prompts": len(prompts), "too_long": len(too_long)})
     return _RunParts(models, prompts, too_long, signals, base, data_entries, lineage)
+
+
+def read_samples(data: Sequence[Dataset], options: RLOptions) -> list[Sample]:
+    """Returns the samples whose prompts are answered; raises DataError if there are none."""
+    samples: list[Sample] = []
+    for dataset in data:
+        trainable = TrainableRows(dataset, allow=options.allow_frozen)
+        samples += [row.sample for row in trainable.rows()]
+        trainable.log_frozen_rows()
+    if not samples:
+        specs = ", ".join(dataset.info.spec for dataset in data)
+        raise DataError(f"{specs}: no prompts are left to train on")
+    return samples[: options.limit]
 
 
 def _check_evaluation_judge(judge: Judge | None, lineage: Lineage) -> None:
