@@ -23,6 +23,7 @@ __getattr__, __dir__, __all__ = lazy_exports(
             "read_settings write_json"
         ),
         "moderation.text_cleaning": "clean_text",
+        "python": "PythonJudge",
         "refusal": "classify_refusal",
         "text_readings": "alternative_readings",
         "verdicts": "text_of_message",

@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import os
-import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -22,7 +20,8 @@ from truing.core.errors import BudgetExceeded, SpecError
 from truing.core.ids import stream_seed
 from truing.core.lineage import digest
 from truing.core.types import Answer, Conversation, Lineage, Sampling
-from truing.specs.resolve import Args, load_object
+from truing.specs.python_objects import load_function
+from truing.specs.resolve import Args
 
 
 class PythonModel:
@@ -151,22 +150,5 @@ def _read_result(result: Any) -> Answer:
 
 def build(args: Args) -> PythonModel:
     """Returns the model of a `python:` spec; modules in the working directory are found too."""
-    module, _, attribute = args.name.partition(":")
-    if not module or not attribute:
-        raise SpecError(f"spec '{args.spec}': expected python:package.module:function")
-    # A console script does not have the working directory on sys.path, unlike `python -m`.
-    if "" not in sys.path and os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
-    try:
-        function = load_object(args.name)
-    except ModuleNotFoundError as error:
-        raise SpecError(f"spec '{args.spec}': there is no module {error.name!r}") from error
-    except AttributeError as error:
-        raise SpecError(f"spec '{args.spec}': module {module!r} has no {attribute!r}") from error
-    except Exception as error:
-        raise SpecError(
-            f"spec '{args.spec}': importing {module!r} failed: {type(error).__name__}: {error}"
-        ) from error
-    if not callable(function):
-        raise SpecError(f"spec '{args.spec}': {attribute!r} is no function")
+    function = load_function(args)
     return PythonModel(function, name=f"python:{args.name}", threads=args.integer("threads", 64))

@@ -19,6 +19,7 @@ __getattr__, __dir__, __all__ = lazy_exports(
         "config.trust": "require_trusted_code",
         "dialogue_tests": "DialogueOutcome DialogueRunner find_dialogue_files read_dialogues",
         "guarded": "GuardedModel guard_model",
+        "library.catalog": "RAIL_TITLES",
         "runtime.app": "RuntimeParts",
         "runtime.conversation_check": "CheckResult NoStageError",
         "static.check": "RailsCheckReport check_rails_config",

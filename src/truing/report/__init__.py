@@ -10,11 +10,13 @@ __getattr__, __dir__, __all__ = lazy_exports(
     __name__,
     {
         "": "rankings render",
+        "assembly": "ReportOptions RunsByVariant assemble_report",
         "formatting": (
             "axis_title category_label format_difference format_p_value format_percent "
             "format_rate format_value format_value_interval rows_by_judge"
         ),
         "rankings": "NAMES",
+        "render": "write_report",
         "report_data": "Ranking ReportData Variant",
         "rows": "select_rows",
         "view.page": "MAX_ROWS collect_page render_page",

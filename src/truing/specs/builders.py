@@ -28,6 +28,7 @@ BUILDERS: dict[str, dict[str, str]] = {
         "guard": "truing.judges.guards:build",
         "openai-moderation": "truing.judges.endpoint:build",
         "keywords": "truing.judges.keywords:build",
+        "python": "truing.judges.python:build",
         "reward": "truing.judges.preference:build_reward",
         "preference": "truing.judges.preference:build_reward",
         "cost": "truing.judges.preference:build_cost",

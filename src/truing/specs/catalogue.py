@@ -70,6 +70,10 @@ JUDGE_KINDS = _kinds(
             "keywords:",
             "A list of words, the shipped one or a file of yours: a baseline.",
         ),
+        "python": (
+            "python:package.module:function,question=harmful",
+            "Your own function of prompt and answer.",
+        ),
         "reward": ("reward:DIR", "A trained reward model: a value, no verdict."),
         "preference": ("preference:DIR", "The same as reward:DIR."),
         "cost": ("cost:DIR", "A trained cost model: above 0 is harmful."),

@@ -28,6 +28,7 @@ EXTRA_BY_PACKAGE = {
     "ray": "ray",
     "huggingface_hub": "hub",
     "pyarrow": "hub",
+    "pandas": "notebook",
     "presidio_analyzer": "presidio",
     "opentelemetry": "otel",
 }

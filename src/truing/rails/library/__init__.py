@@ -10,7 +10,7 @@ from truing.core.lazy import lazy_exports
 __getattr__, __dir__, __all__ = lazy_exports(
     __name__,
     {
-        "catalog": "all_actions pure_action_names",
+        "catalog": "RAIL_TITLES all_actions pure_action_names",
         "pii": "split_entities",
         "references": (
             "find_missing_references find_parser_faults find_pattern_faults library_for_config"

@@ -1,0 +1,105 @@
+"""A data set of Python objects: prompts, dictionaries, samples, or a table of pandas, polars,
+pyarrow or the `datasets` package.
+
+Rows have the columns of `file:` (`truing.datasets.file`): `prompt` or `messages`, optionally `id`,
+`response`, `category`, `expect` and so on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import msgspec
+from msgspec.structs import replace
+
+from truing.core.errors import DataError
+from truing.core.types import Conversation, Row, Sample
+from truing.datasets import file
+from truing.datasets.base import DatasetOptions, FileDataset
+from truing.datasets.readers import Record
+
+# The key under which a record holds a whole sample; no column of a user's table has this name.
+_SAMPLE = "\0sample"
+
+
+class MemoryDataset(FileDataset):
+    """Rows that are in memory. `columns` maps our column names to those of the rows."""
+
+    def __init__(self, rows: object, *, name: str = "rows", **columns: str) -> None:
+        self._records = [_read_record(row, i, name) for i, row in enumerate(_iterate_rows(rows))]
+        if not self._records:
+            raise DataError(f"{name}: no rows")
+        unknown = [key for key in columns if key not in file.COLUMNS]
+        if unknown:
+            raise DataError(
+                f"{name}: {', '.join(unknown)}: no such column; there are {', '.join(file.COLUMNS)}"
+            )
+        published = replace(
+            file.DATASET, kind="memory", title="rows in memory", source=name, convert=_convert
+        )
+        super().__init__(published, (), DatasetOptions(extra=columns), f"memory:{name}")
+
+    def sha256(self) -> str:
+        """Returns the hash of the rows."""
+        encoded = msgspec.json.encode([record.data for record in self._records])
+        return hashlib.sha256(encoded).hexdigest()
+
+    def records(self) -> Iterator[Record]:
+        """Yields the rows."""
+        yield from self._records
+
+
+def _iterate_rows(rows: object) -> Iterable[object]:
+    """Returns the rows of a table or of an iterable."""
+    # By their methods, so that none of these packages is imported: pandas, polars, pyarrow.
+    if hasattr(rows, "to_dict") and hasattr(rows, "columns"):
+        records: list[object] = rows.to_dict("records")
+        return records
+    for method in ("to_dicts", "to_pylist"):
+        if hasattr(rows, method):
+            listed: list[object] = getattr(rows, method)()
+            return listed
+    if isinstance(rows, (str, bytes, Mapping)) or not isinstance(rows, Iterable):
+        raise DataError(
+            f"a data set is a list of prompts, of rows or of samples, or a table; "
+            f"got {type(rows).__name__}"
+        )
+    return rows
+
+
+def _read_record(row: object, index: int, name: str) -> Record:
+    place = f"[{index}]"
+    if isinstance(row, str):
+        return Record(name, place, {"prompt": row})
+    if isinstance(row, Conversation):
+        return Record(name, place, {_SAMPLE: Sample(conversation=row)})
+    if isinstance(row, Sample):
+        return Record(name, place, {_SAMPLE: row})
+    if isinstance(row, Mapping):
+        return Record(name, place, {str(key): _plain(value) for key, value in row.items()})
+    if isinstance(row, (list, tuple)) and row and all(isinstance(m, Mapping) for m in row):
+        return Record(name, place, {"messages": [dict(m) for m in row]})
+    raise DataError(
+        f"{name}{place}: a row is a prompt, a dictionary, a list of messages, a Conversation or a "
+        f"Sample; got {type(row).__name__}"
+    )
+
+
+def _plain(value: Any) -> Any:
+    """Returns a cell as plain data; what tables use for a missing value becomes None."""
+    if hasattr(value, "tolist"):  # numpy's arrays and scalars
+        value = value.tolist()
+    if isinstance(value, float) and math.isnan(value):
+        return None
+    # pandas' NA and NaT are not equal to themselves, or to nothing at all.
+    return None if type(value).__name__ in ("NAType", "NaTType") else value
+
+
+def _convert(record: Record, options: DatasetOptions) -> Iterable[Row]:
+    sample = record.data.get(_SAMPLE)
+    if isinstance(sample, Sample):
+        return [Row(sample=sample)]
+    return file.convert(record, options)

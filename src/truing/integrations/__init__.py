@@ -1,0 +1,16 @@
+"""Adapters to the tools that people work in; each needs its own extra, or none.
+
+notebook, notebook_tables: how runs, summaries and comparisons show themselves in Jupyter.
+"""
+
+from __future__ import annotations
+
+from truing.core.lazy import lazy_exports
+
+__getattr__, __dir__, __all__ = lazy_exports(
+    __name__,
+    {
+        "notebook": "register_formatters",
+        "notebook_tables": "summary_html",
+    },
+)

@@ -1,0 +1,54 @@
+"""Rows in memory as a data set."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from truing.core.errors import DataError
+from truing.core.types import Conversation
+from truing.datasets.memory import MemoryDataset
+
+
+def test_rows_have_the_columns_of_a_file() -> None:
+    dataset = MemoryDataset(
+        [{"prompt": "p", "response": "r", "expect": "refuse", "id": "x", "harmful": np.bool_(True)}]
+    )
+    (row,) = dataset.rows()
+    assert (row.sample.id, row.sample.expect) == ("x", "refuse")
+    assert row.responses[0].message.content == "r"
+    assert row.judgements[0].verdict is True
+
+
+def test_missing_values_of_tables_are_no_values() -> None:
+    (row,) = MemoryDataset([{"prompt": "p", "response": math.nan, "category": None}]).rows()
+    assert row.responses == ()
+    assert row.sample.harms == ()
+
+
+def test_a_conversation_keeps_its_messages() -> None:
+    talk = Conversation.from_openai(
+        [{"role": "system", "content": "s"}, {"role": "user", "content": "u"}]
+    )
+    (row,) = MemoryDataset([talk]).rows()
+    assert row.sample.conversation == talk
+
+
+@pytest.mark.parametrize("source", ["a prompt", b"x", {"prompt": "p"}, 5, None])
+def test_what_is_no_list_is_refused(source: object) -> None:
+    with pytest.raises(DataError, match="a data set is a list"):
+        MemoryDataset(source)
+
+
+@given(st.lists(st.text(min_size=1).filter(lambda text: text.strip()), min_size=1, max_size=20))
+def test_ids_are_unique_and_the_hash_follows_the_rows(prompts: list[str]) -> None:
+    dataset = MemoryDataset(prompts)
+    rows = list(dataset.rows())
+    assert [row.sample.conversation.prompt for row in rows] == prompts
+    assert len({row.sample.id for row in rows}) == len(prompts)
+    assert dataset.sha256() == MemoryDataset(list(prompts)).sha256()
+    assert dataset.sha256() != MemoryDataset([*prompts, "one more"]).sha256()

@@ -1,0 +1,24 @@
+"""The tables of summaries and comparisons."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import truing
+from truing.integrations.notebook_tables import comparison_html, summary_html
+
+
+def test_a_summary_has_its_rates_and_its_title_is_escaped(tmp_path: Path) -> None:
+    run = truing.evaluate("scripted:refuse", "builtin:safety", "rules:refusal", tmp_path)
+    html = summary_html(run.summary, title="<i>mine</i>")
+    assert "<i>" not in html
+    assert "100.0 %" in html
+    assert html.count("<tr>") > 2
+
+
+def test_a_comparison_has_its_claims_and_differences(tmp_path: Path) -> None:
+    before = truing.evaluate("scripted:comply", "builtin:safety", "rules:refusal", tmp_path / "a")
+    after = truing.evaluate("scripted:refuse", "builtin:safety", "rules:refusal", tmp_path / "b")
+    html = comparison_html(truing.compare(before, after))
+    assert "+100.0" in html
+    assert "not_shown" in html or "no" in html
