@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import re
 from pathlib import Path
 from typing import Any
@@ -133,7 +134,7 @@ def test_what_cannot_be_used_says_what_can(call: Any, error: type[Exception], me
 
 
 def test_the_example_of_the_package_runs() -> None:
-    lines = (truing.__doc__ or "").split("\n\n")
+    lines = (inspect.getdoc(truing) or "").split("\n\n")
     example = "\n".join(line[4:] for block in lines[1:3] for line in block.splitlines())
     assert re.search(r"truing\.evaluate\(", example)
     exec(compile(example, "truing/__init__.py", "exec"), {})
