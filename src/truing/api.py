@@ -232,12 +232,10 @@ def evaluate(
     resolved_data = data(dataset)
     resolved_attack = None if attack is None else _resolve_attack(attack)
     options = options or EvaluateOptions()
-    several = isinstance(judges, Sequence) and not isinstance(judges, str)
-    sources: Sequence[Any] = judges if several else [judges]  # type: ignore[assignment, list-item]
     run = evaluation.evaluate(
         resolved_target,
         resolved_data,
-        [judge(source) for source in sources],
+        _resolve_judges(judges),
         out or _default_folder(resolved_target, resolved_data, resolved_attack, options),
         attack=resolved_attack,
         options=options,
@@ -257,9 +255,7 @@ def judge_run(
     options: EvaluateOptions | None = None,
 ) -> EvaluatedRun:
     """Adds judges to a run without calls to its model; the same call continues if interrupted."""
-    several = isinstance(judges, Sequence) and not isinstance(judges, str)
-    sources: Sequence[Any] = judges if several else [judges]  # type: ignore[assignment, list-item]
-    judged = evaluation.judge_run(run, [judge(source) for source in sources], options=options)
+    judged = evaluation.judge_run(run, _resolve_judges(judges), options=options)
     return EvaluatedRun(judged.path)
 
 
@@ -268,6 +264,13 @@ def open_run(path: str | Path) -> EvaluatedRun:
     return EvaluatedRun(path)
 
 
+def _resolve_judges(sources: JudgeSource | Sequence[JudgeSource]) -> list[Judge]:
+    if isinstance(sources, Sequence) and not isinstance(sources, str):
+        return [judge(source) for source in sources]
+    return [judge(sources)]
+
+
+# Under another name, because `evaluate` has a parameter that is called `attack`.
 _resolve_attack = attack
 
 
