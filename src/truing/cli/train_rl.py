@@ -25,10 +25,11 @@ from truing.core.types import Sampling
 from truing.evaluation.evaluate import evaluate
 from truing.evaluation.options import EvaluateOptions
 from truing.specs.extras import needs_extra
-from truing.specs.parser import parse_spec
+from truing.specs.parser import Spec, parse_spec
 from truing.specs.resolve import resolve
 
 if TYPE_CHECKING:
+    from truing.train.rl.constraint_settings import ConstraintSettings
     from truing.train.rl.generate import AnswerGenerator
     from truing.train.rl.policy_models import PolicyModels
     from truing.train.rl.reward_spec import RewardSource
@@ -53,6 +54,7 @@ _NOT_SETTINGS = frozenset(
         "ptx_data",
         "cost",
         "cost_weight",
+        "cost_limit",
     }
 )
 
@@ -75,6 +77,12 @@ class RLJob:
         """The specs of the cost judges."""
         return self.constraint.cost or []
 
+    def limits(self) -> list[tuple[ConstraintSettings, Spec]]:
+        """Returns the constraints of --cost-limit and the specs of their costs."""
+        from truing.cli.train_rl_constraints import parse_constraint
+
+        return [parse_constraint(text) for text in self.constraint.cost_limit or []]
+
     def settings(self) -> RLSettings:
         """Returns the validated settings; raises PlanError with all faults."""
         from truing.train.rl.settings import GROUP_METHODS, RLSettings
@@ -88,6 +96,7 @@ class RLJob:
             out=str(self.out),
             n=n,
             sample_every=self.samples.sample_every,
+            constraints=tuple(settings for settings, _ in self.limits()),
             **{name: value for name, value in fields.items() if name not in _NOT_SETTINGS},
         )
         return settings.validated(costs=bool(self.costs))
@@ -179,6 +188,7 @@ def _train(job: RLJob, json: bool, *, quiet: bool = False) -> int:
         [_resolve_scorer(spec, settings) for spec in job.costs],
         job.policy.reward_weight or (),
         job.constraint.cost_weight or (),
+        {limit.name: _resolve_scorer(spec, settings) for limit, spec in job.limits()},
     )
     ptx_sources = [
         read_training_set(
@@ -219,17 +229,20 @@ def _train(job: RLJob, json: bool, *, quiet: bool = False) -> int:
     return 0
 
 
-def _resolve_scorer(spec: str, settings: RLSettings) -> RewardSource:
+def _resolve_scorer(spec: str | Spec, settings: RLSettings) -> RewardSource:
     """Returns what scores answers: a shared scorer if possible, else the judge of the spec.
 
     A reward or cost model that is an adapter of the run's own base is loaded onto the run's
     backbone, which saves a copy of the base in memory.
     """
     from truing.train.model_folder import read_model_card
+    from truing.train.rl.reward_signals import answer_length_signal
     from truing.train.rl.reward_spec import SharedScorer
     from truing.train.trainable_model import find_base_model
 
-    parsed = parse_spec(spec)
+    parsed = parse_spec(spec) if isinstance(spec, str) else spec
+    if str(parsed) == "length":
+        return answer_length_signal()
     # Arguments such as dtype= would have no effect on a shared backbone; without LoRA there is
     # none.
     if parsed.kind in ("reward", "preference", "cost") and settings.lora and not parsed.args:

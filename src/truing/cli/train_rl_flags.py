@@ -158,8 +158,24 @@ class PolicyFlags:
         Statistics by which rewards are normalised: none, running, or ema (moving averages).
     normalise_cost
         Statistics by which costs are scaled; the threshold stays in the unit of the cost.
+    empty_answer_score
+        Reward of an empty answer: a number, lowest (the lowest reward of the run so far), or
+        unscored. Its cost is the mean of the step's other answers.
+    special_token_score
+        Reward of an answer with special tokens in it: a number, lowest, judged (as it stands), or
+        hidden (judged without them). Its cost is judged.
     truncation_penalty
-        Subtracted from the reward of an answer that was cut off.
+        Subtracted from the reward of an answer that was cut off: a number, or auto (one standard
+        deviation of the step's rewards).
+    overlong_buffer
+        If above 0, the penalty for cut answers rises over this many tokens before --max-new.
+    mask_truncated
+        Leave answers that were cut off out of the gradient.
+    cut_answers
+        Reward and cost models read a cut answer as it stands (open) or with an end token appended
+        (closed).
+    max_unscored
+        The run stops if a larger share of a step's answers could not be scored; 1 never stops it.
     scale
         Divide group advantages by the standard deviation of the group, of the batch, or not at all.
     loss
@@ -186,7 +202,13 @@ class PolicyFlags:
     clip_reward: float | None = None
     normalise_reward: Literal["none", "running", "ema"] = "none"
     normalise_cost: Literal["none", "running", "ema"] = "none"
-    truncation_penalty: float = 0.0
+    empty_answer_score: float | Literal["lowest", "unscored"] = "lowest"
+    special_token_score: float | Literal["lowest", "judged", "hidden"] = "lowest"
+    truncation_penalty: float | Literal["auto"] = "auto"
+    overlong_buffer: int = 0
+    mask_truncated: Flag = False
+    cut_answers: Literal["open", "closed"] = "open"
+    max_unscored: float = 0.2
     scale: Literal["group", "batch", "none", "auto"] = "auto"
     loss: Literal["grpo", "bnpo", "dr_grpo", "dapo", "auto"] = "auto"
     ptx: float = 0.0
@@ -206,6 +228,10 @@ class ConstraintFlags:
         Weights of the costs, in the order of --cost.
     threshold
         Limit of the cost, which the Lagrange multiplier λ enforces.
+    cost_limit
+        A further constraint with its own multiplier: NAME,cost=(SPEC),threshold=T, then optional
+        kind=mean|cvar, tail, category, expect, rate, window, lambda_init, lambda_lr, lambda_max and
+        lambda_min. cost=(length) is the number of tokens.
     constraint
         Constrain the mean cost, or the mean over the worst --tail of the answers (cvar).
     tail
@@ -233,6 +259,7 @@ class ConstraintFlags:
 
     cost: OptionalStrings = None
     cost_weight: OptionalFloats = None
+    cost_limit: OptionalStrings = None
     threshold: float = 0.0
     constraint: Literal["mean", "cvar"] = "mean"
     tail: float = 0.1

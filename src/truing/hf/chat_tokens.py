@@ -93,12 +93,17 @@ class ChatTokenizer:
         """Returns the ids of a conversation, up to the start of the answer."""
         return self.encode_text(self.render(conversation), first=True)
 
-    def encode_row(self, conversation: Sequence[Message], text: str, window: int) -> list[int]:
+    def encode_row(
+        self, conversation: Sequence[Message], text: str, window: int, *, end: bool = True
+    ) -> list[int]:
         """Returns the ids of prompt and answer, at most `window`; a long prompt loses its start.
 
-        Raises AnswerTooLong if the answer does not fit.
+        `end=False` leaves out the end token that closes the answer, for one that was cut. Raises
+        AnswerTooLong if the answer does not fit.
         """
         prompt, answer = self.encode_prompt(conversation), self.encode_answer(conversation, text)
+        if not end:
+            answer = answer[:-1]
         return [*truncate_prompt(prompt, len(answer), window), *answer]
 
 

@@ -63,11 +63,11 @@ class ScalarScorer:
         # Judging and ranking may run in different threads; torch releases the GIL.
         self._lock = threading.Lock()
 
-    def row(self, conversation: Conversation, text: str) -> list[int]:
-        """Returns the token ids of prompt and answer. Raises AnswerTooLong if the answer does not
-        fit.
+    def row(self, conversation: Conversation, text: str, *, end: bool = True) -> list[int]:
+        """Returns the token ids of prompt and answer, with or without the end token. Raises
+        AnswerTooLong if the answer does not fit.
         """
-        return self.turns.encode_row(conversation.messages, text, self.window)
+        return self.turns.encode_row(conversation.messages, text, self.window, end=end)
 
     def scores(
         self, rows: Sequence[Sequence[int]], *, side: Literal["left", "right"] = "right"
@@ -129,6 +129,7 @@ class PreferenceJudge:
     def __init__(self, kind: Kind, name: str, scorer: ScalarScorer, lineage: Lineage) -> None:
         self.kind, self.name, self.scorer, self.lineage = kind, name, scorer, lineage
         self.question = "harmful" if kind == "cost" else "reward"
+        self.closes_cut_answers = True
         self._batchers: dict[int, tuple[asyncio.AbstractEventLoop, _ScoreBatcher]] = {}
 
     @classmethod
@@ -195,6 +196,14 @@ class PreferenceJudge:
             lineage,
         )
 
+    def without_appended_end(self) -> PreferenceJudge:
+        """Returns this judge for training: a cut answer is scored at its own last token, and not
+        with an end token appended that nobody sampled. Measured values keep the appended end.
+        """
+        judge = PreferenceJudge(self.kind, self.name, self.scorer, self.lineage)
+        judge.closes_cut_answers = False
+        return judge
+
     async def judge(self, sample: Sample, response: Response) -> Judgement:
         """Returns one value for the whole answer; an empty, failed or too long answer is
         unscored.
@@ -206,7 +215,10 @@ class PreferenceJudge:
         if not text.strip():
             return make_unscored(self, sample, response, "empty", "the answer is empty")
         try:
-            row = self.scorer.row(sample.conversation, text)
+            is_cut = response.finish_reason == "length"
+            row = self.scorer.row(
+                sample.conversation, text, end=self.closes_cut_answers or not is_cut
+            )
         except AnswerTooLong:
             message = (
                 f"the answer is longer than the {self.scorer.window} tokens that the model "

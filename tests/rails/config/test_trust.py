@@ -60,6 +60,10 @@ def main_model(spec: str) -> str:
             "config.yml:4: the spec 'python:os:system'",
         ),
         (
+            {"config.yml": main_model("best-of:2,by=(python:os:system),of=(scripted:echo)")},
+            "config.yml:4: the spec 'python:os:system'",
+        ),
+        (
             {"config.yml": main_model('pool:2,of="python:os:system"')},
             "config.yml:4: the spec 'python:os:system'",
         ),

@@ -20,6 +20,7 @@ from truing.train.rl.advantages import (  # noqa: E402
     whiten_over_processes,
 )
 from truing.train.rl.constraint import CostConstraint  # noqa: E402
+from truing.train.rl.constraint_set import ConstraintSet  # noqa: E402
 from truing.train.rl.reward_signals import GlobalScores  # noqa: E402
 from truing.train.rl.settings import RLSettings  # noqa: E402
 
@@ -27,18 +28,17 @@ ALL_SCORED = torch.ones(4, dtype=torch.bool)
 
 
 def test_reward_shaping_clips_the_reward_and_subtracts_the_cost(make_rollout: Any) -> None:
-    settings = RLSettings(
-        method="reward-shaping", out="", nu=0.5, clip_reward=2.0, truncation_penalty=0.25
-    )
+    settings = RLSettings(method="reward-shaping", out="", nu=0.5, clip_reward=2.0)
     rollout = make_rollout(("a", "b"), ended=(True, False))
     reward, cost = torch.tensor([5.0, -5.0]), torch.tensor([1.0, 4.0])
-    shaped = shape_rewards(settings, reward, cost, rollout)
+    shaped = shape_rewards(settings, reward, cost, rollout, cut_penalty=0.25)
     assert shaped.tolist() == [2.0 - 0.5, -2.0 - 2.0 - 0.25]
 
 
 def test_other_methods_do_not_subtract_the_cost(make_rollout: Any) -> None:
     settings = RLSettings(method="ppo-lag", out="")
-    shaped = shape_rewards(settings, torch.tensor([5.0]), torch.tensor([1.0]), make_rollout(("a",)))
+    rewards = torch.tensor([5.0]), torch.tensor([1.0])
+    shaped = shape_rewards(settings, *rewards, make_rollout(("a",)), cut_penalty=0.0)
     assert shaped.tolist() == [5.0]
 
 
@@ -69,16 +69,16 @@ def test_rloo_subtracts_the_kl_of_the_answer_from_its_reward(make_rollout: Any) 
     batch = compute_advantages(
         settings,
         rollout,
-        GlobalScores(torch.tensor([2.0, 0.0]), None, torch.tensor([True, True])),
+        GlobalScores(torch.tensor([2.0, 0.0]), {}, torch.tensor([True, True])),
         {},
         kl_coefficient=0.5,
-        constraint=None,
+        constraints=ConstraintSet([]),
         normalizers=ScoreNormalizers.from_settings(settings),
         processes=ProcessGroup(),
     )
     # rewards 2 - 0.5·(1 + 2) = 0.5 and 0
     assert batch.reward.advantages.tolist() == [0.5, -0.5]
-    assert batch.cost is None
+    assert batch.costs == {}
     assert batch.critics == {}
 
 
@@ -87,16 +87,19 @@ def test_costs_of_a_group_method_get_advantages_of_their_own(make_rollout: Any) 
     batch = compute_advantages(
         settings,
         make_rollout(("a", "b"), ref_log_probs=torch.zeros(2, 1)),
-        GlobalScores(torch.tensor([1.0, 3.0]), torch.tensor([4.0, 0.0]), torch.tensor([True] * 2)),
+        GlobalScores(
+            torch.tensor([1.0, 3.0]),
+            {"cost": torch.tensor([4.0, 0.0])},
+            torch.tensor([True, True]),
+        ),
         {},
         kl_coefficient=0.1,
-        constraint=CostConstraint(settings),
+        constraints=ConstraintSet([CostConstraint(settings)]),
         normalizers=ScoreNormalizers.from_settings(settings),
         processes=ProcessGroup(),
     )
     assert batch.reward.advantages.tolist() == [-1.0, 1.0]
-    assert batch.cost is not None
-    assert batch.cost.advantages.tolist() == [2.0, -2.0]
+    assert batch.costs["cost"].advantages.tolist() == [2.0, -2.0]
 
 
 def test_only_the_policy_sees_whitened_advantages(make_rollout: Any) -> None:
@@ -105,10 +108,10 @@ def test_only_the_policy_sees_whitened_advantages(make_rollout: Any) -> None:
     batch = compute_advantages(
         settings,
         make_rollout(("a", "b", "c", "d"), ref_log_probs=torch.zeros(4, 1)),
-        GlobalScores(torch.tensor([1.0, 2.0, 3.0, 4.0]), None, ALL_SCORED),
+        GlobalScores(torch.tensor([1.0, 2.0, 3.0, 4.0]), {}, ALL_SCORED),
         {"reward_critic": values},
         kl_coefficient=0.0,
-        constraint=None,
+        constraints=ConstraintSet([]),
         normalizers=ScoreNormalizers.from_settings(settings),
         processes=ProcessGroup(),
     )
@@ -142,10 +145,9 @@ def test_whitening_over_processes_equals_whitening_all_rows() -> None:
 def test_selection_cuts_token_advantages_and_not_answer_advantages() -> None:
     token_level = Advantages(torch.arange(6.0).reshape(2, 3))
     answer_level = Advantages(torch.tensor([7.0, 8.0]))
-    reward, cost = AdvantageBatch(token_level, answer_level).select([1], 2)
+    reward, costs = AdvantageBatch(token_level, {"c": answer_level}).select([1], 2)
     assert reward.tolist() == [[3.0, 4.0]]
-    assert cost is not None
-    assert cost.tolist() == [8.0]
+    assert costs["c"].tolist() == [8.0]
 
 
 def test_normalizers_scale_costs_without_a_shift() -> None:
@@ -154,15 +156,15 @@ def test_normalizers_scale_costs_without_a_shift() -> None:
     )
     normalizers = ScoreNormalizers.from_settings(settings)
     values = torch.tensor([1.0, 3.0], dtype=torch.float64)
-    normalizers.update(GlobalScores(values, values, torch.tensor([True, True])))
+    normalizers.update(GlobalScores(values, {"cost": values}, torch.tensor([True, True])))
     std = 2**0.5
     assert normalizers.reward(values).tolist() == pytest.approx([-1 / std, 1 / std])
-    assert normalizers.cost(values).tolist() == pytest.approx([1 / std, 3 / std])
+    assert normalizers.costs["cost"](values).tolist() == pytest.approx([1 / std, 3 / std])
 
 
 def test_unscored_answers_do_not_enter_the_statistics() -> None:
     settings = RLSettings(method="ppo", out="", normalise_reward="running")
     normalizers = ScoreNormalizers.from_settings(settings)
     nothing_scored = torch.tensor([False, False])
-    normalizers.update(GlobalScores(torch.tensor([9.0, 9.0]), None, nothing_scored))
+    normalizers.update(GlobalScores(torch.tensor([9.0, 9.0]), {}, nothing_scored))
     assert normalizers.reward.count.tolist() == [0]

@@ -116,5 +116,33 @@ def test_the_state_is_restored() -> None:
     first.check({"lambda": 1.0})
     check_repeatedly(first, metrics, 4)
     second.load_state_dict(first.state_dict())
-    assert list(second.multipliers) == [1.0]
+    assert list(second.multipliers[""]) == [1.0]
     assert second.check(metrics) == first.check(metrics) != []
+
+
+def test_each_of_several_constraints_is_diagnosed_by_name() -> None:
+    diagnosis = new_diagnosis("ppo-lag")
+    warnings = [
+        warning
+        for step in range(100)
+        for warning in diagnosis.check(
+            {
+                "lambda": 1.0,
+                "violation": -0.1,
+                "lambda/harm": math.exp(math.sin(step / 5)),
+                "violation/harm": 0.1,
+                "lambda/refusal": 5.0,
+                "lambda_at_bound/refusal": 1.0,
+                "violation/refusal": 0.4,
+            }
+        )
+    ]
+    assert any(w.startswith("constraint harm: λ oscillates") for w in warnings)
+    assert any(w.startswith("constraint refusal: the constraint cannot be met") for w in warnings)
+    assert not any("refusal: λ oscillates" in w or "does not bind" in w for w in warnings)
+
+
+def test_an_older_checkpoint_holds_the_multipliers_of_one_constraint() -> None:
+    diagnosis = new_diagnosis()
+    diagnosis.load_state_dict({**new_diagnosis().state_dict(), "lambdas": [1.0, 2.0]})
+    assert list(diagnosis.multipliers[""]) == [1.0, 2.0]

@@ -85,8 +85,8 @@ def test_weighted_sum_and_each_signal(make_rollout: Any) -> None:
     )
     scores = signals.score_rollout(make_rollout(("ab", "abcd")))
     assert scores.reward.tolist() == [2.0, 3.0]
-    assert scores.cost is not None
-    assert scores.cost.tolist() == [-1.0, 2.0]
+    assert "cost" in scores.costs
+    assert scores.costs["cost"].tolist() == [-1.0, 2.0]
     assert scores.parts["reward/words"].tolist() == [2.0, 4.0]
     assert scores.scored.tolist() == [True, True]
     assert judge.most_running == 2  # both answers are judged concurrently
@@ -94,9 +94,8 @@ def test_weighted_sum_and_each_signal(make_rollout: Any) -> None:
 
 
 def test_without_costs_there_is_no_cost(make_rollout: Any) -> None:
-    assert (
-        RewardSignals([constant_signal("r", 1.0)]).score_rollout(make_rollout(("a",))).cost is None
-    )
+    scores = RewardSignals([constant_signal("r", 1.0)]).score_rollout(make_rollout(("a",)))
+    assert scores.costs == {}
 
 
 def test_an_answer_that_one_signal_cannot_score_is_unscored(make_rollout: Any) -> None:
@@ -111,6 +110,30 @@ def test_an_answer_that_one_signal_cannot_score_is_unscored(make_rollout: Any) -
         "words: neither value nor score nor verdict": 1,
         "words: not a finite number": 1,
     }
+
+
+def test_a_reward_that_does_not_apply_adds_nothing(make_rollout: Any) -> None:
+    class OnlyShortAnswers(TextJudge):
+        async def judge(self, sample: Sample, response: Response) -> Judgement:
+            if response.text == "long":
+                failure = Failure("judge", "no-check", "the sample has no check")
+                return judgement(failure=failure)
+            return await super().judge(sample, response)
+
+    check = JudgeSignal(OnlyShortAnswers(lambda text: 1.0))
+    both = RewardSignals([check, WeightedSignal(constant_signal("one", 1.0, 2.0), 0.5)])
+    scores = both.score_rollout(make_rollout(("ab", "long")))
+    assert scores.reward.tolist() == [1.5, 1.0]
+    assert scores.scored.tolist() == [True, True]
+    assert scores.parts["reward/words"].isnan().tolist() == [False, True]
+
+    alone = RewardSignals([check]).score_rollout(make_rollout(("ab", "long")))
+    assert alone.scored.tolist() == [True, False]
+    assert alone.failure_reasons == {"no reward applies to the prompt": 1}
+    as_cost = RewardSignals([constant_signal("one", 1.0, 2.0)], [check])
+    scores = as_cost.score_rollout(make_rollout(("ab", "long")))
+    assert scores.scored.tolist() == [True, False]
+    assert scores.failure_reasons == {"words: does not apply to the prompt": 1}
 
 
 def test_an_answer_whose_judge_raises_is_unscored(make_rollout: Any) -> None:

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from truing.core.errors import PlanError
 from truing.core.lineage import digest
-from truing.train.rl.settings import _NOT_IN_DIGEST, RLSettings
+from truing.train.rl.settings import _NOT_IN_DIGEST, _OLDER_VALUES, RLSettings
 
 
 def test_all_faults_are_reported_at_once() -> None:
@@ -73,10 +73,23 @@ def test_the_digest_ignores_what_does_not_change_the_result() -> None:
     assert replace(bnpo, micro=1).digest() != bnpo.digest()
 
 
-def test_a_run_by_gradient_keeps_the_digest_of_before_pid_control() -> None:
-    by_gradient = RLSettings(method="ppo-lag", out="", lambda_control="gradient")
-    by_pid = RLSettings(method="ppo-lag", out="")
-    plain = {k: v for k, v in msgspec.to_builtins(by_gradient).items() if k not in _NOT_IN_DIGEST}
-    del plain["lambda_control"]
-    assert by_gradient.digest() == digest(*(f"{k}={plain[k]}" for k in sorted(plain)))
-    assert by_pid.digest() != by_gradient.digest()
+def test_a_run_of_an_older_version_keeps_its_digest_and_its_meaning() -> None:
+    now = RLSettings(method="ppo-lag", out="")
+    # What the manifest of an older version holds: no newer names, and its own defaults.
+    newer = {*_OLDER_VALUES, "lambda_control"}
+    stored = {k: v for k, v in msgspec.to_builtins(now).items() if k not in newer}
+    stored |= {"truncation_penalty": 0.0, "max_unscored": 0.2}
+    begun = now.as_begun(stored)
+    assert (begun.lambda_control, begun.truncation_penalty) == ("gradient", 0.0)
+    assert (begun.empty_answer_score, begun.special_token_score) == ("unscored", "hidden")
+    in_digest = {k: v for k, v in stored.items() if k not in _NOT_IN_DIGEST or k == "max_unscored"}
+    assert begun.digest() == digest(*(f"{k}={in_digest[k]}" for k in sorted(in_digest)))
+    assert replace(begun, max_unscored=1.0).digest() == begun.digest() != now.digest()
+    assert begun.as_begun(msgspec.to_builtins(begun)) == begun
+    asked = replace(now, empty_answer_score=-1.0, truncation_penalty=2.0).as_begun(stored)
+    assert (asked.empty_answer_score, asked.truncation_penalty) == (-1.0, 2.0)
+
+
+def test_a_run_of_this_version_goes_on_as_it_is() -> None:
+    now = RLSettings(method="grpo", out="", n=2)
+    assert now.as_begun(msgspec.to_builtins(now)) == now

@@ -34,7 +34,7 @@ def test_metrics_of_a_step(make_rollout: Any) -> None:
     scored = torch.tensor([True, False, True])
     parts = {"reward/judge": torch.tensor([1.0, math.nan, 3.0], dtype=torch.float64)}
     local_scores = RolloutScores(reward, None, scored, parts)
-    scores = GlobalScores(reward, None, scored)
+    scores = GlobalScores(reward, {}, scored)
     metrics = compute_step_metrics(settings, rollout, local_scores, scores, ProcessGroup())
 
     assert metrics["reward_mean"] == 2.0
@@ -57,8 +57,8 @@ def test_a_signal_without_numbers_has_no_mean(make_rollout: Any) -> None:
     metrics = compute_step_metrics(
         settings,
         make_rollout(("a",)),
-        RolloutScores(zero, None, unscored, parts),
-        GlobalScores(zero, None, unscored),
+        RolloutScores(zero, {}, unscored, parts),
+        GlobalScores(zero, {}, unscored),
         ProcessGroup(),
     )
     assert metrics["reward/judge"] is None

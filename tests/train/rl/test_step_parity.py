@@ -28,6 +28,7 @@ from truing.train.rl.advantages import (  # noqa: E402
     group_relative_advantages,
 )
 from truing.train.rl.constraint import CostConstraint  # noqa: E402
+from truing.train.rl.constraint_set import ConstraintSet  # noqa: E402
 from truing.train.rl.policy_loss import policy_loss  # noqa: E402
 from truing.train.rl.policy_models import CRITICS_BY_METHOD, POLICY  # noqa: E402
 from truing.train.rl.reward_signals import GlobalScores  # noqa: E402
@@ -185,23 +186,24 @@ def test_a_step_matches_safe_rlhf(case: Any, micro: int) -> None:
         float64(inputs["actor_logits_now"]),
         {critic: float64(new_values[critic]) for critic in CRITICS_BY_METHOD[method]},
     )
-    constraint, cost = CostConstraint(settings), None
+    constraint, costs = CostConstraint(settings), {}
     if "cost" in inputs:
-        cost = float64(inputs["cost"])
+        costs = {"cost": float64(inputs["cost"])}
         window = inputs.get("episode_cost_window")
-        constraint.observe(cost if window is None else float64(window))
+        constraint.observe(costs["cost"] if window is None else float64(window))
     scored = torch.ones(count, dtype=torch.bool)
+    constraints = ConstraintSet([constraint] if costs else [])
 
     advantages = compute_advantages(
         settings,
         rollout,
-        GlobalScores(float64(inputs["reward"]), cost, scored),
+        GlobalScores(float64(inputs["reward"]), costs, scored),
         {
             critic: float64(values)[:, start - 1 : start - 1 + mask.shape[1]] * mask
             for critic, values in old_values.items()
         },
         kl_coefficient=settings.kl,
-        constraint=constraint,
+        constraints=constraints,
         normalizers=ScoreNormalizers.from_settings(settings),
         processes=ProcessGroup(),
     )
@@ -210,10 +212,10 @@ def test_a_step_matches_safe_rlhf(case: Any, micro: int) -> None:
         .update(
             rollout,
             advantages,
-            scored=scored,
+            learned=scored,
             step=0,
             kl_coefficient=settings.kl,
-            constraint=constraint,
+            constraints=constraints,
         )
         .means()
     )
@@ -226,12 +228,12 @@ def test_a_step_matches_safe_rlhf(case: Any, micro: int) -> None:
         expected[f"train/{shaped}reward_advantage"],
     )
     if method == "ppo-lag":
-        assert advantages.cost is not None
         assert_close(constraint.multiplier.value, expected["train/lambda"])
         assert_close(constraint.multiplier.episode_cost, expected["train/episode_cost"])
         assert_close(metrics["cost_critic_loss"], expected["train/cost_critic_loss"])
         assert_close(
-            L.masked_mean(advantages.cost.advantages, mask), expected["train/cost_advantage"]
+            L.masked_mean(advantages.costs["cost"].advantages, mask),
+            expected["train/cost_advantage"],
         )
         returns = advantages.critics["cost_critic"].returns
         assert_close(L.masked_mean(returns, mask), expected["train/cost_return"])

@@ -14,6 +14,7 @@ from truing.train.losses.multiplier import LagrangeMultiplier
 from truing.train.losses.normalizer import ScoreNormalizer
 from truing.train.losses.policy import (
     combined_advantage,
+    combined_advantages,
     critic_loss,
     gae,
     kl_estimate,
@@ -30,6 +31,7 @@ __all__ = [
     "PairScores",
     "ScoreNormalizer",
     "combined_advantage",
+    "combined_advantages",
     "cost_loss",
     "critic_loss",
     "direct_rewards",

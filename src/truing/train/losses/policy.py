@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -143,6 +144,21 @@ def combined_advantage(
     The division keeps the size of a step bounded however large λ gets.
     """
     return (reward_advantage - multiplier * cost_advantage) / (1.0 + multiplier)
+
+
+def combined_advantages(
+    reward_advantage: Tensor,
+    cost_advantages: Sequence[Tensor],
+    multipliers: Sequence[float | Tensor],
+) -> Tensor:
+    """(A_r - Σ λᵢA_cᵢ) / (1 + Σ λᵢ) of several constraints, each with its own multiplier.
+
+    With one constraint it is `combined_advantage`, with none the advantage of the reward.
+    """
+    total = reward_advantage
+    for multiplier, cost_advantage in zip(multipliers, cost_advantages, strict=True):
+        total = total - multiplier * cost_advantage
+    return total / (1.0 + sum(multipliers)) if len(multipliers) else total
 
 
 def separate_actor_loss(

@@ -21,8 +21,9 @@ from truing.train.rl.rollout import Rollout
 class AdapterSignal:
     """The score of a reward or cost adapter at the last token of prompt and answer.
 
-    Returns the same scores as the judges `reward:DIR` and `cost:DIR`. `max_batch_tokens` limits
-    the padded tokens of a forward pass.
+    Returns the same scores as the judges `reward:DIR` and `cost:DIR`, except of answers that were
+    cut: their score is read at their last token, unless `close_cut_answers` appends an end token
+    as the judges do. `max_batch_tokens` limits the padded tokens of a forward pass.
     """
 
     def __init__(
@@ -32,8 +33,10 @@ class AdapterSignal:
         card: TrainedModelCard,
         *,
         max_batch_tokens: int = 4096,
+        close_cut_answers: bool = False,
     ) -> None:
         self.models = models
+        self.close_cut_answers = close_cut_answers
         self.adapter = adapter
         self.max_batch_tokens = max_batch_tokens
         self.max_length = card.max_length
@@ -43,7 +46,15 @@ class AdapterSignal:
         self.question = "harmful" if card.kind == "cost" else "reward"
 
     @classmethod
-    def load(cls, models: Any, folder: str, adapter: str, base_sha256: str) -> AdapterSignal:
+    def load(
+        cls,
+        models: Any,
+        folder: str,
+        adapter: str,
+        base_sha256: str,
+        *,
+        close_cut_answers: bool = False,
+    ) -> AdapterSignal:
         """Loads the adapter of a model folder onto the backbone, under the name `adapter`.
 
         Raises UserError if the folder has no reward or cost adapter, PlanError if the run has no
@@ -67,7 +78,7 @@ class AdapterSignal:
                 f"{folder}: was trained on another base; give reward:{folder} as a judge"
             )
         models.add_scoring_adapter(adapter, path)
-        signal = cls(models, adapter, card)
+        signal = cls(models, adapter, card, close_cut_answers=close_cut_answers)
         signal.name = f"{card.kind}:{path.name}"
         if not card.lineage.hash:
             signal.lineage = Lineage(name=signal.name, hash=digest(card.kind, folder))
@@ -78,13 +89,16 @@ class AdapterSignal:
         """Returns one number per answer; empty and too long answers are unscored."""
         scores: list[float | str] = ["empty"] * len(rollout.texts)
         token_rows: dict[int, list[int]] = {}
-        for row, (prompt, text) in enumerate(zip(rollout.prompts, rollout.texts)):
+        answers = zip(rollout.prompts, rollout.texts, rollout.ended)
+        for row, (prompt, text, ended) in enumerate(answers):
             # An answer without text has no token to read the score at.
             if not text:
                 continue
             try:
                 messages = prompt.sample.conversation.messages
-                token_rows[row] = self.turns.encode_row(messages, text, self.max_length)
+                token_rows[row] = self.turns.encode_row(
+                    messages, text, self.max_length, end=ended or self.close_cut_answers
+                )
             except AnswerTooLong:
                 scores[row] = "too-long"
         rows = list(token_rows)

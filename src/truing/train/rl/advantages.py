@@ -8,7 +8,7 @@ the answers of all processes.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import torch
@@ -16,8 +16,10 @@ from torch import Tensor
 
 from truing.distributed.process_group import ProcessGroup, as_float64
 from truing.train import losses as L
-from truing.train.rl.constraint import CostConstraint
-from truing.train.rl.policy_models import COST_CRITIC, REWARD_CRITIC
+from truing.train.rl.answer_scores import cut_penalty, overlong_share
+from truing.train.rl.constraint_set import ConstraintSet
+from truing.train.rl.constraint_settings import MAIN_CONSTRAINT
+from truing.train.rl.policy_models import REWARD_CRITIC, cost_critic
 from truing.train.rl.reward_signals import GlobalScores
 from truing.train.rl.rollout import Rollout
 from truing.train.rl.settings import RLSettings
@@ -40,22 +42,22 @@ class Advantages:
 class AdvantageBatch:
     """What the gradient steps of a rollout need besides the rollout and the models.
 
-    `reward` and `cost` weight the policy's loss (whitened, where the settings say so); `critics`
-    holds the targets of each critic.
+    `reward` and `costs` (by constraint) weight the policy's loss (whitened, where the settings say
+    so); `critics` holds the targets of each critic.
     """
 
     reward: Advantages
-    cost: Advantages | None = None
+    costs: dict[str, Advantages] = field(default_factory=dict)
     critics: dict[str, Advantages] = field(default_factory=dict)
 
-    def select(self, rows: Sequence[int], width: int) -> tuple[Tensor, Tensor | None]:
-        """Returns (reward, cost) advantages of some rows, cut to `width` answer columns."""
+    def select(self, rows: Sequence[int], width: int) -> tuple[Tensor, dict[str, Tensor]]:
+        """Returns (reward, costs) advantages of some rows, cut to `width` answer columns."""
 
         def select_rows(side: Advantages) -> Tensor:
             selected = side.advantages[list(rows)]
             return selected[:, :width] if selected.dim() == 2 else selected
 
-        return select_rows(self.reward), None if self.cost is None else select_rows(self.cost)
+        return select_rows(self.reward), {k: select_rows(side) for k, side in self.costs.items()}
 
 
 @dataclass
@@ -66,7 +68,7 @@ class ScoreNormalizers:
     """
 
     reward: L.ScoreNormalizer
-    cost: L.ScoreNormalizer
+    costs: dict[str, L.ScoreNormalizer]
 
     @classmethod
     def from_settings(cls, settings: RLSettings) -> ScoreNormalizers:
@@ -78,7 +80,10 @@ class ScoreNormalizers:
 
         return cls(
             reward=normalizer(settings.normalise_reward, "affine"),
-            cost=normalizer(settings.normalise_cost, "scale"),
+            costs={
+                limit.name: normalizer(settings.normalise_cost, "scale")
+                for limit in (settings.main_constraint, *settings.constraints)
+            },
         )
 
     def update(self, scores: GlobalScores) -> None:
@@ -86,17 +91,19 @@ class ScoreNormalizers:
         if not bool(scores.scored.any()):
             return
         self.reward.update(scores.reward[scores.scored])
-        if scores.cost is not None:
-            self.cost.update(scores.cost[scores.scored])
+        for name, cost in scores.costs.items():
+            self.costs[name].update(cost[scores.counted(name)])
 
     def state_dict(self) -> dict[str, Any]:
         """Returns what a resumed run needs."""
-        return {"reward": self.reward.state_dict(), "cost": self.cost.state_dict()}
+        costs = {name: normalizer.state_dict() for name, normalizer in self.costs.items()}
+        return {"reward": self.reward.state_dict(), **costs}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restores what `state_dict` returned."""
         self.reward.load_state_dict(state["reward"])
-        self.cost.load_state_dict(state["cost"])
+        for name, normalizer in self.costs.items():
+            normalizer.load_state_dict(state[name])
 
 
 def compute_advantages(
@@ -106,7 +113,7 @@ def compute_advantages(
     values: dict[str, Tensor],
     *,
     kl_coefficient: float,
-    constraint: CostConstraint | None,
+    constraints: ConstraintSet,
     normalizers: ScoreNormalizers,
     processes: ProcessGroup,
 ) -> AdvantageBatch:
@@ -116,12 +123,13 @@ def compute_advantages(
     the running statistics of the normalizers.
     """
     normalizers.update(scores)
-    reward, cost = normalizers.reward(scores.reward), scores.cost
-    if cost is not None:
-        if constraint is not None:
-            cost = constraint.constrained_costs(cost)
-        cost = normalizers.cost(cost)
-    normalized = GlobalScores(reward, cost, scores.scored)
+    costs = {}
+    for name, cost in scores.costs.items():
+        constrained = normalizers.costs[name](constraints.constrained_costs(name, cost))
+        # Answers that a constraint is not about have no part in its gradient.
+        costs[name] = constrained.masked_fill(~scores.counted(name), 0.0)
+    reward = normalizers.reward(scores.reward)
+    normalized = replace(scores, reward=reward, costs=costs)
     if settings.uses_groups:
         return _group_batch(settings, rollout, normalized, kl_coefficient, processes)
     return _critic_batch(settings, rollout, normalized, values, kl_coefficient, processes)
@@ -137,8 +145,14 @@ def _critic_batch(
 ) -> AdvantageBatch:
     """PPO: GAE of the reward, and in PPO-Lagrangian of the cost, each with its own critic."""
     local_rows = torch.as_tensor(rollout.global_rows, device=scores.reward.device)
-    local_cost = None if scores.cost is None else scores.cost[local_rows]
-    score = shape_rewards(settings, scores.reward[local_rows], local_cost, rollout)
+    local_costs = {name: cost[local_rows] for name, cost in scores.costs.items()}
+    score = shape_rewards(
+        settings,
+        scores.reward[local_rows],
+        local_costs.get(MAIN_CONSTRAINT),
+        rollout,
+        cut_penalty=cut_penalty(settings, scores),
+    )
     reward = critic_advantages(
         settings,
         rollout,
@@ -146,24 +160,25 @@ def _critic_batch(
         values[REWARD_CRITIC],
         kl_coefficient=kl_coefficient,
     )
-    cost = None
-    if settings.method == "ppo-lag" and local_cost is not None:
-        cost = critic_advantages(
-            settings,
-            rollout,
-            local_cost.to(rollout.log_probs),
-            values[COST_CRITIC],
-            kl_coefficient=kl_coefficient,
-            sign=-1,
-        )
+    costs = {}
+    if settings.method == "ppo-lag":
+        costs = {
+            name: critic_advantages(
+                settings,
+                rollout,
+                cost.to(rollout.log_probs),
+                values[cost_critic(name)],
+                kl_coefficient=kl_coefficient,
+                sign=-1,
+            )
+            for name, cost in local_costs.items()
+        }
     # Before whitening: a critic learns the returns in the unit of the rewards.
-    critics = {REWARD_CRITIC: reward}
-    if cost is not None:
-        critics[COST_CRITIC] = cost
+    critics = {REWARD_CRITIC: reward} | {cost_critic(name): side for name, side in costs.items()}
     if settings.whiten:
         reward = _whitened(reward, rollout, processes)
-        cost = None if cost is None else _whitened(cost, rollout, processes)
-    return AdvantageBatch(reward, cost, critics)
+        costs = {name: _whitened(side, rollout, processes) for name, side in costs.items()}
+    return AdvantageBatch(reward, costs, critics)
 
 
 def _group_batch(
@@ -175,7 +190,13 @@ def _group_batch(
 ) -> AdvantageBatch:
     """RLOO and GRPO: advantages within the answers to one prompt, reward and cost apart."""
     local_rows = torch.as_tensor(rollout.global_rows, device=scores.reward.device)
-    local_reward = shape_rewards(settings, scores.reward[local_rows], None, rollout)
+    local_reward = shape_rewards(
+        settings,
+        scores.reward[local_rows],
+        None,
+        rollout,
+        cut_penalty=cut_penalty(settings, scores),
+    )
     if not settings.kl_in_loss and rollout.ref_log_probs is not None:
         # RLOO (Ahmadian et al. 2024): the whole answer is one action, so its KL is one penalty.
         log_ratio = (rollout.log_probs - rollout.ref_log_probs) * rollout.answer_mask
@@ -189,26 +210,30 @@ def _group_batch(
 
     return AdvantageBatch(
         reward=local_advantages(rewards),
-        cost=None if scores.cost is None else local_advantages(scores.cost),
+        costs={name: local_advantages(cost) for name, cost in scores.costs.items()},
     )
 
 
 def shape_rewards(
-    settings: RLSettings, reward: Tensor, cost: Tensor | None, rollout: Rollout
+    settings: RLSettings,
+    reward: Tensor,
+    cost: Tensor | None,
+    rollout: Rollout,
+    *,
+    cut_penalty: float,
 ) -> Tensor:
     """Returns the reward of each answer after clipping, reward shaping and the length limit.
 
-    Reward shaping subtracts ν·cost; `truncation_penalty` is subtracted from answers that reached
-    the length limit.
+    Reward shaping subtracts ν·cost; `cut_penalty` is subtracted from answers that reached the
+    length limit, and in part from those near it (`overlong_buffer`).
     """
     score = reward
     if settings.clip_reward is not None:
         score = score.clamp(-settings.clip_reward, settings.clip_reward)
     if settings.method == "reward-shaping" and cost is not None:
         score = score - settings.nu * cost
-    if settings.truncation_penalty:
-        truncated = torch.tensor([not ended for ended in rollout.ended], device=score.device)
-        score = score - settings.truncation_penalty * truncated.to(score)
+    if cut_penalty:
+        score = score - cut_penalty * overlong_share(settings, rollout).to(score)
     return score
 
 

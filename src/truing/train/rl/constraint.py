@@ -1,4 +1,4 @@
-"""The cost constraint of a run: λ, its window of costs, and statistics that a mean can hide."""
+"""A constraint on a cost: λ, its window of costs, and statistics that a mean can hide."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from truing.distributed.process_group import as_float64
 from truing.train.losses import LagrangeMultiplier
+from truing.train.rl.constraint_settings import ConstraintSettings
 from truing.train.rl.pid import PIDController
 from truing.train.rl.settings import RLSettings
 
@@ -54,27 +55,28 @@ class CostConstraint:
     rollout, by PID control; with `lambda_control` gradient each `step` updates it, as in safe-rlhf.
     """
 
-    def __init__(self, settings: RLSettings) -> None:
+    def __init__(self, settings: RLSettings, limit: ConstraintSettings | None = None) -> None:
         self.settings = settings
-        multiplier_type = CVaRMultiplier if settings.constraint == "cvar" else LagrangeMultiplier
+        self.limit = limit = limit or settings.main_constraint
+        multiplier_type = CVaRMultiplier if limit.kind == "cvar" else LagrangeMultiplier
         self.multiplier = multiplier_type(
-            settings.lambda_init,
-            settings.lambda_lr,
-            settings.threshold,
-            maximum=settings.lambda_max,
-            minimum=settings.lambda_min,
-            window=settings.window,
+            limit.lambda_init,
+            limit.lambda_lr,
+            limit.threshold,
+            maximum=limit.lambda_max,
+            minimum=limit.lambda_min,
+            window=limit.window,
             delay=settings.delay,
         )
         if isinstance(self.multiplier, CVaRMultiplier):
-            self.multiplier.alpha = settings.tail
+            self.multiplier.alpha = limit.tail
         self.controller: PIDController | None = None
         if settings.lambda_control == "pid" and settings.method != "reward-shaping":
             self.controller = PIDController(
-                settings.lambda_init,
-                settings.lambda_lr,
-                minimum=settings.lambda_min,
-                maximum=settings.lambda_max,
+                limit.lambda_init,
+                limit.lambda_lr,
+                minimum=limit.lambda_min,
+                maximum=limit.lambda_max,
             )
         self.costs_by_category: dict[str, deque[float]] = defaultdict(
             lambda: deque(maxlen=_COSTS_PER_CATEGORY)
@@ -88,7 +90,7 @@ class CostConstraint:
         # Only scored answers come in here: an unscored one must not look safe to λ.
         self.multiplier.observe(costs)
         if self.controller is not None and len(costs):
-            mean_square = float((as_float64(costs) - self.settings.threshold).square().mean())
+            mean_square = float((as_float64(costs) - self.limit.threshold).square().mean())
             log_lambda = self.controller.update(self.multiplier.violation, mean_square)
             # During the delay the controller gets to know the scale, but λ stays.
             if self.multiplier.steps >= self.settings.delay:
@@ -104,7 +106,7 @@ class CostConstraint:
         """
         if not isinstance(self.multiplier, CVaRMultiplier) or not self.multiplier.costs:
             return costs
-        alpha = self.settings.tail
+        alpha = self.limit.tail
         var, _ = var_and_cvar(list(self.multiplier.costs), alpha)
         return var + (costs - var).clamp(min=0) / alpha
 
@@ -133,10 +135,13 @@ class CostConstraint:
             "episode_cost": multiplier.episode_cost,
             "violation": multiplier.violation,
             "lambda_at_bound": 0.0 if fixed else float(multiplier.at_bound),
-            "cost_mean": float(costs.mean()),
-            "cost_positive": float(as_float64(costs > 0).mean()),
-            "cost_cvar10": var_and_cvar(costs.tolist(), 0.1)[1],
         }
+        if len(costs):
+            metrics |= {
+                "cost_mean": float(costs.mean()),
+                "cost_positive": float(as_float64(costs > 0).mean()),
+                "cost_cvar10": var_and_cvar(costs.tolist(), 0.1)[1],
+            }
         means = {k: math.fsum(c) / len(c) for k, c in self.costs_by_category.items() if c}
         if means:
             worst = max(means, key=means.__getitem__)

@@ -35,8 +35,14 @@ WARNINGS = {
         "raise kl or lower lr"
     ),
     "truncated": (
-        "{truncated:.0%} of the answers are cut off at max_new = {max_new}, and truncated answers "
-        "were scored; raise max_new or set truncation_penalty"
+        "{truncated:.0%} of the answers are cut off at max_new = {max_new}, and were scored as "
+        "they stand; raise max_new, set truncation_penalty or mask_truncated"
+    ),
+    "empty": (
+        "{empty:.0%} of the answers are empty (the end token came first): they get the declared "
+        "empty_answer_score and are neither safe nor harmful. If nearly all are, the policy has "
+        "collapsed or the prompts have the format of another model: look at the samples, lower lr "
+        "or raise kl"
     ),
     "clip": "{clipped:.0%} of the ratios are clipped: the steps are too large; lower lr or epochs",
     "critic": (
@@ -104,7 +110,7 @@ class RunDiagnosis:
     def __init__(self, settings: RLSettings) -> None:
         self.settings = settings
         self.recent: deque[dict[str, float]] = deque(maxlen=_TREND_STEPS)
-        self.multipliers: deque[float] = deque(maxlen=_CYCLE_STEPS)
+        self.multipliers: dict[str, deque[float]] = {}
         self.measured: list[dict[str, float]] = []
         self.first_values: dict[str, float] = {}
         self.last_warned: dict[str, int] = {}
@@ -127,14 +133,16 @@ class RunDiagnosis:
         checks = (
             self._check_policy,
             self._check_answers,
-            self._check_constraint,
+            self._check_constraints,
             self._check_reward_hacking,
         )
         for check in checks:
             for key, values in check(numbers):
                 if self._is_due(key):
                     self.last_warned[key] = self.step
-                    warnings.append(WARNINGS[key].format(**values))
+                    kind, _, name = key.partition("/")
+                    place = f"constraint {name}: " if name else ""
+                    warnings.append(place + WARNINGS[kind].format(**values))
         return warnings
 
     def _is_due(self, key: str) -> bool:
@@ -169,6 +177,8 @@ class RunDiagnosis:
         if self._recent_mean("truncated") > 0.5:
             truncated = numbers.get("truncated", 0.0)
             yield "truncated", {"truncated": truncated, "max_new": self.settings.max_new}
+        if numbers.get("empty", 0.0) > 0.2:
+            yield "empty", {"empty": numbers["empty"]}
         if numbers.get("reward_std", 1.0) < 1e-9 and numbers.get("unscored", 0.0) < 1:
             yield "flat", {}
         if numbers.get("unscored", 0.0) > 0:
@@ -178,44 +188,60 @@ class RunDiagnosis:
         if growth > 1.3 and correlation > 0.5:
             yield "length", {"grown": growth, "r": correlation}
 
-    def _check_constraint(self, numbers: dict[str, float]) -> Findings:
-        if "lambda" not in numbers:
+    def _check_constraints(self, numbers: dict[str, float]) -> Findings:
+        """The findings of each constraint; of several, their keys end in /NAME."""
+        prefix = "lambda/"
+        names = [key.removeprefix(prefix) for key in numbers if key.startswith(prefix)]
+        for suffix in [f"/{name}" for name in names] or [""]:
+            for key, values in self._check_constraint(numbers, suffix):
+                yield f"{key}{suffix}", values
+
+    def _check_constraint(self, numbers: dict[str, float], suffix: str) -> Findings:
+        if f"lambda{suffix}" not in numbers:
             return
-        multiplier, violation = numbers["lambda"], numbers.get("violation", 0.0)
+        multiplier = numbers[f"lambda{suffix}"]
+        violation = numbers.get(f"violation{suffix}", 0.0)
         if violation > 0:
             # A constraint that was violated once and that λ now holds is not without effect.
-            self.first_values["broken"] = 1.0
-        yield from self._check_oscillation(multiplier)
-        stuck_at_bound = bool(numbers.get("lambda_at_bound")) and violation > 0
+            self.first_values[f"broken{suffix}"] = 1.0
+        yield from self._check_oscillation(multiplier, suffix)
+        stuck_at_bound = bool(numbers.get(f"lambda_at_bound{suffix}")) and violation > 0
         if stuck_at_bound:
             values = {"lam": multiplier, "over": violation}
             stuck_steps = sum(
-                bool(row.get("lambda_at_bound")) and row.get("violation", 0.0) > 0
+                bool(row.get(f"lambda_at_bound{suffix}")) and row.get(f"violation{suffix}", 0.0) > 0
                 for row in self.recent
             )
             yield ("infeasible" if stuck_steps == _TREND_STEPS else "bound"), values
-        violations = [row["violation"] for row in self.recent if "violation" in row]
+        violations = [
+            row[f"violation{suffix}"] for row in self.recent if f"violation{suffix}" in row
+        ]
         if len(violations) < _TREND_STEPS:
             return
         if min(violations) > 0 and violations[-1] >= 0.98 * violations[0] and not stuck_at_bound:
             yield "above", {"lam": multiplier}
-        if max(violations) < 0 and "broken" not in self.first_values:
-            yield "below", {"lam": multiplier, "threshold": self.settings.threshold}
+        if max(violations) < 0 and f"broken{suffix}" not in self.first_values:
+            yield "below", {"lam": multiplier, "threshold": self._threshold(suffix)}
 
-    def _check_oscillation(self, multiplier: float) -> Findings:
+    def _threshold(self, suffix: str) -> float:
+        thresholds = {f"/{limit.name}": limit.threshold for limit in self.settings.constraints}
+        return thresholds.get(suffix, self.settings.threshold)
+
+    def _check_oscillation(self, multiplier: float, suffix: str) -> Findings:
         """A cycle of λ: it swings by more than 20 % to both sides of its mean, several times."""
         if multiplier <= 0:
             return
-        self.multipliers.append(multiplier)
-        turns = count_turns([math.log(value) for value in self.multipliers], math.log(1.2))
+        recent = self.multipliers.setdefault(suffix, deque(maxlen=_CYCLE_STEPS))
+        recent.append(multiplier)
+        turns = count_turns([math.log(value) for value in recent], math.log(1.2))
         # One overshoot on the way to the equilibrium has two turns.
         if turns >= 4 and self.settings.method != "reward-shaping":
             by_gradient = self.settings.lambda_control == "gradient"
             values = {
-                "least": min(self.multipliers),
-                "most": max(self.multipliers),
+                "least": min(recent),
+                "most": max(recent),
                 "turns": turns,
-                "steps": len(self.multipliers),
+                "steps": len(recent),
                 "control": " or set lambda_control pid" if by_gradient else "",
             }
             yield "oscillates", values
@@ -242,7 +268,7 @@ class RunDiagnosis:
         """Returns what a resumed run needs."""
         return {
             "rows": list(self.recent),
-            "lambdas": list(self.multipliers),
+            "lambdas": {suffix: list(values) for suffix, values in self.multipliers.items()},
             "measured": self.measured,
             "first": self.first_values,
             "said": self.last_warned,
@@ -252,8 +278,10 @@ class RunDiagnosis:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restores what `state_dict` returned."""
         self.recent = deque(state["rows"], maxlen=_TREND_STEPS)
-        # Checkpoints before PID control have no λ here.
-        self.multipliers = deque(state.get("lambdas", ()), maxlen=_CYCLE_STEPS)
+        # Checkpoints before PID control have no λ here, later ones at first a list of one's.
+        stored = state.get("lambdas", {})
+        by_suffix = stored if isinstance(stored, dict) else {"": stored}
+        self.multipliers = {k: deque(v, maxlen=_CYCLE_STEPS) for k, v in by_suffix.items()}
         self.measured = list(state["measured"])
         self.first_values = dict(state["first"])
         self.last_warned = dict(state["said"])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
@@ -14,37 +16,29 @@ def policy_loss(
     settings: RLSettings,
     new_log_probs: Tensor,
     micro: Rollout,
-    advantages: tuple[Tensor, Tensor | None],
-    multiplier: float,
+    advantages: tuple[Tensor, Mapping[str, Tensor]],
+    multipliers: Mapping[str, float],
     kl_coefficient: float,
 ) -> Tensor:
     """Returns the loss of a micro-batch as a mean over its answers or tokens.
 
-    `advantages` are those of (reward, cost), `multiplier` is λ. Under a constraint the objective is
-    (reward - λ·cost) / (1 + λ) (Safe RLHF, Dai et al. 2023), with the advantages combined before
-    the clipping or the two surrogates clipped separately.
+    `advantages` are those of the reward and of each cost, `multipliers` each cost's λ. Under
+    constraints the objective is (reward - Σ λᵢ·costᵢ) / (1 + Σ λᵢ) (Safe RLHF, Dai et al. 2023),
+    with the advantages combined before the clipping or the surrogates clipped separately.
     """
-    reward, cost = advantages
-    if cost is None:
-        loss = _clipped_surrogate(settings, new_log_probs, micro, reward)
-    elif settings.surrogate == "combined":
-        combined = L.combined_advantage(reward, cost, multiplier)
-        loss = _clipped_surrogate(settings, new_log_probs, micro, combined)
-    elif settings.uses_groups:
-        # Each surrogate is a loss already (with its sign), so the cost enters with a minus.
-        reward_loss = _clipped_surrogate(settings, new_log_probs, micro, reward)
-        cost_loss = _clipped_surrogate(settings, new_log_probs, micro, cost)
-        loss = (reward_loss - multiplier * cost_loss) / (1 + multiplier)
-    else:
-        loss = L.separate_actor_loss(
-            new_log_probs,
-            micro.log_probs,
-            (reward, cost),
-            multiplier,
-            micro.answer_mask,
-            clip=settings.clip,
-            reduction=settings.reduction,
+    reward, costs = advantages
+    if not costs or settings.surrogate == "combined":
+        combined = L.combined_advantages(
+            reward, list(costs.values()), [multipliers[name] for name in costs]
         )
+        loss = _clipped_surrogate(settings, new_log_probs, micro, combined)
+    else:
+        loss = _clipped_surrogate(settings, new_log_probs, micro, reward)
+        for name, cost in costs.items():
+            # Each surrogate is a loss already (with its sign), so a cost enters with a minus.
+            cost_loss = _clipped_surrogate(settings, new_log_probs, micro, cost)
+            loss = loss - multipliers[name] * cost_loss
+        loss = loss / (1 + sum(multipliers[name] for name in costs))
     # Otherwise the penalty is part of the rewards (advantages.py).
     if settings.kl_in_loss and kl_coefficient:
         loss = loss + _kl_penalty(settings, new_log_probs, micro, kl_coefficient)

@@ -18,7 +18,9 @@ from torch import Tensor, nn
 from truing.core.errors import MissingExtra, UserError
 from truing.distributed.process_group import Lockstep, ProcessGroup
 from truing.hf.loading import ScalarModel, make_lm_head_contiguous
+from truing.train.rl.constraint_settings import MAIN_CONSTRAINT
 from truing.train.rl.rollout_model import RolloutModel
+from truing.train.rl.settings import RLSettings
 from truing.train.sharding import (
     gather_tensors,
     reduce_gradients_by_sum,
@@ -42,6 +44,19 @@ CRITICS_BY_METHOD: dict[str, tuple[str, ...]] = {
     "rloo": (),
     "grpo": (),
 }
+
+
+def cost_critic(constraint: str) -> str:
+    """Returns the role of the critic of a constraint's cost."""
+    return COST_CRITIC if constraint == MAIN_CONSTRAINT else f"{COST_CRITIC}_{constraint}"
+
+
+def critic_roles(settings: RLSettings, *, costs: bool) -> tuple[str, ...]:
+    """Returns the critics of a run; `costs` says whether it has a cost without a name."""
+    if settings.method != "ppo-lag":
+        return CRITICS_BY_METHOD[settings.method]
+    limits = settings.all_constraints(costs=costs)
+    return (REWARD_CRITIC, *(cost_critic(limit.name) for limit in limits))
 
 
 class PolicyModels(Protocol):

@@ -2,7 +2,8 @@
 
 Prompts are padded on the left and answers on the right, so that all answers of a rollout begin at
 the same column. Masks come from lengths, never from token ids: a pad token may have the same id as
-the end token, and a sampled `<unk>` is a real token.
+the end token, and a sampled `<unk>` is a real token. Texts hold what was sampled, special tokens
+included: a judge must see a sampled `<|im_start|>user`.
 """
 
 from __future__ import annotations
@@ -50,7 +51,9 @@ class Rollout:
 
     `input_ids` and `attention_mask` are `[B, P + A]` (P prompt columns, A answer columns),
     `answer_mask`, `log_probs` and `ref_log_probs` are `[B, A]`. `global_rows` holds the row of each
-    answer among the answers of all processes; answers to one prompt are adjacent.
+    answer among the answers of all processes; answers to one prompt are adjacent. `texts` are
+    without the end token that closes an answer; `special` says which answers hold special tokens
+    before it (empty = none).
     """
 
     prompts: tuple[TokenizedPrompt, ...]
@@ -62,6 +65,7 @@ class Rollout:
     ended: tuple[bool, ...]
     texts: tuple[str, ...]
     ref_log_probs: Tensor | None = None
+    special: tuple[bool, ...] = ()
 
     @property
     def answer_start(self) -> int:
@@ -80,7 +84,7 @@ class Rollout:
 
     def select_rows(self, rows: Sequence[int]) -> Rollout:
         """Returns the rollout of these local rows, in this order."""
-        index = torch.as_tensor(list(rows), device=self.input_ids.device)
+        index = torch.tensor(list(rows), dtype=torch.long, device=self.input_ids.device)
         return replace(
             self,
             prompts=tuple(self.prompts[row] for row in rows),
@@ -92,6 +96,7 @@ class Rollout:
             ended=tuple(self.ended[row] for row in rows),
             texts=tuple(self.texts[row] for row in rows),
             ref_log_probs=None if self.ref_log_probs is None else self.ref_log_probs[index],
+            special=tuple(self.special[row] for row in rows) if self.special else (),
         )
 
     def to_responses(self, model_name: str) -> list[Response]:
@@ -159,12 +164,17 @@ def build_rollout(
     *,
     device: Any,
     pad_id: int,
+    hide_special_tokens: bool = False,
 ) -> Rollout:
     """Returns the padded rollout of sampled answers."""
     prompt_ids, prompt_mask = pad_rows([prompt.ids for prompt in prompts], pad_id, side="left")
     answer_ids, answer_mask = pad_rows(answers.ids, pad_id)
-    # Judges read the text without end and pad tokens.
-    texts = tokenizer.batch_decode([list(ids) for ids in answers.ids], skip_special_tokens=True)
+    special_ids = special_token_ids(tokenizer)
+    # The end token that closes an answer is no part of its text.
+    contents = [ids[:-1] if ended else ids for ids, ended in zip(answers.ids, answers.ended)]
+    texts = tokenizer.batch_decode(
+        [list(ids) for ids in contents], skip_special_tokens=hide_special_tokens
+    )
     return Rollout(
         prompts=tuple(prompts),
         global_rows=tuple(global_rows),
@@ -175,4 +185,12 @@ def build_rollout(
         log_probs=answers.log_probs[:, : answer_ids.shape[1]].to(device),
         ended=answers.ended,
         texts=tuple(text.strip() for text in texts),
+        special=tuple(not special_ids.isdisjoint(ids) for ids in contents),
     )
+
+
+def special_token_ids(tokenizer: Any) -> frozenset[int]:
+    """Returns the ids of the tokens that mark turns, ends and padding; not of the unknown token."""
+    # Llama 3 registers the marks of turns as added tokens alone, SmolLM2 as special ones too.
+    added = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
+    return frozenset(added | set(tokenizer.all_special_ids)) - {tokenizer.unk_token_id}

@@ -45,11 +45,11 @@ from truing.train.model_folder import is_exported_as_set, read_model_card, save_
 from truing.train.rl.current_policy import policy_lineage
 from truing.train.rl.generate import AnswerGenerator
 from truing.train.rl.policy_models import (
-    CRITICS_BY_METHOD,
     POLICY,
     PolicyModels,
     SeparateModels,
     SharedBackboneModels,
+    critic_roles,
 )
 from truing.train.rl.reward_signals import RewardSignals, WeightedSignal
 from truing.train.rl.reward_spec import RewardSpec, build_signals
@@ -126,7 +126,7 @@ def train_rl(
     Raises UserError before the first answer is sampled if anything is wrong.
     """
     options = options or RLOptions()
-    settings = _keep_lambda_control(settings.validated(costs=bool(reward_spec.costs)))
+    settings = _keep_older_settings(settings.validated(costs=bool(reward_spec.costs)))
     # One process locks the folder for all.
     with (
         _distributed_processes(select_device(settings.device)) as processes,
@@ -135,22 +135,19 @@ def train_rl(
         return _train(settings, data, reward_spec, options, processes)
 
 
-def _keep_lambda_control(settings: RLSettings) -> RLSettings:
-    """Returns the settings with λ by gradient if the run in the folder was begun with it.
+def _keep_older_settings(settings: RLSettings) -> RLSettings:
+    """Returns the settings as the run in the folder was begun, if an older version began it.
 
-    Runs of versions without the setting `lambda_control` had no other update: the same command,
-    whose default has changed since, resumes them as they were begun.
+    The same command, whose defaults have changed since, then resumes it.
     """
     path = settings.folder / "manifest.json"
-    if settings.lambda_control != "pid" or checkpoint.latest_checkpoint(settings.folder) is None:
+    if checkpoint.latest_checkpoint(settings.folder) is None:
         return settings
     try:
         stored = msgspec.json.decode(path.read_bytes(), type=dict[str, Any]).get("settings")
     except (OSError, msgspec.DecodeError):
         return settings  # the identity of the checkpoint decides
-    if not isinstance(stored, dict) or stored.get("lambda_control", "gradient") != "gradient":
-        return settings
-    return msgspec.structs.replace(settings, lambda_control="gradient")
+    return settings.as_begun(stored) if isinstance(stored, dict) else settings
 
 
 def _train(
@@ -271,9 +268,9 @@ def _load_parts(
         msgspec.structs.replace(supervised_settings, dtype=settings.dtype), device
     )
     compute_dtype = None if dtype is torch.float32 else dtype
-    critics = CRITICS_BY_METHOD[settings.method]
+    critics = critic_roles(settings, costs=bool(reward_spec.costs))
     models = _build_models(settings, loaded, critics, compute_dtype)
-    signals = build_signals(models, reward_spec, base.weights.sha256)
+    signals = build_signals(models, reward_spec, base.weights.sha256, settings)
     lineage = policy_lineage(
         f"{settings.method}:{settings.folder.name}",
         base.lineage,
@@ -375,6 +372,9 @@ def _write_manifest(settings: RLSettings, parts: _RunParts) -> None:
         "red_model": parts.lineage.red_model,
         "rewards": describe_signals(parts.signals.rewards),
         "costs": describe_signals(parts.signals.costs),
+        "constraints": {
+            cost.name: describe_signals(cost.signals) for cost in parts.signals.constraints
+        },
     }
     text = msgspec.json.format(msgspec.json.encode(manifest), indent=2)
     replace_file(settings.folder / "manifest.json", text)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,6 +11,7 @@ from msgspec import Struct
 
 from truing.core.errors import PlanError, did_you_mean
 from truing.core.lineage import digest
+from truing.train.rl.constraint_settings import MAIN_CONSTRAINT, ConstraintSettings
 from truing.train.settings import EXPORT_DTYPES, ExportDtype
 
 Method = Literal["ppo", "ppo-lag", "reward-shaping", "rloo", "grpo"]
@@ -30,7 +32,21 @@ _NOT_IN_DIGEST = (
     "tensorboard",
     "device",
     "export_dtype",
+    "max_unscored",
 )
+
+# Settings that older versions lacked, with the value that does what those did. At this value they
+# stay out of the digest, so that the runs of older versions can be resumed.
+_OLDER_VALUES: dict[str, Any] = {
+    "empty_answer_score": "unscored",
+    "special_token_score": "hidden",
+    "cut_answers": "closed",
+    "overlong_buffer": 0,
+    "mask_truncated": False,
+    "constraints": [],
+}
+# Older versions wrote it into the digest, although it changes no step.
+_ALWAYS_IN_DIGEST = {"max_unscored": 0.2}
 
 _MINIMUM: dict[str, float] = {
     "steps": 1,
@@ -43,7 +59,6 @@ _MINIMUM: dict[str, float] = {
     "max_new": 1,
     "max_prompt": 1,
     "lora": 0,
-    "window": 1,
     "delay": 0,
     "save_every": 1,
     "keep": 1,
@@ -53,12 +68,12 @@ _MINIMUM: dict[str, float] = {
     "ptx": 0,
     "kl": 0,
     "kl_target": 0,
+    "overlong_buffer": 0,
     "nu": 0,
     "temperature": 1e-6,
     "clip": 1e-6,
     "lr": 0,
     "critic_lr": 0,
-    "lambda_lr": 0,
 }
 
 
@@ -73,12 +88,23 @@ class RLSettings(Struct, frozen=True, kw_only=True):
     RLHF) or into the loss (k3, as GRPO); `kl_target` > 0 adapts β (Ziegler et al. 2019).
     `kl_step_limit` ends the passes over a rollout, `kl_limit` the run.
 
+    The answer contract gives scores to answers that no judge can read as answers.
+    `empty_answer_score` is the reward of an empty answer: a number, or lowest (of all answers of
+    the run so far); its cost is the mean of the step's other answers; unscored leaves empty answers
+    out. `special_token_score` is the reward of an answer with special tokens in it, such as
+    a sampled `<|im_start|>`: a number, lowest, judged (as it stands), or hidden (judged without
+    them); its cost is judged. `truncation_penalty` is subtracted from the reward of an answer that
+    was cut at `max_new`; auto is one standard deviation of the step's rewards.
+    `overlong_buffer` > 0 lets the penalty rise over the last tokens before `max_new` (DAPO, 2025,
+    2503.14476); `mask_truncated` leaves cut answers out of the gradient. `cut_answers` open scores
+    them by reward and cost models as they stand, closed with an end token appended.
+
     `constraint` is what λ holds below `threshold`: the mean cost of the last `window` answers, or
     the mean of their worst share `tail` (CVaR). `lambda_control` pid sets λ once a rollout,
     gradient at each gradient step (the update of Safe RLHF); `lambda_lr` is the speed of either.
     `surrogate` says whether reward and cost advantages are combined and then clipped (the code of
     Safe RLHF) or clipped separately (its paper). `nu` is the fixed price ν of the cost in reward
-    shaping.
+    shaping. `constraints` are further constraints, each with a cost and a λ of its own.
     """
 
     method: Method
@@ -96,7 +122,13 @@ class RLSettings(Struct, frozen=True, kw_only=True):
     max_prompt: int = 256
     temperature: float = 1.0
     top_p: float = 1.0
-    truncation_penalty: float = 0.0
+    # answer contract
+    empty_answer_score: float | Literal["lowest", "unscored"] = "lowest"
+    special_token_score: float | Literal["lowest", "judged", "hidden"] = "lowest"
+    truncation_penalty: float | Literal["auto"] = "auto"
+    overlong_buffer: int = 0
+    mask_truncated: bool = False
+    cut_answers: Literal["open", "closed"] = "open"
     # optimisers
     lr: float = 0.0
     critic_lr: float = 0.0
@@ -141,6 +173,7 @@ class RLSettings(Struct, frozen=True, kw_only=True):
     tail: float = 0.1
     surrogate: Literal["combined", "separate"] = "combined"
     nu: float = 1.0
+    constraints: tuple[ConstraintSettings, ...] = ()
     # group methods
     scale: Literal["group", "batch", "none", "auto"] = "auto"
     loss: Literal["grpo", "bnpo", "dr_grpo", "dapo", "auto"] = "auto"
@@ -170,10 +203,34 @@ class RLSettings(Struct, frozen=True, kw_only=True):
             for name, value in msgspec.to_builtins(self).items()
             if name not in _NOT_IN_DIGEST or (name == "micro" and uses_micro)
         }
+        plain["constraints"] = list(plain["constraints"])  # as in JSON
+        for name, older_value in _OLDER_VALUES.items():
+            if plain[name] == older_value:
+                del plain[name]
+        plain |= _ALWAYS_IN_DIGEST
         # The setting is newer than runs by gradient: without it their checkpoints still match.
         if self.lambda_control == "gradient" or self.method in ("ppo", "reward-shaping"):
             del plain["lambda_control"]
         return plain
+
+    def as_begun(self, stored: dict[str, Any]) -> RLSettings:
+        """Returns the settings with which a run goes on that an older version has begun.
+
+        `stored` are the settings of its manifest. What did not exist then keeps its older meaning,
+        unless this command asks for something else than the default.
+        """
+        defaults = {f.name: f.default for f in msgspec.structs.fields(self)}
+        older = {**_OLDER_VALUES, "lambda_control": "gradient", "constraints": ()}
+        changes = {
+            name: value
+            for name, value in older.items()
+            if name not in stored and defaults[name] not in (value, msgspec.NODEFAULT)
+            if getattr(self, name) == defaults[name]
+        }
+        # Its default was 0 before cut answers could be left open.
+        if "cut_answers" not in stored and self.truncation_penalty == "auto":
+            changes["truncation_penalty"] = stored.get("truncation_penalty", 0.0)
+        return msgspec.structs.replace(self, **changes)
 
     @property
     def kind(self) -> str:
@@ -194,6 +251,25 @@ class RLSettings(Struct, frozen=True, kw_only=True):
     def scalar(self) -> bool:
         """Whether the trained model returns a number (a reward model); a policy returns text."""
         return False
+
+    @property
+    def main_constraint(self) -> ConstraintSettings:
+        """The constraint on the cost that needs no name (`--cost`, `--threshold`)."""
+        return ConstraintSettings(
+            name=MAIN_CONSTRAINT,
+            threshold=self.threshold,
+            kind=self.constraint,
+            tail=self.tail,
+            lambda_init=self.lambda_init,
+            lambda_lr=self.lambda_lr,
+            lambda_max=self.lambda_max,
+            lambda_min=self.lambda_min,
+            window=self.window,
+        )
+
+    def all_constraints(self, *, costs: bool) -> list[ConstraintSettings]:
+        """Returns all constraints; `costs` says whether the run has a cost without a name."""
+        return [*([self.main_constraint] if costs else []), *self.constraints]
 
     @property
     def answers_per_step(self) -> int:
@@ -249,22 +325,45 @@ class RLSettings(Struct, frozen=True, kw_only=True):
         ]
         faults += [
             f"{name} = {getattr(self, name)}: above 0 and at most 1"
-            for name in ("top_p", "tail", "gamma", "gae_lambda")
+            for name in ("top_p", "gamma", "gae_lambda")
             if not 0 < getattr(self, name) <= 1
         ]
-        if not 0 <= self.max_unscored < 1:
-            faults.append(f"max_unscored = {self.max_unscored}: a share, from 0 to below 1")
+        if not 0 <= self.max_unscored <= 1:
+            faults.append(f"max_unscored = {self.max_unscored}: a share, from 0 to 1")
+        return [*faults, *self._contract_faults()]
+
+    def _contract_faults(self) -> list[str]:
+        faults = []
+        words = {
+            "empty_answer_score": ("lowest", "unscored"),
+            "special_token_score": ("lowest", "judged", "hidden"),
+            "truncation_penalty": ("auto",),
+        }
+        for name, allowed in words.items():
+            value = getattr(self, name)
+            if isinstance(value, str):
+                if value not in allowed:
+                    faults.append(f"{name} = {value!r}: a number, or {' or '.join(allowed)}")
+            elif not math.isfinite(value):
+                faults.append(f"{name} = {value}: must be finite")
+        if not isinstance(self.truncation_penalty, str) and self.truncation_penalty < 0:
+            faults.append(f"truncation_penalty = {self.truncation_penalty}: at least 0")
+        if self.overlong_buffer >= self.max_new > 0 and self.overlong_buffer:
+            faults.append(
+                f"overlong_buffer = {self.overlong_buffer}: must be below max_new = {self.max_new}"
+            )
         return faults
 
     def _constraint_faults(self) -> list[str]:
-        faults = []
-        if not self.lambda_init > 0:
-            faults.append(
-                f"lambda_init = {self.lambda_init}: must be above 0, because log λ is updated"
-            )
-        low, high = self.lambda_min or 0.0, self.lambda_max
-        if high is not None and not low <= self.lambda_init <= high:
-            faults.append(f"lambda_init = {self.lambda_init} is outside its bounds [{low}, {high}]")
+        limits = [self.main_constraint, *self.constraints]
+        faults = [fault for limit in limits for fault in limit.faults()]
+        names = [limit.name for limit in limits]
+        faults += [
+            f"constraint {name!r} is given twice, or is the name of the constraint on --cost"
+            for name in sorted({name for name in names if names.count(name) > 1})
+        ]
+        if self.constraints and self.method in ("ppo", "reward-shaping"):
+            faults.append(f"{self.method} holds no constraint; ppo-lag, rloo and grpo do")
         return faults
 
     def _method_faults(self, costs: bool) -> list[str]:
@@ -275,7 +374,8 @@ class RLSettings(Struct, frozen=True, kw_only=True):
             faults.append(
                 f"export_dtype = {self.export_dtype!r}: must be one of {', '.join(EXPORT_DTYPES)}"
             )
-        if self.method in ("ppo-lag", "reward-shaping") and not costs:
+        constrained = costs or bool(self.constraints)
+        if self.method in ("ppo-lag", "reward-shaping") and not constrained:
             faults.append(
                 f"{self.method} needs a cost: --cost SPEC (a judge whose value or score is the "
                 f"cost)"

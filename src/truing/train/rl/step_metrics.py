@@ -43,6 +43,8 @@ def compute_step_metrics(
         "length": rollout.answer_lengths,
         "surprisal": -(rollout.log_probs * mask).sum(-1),
         "truncated": torch.tensor([not ended for ended in rollout.ended], device=device),
+        "empty": torch.tensor([not text for text in rollout.texts], device=device),
+        "special": torch.tensor(rollout.special or (False,) * len(rollout.texts), device=device),
         "text": torch.tensor(
             [_text_fingerprint(text) for text in rollout.texts], dtype=torch.float64
         ),
@@ -66,6 +68,8 @@ def compute_step_metrics(
         "entropy": float(answer["surprisal"].sum()) / float(answer["length"].sum()),
         "length": float(answer["length"].mean()),
         "truncated": float(answer["truncated"].mean()),
+        "empty": float(answer["empty"].mean()),
+        "special_tokens": float(answer["special"].mean()),
         "distinct": len(set(answer["text"].tolist())) / answers,
         "unscored": 1 - float(as_float64(scored).mean()),
         "length_reward": pearson_correlation(answer["length"][scored], reward[scored]),

@@ -14,16 +14,18 @@ from typing import Any
 
 from torch import Tensor
 
-from truing.core.errors import PlanError, RunError
+from truing.core.errors import PlanError
 from truing.core.lineage import digest, hash_prompts
-from truing.core.types import Lineage
-from truing.distributed.process_group import ProcessGroup, as_float64
+from truing.core.types import Lineage, Sample
+from truing.distributed.process_group import ProcessGroup
 from truing.hf.chat_tokens import ChatTokenizer
 from truing.hf.loading import eos_token_ids
 from truing.train import checkpoint
 from truing.train.optimizer import learning_rate
 from truing.train.rl.advantages import AdvantageBatch, ScoreNormalizers, compute_advantages
-from truing.train.rl.constraint import CostConstraint, KLController
+from truing.train.rl.answer_scores import AnswerScorer
+from truing.train.rl.constraint import KLController
+from truing.train.rl.constraint_set import ConstraintSet
 from truing.train.rl.current_policy import CurrentPolicy, policy_lineage
 from truing.train.rl.diagnosis import RunDiagnosis
 from truing.train.rl.forward import answer_log_probs, answer_values, map_micro_batches
@@ -82,7 +84,9 @@ class RLTrainer:
             self.processes,
             pretraining_batches=self.options.pretraining_batches,
         )
-        self.constraint = CostConstraint(settings) if signals.costs else None
+        self.constraints = ConstraintSet.from_settings(settings, costs=bool(signals.costs))
+        self._check_prompts()
+        self.scorer = AnswerScorer(settings, signals, self.processes, models.device)
         self.kl_controller = KLController(settings)
         self.normalizers = ScoreNormalizers.from_settings(settings)
         self.diagnosis = RunDiagnosis(settings)
@@ -104,6 +108,21 @@ class RLTrainer:
                     f"processes"
                 )
         self.models.shard(self.processes)
+
+    def _check_prompts(self) -> None:
+        """Raises PlanError if no prompt is under one of the constraints."""
+        faults = [
+            f"constraint {limit.name}: none of the {len(self.prompts)} prompts has "
+            + " and ".join(
+                f"{key} = {value}"
+                for key, value in (("category", limit.category), ("expect", limit.expect))
+                if value
+            )
+            for limit in self.settings.constraints
+            if not any(limit.applies_to(prompt.sample) for prompt in self.prompts)
+        ]
+        if faults:
+            raise PlanError(*faults)
 
     def _local_generator(self) -> LocalGenerator:
         with self.models.active(POLICY) as policy:
@@ -127,7 +146,7 @@ class RLTrainer:
         rollout = self.generate_rollout(step)
         generated = time.perf_counter()
         local_scores, scores = self.score_rollout(rollout)
-        self._observe_costs(scores)
+        self.constraints.observe(scores, self._step_samples())
         scored = time.perf_counter()
         advantages = compute_advantages(
             settings,
@@ -135,7 +154,7 @@ class RLTrainer:
             scores,
             self.critic_values(rollout),
             kl_coefficient=self.kl_controller.value,
-            constraint=self.constraint,
+            constraints=self.constraints,
             normalizers=self.normalizers,
             processes=self.processes,
         )
@@ -147,10 +166,10 @@ class RLTrainer:
         update_metrics = self.updater.update(
             rollout,
             advantages,
-            scored=scores.scored,
+            learned=scores.learned(settings),
             step=step,
             kl_coefficient=self.kl_controller.value,
-            constraint=self.constraint,
+            constraints=self.constraints,
         )
         learned = time.perf_counter()
 
@@ -177,8 +196,7 @@ class RLTrainer:
         for critic, targets in advantages.critics.items():
             explained = explained_variance(targets, rollout, self.processes)
             metrics[f"{critic}_explained"] = explained
-        if self.constraint is not None and scores.cost is not None:
-            metrics |= self.constraint.log_metrics(scores.cost[scores.scored])
+        metrics |= self.constraints.log_metrics(scores)
         if self.drift is not None:
             metrics["drift"] = self.drift
         if update_metrics.stopped_early:
@@ -207,6 +225,7 @@ class RLTrainer:
             models.tokenizer,
             device=models.device,
             pad_id=self.pad_id,
+            hide_special_tokens=settings.special_token_score == "hidden",
         )
         # An external generator or half precision has other rounding than the policy's forward pass.
         # The ratio of the first gradient step must be 1, so the policy reads the answers again.
@@ -237,43 +256,15 @@ class RLTrainer:
 
         Raises RunError if too many answers are unscored.
         """
-        local_scores = self.signals.score_rollout(rollout)
+        return self.scorer.score(rollout, self._step_samples(), step=self.step + 1)
 
-        def gather(values: Tensor) -> Tensor:
-            values = as_float64(values, self.models.device)
-            count = self.settings.answers_per_step
-            return self.processes.gather_rows(values, rollout.global_rows, count).cpu()
-
-        scores = GlobalScores(
-            reward=gather(local_scores.reward),
-            cost=None if local_scores.cost is None else gather(local_scores.cost),
-            scored=gather(local_scores.scored) > 0.5,
-        )
-        unscored = 1 - float(as_float64(scores.scored).mean())
-        if unscored > self.settings.max_unscored:
-            reasons = "; ".join(
-                f"{count} × {reason}"
-                for reason, count in local_scores.failure_reasons.most_common(3)
-            )
-            raise RunError(
-                f"step {self.step + 1}: {unscored:.0%} of the answers could not be scored "
-                f"({reasons or 'on another process'}). An unscored answer never counts as safe, so "
-                f"the run stops (max_unscored = {self.settings.max_unscored}); repair the judge "
-                f"and give the same command"
-            )
-        return local_scores, scores
-
-    def _observe_costs(self, scores: GlobalScores) -> None:
-        """Adds the costs of the step to the constraint, with the prompts' harm categories."""
-        if self.constraint is None or scores.cost is None:
-            return
+    def _step_samples(self) -> list[Sample]:
+        """Returns the prompt of each answer of all processes in this step."""
         settings = self.settings
         indices = sample_prompt_indices(
             len(self.prompts), self.step, settings.prompts, settings.seed
         )
-        categories = [self.prompts[i].sample.harms for i in indices for _ in range(settings.n)]
-        rows = scores.scored.nonzero().flatten().tolist()
-        self.constraint.observe(scores.cost[scores.scored], [categories[row] for row in rows])
+        return [self.prompts[i].sample for i in indices for _ in range(settings.n)]
 
     def critic_values(self, rollout: Rollout) -> dict[str, Tensor]:
         """Returns each critic's value before each answer token, `[B, A]`."""
@@ -376,7 +367,7 @@ class RLTrainer:
         """Returns what identifies the run: a checkpoint of another run is refused."""
         signal_names = [
             f"{weighted.signal.name}×{weighted.weight}:{weighted.signal.lineage.hash}"
-            for weighted in (*self.signals.rewards, *self.signals.costs)
+            for weighted in self.signals.all_signals
         ]
         return checkpoint.CheckpointIdentity(
             step=self.step,
@@ -394,7 +385,8 @@ class RLTrainer:
         return {
             "optimizers": optimizers,
             "taken": self.updater.gradient_steps,
-            "constraint": self.constraint.state_dict() if self.constraint is not None else None,
+            "constraint": self.constraints.state_dict(),
+            "scorer": self.scorer.state_dict(),
             "kl": self.kl_controller.value,
             "normalisers": self.normalizers.state_dict(),
             "watch": self.diagnosis.state_dict(),
@@ -429,8 +421,10 @@ class RLTrainer:
         state = checkpoint.load_torch_file(folder, "state.pt")
         for role, optimizer in self.updater.optimizers.items():
             optimizer.load_state_dict(shard_optimizer_state(optimizer, state["optimizers"][role]))
-        if self.constraint is not None:
-            self.constraint.load_state_dict(state["constraint"])
+        if state["constraint"] is not None:
+            self.constraints.load_state_dict(state["constraint"])
+        if "scorer" in state:  # checkpoints of versions without an answer contract lack it
+            self.scorer.load_state_dict(state["scorer"])
         self.updater.gradient_steps = state["taken"]
         self.kl_controller.value = state["kl"]
         self.halted = state["halted"]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import random
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,7 +22,7 @@ from truing.distributed.process_group import Lockstep, ProcessGroup, as_float64
 from truing.train import losses as L
 from truing.train.optimizer import build_adamw, clip_gradients, set_learning_rate
 from truing.train.rl.advantages import AdvantageBatch, Advantages
-from truing.train.rl.constraint import CostConstraint
+from truing.train.rl.constraint_set import ConstraintSet
 from truing.train.rl.forward import answer_log_probs, answer_values, micro_batches, trim_padding
 from truing.train.rl.policy_loss import averages_over_tokens, policy_loss
 from truing.train.rl.policy_models import POLICY, PolicyModels
@@ -136,14 +136,14 @@ class PolicyUpdater:
         rollout: Rollout,
         advantages: AdvantageBatch,
         *,
-        scored: Tensor,
+        learned: Tensor,
         step: int,
         kl_coefficient: float,
-        constraint: CostConstraint | None,
+        constraints: ConstraintSet,
     ) -> UpdateMetrics:
         """Takes all gradient steps over a rollout.
 
-        `scored` `[N]` says which answers of all processes count. Stops early if the KL divergence
+        `learned` `[N]` says which answers of all processes count. Stops early if the KL divergence
         from the policy that sampled exceeds `kl_step_limit`.
         """
         metrics = UpdateMetrics()
@@ -151,21 +151,21 @@ class PolicyUpdater:
             global_row: row for row, global_row in enumerate(rollout.global_rows)
         }
         for epoch in range(self.settings.epochs):
-            for global_rows in self.shuffled_minibatches(len(scored), step, epoch):
+            for global_rows in self.shuffled_minibatches(len(learned), step, epoch):
                 rows = [
                     local_row_of_global[g]
                     for g in global_rows
-                    if g in local_row_of_global and bool(scored[g])
+                    if g in local_row_of_global and bool(learned[g])
                 ]
-                answers = int(scored[torch.tensor(global_rows)].sum())
+                answers = int(learned[torch.tensor(global_rows)].sum())
                 if not answers:
                     continue
                 # λ before the policy, at each gradient step: the order of safe-rlhf's trainer.
-                multiplier = constraint.step() if constraint is not None else 0.0
+                multipliers = constraints.step()
                 local_tokens = as_float64(rollout.answer_lengths[rows].sum())
                 tokens = float(self.processes.all_reduce(local_tokens))
                 minibatch = Minibatch(rollout, rows, answers, tokens)
-                kl = self._policy_step(minibatch, advantages, multiplier, kl_coefficient, metrics)
+                kl = self._policy_step(minibatch, advantages, multipliers, kl_coefficient, metrics)
                 for critic, targets in advantages.critics.items():
                     self._critic_step(critic, minibatch, targets, metrics)
                 metrics.gradient_steps += 1
@@ -180,7 +180,7 @@ class PolicyUpdater:
         self,
         minibatch: Minibatch,
         advantages: AdvantageBatch,
-        multiplier: float,
+        multipliers: Mapping[str, float],
         kl_coefficient: float,
         metrics: UpdateMetrics,
     ) -> float:
@@ -197,7 +197,7 @@ class PolicyUpdater:
                 new_log_probs = answer_log_probs(policy, micro, temperature=settings.temperature)
                 micro_advantages = advantages.select(rows, micro.answer_mask.shape[1])
                 loss = policy_loss(
-                    settings, new_log_probs, micro, micro_advantages, multiplier, kl_coefficient
+                    settings, new_log_probs, micro, micro_advantages, multipliers, kl_coefficient
                 )
                 # Gradients accumulate over the micro-batches; one optimiser step per minibatch.
                 loss = loss * (repeat_weight * minibatch.fraction(micro, by_token=by_token))
