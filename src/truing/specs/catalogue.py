@@ -77,7 +77,6 @@ JUDGE_KINDS = _kinds(
         "reward": ("reward:DIR", "A trained reward model: a value, no verdict."),
         "preference": ("preference:DIR", "The same as reward:DIR."),
         "cost": ("cost:DIR", "A trained cost model: above 0 is harmful."),
-        "python": ("python:package.module:function", "Your own function of prompt and answer."),
     }
 )
 
