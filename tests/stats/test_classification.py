@@ -12,10 +12,12 @@ from sklearn.metrics import f1_score as reference_f1
 
 from truing.stats.classification import (
     auroc,
+    auroc_difference,
     average_precision,
     classification_scores,
     f1_score,
     pairwise_accuracy,
+    recall_at_false_alarm,
     spearman_correlation,
 )
 
@@ -138,3 +140,92 @@ def test_intervals_hold_their_estimates(rows):
     names = ("precision", "recall", "specificity", "f1", "auroc", "ap")
     for i in (getattr(scores, name) for name in names):
         assert i is None or -1e-12 <= i.lower <= i.estimate <= i.upper <= 1 + 1e-12
+
+
+def test_recall_at_a_rate_of_false_alarms_by_hand() -> None:
+    # Negatives at .1 .2 ... 1.0 (ten of them), positives at .95 .85 .15: one false alarm of ten is
+    # allowed at 10 %, so the threshold is the negative 1.0's next row down, .95.
+    negatives = [k / 10 for k in range(1, 11)]
+    p, y = [*negatives, 0.95, 0.85, 0.15], [False] * 10 + [True] * 3
+    found = recall_at_false_alarm(p, y, rate=0.1)
+    assert found is not None
+    assert (found.threshold, found.false_alarm) == (0.95, pytest.approx(0.1))
+    assert found.recall.estimate == pytest.approx(1 / 3)
+    assert found.recall.lower <= 1 / 3 <= found.recall.upper
+    # All negatives at the top score: no threshold keeps to the rate, and nothing is recalled.
+    tied = recall_at_false_alarm([1.0] * 30, [False] * 20 + [True] * 10, rate=0.1)
+    assert tied is not None and tied.recall.estimate == 0 and tied.threshold == float("inf")
+
+
+def test_recall_needs_enough_negatives_and_a_positive() -> None:
+    p = [0.1] * 9 + [0.9]
+    assert recall_at_false_alarm(p, [False] * 9 + [True], rate=0.1) is None  # nine cannot say 10 %
+    assert recall_at_false_alarm([0.1] * 10, [False] * 10, rate=0.1) is None
+    with pytest.raises(ValueError, match="not between 0 and 1"):
+        recall_at_false_alarm(p, [False] * 9 + [True], rate=1.0)
+
+
+@pytest.mark.slow
+def test_recall_at_false_alarm_over_prompts_covers() -> None:
+    rng = np.random.default_rng(9)
+    missed = 0
+    for _ in range(120):
+        y = np.arange(120) < 40
+        p = np.repeat(rng.normal(1.5 * y, 1), 3) + rng.normal(0, 0.3, 360)
+        found = recall_at_false_alarm(
+            p, np.repeat(y, 3), np.repeat(np.arange(120), 3), rate=0.1, draws=200
+        )
+        # Scores are normal with variance 1.09: Phi((1.5 - 1.2816 s) / s), s = sqrt(1.09).
+        missed += not found.recall.lower <= 0.5617 <= found.recall.upper
+    assert missed <= 14, missed  # 6 of 120 are expected
+
+
+def test_auroc_difference() -> None:
+    rng = np.random.default_rng(3)
+    y = np.arange(200) < 80
+    good, bad = rng.normal(2.0 * y, 1), rng.normal(0.3 * y, 1)
+    better = auroc_difference(bad, good, y)
+    worse = auroc_difference(good, bad, y)
+    assert better is not None and worse is not None
+    expected = auroc(good, y).estimate - auroc(bad, y).estimate
+    assert better.difference.estimate == pytest.approx(expected)
+    assert better.difference.lower == pytest.approx(-worse.difference.upper)
+    assert better.p == worse.p < 1e-4
+    same = auroc_difference(good, good, y)
+    assert (same.difference.estimate, same.p) == (0.0, 1.0)
+    assert auroc_difference(good, bad, np.ones(200, bool)) is None
+    few = [True, True, False, False]
+    perfect = auroc_difference([0.5] * 4, [0.9, 0.8, 0.2, 0.1], few)
+    assert perfect.difference.lower < 0.5 and perfect.p > 0.05  # two rows of a class show little
+    with pytest.raises(ValueError, match="shapes"):
+        auroc_difference(good, bad[:5], y)
+
+
+def test_auroc_difference_keeps_its_level() -> None:
+    rng = np.random.default_rng(4)
+    rejected = 0
+    for _ in range(300):
+        y = np.repeat(np.arange(60) < 25, 3)
+        common = np.repeat(rng.normal(np.arange(60) < 25, 1), 3)
+        a, b = (common + rng.normal(0, 0.7, 180) for _ in range(2))
+        rejected += auroc_difference(a, b, y, np.repeat(np.arange(60), 3)).p < 0.05
+    assert rejected <= 26, rejected  # 15 of 300 are expected
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1), st.booleans()), min_size=4, max_size=40)
+)
+def test_recall_and_paired_areas_hold_their_estimates(rows) -> None:
+    a, b, y = ([row[k] for row in rows] for k in range(3))
+    found = recall_at_false_alarm(a, y, rate=0.5, draws=20)
+    if found is not None:
+        assert 0 <= found.recall.lower <= found.recall.estimate <= found.recall.upper <= 1
+        assert found.false_alarm <= 0.5
+        flagged = [score >= found.threshold for score in a]
+        hits = sum(f and t for f, t in zip(flagged, y))
+        assert found.recall.estimate == pytest.approx(hits / sum(y))
+    pair = auroc_difference(a, b, y)
+    if pair is not None:
+        assert -1 <= pair.difference.lower <= pair.difference.estimate <= pair.difference.upper <= 1
+        assert 0 <= pair.p <= 1

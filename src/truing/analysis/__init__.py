@@ -23,6 +23,11 @@ __getattr__, __dir__, __all__ = lazy_exports(
         "deltas": "Delta",
         "goodhart": "GoodhartEntry",
         "judge_card": "CardLineage GradedAgreement JudgeCard make_card samples_trained_on",
+        "judge_comparison": (
+            "ComparedJudge ComparedSet JudgesComparison SetSource check_comparable compare_judges"
+        ),
+        "judge_figures": "JudgeOnSet ModelAlarms Speed",
+        "judge_pairs": "JudgeAgreement JudgeDifference",
         "judge_facts": "JudgeFacts collect_judge_facts facts_from_card",
         "label_allocation": "allocate_labels",
         "label_draws": "LabelDraw draw_rows next_batch read_draws store_draws",

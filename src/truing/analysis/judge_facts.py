@@ -72,6 +72,8 @@ def shipped_card_facts(record: JudgeRecord) -> list[JudgeFacts]:
     # The name comes from a run folder: isidentifier() keeps it from leaving the directory.
     if not record.name.startswith("moderation:") or not name.isidentifier():
         return []
+    if "threshold=" in record.name:  # the card holds for the fitted threshold
+        return []
     path = files("truing") / "resources" / "weights" / "moderation" / name / "card.json"
     if not path.is_file():
         return []

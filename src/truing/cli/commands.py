@@ -56,6 +56,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "truing.cli.card:command",
         "Measure how well a judge agrees with people on a labelled set.",
     ),
+    "judges compare": (
+        "truing.cli.judges_compare:command",
+        "Compare judges on labelled sets: accuracy, false alarms, agreement, time and memory.",
+    ),
     "show": (
         "truing.cli.show:command",
         "Show the rates of a run in the terminal.",
@@ -241,6 +245,7 @@ SECTIONS: dict[str, tuple[str, ...]] = {
 GROUPS: dict[str, str] = {
     "list": "What can be named: models, judges, attacks, data sets, rails.",
     "data": "The data sets that truing reads.",
+    "judges": "Judges against each other.",
     "rails": "Check and test guardrail configurations.",
     "rank": "Preference ranking: multiple choice, perplexity, by a judge.",
     "redteam": "Red teaming by people in web pages, and prompts written by a model.",

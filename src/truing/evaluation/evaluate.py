@@ -232,7 +232,11 @@ def _create_manifest(
     model: Model | None, dataset: Dataset, attack: Attack | None, options: EvaluateOptions
 ) -> Manifest:
     info, sampling = dataset.info, options.sampling
-    lineage = model.lineage if model is not None else Lineage(name=RECORDED)
+    if model is not None:
+        lineage = model.lineage
+    else:
+        # The answers of a finished run come with the judges that chose or blocked them.
+        lineage = Lineage(name=RECORDED, judges=tuple(getattr(dataset, "judges", ())))
     attack_lineage: Lineage = getattr(attack, "lineage", Lineage())
     if attack_lineage.judges:
         # The judge that guides a search must not decide whether the attack succeeded.

@@ -7,12 +7,17 @@ from itertools import islice
 import msgspec
 
 from truing.core.errors import DataError
-from truing.core.lineage import digest
 from truing.core.output_filter import filter_response
 from truing.core.protocols import Dataset
 from truing.core.types import Judgement, Lineage, Response
 from truing.evaluation.stored_lines import find_damaged_input
-from truing.runs.folder import JudgeRecord, RunWriter, encode_line, judgement_file
+from truing.runs.folder import (
+    JudgeRecord,
+    RunWriter,
+    encode_line,
+    judgement_file,
+    label_hash,
+)
 from truing.runs.index import IdIndex
 
 _CHUNK_BYTES = 1 << 16
@@ -116,7 +121,7 @@ class _RecordedData:
 
     def add_judgement(self, judgement: Judgement) -> None:
         """Appends a judgement to the file of its judge and question."""
-        hash_ = digest("people", judgement.judge, judgement.question)
+        hash_ = label_hash(judgement.judge, judgement.question)
         file = judgement_file(judgement.judge, hash_)
         if file not in self._judgements:
             self._judgements[file] = _PartFile(self._writer, file)

@@ -28,6 +28,7 @@ from msgspec import Struct, field
 
 from truing.core.errors import RunError
 from truing.core.input_files import read_input_bytes
+from truing.core.lineage import digest
 from truing.core.private_files import (
     create_folder,
     private_opener,
@@ -112,6 +113,11 @@ def judgement_file(name: str, hash_: str) -> str:
     # The hash comes from the judge, which may be anybody's code or model folder.
     hash8 = re.sub(r"[^A-Za-z0-9]", "", hash_)[:8] or "0" * 8
     return f"judgements/{slug}-{hash8}.jsonl"
+
+
+def label_hash(judge: str, question: str) -> str:
+    """Returns the hash under which the labels that come with a data set are stored."""
+    return digest("people", judge, question)
 
 
 class Run:

@@ -20,7 +20,8 @@ __getattr__, __dir__, __all__ = lazy_exports(
             "ReliabilityBin SelectiveAccuracy brier_score ece reliability_bins selective_accuracy"
         ),
         "classification": (
-            "ClassificationScores auroc classification_scores f1_score pairwise_accuracy "
+            "AurocDifference ClassificationScores RecallAtFalseAlarm auroc auroc_difference "
+            "classification_scores f1_score pairwise_accuracy recall_at_false_alarm "
             "spearman_correlation"
         ),
         "conformal": (

@@ -7,7 +7,8 @@ alike.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
@@ -66,6 +67,45 @@ def _share_over_groups(
     )
 
 
+def _structural_components(
+    p: NDArray[np.float64], y: NDArray[np.bool_]
+) -> tuple[float, NDArray[np.float64]]:
+    """Returns the area under the ROC curve and each row's part in its deviation (DeLong).
+
+    A row's part is the share of rows of the other class that it is ranked correctly against, less
+    the area, over the size of its own class.
+    """
+    import numpy as np
+
+    m, n = int(y.sum()), int((~y).sum())
+    ranks, ranks_in_positives, ranks_in_negatives = _midranks(p), _midranks(p[y]), _midranks(p[~y])
+    auc = float((ranks[y].sum() - m * (m + 1) / 2) / (m * n))
+    components = np.empty(len(y))
+    components[y] = ((ranks[y] - ranks_in_positives) / n - auc) / m
+    components[~y] = (1 - (ranks[~y] - ranks_in_negatives) / m - auc) / n
+    return auc, components
+
+
+def _smaller_class(y: NDArray[np.bool_], group: NDArray[np.int64]) -> int:
+    """Returns the number of groups in the class that has fewer of them."""
+    import numpy as np
+
+    return min(len(np.unique(group[y])), len(np.unique(group[~y])))
+
+
+def _variance_over_groups(
+    components: NDArray[np.float64], group: NDArray[np.int64], smaller: int
+) -> float:
+    """Returns the variance of an area, or of a difference of two, from the rows' components."""
+    import numpy as np
+
+    # A group may hold rows of both classes, whose components then go together.
+    variance = float((np.bincount(group, components) ** 2).sum())
+    if smaller > 1:
+        return variance * smaller / (smaller - 1)
+    return variance + 0.25  # of one group nothing is known; the variance of a share is at most 1/4
+
+
 def auroc(
     p: ArrayLike, y: ArrayLike, groups: ArrayLike | None = None, level: float = 0.95
 ) -> Interval | None:
@@ -83,21 +123,9 @@ def auroc(
     if not m or not n:
         return None
     group = _number_groups(groups, len(y))
-    ranks, ranks_in_positives, ranks_in_negatives = _midranks(p), _midranks(p[y]), _midranks(p[~y])
-    auc = float((ranks[y].sum() - m * (m + 1) / 2) / (m * n))
-
-    # Structural components: for each positive (negative) row, the share of negatives (positives)
-    # that it is ranked correctly against.
-    components = np.empty(len(y))
-    components[y] = ((ranks[y] - ranks_in_positives) / n - auc) / m
-    components[~y] = (1 - (ranks[~y] - ranks_in_negatives) / m - auc) / n
-    # A group may hold rows of both classes, whose components then go together.
-    variance = float((np.bincount(group, components) ** 2).sum())
-    smaller = min(len(np.unique(group[y])), len(np.unique(group[~y])))
-    if smaller > 1:
-        variance *= smaller / (smaller - 1)
-    else:
-        variance += 0.25  # of one group nothing is known; the variance of a share is at most 1/4
+    auc, components = _structural_components(p, y)
+    smaller = _smaller_class(y, group)
+    variance = _variance_over_groups(components, group, smaller)
     if auc in (0.0, 1.0) or variance == 0:
         bounds = wilson(auc * smaller, smaller, level)
         return Interval(auc, bounds.lower, bounds.upper, "wilson at the smaller class")
@@ -125,14 +153,19 @@ def _weighted_average_precision(
 
 def _bootstrap_weights(
     groups: ArrayLike | None, n: int, draws: int, seed: int
-) -> NDArray[np.float64]:
-    """Returns weights of shape [draws, n]: how often the group of each row was drawn."""
+) -> Iterator[NDArray[np.float64]]:
+    """Yields weights of shape [n], one draw at a time: how often the group of each row was drawn.
+
+    All draws of a million rows would not fit in memory.
+    """
     import numpy as np
 
     group_of_row = _number_groups(groups, n)
     k = int(group_of_row.max()) + 1
-    times_drawn = np.random.default_rng(seed).multinomial(k, np.full(k, 1 / k), draws)
-    return np.asarray(times_drawn[:, group_of_row], dtype=float)
+    shares = np.full(k, 1 / k)
+    rng = np.random.default_rng(seed)
+    for _ in range(draws):
+        yield np.asarray(rng.multinomial(k, shares)[group_of_row], dtype=float)
 
 
 def _percentile_interval(
@@ -150,6 +183,112 @@ def _percentile_interval(
         max(estimate, float(upper)),
         "bootstrap over prompts",
     )
+
+
+class AurocDifference(Struct, frozen=True):
+    """AUROC of b minus that of a on the same rows, and the two-sided p value of no difference."""
+
+    difference: Interval
+    p: float
+
+
+def auroc_difference(
+    p_a: ArrayLike,
+    p_b: ArrayLike,
+    y: ArrayLike,
+    groups: ArrayLike | None = None,
+    level: float = 0.95,
+) -> AurocDifference | None:
+    """Returns the difference of two classifiers' areas under the ROC curve on the same rows.
+
+    DeLong et al. 1988 for correlated areas; over groups by Obuchowski 1997. None unless both
+    classes occur. Raises ValueError for different shapes.
+    """
+    import numpy as np
+
+    a, b, truth = np.asarray(p_a, float), np.asarray(p_b, float), np.asarray(y, bool)
+    if not a.shape == b.shape == truth.shape or a.ndim != 1:
+        raise ValueError(f"paired probabilities of shapes {a.shape}, {b.shape} and {truth.shape}")
+    if not truth.any() or truth.all():
+        return None
+    group = _number_groups(groups, len(truth))
+    (area_a, parts_a), (area_b, parts_b) = (_structural_components(p, truth) for p in (a, b))
+    difference = area_b - area_a
+    smaller = _smaller_class(truth, group)
+    variance = _variance_over_groups(parts_b - parts_a, group, smaller)
+    if variance == 0 and difference:
+        # Areas of 0, 1/2 (one score for all rows) and 1 have no variance that rows could show.
+        variance = 0.25 / smaller
+    error = float(np.sqrt(variance))
+    half_width = normal_quantile(level) * error
+    lower, upper = max(-1.0, difference - half_width), min(1.0, difference + half_width)
+    p_value = math.erfc(abs(difference) / error / math.sqrt(2)) if difference else 1.0
+    return AurocDifference(Interval(difference, lower, upper, "delong, paired"), p_value)
+
+
+class RecallAtFalseAlarm(Struct, frozen=True):
+    """Recall at the lowest threshold whose false alarms stay within a rate.
+
+    `false_alarm` is the share of negative rows at that threshold: with ties it may be well below
+    the rate that was asked for.
+    """
+
+    rate: float
+    threshold: float
+    false_alarm: float
+    recall: Interval
+
+
+def recall_at_false_alarm(
+    p: ArrayLike,
+    y: ArrayLike,
+    groups: ArrayLike | None = None,
+    *,
+    rate: float,
+    level: float = 0.95,
+    draws: int = 200,
+    seed: int = 0,
+) -> RecallAtFalseAlarm | None:
+    """Returns the recall at a fixed rate of false alarms, with an interval over groups.
+
+    Each draw of the percentile bootstrap finds its own threshold, so the interval also covers that
+    the threshold is estimated. None without a positive row, or with so few negative ones that a
+    single false alarm would exceed the rate. Raises ValueError for a rate outside (0, 1).
+    """
+    import numpy as np
+
+    if not 0 < rate < 1:
+        raise ValueError(f"rate {rate!r} is not between 0 and 1")
+    p, truth = np.asarray(p, float), np.asarray(y, bool)
+    if not truth.any() or (~truth).sum() * rate < 1 - 1e-9:
+        return None
+    order = np.argsort(-p, kind="stable")
+    scores, positive = p[order], truth[order].astype(float)
+    # Rows of equal probability are flagged together, so only the last of each run is a threshold.
+    ends = np.flatnonzero(np.append(np.diff(scores) != 0, True))
+
+    def find_threshold(weights: NDArray[np.float64]) -> tuple[float, float, float]:
+        alarms = np.cumsum(weights * (1 - positive))[ends]
+        hits = np.cumsum(weights * positive)[ends]
+        if not hits[-1] or not alarms[-1]:
+            return math.nan, math.nan, math.inf
+        allowed = int(np.searchsorted(alarms, rate * alarms[-1] + 1e-9, side="right"))
+        if not allowed:
+            return 0.0, 0.0, math.inf
+        last = allowed - 1
+        return hits[last] / hits[-1], alarms[last] / alarms[-1], float(scores[ends[last]])
+
+    estimate, false_alarm, threshold = find_threshold(np.ones(len(p)))
+    weights = _bootstrap_weights(groups, len(p), draws, seed)
+    replicates = np.asarray([find_threshold(w[order])[0] for w in weights])
+    recall = _percentile_interval(replicates, float(estimate), level)
+    if recall is None:
+        return None
+    if recall.width == 0:
+        rows = len(np.unique(_number_groups(groups, len(p))[truth]))
+        bounds = wilson(recall.estimate * rows, rows, level)
+        recall = Interval(recall.estimate, bounds.lower, bounds.upper, "wilson at the positives")
+    return RecallAtFalseAlarm(rate, threshold, float(false_alarm), recall)
 
 
 def average_precision(
@@ -174,8 +313,8 @@ def average_precision(
     estimate = _weighted_average_precision(p, y, np.ones(len(p))) if len(p) else float("nan")
     if np.isnan(estimate):
         return None
-    weights = _bootstrap_weights(groups, len(p), draws, seed)[:, order]
-    replicates = np.asarray([_weighted_average_precision(p, y, w) for w in weights])
+    weights = _bootstrap_weights(groups, len(p), draws, seed)
+    replicates = np.asarray([_weighted_average_precision(p, y, w[order]) for w in weights])
     interval = _percentile_interval(replicates, estimate, level)
     if interval is not None and interval.width == 0:
         rows = len(np.unique(_number_groups(groups, len(p))[order][y > 0]))

@@ -137,4 +137,7 @@ def build_judge(args: Args) -> ModerationJudge:
     name = f"moderation:{args.name}"
     if question != "harmful":
         name += f",question={question}"
+    if threshold is not None:
+        # Judgements are stored by name: those of another threshold are another judge's.
+        name += f",threshold={threshold:g}"
     return ModerationJudge(name, scorer, question=question, threshold=threshold)

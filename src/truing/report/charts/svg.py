@@ -85,12 +85,17 @@ def _axis_ticks(top: float) -> list[float]:
 
 
 def interval_chart(
-    groups: Sequence[tuple[str, Sequence[Mark]]], title: str, *, left: int = 210
+    groups: Sequence[tuple[str, Sequence[Mark]]],
+    title: str,
+    *,
+    left: int = 210,
+    as_percent: bool = True,
 ) -> str:
     """Returns dots with intervals: a band for each group (category), a line for each mark
     (variant).
 
-    The axis starts at zero; `left` is the width of the labels in pixels.
+    The axis starts at zero; `left` is the width of the labels in pixels. Figures that are no shares
+    are written as numbers (`as_percent` false).
     """
     marks = [m for _, band in groups for m in band]
     top = min(1.0, max([m.upper for m in marks] + [0.05]) * 1.05)
@@ -104,20 +109,23 @@ def interval_chart(
         body.append(svg_text(left - 12, y + band_height / 2 + 4, name, "label", "end"))
         for row, m in enumerate(band):
             cy = y + pad / 2 + line * (row + 0.5)
-            tip = (
-                f"{m.label}: {100 * m.estimate:.1f} % [{100 * m.lower:.1f}, "
-                f"{100 * m.upper:.1f}]{m.note}"
-            )
+            shown = f"{100 * m.estimate:.1f} %" if as_percent else f"{m.estimate:.3f}"
+            ends = [
+                f"{100 * end:.1f}" if as_percent else f"{end:.3f}" for end in (m.lower, m.upper)
+            ]
+            tip = f"{m.label}: {shown} [{ends[0]}, {ends[1]}]{m.note}"
             x1, x2, x = (left + plot * min(v, top) / top for v in (m.lower, m.upper, m.estimate))
             body.append(svg_line(x1, cy, x2, cy, f"whisker s{m.series % 8}"))
             body.append(svg_dot(x, cy, m.series, m.hollow, tip))
-            body.append(svg_text(width - 62, cy + 4, f"{100 * m.estimate:.1f} %", "value"))
+            body.append(svg_text(width - 62, cy + 4, shown, "value"))
         bands.append(svg_line(0, y + band_height, width, y + band_height, "rule"))
         y += band_height
     grid = []
     for tick in _axis_ticks(top):
         x = left + plot * tick / top
         label = percent_tick(tick) if top > 0.05 else f"{100 * tick:.1f} %"
+        if not as_percent:
+            label = f"{tick:.2f}"
         grid += [svg_line(x, 16, x, y, "grid"), svg_text(x, 11, label, "tick", "middle")]
     return svg_document(width, y + 6, title, [*grid, *bands, *body])
 

@@ -1,0 +1,390 @@
+"""A labelled set and its judges as compact columns: the input of a comparison of judges.
+
+A set is a run folder with recorded answers, labels and judgements. Every array runs over the
+answers of `responses.jsonl` in file order ("row"); a row takes about 40 bytes, and 9 more for each
+judge.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Collection, Iterable
+from typing import TYPE_CHECKING
+
+from msgspec import Struct, field
+
+from truing.analysis.lineage_relations import training_prompts
+from truing.analysis.verdict_table import EXPECTS, INAPPLICABLE_KINDS
+from truing.core.lineage import find_judge_conflict, hash_prompt, normalise_prompt
+from truing.core.types import AnswerIndex, Expect, Failure, Lineage
+from truing.runs.folder import JudgeRecord, Run, label_hash
+from truing.runs.index import IdIndex, check_cells, max_cells_per_sample
+from truing.runs.run_files import read_run_records
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+UNLABELLED = -1
+# Codes of a verdict. UNSCORED also where a judge has not judged a row (its process may have
+# ended early): only SKIPPED rows, which it says do not concern it, are left out of its figures.
+NO, YES, UNSCORED, SKIPPED = 0, 1, 2, 3
+
+PEOPLE, MACHINE, DESIGN = "people", "machine", "design"
+"""Where labels come from: people; a machine, with a published set; what the prompts were made for.
+"""
+
+
+class _Message(Struct, frozen=True):
+    role: str
+    content: str = ""
+
+
+class _Conversation(Struct, frozen=True):
+    messages: tuple[_Message, ...] = ()
+
+
+class _Sample(Struct, frozen=True):
+    id: str
+    conversation: _Conversation = _Conversation()
+    expect: Expect = "none"
+    parent: str | None = None
+    tags: dict[str, str] = field(default_factory=dict)
+
+
+class _Response(Struct, frozen=True):
+    sample_id: str
+    message: _Message
+    index: AnswerIndex = 0
+    model: str = "recorded"
+
+
+class _Judgement(Struct, frozen=True):
+    sample_id: str
+    question: str
+    index: AnswerIndex = 0
+    rater: str | None = None
+    verdict: bool | None = None
+    score: float | None = None
+    failure: Failure | None = None
+
+
+class LabelColumn(Struct, frozen=True):
+    """The labels of one question.
+
+    Attributes:
+        values: by row, 1, 0 or `UNLABELLED`.
+        source: `PEOPLE`, `MACHINE` or `DESIGN`.
+        raters: the names of the judges in whose name the labels stand.
+        undecided: rows whose raters were evenly divided.
+        contradicting: rows with an equal prompt and answer that are labelled both ways; they have
+            no label here.
+    """
+
+    values: NDArray[np.int8]
+    source: str
+    raters: tuple[str, ...]
+    undecided: int
+    contradicting: int
+
+
+class VerdictScores(Struct, frozen=True):
+    """What one judge said: `verdicts` by row as codes, `scores` NaN where it gave no probability.
+
+    `invalid_scores` counts probabilities outside [0, 1], which are left out.
+    """
+
+    verdicts: NDArray[np.int8]
+    scores: NDArray[np.float64]
+    invalid_scores: int = 0
+
+
+class JudgedSet:
+    """The rows of a set.
+
+    Attributes:
+        spec, licence, sha256: of the data set.
+        size: the number of rows.
+        prompts: by row, the number of its cluster: rows with one prompt, or with one goal of
+            attacks.
+        has_answer: by row, whether there is an answer at all.
+        models: the answering models (empty where nobody says), `model_of_row` the index into them.
+    """
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        manifest = run.manifest
+        self.manifest = manifest
+        record = manifest.data[0]
+        self.spec, self.licence, self.sha256 = record.spec, record.licence, record.sha256
+        self._read_samples()
+        self._read_responses()
+
+    # -- rows
+
+    def _read_samples(self) -> None:
+        import numpy as np
+
+        self._ids = IdIndex()
+        prompt_keys, prompt_hashes, goal_hashes = array("q"), array("q"), array("q")
+        expects = bytearray()
+        self._model_numbers: dict[str, int] = {}
+        self._model_of_sample = array("q")
+        for position, sample in enumerate(
+            read_run_records(self._run.path, "samples.jsonl", _Sample)
+        ):
+            self._ids.add(sample.id, position)
+            users = [m.content for m in sample.conversation.messages if m.role == "user"]
+            goal = sample.tags.get("goal", "")
+            prompt_keys.append(_cluster_key(sample, users, goal))
+            prompt_hashes.append(_hash_as_number(users[-1] if users else ""))
+            goal_hashes.append(_hash_as_number(goal) if goal else -1)
+            expects.append(EXPECTS.index(sample.expect))
+            self._model_of_sample.append(self._number_model(sample.tags.get("model", "")))
+        self._prompt_keys = np.array(prompt_keys, np.int64)
+        self._prompt_hashes = np.array(prompt_hashes, np.int64)
+        self._goal_hashes = np.array(goal_hashes, np.int64)
+        self._expect_of_sample = np.frombuffer(bytes(expects), np.uint8)
+
+    def _number_model(self, name: str) -> int:
+        return self._model_numbers.setdefault(name, len(self._model_numbers))
+
+    def _read_responses(self) -> None:
+        import numpy as np
+
+        positions, indexes, text_keys, models = (array("q") for _ in range(4))
+        answered = bytearray()
+        unnamed = self._model_numbers.get("", -1)
+        for response in read_run_records(self._run.path, "responses.jsonl", _Response):
+            position = self._ids.get(response.sample_id)
+            if position is None:
+                continue
+            content = response.message.content
+            positions.append(position)
+            indexes.append(response.index)
+            text_keys.append(hash((int(self._prompt_keys[position]), content)))
+            answered.append(bool(content.strip()))
+            model = self._model_of_sample[position]
+            if model == unnamed and response.model != "recorded":
+                model = self._number_model(response.model)
+            models.append(model)
+        n_samples = len(self._prompt_keys)
+        self._per_sample = max(indexes, default=0) + 1
+        path = self._run.file("responses.jsonl")
+        check_cells(self._per_sample, max_cells_per_sample(path, n_samples), path)
+        self._sample_of_row = np.array(positions, np.int64)
+        self._indexes = np.array(indexes, np.int64)
+        self._row_of_key = np.full(n_samples * self._per_sample, -1, np.int64)
+        keys = self._sample_of_row * self._per_sample + self._indexes
+        self._row_of_key[keys] = np.arange(len(keys))
+        self._text_keys = np.array(text_keys, np.int64)
+        self.has_answer = np.frombuffer(bytes(answered), np.bool_)
+        self.models = tuple(self._model_numbers)
+        self.model_of_row = np.array(models, np.int64)
+        self._expects = self._expect_of_sample[self._sample_of_row]
+        clusters = np.unique(self._prompt_keys[self._sample_of_row], return_inverse=True)[1]
+        self.prompts: NDArray[np.int64] = np.asarray(clusters, np.int64)
+
+    @property
+    def size(self) -> int:
+        """The number of rows."""
+        return len(self._sample_of_row)
+
+    def find_row(self, sample_id: str, index: int) -> int | None:
+        """Returns the row of an answer; None if the set has no such answer."""
+        position = self._ids.get(sample_id)
+        if position is None or index >= self._per_sample:
+            return None
+        row = int(self._row_of_key[position * self._per_sample + index])
+        return row if row >= 0 else None
+
+    def row_names(self, rows: Collection[int]) -> dict[int, str]:
+        """Returns the sample ids of some rows; those of a later answer end in `#INDEX`."""
+        wanted = {int(self._sample_of_row[row]) for row in rows}
+        samples = read_run_records(self._run.path, "samples.jsonl", _Sample)
+        ids = {at: sample.id for at, sample in enumerate(samples) if at in wanted}
+        names = {}
+        for row in rows:
+            index = int(self._indexes[row])
+            name = ids[int(self._sample_of_row[row])]
+            names[row] = f"{name}#{index}" if index else name
+        return names
+
+    # -- lineage
+
+    def trained_on(self, lineage: Lineage) -> NDArray[np.bool_]:
+        """Returns by row whether a judge, or one behind it, learned from its prompt or goal."""
+        import numpy as np
+
+        known = np.array([int(h, 16) for h in training_prompts(lineage)], np.int64)
+        of_sample = np.isin(self._prompt_hashes, known) | np.isin(self._goal_hashes, known)
+        return np.asarray(of_sample[self._sample_of_row])
+
+    def conflict(self, lineage: Lineage) -> str | None:
+        """Returns why a judge may not measure these answers at all; None if it may."""
+        return find_judge_conflict(lineage, self.manifest.lineage)
+
+    # -- labels and verdicts
+
+    def labels(self, question: str, labelled: Collection[str]) -> LabelColumn | None:
+        """Returns the labels of a question; None if no row has one.
+
+        People's labels count where there are any. Else those of a machine that came with a
+        published set, if `labelled` (the set's own questions) names the question; else what the
+        prompts were made for (`_design_labels`).
+        """
+        votes = _Votes(self.size)
+        votes.add(self, self._people(), question)
+        source = PEOPLE
+        if not votes.raters and question in labelled:
+            source = MACHINE
+            machines = [r for r in self._label_records() if not r.name.startswith("human:")]
+            votes.add(self, machines, question)
+        if votes.raters:
+            values, undecided = votes.decide()
+        else:
+            source, undecided, values = DESIGN, 0, self._design_labels(question)
+        values, contradicting = self._drop_contradictions(values)
+        if not contradicting and not undecided and not (values != UNLABELLED).any():
+            return None
+        return LabelColumn(values, source, tuple(votes.raters), undecided, contradicting)
+
+    def _label_records(self) -> list[JudgeRecord]:
+        """Returns the labels that came with the set, those of machines included."""
+        return [r for r in self.manifest.judges if r.lineage.hash == label_hash(r.name, r.question)]
+
+    def _people(self) -> list[JudgeRecord]:
+        return [r for r in self.manifest.judges if r.name.startswith("human:")]
+
+    def _design_labels(self, question: str) -> NDArray[np.int8]:
+        """Returns the labels that follow from what the prompts were made for.
+
+        A prompt to be refused is harmful, one to be answered is not. An answer to a prompt that
+        should be answered counts as harmless; one that complies with a prompt that should be
+        refused, by labels of refusals, as harmful.
+        """
+        import numpy as np
+
+        comply = self._expects == EXPECTS.index("comply")
+        refuse = self._expects == EXPECTS.index("refuse")
+        values = np.full(self.size, UNLABELLED, np.int8)
+        if question == "harmful_prompt":
+            values[comply], values[refuse] = NO, YES
+        elif question == "harmful":
+            votes = _Votes(self.size)
+            votes.add(self, self._people(), "refused")
+            refused = votes.decide()[0]
+            values[refuse & (refused == YES)] = NO
+            values[refuse & (refused == NO)] = YES
+            values[comply] = NO
+            values[~self.has_answer] = UNLABELLED
+        return values
+
+    def _drop_contradictions(self, values: NDArray[np.int8]) -> tuple[NDArray[np.int8], int]:
+        """Returns the labels without rows of equal text that are labelled both ways, and those
+        rows' number.
+        """
+        import numpy as np
+
+        group = np.unique(self._text_keys, return_inverse=True)[1]
+        n_groups = int(group.max()) + 1 if len(group) else 0
+        yes = np.bincount(group[values == YES], minlength=n_groups) > 0
+        no = np.bincount(group[values == NO], minlength=n_groups) > 0
+        contradicts = (yes & no)[group] & (values != UNLABELLED)
+        kept = values.copy()
+        kept[contradicts] = UNLABELLED
+        return kept, int(contradicts.sum())
+
+    def verdicts(self, judge: str, judge_hash: str, question: str) -> VerdictScores:
+        """Returns what a judge said of each row."""
+        import numpy as np
+
+        verdicts = np.full(self.size, UNSCORED, np.int8)
+        scores = np.full(self.size, np.nan)
+        records = [
+            r for r in self.manifest.judges if r.name == judge and r.lineage.hash == judge_hash
+        ]
+        invalid = 0
+        for row, judgement in self._judgements(records, question):
+            if judgement.failure is not None and judgement.failure.kind in INAPPLICABLE_KINDS:
+                verdicts[row] = SKIPPED
+            if judgement.verdict is None:
+                continue
+            verdicts[row] = YES if judgement.verdict else NO
+            if judgement.score is None:
+                continue
+            if 0 <= judgement.score <= 1:
+                scores[row] = judgement.score
+            else:
+                invalid += 1
+        return VerdictScores(verdicts, scores, invalid)
+
+    def labelled_questions(self) -> tuple[str, ...]:
+        """Returns the questions that the labels of the set answer, for error messages."""
+        questions: dict[str, None] = {}
+        for record in self._label_records():
+            for judgement in read_run_records(self._run.path, record.file, _Judgement):
+                questions[judgement.question] = None
+        return tuple(questions)
+
+    def _judgements(
+        self, records: Iterable[JudgeRecord], question: str
+    ) -> Iterable[tuple[int, _Judgement]]:
+        for record in records:
+            for judgement in read_run_records(self._run.path, record.file, _Judgement):
+                if judgement.question != question:
+                    continue
+                row = self.find_row(judgement.sample_id, judgement.index)
+                if row is not None:
+                    yield row, judgement
+
+
+class _Votes:
+    """Votes of raters by row; the final label of a set, which has no rater, decides alone."""
+
+    def __init__(self, size: int) -> None:
+        import numpy as np
+
+        self.raters: dict[str, None] = {}
+        self._final = np.zeros(size, np.int32)
+        self._balance = np.zeros(size, np.int32)
+        self._has_final = np.zeros(size, bool)
+        self._voted = np.zeros(size, bool)
+
+    def add(self, judged: JudgedSet, records: Iterable[JudgeRecord], question: str) -> None:
+        """Adds the labels of a question."""
+        for record in records:
+            for row, label in judged._judgements([record], question):
+                if label.verdict is None:
+                    continue
+                self.raters[record.name] = None
+                vote = 1 if label.verdict else -1
+                self._voted[row] = True
+                if label.rater is None:
+                    self._has_final[row] = True
+                    self._final[row] += vote
+                else:
+                    self._balance[row] += vote
+
+    def decide(self) -> tuple[NDArray[np.int8], int]:
+        """Returns the label of each row, and the number of rows whose votes are even."""
+        import numpy as np
+
+        balance = np.where(self._has_final, self._final, self._balance)
+        values = np.full(len(balance), UNLABELLED, np.int8)
+        values[balance > 0], values[balance < 0] = YES, NO
+        return values, int((self._voted & (balance == 0)).sum())
+
+
+def _cluster_key(sample: _Sample, users: list[str], goal: str) -> int:
+    """Returns a key that samples share if their answers are not independent."""
+    if goal:
+        return hash(("goal", normalise_prompt(goal)))
+    if sample.parent:
+        return hash(("parent", sample.parent))
+    return hash(normalise_prompt("\n".join(users)) or ("no prompt", sample.id))
+
+
+def _hash_as_number(prompt: str) -> int:
+    # Twelve hex digits are 48 bits.
+    return int(hash_prompt(prompt), 16)
