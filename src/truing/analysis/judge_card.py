@@ -17,6 +17,7 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct, field
 
+from truing.analysis.judge_calibration import CardCalibration
 from truing.analysis.lineage_relations import training_prompts
 from truing.analysis.scalar_scores import student_mean_interval
 from truing.analysis.verdict_table import (
@@ -98,6 +99,7 @@ class JudgeCard(Struct, frozen=True, kw_only=True):
         against: the question of the labels, where it is not the judge's own (``toxicity`` for a
             judge of harm). The labels may then be another judge's that came with the set.
         ece, kappa: those of the judge's question.
+        calibration: a map of its probabilities that was fitted on these rows, if asked for.
     """
 
     judge: str
@@ -115,6 +117,7 @@ class JudgeCard(Struct, frozen=True, kw_only=True):
     kappa: Interval | None = None
     lineage: CardLineage
     licence: str = ""
+    calibration: CardCalibration | None = None
 
 
 class _RowLabels(Struct):

@@ -8,6 +8,7 @@ trained on is struck for that judge.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -108,8 +109,11 @@ class JudgesComparison(Struct, frozen=True, kw_only=True):
 
 def check_comparable(
     judges: Sequence[ComparedJudge], lineages: Mapping[str, Lineage], sources: Sequence[SetSource]
-) -> None:
-    """Raises what makes a comparison pointless, with all faults, before anything is judged.
+) -> dict[str, list[Path]]:
+    """Returns the folders that each judge, by name, is to judge: of sets with labels of its
+    question.
+
+    Raises what makes a comparison pointless, with all faults, before anything is judged.
 
     PlanError: a judge is given twice, or no set has labels of a judge's question. DataError: a set
     has labels for none of the judges, or contradicting ones only. LineageError: every labelled row
@@ -119,7 +123,7 @@ def check_comparable(
     faults = [f"the judge {name} is given more than once" for name in names if names[name] > 1]
     if faults:
         raise PlanError(*faults)
-    usable: dict[str, int] = dict.fromkeys(names, 0)
+    usable: dict[str, list[Path]] = {name: [] for name in names}
     n_left = 0
     for source in sources:
         judged = JudgedSet(Run(source.folder))
@@ -133,7 +137,7 @@ def check_comparable(
             if not is_labelled.any():
                 faults.append(_explain_no_labels(judged.spec, judge.question, labels))
                 continue
-            usable[judge.name] += 1
+            usable[judge.name].append(source.folder)
             lineage = lineages[judge.name]
             if judged.conflict(lineage) is None:
                 n_left += int((is_labelled & ~judged.trained_on(lineage)).sum())
@@ -151,6 +155,7 @@ def check_comparable(
             "the judges were trained on the prompts of every labelled row, or had a part in the "
             "answers: no row is left to compare them on"
         )
+    return usable
 
 
 def _explain_no_labels(spec: str, question: str, labels: LabelColumn) -> str:
@@ -206,6 +211,7 @@ def compare_judges(
             agreements += agreements_of(judged, columns)
             differences += differences_of(judged, labels, columns)
         problems += [p for counts in label_counts for p in _label_problems(judged.spec, counts)]
+        problems += [p for judge in judges for p in _unknown_training(judged.spec, judge)]
         sets.append(_describe_set(judged, label_counts))
     problems += [f"{r.judge} on {r.data}: {note}" for r in results for note in _headline_notes(r)]
     return JudgesComparison(
@@ -277,6 +283,24 @@ def _label_problems(spec: str, counts: LabelCounts) -> Iterator[str]:
             f"{spec}: {counts.undecided:,} rows have as many votes for as against "
             f"({counts.question!r}) and are left out"
         )
+
+
+def _unknown_training(spec: str, judge: ComparedJudge) -> Iterator[str]:
+    """Yields a sentence if a judge learned from the set, and does not say from which prompts."""
+    kind = re.split(r"[:,\s]", spec, maxsplit=1)[0]
+    sources = [
+        source for source in judge.data if re.split(r"[:,\s]", source, maxsplit=1)[0] == kind
+    ]
+    if sources and not judge.n_training_prompts:
+        yield (
+            f"{judge.name} was tuned on {', '.join(sources)} and keeps no hashes of the prompts: "
+            f"its rows of {spec} cannot be struck"
+        )
+
+
+def _first_word(spec: str) -> str:
+    """Returns the kind of a set: of `xstest,part=completions` and `xstest (a half)`, `xstest`."""
+    return re.split(r"[:,\s]", spec, maxsplit=1)[0]
 
 
 def _headline_notes(result: JudgeOnSet) -> Iterator[str]:

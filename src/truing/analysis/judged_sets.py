@@ -220,6 +220,12 @@ class JudgedSet:
         of_sample = np.isin(self._prompt_hashes, known) | np.isin(self._goal_hashes, known)
         return np.asarray(of_sample[self._sample_of_row])
 
+    def known_prompts(self, rows: NDArray[np.bool_]) -> tuple[str, ...]:
+        """Returns the hashes of the prompts and goals of some rows, the form of a lineage's."""
+        samples = self._sample_of_row[rows]
+        hashes = {*self._prompt_hashes[samples].tolist(), *self._goal_hashes[samples].tolist()}
+        return tuple(sorted(f"{number:012x}" for number in hashes if number >= 0))
+
     def conflict(self, lineage: Lineage) -> str | None:
         """Returns why a judge may not measure these answers at all; None if it may."""
         return find_judge_conflict(lineage, self.manifest.lineage)

@@ -6,11 +6,15 @@ import sys
 import tempfile
 from pathlib import Path
 
+from msgspec.structs import replace
+
 from truing.analysis.card_files import write_card
+from truing.analysis.judge_calibration import METHODS, fit_calibration
 from truing.analysis.judge_card import GradedAgreement, JudgeCard, make_card
 from truing.cli.parameters import Flag, resolve_all
 from truing.cli.progress import ProgressBar
 from truing.cli.tables import make_console, make_table, print_text
+from truing.core.errors import PlanError, did_you_mean
 from truing.core.protocols import Judge
 from truing.evaluation.evaluate import evaluate
 from truing.evaluation.options import EvaluateOptions
@@ -26,6 +30,7 @@ def command(
     out: Path = Path("card.json"),
     run: Path | None = None,
     against: str = "",
+    calibrate: str = "",
     limit: int | None = None,
     concurrency: int = 16,
     json: Flag = False,
@@ -47,6 +52,9 @@ def command(
     against
         Compare with the set's labels of this question, such as toxicity, instead of those of the
         judge's own question. Labels from a machine count here, and the card says whose they are.
+    calibrate
+        Fit a calibration of the judge's probabilities on these rows, by platt or temperature, and
+        store it in the card, for llm:policy,card=CARD.
     limit
         Use only the first LIMIT rows.
     concurrency
@@ -54,6 +62,10 @@ def command(
     json
         Print the card as JSON.
     """
+    if calibrate and calibrate not in METHODS:
+        raise PlanError(f"--calibrate {calibrate}{did_you_mean(calibrate, METHODS)}")
+    if calibrate and against:
+        raise PlanError("--calibrate and --against: labels of another question calibrate nothing")
     resolved_judge: Judge
     resolved_judge, dataset = resolve_all([(judge, "judge"), (data, "data")])
     with (
@@ -64,6 +76,9 @@ def command(
         folder = run or Path(scratch) / "run"
         judged_run = evaluate(None, dataset, [resolved_judge], folder, options=options)
         card = make_card(judged_run, resolved_judge.name, against=against)
+        if calibrate:
+            fitted = fit_calibration(judged_run, resolved_judge.name, calibrate)
+            card = replace(card, calibration=fitted)
     write_card(card, out)
     if json:
         sys.stdout.write(out.read_text(encoding="utf-8"))
@@ -100,6 +115,13 @@ def print_card(card: JudgeCard) -> None:
     if card.left_out:
         console.print(
             f"{card.left_out} rows that the judge was trained on are left out", markup=False
+        )
+    if card.calibration is not None:
+        c = card.calibration
+        console.print(
+            f"calibration by {c.method} on {c.n:,} rows: ECE {c.ece_before:.3f} before, "
+            f"{c.ece_after:.3f} after, on the same rows",
+            markup=False,
         )
     table = make_table(
         "", ["", "positives", "sensitivity", "specificity", "precision", "F1", "AUROC"]

@@ -38,6 +38,7 @@ from truing.core.private_files import create_folder, replace_file
 from truing.core.protocols import Dataset
 from truing.evaluation.judge_sets import LabelledRows, is_judged, store_set
 from truing.report.judges_page import write_judges_page
+from truing.report.sections.judge_provenance import format_ms
 from truing.runs.folder import Run, judgement_file
 
 _SPEED_FILE = "speed.json"
@@ -93,13 +94,13 @@ def command(
         for spec, judge in zip(judges, described)
     ]
     lineages = {judge.name: judge.lineage for judge in described}
-    check_comparable(compared, lineages, sources)
+    to_judge = check_comparable(compared, lineages, sources)
 
     died: list[str] = []
     for spec, judge in zip(judges, described):
         with ProgressBar(judge.name, quiet=json, resumable=True) as progress:
             try:
-                store.judge(spec, judge, runs, progress)
+                store.judge(spec, judge, to_judge[judge.name], progress)
             except JudgeProcessDied as death:
                 died.append(f"{judge.name} did not finish: {death.reason}")
                 print_text(f"truing: {died[-1]}", file=sys.stderr)
@@ -196,10 +197,14 @@ class _Store:
         return store_set(rows, self._out / "sets" / f"{slug}-{digest}")
 
     def judge(
-        self, spec: str, judge: JudgeDescription, runs: Sequence[Run], progress: ProgressBar
+        self, spec: str, judge: JudgeDescription, folders: Sequence[Path], progress: ProgressBar
     ) -> None:
         """Judges the sets that the judge has not judged yet, in a process of its own."""
-        pending = [run for run in runs if not is_judged(run, judge.name, judge.lineage.hash)]
+        pending = [
+            folder
+            for folder in folders
+            if not is_judged(Run(folder), judge.name, judge.lineage.hash)
+        ]
         if not pending:
             return
         file = judgement_file(judge.name, judge.lineage.hash)
@@ -215,7 +220,7 @@ class _Store:
             measured.peak_bytes = max(peaks, default=None)
             replace_file(self._speed_path, msgspec.json.encode(self._speed) + b"\n")
 
-        task = JudgeTask(spec, tuple(str(run.path) for run in pending), self._concurrency)
+        task = JudgeTask(spec, tuple(map(str, pending)), self._concurrency)
         judge_folders(task, on_progress=progress, on_judged=record)
 
     def speeds(
@@ -264,7 +269,7 @@ def _table_row(result: JudgeOnSet) -> list[str]:
         *(format_interval(figure) for figure in figures),
         "–" if result.ece is None else f"{result.ece:.3f}",
         f"{result.unscored:,}",
-        "–" if speed is None else f"{speed:.3g}",
+        "–" if speed is None else format_ms(speed),
     ]
     # rich would take "[0.88, 0.95]" for markup.
     return [cell.replace("[", r"\[") for cell in cells]

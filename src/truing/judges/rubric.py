@@ -17,9 +17,10 @@ from msgspec import Struct
 from truing.core.errors import did_you_mean
 from truing.core.input_files import read_input_text
 from truing.core.lineage import digest
-from truing.core.protocols import Model
+from truing.core.protocols import Judge, Model
 from truing.core.taxonomy import Taxonomy, load_taxonomy
 from truing.core.types import Conversation, Judgement, Lineage, Message, Response, Sample, Sampling
+from truing.judges.policy_judge import build_policy
 from truing.judges.verdicts import (
     check_failed_response,
     check_length,
@@ -238,11 +239,13 @@ class RubricJudge:
         )
 
 
-def build(args: Args) -> RubricJudge:
-    """Returns the judge of an `llm:` spec."""
+def build(args: Args) -> Judge:
+    """Returns the judge of an `llm:` spec; that of a policy in TOML is `policy_judge`'s."""
     rubrics = ("harm", "refusal", "helpful", "policy")
     if args.name not in rubrics:
         raise args.fault(f"there is no rubric {args.name!r}{did_you_mean(args.name, rubrics)}")
+    if args.name == "policy" and (args.text("file") or "").endswith(".toml"):
+        return build_policy(args, args.text("file", ""))
     model: Model = args.required("model", "model")
     marked_text = f"llm:{args.name}({model.name})"
     if args.name == "harm":
@@ -257,7 +260,9 @@ def build(args: Args) -> RubricJudge:
         return RubricJudge(marked_text, "helpful", _HELPFUL, model)
     file = args.text("file")
     if file is None:
-        raise args.fault("file=POLICY.md is missing: the policy to judge by")
+        raise args.fault(
+            "file=POLICY.md is missing: the policy to judge by (or POLICY.toml, with categories)"
+        )
     path = Path(file)
     try:
         policy = read_input_text(path)

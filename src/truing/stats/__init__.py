@@ -17,7 +17,8 @@ __getattr__, __dir__, __all__ = lazy_exports(
         "agreement_intervals": "BootstrapOptions",
         "attempts": "false_hit_at_k hit_at_k mean_hit_at_k",
         "calibration": (
-            "ReliabilityBin SelectiveAccuracy brier_score ece reliability_bins selective_accuracy"
+            "LogitCalibration ReliabilityBin SelectiveAccuracy brier_score ece fit_platt "
+            "fit_temperature reliability_bins selective_accuracy"
         ),
         "classification": (
             "AurocDifference ClassificationScores RecallAtFalseAlarm auroc auroc_difference "

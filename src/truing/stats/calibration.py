@@ -114,6 +114,48 @@ def apply_temperature(p: ArrayLike, t: float) -> NDArray[np.float64]:
     return np.asarray(1 / (1 + np.exp(-_logit(np.asarray(p, float)) / t)))
 
 
+class LogitCalibration(Struct, frozen=True):
+    """Maps a probability p to sigmoid(slope logit(p) + intercept); the order of rows stays."""
+
+    slope: float
+    intercept: float
+
+    def __call__(self, p: ArrayLike) -> NDArray[np.float64]:
+        """Maps probabilities of any shape."""
+        import numpy as np
+
+        z = self.slope * _logit(np.asarray(p, float)) + self.intercept
+        return np.asarray(1 / (1 + np.exp(-np.clip(z, -60, 60))))
+
+
+def fit_platt(p: ArrayLike, y: ArrayLike) -> LogitCalibration:
+    """Returns the slope and intercept of Platt 1999, on the logits of stated probabilities.
+
+    The targets are Platt's, (n+ + 1) / (n+ + 2) and 1 / (n- + 2), which keep the fit finite where
+    the classes are separable. Raises ValueError unless both classes occur, and if higher
+    probabilities go with fewer outcomes: no increasing map mends that.
+    """
+    import numpy as np
+    from scipy.optimize import minimize
+
+    p, y = _check_probabilities(p, y)
+    n_positive, n_negative = float(y.sum()), float((1 - y).sum())
+    if not n_positive or not n_negative:
+        raise ValueError("a calibration needs rows of both classes")
+    z = _logit(p)
+    target = np.where(y > 0, (n_positive + 1) / (n_positive + 2), 1 / (n_negative + 2))
+
+    def log_loss(parameters: NDArray[np.float64]) -> float:
+        s = parameters[0] * z + parameters[1]
+        return float((np.logaddexp(0, s) - target * s).mean())
+
+    prior = np.log((n_positive + 1) / (n_negative + 1))
+    slope, intercept = minimize(log_loss, np.array([1.0, prior]), method="BFGS").x
+    if not slope > 0 or not np.isfinite(slope + intercept):
+        raise ValueError("higher probabilities do not go with more outcomes")
+    return LogitCalibration(float(slope), float(intercept))
+
+
 class IsotonicMap(Struct, frozen=True):
     """A non-decreasing map of probabilities: linear between its knots, constant outside them."""
 

@@ -80,31 +80,47 @@ def _unscored_cell(result: JudgeOnSet) -> Cell:
     return Cell(f"{result.unscored:,}{shown}", "", "bounds with all unscored one way or the other")
 
 
-def _accuracy_table(
+def _threshold_table(
     comparison: JudgesComparison, compared: ComparedSet, results: Sequence[JudgeOnSet]
-) -> Iterable[Block]:
+) -> Block:
     names = short_judge_names(comparison)
-    grid = Grid(["judge", "rows", "AUROC", "AP", "F1", "recall", "false alarms", "ECE", "unscored"])
+    grid = Grid(["judge", "rows", "positive", "F1", "recall", "false alarms", "unscored"])
     for r in results:
-        struck = f", {r.struck:,} struck" if r.struck else ""
         grid.add(
-            Cell(names[r.judge], "", r.judge),
-            Cell(f"{r.n:,} ({r.n_positive:,} positive{struck})", "", r.struck_reason),
-            number_cell(r.auroc),
-            number_cell(r.ap),
+            Cell(names[r.judge], "", f"{r.judge}, question {r.question}"),
+            f"{r.n:,}",
+            f"{r.n_positive:,}",
             number_cell(r.f1),
             share_cell(r.recall, _bounds_title(r, r.recall_bounds)),
             share_cell(r.false_alarm, _bounds_title(r, r.false_alarm_bounds)),
-            Cell("–", "quiet") if r.ece is None else Cell(f"{r.ece:.3f}"),
             _unscored_cell(r),
         )
-    yield grid.table(
-        f"{short_set_names(comparison)[compared.spec]}: {_describe_labels(compared)}",
-        right=range(2, 9),
-    )
-    for r in results:
-        for note in r.notes:
-            yield Text(f"{names[r.judge]}: {note}.", "note")
+    title = f"{short_set_names(comparison)[compared.spec]}: {_describe_labels(compared)}"
+    return grid.table(title, right=range(1, 7))
+
+
+def _ranking_table(comparison: JudgesComparison) -> Iterable[Block]:
+    sets, judges = short_set_names(comparison), short_judge_names(comparison)
+    grid = Grid(["set", "judge", "AUROC", "AP", "ECE"])
+    for r in comparison.results:
+        if r.auroc is not None:
+            error = Cell("–", "quiet") if r.ece is None else Cell(f"{r.ece:.3f}")
+            grid.add(sets[r.data], judges[r.judge], number_cell(r.auroc), number_cell(r.ap), error)
+    if grid.rows:
+        yield grid.table("How well their probabilities rank and are calibrated", right=(2, 3, 4))
+
+
+def _notes(comparison: JudgesComparison) -> Iterable[Block]:
+    """Yields each note of the results once, with the judges and sets that it is about."""
+    sets, judges = short_set_names(comparison), short_judge_names(comparison)
+    places: dict[tuple[str, str], list[str]] = {}
+    for result in comparison.results:
+        for note in result.notes:
+            places.setdefault((result.judge, note), []).append(sets[result.data])
+    for (judge, note), where in places.items():
+        n_results = sum(result.judge == judge for result in comparison.results)
+        shown = "" if len(where) == n_results else f" on {', '.join(where)}"
+        yield Text(f"{judges[judge]}{shown}: {note}.", "note")
 
 
 def _describe_labels(compared: ComparedSet) -> str:
@@ -149,7 +165,8 @@ def build_overview(comparison: JudgesComparison) -> Section:
     blocks: list[Block] = [Text(problem + ".", "warning") for problem in comparison.problems]
     blocks += _auroc_chart(comparison)
     for compared in comparison.sets:
-        blocks += _accuracy_table(comparison, compared, results_of(comparison, compared))
+        blocks.append(_threshold_table(comparison, compared, results_of(comparison, compared)))
+    blocks += [*_ranking_table(comparison), *_notes(comparison)]
     return Section("accuracy", "How right they are", tuple(blocks), lead=_OVERVIEW_LEAD)
 
 

@@ -73,7 +73,8 @@ def _kappa_cell(agreement: JudgeAgreement | None) -> Cell:
     kappa = agreement.kappa
     if kappa is None:
         return Cell("–", "quiet", f"{share}; both give one answer to all rows")
-    return Cell(f"{kappa.estimate:.2f} [{kappa.lower:.2f}, {kappa.upper:.2f}]", "", share)
+    text = f"{kappa.estimate:.2f} [{kappa.lower:.2f}, {kappa.upper:.2f}]"
+    return Cell(text.replace("-", "−"), "", share)
 
 
 def _agreement_table(

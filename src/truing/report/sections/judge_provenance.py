@@ -23,6 +23,11 @@ _MISTAKES_LEAD = (
 )
 
 
+def format_ms(ms: float) -> str:
+    """Returns milliseconds with three digits, and without a fraction from 100 on."""
+    return f"{ms:,.0f}" if ms >= 100 else f"{ms:.3g}"
+
+
 def build_speed(comparison: JudgesComparison) -> Section | None:
     """Returns the measured times; None if nothing was measured."""
     judges, sets = short_judge_names(comparison), short_set_names(comparison)
@@ -36,7 +41,7 @@ def build_speed(comparison: JudgesComparison) -> Section | None:
             judges[r.judge],
             sets[r.data],
             f"{speed.rows:,}",
-            f"{speed.ms_per_row:,.3g}",
+            format_ms(speed.ms_per_row),
             f"{speed.concurrency}",
             memory,
         )
@@ -67,16 +72,16 @@ def build_training(comparison: JudgesComparison) -> Section:
             else:
                 cells.append(Cell("0", "quiet"))
         struck.add(judges[judge.name], *cells)
-    origin = Grid(["judge", "question", "hash", "base", "learned from", "prompts", "licence"])
+    origin = Grid(["judge", "question", "hash", "base", "licence", "learned from", "prompts"])
     for judge in comparison.judges:
         origin.add(
             Cell(judge.name, "sentence"),
             judge.question,
             Cell(judge.hash[:8], "quiet"),
             judge.base or "–",
+            judge.licence or "–",
             Cell(", ".join(judge.data) or "–", "sentence"),
             f"{judge.n_training_prompts:,}" if judge.n_training_prompts else "none stated",
-            judge.licence or "–",
         )
     return Section(
         "training",
@@ -86,7 +91,7 @@ def build_training(comparison: JudgesComparison) -> Section:
                 "Labelled rows struck because the judge learned from their prompts",
                 right=range(1, 1 + len(comparison.sets)),
             ),
-            origin.table("The judges", right=[5]),
+            origin.table("The judges", right=[6]),
         ),
         lead=_TRAINING_LEAD,
     )

@@ -1,0 +1,121 @@
+"""A labelled set as columns: whose labels count, and which rows belong together."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tests.analysis.judged_sets import labelled_rows, store_rows
+
+from truing.analysis.judged_sets import DESIGN, MACHINE, NO, UNLABELLED, YES, JudgedSet
+from truing.core.types import Judgement, Lineage, Sample
+from truing.evaluation.judge_sets import LabelledRows, store_set
+from truing.runs.folder import Run
+from truing.specs.resolve import resolve
+
+
+def test_rows_of_one_prompt_or_goal_are_one_cluster(tmp_path: Path) -> None:
+    rows = labelled_rows(8)
+    judged = JudgedSet(store_rows(tmp_path, rows, "prompts"))
+    assert judged.prompts.tolist() == np.unique(judged.prompts, return_inverse=True)[1].tolist()
+    assert len(set(judged.prompts.tolist())) == 4 and judged.size == 8
+    goals = [{**row, "goal": "one goal"} for row in rows]
+    assert len(set(JudgedSet(store_rows(tmp_path, goals, "goals")).prompts.tolist())) == 1
+
+
+def test_the_final_label_outweighs_its_raters(data_dir: Path, tmp_path: Path) -> None:
+    spec = f"xstest,part=completions,data_dir={data_dir},limit=200"
+    run = store_set(LabelledRows(resolve(spec, "data")), tmp_path / "xstest")
+    judged = JudgedSet(run)
+    refused = judged.labels("refused", ("refused",))
+    assert refused is not None and refused.undecided == 0 and refused.raters == ("human:xstest",)
+    final = {j.sample_id: j.verdict for j in run.judgements("human:xstest") if j.rater is None}
+    for sample_id, verdict in final.items():
+        row = judged.find_row(sample_id, 0)
+        assert refused.values[row] in (YES if verdict else NO, UNLABELLED)
+    # Who complied with a prompt to be refused did harm; benign prompts have no harmful answers.
+    harmful = judged.labels("harmful", ("refused",))
+    assert harmful is not None and harmful.source == DESIGN
+    for sample in run.samples():
+        value = harmful.values[judged.find_row(sample.id, 0)]
+        expected = YES if sample.expect == "refuse" and not final[sample.id] else NO
+        assert value in (expected, UNLABELLED)
+
+
+def test_a_machine_counts_only_where_the_published_set_says_so(
+    data_dir: Path, tmp_path: Path
+) -> None:
+    spec = f"jailbreakbench,part=artifacts,data_dir={data_dir},limit=40"
+    judged = JudgedSet(store_set(LabelledRows(resolve(spec, "data")), tmp_path / "jbb"))
+    labels = judged.labels("harmful", ("harmful",))
+    assert labels is not None and labels.source == MACHINE
+    assert labels.raters == ("llama-3-70b:jailbreakbench",)
+    assert judged.labels("harmful", ()) is None
+    assert judged.models and judged.row_names([0, 1]).keys() == {0, 1}
+
+
+def test_a_judge_that_chose_the_answers_may_not_measure_them(tmp_path: Path) -> None:
+    rows = LabelledRows(resolve(f"file:{_write(tmp_path)}", "data"))
+    chooser = Lineage(name="chooser", hash="c")
+    rows._dataset.judges = (chooser,)
+    judged = JudgedSet(store_set(rows, tmp_path / "set"))
+    assert "chosen, trained or blocked by chooser" in (judged.conflict(chooser) or "")
+    assert judged.conflict(Lineage(name="other", hash="o")) is None
+
+
+def test_probabilities_out_of_range_are_counted_and_left_out(tmp_path: Path) -> None:
+    run = store_rows(tmp_path, labelled_rows(6))
+    judged_run = _add_judge(run, [2.0, 0.5, float("nan"), None, 0.1, 0.2])
+    said = JudgedSet(judged_run).verdicts("odd", "hash-odd", "harmful")
+    assert said.invalid_scores == 2 - 1  # NaN is written as null, which is no probability
+    assert np.isnan(said.scores).tolist() == [True, False, True, True, False, False]
+
+
+def _write(folder: Path) -> Path:
+    path = folder / "rows.jsonl"
+    path.write_text('{"prompt": "a question", "response": "an answer", "harmful": false}\n')
+    return path
+
+
+def _add_judge(run: Run, scores: list[float | None]) -> Run:
+    from truing.evaluation.judge_sets import judge_set
+
+    values = iter(scores)
+
+    class Odd:
+        name, question = "odd", "harmful"
+        lineage = Lineage(name="odd", hash="hash-odd")
+
+        async def judge(self, sample: Sample, response: object) -> Judgement:
+            if sample.id == "warm-up":
+                raise RuntimeError("a judge may fail at its first answer")
+            return Judgement(
+                sample_id=sample.id,
+                judge="odd",
+                question="harmful",
+                verdict=True,
+                score=next(values),
+            )
+
+    time = judge_set(run, Odd(), concurrency=1)
+    assert time.rows == len(scores) and time.seconds > 0
+    assert judge_set(run, Odd()).rows == 0  # read back
+    return run
+
+
+def test_prompts_without_answers_get_an_empty_one(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"prompt": "a question", "harmful": true}\n')
+    judged = JudgedSet(store_set(LabelledRows(resolve(f"file:{path}", "data")), tmp_path / "set"))
+    assert not judged.has_answer.any()
+    labels = judged.labels("harmful_prompt", ())
+    assert labels is not None and labels.values.tolist() == [YES]
+    assert judged.labels("harmful", ()) is None
+
+
+@pytest.mark.parametrize("question", ["harmful", "witty"])
+def test_no_labels_at_all(tmp_path: Path, question: str) -> None:
+    rows = [{"prompt": "a question", "response": "an answer"}]
+    judged = JudgedSet(store_rows(tmp_path, rows))
+    assert judged.labels(question, ()) is None and judged.labelled_questions() == ()
