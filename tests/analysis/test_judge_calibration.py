@@ -14,6 +14,7 @@ from truing.analysis.judge_card import JudgeCard, make_card
 from truing.core.errors import DataError, RunError
 from truing.core.lineage import hash_prompt
 from truing.evaluation.judge_sets import judge_set
+from truing.specs.resolve import resolve
 from truing.stats.calibration import LogitCalibration
 
 
@@ -59,3 +60,14 @@ def test_what_cannot_be_calibrated(tmp_path: Path) -> None:
     judge_set(few, ScoringJudge("good", number_in))
     with pytest.raises(DataError, match="a calibration needs 10 of each"):
         fit_calibration(few, "good", "platt")
+
+
+def test_nothing_is_calibrated_on_the_frozen_set(tmp_path: Path, data_dir: Path) -> None:
+    prompts = resolve(f"xstest,data_dir={data_dir},limit=60", "data").rows()
+    rows = [
+        {**row, "prompt": frozen.sample.prompt} for row, frozen in zip(labelled_rows(60), prompts)
+    ]
+    run = store_rows(tmp_path, rows)
+    judge_set(run, ScoringJudge("good", number_in))
+    with pytest.raises(DataError, match="without 60 of the frozen measurement set"):
+        fit_calibration(run, "good", "platt")

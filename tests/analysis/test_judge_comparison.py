@@ -10,6 +10,7 @@ from tests.analysis.judged_sets import ScoringJudge, compare, labelled_rows, num
 from truing.analysis.judge_comparison import ComparedJudge, SetSource, check_comparable
 from truing.core.errors import DataError, LineageError, PlanError
 from truing.runs.folder import Run
+from truing.specs.resolve import resolve
 
 
 def check(runs: list[Run], judges: list[ScoringJudge]) -> None:
@@ -148,3 +149,18 @@ def test_a_judge_tuned_on_a_set_without_hashes_is_named(tmp_path: Path) -> None:
     judge.lineage = replace(judge.lineage, data=("file (half of its rows)",))
     (problem,) = compare([run], [judge]).problems
     assert "tuned was tuned on file (half of its rows)" in problem
+
+
+def test_who_learned_frozen_prompts_is_struck_on_their_published_set(
+    tmp_path: Path, data_dir: Path
+) -> None:
+    prompts = [
+        row.sample.prompt for row in resolve(f"xstest,data_dir={data_dir},limit=40", "data").rows()
+    ]
+    rows = [{**row, "prompt": prompt} for row, prompt in zip(labelled_rows(40), prompts[1:])]
+    runs = [store_rows(tmp_path, rows, "xstest"), store_rows(tmp_path, labelled_rows(), "other")]
+    learned = ScoringJudge("learned", number_in, trained_on=prompts[:1])
+    of_xstest, of_other = compare(runs, [learned]).results
+    assert of_xstest.n == 0 and of_xstest.struck == len(rows)
+    assert "frozen measurement set (xstest)" in of_xstest.struck_reason
+    assert of_other.n == 120

@@ -45,13 +45,16 @@ def fit_calibration(run: Run, judge: str, method: str) -> CardCalibration:
         raise RunError(f"{run.path}: nobody labelled {record.question!r} here")
     said = judged.verdicts(judge, record.lineage.hash, record.question)
     measured, _ = select_rows(labels, said, judged.trained_on(record.lineage))
-    rows = measured & (said.scores >= 0)  # NaN, no probability, compares false
+    # Nothing is tuned on the frozen measurement set. NaN, no probability, compares false.
+    frozen = judged.frozen_rows()
+    rows = measured & ~frozen & (said.scores >= 0)
     p, y = said.scores[rows], (labels.values[rows] == YES).astype(float)
     n_positive = int(y.sum())
     if min(n_positive, len(y) - n_positive) < _MIN_ROWS_PER_CLASS:
         raise DataError(
             f"{run.path}: {n_positive} positive and {len(y) - n_positive} negative rows with a "
-            f"probability; a calibration needs {_MIN_ROWS_PER_CLASS} of each"
+            f"probability, without {int((measured & frozen).sum())} of the frozen measurement set; "
+            f"a calibration needs {_MIN_ROWS_PER_CLASS} of each"
         )
     try:
         # Also for a temperature: it cannot be negative, and so would hide a judge that is turned.

@@ -16,6 +16,7 @@ from msgspec import Struct, field
 from truing.analysis.lineage_relations import training_prompts
 from truing.analysis.verdict_table import EXPECTS, INAPPLICABLE_KINDS
 from truing.core.lineage import find_judge_conflict, hash_prompt, normalise_prompt
+from truing.core.measurement_set import count_frozen_by_source, frozen_hashes
 from truing.core.types import AnswerIndex, Expect, Failure, Lineage
 from truing.runs.folder import JudgeRecord, Run, label_hash
 from truing.runs.index import IdIndex, check_cells, max_cells_per_sample
@@ -220,15 +221,37 @@ class JudgedSet:
         of_sample = np.isin(self._prompt_hashes, known) | np.isin(self._goal_hashes, known)
         return np.asarray(of_sample[self._sample_of_row])
 
-    def known_prompts(self, rows: NDArray[np.bool_]) -> tuple[str, ...]:
-        """Returns the hashes of the prompts and goals of some rows, the form of a lineage's."""
-        samples = self._sample_of_row[rows]
+    def known_prompts(self, rows: NDArray[np.bool_] | None = None) -> tuple[str, ...]:
+        """Returns the hashes of the prompts and goals of all or some rows, as in a lineage."""
+        samples = self._sample_of_row if rows is None else self._sample_of_row[rows]
         hashes = {*self._prompt_hashes[samples].tolist(), *self._goal_hashes[samples].tolist()}
         return tuple(sorted(f"{number:012x}" for number in hashes if number >= 0))
 
+    def frozen_rows(self) -> NDArray[np.bool_]:
+        """Returns by row whether its prompt or goal is of the frozen measurement set."""
+        import numpy as np
+
+        frozen = np.array([int(h, 16) for h in frozen_hashes()], np.int64)
+        of_sample = np.isin(self._prompt_hashes, frozen) | np.isin(self._goal_hashes, frozen)
+        return np.asarray(of_sample[self._sample_of_row])
+
     def conflict(self, lineage: Lineage) -> str | None:
-        """Returns why a judge may not measure these answers at all; None if it may."""
-        return find_judge_conflict(lineage, self.manifest.lineage)
+        """Returns why a judge may not measure these answers at all; None if it may.
+
+        It may not if it had a part in the answers, or if it learned frozen prompts of a published
+        set of which the rows hold others: these are their twins and rewordings.
+        """
+        reason = find_judge_conflict(lineage, self.manifest.lineage)
+        if reason is not None:
+            return reason
+        learned = count_frozen_by_source(training_prompts(lineage))
+        if not learned:
+            return None
+        of_rows = count_frozen_by_source(self.known_prompts())
+        shared = sorted(learned.keys() & of_rows.keys())
+        if not shared:
+            return None
+        return f"was trained on prompts of the frozen measurement set ({', '.join(shared)})"
 
     # -- labels and verdicts
 

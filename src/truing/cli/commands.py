@@ -234,7 +234,7 @@ SECTIONS: dict[str, tuple[str, ...]] = {
         "show",
         "view",
     ),
-    "Believe the figures": ("label", "card", "plan-size", "gate", "certify"),
+    "Believe the figures": ("label", "card", "judges", "plan-size", "gate", "certify"),
     "Make a model safer": ("train",),
     "Control a model": ("serve", "chat", "rails"),
     "Attack": ("redteam",),
