@@ -45,3 +45,16 @@ def test_a_set_without_answers_or_labels_is_an_error(tmp_path: Path) -> None:
 def test_format_interval() -> None:
     assert format_interval(Interval(0.923, 0.881, 0.949, "")) == "0.92 [0.88, 0.95]"
     assert format_interval(None) == "–"
+
+
+def test_a_calibration_is_stored_in_the_card(tmp_path: Path) -> None:
+    out = tmp_path / "card.json"
+    wrong = truing(f"card rules:refusal --data {COMPLETIONS} --calibrate plat --out", out)
+    assert wrong.status == 1 and "did you mean 'platt'" in wrong.err
+    both = truing(
+        f"card rules:refusal --data {COMPLETIONS} --calibrate platt --against refused --out", out
+    )
+    assert both.status == 1 and "calibrate nothing" in both.err
+    # Nothing is tuned on the frozen measurement set, which holds all of XSTest.
+    frozen = truing(f"card rules:refusal --data {COMPLETIONS} --calibrate platt --out", out)
+    assert frozen.status == 1 and "of the frozen measurement set" in frozen.err

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import sys
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 
+from cyclopts import Parameter
 from msgspec.structs import replace
 
 from truing.analysis.card_files import write_card
@@ -22,6 +24,34 @@ from truing.report.formatting import category_label
 from truing.stats.intervals import Interval
 
 
+@Parameter(name="*")
+@dataclass(frozen=True)
+class LabelFlags:
+    """How the labels are used.
+
+    Parameters
+    ----------
+    against
+        Compare with the set's labels of this question, such as toxicity, instead of those of the
+        judge's own question. Labels from a machine count here, and the card says whose they are.
+    calibrate
+        Fit a calibration of the judge's probabilities on these rows, by platt or temperature, and
+        store it in the card, for llm:policy,card=CARD.
+    """
+
+    against: str = ""
+    calibrate: str = ""
+
+    def check(self) -> None:
+        """Raises PlanError for values that do not exist or do not go together."""
+        if self.calibrate and self.calibrate not in METHODS:
+            raise PlanError(f"--calibrate {self.calibrate}{did_you_mean(self.calibrate, METHODS)}")
+        if self.calibrate and self.against:
+            raise PlanError(
+                "--calibrate and --against: labels of another question calibrate nothing"
+            )
+
+
 def command(
     judge: str,
     /,
@@ -29,8 +59,7 @@ def command(
     data: str,
     out: Path = Path("card.json"),
     run: Path | None = None,
-    against: str = "",
-    calibrate: str = "",
+    labels: LabelFlags = LabelFlags(),
     limit: int | None = None,
     concurrency: int = 16,
     json: Flag = False,
@@ -49,12 +78,8 @@ def command(
         The card to write.
     run
         Keep the judged answers in this run folder, so that an interrupted card can be continued.
-    against
-        Compare with the set's labels of this question, such as toxicity, instead of those of the
-        judge's own question. Labels from a machine count here, and the card says whose they are.
-    calibrate
-        Fit a calibration of the judge's probabilities on these rows, by platt or temperature, and
-        store it in the card, for llm:policy,card=CARD.
+    labels
+        What the labels are compared with, and fitted on.
     limit
         Use only the first LIMIT rows.
     concurrency
@@ -62,10 +87,7 @@ def command(
     json
         Print the card as JSON.
     """
-    if calibrate and calibrate not in METHODS:
-        raise PlanError(f"--calibrate {calibrate}{did_you_mean(calibrate, METHODS)}")
-    if calibrate and against:
-        raise PlanError("--calibrate and --against: labels of another question calibrate nothing")
+    labels.check()
     resolved_judge: Judge
     resolved_judge, dataset = resolve_all([(judge, "judge"), (data, "data")])
     with (
@@ -75,9 +97,9 @@ def command(
         options = EvaluateOptions(limit=limit, concurrency=concurrency, progress=progress)
         folder = run or Path(scratch) / "run"
         judged_run = evaluate(None, dataset, [resolved_judge], folder, options=options)
-        card = make_card(judged_run, resolved_judge.name, against=against)
-        if calibrate:
-            fitted = fit_calibration(judged_run, resolved_judge.name, calibrate)
+        card = make_card(judged_run, resolved_judge.name, against=labels.against)
+        if labels.calibrate:
+            fitted = fit_calibration(judged_run, resolved_judge.name, labels.calibrate)
             card = replace(card, calibration=fitted)
     write_card(card, out)
     if json:
