@@ -12,6 +12,14 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "truing.cli.run:command",
         "Measure every variant of a plan and write one report.",
     ),
+    "init": (
+        "truing.cli.init:command",
+        "Write a plan, rules for the gate and a CI workflow for a model.",
+    ),
+    "doctor": (
+        "truing.cli.doctor:command",
+        "Show what is installed, and whether a model answers.",
+    ),
     "evaluate": (
         "truing.cli.evaluate:command",
         "Run a model on a data set and judge its answers.",
@@ -223,6 +231,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
 }
 
 SECTIONS: dict[str, tuple[str, ...]] = {
+    "Begin": ("init", "doctor"),
     "Measure": (
         "run",
         "evaluate",

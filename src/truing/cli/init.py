@@ -1,0 +1,186 @@
+"""`truing init`: writes a plan, rules for the gate and a CI workflow for a model."""
+
+from __future__ import annotations
+
+import json as json_module
+import sys
+from pathlib import Path
+
+import msgspec
+
+from truing.cli.doctor import ask_once
+from truing.cli.init_files import gate_toml, plan_toml, workflow_yaml
+from truing.cli.parameters import Flag, OptionalStrings, resolve_all
+from truing.cli.run import default_judges
+from truing.cli.tables import print_next_steps, print_text
+from truing.core.errors import PlanError, UserError
+from truing.core.private_files import create_folder, replace_file
+from truing.core.protocols import Dataset, Model
+from truing.evaluation.cost_estimate import CostEstimate, Price, estimate_cost, read_prices
+from truing.plan import parse_plan
+from truing.specs.parser import parse_spec, redact_spec
+
+DEFAULT_DATA = "builtin:safety,half=report"
+"""No shipped judge learned from this half, so a gate may pass on it."""
+
+MAX_TOKENS = 256
+CONCURRENCY = 16
+# Judges that make a call for each answer.
+_CALLING_JUDGES = ("llm", "guard", "openai-moderation")
+
+
+def command(
+    *,
+    model: str | None = None,
+    data: OptionalStrings = None,
+    judge: OptionalStrings = None,
+    out: Path = Path("."),
+    prices: Path | None = None,
+    check: bool = True,
+    force: Flag = False,
+    json: Flag = False,
+) -> int:
+    """Writes plan.toml, gate.toml and .github/workflows/safety.yml for a model.
+
+    Asks for what is not given if it runs in a terminal. Checks the model with one call, and
+    estimates calls, tokens, time and money of the plan.
+
+    Parameters
+    ----------
+    model
+        Spec of the model to measure.
+    data
+        Specs of data sets (default: the half of builtin:safety from which no judge learned).
+    judge
+        Specs of judges (default: those of `truing run`).
+    out
+        Folder for the files.
+    prices
+        TOML file with the price of a million tokens by model, for the estimate.
+    check
+        Call the model once.
+    force
+        Overwrite files that exist.
+    json
+        Print the paths and the estimate as JSON.
+    """
+    model = model or _ask("Which model? (truing list models)", "local:smollm2")
+    sets = data or _ask("Which data? (truing list data)", DEFAULT_DATA).split()
+    judges = judge or default_judges()
+    target, *objects = resolve_all(
+        [(model, "model"), *((s, "data") for s in sets), *((j, "judge") for j in judges)]
+    )
+    seconds = _check_model(target) if check else None
+    plan = plan_toml(redact_spec(model), sets, [redact_spec(spec) for spec in judges], MAX_TOKENS)
+    parsed = parse_plan(plan, "plan.toml")
+    run = f"runs/ci/{parsed.baseline_variant}/{next(iter(parsed.data))}"
+    files = {
+        out / "plan.toml": plan,
+        out / "gate.toml": gate_toml(has_harm_judge=any("rules:" not in j for j in judges)),
+        out / ".github" / "workflows" / "safety.yml": workflow_yaml(run, _key_variable(model)),
+    }
+    estimate = _estimate(objects[: len(sets)], judges, seconds, _find_price(prices, model))
+    _write_files(files, force)
+    if json:
+        content = {"files": [str(p) for p in files], "estimate": msgspec.to_builtins(estimate)}
+        print(json_module.dumps(content))
+        return 0
+    for path in files:
+        print_text(f"wrote {path}")
+    print_text(describe_estimate(estimate))
+    print_next_steps(
+        [
+            f"truing run {out / 'plan.toml'} --out runs/ci",
+            f"truing gate {run} {out / 'gate.toml'}",
+        ]
+    )
+    return 0
+
+
+def _ask(question: str, default: str) -> str:
+    """Asks in a terminal. Raises UserError where nobody can answer: in a script or in CI."""
+    if not sys.stdin.isatty():
+        if default == DEFAULT_DATA:
+            return default
+        raise UserError("init: give --model SPEC; `truing list models` shows the kinds")
+    from rich.prompt import Prompt
+
+    return Prompt.ask(question, default=default)
+
+
+def _check_model(model: Model) -> float:
+    """Returns the seconds of one call. Raises UserError if it fails: the plan would fail too."""
+    answer, seconds = ask_once(model, 120)
+    if answer.failure is not None:
+        raise UserError(
+            f"{model.name} does not answer: {answer.failure.kind}: {answer.failure.message} "
+            "(--no-check writes the files nevertheless)"
+        )
+    return seconds
+
+
+def _key_variable(spec: str) -> str:
+    """Returns the environment variable of the key that the workflow has to pass on, or ""."""
+    parsed = parse_spec(spec)
+    named = parsed.args.get("api_key_env")
+    if isinstance(named, str):
+        return named
+    return "OPENAI_API_KEY" if parsed.kind == "openai" and "base_url" not in parsed.args else ""
+
+
+def _find_price(path: Path | None, spec: str) -> Price | None:
+    """Returns the price of the model by its name. Raises PlanError if the file does not have it."""
+    if path is None:
+        return None
+    prices, name = read_prices(path), parse_spec(spec).name
+    if name not in prices:
+        raise PlanError(f"{path}: no price of {name!r}; there are {', '.join(prices) or 'none'}")
+    return prices[name]
+
+
+def _estimate(
+    datasets: list[Dataset], judges: list[str], seconds: float | None, price: Price | None
+) -> CostEstimate:
+    prompts = characters = 0
+    for dataset in datasets:
+        for row in dataset.rows():
+            prompts += 1
+            characters += sum(len(m.content) for m in row.sample.conversation.messages)
+    return estimate_cost(
+        characters,
+        prompts,
+        variants=1,
+        answers=1,
+        max_tokens=MAX_TOKENS,
+        judge_calls_per_answer=sum(parse_spec(j).kind in _CALLING_JUDGES for j in judges),
+        concurrency=CONCURRENCY,
+        # The call of the check has 16 tokens; a whole answer may take as much longer as it is.
+        seconds_per_call=None if seconds is None else seconds * MAX_TOKENS / 16,
+        price=price,
+    )
+
+
+def describe_estimate(estimate: CostEstimate) -> str:
+    """Returns the estimate in a sentence."""
+    parts = [f"{estimate.calls:,} calls to the model"]
+    if estimate.judge_calls:
+        parts.append(f"{estimate.judge_calls:,} to judges")
+    parts.append(
+        f"at most {estimate.input_tokens + estimate.output_tokens:,} tokens "
+        f"({estimate.output_tokens:,} of them answers)"
+    )
+    if estimate.seconds is not None:
+        minutes = estimate.seconds / 60
+        parts.append(f"up to {minutes:.0f} min" if minutes >= 1 else "less than a minute")
+    if estimate.money is not None:
+        parts.append(f"{estimate.money:.2f} in the currency of the prices")
+    return f"the plan needs about {', '.join(parts)}"
+
+
+def _write_files(files: dict[Path, str], force: bool) -> None:
+    existing = [str(path) for path in files if path.exists()]
+    if existing and not force:
+        raise UserError(*(f"{path} exists; --force overwrites it" for path in existing))
+    for path, content in files.items():
+        create_folder(path.parent)
+        replace_file(path, content.encode())
