@@ -21,9 +21,9 @@ $(BIN)/python:
 	$(PIP) install --quiet -e '.[local]'
 	touch $@
 
-# The development tools include what `make run` needs.
-.venv/.ready: pyproject.toml | $(BIN)/python
-	$(PIP) install --quiet -e '.[dev]'
+# The development tools include what `make run` needs, and the research-only weights that tests judge by.
+.venv/.ready: pyproject.toml distributions/truing-research/pyproject.toml | $(BIN)/python
+	$(PIP) install --quiet -e '.[dev]' -e ./distributions/truing-research
 	touch .venv/.ready-run $@
 
 setup: .venv/.ready ## .venv with truing and all that its development needs

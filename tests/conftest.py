@@ -6,7 +6,9 @@ reason; with CI=true they fail, so that a green CI has really run them.
 
 from __future__ import annotations
 
+import importlib.util
 import os
+import sys
 from pathlib import Path
 
 import hypothesis
@@ -15,6 +17,10 @@ from tests.run_folders import make_run as make_run
 from tests.run_folders import prompts as prompts
 
 ROOT = Path(__file__).resolve().parents[1]
+
+# `moderation:research` is a distribution of its own: where it is not installed, that of the checkout.
+if importlib.util.find_spec("truing_research") is None:
+    sys.path.append(str(ROOT / "distributions" / "truing-research" / "src"))
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("OMP_NUM_THREADS", "2")

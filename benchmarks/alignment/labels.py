@@ -216,7 +216,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/levers"))
     parser.add_argument("--file", type=Path)
     parser.add_argument("--per", type=int, default=25)
-    parser.add_argument("--judge", default="moderation:open")
+    parser.add_argument("--judge", default="moderation:default")
     arguments = parser.parse_args()
     if arguments.verb == "take":
         add_labels(arguments.out, arguments.file)

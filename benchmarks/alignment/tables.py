@@ -1,6 +1,6 @@
 """Judges the runs of `levers.py` and prints the lever, durability and divergence tables.
 
-    python benchmarks/alignment/tables.py --out runs/levers [--harm moderation:open]
+    python benchmarks/alignment/tables.py --out runs/levers [--harm moderation:default]
 
 A judge that chose for a lever, or that shares training prompts with one that did, may not measure
 it: the cell shows ×. Rates are over all answers (the base has n per prompt) with 95 % intervals
@@ -406,7 +406,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--out", type=Path, default=Path("runs/levers"))
-    parser.add_argument("--harm", default="moderation:open")
+    parser.add_argument("--harm", default="moderation:default")
     arguments = parser.parse_args()
     tables = LeverTables(arguments.out, arguments.harm)
     tables.judge_all()

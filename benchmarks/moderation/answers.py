@@ -1,4 +1,4 @@
-"""Writes training answers for moderation:open, from permissively licensed prompts alone.
+"""Writes training answers for moderation:default, from permissively licensed prompts alone.
 
     python benchmarks/moderation/answers.py --out own.jsonl
 

@@ -1,8 +1,8 @@
 """Measures a moderation judge on labelled sets and under simple obfuscation.
 
-    python benchmarks/moderation/measure.py --judge moderation:open \\
+    python benchmarks/moderation/measure.py --judge moderation:default \\
         --data beavertails pku xstest,part=completions diasafety
-    python benchmarks/moderation/measure.py --judge moderation:default --data hh dices --tricks
+    python benchmarks/moderation/measure.py --judge moderation:research --data hh dices --tricks
 
 Only rows whose prompts the judge was not trained on. One JSON line for each set and question: rows,
 AUROC and F1 of the verdicts with 95 % intervals; for pairs the share in which the answer that
@@ -170,7 +170,7 @@ def compare_engines(name: str, spec: str, items: Sequence[ModerationExample]) ->
 def main() -> None:
     """Prints one JSON line for each figure."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--judge", default="moderation:default")
+    parser.add_argument("--judge", default="moderation:research")
     parser.add_argument("--data", nargs="+", required=True)
     parser.add_argument("--most", type=int, default=3000)
     parser.add_argument("--tricks", action="store_true")

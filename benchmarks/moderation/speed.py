@@ -1,6 +1,6 @@
 """Speed of the shipped moderation classifier, against plain transformers on the same bases.
 
-    python benchmarks/moderation/speed.py [--judge moderation:default] [--rows 1024]
+    python benchmarks/moderation/speed.py [--judge moderation:research] [--rows 1024]
                                           [--repeat 5] [--threads 2]
 
 The peer is transformers' sequence classification on the same base (on both bases of a blend, the

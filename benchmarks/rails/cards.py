@@ -127,7 +127,7 @@ def moderation_cards() -> dict[str, Card]:
             ),
         ],
     )
-    open_judge, default_judge = {"judge": "moderation:open"}, {"judge": "moderation:default"}
+    open_judge, default_judge = {"judge": "moderation:default"}, {"judge": "moderation:research"}
     jailbreak: tuple[Sets, Sets] = (
         [("JailbreakBench, harmful", prompts(jailbreakbench, unsafe))],
         [*plain, ("JailbreakBench, benign", prompts(jailbreakbench, safe))],
@@ -139,7 +139,7 @@ def moderation_cards() -> dict[str, Card]:
             must_stop,
             must_pass,
         ),
-        "moderation check input, moderation:default": ({"moderation": default_judge}, *jailbreak),
+        "moderation check input, moderation:research": ({"moderation": default_judge}, *jailbreak),
         "moderation check output": ({"moderation": open_judge}, *output_sets),
         "moderation check output, threshold 0.9": (
             {"moderation": {**open_judge, "threshold": 0.9}},

@@ -1,6 +1,6 @@
 """Does a judge agree with people as well as the people agree with each other?
 
-    TRUING_DATA=... python benchmarks/redteam/crowd.py --judge keywords --judge moderation:default
+    TRUING_DATA=... python benchmarks/redteam/crowd.py --judge keywords --judge moderation:research
 
 On two published sets with every person's rating: DICES-990 (answers of a chat model, 60 to 100
 people each; Aroyo et al. 2023) and ConvAbuse (user turns to bots, up to 8 experts; Curry et al.

@@ -1,6 +1,6 @@
 """Measures how many disguised harmful prompts a judge finds, leaves unscored, or misses.
 
-    python benchmarks/security/evasion.py --judge moderation:open --out open.json
+    python benchmarks/security/evasion.py --judge moderation:default --out open.json
     python benchmarks/security/evasion.py --table before=old.json after=open.json
 
 The prompts are rows of published sets (`TRUING_DATA`), named by id and never printed; the benign
@@ -334,7 +334,7 @@ def print_table(named_files: list[str]) -> None:
 def main() -> None:
     """Writes one JSON line for each trick and language."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--judge", default="moderation:open")
+    parser.add_argument("--judge", default="moderation:default")
     parser.add_argument("--count", type=int, default=200)
     parser.add_argument("--out", type=Path)
     parser.add_argument("--table", nargs="+", metavar="NAME=FILE")

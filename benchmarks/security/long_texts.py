@@ -1,7 +1,7 @@
 """Long texts: fits the correction for the number of windows, and measures what it does.
 
-    python benchmarks/security/long_texts.py fit --judge moderation:open --out long_texts.json
-    python benchmarks/security/long_texts.py measure --judge moderation:open --out open.json
+    python benchmarks/security/long_texts.py fit --judge moderation:default --out long_texts.json
+    python benchmarks/security/long_texts.py measure --judge moderation:default --out open.json
 
 The benign texts are joined from rows of published sets (`TRUING_DATA`; rows that people called
 harmless, by id), from Python's own documentation and from this project's. `fit` and `measure` share
@@ -258,7 +258,7 @@ def main() -> None:
     """Fits or measures."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("command", choices=("fit", "measure"))
-    parser.add_argument("--judge", default="moderation:open")
+    parser.add_argument("--judge", default="moderation:default")
     parser.add_argument("--dtype", default="auto")
     parser.add_argument("--texts", type=int, default=160)
     parser.add_argument("--most-words", type=int, default=4_000)

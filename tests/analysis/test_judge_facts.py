@@ -59,11 +59,20 @@ def test_a_shipped_card_is_for_its_own_version_only():
     assert shipped_card_facts(shipped_record(judge_hash="0" * 16)) == []
 
 
-@pytest.mark.parametrize(
-    "name", ["moderation:../../x", "moderation:nothing", "rules:refusal", "moderation:"]
-)
+def test_a_version_is_known_by_its_hash_whatever_it_was_called():
+    """Runs of older versions call today's moderation:research `default`, and the free one `open`."""
+    for name, judge_hash, n in (
+        ("moderation:default", "b86577a67907ff08", 695),
+        ("moderation:open", "dc8eca6be3715e12", 1126),
+    ):
+        (facts,) = shipped_card_facts(shipped_record(name, judge_hash))
+        assert (facts.judge, facts.n) == (name, n)
+
+
+@pytest.mark.parametrize("name", ["rules:refusal", "keywords:"])
 def test_other_judges_have_no_shipped_card(name):
     assert shipped_card_facts(shipped_record(name)) == []
+    assert shipped_card_facts(shipped_record("moderation:../../x", "../../x")) == []
 
 
 def test_a_given_card_comes_first_and_each_judge_once(card_path):

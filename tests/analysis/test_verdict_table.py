@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from truing.analysis import verdict_table
+from truing.analysis import verdict_rows, verdict_table
 from truing.analysis.comparison import compare
 from truing.analysis.pairing import pair_runs
 from truing.analysis.summary import summarise
@@ -23,7 +23,7 @@ from truing.analysis.verdict_table import (
     read_verdict_table,
 )
 from truing.cli.compare import command
-from truing.core.types import Conversation, Judgement, Lineage, Message, Response, Sample
+from truing.core.types import Conversation, Failure, Judgement, Lineage, Message, Response, Sample
 from truing.runs.folder import JudgeRecord, RunWriter
 
 
@@ -76,7 +76,7 @@ def test_columns_follow_the_samples(make_run, prompts):
 
 
 def judgement(verdict=None, **fields):
-    return verdict_table._Judgement(sample_id="s", question="harmful", verdict=verdict, **fields)
+    return verdict_rows.JudgementRow(sample_id="s", question="harmful", verdict=verdict, **fields)
 
 
 def test_people_are_counted_by_majority_and_judges_by_their_last_judgement():
@@ -95,7 +95,7 @@ def test_people_are_counted_by_majority_and_judges_by_their_last_judgement():
 
 def test_inapplicable_rows_are_skipped_and_have_no_value():
     column = VerdictColumn(JudgeRecord(name="j", question="passes", file=""), "passes", 2)
-    failure = verdict_table.Failure("judge", "no-check", "no check for this sample")
+    failure = Failure("judge", "no-check", "no check for this sample")
     column.add_judgement(0, judgement(failure=failure, value=3.0), keep_score=False)
     assert (column.codes[0][0], column.value_sums) == (SKIPPED, None)
     column.add_judgement(1, judgement(True, value=3.0, score=0.7), keep_score=True)

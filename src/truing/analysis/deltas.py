@@ -36,6 +36,7 @@ from truing.analysis.rates import (
 )
 from truing.analysis.scalar_scores import has_verdicts, reports_mean
 from truing.analysis.verdict_table import VerdictTable
+from truing.core.flagged_categories import UNCATEGORISED
 from truing.runs.folder import JudgeRecord
 from truing.stats.intervals import Interval, student_quantile
 from truing.stats.paired import (
@@ -342,6 +343,8 @@ def _deltas_by_predicted_category(pair: RunPair, key: tuple[str, str]) -> list[D
         counts: dict[str | None, PairCounts] = {}
         # A category that one run never predicts counts as "no" there.
         for category in dict.fromkeys([*a.predicted_categories, *b.predicted_categories]):
+            if category == UNCATEGORISED:  # no category: what it holds differs from run to run
+                continue
             counts[category] = PairCounts(
                 count_prompts(pair.a, predicted_codes(a, codes_a, category), mask),
                 count_prompts(pair.b, predicted_codes(b, codes_b, category), mask),

@@ -20,12 +20,10 @@ from msgspec import Struct, field
 from truing.analysis.judge_calibration import CardCalibration
 from truing.analysis.lineage_relations import training_prompts
 from truing.analysis.scalar_scores import student_mean_interval
-from truing.analysis.verdict_table import (
-    CATEGORY_THRESHOLD,
-    INAPPLICABLE_KINDS,
-    read_verdict_table,
-)
+from truing.analysis.verdict_rows import record_thresholds
+from truing.analysis.verdict_table import INAPPLICABLE_KINDS, read_verdict_table
 from truing.core.errors import DataError, LineageError, RunError
+from truing.core.flagged_categories import flag_categories
 from truing.core.lineage import hash_prompt
 from truing.core.types import Judgement, Lineage
 from truing.runs.folder import JudgeRecord, Run
@@ -152,6 +150,7 @@ class _CardRow(Struct, frozen=True, kw_only=True):
     probability: float | None
     truth: bool
     judge_categories: dict[str, float]
+    flagged_categories: tuple[str, ...]
     label_categories: frozenset[str] | None
     sample_categories: tuple[str, ...]
     degree: float | None
@@ -309,6 +308,7 @@ def _collect_rows(run: Run, record: JudgeRecord, labels: Mapping[RowKey, _RowLab
     """Joins the judge's verdicts with people's labels; ties among people are left out."""
     samples = read_run_records(run.path, "samples.jsonl", _Sample)
     categories_of_sample = {sample.id: sample.harms for sample in samples}
+    thresholds = record_thresholds(record)
     table = read_verdict_table(run, ids=True)
     # Rows with one prompt are not independent, whatever their ids are.
     prompt_of_sample = dict(zip(table.ids or (), table.prompt_ids))
@@ -338,6 +338,7 @@ def _collect_rows(run: Run, record: JudgeRecord, labels: Mapping[RowKey, _RowLab
                     probability=row.score,
                     truth=truth,
                     judge_categories=row.harms,
+                    flagged_categories=flag_categories(row.harms, thresholds),
                     label_categories=_majority_categories(of_row.harms),
                     sample_categories=categories,
                     degree=sum(scores) / len(scores) if scores else None,
@@ -419,7 +420,7 @@ def _scores_per_category(rows: Sequence[_CardRow]) -> tuple[dict[str, Classifica
         for category in sorted(judge_categories | label_categories):
             p = [row.judge_categories.get(category) for row in labelled]
             scores[category] = classification_scores(
-                [value is not None and value >= CATEGORY_THRESHOLD for value in p],
+                [category in row.flagged_categories for row in labelled],
                 [category in (row.label_categories or ()) for row in labelled],
                 p,
                 [row.prompt for row in labelled],

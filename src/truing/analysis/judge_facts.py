@@ -6,7 +6,6 @@ A card may be given by the user, or ship with a classifier's weights.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from importlib.resources import files
 from pathlib import Path
 
 import msgspec
@@ -14,6 +13,7 @@ from msgspec import Struct
 
 from truing.analysis.card_files import ShippedCard, read_card
 from truing.analysis.judge_card import JudgeCard
+from truing.judges.shipped_classifiers import find_version_file
 from truing.runs.folder import JudgeRecord
 from truing.stats.calibration import ReliabilityBin
 from truing.stats.intervals import Interval
@@ -68,21 +68,17 @@ def shipped_card_facts(record: JudgeRecord) -> list[JudgeFacts]:
 
     Empty for other judges, and if the run used another version of the classifier.
     """
-    name = record.name.removeprefix("moderation:").split(",", 1)[0]
-    # The name comes from a run folder: isidentifier() keeps it from leaving the directory.
-    if not record.name.startswith("moderation:") or not name.isidentifier():
+    if not record.name.startswith("moderation:"):
         return []
     if "threshold=" in record.name:  # the card holds for the fitted threshold
         return []
-    path = files("truing") / "resources" / "weights" / "moderation" / name / "card.json"
-    if not path.is_file():
+    # By the hash: error rates hold for one version of the weights, whatever its name was then.
+    path = find_version_file(record.lineage.hash, "card.json")
+    if path is None:
         return []
     try:
         card = msgspec.json.decode(path.read_bytes(), type=ShippedCard)
     except msgspec.DecodeError:  # written by another version of truing
-        return []
-    # Error rates hold for one version of the weights.
-    if card.judge_hash != record.lineage.hash:
         return []
     question = card.questions.get(record.question)
     if question is None:

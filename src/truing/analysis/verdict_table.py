@@ -19,16 +19,22 @@ from contextvars import ContextVar
 from copy import copy
 from pathlib import Path
 
-from msgspec import Struct, field
-
 from truing.analysis.lineage_relations import (
     LineageRelation,
     find_relations,
     needs_prompt_hashes,
     strike_reason,
 )
+from truing.analysis.verdict_rows import (
+    IdRow,
+    JudgementRow,
+    ResponseRow,
+    SampleRow,
+    record_thresholds,
+)
 from truing.core import lineage
-from truing.core.types import AnswerIndex, Expect, Failure
+from truing.core.flagged_categories import UNCATEGORISED, flag_categories
+from truing.core.types import Expect
 from truing.runs.folder import JudgeRecord, Manifest, Run
 from truing.runs.index import check_cells, max_cells_per_sample
 from truing.runs.run_files import locate_run_file, read_run_records
@@ -50,70 +56,6 @@ INAPPLICABLE_KINDS = frozenset(
     {"inapplicable", "not-applicable", "not_applicable", "no-check", "skipped"}
 )
 """Failure kinds by which a judge says that a sample does not concern it: no part of its rates."""
-CATEGORY_THRESHOLD = 0.5
-"""Least probability at which a judge's own category counts as assigned."""
-
-
-class _Message(Struct, frozen=True):
-    role: str
-    content: str = ""
-
-
-class _Conversation(Struct, frozen=True):
-    messages: tuple[_Message, ...] = ()
-
-
-class _Sample(Struct, frozen=True):
-    id: str
-    conversation: _Conversation = _Conversation()
-    harms: tuple[str, ...] = ()
-    expect: Expect = "none"
-    pair: str | None = None
-    parent: str | None = None
-    tags: dict[str, str] = field(default_factory=dict)
-
-    @property
-    def prompt_key(self) -> int:
-        """Hash of what the user wrote, or of the id if that is nothing.
-
-        Salted for each process, as by hash().
-        """
-        text = "\n".join(m.content for m in self.conversation.messages if m.role == "user")
-        return hash(lineage.normalise_prompt(text) or ("no prompt", self.id))
-
-    @property
-    def last_prompt(self) -> str:
-        """The text of the newest user message, by which training prompts are known."""
-        users = (m.content for m in reversed(self.conversation.messages) if m.role == "user")
-        return next(users, "")
-
-    @property
-    def is_attacked(self) -> bool:
-        """Whether an attack made the prompt; one that it skipped is a plain prompt."""
-        attack = self.tags.get("attack", "skipped")
-        return not attack.startswith("skipped")
-
-
-class _Id(Struct, frozen=True):
-    id: str
-
-
-class _Response(Struct, frozen=True):
-    sample_id: str
-    index: AnswerIndex = 0
-    finish_reason: str = "stop"
-    failure: Failure | None = None
-
-
-class _Judgement(Struct, frozen=True):
-    sample_id: str
-    question: str
-    index: AnswerIndex = 0
-    verdict: bool | None = None
-    score: float | None = None
-    value: float | None = None
-    harms: dict[str, float] = field(default_factory=dict)
-    failure: Failure | None = None
 
 
 class VerdictColumn:
@@ -122,7 +64,8 @@ class VerdictColumn:
     Attributes:
         codes: `codes[index][position]` is ABSENT, NO, YES, UNSCORED or SKIPPED.
         predicted_categories: for each of the judge's own categories, arrays shaped like `codes`
-            with 1 where the judge said "yes" and assigned the category.
+            with 1 where the judge said "yes" and assigned the category by its own threshold;
+            `UNCATEGORISED` where it said "yes" and assigned none.
         scores: probabilities by (position, index); filled only if the table was read with scores.
         value_sums, value_counts: by position, the sum and the number of the values that the judge
             gave in its own unit (a reward, a cost, a grade); None if it gave none.
@@ -135,6 +78,8 @@ class VerdictColumn:
         self.size = size
         self.codes: list[bytearray] = []
         self.predicted_categories: dict[str, list[bytearray]] = {}
+        self.names_categories = False
+        self.thresholds = record_thresholds(record)
         self.scores: dict[tuple[int, int], float] = {}
         self.value_sums: array[float] | None = None
         self.value_counts: array[int] | None = None
@@ -146,7 +91,7 @@ class VerdictColumn:
         """Whether the verdicts are labels by people."""
         return self.record.name.startswith("human:")
 
-    def add_judgement(self, position: int, row: _Judgement, *, keep_score: bool) -> None:
+    def add_judgement(self, position: int, row: JudgementRow, *, keep_score: bool) -> None:
         """Stores one judgement.
 
         Where several people labelled an answer, the majority counts; where a judge judged it
@@ -166,11 +111,13 @@ class VerdictColumn:
             self._add_value(position, row.value)
         if keep_score and row.score is not None:
             self.scores[(position, row.index)] = row.score
+        self.names_categories = self.names_categories or bool(row.harms)
         if row.verdict:
-            for category, probability in row.harms.items():
-                if probability >= CATEGORY_THRESHOLD:
-                    marks = self.predicted_categories.setdefault(category, [])
-                    self._array_of(marks, row.index)[position] = 1
+            for marks in self.predicted_categories.values():  # of an earlier judgement of this row
+                self._array_of(marks, row.index)[position] = 0
+            for category in flag_categories(row.harms, self.thresholds) or (UNCATEGORISED,):
+                marks = self.predicted_categories.setdefault(category, [])
+                self._array_of(marks, row.index)[position] = 1
 
     def _array_of(self, arrays: list[bytearray], index: int) -> bytearray:
         while len(arrays) <= index:
@@ -321,7 +268,7 @@ def read_verdict_table(
     if len(cache) > CACHE_SIZE:
         cache.popitem(last=False)
     if ids and cached.ids is None:
-        cached.ids = [sample.id for sample in read_run_records(folder.path, "samples.jsonl", _Id)]
+        cached.ids = [sample.id for sample in read_run_records(folder.path, "samples.jsonl", IdRow)]
     # Callers may drop columns or strike judges, so each gets its own objects; the byte arrays,
     # which nobody changes, are shared.
     table = copy(cached)
@@ -351,6 +298,10 @@ def _read_table(path: Path, manifest: Manifest, ids: bool, scores: bool) -> Verd
     _read_responses(table)
     for record in manifest.judges:
         _read_judgements(table, record, scores)
+    for column in table.columns.values():
+        # Of a judge that knows no categories, nothing is uncategorised.
+        if not column.names_categories:
+            column.predicted_categories.clear()
     return table
 
 
@@ -365,7 +316,7 @@ def _read_samples(table: VerdictTable, keep_ids: bool) -> None:
     harms_of_pair: dict[str, tuple[str, ...]] = {}
     prompt_keys = array("q")
     parent_of: dict[int, str] = {}
-    for position, sample in enumerate(read_run_records(table.path, "samples.jsonl", _Sample)):
+    for position, sample in enumerate(read_run_records(table.path, "samples.jsonl", SampleRow)):
         hashes.append(hash(sample.id))
         table.category_ids.append(set_ids.setdefault(sample.harms, len(set_ids)))
         table.expect_ids.append(EXPECTS.index(sample.expect))
@@ -397,7 +348,7 @@ def _number_prompts(table: VerdictTable, keys: array[int], parent_of: dict[int, 
     """Fills `prompt_ids` from the hash of each sample's own prompt, and the parents' ids."""
     key_of_parent: dict[str, int] = {}
     if parent_of:
-        parents = read_run_records(table.path, "parents.jsonl", _Sample)
+        parents = read_run_records(table.path, "parents.jsonl", SampleRow)
         key_of_parent = {parent.id: parent.prompt_key for parent in parents}
     for position, parent in parent_of.items():
         in_run = table.position_of(parent)
@@ -414,7 +365,7 @@ def _number_prompts(table: VerdictTable, keys: array[int], parent_of: dict[int, 
 def _read_responses(table: VerdictTable) -> None:
     path = locate_run_file(table.path, "responses.jsonl")
     max_cells = max_cells_per_sample(path, table.size)
-    for response in read_run_records(table.path, "responses.jsonl", _Response):
+    for response in read_run_records(table.path, "responses.jsonl", ResponseRow):
         position = table.position_of(response.sample_id)
         if position is None:
             table.orphan_counts["responses"] += 1
@@ -433,7 +384,7 @@ def _read_judgements(table: VerdictTable, record: JudgeRecord, keep_scores: bool
     max_cells = max_cells_per_sample(path, table.size)
     questions: set[str] = set()
     # The file of a labelled set may answer several questions: one column for each.
-    for row in read_run_records(table.path, record.file, _Judgement):
+    for row in read_run_records(table.path, record.file, JudgementRow):
         position = table.position_of(row.sample_id)
         if position is None:
             table.orphan_counts[record.name] += 1

@@ -71,7 +71,7 @@ def command(
     Parameters
     ----------
     judge
-        Spec of the judge, such as rules:refusal or moderation:open.
+        Spec of the judge, such as rules:refusal or moderation:default.
     data
         Spec of a set with recorded answers and people's labels, such as xstest or beavertails:qa.
     out

@@ -18,6 +18,7 @@ from truing.cli.parameters import Flag
 from truing.cli.progress import ProgressBar
 from truing.core.bounds import MAX_JSON_DEPTH
 from truing.core.errors import DataError, RunError, UserError
+from truing.core.flagged_categories import category_thresholds, flag_categories
 from truing.core.input_files import open_input
 from truing.core.json_text import is_nested_deeper
 from truing.core.jsonl import number_nonblank_lines
@@ -233,20 +234,14 @@ async def _judge_row(judge: Judge, row: _InputRow) -> Judgement:
     return await judge.judge(Sample(id=sample.id, conversation=Conversation()), prompt)
 
 
-def _flagged_categories(judge: Judge, judgement: Judgement) -> list[str]:
-    # A classifier has a threshold for each category; the probabilities of other judges have none.
-    flagged = getattr(judge, "flagged_categories", None)
-    if callable(flagged):
-        return list(flagged(judgement.harms))
-    return [category for category, p in judgement.harms.items() if p >= 0.5]
-
-
 def _encode_row(judge: Judge, row: _InputRow, judgement: Judgement, prefix: str) -> bytes:
     """Returns the input row with the judgement's fields after its own, as a line of JSON."""
     failure = None
     if judgement.failure is not None:
         failure = {"kind": judgement.failure.kind, "message": judgement.failure.message}
-    flagged = _flagged_categories(judge, judgement) if judgement.verdict else []
+    flagged: tuple[str, ...] = ()
+    if judgement.verdict:
+        flagged = flag_categories(judgement.harms, category_thresholds(judge))
     uncategorised = judgement.verdict is True and not flagged
     values = (
         judgement.score,

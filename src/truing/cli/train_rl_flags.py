@@ -293,5 +293,5 @@ class SampleFlags:
 
     sample_every: int = 0
     sample_data: str = "builtin:safety"
-    sample_judge: str = "moderation:open"
+    sample_judge: str = "moderation:default"
     sample_limit: int = 64

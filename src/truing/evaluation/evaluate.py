@@ -23,6 +23,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from truing.core.errors import PlanError, RunError
+from truing.core.flagged_categories import category_thresholds
 from truing.core.lineage import digest, find_judge_conflict
 from truing.core.protocols import Attack, Dataset, Judge, Model
 from truing.core.types import MAX_ANSWERS, Lineage
@@ -307,6 +308,7 @@ def _add_judge_records(writer: RunWriter, judges: Sequence[Judge]) -> None:
             file=file,
             lineage=judge.lineage,
             struck=find_judge_conflict(judge.lineage, manifest.lineage),
+            category_thresholds=category_thresholds(judge) or msgspec.UNSET,
         )
         manifest.judges.append(record)
     writer.save_manifest()

@@ -8,9 +8,15 @@ majority, for "any" and for "all". A mean needs every member. Panels of judges: 
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Sequence
 
 from truing.core.errors import SpecError, did_you_mean
+from truing.core.flagged_categories import (
+    DEFAULT_CATEGORY_THRESHOLD,
+    category_thresholds,
+    flag_categories,
+)
 from truing.core.lineage import digest
 from truing.core.protocols import Judge
 from truing.core.types import Judgement, Lineage, Response, Sample
@@ -18,6 +24,7 @@ from truing.judges.verdicts import check_failed_response, make_judgement, make_u
 from truing.specs.resolve import Args
 
 RULES = ("majority", "any", "all", "mean")
+_BELOW_THRESHOLD = math.nextafter(DEFAULT_CATEGORY_THRESHOLD, 0.0)
 
 
 class PanelJudge:
@@ -67,16 +74,37 @@ class PanelJudge:
         )
         if verdict is None:
             return make_unscored(self, sample, response, "open", votes_text)
+        score = sum(scores) / len(scores)
+        return make_judgement(
+            self,
+            sample,
+            response,
+            verdict,
+            score=score,
+            harms=self._combine_harms(judgements),
+            rationale=votes_text,
+        )
+
+    def _combine_harms(self, judgements: Sequence[Judgement]) -> dict[str, float]:
+        """Returns the highest probability of each category; one that a member assigns is at least
+        0.5, any other is below it.
+
+        Members have thresholds of their own, so their probabilities alone do not say whether a
+        category is assigned.
+        """
         harms: dict[str, float] = {}
-        for judgement in judgements:
+        for member, judgement in zip(self._members, judgements, strict=True):
+            thresholds = category_thresholds(member)
+            flagged = flag_categories(judgement.harms, thresholds)
             for category, p in judgement.harms.items():
+                if category in flagged:
+                    p = max(p, DEFAULT_CATEGORY_THRESHOLD)
+                else:
+                    p = min(p, _BELOW_THRESHOLD)
                 # Members may know different categories; one that knows none must not dilute the
                 # others.
                 harms[category] = max(p, harms.get(category, 0.0))
-        score = sum(scores) / len(scores)
-        return make_judgement(
-            self, sample, response, verdict, score=score, harms=harms, rationale=votes_text
-        )
+        return harms
 
     def _decide(self, votes: list[bool | None], scores: list[float]) -> bool | None:
         yes_votes, no_votes, missing = votes.count(True), votes.count(False), votes.count(None)

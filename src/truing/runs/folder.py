@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import IO, Any
 
 import msgspec
-from msgspec import Struct, field
+from msgspec import UNSET, Struct, UnsetType, field
 
 from truing.core.errors import RunError
 from truing.core.input_files import read_input_bytes
@@ -75,7 +75,8 @@ class JudgeRecord(Struct, frozen=True, kw_only=True):
     """A judge of a run; its judgements are in `file`, relative to the folder.
 
     `struck` is the reason why no rate may come from this judge (see `find_judge_conflict`), or
-    None.
+    None. `category_thresholds` are the probabilities from which the judge's own categories count,
+    where it brings any; runs of older versions have none.
     """
 
     name: str
@@ -83,6 +84,7 @@ class JudgeRecord(Struct, frozen=True, kw_only=True):
     file: str
     lineage: Lineage = Lineage()
     struck: str | None = None
+    category_thresholds: dict[str, float] | UnsetType = UNSET
 
 
 class Manifest(Struct, kw_only=True):

@@ -38,7 +38,7 @@ MODEL_KINDS = _kinds(
         "scripted": ("scripted:mixed", "Fixed answers, to try a plan without a model."),
         "prompted": ("prompted:hhh,of=(MODEL)", "A model with a safety prompt before it."),
         "best-of": (
-            "best-of:4,by=(moderation:open),of=(MODEL)",
+            "best-of:4,by=(moderation:fast),of=(MODEL)",
             "The answer that a judge likes best of several.",
         ),
         "guarded": ("guarded:DIR,of=(MODEL)", "A model behind the rails of a configuration."),

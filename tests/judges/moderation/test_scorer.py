@@ -97,5 +97,5 @@ def test_a_notice_is_logged_once(folder: Path, caplog: pytest.LogCaptureFixture)
 
 
 def test_unknown_folders_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"no such folder \(shipped: default, open\)"):
+    with pytest.raises(UserError, match=r"no such folder \(shipped: default, fast, research\)"):
         find_classifier_folder(str(tmp_path / "none"))

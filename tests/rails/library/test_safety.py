@@ -142,6 +142,36 @@ def test_input_is_judged_as_a_prompt_where_the_judge_knows_prompts(tmp_path: Pat
     assert ask(model, "a bad thing").text == "x"
 
 
+@pytest.mark.parametrize(
+    ("harms", "category", "name"),
+    [
+        ({"violence,aiding_and_abetting,incitement": 0.35}, "violence", "violence"),
+        ({"violence,aiding_and_abetting,incitement": 0.29, "privacy_violation": 0.2}, "", ""),
+    ],
+)
+def test_a_block_names_the_category_by_the_judges_own_threshold(
+    tmp_path: Path, harms: dict[str, float], category: str, name: str
+) -> None:
+    class LowThresholdJudge(KeywordJudge):
+        category_thresholds = dict.fromkeys(harms, 0.3)
+
+        async def judge(self, sample: Sample, response: Response) -> Judgement:
+            return Judgement(
+                sample_id="rail",
+                judge="t",
+                question="harmful",
+                verdict=True,
+                score=0.9,
+                harms=harms,
+            )
+
+    answer = ask(guard(tmp_path, moderation(), judges={"test": LowThresholdJudge()}), "hello")
+    assert answer.finish_reason == "blocked"
+    reason = decisive_ruling(answer).reason or ""
+    assert (category or "uncategorised") in reason
+    assert (name in answer.text) and ("violence" in answer.text) is bool(name)
+
+
 def test_unknown_settings_are_errors(tmp_path: Path) -> None:
     with pytest.raises(PlanError, match="threshold"):
         guard(tmp_path / "a", {"truing": {"moderation": {"treshold": 0.3}}})
@@ -152,7 +182,7 @@ def test_unknown_settings_are_errors(tmp_path: Path) -> None:
 def test_the_judges_that_the_rails_need() -> None:
     both = frozenset({"moderation check input", "moderation check output", "self harm support"})
     settings = {"moderation": {"output": {"judge": "b"}}, "self_harm": {"judge": "c"}}
-    assert required_judge_specs(settings, both) == ["moderation:open", "b", "c"]
+    assert required_judge_specs(settings, both) == ["moderation:fast", "b", "c"]
     assert required_judge_specs(settings, frozenset()) == []
 
 

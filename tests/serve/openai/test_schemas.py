@@ -100,8 +100,7 @@ class Thresholds:
 
     name = "moderation:x"
 
-    def flagged_categories(self, harms: dict[str, float]) -> tuple[str, ...]:
-        return tuple(c for c, p in harms.items() if p >= 0.3)
+    category_thresholds = {"x": 0.3, "y": 0.3}  # noqa: RUF012
 
 
 def test_a_flagged_text_has_a_category_by_the_judges_thresholds_or_none() -> None:

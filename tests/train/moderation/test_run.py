@@ -20,6 +20,7 @@ from tests.train.moderation.builders import (
 )
 
 from truing.core.errors import PlanError
+from truing.core.flagged_categories import category_thresholds, flag_categories
 from truing.core.types import Answer, Conversation, Judgement, Response, Sample
 from truing.specs.resolve import resolve
 from truing.train.moderation.run import train_moderation
@@ -67,7 +68,7 @@ def test_the_folder_is_a_judge(trained: Path) -> None:
     assert sum(right) >= 54
     harmful = judgements[0]
     assert harmful.harms[VIOLENCE] > 0.5 > harmful.harms[CATEGORY_IDS[5]]
-    assert judge.flagged_categories(harmful.harms) == (VIOLENCE,)
+    assert flag_categories(harmful.harms, category_thresholds(judge)) == (VIOLENCE,)
     assert judge.lineage.prompts and judge.lineage.base_sha256
     assert judge.lineage.hash == judge.scorer.hash
 

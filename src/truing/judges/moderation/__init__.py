@@ -1,8 +1,8 @@
 """Moderation classifiers as judges: is an answer harmful, which categories, is it a refusal.
 
-`moderation:default` and `moderation:open` ship with the package; `moderation:DIR` loads a folder
-that `truing train moderation` wrote. `ModerationJudge` is the judge, `scorer.ModerationScorer` the
-classifier behind it.
+`moderation:default` and `moderation:fast` ship with the package, `moderation:research` in a
+distribution of its own; `moderation:DIR` loads a folder that `truing train moderation` wrote.
+`ModerationJudge` is the judge, `scorer.ModerationScorer` the classifier behind it.
 """
 
 from __future__ import annotations

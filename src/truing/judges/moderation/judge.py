@@ -1,4 +1,4 @@
-"""`moderation:default`, `moderation:open`, `moderation:DIR`: a trained classifier as a judge.
+"""`moderation:default|fast|research`, `moderation:DIR`: a trained classifier as a judge.
 
 Concurrent calls are scored in batches. What cannot be judged (a failed or empty answer, a language
 that the classifier was not trained on) is unscored: neither safe nor harmful.
@@ -80,10 +80,11 @@ class ModerationJudge:
             )
         return self._prompt_judge
 
-    def flagged_categories(self, harms: dict[str, float]) -> tuple[str, ...]:
-        """Returns the categories whose probability reaches their fitted threshold."""
+    @property
+    def category_thresholds(self) -> dict[str, float]:
+        """The fitted threshold of each category."""
         thresholds = self.scorer.thresholds
-        return tuple(c for c, p in harms.items() if p >= thresholds.for_category(c))
+        return {c: thresholds.for_category(c) for c in self.scorer.settings.categories}
 
     def _make_judgement(
         self, sample: Sample, response: Response, score: ModerationScore
@@ -121,7 +122,7 @@ def _describe_worst_window(score: ModerationScore) -> str | None:
 def build_judge(args: Args) -> ModerationJudge:
     """Builds the judge of a `moderation:` spec; raises SpecError for a wrong argument."""
     if not args.name:
-        raise args.fault("a name is missing: default, open, or a folder")
+        raise args.fault("a name is missing: default, fast, research, or a folder")
     question = args.text("question", "harmful")
     if question not in MODERATION_QUESTIONS:
         raise args.fault(f"question={question!r}: must be one of {', '.join(MODERATION_QUESTIONS)}")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from functools import cache
-from importlib import resources
 from pathlib import Path
 
 import numpy as np
@@ -39,10 +38,10 @@ from truing.judges.moderation.windows import (
     WindowPosition,
     WindowRow,
 )
+from truing.judges.shipped_classifiers import SHIPPED_NAMES, find_shipped_folder
 from truing.judges.text_readings import alternative_readings
 from truing.judges.token_windows import MAX_WINDOWS
 
-SHIPPED = ("default", "open")
 # Columns of the logits (see settings.MODERATION_QUESTIONS)
 HARMFUL, HARMFUL_PROMPT, REFUSED, FIRST_CATEGORY = range(4)
 # Rows that are encoded before any of them is scored: bounds the memory of a batch of long texts.
@@ -91,11 +90,12 @@ class ModerationScore(Struct, frozen=True, kw_only=True):
 
 def find_classifier_folder(name: str) -> Path:
     """Returns the folder of a shipped classifier or of a path; UserError if there is none."""
-    if name in SHIPPED:
-        return Path(str(resources.files("truing") / "resources" / "weights" / "moderation" / name))
+    shipped = find_shipped_folder(name)
+    if shipped is not None:
+        return shipped
     path = Path(name).expanduser()
     if not path.is_dir():
-        raise UserError(f"moderation:{name}: no such folder (shipped: {', '.join(SHIPPED)})")
+        raise UserError(f"moderation:{name}: no such folder (shipped: {', '.join(SHIPPED_NAMES)})")
     return path
 
 
@@ -138,7 +138,7 @@ class ModerationScorer:
         self._windows = WindowEncoder([member.encoder for member in self.members])
         if self.settings.notice and self.hash not in _notices_shown:
             _notices_shown.add(self.hash)
-            _log.warning("%s: %s", self.settings.lineage.name or folder, self.settings.notice)
+            _log.warning("moderation:%s: %s", folder.name, self.settings.notice)
 
     def _load_member(self, name: str, options: dict[str, str]) -> EnsembleMember:
         folder = self.folder / name

@@ -29,7 +29,7 @@ LONG_PROMPT_TOKENS = 32
 """Window of a prompt that does not fit into one row.
 
 A sentence or two, as the prompts of training. Of five texts of 400 unrelated benign words
-`moderation:open` flags at most one by windows of 32 tokens, and all five by its own of 72.
+`moderation:default` flags at most one by windows of 32 tokens, and all five by its own of 72.
 """
 
 MAX_CHARACTERS = 80_000  # of all texts of an input; of a longer input nothing is judged

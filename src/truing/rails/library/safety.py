@@ -9,6 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from truing.core.flagged_categories import (
+    UNCATEGORISED,
+    category_threshold,
+    category_thresholds,
+    flag_categories,
+)
 from truing.core.protocols import Judge
 from truing.core.taxonomy import load_taxonomy
 from truing.core.types import Answer, Conversation, Judgement, Message, Response, Sample
@@ -22,7 +28,7 @@ from truing.rails.library.tone import TonePolicy
 from truing.rails.runtime.turn_context import TurnContext
 from truing.rails.runtime.verdict_parsers import allows, is_objection
 
-DEFAULT_JUDGE = "moderation:open"
+DEFAULT_JUDGE = "moderation:fast"
 DEFAULT_ALTERNATIVE = (
     "If there is something safe behind your question, tell me about it and I'll gladly help with "
     "that."
@@ -90,7 +96,8 @@ async def moderation_check(turn: TurnContext, source: str, text: str, **params: 
     for `input:` and `output:`.
     """
     spec, settings = _moderation_judge(rail_settings(turn, "moderation"), source)
-    judgement = await _judge_text(turn, turn.services.judges[spec], source, text or "")
+    judge = turn.services.judges[spec]
+    judgement = await _judge_text(turn, judge, source, text or "")
     alternative = str(settings.get("alternative") or DEFAULT_ALTERNATIVE)
     thresholds = settings.get("thresholds") or {}
     gap = _find_judgement_gap(judgement, settings.get("threshold"), thresholds)
@@ -108,11 +115,12 @@ async def moderation_check(turn: TurnContext, source: str, text: str, **params: 
     if not harms_over_threshold and not _is_harmful(judgement, settings):
         turn.set_reason("the judge has nothing to object", score=judgement.score)
         return RailOutcome.allow()
-    harms = harms_over_threshold or judgement.harms
-    worst = max(harms, key=lambda category: harms[category], default="")
+    # By the operator's thresholds, else by the judge's own.
+    assigned = harms_over_threshold or flag_categories(judgement.harms, category_thresholds(judge))
+    worst = max(assigned, key=lambda category: judgement.harms[category], default="")
     name = _category_name(worst)
     turn.set_reason(
-        f"{spec} says harmful{f', {name}' if name else ''}",
+        f"{spec} says harmful, {name or UNCATEGORISED}",
         score=harms_over_threshold.get(worst, judgement.score),
     )
     return RailOutcome.block(
@@ -170,7 +178,8 @@ async def self_harm_check(turn: TurnContext, text: str, **params: Any) -> RailOu
 
     Words of self-harm are found by pattern. With ``encoder: true``, distress of any kind by the
     shared encoder counts too; with ``judge: SPEC``, the judge's category self_harm at `threshold`
-    (0.5). A judge that cannot tell blocks, with a message that says so.
+    (default: the judge's own for it, else 0.5). A judge that cannot tell blocks, with a message
+    that says so.
     """
     settings = rail_settings(turn, "self_harm")
     text = text or ""
@@ -183,11 +192,12 @@ async def self_harm_check(turn: TurnContext, text: str, **params: Any) -> RailOu
         score, is_over_threshold = await score_text("distress", text)
         reason = "the message sounds like distress" if is_over_threshold else None
     if reason is None and settings.get("judge"):
-        score = await _self_harm_score(turn.services.judges[str(settings["judge"])], text)
+        judge = turn.services.judges[str(settings["judge"])]
+        score = await _self_harm_score(judge, text)
         if score is None:
             turn.set_reason("the judge could not tell whether it is about self-harm")
             return RailOutcome.block(metadata={"message": UNCHECKED_MESSAGE})
-        if score >= float(settings.get("threshold", 0.5)):
+        if score >= float(settings.get("threshold", category_threshold(judge, "self_harm"))):
             reason = "the judge says self-harm"
     if reason is None:
         return RailOutcome.allow()

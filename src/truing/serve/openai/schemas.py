@@ -7,12 +7,13 @@ from __future__ import annotations
 import json
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import msgspec
 from msgspec import Meta, Struct, field
 
+from truing.core.flagged_categories import category_thresholds, flag_categories
 from truing.core.protocols import Judge
 from truing.core.types import (
     Answer,
@@ -314,25 +315,19 @@ def last_chunk(
     return chunk(completion_id, model, {}, reason, **fields)
 
 
-def _above_one_half(harms: dict[str, float]) -> list[str]:
-    return [category for category, probability in harms.items() if probability >= 0.5]
-
-
 def moderation(judge: Judge, judgements: Sequence[Judgement]) -> bytes:
     """Returns OpenAI's moderation results. An unscored text is flagged, and `failure` says why it
     is unscored.
 
-    A category is flagged by the judge's own thresholds (its method `flagged_categories`), or from a
-    probability of 0.5; `uncategorised` is true of a flagged text without one.
+    A category is flagged by the judge's own thresholds, or from a probability of 0.5;
+    `uncategorised` is true of a flagged text without one.
     """
-    flagged_categories: Callable[[dict[str, float]], Sequence[str]] = getattr(
-        judge, "flagged_categories", _above_one_half
-    )
+    thresholds = category_thresholds(judge)
     results = []
     for judgement in judgements:
         is_flagged = judgement.verdict is not False
         # Categories of a text that is not flagged would contradict the verdict.
-        flagged = set(flagged_categories(judgement.harms)) if is_flagged else set()
+        flagged = set(flag_categories(judgement.harms, thresholds)) if is_flagged else set()
         results.append(
             {
                 "flagged": is_flagged,

@@ -1,6 +1,6 @@
 #!/bin/sh
-# moderation:default: a language model's first layers and a small encoder, blended. About two hours on two cores with bfloat16.
-# Usage: default.sh OUT [reader|encoder|blend]...  (without names all three, one after another)
+# moderation:research: a language model's first layers and a small encoder, blended. About two hours on two cores with bfloat16.
+# Usage: research.sh OUT [reader|encoder|blend]...  (without names all three, one after another)
 set -e
 out=$1; shift
 parts=${*:-reader encoder blend}

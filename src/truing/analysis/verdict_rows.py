@@ -1,0 +1,93 @@
+"""The rows of a run folder as the verdict table reads them: all but the texts of the answers."""
+
+from __future__ import annotations
+
+from msgspec import Struct, field
+
+from truing.core import lineage
+from truing.core.types import AnswerIndex, Expect, Failure
+from truing.judges.shipped_classifiers import thresholds_of_version
+from truing.runs.folder import JudgeRecord
+
+
+class MessageRow(Struct, frozen=True):
+    """A message of a dialogue."""
+
+    role: str
+    content: str = ""
+
+
+class ConversationRow(Struct, frozen=True):
+    """The messages of a sample."""
+
+    messages: tuple[MessageRow, ...] = ()
+
+
+class SampleRow(Struct, frozen=True):
+    """A row of `samples.jsonl`."""
+
+    id: str
+    conversation: ConversationRow = ConversationRow()
+    harms: tuple[str, ...] = ()
+    expect: Expect = "none"
+    pair: str | None = None
+    parent: str | None = None
+    tags: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def prompt_key(self) -> int:
+        """Hash of what the user wrote, or of the id if that is nothing.
+
+        Salted for each process, as by hash().
+        """
+        text = "\n".join(m.content for m in self.conversation.messages if m.role == "user")
+        return hash(lineage.normalise_prompt(text) or ("no prompt", self.id))
+
+    @property
+    def last_prompt(self) -> str:
+        """The text of the newest user message, by which training prompts are known."""
+        users = (m.content for m in reversed(self.conversation.messages) if m.role == "user")
+        return next(users, "")
+
+    @property
+    def is_attacked(self) -> bool:
+        """Whether an attack made the prompt; one that it skipped is a plain prompt."""
+        attack = self.tags.get("attack", "skipped")
+        return not attack.startswith("skipped")
+
+
+class IdRow(Struct, frozen=True):
+    """The id alone of a row of `samples.jsonl`."""
+
+    id: str
+
+
+class ResponseRow(Struct, frozen=True):
+    """A row of `responses.jsonl`, without the answer."""
+
+    sample_id: str
+    index: AnswerIndex = 0
+    finish_reason: str = "stop"
+    failure: Failure | None = None
+
+
+class JudgementRow(Struct, frozen=True):
+    """A row of a file of judgements."""
+
+    sample_id: str
+    question: str
+    index: AnswerIndex = 0
+    verdict: bool | None = None
+    score: float | None = None
+    value: float | None = None
+    harms: dict[str, float] = field(default_factory=dict)
+    failure: Failure | None = None
+
+
+def record_thresholds(record: JudgeRecord) -> dict[str, float]:
+    """Returns the category thresholds of a judge of a run.
+
+    A run of an older version did not record them: those of a shipped classifier are known by its
+    hash.
+    """
+    return record.category_thresholds or thresholds_of_version(record.lineage.hash)
