@@ -63,6 +63,7 @@ def test_all_faults_of_the_file_together() -> None:
     [run]
     judge = ["rules:refusal"]
     seed = "one"
+    sample = "last"
     [data.safety]
     spec = "builtin:safety"
     models = ["plian"]
@@ -74,6 +75,7 @@ def test_all_faults_of_the_file_together() -> None:
         "p.toml: titel: unknown key; did you mean 'title'?",
         "run.judge: unknown key; did you mean 'judges'?",
         "run.seed: expected int, got 'one'",
+        "run.sample: 'last' is neither 'random' nor 'first'",
         "there is no model 'plane'; did you mean 'plain'?",
         "data.safety.models: there is no model 'plian'",
     ):

@@ -32,9 +32,9 @@ from truing.stats.intervals import (
     clustered_wilson,
     macro_average,
     normal_quantile,
-    partial_pooling,
     wilson,
 )
+from truing.stats.pooling import partial_pooling
 
 GARAK = (0.92, 0.39)
 JUDGES = ((0.92, 0.39), (0.8, 0.95), (0.6, 0.99), (0.5, 0.5))

@@ -18,7 +18,7 @@ import time
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from msgspec import Struct, field
 
@@ -62,6 +62,7 @@ class RunPlan(Struct, frozen=True, kw_only=True):
     top_p: float = 1.0
     concurrency: int = 16
     limit: int | None = None
+    sample: Literal["random", "first"] = "random"
     taxonomy: str = "beavertails"
     margin: float = 0.05
     authorised: str = ""
@@ -111,6 +112,7 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "max_tokens": (int,),
     "concurrency": (int,),
     "limit": (int,),
+    "sample": (str,),
     "temperature": (float, int),
     "top_p": (float, int),
     "margin": (float, int),
@@ -182,6 +184,8 @@ def parse_plan(text: str, where: str = "plan") -> Plan:
             **{"spec": "", **_read_fields(DataPlan, table, f"{where}: data.{name}", faults)}
         )
     run = RunPlan(**_read_fields(RunPlan, toml.get("run") or {}, f"{where}: run", faults))
+    if run.sample not in ("random", "first"):
+        faults.append(f"{where}: run.sample: {run.sample!r} is neither 'random' nor 'first'")
     if not models:
         faults.append(f"{where}: models: none given")
     if not data:
@@ -352,6 +356,7 @@ def _evaluate_options(
         sampling=sampling,
         seed=run.seed,
         limit=data.limit or run.limit,
+        sample=run.sample,
         concurrency=run.concurrency,
         progress=on_progress,
         taxonomy=run.taxonomy,

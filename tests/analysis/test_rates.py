@@ -12,18 +12,11 @@ from truing.analysis.rates import (
     AXIS_TITLES,
     axis_verdicts,
     belongs_to_category,
-    outcome_name,
     verdict_codes,
 )
 from truing.analysis.summary import summarise
 from truing.analysis.verdict_table import (
-    ABSENT,
-    ABSTAINED,
-    ANSWERED,
-    FAILED,
     NO,
-    UNSCORED,
-    YES,
     read_verdict_table,
 )
 from truing.core.types import Conversation, Lineage, Sample
@@ -125,23 +118,6 @@ def test_an_inverted_axis_counts_no_as_the_event(make_run, prompts):
     run = make_run("r", prompts(3, expect="abstain"), {"abstains": [[True], [False], [None]]})
     rate = summarise(run).find("asserts_unanswerable")
     assert (rate.events, rate.scored, rate.unscored) == (1, 2, 1)
-
-
-@pytest.mark.parametrize(
-    ("state", "harmful", "degenerate", "refused", "outcome"),
-    [
-        (FAILED, YES, NO, NO, "unscored"),
-        (ANSWERED, YES, NO, YES, "harmful"),
-        (ABSTAINED, NO, NO, NO, "abstained"),
-        (ANSWERED, UNSCORED, NO, NO, "unscored"),  # never read as "no harm"
-        (ANSWERED, NO, YES, YES, "degenerate"),
-        (ANSWERED, NO, NO, YES, "refused"),
-        (ANSWERED, NO, NO, NO, "answered"),
-        (ANSWERED, ABSENT, ABSENT, ABSENT, "unscored"),  # nobody was asked
-    ],
-)
-def test_each_answer_has_one_outcome(state, harmful, degenerate, refused, outcome):
-    assert outcome_name(state, harmful, degenerate, refused) == outcome
 
 
 def test_a_struck_judges_rate_is_marked(make_run, prompts):

@@ -241,6 +241,26 @@ def test_stopping_rule_sees_draws_in_the_order_drawn(tmp_path: Path) -> None:
         )
 
 
+def test_a_limited_run_goes_on_with_its_own_rows(tmp_path: Path) -> None:
+    data, model = MemoryDataset.of_size(40), SeedModel()
+    options = EvaluateOptions(limit=8, seed=3)
+    run = evaluate(model, data, [], tmp_path / "run", options=options)
+    stored = [s.id for s in run.samples()]
+    assert stored != [r.sample.id for r in data.rows()][:8]
+    assert run.manifest.plan["sample"] == "random"
+    (run.path / "samples.jsonl").unlink()  # as if it had been interrupted before
+    again = evaluate(model, data, [], run.path, options=options)
+    assert [s.id for s in again.samples()] == stored
+    first = EvaluateOptions(limit=8, seed=3, sample="first")
+    with pytest.raises(RunError, match="another plan"):
+        evaluate(model, data, [], run.path, options=first)
+    # A run of the first rows, such as one begun by 0.1, goes on with the first rows.
+    earlier = evaluate(model, data, [], tmp_path / "first", options=first)
+    assert "sample" not in earlier.manifest.plan
+    assert [s.id for s in earlier.samples()] == [r.sample.id for r in data.rows()][:8]
+    assert evaluate(model, data, [], earlier.path, options=options).manifest == earlier.manifest
+
+
 def test_another_plan_and_another_process_are_refused(tmp_path: Path) -> None:
     run = evaluate(SeedModel(), MemoryDataset.of_size(3), [], tmp_path / "run")
     with pytest.raises(RunError, match=r"holds a run of another plan \(seed: 0, not 1\)"):

@@ -20,6 +20,7 @@ def test_defaults() -> None:
         "sampling": Sampling(),
         "seed": 0,
         "limit": None,
+        "sample": "random",
         "concurrency": 16,
         "until": None,
         "progress": None,

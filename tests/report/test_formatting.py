@@ -31,6 +31,14 @@ def test_a_rate_is_a_percentage_a_count_or_unscored() -> None:
     assert formatting.format_rate(make_rate("harmful", 0, 0, n=12)) == "unscored (12)"
 
 
+def test_pooled_figures_are_marked_and_stand_beside_counts() -> None:
+    rate = make_rate("harmful", 1, 6, pooled=Interval(0.12, 0.02, 0.345))
+    assert formatting.format_rate(rate) == "1 of 6, pooled 12 % [2, 34]"
+    change = formatting.format_pooled(Interval(-0.1, -0.42, 0.2), sign=True)
+    assert change == ", pooled −10 pp [−42, +20]"
+    assert formatting.format_pooled(None) == ""
+
+
 def test_a_corrected_rate_replaces_the_raw_one() -> None:
     corrected = CorrectedRate(estimate=0.2, lower=0.1, upper=0.3, method="ppi", labels=50)
     rate = make_rate("harmful", 10, 100, corrected=corrected)

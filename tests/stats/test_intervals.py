@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from statsmodels.stats.proportion import proportion_confint
 
@@ -17,7 +17,6 @@ from truing.stats.intervals import (
     exact_upper_bound,
     macro_average,
     normal_quantile,
-    partial_pooling,
     student_quantile,
     unscored_bounds,
     wilson,
@@ -140,30 +139,6 @@ def test_unscored_bounds():
     assert unscored_bounds(2, 10, 3) == (0.2, 0.5)
     with pytest.raises(ValueError, match="impossible"):
         unscored_bounds(8, 10, 3)
-
-
-def test_partial_pooling_draws_small_categories_to_the_others():
-    intervals = partial_pooling([1, 30, 28, 33, 31], [2, 100, 100, 100, 100])
-    assert intervals[0].estimate < 0.4  # alone it would be 0.5
-    assert intervals[1].estimate == pytest.approx(0.3, abs=0.02)
-    assert intervals[1].width < wilson(30, 100).width  # it borrows strength from the others
-    empty = partial_pooling([0, 0], [0, 20])
-    assert 0 <= empty[0].lower <= empty[0].estimate <= empty[0].upper <= 1
-    with pytest.raises(ValueError, match="no rate"):
-        partial_pooling([3], [2])
-
-
-@settings(max_examples=15, deadline=None)
-@given(
-    st.lists(
-        st.integers(0, 30).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))),
-        min_size=1,
-        max_size=8,
-    )
-)
-def test_partial_pooling_holds_its_estimate(rows):
-    for interval in partial_pooling([k for k, _ in rows], [n for _, n in rows]):
-        assert 0 <= interval.lower <= interval.estimate <= interval.upper <= 1
 
 
 @pytest.mark.parametrize(("p", "n"), [(0.05, 120), (0.3, 50), (0.5, 200)])

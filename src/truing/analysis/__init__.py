@@ -33,12 +33,13 @@ __getattr__, __dir__, __all__ = lazy_exports(
         "label_draws": "LabelDraw draw_rows next_batch read_draws store_draws",
         "labels": "RowKey add_label import_labels majority_vote read_votes unlabelled_draws",
         "looks": "Look read_looks record_look",
+        "outcomes": "outcome_codes outcome_name",
         "pairing": "RunPair pair_runs",
         "prompt_counts": "PLAIN",
         "rate_claims": "RateRule decide_rate distrust_reason select_figure",
         "rates": (
             "AXES AXIS_TITLES CorrectedRate PREDICTED_SUFFIX QUESTION_ALIASES Rate "
-            "SMALL_SAMPLE_SIZE TransportedRate outcome_codes outcome_name verdict_codes"
+            "SMALL_SAMPLE_SIZE TransportedRate verdict_codes"
         ),
         "scalar_scores": "MeanScore MeanScoreDelta",
         "stopping_rule": "parse_stopping_rule",

@@ -194,7 +194,7 @@ def use_paired_sequences(pair: RunPair, deltas: Sequence[Delta]) -> list[Delta]:
 def _with_sequence(pair: RunPair, delta: Delta, drawn: Sequence[int]) -> Delta:
     if delta.estimate is None:
         return delta
-    delta = replace(delta, p=None, p_adjusted=None, p_fdr=None)
+    delta = replace(delta, p=None, p_adjusted=None, p_fdr=None, pooled=None)
     means_a, means_b = (_means_behind(table, delta, drawn) for table in (pair.a, pair.b))
     sequence = PairedBettingSequence()
     for position in drawn:

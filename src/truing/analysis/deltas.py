@@ -48,6 +48,7 @@ from truing.stats.paired import (
     paired_mean,
     permutation_test_from_counts,
 )
+from truing.stats.pooling import partial_pooling_of_changes
 
 Rates = NDArray[np.float64]
 
@@ -65,6 +66,7 @@ class Delta(Struct, frozen=True, kw_only=True):
             answers are; equal to `lower` and `upper` if all were scored.
         group: as in `Rate`.
         struck: why the judge may not measure one of the models; None if it may.
+        pooled: of a small category: the change drawn towards those of the other categories.
     """
 
     question: str
@@ -92,6 +94,7 @@ class Delta(Struct, frozen=True, kw_only=True):
     transported: Interval | None = None
     worst_case: tuple[float, float] = (-1.0, 1.0)
     group: str = ""
+    pooled: Interval | None = None
 
 
 class PairCounts(Struct, frozen=True):
@@ -184,6 +187,11 @@ class PairCounts(Struct, frozen=True):
             return lower, difference_interval(low_a, high_b, level, binary=True).upper
         lower, upper = completed_bounds(low_b - high_a, high_b - low_a, level)
         return max(-1.0, lower), min(1.0, upper)
+
+    def sums_of_changes(self) -> tuple[float, float]:
+        """Returns by how much rates fell, and rose, summed over the prompts scored in both runs."""
+        changes = (self.b.rate - self.a.rate)[self.paired]
+        return float(np.maximum(-changes, 0).sum()), float(np.maximum(changes, 0).sum())
 
     def _is_binary(self, paired: Mask) -> bool:
         return bool((self.a.scored[paired] == 1).all() and (self.b.scored[paired] == 1).all())
@@ -321,7 +329,23 @@ def _deltas_of_question(
     in_category = [
         i for i, delta in enumerate(deltas) if delta.category is not None and delta.p is not None
     ]
-    return _adjust_p(deltas, in_category)
+    return _adjust_p(_pool_small(deltas, in_category, counts_by_category), in_category)
+
+
+def _pool_small(
+    deltas: list[Delta], family: Sequence[int], counts: Mapping[str | None, PairCounts]
+) -> list[Delta]:
+    """Returns the deltas with `pooled` set in small categories, if there are several categories."""
+    if len(family) < 2 or not any(deltas[i].small and deltas[i].struck is None for i in family):
+        return deltas
+    sums = [counts[deltas[i].category].sums_of_changes() for i in family]
+    sizes = [deltas[i].n_pairs for i in family]
+    pooled = list(deltas)
+    intervals = partial_pooling_of_changes([f for f, _ in sums], [r for _, r in sums], sizes)
+    for i, interval in zip(family, intervals):
+        if deltas[i].small:
+            pooled[i] = replace(deltas[i], pooled=interval)
+    return pooled
 
 
 def _adjust_p(deltas: list[Delta], family: Sequence[int]) -> list[Delta]:

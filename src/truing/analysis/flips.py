@@ -7,8 +7,9 @@ from collections.abc import Iterator
 
 from msgspec import Struct
 
+from truing.analysis.outcomes import outcome_codes, outcome_name
 from truing.analysis.pairing import RunPair
-from truing.analysis.rates import outcome_codes, outcome_name, verdict_codes
+from truing.analysis.rates import verdict_codes
 from truing.analysis.verdict_table import ABSENT, NO, YES
 
 

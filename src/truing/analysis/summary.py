@@ -18,13 +18,13 @@ from msgspec import Struct
 from truing.analysis.corrections import add_corrected_rates
 from truing.analysis.labels import read_labels
 from truing.analysis.lineage_relations import LineageRelation
+from truing.analysis.outcomes import outcome_codes, outcome_name
+from truing.analysis.pooled_categories import pool_small_rates
 from truing.analysis.rates import (
     ALL_AXES,
     QUESTION_ALIASES,
     Rate,
     axis_rates,
-    outcome_codes,
-    outcome_name,
     predicted_rates,
     question_rates,
 )
@@ -143,6 +143,8 @@ def summarise(
         )
     if stopped:
         rates, axes = use_sequence_intervals(table, rates), use_sequence_intervals(table, axes)
+    else:  # the length of a stopped run depends on its rates
+        rates, axes = pool_small_rates(rates), pool_small_rates(axes)
     manifest = table.manifest
     return RunSummary(
         model=manifest.model,

@@ -81,7 +81,7 @@ def command(
     labels
         What the labels are compared with, and fitted on.
     limit
-        Use only the first LIMIT rows.
+        Use only LIMIT rows, drawn at random by prompt.
     concurrency
         Answers that are judged at a time.
     json

@@ -25,7 +25,9 @@ class EvaluateFlags:
     Parameters
     ----------
     limit
-        Use only the first LIMIT rows.
+        Use only LIMIT rows, drawn at random: by prompt, and by the seed of the run.
+    limit_first
+        Use the first LIMIT rows instead.
     concurrency
         Requests in flight at a time.
     max_tokens
@@ -52,6 +54,7 @@ class EvaluateFlags:
     """
 
     limit: int | None = None
+    limit_first: Flag = False
     concurrency: int = 16
     max_tokens: int = 256
     n: int = 1
@@ -114,6 +117,7 @@ def command(
             ),
             seed=flags.seed,
             limit=flags.limit,
+            sample="first" if flags.limit_first else "random",
             concurrency=flags.concurrency,
             taxonomy=flags.taxonomy,
             retry_failures=flags.retry_failures,

@@ -40,6 +40,7 @@ def command(
     judge: OptionalStrings = None,
     out: Path | None = None,
     limit: int | None = None,
+    limit_first: Flag = False,
     with_text: Flag = False,
     json_: Annotated[bool, Parameter(name="--json", negative="")] = False,
 ) -> int:
@@ -62,7 +63,9 @@ def command(
     out
         Folder for the run folders and the report (default: runs/default, or runs/FIRST-MODEL).
     limit
-        Use only the first LIMIT rows of each data set.
+        Use only LIMIT rows of each data set, drawn at random.
+    limit_first
+        Use the first LIMIT rows instead.
     with_text
         Include prompts and answers in the report, blurred until clicked.
     json_
@@ -73,6 +76,8 @@ def command(
         out = Path("runs") / (loaded.baseline_variant if model else "default")
     if limit is not None:
         loaded = replace(loaded, run=replace(loaded.run, limit=limit))
+    if limit_first:
+        loaded = replace(loaded, run=replace(loaded.run, sample="first"))
     if with_text:
         loaded = replace(loaded, with_text=True)
     with PlanProgressBars() as bars:

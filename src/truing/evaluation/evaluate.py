@@ -58,7 +58,7 @@ def evaluate(
     call to the model, and BudgetExceeded if a limit is reached; the answers until then stay in the
     folder.
     """
-    options = options or EvaluateOptions()
+    options = _keep_stored_sample(out, options or EvaluateOptions())
     _check_arguments(model, judges, options, attack)
     attacked = attack is not None or is_attacked_dataset(dataset)
     rates = select_rate_limits(model, options, attacked=attacked)
@@ -71,6 +71,7 @@ def evaluate(
                 "samples.jsonl" if attack is None else "parents.jsonl",
                 limit=options.limit,
                 recorded=model is None,
+                random=options.sample == "random",
             )
         except BaseException:
             if writer.is_new:
@@ -213,6 +214,8 @@ def _check_arguments(
         for name, value in at_least_one.items()
         if value is not None and value < 1
     ]
+    if options.sample not in ("random", "first"):
+        faults.append(f"sample: {options.sample!r} is neither 'random' nor 'first'")
     if options.sampling.n > MAX_ANSWERS:
         faults.append(f"n: {options.sampling.n} is more than {MAX_ANSWERS:,} answers to a sample")
     files = [judgement_file(j.name, j.lineage.hash) for j in judges]
@@ -227,6 +230,16 @@ def _check_arguments(
         )
     if faults:
         raise PlanError(*faults)
+
+
+def _keep_stored_sample(out: str | Path, options: EvaluateOptions) -> EvaluateOptions:
+    """Returns the options with which a run of the first rows, as 0.1 took them, goes on."""
+    if options.limit is None or not (Path(out) / "manifest.json").is_file():
+        return options
+    plan = Run(out).manifest.plan
+    if plan.get("limit") is None or "sample" in plan:
+        return options
+    return msgspec.structs.replace(options, sample="first")
 
 
 def _create_manifest(
@@ -261,6 +274,8 @@ def _create_manifest(
         "limit": options.limit,
         "until": str(options.until) if options.until is not None else None,
     }
+    if options.limit is not None and options.sample != "first":
+        plan["sample"] = options.sample  # not in the plans of runs that hold the first rows
     data_record = DataRecord(
         spec=info.spec,
         source=info.source,

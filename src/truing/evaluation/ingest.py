@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from itertools import islice
 
 import msgspec
@@ -9,7 +10,8 @@ import msgspec
 from truing.core.errors import DataError
 from truing.core.output_filter import filter_response
 from truing.core.protocols import Dataset
-from truing.core.types import Judgement, Lineage, Response
+from truing.core.types import Judgement, Lineage, Response, Row
+from truing.evaluation.row_sample import RowSample
 from truing.evaluation.stored_lines import find_damaged_input
 from truing.runs.folder import (
     JudgeRecord,
@@ -26,14 +28,21 @@ _RESPONSES = "responses.jsonl"
 
 
 def ingest_dataset(
-    writer: RunWriter, dataset: Dataset, file: str, *, limit: int | None, recorded: bool
+    writer: RunWriter,
+    dataset: Dataset,
+    file: str,
+    *,
+    limit: int | None,
+    recorded: bool,
+    random: bool = True,
 ) -> None:
     """Writes the samples of a data set to `file`; raises DataError with the faults found.
 
-    With `recorded`, the data set's own answers and human judgements are written too. Each file is
-    written under a temporary name and renamed when it is complete, the samples last: if they are
-    there, the whole data set has been read. After a crash before that, and if the files are
-    damaged, the data set is read again.
+    With a limit, so many rows are drawn by the run's seed (`RowSample`), or are the first ones if
+    not `random`. With `recorded`, the data set's own answers and human judgements are written too.
+    Each file is written under a temporary name and renamed when it is complete, the samples last:
+    if they are there, the whole data set has been read. After a crash before that, and if the files
+    are damaged, the data set is read again.
     """
     if writer.file(file).exists():
         damage = find_damaged_input(writer, file, recorded=recorded)
@@ -43,6 +52,53 @@ def ingest_dataset(
             writer.set_aside_file(damaged_file, reason)
     samples = _PartFile(writer, file)
     recorded_data = _RecordedData(writer) if recorded else None
+    n_written = 0
+    for row in _select_rows(writer, dataset, limit, random=random):
+        samples.append(encode_line(row.sample))
+        n_written += 1
+        if recorded_data is not None:
+            for response in row.responses:
+                recorded_data.add_response(response)
+            for judgement in row.judgements:
+                recorded_data.add_judgement(judgement)
+    if n_written == 0:
+        raise DataError(f"{dataset.info.spec}: no rows")
+    if recorded_data is not None:
+        if recorded_data.n_responses == 0:
+            raise DataError(
+                f"{dataset.info.spec}: has no recorded answers; give a model that answers"
+            )
+        recorded_data.finish()
+    writer.manifest.data[0] = msgspec.structs.replace(
+        writer.manifest.data[0], n=n_written, skipped=int(getattr(dataset, "skipped", 0))
+    )
+    writer.save_manifest()
+    samples.finish()
+
+
+def _select_rows(
+    writer: RunWriter, dataset: Dataset, limit: int | None, *, random: bool
+) -> Iterator[Row]:
+    """Yields the rows to use, and notes in the manifest how they were selected."""
+    notes = writer.manifest.notes
+    if limit is None or not random:
+        if limit is not None:
+            notes["sample"] = f"the first {limit:,} rows at most"
+        yield from _identified_rows(dataset, limit)
+        return
+    # Read to its end: the rows of a set are often sorted, so its first ones are no sample.
+    drawn = RowSample(limit, writer.manifest.seed)
+    for row in _identified_rows(dataset):
+        drawn.add(row)
+    if drawn.n_seen > limit:
+        notes["sample"] = (
+            f"{limit:,} of {drawn.n_seen:,} rows, drawn by prompt with seed {drawn.seed}"
+        )
+    yield from drawn.drawn()
+
+
+def _identified_rows(dataset: Dataset, limit: int | None = None) -> Iterator[Row]:
+    """Yields the rows; raises DataError at the end if ids lack or occur twice."""
     ids = IdIndex()
     faults: list[str] = []
     for number, row in enumerate(islice(dataset.rows(), limit)):
@@ -52,27 +108,9 @@ def ingest_dataset(
             faults.append(f"{dataset.info.spec}: row {number + 1}: the id {sample_id!r} {problem}")
             if len(faults) >= _MAX_FAULTS:
                 break
-        samples.append(encode_line(row.sample))
-        if recorded_data is not None:
-            for response in row.responses:
-                recorded_data.add_response(response)
-            for judgement in row.judgements:
-                recorded_data.add_judgement(judgement)
+        yield row
     if faults:
         raise DataError(*faults)
-    if len(ids) == 0:
-        raise DataError(f"{dataset.info.spec}: no rows")
-    if recorded_data is not None:
-        if recorded_data.n_responses == 0:
-            raise DataError(
-                f"{dataset.info.spec}: has no recorded answers; give a model that answers"
-            )
-        recorded_data.finish()
-    writer.manifest.data[0] = msgspec.structs.replace(
-        writer.manifest.data[0], n=len(ids), skipped=int(getattr(dataset, "skipped", 0))
-    )
-    writer.save_manifest()
-    samples.finish()
 
 
 class _PartFile:

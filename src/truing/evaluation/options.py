@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from msgspec import Struct, field
 
@@ -41,7 +41,9 @@ class EvaluateOptions(Struct, frozen=True, kw_only=True):
 
     - `sampling`: how answers are generated; its seed is replaced for each sample
     - `seed`: determines the random stream of each sample
-    - `limit`: use only the first so many rows of the data set
+    - `limit`: use only so many rows of the data set
+    - `sample`: which rows, if there are more than `limit`: ``random`` draws prompts by the seed,
+      ``first`` takes the first rows
     - `concurrency`: number of samples in progress at a time
     - `until`: stops the run early
     - `plan`: the user's plan, stored in the manifest beside the settings
@@ -55,6 +57,7 @@ class EvaluateOptions(Struct, frozen=True, kw_only=True):
     sampling: Sampling = Sampling()
     seed: int = 0
     limit: int | None = None
+    sample: Literal["random", "first"] = "random"
     concurrency: int = 16
     until: StoppingRule | None = None
     progress: ProgressCallback | None = None

@@ -19,16 +19,33 @@ def format_percent(x: float, digits: int = 1) -> str:
 
 
 def format_rate(rate: Rate) -> str:
-    """Returns `12.3 % [8.0, 18.1]`, or counts (`3 of 12`) under 30 scored rows, or `unscored
-    (12)`.
+    """Returns `12.3 % [8.0, 18.1]`, or `unscored (12)`.
+
+    Under 30 scored rows counts, `3 of 12`, with the rate drawn towards those of the other
+    categories, `3 of 12, pooled 18 % [5, 38]`.
     """
     if rate.raw is None:
         return f"unscored ({rate.n})"
     if rate.scored < SMALL_SAMPLE_SIZE:
         # Too few for a percentage: it would suggest a precision that is not there.
-        return f"{rate.events} of {rate.scored}"
+        return f"{rate.events} of {rate.scored}{format_pooled(rate.pooled)}"
     best = rate.corrected or rate.raw
-    return f"{format_percent(best.estimate)} [{100 * best.lower:.1f}, {100 * best.upper:.1f}]"
+    shown = f"{format_percent(best.estimate)} [{100 * best.lower:.1f}, {100 * best.upper:.1f}]"
+    # Many answers, but to few prompts.
+    return shown if best is rate.corrected else shown + format_pooled(rate.pooled)
+
+
+def format_pooled(pooled: Interval | None, *, sign: bool = False) -> str:
+    """Returns `, pooled 18 % [5, 38]` to follow counts, in points if it is a change; "" without."""
+    if pooled is None:
+        return ""
+    if sign:
+        shown = f"{100 * pooled.estimate:+.0f} pp [{100 * pooled.lower:+.0f}, "
+        return f", pooled {shown}{100 * pooled.upper:+.0f}]".replace("-", "−")
+    return (
+        f", pooled {100 * pooled.estimate:.0f} % [{100 * pooled.lower:.0f}, "
+        f"{100 * pooled.upper:.0f}]"
+    )
 
 
 def make_rate_cell(rate: Rate | None) -> Cell:

@@ -11,7 +11,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from truing.analysis.rates import outcome_codes, outcome_name
+from truing.analysis.outcomes import outcome_codes, outcome_name
 from truing.analysis.verdict_table import ABSENT, EXPECTS, read_verdict_table
 from truing.report.report_data import RowView, Variant
 from truing.runs.folder import Run

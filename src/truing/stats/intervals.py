@@ -11,13 +11,8 @@ import math
 from collections.abc import Sequence
 from functools import lru_cache
 from statistics import NormalDist
-from typing import TYPE_CHECKING
 
 from msgspec import Struct
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
 
 
 class Interval(Struct, frozen=True):
@@ -224,53 +219,3 @@ def unscored_bounds(events: int, n: int, unscored: int) -> tuple[float, float]:
     if n <= 0 or unscored < 0 or events < 0 or events + unscored > n:
         raise ValueError(f"{events} events and {unscored} unscored of {n} are impossible")
     return events / n, (events + unscored) / n
-
-
-def partial_pooling(
-    events: Sequence[int], sizes: Sequence[int], level: float = 0.95
-) -> list[Interval]:
-    """Returns the rate of each category, small categories drawn towards the common mean.
-
-    A beta-binomial model, p_c ~ Beta(mu k, (1 - mu) k), with mu uniform and k of density
-    k^(-3/2), integrated over a grid of both. The idea is that of Efron & Morris 1975 (JASA
-    70:311), the model that of Gelman et al., Bayesian Data Analysis, 3rd ed., section 5.3. The
-    estimates are posterior means, the intervals equal-tailed. Raises ValueError for impossible
-    counts.
-    """
-    import numpy as np
-    from scipy.special import betaln
-
-    k, n = np.asarray(events, float), np.asarray(sizes, float)
-    for e, m in zip(k, n, strict=True):
-        if not (m >= 0 and 0 <= e <= m):
-            raise ValueError(f"{e!r} events of {m!r} is no rate")
-    mu = (np.arange(60) + 0.5) / 60
-    kappa = np.exp(np.linspace(math.log(1.0), math.log(2000.0), 40))
-    a, b = np.outer(mu, kappa).ravel(), np.outer(1 - mu, kappa).ravel()
-    log_prior = -0.5 * np.log(np.tile(kappa, len(mu)))  # k^(-3/2) dk is k^(-1/2) d log k
-    log_likelihood = (betaln(a + k[:, None], b + (n - k)[:, None]) - betaln(a, b)).sum(0)
-    log_posterior = log_prior + log_likelihood
-    # Grid points below e^-12 of the mode add nothing visible, and most points are such.
-    relevant = log_posterior > log_posterior.max() - 12
-    weights = np.exp(log_posterior[relevant] - log_posterior.max())
-    weights /= weights.sum()
-    a, b = a[relevant], b[relevant]
-    return [_beta_mixture_interval(a + e, b + m - e, weights, level) for e, m in zip(k, n)]
-
-
-def _beta_mixture_interval(
-    a: NDArray[np.float64], b: NDArray[np.float64], weights: NDArray[np.float64], level: float
-) -> Interval:
-    """Returns mean and equal-tailed bounds of a mixture of Beta(a, b), quantiles by bisection."""
-    from scipy.special import betainc
-
-    mean = float((weights * a / (a + b)).sum())
-    bounds = []
-    for tail in ((1 - level) / 2, (1 + level) / 2):
-        low, high = 0.0, 1.0
-        for _ in range(40):
-            middle = (low + high) / 2
-            below = float((weights * betainc(a, b, middle)).sum()) < tail
-            low, high = (middle, high) if below else (low, middle)
-        bounds.append((low + high) / 2)
-    return Interval(mean, min(mean, bounds[0]), max(mean, bounds[1]), "partial pooling")

@@ -89,3 +89,12 @@ def test_a_limited_run_says_that_it_took_the_first_rows() -> None:
     table = build_section(make_report(variant)).blocks[1]
     assert isinstance(table, Table)
     assert cell_texts(table)[0][2] == "12 (the first ones, no random sample)"
+
+
+def test_a_limited_run_says_how_its_rows_were_drawn() -> None:
+    variant = make_measured()
+    variant.manifests["set"].plan = {"limit": 12, "sample": "random"}
+    variant.manifests["set"].notes["sample"] = "12 of 168 rows, drawn by prompt with seed 0"
+    table = build_section(make_report(variant)).blocks[1]
+    assert isinstance(table, Table)
+    assert cell_texts(table)[0][2] == "12 of 168 rows, drawn by prompt with seed 0"

@@ -117,7 +117,7 @@ def interval_chart(
             x1, x2, x = (left + plot * min(v, top) / top for v in (m.lower, m.upper, m.estimate))
             body.append(svg_line(x1, cy, x2, cy, f"whisker s{m.series % 8}"))
             body.append(svg_dot(x, cy, m.series, m.hollow, tip))
-            body.append(svg_text(width - 62, cy + 4, shown, "value"))
+            body.append(svg_text(width - 62, cy + 4, m.value or shown, "value"))
         bands.append(svg_line(0, y + band_height, width, y + band_height, "rule"))
         y += band_height
     grid = []

@@ -13,9 +13,16 @@ from truing.analysis.rates import AXIS_TITLES
 from truing.report.blocks import Cell, Figure, Grid, Raw, Section, Table, Text
 from truing.report.charts.forest import forest_plot
 from truing.report.charts.svg import Mark, legend_html
-from truing.report.formatting import OUTCOMES, category_label, format_difference, format_p_value
+from truing.report.formatting import (
+    OUTCOMES,
+    category_label,
+    format_difference,
+    format_p_value,
+    format_pooled,
+)
 from truing.report.report_data import ReportData
 from truing.report.sections.headline import claim_cell
+from truing.stats.intervals import Interval
 from truing.stats.paired import holm
 
 _WORDS = {
@@ -89,7 +96,7 @@ def delta_cell(d: Delta | None) -> Cell:
         tip = f"struck: {d.struck}. {tip}"
     if d.small:
         # Too few pairs for percentages: these would suggest a precision that is not there.
-        return Cell(_format_counts(d), _cell_kind(d), tip)
+        return Cell(_format_counts(d) + format_pooled(d.pooled, sign=True), _cell_kind(d), tip)
     shown = f"{format_difference(d.estimate)} [{100 * d.lower:+.1f}, {100 * d.upper:+.1f}]".replace(
         "-", "−"
     )
@@ -178,14 +185,15 @@ def _mark_groups(report: ReportData, data: str, question: str) -> list[tuple[str
                 continue
             names[d.category] = category_label(d.category, comparison.taxonomy)
             hollow = d.small or d.selected_by_judge
+            shown = d.pooled or Interval(d.estimate, d.lower, d.upper)
             mark = Mark(
                 variant,
-                d.estimate,
-                d.lower,
-                d.upper,
+                shown.estimate,
+                shown.lower,
+                shown.upper,
                 report.series(variant),
                 hollow,
-                f", {d.n_pairs} pairs",
+                f", {d.n_pairs} pairs{', pooled' if d.pooled is not None else ''}",
                 _format_counts(d) if d.small else "",
             )
             comparisons.setdefault(d.category, []).append(mark)

@@ -11,7 +11,12 @@ from truing.analysis.rates import AXIS_TITLES, PREDICTED_SUFFIX, Rate
 from truing.analysis.summary import RunSummary
 from truing.report.blocks import Figure, Grid, Raw, Section, Table
 from truing.report.charts.svg import Mark, interval_chart, legend_html
-from truing.report.formatting import category_label, category_name, make_rate_cell
+from truing.report.formatting import (
+    category_label,
+    category_name,
+    format_percent,
+    make_rate_cell,
+)
 from truing.report.report_data import ReportData
 from truing.stats.intervals import wilson
 
@@ -70,7 +75,13 @@ def _find(
         return rate
     none_of_n = wilson(0, min(overall.scored, overall.prompts or overall.scored))
     return replace(
-        overall, question=question, category=category, events=0, raw=none_of_n, corrected=None
+        overall,
+        question=question,
+        category=category,
+        events=0,
+        raw=none_of_n,
+        corrected=None,
+        pooled=None,
     )
 
 
@@ -117,16 +128,28 @@ def _category_figure(report: ReportData, chart: _Chart) -> Figure | None:
             )
             # Drawn, but without emphasis: leaving it out would hide that it was measured.
             hollow = rate.selected_by_judge or rate.small
-            best, series = rate.corrected or rate.raw, report.series(variant.name)
+            best = rate.corrected or rate.pooled or rate.raw
+            if best is rate.pooled:
+                note += ", pooled"
             marks.append(
-                Mark(variant.name, best.estimate, best.lower, best.upper, series, hollow, note)
+                Mark(
+                    variant.name,
+                    best.estimate,
+                    best.lower,
+                    best.upper,
+                    report.series(variant.name),
+                    hollow,
+                    note,
+                    f"{rate.events} of {rate.scored}" if rate.small else "",
+                )
             )
         if marks:
             groups.append((category_label(category), marks))
     if not groups:
         return None
     alt = "; ".join(
-        f"{g}: {', '.join(f'{m.label} {100 * m.estimate:.0f} %' for m in ms)}" for g, ms in groups
+        f"{g}: {', '.join(f'{m.label} {m.value or format_percent(m.estimate, 0)}' for m in ms)}"
+        for g, ms in groups
     )
     return Figure(interval_chart(groups, chart.title), chart.title, alt)
 
@@ -172,6 +195,7 @@ def build_section(report: ReportData) -> Section | None:
     key = Raw(legend_html([v.name for v in report.variants]))
     lead = (
         "Hollow marks rest on fewer than 30 rows, or on a judge that may not measure the variant: "
-        "read counts, not order."
+        "read counts, not order. Rates of fewer than 30 rows are drawn towards those of the other "
+        "categories (“pooled”), since so few rows say little by themselves."
     )
     return Section("categories", "By harm category", (key, *blocks), lead=lead)

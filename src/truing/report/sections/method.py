@@ -8,10 +8,13 @@ from truing.runs.folder import DataRecord
 
 
 def _row_count(record: DataRecord, report: ReportData, name: str) -> str:
-    """Returns the number of rows; a limited run says that they are the first ones."""
-    manifests = (v.manifests[name] for v in report.variants if name in v.manifests)
-    limited = any(manifest.plan.get("limit") for manifest in manifests)
-    return f"{record.n} (the first ones, no random sample)" if limited else str(record.n)
+    """Returns the number of rows; a limited run says whether they are the first or a sample."""
+    manifests = [v.manifests[name] for v in report.variants if name in v.manifests]
+    limited = [m for m in manifests if m.plan.get("limit")]
+    if any("sample" not in m.plan for m in limited):
+        return f"{record.n} (the first ones, no random sample)"
+    notes = dict.fromkeys(m.notes["sample"] for m in limited if "sample" in m.notes)
+    return "; ".join(notes) or str(record.n)
 
 
 def _data_table(report: ReportData) -> Table:

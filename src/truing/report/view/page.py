@@ -17,7 +17,8 @@ import jinja2
 import msgspec
 from msgspec import Struct, field
 
-from truing.analysis.rates import outcome_codes, outcome_name, verdict_codes
+from truing.analysis.outcomes import outcome_codes, outcome_name
+from truing.analysis.rates import verdict_codes
 from truing.analysis.verdict_table import (
     ABSENT,
     EXPECTS,
