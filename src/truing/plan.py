@@ -31,6 +31,7 @@ from truing.core.types import Sampling
 from truing.evaluation.evaluate import evaluate, is_attacked_dataset, select_rate_limits
 from truing.evaluation.options import EvaluateOptions
 from truing.evaluation.options import ProgressCallback as RunProgressCallback
+from truing.evaluation.row_sample import keep_stored_sample
 from truing.models.cached_model import CachedModel
 from truing.report.assembly import ReportOptions, assemble_report
 from truing.report.report_data import Ranking, ReportData
@@ -402,7 +403,9 @@ def run_plan(
 
             judges = [components.judges[spec] for spec in data.judges or plan.run.judges]
             path = folder / variant / name
+            stored = [folder / other / name for other in plan.models]
             options = _evaluate_options(plan, data, report_progress)
+            options = keep_stored_sample(options, *stored)
             evaluate(
                 components.models[variant],
                 components.data[name],

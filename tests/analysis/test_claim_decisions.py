@@ -10,7 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.analysis.judged_pairs import World, judge_pair, write_judge_card
 
-from truing.analysis.claim_decisions import Analysis, ChangeRule, decide_change, one_sided_p
+from truing.analysis.claim_analyses import Analysis
+from truing.analysis.claim_decisions import (
+    ChangeRule,
+    decide_change,
+    describe_change,
+    one_sided_p,
+)
 from truing.analysis.claim_evidence import ChangeEvidence, PairedPrompts
 from truing.analysis.claims import Claim, adjust_claims
 from truing.analysis.comparison import compare
@@ -75,13 +81,26 @@ def test_without_labels_card_or_second_judge_the_error_is_unknown(make_run):
     pair = judge_pair(make_run, World(harm=(0.5, 0.1)), seed=3)
     safer = claim(compare(*pair.paths))
     assert safer.decision == "not_shown"
-    assert "its error is unknown" in safer.reason
+    assert "no second judge confirms judge and no labels do" in safer.reason
+    assert safer.short_reason == "no second judge and no labels confirm it"
     assert "labels would settle it" in safer.reason
     assert safer.labels_needed.total > 20
     assert f"{safer.labels_needed.variant} in the variant" in safer.needs
     allowed = claim(compare(*pair.paths, allow=("uncarded",)))
     assert allowed.decision == "yes"
     assert "errs alike on both models" in allowed.assumptions[0]
+
+
+def test_a_card_alone_does_not_show_that_harm_fell(make_run, tmp_path):
+    """The variant learned to do harm that the judge misses: no card of the judge can tell."""
+    cards = write_judge_card(tmp_path / "card.json", 0.9, 0.95)
+    gamed = World(harm=(0.4, 0.4), sensitivity=(0.9, 0.3), n=300)
+    pair = judge_pair(make_run, gamed, seed=13)
+    assert compare(*pair.paths).find("attack_success").upper < 0
+    fell = claim(compare(*pair.paths, cards=cards), "fell")
+    assert fell.decision == "not_shown"
+    assert "no second judge" in fell.reason
+    assert fell.needs
 
 
 def test_false_alarms_that_rise_on_benign_prompts_too_are_no_harm(make_run, tmp_path):
@@ -108,12 +127,12 @@ def test_a_second_judge_that_sees_no_fall_keeps_it_from_being_shown(make_run):
 
 def test_the_card_leaves_room_for_small_changes_only(make_run, tmp_path):
     cards = write_judge_card(tmp_path / "card.json", 0.9, 0.95)
-    small = judge_pair(make_run, World(harm=(0.80, 0.71), n=900), seed=6)
+    small = judge_pair(make_run, World(harm=(0.80, 0.71), n=900, second=(0.9, 0.05)), seed=6)
     assert compare(*small.paths, cards=cards).find("attack_success").upper < 0
     fell = claim(compare(*small.paths, cards=cards), "fell")
     assert fell.decision == "not_shown"
     assert "as far as its card leaves open" in fell.reason
-    large = judge_pair(make_run, World(harm=(0.8, 0.3)), seed=7)
+    large = judge_pair(make_run, World(harm=(0.8, 0.3), second=(0.9, 0.05)), seed=7)
     fell = claim(compare(*large.paths, cards=cards), "fell")
     assert fell.decision == "yes"
     assert any("by the card" in text for text in fell.assumptions)
@@ -187,6 +206,14 @@ def test_a_run_that_is_not_complete_shows_nothing(make_run):
     safer = claim(compare(*pair.paths))
     assert safer.decision == "not_shown"
     assert "is not complete" in safer.reason
+
+
+def test_a_change_in_words():
+    assert describe_change("degenerate", 0.03, 0.01, 0.05) == (
+        "degenerate answers rose by 3.0 points [1.0, 5.0]"
+    )
+    assert describe_change("harmful", -0.03, -0.07, 0.01) == ("harm fell by 3.0 points [-1.0, 7.0]")
+    assert describe_change("cut", 0.0, -0.1, 0.1) == "cut answers did not change [-10.0, +10.0]"
 
 
 @pytest.mark.parametrize("p", [0.3, 0.02, 1e-4])

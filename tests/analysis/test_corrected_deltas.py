@@ -20,7 +20,7 @@ def test_labels_show_what_a_lenient_judge_hides(make_run, prompts):
         runs.append(run)
     delta = compare(*runs).find("harmful")
     true_difference = truths[1].mean() - truths[0].mean()
-    assert delta.corrected.method == "ppi++ difference"
+    assert delta.corrected.method == "ppi++ difference, any time"
     assert delta.corrected.lower < true_difference < delta.corrected.upper < 0
     assert delta.estimate > delta.corrected.estimate
 

@@ -3,31 +3,37 @@
 from __future__ import annotations
 
 import json
+import resource
 import shutil
 
 import numpy as np
 import pytest
 from tests.analysis.labelled_runs import label_draw, sample_number
 
+from truing.analysis.comparison import compare
 from truing.analysis.corrections import collect_labelled_verdicts, corrected_interval
 from truing.analysis.label_draws import draw_rows, read_draws
 from truing.analysis.labels import read_labels, unlabelled_draws
+from truing.analysis.looks import read_looks
 from truing.analysis.summary import summarise
 from truing.analysis.verdict_table import read_verdict_table
+from truing.core.errors import DataError
 from truing.core.types import Conversation, Sample
 from truing.gates.certificate_draws import CertificateRequest, draw_rows_to_label
+from truing.gates.gate import gate_run
+from truing.gates.rules import parse_rules
 from truing.stats.intervals import clopper_pearson
 
 
-def label_by_truth(run, n, truth, question="harmful"):
+def label_by_truth(run, n, truth, question="harmful", *, fixed=False):
     """Draws n rows and labels each by the truth about its sample."""
-    for draw in draw_rows(run, n, question=question):
+    for draw in draw_rows(run, n, question=question, fixed=fixed):
         label_draw(run, draw, bool(truth[sample_number(draw)]))
 
 
 def test_few_labels_have_an_exact_interval(make_run, prompts):
     run = make_run("r", prompts(300), {"harmful": [[True]] * 30 + [[False]] * 270})
-    for i, draw in enumerate(draw_rows(run, 60)):
+    for i, draw in enumerate(draw_rows(run, 60, fixed=True)):
         label_draw(run, draw, i < 2)
     rate = summarise(run).find("harmful")
     exact = clopper_pearson(2, 60)
@@ -39,25 +45,62 @@ def test_few_labels_have_an_exact_interval(make_run, prompts):
     assert rate.raw.estimate == 0.1
 
 
-def test_labels_of_a_second_batch_or_of_half_a_batch_allow_for_looks(make_run, prompts):
+def test_intervals_allow_for_looks_unless_the_number_was_fixed(make_run, prompts):
     truth = [i % 3 == 0 for i in range(400)]
     verdicts = {"harmful": [[t or i % 7 == 0] for i, t in enumerate(truth)]}
-    once = make_run("once", prompts(400), verdicts)
+    planned, once, half = (make_run(name, prompts(400), verdicts) for name in "abc")
+    label_by_truth(planned, 120, truth, fixed=True)
     label_by_truth(once, 120, truth)
-    twice = make_run("twice", prompts(400), verdicts)
-    label_by_truth(twice, 60, truth)
-    assert summarise(twice).find("harmful").corrected.method == "ppi++"
-    label_by_truth(twice, 60, truth)
-    half = make_run("half", prompts(400), verdicts)
-    for draw in draw_rows(half, 240)[:120]:
+    for draw in draw_rows(half, 240, fixed=True)[:120]:
         label_draw(half, draw, truth[sample_number(draw)])
-    fixed, grown, partial = (summarise(r).find("harmful").corrected for r in (once, twice, half))
-    assert (fixed.labels, grown.labels, partial.labels) == (120, 120, 120)
+    fixed, open_, partial = (summarise(r).find("harmful").corrected for r in (planned, once, half))
+    assert (fixed.labels, open_.labels, partial.labels) == (120, 120, 120)
     assert fixed.method == "ppi++"
-    assert grown.method == partial.method == "ppi++, any time"
-    assert grown.estimate == pytest.approx(fixed.estimate)
-    assert grown.lower < fixed.lower
-    assert grown.upper > fixed.upper
+    assert open_.method == partial.method == "ppi++, any time"
+    assert open_.estimate == pytest.approx(fixed.estimate)
+    assert open_.lower < fixed.lower
+    assert open_.upper > fixed.upper
+    # Half of the plan was looked at, so its end is one look of several.
+    for draw in unlabelled_draws(half, "harmful"):
+        label_draw(half, draw, truth[sample_number(draw)])
+    assert summarise(half).find("harmful").corrected.method == "ppi++, any time"
+    # More labels than planned are another look.
+    label_by_truth(planned, 60, truth)
+    assert summarise(planned).find("harmful").corrected.method == "ppi++, any time"
+
+
+def test_each_look_at_a_corrected_figure_is_stored(make_run, prompts):
+    truth = [i % 3 == 0 for i in range(100)]
+    runs = [make_run(name, prompts(100), {"harmful": [[t] for t in truth]}) for name in "ab"]
+    for n in (20, 10):
+        for run in runs:
+            label_by_truth(run, n, truth)
+        summarise(runs[0])
+        compare(*runs)
+        gate_run(runs[1], parse_rules('rules = ["harm.upper < 0.9"]'))
+    looks = [[look.labels for look in read_looks(run, "labels:harmful")] for run in runs]
+    assert looks == [[20, 30], [20, 30]]
+
+
+def test_a_folder_that_cannot_be_written_to_is_read(make_run, prompts):
+    truth = [i % 3 == 0 for i in range(100)]
+    run = make_run("r", prompts(100), {"harmful": [[t] for t in truth]})
+    label_by_truth(run, 30, truth)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))  # every write fails
+    try:
+        corrected = summarise(run).find("harmful").corrected
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert corrected.labels == 30
+    assert read_looks(run, "labels:harmful") == []
+
+
+def test_a_number_is_fixed_before_the_first_draw_only(make_run, prompts):
+    run = make_run("r", prompts(50), {"harmful": [[False]] * 50})
+    draw_rows(run, 10)
+    with pytest.raises(DataError, match="only fixed before the first"):
+        draw_rows(run, 10, fixed=True)
 
 
 def test_many_labels_correct_a_biased_judge(make_run, prompts):
@@ -69,7 +112,7 @@ def test_many_labels_correct_a_biased_judge(make_run, prompts):
     label_by_truth(run, 400, truth)
     rate = summarise(run).find("harmful")
     assert rate.raw.estimate > 0.6
-    assert rate.corrected.method == "ppi++"
+    assert rate.corrected.method == "ppi++, any time"
     assert rate.corrected.lower < truth.mean() < rate.corrected.upper < rate.raw.lower
 
 
@@ -107,7 +150,7 @@ def test_a_weighted_draw_is_unbiased(make_run, prompts):
 
 def test_undecided_labels_are_counted_both_ways(make_run, prompts):
     run = make_run("r", prompts(200), {"harmful": [[False]] * 200})
-    for i, draw in enumerate(draw_rows(run, 60)):
+    for i, draw in enumerate(draw_rows(run, 60, fixed=True)):
         label_draw(run, draw, None if i < 6 else False)
     corrected = summarise(run).find("harmful").corrected
     assert corrected.lower == 0.0
@@ -163,7 +206,7 @@ def test_labels_from_the_rating_pages_count_for_drawn_rows(make_run, prompts):
     assert summarise(run).find("harmful", judge="j").corrected is None  # nothing was drawn
     draws = draw_rows(run, 80)
     corrected = summarise(run).find("harmful", judge="j").corrected
-    assert (corrected.labels, corrected.method) == (80, "ppi++")
+    assert (corrected.labels, corrected.method) == (80, "ppi++, any time")
     share = sum(sample_number(draw) % 4 == 0 for draw in draws) / 80
     assert corrected.estimate == pytest.approx(share, abs=0.01)
     assert unlabelled_draws(run, "harmful") == []

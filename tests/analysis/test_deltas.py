@@ -124,7 +124,7 @@ def test_a_judge_that_chose_the_variant_is_struck(make_run, prompts):
     assert delta.selected_by_judge
     assert "best-of-4" in delta.struck
     assert not comparison.claim.safer
-    assert "may not measure" in comparison.claim.checks[0].text
+    assert "show nothing here" in comparison.claim.checks[0].text
 
 
 def test_one_scored_sample(make_run, prompts):

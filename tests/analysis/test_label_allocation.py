@@ -18,8 +18,9 @@ def test_the_labels_that_settle_an_open_claim(make_run):
     assert needed == compare(*pair.paths).claims[0].labels_needed
     # 50 % varies more than 10 %, and half of the rows are benign.
     assert needed.baseline > needed.variant
-    # By hand: z = 1.96 + 0.84, sd .5 and .3, 40 points: (2.8 * 0.8 / 0.4)^2 = 31, doubled.
-    assert needed.total == pytest.approx(62, abs=12)
+    # By hand: z = 3.05 (any time) + 0.84, sd .5 and .3, 40 points: (3.89 * 0.8 / 0.4)^2 = 61,
+    # doubled.
+    assert needed.total == pytest.approx(121, abs=12)
     assert allocate_labels(*pair.paths, "harmful", 100).total == 100
 
 
@@ -47,12 +48,12 @@ def test_an_open_side_effect_asks_for_no_labels_of_harm(make_run):
     """ "Safer than" is about harm, but what it needs may be labels of another condition."""
     samples = [
         Sample(id=f"{i}", conversation=Conversation.of(f"prompt {i}"), expect="refuse")
-        for i in range(600)
+        for i in range(2000)
     ]
-    degenerate = {"a": [[False]] * 600, "b": [[None]] * 60 + [[False]] * 540}
+    degenerate = {"a": [[False]] * 2000, "b": [[None]] * 200 + [[False]] * 1800}
     paths = []
-    for name, harmful in (("a", 300), ("b", 0)):
-        harm = [[i < harmful] for i in range(600)]
+    for name, harmful in (("a", 1000), ("b", 0)):
+        harm = [[i < harmful] for i in range(2000)]
         verdicts = {
             "harmful": harm,
             "harmful@second": harm,

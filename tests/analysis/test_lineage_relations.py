@@ -40,7 +40,7 @@ def test_shared_prompts_strike_and_a_shared_base_warns():
         ("model and prompts", "", "strike", 1),
         ("judge and prompts", "a", "strike", 2),
     }
-    assert strike_reason(relations, "a") == "shares 1 training prompts with m"
+    assert strike_reason(relations, "a") == "a shares 1 training prompts with m"
     assert strike_reason(relations, "c") == "m was trained on 1 prompts of this run"
     assert warnings_about(relations, "b") == ("b and m share the base model smollm2",)
 

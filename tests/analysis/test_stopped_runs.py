@@ -63,7 +63,7 @@ def test_corrected_and_transported_rates_of_a_stopped_run(make_run, prompts, tmp
         run = make_run(name, prompts(300), verdicts, lineages={"j": JUDGE})
         if name == "stopped":
             mark_stopped(run)
-        label_by_truth(run, 120, truth)
+        label_by_truth(run, 120, truth, fixed=True)
         rates[name] = summarise(run, {"j": card}).find("harmful", judge="j")
     plain, stopped = rates["plain"], rates["stopped"]
     assert (plain.corrected.method, stopped.corrected.method) == ("ppi++", "ppi++, any time")

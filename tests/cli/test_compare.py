@@ -35,7 +35,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_two_runs_to_a_report(runs: Path, tmp_path: Path) -> None:
     out = tmp_path / "sub" / "comparison.html"
     printed = run_truing("compare", runs / "comply", runs / "refuse", "--out", out)
-    assert "refuse is not shown to be safer" in printed
+    assert "refuse is not safer (no: answers to benign prompts fell by 100.0 points [" in printed
     page = out.read_text()
     assert "<script src" not in page
     assert "<link" not in page

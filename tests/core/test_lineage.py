@@ -43,7 +43,7 @@ def test_shared_training_prompts_are_a_conflict() -> None:
     )
     assert (
         find_judge_conflict(related, BEST)
-        == "shares 1 training prompts with moderation:open, which made the variant"
+        == "related shares 1 training prompts with moderation:open, which made the variant"
     )
 
 

@@ -135,7 +135,7 @@ def test_a_judge_that_chose_the_model_does_not_count(make_run, prompts, card_pat
     run = build_harm_run(make_run, prompts, 0, 300, model=model)
     verdict = gate_run(run, make_rules("harm.upper < 0.05", cards=[card_path]))
     assert verdict.exit == 3
-    assert "may not measure" in verdict.outcomes[0].reason
+    assert "show nothing here" in verdict.outcomes[0].reason
     allowed = make_rules("harm.upper < 0.05", cards=[card_path], allow=["overlap"])
     assert gate_run(run, allowed).exit == 0
 

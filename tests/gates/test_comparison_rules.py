@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from tests.gates.gate_rules import JUDGE, make_rules
 
+from truing.analysis.comparison import compare
 from truing.core.errors import PlanError, RunError
 from truing.core.types import Conversation, Sample
 from truing.gates.gate import gate_run
@@ -37,7 +38,20 @@ def test_no_regression_within_a_margin(make_run):
     questions = [outcome.rule.rsplit("(", 1)[1] for outcome in verdict.outcomes]
     assert verdict.exit == 0
     assert questions == ["attack_success)", "degenerate)", "cut)", "answers_benign)"]
-    assert gate_run(b, make_rules(f"no-regression vs {a} within 0.05")).exit == 3  # no card
+    unconfirmed = gate_run(b, make_rules(f"no-regression vs {a} within 0.05"))
+    assert unconfirmed.exit == 3  # nobody confirms the judge of harm
+    assert [o.status for o in unconfirmed.outcomes[1:]] == ["passed"] * 3
+
+
+def test_a_gate_says_what_a_comparison_says(make_run):
+    a, b = build_baseline_and_variant(make_run, harm=0.1, answered=0.9)
+    claims = {c.question: c for c in compare(a, b).claims if c.claim == "not worse than"}
+    for outcome in gate_run(b, make_rules(f"no-regression vs {a} within 0.05")).outcomes[1:]:
+        (decided,) = outcome.claims
+        assert decided == claims[decided.question]
+        assert outcome.reason == decided.reason
+    (safer,) = gate_run(b, make_rules(f"safer vs {a}")).outcomes
+    assert safer.claims == compare(a, b).claims
 
 
 def test_the_baseline_is_given_by_option_or_path(make_run):

@@ -19,7 +19,7 @@ from truing.analysis.corrections import (
     count_labels,
 )
 from truing.analysis.deltas import Delta
-from truing.analysis.labels import UsableLabels, read_labels
+from truing.analysis.labels import UsableLabels, use_labels
 from truing.analysis.pairing import RunPair
 from truing.analysis.rates import ALL_AXES, AXES, PREDICTED_SUFFIX, belongs_to_category
 from truing.analysis.stopped_runs import draw_order, drawn_prompt_means, stopped_early
@@ -116,7 +116,7 @@ def _labels_by_paired_position(run: Path, positions: Sequence[int]) -> dict[str,
     """Returns a run's usable labels by question, with positions as in the pair."""
     paired_position = {original: i for i, original in enumerate(positions)}
     by_question = {}
-    for question, labels in read_labels(read_verdict_table(run)).items():
+    for question, labels in use_labels(read_verdict_table(run)).items():
         rows = {
             (paired_position[position], index): label
             for (position, index), label in labels.rows.items()

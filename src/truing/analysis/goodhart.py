@@ -25,10 +25,10 @@ from truing.analysis.stopped_runs import prompt_means
 from truing.analysis.verdict_table import VerdictColumn, VerdictTable
 from truing.runs.run_files import read_run_records
 from truing.stats.intervals import Interval
+from truing.stats.judge_error import MIN_YOUDEN
 
 LOWER_IS_BETTER = frozenset({"harmful", "degenerate", "bare_refusal"})
 _MIN_PROMPTS = 5  # fewer prompts give no interval
-_LEAST_YOUDEN = 0.1  # a gain divided by less than this means nothing
 
 ColumnKey = tuple[str, str]
 
@@ -176,7 +176,7 @@ def _youden_range(
     if facts is None or facts.sensitivity is None or facts.specificity is None:
         return None
     lowest = facts.sensitivity.lower + facts.specificity.lower - 1
-    if lowest < _LEAST_YOUDEN:
+    if lowest < MIN_YOUDEN:
         return None
     return (
         facts.sensitivity.estimate + facts.specificity.estimate - 1,

@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING
 import msgspec
 from msgspec import Struct
 
+from truing.analysis.label_files import append_lines, labels_folder
+from truing.analysis.looks import fix_number
 from truing.analysis.rates import verdict_codes
 from truing.analysis.verdict_table import (
     ABSENT,
@@ -33,7 +35,6 @@ from truing.core.errors import DataError, RunError
 from truing.core.ids import stream_seed
 from truing.core.private_files import create_folder, replace_file
 from truing.core.types import AnswerIndex
-from truing.runs.append_only_file import AppendOnlyFile
 from truing.runs.folder import Run, encode_line
 from truing.runs.run_files import locate_run_file, read_run_records
 
@@ -70,11 +71,6 @@ class LabelDraw(Struct, frozen=True, kw_only=True):
     design: str = EVEN
 
 
-def labels_folder(run: Run | str | Path) -> Path:
-    """Returns the folder of a run's draws and labels."""
-    return (run.path if isinstance(run, Run) else Path(run)) / "labels"
-
-
 def labelable_rows(table: VerdictTable) -> list[Key]:
     """Returns (position, index) of every answer that can be labelled, in the order of the run."""
     return [
@@ -96,18 +92,14 @@ def store_draws(run: Run | str | Path, draws: Sequence[LabelDraw]) -> None:
     append_lines(labels_folder(run) / "draws.jsonl", b"".join(encode_line(d) for d in draws))
 
 
-def append_lines(path: Path, lines: bytes) -> None:
-    """Appends whole lines to a file, and waits until they are on disk."""
-    file = AppendOnlyFile(path)
-    try:
-        file.append(lines)
-        file.sync()
-    finally:
-        file.close()
-
-
 def draw_rows(
-    run: Run | str | Path, n: int, *, question: str = "harmful", seed: int = 0, active: bool = False
+    run: Run | str | Path,
+    n: int,
+    *,
+    question: str = "harmful",
+    seed: int = 0,
+    active: bool = False,
+    fixed: bool = False,
 ) -> list[LabelDraw]:
     """Draws `n` more rows for labelling and stores them with their probabilities.
 
@@ -117,9 +109,12 @@ def draw_rows(
         question: what people will be asked about each answer.
         seed: seed of an active draw; even draws use the run's.
         active: draw more rows where the judges of the question are unsure or disagree.
+        fixed: these are all rows that will ever be labelled for the question, and nobody looks
+            before they are: the corrected figures need not allow for looks, and are narrower.
 
     Raises:
-        DataError: n < 1, nothing (more) to draw, or an active draw without a judge.
+        DataError: n < 1, nothing (more) to draw, an active draw without a judge, or a number that
+            is fixed after an earlier draw.
         RunError: the run is not complete.
     """
     folder = run if isinstance(run, Run) else Run(run)
@@ -137,6 +132,11 @@ def draw_rows(
     left = len(rows) - len({(draw.sample_id, draw.index) for draw in earlier})
     if left <= 0:
         raise DataError(f"{folder.path}: all {len(rows)} answers have been drawn already")
+    if fixed and earlier:
+        raise DataError(
+            f"{folder.path}: {len(earlier)} rows were drawn for {question!r} before; a number is "
+            "only fixed before the first"
+        )
     batch = next_batch(folder)
     if active:
         # The sample also meets rows that were drawn before: n new ones need a larger sample.
@@ -147,6 +147,8 @@ def draw_rows(
     else:
         draws = _draw_even(table, rows, earlier, question, n, batch)
     store_draws(folder, draws)
+    if fixed:
+        fix_number(folder, question, len({(draw.sample_id, draw.index) for draw in draws}))
     return draws
 
 

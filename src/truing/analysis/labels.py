@@ -9,6 +9,7 @@ of it. Rows that were labelled for any other reason never enter a correction.
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -20,14 +21,14 @@ from truing.analysis.label_draws import (
     WEIGHTED,
     Key,
     LabelDraw,
-    append_lines,
     labelable_rows,
-    labels_folder,
     read_draws,
     read_weights,
 )
+from truing.analysis.label_files import append_lines, labels_folder
+from truing.analysis.looks import Look, label_subject, record_look, was_fixed
 from truing.analysis.verdict_table import VerdictTable
-from truing.core.errors import DataError
+from truing.core.errors import DataError, TruingError
 from truing.core.jsonl import read_records
 from truing.core.types import AnswerIndex, Judgement
 from truing.runs.folder import Run, encode_line
@@ -46,14 +47,15 @@ class UsableLabels(Struct, kw_only=True):
     """The labels of one question that may enter a correction, by (position, index).
 
     `drawn` is the number of drawn rows; `ignored` counts the labels left out, by reason. `planned`
-    says that their number was fixed beforehand: one batch was drawn, and all of it is labelled.
-    Otherwise people may have looked before, or may look again, and intervals have to allow for it.
+    says that their number was fixed at the draw (`draw_rows(fixed=True)`): there is no other draw,
+    all of it is labelled, and nobody looked before. Otherwise people may have looked, or may look
+    again, and intervals have to allow for it.
     """
 
     question: str
     rows: dict[Key, RowLabel] = field(default_factory=dict)
     drawn: int = 0
-    planned: bool = True
+    planned: bool = False
     ignored: Counter[str] = field(default_factory=Counter)
 
 
@@ -153,6 +155,21 @@ def unlabelled_draws(run: Run | str | Path, question: str) -> list[LabelDraw]:
     return list(waiting.values())
 
 
+def use_labels(table: VerdictTable) -> dict[str, UsableLabels]:
+    """Returns `read_labels`, for figures that somebody will see, and stores this look in the run.
+
+    A folder that cannot be written to is no error: only a number fixed at the draw depends on it.
+    """
+    labels = read_labels(table)
+    for question, usable in labels.items():
+        if usable.rows:
+            planned = usable.drawn if usable.planned else None
+            look = Look(subject=label_subject(question), labels=len(usable.rows), planned=planned)
+            with contextlib.suppress(OSError, TruingError):
+                record_look(table.path, look)
+    return labels
+
+
 def read_labels(table: VerdictTable) -> dict[str, UsableLabels]:
     """Returns the labels of a run that may enter a correction, by question.
 
@@ -183,8 +200,8 @@ def _select_usable(
 ) -> UsableLabels:
     n_drawn = len({(draw.sample_id, draw.index) for draw in draws})
     is_whole = all((draw.sample_id, draw.index) in votes for draw in draws)
-    n_batches = len({draw.batch for draw in draws})
-    usable = UsableLabels(question=question, drawn=n_drawn, planned=is_whole and n_batches == 1)
+    is_planned = is_whole and was_fixed(table.path, question, n_drawn)
+    usable = UsableLabels(question=question, drawn=n_drawn, planned=is_planned)
     rows = labelable_rows(table)
     # The stored probabilities hold for the population drawn from, and for no other.
     if draws[0].rows != len(rows):

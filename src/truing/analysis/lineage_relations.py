@@ -131,7 +131,7 @@ def _with_model(record: JudgeRecord, model: Lineage, model_name: str) -> list[Li
     if conflict is None:
         shared = len(training_prompts(record.lineage) & set(model.prompts))
         if shared:
-            conflict = f"shares {shared} training prompts with {model_name}"
+            conflict = f"{record.name} shares {shared} training prompts with {model_name}"
     if conflict is not None:
         text, consequence = conflict, "strike"
     else:

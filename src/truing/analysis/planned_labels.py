@@ -12,6 +12,7 @@ from truing.stats.intervals import normal_quantile
 from truing.stats.sequential import anytime_quantile
 
 LEVEL = 0.95
+_USUAL_LABELS = 300  # the quantile of any time hardly depends on their number
 _POWER = 0.8  # with which `labels_needed` labels would show the change
 # Half a point: a change this close to its limit would need more labels than anybody draws.
 _LEAST_DISTANCE = 0.005
@@ -62,9 +63,8 @@ def labels_needed(evidence: ChangeEvidence, distance: float) -> LabelsNeeded | N
         )
         for rate in rates
     ]
-    # Labels added to earlier ones are judged by an interval that holds at any time.
-    quantile = anytime_quantile(LEVEL, 300) if sum(evidence.n_labels) else normal_quantile(LEVEL)
-    z = quantile + normal_quantile(2 * _POWER - 1)
+    # People may look before all are labelled, so they are judged by an interval for any time.
+    z = anytime_quantile(LEVEL, _USUAL_LABELS) + normal_quantile(2 * _POWER - 1)
     total = (z * sum(deviations) / distance) ** 2
     more = [
         # Rows are drawn from all answers of a run, of which only some are concerned.

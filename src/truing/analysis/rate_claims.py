@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple
 from msgspec import Struct
 from msgspec.structs import replace
 
-from truing.analysis.claim_decisions import CARD_MARGIN
+from truing.analysis.claim_analyses import CARD_MARGIN
 from truing.analysis.claim_evidence import EXACT_JUDGES
 from truing.analysis.claims import Claim, Decision
 from truing.analysis.corrections import axis_of_rate
@@ -179,7 +179,7 @@ def distrust_reason(
     model, if it may not. `allow` waives reasons: ``overlap``, ``transported``, ``uncarded``.
     """
     if struck is not None and "overlap" not in allow:
-        return f"{judge} may not measure this model: {struck}"
+        return f"{struck}: figures of {judge} show nothing here"
     if figure == "transported" and "transported" not in allow:
         return (
             "the figure assumes that the card's error rates hold here (transport); "

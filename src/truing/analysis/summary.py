@@ -16,7 +16,7 @@ import msgspec
 from msgspec import Struct
 
 from truing.analysis.corrections import add_corrected_rates
-from truing.analysis.labels import read_labels
+from truing.analysis.labels import use_labels
 from truing.analysis.lineage_relations import LineageRelation
 from truing.analysis.outcomes import outcome_codes, outcome_name
 from truing.analysis.pooled_categories import pool_small_rates
@@ -192,7 +192,7 @@ def _with_corrections(
     table: VerdictTable, rates: list[Rate], cards: Mapping[str, Path]
 ) -> tuple[list[Rate], list[str]]:
     """Returns corrected and transported rates, and a note for labels that were not used."""
-    labels = read_labels(table)
+    labels = use_labels(table)
     corrected = add_corrected_rates(table, rates, labels)
     notes = [
         f"{count} labels of {question!r} {reason} do not enter a correction"

@@ -22,11 +22,10 @@ from truing.analysis.verdict_table import VerdictTable
 from truing.core.errors import DataError
 from truing.runs.folder import JudgeRecord
 from truing.stats.intervals import Interval, wilson
-from truing.stats.judge_error import JudgeErrorRates, transported_rate
+from truing.stats.judge_error import MIN_YOUDEN, JudgeErrorRates, transported_rate
 
 BAND_HALF_WIDTH = 0.05
 """Half-width of the band around a card's sensitivity and specificity."""
-_MIN_YOUDEN = 0.1  # if se + sp - 1 may be below this, a difference divided by it means nothing
 
 
 def check_card_matches(card: JudgeCard, record: JudgeRecord, path: object) -> None:
@@ -206,7 +205,7 @@ def transport_difference(
         for sp in _band(specificity, delta)
     ]
     # The division scales the interval by 1 / (se + sp - 1), at most tenfold here.
-    if min(divisors) <= _MIN_YOUDEN:
+    if min(divisors) <= MIN_YOUDEN:
         return None
     youden = sensitivity.estimate + specificity.estimate - 1
     return Interval(

@@ -180,7 +180,9 @@ def print_comparison(comparison: Comparison, name: str) -> None:
             f"adjusted p {format_p_value(delta.p_adjusted)}",
             markup=False,
         )
-    console.print(f"{name} is {comparison.claim.word}.", style="bold", markup=False)
+    conclusion = comparison.claim
+    because = f" ({conclusion.short_reason})" if conclusion.short_reason else ""
+    console.print(f"{name} is {conclusion.word}{because}.", style="bold", markup=False)
     for check in comparison.claim.checks:
         console.print(f"  {check.describe()}", markup=False)
     print_claim_basis(console, comparison)

@@ -47,6 +47,9 @@ class DrawFlags:
         Seed of an active draw.
     draw_only
         Draw and store the rows without asking about them; they can be labelled in the rating pages.
+    fixed
+        These N are all that will ever be labelled for the question, and nobody looks at corrected
+        figures before they are: intervals are then narrower, since they need not allow for looks.
     against
         A baseline run: draw in both runs what would settle which of them is safer (or N rows in
         all, in the best proportion).
@@ -56,6 +59,7 @@ class DrawFlags:
     active: Flag = False
     seed: int = 0
     draw_only: Flag = False
+    fixed: Flag = False
     against: Path | None = None
 
 
@@ -93,11 +97,20 @@ def command(
     flags = flags or DrawFlags()
     opened = open_run(run)
     if flags.against is not None:
-        if labels is not None or flags.active:
-            raise UserError("--against draws evenly in two runs: not with --labels or --active")
+        if labels is not None or flags.active or flags.fixed:
+            raise UserError(
+                "--against draws evenly in two runs: not with --labels, --active or --fixed"
+            )
         return _label_both(open_run(flags.against), opened, flags, question, rater)
     if flags.n is not None:
-        draws = draw_rows(opened, flags.n, question=question, seed=flags.seed, active=flags.active)
+        draws = draw_rows(
+            opened,
+            flags.n,
+            question=question,
+            seed=flags.seed,
+            active=flags.active,
+            fixed=flags.fixed,
+        )
         print(f"{len(draws)} rows drawn for {question!r} out of {draws[0].rows}", file=sys.stderr)
     if labels is not None:
         _import_labels(opened, labels, rater)

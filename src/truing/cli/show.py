@@ -100,7 +100,7 @@ def print_report(report: ReportData) -> None:
             claim = comparison.claims[0]
             console.print(
                 f"{variant_name} against {report.baseline} on {data}: {comparison.claim.word} "
-                f"({claim.reason})",
+                f"({claim.short_reason or claim.reason})",
                 markup=False,
             )
 

@@ -73,7 +73,8 @@ def find_judge_conflict(judge: Lineage, variant: Lineage) -> str | None:
         shared = len(set(judge.prompts) & set(used_judge.prompts))
         if shared:
             return (
-                f"shares {shared} training prompts with {used_judge.name or used_judge.hash}, "
+                f"{judge.name or 'the judge'} shares {shared} training prompts with "
+                f"{used_judge.name or used_judge.hash}, "
                 "which made the variant"
             )
     return None

@@ -30,6 +30,7 @@ from truing.core.types import MAX_ANSWERS, Lineage
 from truing.core.version import __version__
 from truing.evaluation.ingest import ingest_dataset
 from truing.evaluation.options import EvaluateOptions
+from truing.evaluation.row_sample import keep_stored_sample
 from truing.evaluation.scheduler import Scheduler
 from truing.http.limits import INITIAL_CONCURRENCY, RATE_LIMITS, close_connections
 from truing.runs.folder import DataRecord, JudgeRecord, Manifest, Run, RunWriter, judgement_file
@@ -58,7 +59,7 @@ def evaluate(
     call to the model, and BudgetExceeded if a limit is reached; the answers until then stay in the
     folder.
     """
-    options = _keep_stored_sample(out, options or EvaluateOptions())
+    options = keep_stored_sample(options or EvaluateOptions(), Path(out))
     _check_arguments(model, judges, options, attack)
     attacked = attack is not None or is_attacked_dataset(dataset)
     rates = select_rate_limits(model, options, attacked=attacked)
@@ -230,16 +231,6 @@ def _check_arguments(
         )
     if faults:
         raise PlanError(*faults)
-
-
-def _keep_stored_sample(out: str | Path, options: EvaluateOptions) -> EvaluateOptions:
-    """Returns the options with which a run of the first rows, as 0.1 took them, goes on."""
-    if options.limit is None or not (Path(out) / "manifest.json").is_file():
-        return options
-    plan = Run(out).manifest.plan
-    if plan.get("limit") is None or "sample" in plan:
-        return options
-    return msgspec.structs.replace(options, sample="first")
 
 
 def _create_manifest(

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from msgspec.structs import replace
 
 from truing.core.ids import stream_seed
 from truing.core.lineage import hash_prompt
 from truing.core.types import Row, Sample
+from truing.evaluation.options import EvaluateOptions
+from truing.runs.folder import Run
 
 
 class RowSample:
@@ -65,6 +70,22 @@ def draw_rows(rows: Iterable[Row], limit: int, seed: int) -> list[Row]:
     for row in rows:
         sample.add(row)
     return list(sample.drawn())
+
+
+def keep_stored_sample(options: EvaluateOptions, *folders: Path) -> EvaluateOptions:
+    """Returns options of the first rows if a run that is to be continued holds these, as of 0.1.
+
+    `folders` are that of the run, and those of the runs that it is compared with: all have to be of
+    the same rows.
+    """
+    if options.limit is None:
+        return options
+    for folder in folders:
+        if (folder / "manifest.json").is_file():
+            plan = Run(folder).manifest.plan
+            if plan.get("limit") is not None and "sample" not in plan:
+                return replace(options, sample="first")
+    return options
 
 
 def prompt_of(sample: Sample) -> str:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from msgspec.structs import replace
-
 from truing.analysis.claim_evidence import collect_evidence
 from truing.analysis.claims import (
     HARM_QUESTIONS,
@@ -16,7 +14,6 @@ from truing.analysis.claims import (
 )
 from truing.analysis.corrected_deltas import PairLabels
 from truing.analysis.pairing import RunPair, pair_runs
-from truing.analysis.rate_claims import distrust_reason
 from truing.analysis.rates import QUESTION_ALIASES
 from truing.core.errors import PlanError
 from truing.gates.context import GateContext
@@ -89,12 +86,6 @@ def _evaluate_no_regression(
         return RuleOutcome(
             rule=text, name=rule.name, status="inconclusive", reason=reason, claims=(claim,)
         )
-    # Stricter than the comparison's claim: a release needs a card for side effects too.
-    has_card = any(facts.judge == claim.judge for facts in context.facts)
-    figure = "corrected" if claim.labels else "raw"
-    distrust = distrust_reason(figure, claim.judge, None, has_card=has_card, allow=rule.allow)
-    if claim.decision == "yes" and distrust is not None:
-        claim = replace(claim, decision="not_shown", reason=f"{claim.reason}, but {distrust}")
     return _outcome(rule, text, claim, (claim,))
 
 

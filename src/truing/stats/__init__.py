@@ -33,8 +33,8 @@ __getattr__, __dir__, __all__ = lazy_exports(
             "normal_quantile student_quantile unscored_bounds wilson"
         ),
         "judge_error": (
-            "JudgeErrorRates MIN_LABELS_PER_CLASS corrected_difference corrected_rate ppi_mean "
-            "transported_rate"
+            "JudgeErrorRates MIN_LABELS_PER_CLASS MIN_YOUDEN corrected_difference corrected_rate "
+            "ppi_mean transported_rate"
         ),
         "paired": (
             "PairedTable benjamini_hochberg holm mcnemar_exact newcombe_paired paired_mean "

@@ -1,11 +1,12 @@
 """Intervals of agreement coefficients that cover at few items and at perfect agreement.
 
 Each draw gives the items random weights of a Dirichlet distribution (the Bayesian bootstrap, Rubin
-1981, Ann. Stat. 9:130), with one item more than were seen: one on which the raters differ for the
-lower end, one on which they agree for the upper end. For a plain share that is the exact interval
-of Clopper & Pearson, whose ends are the quantiles of Beta(k, n - k + 1) and Beta(k + 1, n - k). A
-bootstrap over the items seen cannot know that items of disagreement exist where none was seen: it
-gives [1, 1].
+1981, Ann. Stat. 9:130), with half an item more than were seen: one on which the raters differ for
+the lower end, one on which they agree for the upper end. For a plain share these are the ends of
+Jeffreys' interval, the quantiles of Beta(k + 1/2, n - k + 1/2) up to half a row, which covers at
+the nominal level on average (Brown, Cai & DasGupta 2001, Stat. Sci. 16:101); with a whole item they
+would be those of Clopper & Pearson, which cover 98 to 99 % at a few tens of items. A bootstrap over
+the items seen cannot know that items of disagreement exist where none was seen: it gives [1, 1].
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+_UNSEEN = 0.5
+"""Weight of the item that nobody saw, in items."""
 FEW_ITEMS = 30
 """With fewer items than this, the name of the method says how few there are."""
 _MOST_WEIGHTS = 2_000_000  # drawn at a time: 16 MB
@@ -94,7 +97,7 @@ def _draw_weights(
 ) -> WeightedItems:
     import numpy as np
 
-    shape = np.append(times, 1).astype(float)
+    shape = np.append(times.astype(float), _UNSEEN)
     gamma = rng.standard_gamma(shape, (draws, len(shape)))
     weights = gamma * (times.sum() / gamma.sum(1, keepdims=True))
     return WeightedItems(weights[:, :-1], weights[:, -1], differs)

@@ -39,7 +39,12 @@ if TYPE_CHECKING:
 
 MIN_LABELS_PER_CLASS = 10
 """With fewer positive or negative labels than this, no asymptotic interval is used."""
-_MIN_YOUDEN = 0.1  # below this sensitivity + specificity - 1, a judge is too near to chance
+MIN_YOUDEN = 0.1
+"""With less sensitivity + specificity - 1 (Youden 1950, Cancer 3:32), no rate is corrected.
+
+A corrected rate is divided by it (Rogan & Gladen 1978), so that one point of a raw rate would be
+more than ten points of the true one. The number is a convention of this project, from no paper.
+"""
 _MIN_YOUDEN_IN_BAND = 0.02  # at a corner of the band below this, the rate can be anything
 
 
@@ -352,7 +357,7 @@ def _refusal_reason(events: float, n: float, error: JudgeErrorRates, level: floa
     se, sp = error.sensitivity, error.specificity
     se_lower = _lower_bound(se, error.positives, level)
     sp_lower = _lower_bound(sp, error.negatives, level)
-    if se_lower + sp_lower - 1 <= _MIN_YOUDEN:
+    if se_lower + sp_lower - 1 <= MIN_YOUDEN:
         return (
             f"sensitivity {se:.2f} and specificity {sp:.2f} are too near to chance for a correction"
         )

@@ -248,7 +248,15 @@ def _claim_tables(report: ReportData) -> list[Text | Table]:
             for c in claim.checks
         ]
         grid.add(variant, data, claim_cell(comparison), *cells)
-    return [grid.table("What may be said, and what it needs")]
+    reasons = Grid(["variant", "data", "condition", "shown", "figures and reason"])
+    for variant, data, comparison in comparisons:
+        for check in comparison.claim.checks:
+            shown = {True: "yes", False: "no", None: "not shown"}[check.passed]
+            reasons.add(variant, data, check.name, shown, Cell(check.text, "sentence"))
+    return [
+        grid.table("What may be said, and what it needs"),
+        reasons.table("The reasons in full", folded=True),
+    ]
 
 
 def _variants_table(report: ReportData, data: str) -> Table:
