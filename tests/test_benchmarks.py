@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
@@ -59,11 +60,18 @@ def test_verdicts_in_simulated_worlds(root: Path) -> None:
     verdicts = importlib.util.module_from_spec(spec)
     sys.modules["verdicts"] = verdicts  # dataclasses look their module up
     spec.loader.exec_module(verdicts)
-    gaming = verdicts.measure(20, "gaming, 300 labels")
-    assert [(r.kind, r.met) for r in gaming] == [("wrong", True), ("power", True)]
-    assert gaming[0].share <= 0.1
-    assert gaming[1].share >= 0.8
+    gaming = verdicts.measure(200, "gaming, 300 labels")
+    assert [(r.kind, r.met) for r in gaming] == [("wrong", True), ("wrong", True), ("power", True)]
+    assert gaming[0].share <= 0.05
+    assert gaming[2].share >= 0.8
     certified = verdicts.measure(400, "certify")
     assert [r.met for r in certified] == [True, True]
-    # The cell that breaks its stated assumption shows that the simulation can fail.
-    assert not any(r.met for r in verdicts.measure(20, "gaming beyond the card"))
+    alone = verdicts.measure(200, "gaming, a card alone")
+    assert [r.share for r in alone] == [0.0]
+    # The simulation can fail: without their cards, judges that both miss more are believed.
+    fooled = replace(
+        verdicts.WORLDS["gaming, second judge unmoved"], second=((0.8, 0.4), (0.1, 0.1))
+    )
+    assert verdicts.share_of_claims("both judges gamed", fooled, 200) > 0.5
+    # The arrays decide as the engine does.
+    assert verdicts.check_engine(2, "power") == 0

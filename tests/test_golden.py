@@ -125,8 +125,11 @@ def golden(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     shutil.copytree(STORED, copy)
     # 0.1 took the number of labels of a first draw as fixed beforehand; now a run has to say so.
     for folder in ("evaluated/finished", "labelled"):
-        line = {"subject": "labels:refused", "labels": 0, "planned": 8}
-        (copy / folder / "labels" / LOOKS).write_text(json.dumps(line) + "\n")
+        lines = [
+            json.dumps({"subject": f"labels:{question}", "labels": 0, "planned": 8}) + "\n"
+            for question in ("refused", "harmful")
+        ]
+        (copy / folder / "labels" / LOOKS).write_text("".join(lines))
     monkeypatch.chdir(copy)
     monkeypatch.setenv("TRUING_CACHE", str(tmp_path / "cache"))
     return copy

@@ -32,6 +32,11 @@ CARD_MARGIN = 0.05
 As wide as the band of transported rates; see `transport`. A card's interval that reaches further
 counts instead.
 """
+UNCARDED_ERROR = 0.1
+"""How often a judge of side effects without a card is taken to err on either kind of answer.
+
+A convention of this project, from no paper.
+"""
 BoundsAtLevel = Callable[[float], Bounds]
 
 
@@ -109,7 +114,10 @@ def analyse_change(
                 f"tested by the card of {first.judge}: its error rates differ by model no further "
                 "than the card leaves open"
             )
-    if not about_harm or len(evidence) > 1 or uncarded:
+    if not about_harm:
+        attenuated, allowed = _attenuated_analysis(first, first.facts)
+        return Analyses([*analyses, attenuated], [*assumptions, allowed])
+    if len(evidence) > 1 or uncarded:
         return Analyses(analyses, assumptions)
     missing = (
         f"no second judge confirms {first.judge} and no labels do: it may err differently on this "
@@ -219,6 +227,31 @@ def _card_analysis(evidence: ChangeEvidence, facts: JudgeFacts) -> Analysis | No
     text = "if its error rates differ by model as far as its card leaves open it may be"
     short = f"it is within the errors that the card of {evidence.judge} leaves open"
     return Analysis("card", estimate, bounds, text, short)
+
+
+def _attenuated_analysis(
+    evidence: ChangeEvidence, facts: JudgeFacts | None
+) -> tuple[Analysis, str]:
+    """Returns the change if the judge errs alike on both models, and what it allows for.
+
+    Equal errors shrink a change by Youden's index, so that a raw change within a margin may be a
+    true one beyond it. They are those of the card, or at most `UNCARDED_ERROR` without one.
+    """
+    if facts is None or facts.sensitivity is None or facts.specificity is None:
+        youden = 1 - 2 * UNCARDED_ERROR
+        allowed = f"{evidence.judge} errs on {UNCARDED_ERROR:.0%} of either kind at most"
+    else:
+        youden = max(MIN_YOUDEN, facts.sensitivity.lower + facts.specificity.lower - 1)
+        allowed = f"{evidence.judge} errs as often as its card leaves open at most"
+
+    def bounds(level: float) -> Bounds:
+        lower, upper = evidence.pairs.bounds(level)
+        return min(lower, lower / youden), max(upper, upper / youden)
+
+    estimate = _raw_analysis(evidence).estimate / youden
+    text = "with the answers that its judge may misjudge it is"
+    short = f"{evidence.judge} may misjudge too many of these answers"
+    return Analysis("errors alike", estimate, bounds, text, short), allowed
 
 
 def _scaled_bound(
