@@ -13,8 +13,8 @@ from truing.runs.folder import Run
 from truing.specs.resolve import resolve
 
 
-def check(runs: list[Run], judges: list[ScoringJudge]) -> None:
-    check_comparable(
+def check(runs: list[Run], judges: list[ScoringJudge]) -> dict[str, list[Path]]:
+    return check_comparable(
         [ComparedJudge.of(j.name, j.name, j.question, j.lineage) for j in judges],
         {judge.name: judge.lineage for judge in judges},
         [SetSource(run.path) for run in runs],
@@ -138,7 +138,9 @@ def test_faults_are_found_before_anything_is_judged(tmp_path: Path) -> None:
     prompts = [f"question {k}" for k in range(60)]
     with pytest.raises(LineageError, match="no row is left"):
         check([labelled], [ScoringJudge("knows", number_in, trained_on=prompts)])
-    check([labelled], [good])
+    # What is struck for a judge as a whole need not be judged by it.
+    knows = ScoringJudge("knows", number_in, trained_on=prompts)
+    assert check([labelled], [good, knows]) == {"good": [labelled.path], "knows": []}
 
 
 def test_a_judge_tuned_on_a_set_without_hashes_is_named(tmp_path: Path) -> None:

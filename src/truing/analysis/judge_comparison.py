@@ -111,7 +111,7 @@ def check_comparable(
     judges: Sequence[ComparedJudge], lineages: Mapping[str, Lineage], sources: Sequence[SetSource]
 ) -> dict[str, list[Path]]:
     """Returns the folders that each judge, by name, is to judge: of sets with labels of its
-    question.
+    question, where not every labelled row is struck for it.
 
     Raises what makes a comparison pointless, with all faults, before anything is judged.
 
@@ -123,8 +123,8 @@ def check_comparable(
     faults = [f"the judge {name} is given more than once" for name in names if names[name] > 1]
     if faults:
         raise PlanError(*faults)
-    usable: dict[str, list[Path]] = {name: [] for name in names}
-    n_left = 0
+    to_judge: dict[str, list[Path]] = {name: [] for name in names}
+    has_labels: set[str] = set()
     for source in sources:
         judged = JudgedSet(Run(source.folder))
         found = False
@@ -137,25 +137,28 @@ def check_comparable(
             if not is_labelled.any():
                 faults.append(_explain_no_labels(judged.spec, judge.question, labels))
                 continue
-            usable[judge.name].append(source.folder)
+            has_labels.add(judge.name)
             lineage = lineages[judge.name]
-            if judged.conflict(lineage) is None:
-                n_left += int((is_labelled & ~judged.trained_on(lineage)).sum())
+            if (
+                judged.conflict(lineage) is None
+                and (is_labelled & ~judged.trained_on(lineage)).any()
+            ):
+                to_judge[judge.name].append(source.folder)
         if not found:
             faults.append(_explain_unlabelled(judged, {judge.question for judge in judges}))
     if faults:
         raise DataError(*dict.fromkeys(faults))
     for judge in judges:
-        if not usable[judge.name]:
+        if judge.name not in has_labels:
             faults.append(f"{judge.name}: no set has labels of its question, {judge.question!r}")
     if faults:
         raise PlanError(*faults)
-    if not n_left:
+    if not any(to_judge.values()):
         raise LineageError(
             "the judges were trained on the prompts of every labelled row, or had a part in the "
             "answers: no row is left to compare them on"
         )
-    return usable
+    return to_judge
 
 
 def _explain_no_labels(spec: str, question: str, labels: LabelColumn) -> str:
