@@ -19,7 +19,6 @@ from truing.core.types import (
     Failure,
     Judgement,
     Lineage,
-    Message,
     Response,
     Sample,
     Sampling,
@@ -265,6 +264,3 @@ def test_a_local_model_judges_by_its_logits(policy: Path) -> None:
     asyncio.run(model.close())
     assert broken.failure is None and kept.failure is None
     assert 0 < kept.score < 1 and broken.score > kept.score
-    long = Sample(conversation=Conversation((Message("user", "tea " * 11_000),)), id="s")
-    cut = asyncio.run(judge.judge(long, Response.of("s", 0, "m", Answer.of("Yes."))))
-    assert cut.verdict is None and cut.failure is not None

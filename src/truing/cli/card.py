@@ -139,10 +139,10 @@ def print_card(card: JudgeCard) -> None:
             f"{card.left_out} rows that the judge was trained on are left out", markup=False
         )
     if card.calibration is not None:
-        c = card.calibration
+        fitted = card.calibration
         console.print(
-            f"calibration by {c.method} on {c.n:,} rows: ECE {c.ece_before:.3f} before, "
-            f"{c.ece_after:.3f} after, on the same rows",
+            f"calibration by {fitted.method} on {fitted.n:,} rows: ECE {fitted.ece_before:.3f} "
+            f"before, {fitted.ece_after:.3f} after, on the same rows",
             markup=False,
         )
     table = make_table(

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import msgspec
 from msgspec import Struct, field
+from rich.markup import escape
 
 from truing.analysis.judge_comparison import (
     ComparedJudge,
@@ -249,7 +250,7 @@ def print_comparison(comparison: JudgesComparison) -> None:
     console = make_console()
     for compared in comparison.sets:
         table = make_table(
-            compared.spec,
+            escape(compared.spec),
             ["", "rows", "AUROC", "F1", "recall", "false alarms", "ECE", "unscored", "ms"],
         )
         for result in comparison.results:
@@ -271,5 +272,4 @@ def _table_row(result: JudgeOnSet) -> list[str]:
         f"{result.unscored:,}",
         "–" if speed is None else format_ms(speed),
     ]
-    # rich would take "[0.88, 0.95]" for markup.
-    return [cell.replace("[", r"\[") for cell in cells]
+    return [escape(cell) for cell in cells]

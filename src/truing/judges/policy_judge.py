@@ -132,6 +132,10 @@ class PolicyJudge:
             judges=(*base.judges, base),
         )
 
+    def flagged_categories(self, harms: dict[str, float]) -> tuple[str, ...]:
+        """Returns the categories whose probability reaches the threshold."""
+        return tuple(id_ for id_, p in harms.items() if p >= self.threshold)
+
     async def judge(self, sample: Sample, response: Response) -> Judgement:
         """Returns the verdict, or why there is none."""
         failed = check_failed_response(self, sample, response)
@@ -239,7 +243,7 @@ class PolicyJudge:
             for category, value in zip(self.policy.categories, found)
             if not isinstance(value, Failure)
         }
-        broken = [id_ for id_, value in harms.items() if value >= self.threshold]
+        broken = self.flagged_categories(harms)
         note = ", ".join(broken) or "breaks the policy, and none of its categories by itself"
         return make_judgement(self, sample, response, True, score=p, harms=harms, rationale=note)
 
