@@ -48,7 +48,7 @@ if TYPE_CHECKING:
         model,
         open_run,
     )
-    from truing.plan import read_plan, run_plan
+    from truing.plan.evaluation import read_plan, run_plan
 
 _API = "EvaluatedRun ask attack data evaluate evaluate_async guard judge judge_run model open_run"
 
@@ -58,8 +58,8 @@ _LATE = {
     "prompted": "truing.align.prompted:prompted",
     "compare": "truing.analysis.comparison:compare",
     "summarise": "truing.analysis.summary:summarise",
-    "read_plan": "truing.plan:read_plan",
-    "run_plan": "truing.plan:run_plan",
+    "read_plan": "truing.plan.evaluation:read_plan",
+    "run_plan": "truing.plan.evaluation:run_plan",
 }
 
 __all__ = [

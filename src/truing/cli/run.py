@@ -28,7 +28,14 @@ from truing.cli.plan_ranking import rank_for_report
 from truing.cli.show import print_report
 from truing.cli.tables import print_next_steps
 from truing.core.errors import UserError
-from truing.plan import Plan, PlanProgress, parse_plan, plan_from_specs, read_plan, run_plan
+from truing.plan.evaluation import (
+    Plan,
+    PlanProgress,
+    parse_plan,
+    plan_from_specs,
+    read_plan,
+    run_plan,
+)
 from truing.report import render
 
 

@@ -82,6 +82,14 @@ class ProcessGroup:
             for gradient, summed in zip(gradients, flat.split(sizes)):
                 gradient.copy_(summed.view_as(gradient))
 
+    def any_true(self, flag: bool) -> bool:
+        """Returns whether the flag is set in any process; all must call."""
+        if self.size == 1:
+            return flag
+        # NCCL exchanges tensors of a GPU only.
+        device = "cuda" if dist.get_backend() == "nccl" else "cpu"
+        return bool(self.all_reduce(torch.tensor(float(flag), device=device)) > 0)
+
     def barrier(self) -> None:
         """Waits until all processes have reached this call."""
         if self.size > 1:

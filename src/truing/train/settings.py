@@ -3,36 +3,17 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
-from typing import Literal
-
-import msgspec
-from msgspec import Struct
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
 
 from truing.core.errors import PlanError, did_you_mean
-from truing.core.lineage import digest
+from truing.train.run_settings import RunSettings
 
 TrainingKind = Literal["sft", "distil", "reward", "cost", "dpo", "kto"]
 ExportDtype = Literal["auto", "float32", "bfloat16", "float16"]
 EXPORT_DTYPES: tuple[ExportDtype, ...] = ("auto", "float32", "bfloat16", "float16")
 TRAINING_KINDS: tuple[TrainingKind, ...] = ("sft", "distil", "reward", "cost", "dpo", "kto")
 POLICY_KINDS = ("sft", "distil", "dpo", "kto")
-
-# Settings without influence on the weights: a run may be resumed with other values of them.
-_NOT_IN_DIGEST = (
-    "out",
-    "save_every",
-    "keep",
-    "tensorboard",
-    "micro",
-    "checkpointing",
-    "device",
-    "export_dtype",
-)
-
-# Settings that older versions lacked, with the value that does what those did. At this value they
-# stay out of the digest, so that the runs of older versions can be resumed.
-_NEW_IN_DIGEST = {"desirable_weight": 1.0, "undesirable_weight": 1.0}
 
 # The losses of each kind of training, the default first (DPO's in the order of DPO_KINDS).
 LOSSES: dict[str, tuple[str, ...]] = {
@@ -69,7 +50,7 @@ _LOWER_BOUNDS = (
 )
 
 
-class TrainingSettings(Struct, frozen=True, kw_only=True):
+class TrainingSettings(RunSettings, frozen=True, kw_only=True):
     """How to train.
 
     A step takes `batch` rows over all processes, in micro-batches of at most `micro` rows a
@@ -80,12 +61,25 @@ class TrainingSettings(Struct, frozen=True, kw_only=True):
     `SMOOTHED_LOSSES` of dpo, the weights of desirable and undesirable answers to kto. `level`,
     `regularization` and `center` belong to reward and cost models. `benign` is the least share of
     harmless look-alikes in a mix that teaches caution; `red_model` is the reason for training
-    towards harm. The field names enter the digest, so renaming one breaks the resuming of old runs.
+    towards harm.
     """
 
+    not_in_digest: ClassVar[tuple[str, ...]] = (
+        "out",
+        "save_every",
+        "keep",
+        "tensorboard",
+        "micro",
+        "checkpointing",
+        "device",
+        "export_dtype",
+    )
+    older_values: ClassVar[Mapping[str, Any]] = {
+        "desirable_weight": 1.0,
+        "undesirable_weight": 1.0,
+    }
+
     kind: TrainingKind
-    out: str
-    base: str = "smollm2"
     steps: int | None = None
     epochs: float = 1.0
     batch: int = 8
@@ -97,13 +91,9 @@ class TrainingSettings(Struct, frozen=True, kw_only=True):
     clip_norm: float = 1.0
     max_length: int = 512
     lora: int = 16
-    dtype: str = "auto"
-    device: str = "auto"
     export_dtype: ExportDtype = "auto"
     checkpointing: bool = False
     shard: bool = False
-    seed: int = 0
-    save_every: int = 50
     keep: int = 2
     template: Literal["auto", "plain"] = "auto"
     turns: Literal["last", "all"] = "last"
@@ -119,16 +109,7 @@ class TrainingSettings(Struct, frozen=True, kw_only=True):
     teacher: str = ""
     held_out: float = 0.0
     benign: float = 0.3
-    tensorboard: bool = True
     red_model: str | None = None
-
-    def digest(self) -> str:
-        """Returns a hash of the settings that decide the weights; resuming needs the same hash."""
-        values = msgspec.to_builtins(self)
-        for name, older_value in _NEW_IN_DIGEST.items():
-            if values[name] == older_value:
-                del values[name]
-        return digest(*(f"{k}={values[k]}" for k in sorted(values) if k not in _NOT_IN_DIGEST))
 
     def checked(self) -> TrainingSettings:
         """Returns the settings themselves; raises PlanError with all faults at once."""
@@ -210,11 +191,6 @@ class TrainingSettings(Struct, frozen=True, kw_only=True):
         if self.loss == "exo_pair" and not self.label_smoothing:
             return _EXO_PAIR_SMOOTHING
         return self.label_smoothing
-
-    @property
-    def folder(self) -> Path:
-        """The output folder of the run."""
-        return Path(self.out)
 
     @property
     def scalar(self) -> bool:

@@ -43,6 +43,7 @@ from truing.train.pair_evaluation import evaluate_model, write_evaluation
 from truing.train.run_lock import lock_run_folder
 from truing.train.run_manifest import RunManifest, build_manifest
 from truing.train.settings import TrainingSettings
+from truing.train.step_loop import LoopResult, SliceLimit
 from truing.train.trainable_model import (
     BaseModel,
     TrainableModel,
@@ -61,7 +62,7 @@ class TrainingResult(Struct, frozen=True, kw_only=True):
     """What a run left.
 
     `steps` are those of the whole run, `done_now` those of this call, `last` the last logged
-    values.
+    values. `finished` is False after a slice that ended before the run; there is no model yet then.
     """
 
     folder: Path
@@ -70,6 +71,7 @@ class TrainingResult(Struct, frozen=True, kw_only=True):
     done_now: int
     last: dict[str, Any] = {}
     held_out: tuple[TrainingExample, ...] = ()
+    finished: bool = True
 
 
 def train_supervised(
@@ -80,14 +82,16 @@ def train_supervised(
     wrap: PromptWrapper | None = None,
     on_log: LogCallback | None = None,
     tests: Mapping[str, Sequence[TrainingExample]] | None = None,
+    limit: SliceLimit | None = None,
 ) -> TrainingResult:
     """Trains into `settings.out`, or resumes there; a finished run is returned as it is.
 
     `fill` holds benign look-alikes to top up the mix with; `wrap` adds the teacher's prompt
     (distil). A reward or cost model is evaluated on the held-out examples and on `tests` (name ->
-    pairs). Raises PlanError if the folder holds another run or the objective trains towards harm,
-    DataError if no rows are left, RunError if another process trains into the folder or the disk is
-    full, and NonFiniteLossError.
+    pairs). With a `limit` only a slice of the run is done; the same call goes on. Raises PlanError
+    if the folder holds another run or the objective trains towards harm, DataError if no rows are
+    left, RunError if another process trains into the folder or the disk is full, and
+    NonFiniteLossError.
     """
     from accelerate import Accelerator
 
@@ -106,23 +110,24 @@ def train_supervised(
         steps = count_steps(mix.sources, settings)
         manifest = build_manifest(settings, mix.sources, base, steps, red_model)
         lineage = _lineage_if_finished(settings, manifest)
-        last: dict[str, Any] = {}
-        done_now = 0
+        loop_result = LoopResult({}, 0, finished=True)
         if lineage is None:
             if settings.kind == "distil":
                 cache_teacher_prefix(trainable, mix.all_rows())
             loop = TrainingLoop(accelerator, trainable, mix, manifest, on_log)
-            last, done_now = loop.run()
+            loop_result = loop.run(limit)
             lineage = build_lineage(settings, base, mix.sources, red_model)
-            test_sets = {"held_out": held_out, **(tests or {})}
-            lineage = _finish(accelerator, loop, base, lineage, test_sets)
+            if loop_result.finished:
+                test_sets = {"held_out": held_out, **(tests or {})}
+                lineage = _finish(accelerator, loop, base, lineage, test_sets)
     return TrainingResult(
         folder=settings.folder,
         lineage=lineage,
         steps=steps,
-        done_now=done_now,
-        last=last,
+        done_now=loop_result.steps,
+        last=loop_result.values,
         held_out=tuple(held_out),
+        finished=loop_result.finished,
     )
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from itertools import pairwise
+from itertools import islice, pairwise
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -25,6 +25,7 @@ from truing.train.objectives import METRIC_NAMES, OBJECTIVES, batch_weight
 from truing.train.optimizer import build_adamw, clip_gradients, learning_rate, set_learning_rate
 from truing.train.run_manifest import RunManifest
 from truing.train.sharding import gather_training_state, load_training_state, shard_model
+from truing.train.step_loop import LoopResult, SliceLimit, run_steps
 from truing.train.trainable_model import (
     TrainableModel,
     autocast,
@@ -113,6 +114,9 @@ class TrainingLoop:
         )
         self.step = self._resume()
         self._saved_step = self.step
+        schedule = iterate_step_rows(mix.sources, self.settings, manifest.steps)
+        # The first steps were done before the run was resumed.
+        self._schedule = islice(schedule, self.step, None)
         # DDP copies the weights of the first process to the others, so it wraps them after loading.
         if processes > 1 and not self.is_sharded:
             trainable.model = accelerator.prepare(trainable.model)
@@ -162,27 +166,22 @@ class TrainingLoop:
 
     # -- steps
 
-    def run(self) -> tuple[dict[str, Any], int]:
-        """Does the remaining steps; returns the last logged values and the number of steps done."""
-        settings, first_step = self.settings, self.step + 1
-        log = self._open_log(first_step) if self.accelerator.is_main_process else None
-        values: dict[str, Any] = {}
-        try:
-            schedule = iterate_step_rows(self.mix.sources, settings, self.manifest.steps)
-            for step, indexes in enumerate(schedule, 1):
-                if step < first_step:
-                    continue  # done before the run was resumed
-                values = self._training_step(step, self.mix.step_rows(indexes))
-                self.step = step
-                if log is not None:
-                    log.write(step, values)
-                if step % settings.save_every == 0:
-                    self.save_checkpoint()
-            self.save_checkpoint()
-        finally:
-            if log is not None:
-                log.close()
-        return values, self.manifest.steps - first_step + 1
+    @property
+    def is_finished(self) -> bool:
+        """Whether the last step is done."""
+        return self.step >= self.manifest.steps
+
+    def run(self, limit: SliceLimit | None = None) -> LoopResult:
+        """Takes the remaining steps, or those of a slice."""
+        log = self._open_log(self.step + 1) if self.accelerator.is_main_process else None
+        return run_steps(self, log, save_every=self.settings.save_every, limit=limit)
+
+    def take_step(self) -> dict[str, Any]:
+        """Takes one optimiser step and returns the values to log."""
+        rows = self.mix.step_rows(next(self._schedule))
+        values = self._training_step(self.step + 1, rows)
+        self.step += 1
+        return values
 
     def _open_log(self, first_step: int) -> TrainingLog:
         folder = self.settings.folder

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from truing.core.errors import PlanError
 from truing.core.lineage import digest
-from truing.train.rl.settings import _NOT_IN_DIGEST, _OLDER_VALUES, RLSettings
+from truing.train.rl.settings import RLSettings
 
 
 def test_all_faults_are_reported_at_once() -> None:
@@ -76,13 +76,13 @@ def test_the_digest_ignores_what_does_not_change_the_result() -> None:
 def test_a_run_of_an_older_version_keeps_its_digest_and_its_meaning() -> None:
     now = RLSettings(method="ppo-lag", out="")
     # What the manifest of an older version holds: no newer names, and its own defaults.
-    newer = {*_OLDER_VALUES, "lambda_control"}
+    newer = {*RLSettings.older_values, "lambda_control"}
     stored = {k: v for k, v in msgspec.to_builtins(now).items() if k not in newer}
     stored |= {"truncation_penalty": 0.0, "max_unscored": 0.2}
     begun = now.as_begun(stored)
     assert (begun.lambda_control, begun.truncation_penalty) == ("gradient", 0.0)
     assert (begun.empty_answer_score, begun.special_token_score) == ("unscored", "hidden")
-    in_digest = {k: v for k, v in stored.items() if k not in _NOT_IN_DIGEST or k == "max_unscored"}
+    in_digest = {k: v for k, v in stored.items() if k not in RLSettings.not_in_digest or k == "max_unscored"}
     assert begun.digest() == digest(*(f"{k}={in_digest[k]}" for k in sorted(in_digest)))
     assert replace(begun, max_unscored=1.0).digest() == begun.digest() != now.digest()
     assert begun.as_begun(msgspec.to_builtins(begun)) == begun

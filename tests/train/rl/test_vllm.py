@@ -147,7 +147,7 @@ def test_a_server_samples_from_the_newest_policy(
     make_trainer: Any, task: Any, server: Any, open_engine: Any, tmp_path: Path
 ) -> None:
     engine = open_engine(server.url + "/v1")
-    last = build_trainer(make_trainer, task, engine, tmp_path / "run", 4).run()
+    last = build_trainer(make_trainer, task, engine, tmp_path / "run", 4).run().values
     assert last["drift"] < 1e-5
     assert last["kl_k3"] > 0.01  # the policy has moved, and the server with it
     assert list(server.served.adapter_folders) == ["policy-3"]
@@ -263,7 +263,7 @@ def test_the_engine_of_this_process_samples_from_the_newest_policy(
     make_trainer: Any, task: Any, tmp_path: Path, lora: int, max_lora_rank: int | None
 ) -> None:
     engine = InProcessEngine(RLSettings(method="grpo", out="", lora=lora), "base")
-    last = build_trainer(make_trainer, task, engine, tmp_path / "run", lora).run()
+    last = build_trainer(make_trainer, task, engine, tmp_path / "run", lora).run().values
     assert last["drift"] < 1e-5
     assert last["kl_k3"] > 0.01
     assert engine._llm.options.get("max_lora_rank") == max_lora_rank

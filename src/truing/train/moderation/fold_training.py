@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from truing.core.errors import MissingExtra, PlanError, RunError, UserError
+from truing.core.errors import MissingExtra, PlanError, UserError
 from truing.hf.loading import load_encoder, select_dtype
 from truing.hf.weights import Weights
 from truing.judges.moderation.causal_layers import supports_layerwise_forward, truncate_layers
@@ -39,6 +39,7 @@ from truing.train.moderation.loss import (
 )
 from truing.train.moderation.settings import ModerationTrainingSettings
 from truing.train.optimizer import clip_gradients, learning_rate
+from truing.train.step_loop import SliceLimit, run_steps
 from truing.train.trainable_model import load_trainable_state, trainable_state
 from truing.train.training_log import TrainingLog
 
@@ -280,23 +281,46 @@ class FoldTrainer:
             positive, listing_sets, self.settings.pair_weight, self.settings.category_weight
         )
 
-    def run(self) -> ModerationNetwork:
-        """Takes the remaining steps; returns the network with its adapters merged."""
+    @property
+    def step(self) -> int:
+        """The steps of this fold that are done."""
+        return self.steps_done
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the last step of this fold is done."""
+        return self.steps_done >= len(self.batches)
+
+    def run(self, limit: SliceLimit | None = None) -> ModerationNetwork | None:
+        """Takes the remaining steps, or those of a slice.
+
+        Returns the network with its adapters merged; None if the slice ended before the fold.
+        """
         self.model.train()
-        steps = len(self.batches)
-        while self.steps_done < steps:
-            # Of a schedule with a top of 1.0: each parameter group has its own highest rate.
-            share = learning_rate(self.steps_done + 1, steps, lr=1.0, warmup=self.settings.warmup)
-            for group, rate in zip(self.optimizer.param_groups, self.highest_rates):
-                group["lr"] = rate * max(share, MIN_LR_SHARE)
-            items = [self.context.items[index] for index in self.batches[self.steps_done]]
-            loss = self._training_step(items)
-            self.steps_done += 1
-            if self.accelerator.is_main_process:
-                self._log_step(loss)
-                if self.steps_done % self.settings.save_every == 0 and self.steps_done < steps:
-                    self._save_checkpoint()
+        log = self.context.log if self.accelerator.is_main_process else None
+        save_every, first_step = self.settings.save_every, self.first_step
+        result = run_steps(self, log, save_every=save_every, limit=limit, first_step=first_step)
+        if not result.finished:
+            return None
         return merge_adapters(self.accelerator.unwrap_model(self.model))
+
+    def take_step(self) -> dict[str, Any]:
+        """Takes one step and returns the values to log."""
+        # Of a schedule with a top of 1.0: each parameter group has its own highest rate.
+        steps = len(self.batches)
+        share = learning_rate(self.steps_done + 1, steps, lr=1.0, warmup=self.settings.warmup)
+        for group, rate in zip(self.optimizer.param_groups, self.highest_rates):
+            group["lr"] = rate * max(share, MIN_LR_SHARE)
+        items = [self.context.items[index] for index in self.batches[self.steps_done]]
+        loss = self._training_step(items)
+        self.steps_done += 1
+        head_group = self.optimizer.param_groups[-2]
+        return {
+            "loss": loss,
+            "fold": self.fold,
+            "lr": head_group["lr"],
+            "steps": self.first_step + steps,
+        }
 
     def _training_step(self, items: Sequence[ModerationExample]) -> float:
         step_name = f"{self.fold}/{self.steps_done}"
@@ -332,19 +356,10 @@ class FoldTrainer:
             return contextlib.nullcontext()
         return torch.autocast(device.type, dtype=torch.bfloat16)
 
-    def _log_step(self, loss: float) -> None:
-        head_group = self.optimizer.param_groups[-2]
-        self.context.log.write(
-            self.first_step + self.steps_done,
-            {
-                "loss": loss,
-                "fold": self.fold,
-                "lr": head_group["lr"],
-                "steps": self.first_step + len(self.batches),
-            },
-        )
-
-    def _save_checkpoint(self) -> None:
+    def save_checkpoint(self) -> None:
+        """Writes a checkpoint of the last step; only the main process writes."""
+        if not self.accelerator.is_main_process:
+            return
         # accelerate wraps the optimiser; the checkpoint holds the state of torch's.
         optimizer = getattr(self.optimizer, "optimizer", self.optimizer)
         state = {
@@ -358,13 +373,9 @@ class FoldTrainer:
         identity = msgspec.structs.replace(
             self.context.identity, step=self.first_step + self.steps_done
         )
-        try:
-            ck.write_checkpoint(
-                self.settings.folder, identity, {STATE_FILE: ck.torch_writer(state)}, keep=1
-            )
-        except RunError:
-            self.context.log.close()
-            raise
+        ck.write_checkpoint(
+            self.settings.folder, identity, {STATE_FILE: ck.torch_writer(state)}, keep=1
+        )
 
 
 def compute_logits(

@@ -39,6 +39,7 @@ from truing.train.moderation.run_context import RunContext, prepare_run
 from truing.train.moderation.settings import ModerationTrainingSettings
 from truing.train.moderation.weight_average import NETWORK_FILE, SHARED_LOGITS_FILE
 from truing.train.run_lock import lock_run_folder
+from truing.train.step_loop import SliceLimit
 from truing.train.training_log import LogCallback, TrainingLog, read_last_step
 
 if TYPE_CHECKING:
@@ -52,9 +53,11 @@ def train_moderation(
     sources: Sequence[ModerationTrainingSet],
     *,
     on_log: LogCallback | None = None,
-) -> ModerationResult:
+    limit: SliceLimit | None = None,
+) -> ModerationResult | None:
     """Trains into `settings.out`, or resumes there; the folder is the judge `moderation:OUT`.
 
+    With a `limit` only a slice of the run is done, and None is returned until the last one.
     Raises PlanError if the settings are wrong or the folder holds another run, and RunError if
     another process trains into it.
     """
@@ -66,7 +69,8 @@ def train_moderation(
     with lock_run_folder(settings.folder):
         context = prepare_run(settings, sources)
         _check_same_run(context)
-        _train_folds(context, accelerator, on_log)
+        if not _train_folds(context, accelerator, on_log, limit):
+            return None
         return export_classifier(context)
 
 
@@ -83,12 +87,23 @@ def _check_same_run(context: RunContext) -> None:
     replace_file(path, msgspec.json.format(msgspec.json.encode(content), indent=1))
 
 
-def _train_folds(context: RunContext, accelerator: Accelerator, on_log: LogCallback | None) -> None:
-    """Trains the networks that are not there yet, each with the logits of its fold's rows."""
+def _train_folds(
+    context: RunContext,
+    accelerator: Accelerator,
+    on_log: LogCallback | None,
+    limit: SliceLimit | None,
+) -> bool:
+    """Trains the networks that are not there yet, each with the logits of its fold's rows.
+
+    Returns False if the slice ended before the last of them.
+    """
     steps_before = 0
     for fold, folder in context.fold_folders.items():
         if not (folder / LOGITS_FILE).is_file():
-            network = _train_fold(context, accelerator, fold, steps_before, on_log)
+            trainer = _build_trainer(context, accelerator, fold, steps_before, on_log)
+            network = trainer.run(limit)
+            if network is None:
+                return False
             if accelerator.is_main_process:
                 _save_fold(context, fold, folder, network)
             accelerator.wait_for_everyone()
@@ -98,15 +113,16 @@ def _train_folds(context: RunContext, accelerator: Accelerator, on_log: LogCallb
         else:
             steps_before = read_last_step(context.settings.folder)
             replace_file(steps_file, str(steps_before).encode())
+    return True
 
 
-def _train_fold(
+def _build_trainer(
     context: RunContext,
     accelerator: Accelerator,
     fold: int,
     steps_before: int,
     on_log: LogCallback | None,
-) -> ModerationNetwork:
+) -> FoldTrainer:
     settings = context.settings
     resume, checkpoint_step = _find_checkpoint(context, fold)
     log = TrainingLog(
@@ -126,9 +142,7 @@ def _train_fold(
         identity=context.identity,
         accelerator=accelerator,
     )
-    network = FoldTrainer(fold_context, fold, first_step=steps_before, resume=resume).run()
-    log.close()
-    return network
+    return FoldTrainer(fold_context, fold, first_step=steps_before, resume=resume)
 
 
 def _find_checkpoint(context: RunContext, fold: int) -> tuple[Path | None, int]:

@@ -2,17 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-import msgspec
-from msgspec import Struct
+from typing import ClassVar
 
 from truing.core.errors import PlanError
-from truing.core.lineage import digest
-
-# Settings without influence on the weights: a run may be resumed with other values of them.
-# What it leaves out of the data is in the identity of the training sets.
-_NOT_IN_DIGEST = ("out", "save_every", "tensorboard", "allow_measurement_prompts")
+from truing.train.run_settings import RunSettings
 
 _LOWER_BOUNDS = (
     ("folds", 1),
@@ -27,7 +20,7 @@ _LOWER_BOUNDS = (
 )
 
 
-class ModerationTrainingSettings(Struct, frozen=True, kw_only=True):
+class ModerationTrainingSettings(RunSettings, frozen=True, kw_only=True):
     """How to train a moderation classifier.
 
     `data` are specs without their own `weight` and `tenths`, which are in `weights` (passes over
@@ -46,10 +39,17 @@ class ModerationTrainingSettings(Struct, frozen=True, kw_only=True):
     and `run.json`, so renaming one breaks the resuming of old runs.
     """
 
+    # What `allow_measurement_prompts` leaves in is in the identity of the training sets.
+    not_in_digest: ClassVar[tuple[str, ...]] = (
+        "out",
+        "save_every",
+        "tensorboard",
+        "allow_measurement_prompts",
+    )
+
     data: tuple[str, ...]
     weights: tuple[float, ...]
     tenths: tuple[tuple[int, int], ...]
-    out: str
     base: str = "minilm"
     folds: int = 3
     held: int = 0
@@ -71,28 +71,14 @@ class ModerationTrainingSettings(Struct, frozen=True, kw_only=True):
     category_weight: float = 4.0
     ngram_bits: int = 16
     form: str = "full"
-    dtype: str = "auto"
-    device: str = "auto"
-    seed: int = 0
     save_every: int = 200
-    tensorboard: bool = True
     languages: tuple[str, ...] = ("en",)
     allow_measurement_prompts: bool = False
-
-    def digest(self) -> str:
-        """Returns a hash of the settings that decide the weights; resuming needs the same hash."""
-        values = msgspec.to_builtins(self)
-        return digest(*(f"{k}={values[k]}" for k in sorted(values) if k not in _NOT_IN_DIGEST))
 
     @property
     def trained_folds(self) -> int:
         """The number of folds that have a model of their own."""
         return min(self.held, self.folds) if self.held else self.folds
-
-    @property
-    def folder(self) -> Path:
-        """The folder of log, checkpoints and the trained classifier."""
-        return Path(self.out)
 
     @property
     def rank(self) -> int | None:

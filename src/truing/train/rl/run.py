@@ -60,6 +60,7 @@ from truing.train.rl.training_page import write_training_page
 from truing.train.rl.update import PretrainingBatches
 from truing.train.run_lock import lock_run_folder
 from truing.train.settings import TrainingSettings
+from truing.train.step_loop import SliceLimit
 from truing.train.trainable_model import BaseModel, TrainableModel, find_base_model, training_dtype
 from truing.train.training_log import LogCallback
 
@@ -71,8 +72,8 @@ class RLOptions:
     `on_log` is called with each line of the log. `measure` is called every `sample_every` steps;
     `evaluation_judge` is the judge that it measures by, which must have no part in the training.
     `ptx_sources` is the text of the ptx loss, `make_generator` returns another answer generator,
-    `limit` is the largest number of prompts. `allow_frozen` trains on prompts of the frozen
-    measurement set too.
+    `limit` is the largest number of prompts, `slice_limit` ends a slice of the run. `allow_frozen`
+    trains on prompts of the frozen measurement set too.
     """
 
     on_log: LogCallback | None = None
@@ -81,6 +82,7 @@ class RLOptions:
     ptx_sources: Sequence[TrainingSet] = ()
     make_generator: Callable[[PolicyModels, RLSettings], AnswerGenerator] | None = None
     limit: int | None = None
+    slice_limit: SliceLimit | None = None
     allow_red_team: bool = False
     allow_frozen: bool = False
 
@@ -89,7 +91,8 @@ class RLResult(Struct, frozen=True, kw_only=True):
     """The result of a run.
 
     `done_now` counts the steps of this call, `last` is the last line of the log, `left_out` counts
-    prompts longer than `max_prompt`.
+    prompts longer than `max_prompt`. `finished` is False after a slice that ended before the run;
+    there is no model yet then.
     """
 
     folder: Path
@@ -99,6 +102,7 @@ class RLResult(Struct, frozen=True, kw_only=True):
     last: dict[str, Any] = {}
     left_out: int = 0
     warnings: tuple[str, ...] = ()
+    finished: bool = True
 
 
 @dataclass
@@ -162,24 +166,25 @@ def _train(
     if finished is not None:
         return finished
     trainer = _build_trainer(settings, parts, options)
-    trainer.resume()
-    first_step = trainer.step
+    trainer.resume()  # before the manifest is written: the folder may hold another run
     if processes.is_main:
         _write_manifest(settings, parts)
-    last = trainer.run()
+    loop_result = trainer.run(options.slice_limit)
     lineage = parts.lineage
     if processes.is_main:
         write_training_page(settings.folder)
-        lineage = _export_model(settings, parts)
+        if loop_result.finished:
+            lineage = _export_model(settings, parts)
     processes.barrier()
     return RLResult(
         folder=settings.folder,
         lineage=lineage,
         steps=trainer.step,
-        done_now=trainer.step - first_step,
-        last=dict(last),
+        done_now=loop_result.steps,
+        last=dict(loop_result.values),
         left_out=len(parts.too_long),
         warnings=tuple(parts.warnings),
+        finished=loop_result.finished,
     )
 
 

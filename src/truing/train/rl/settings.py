@@ -3,48 +3,20 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
-from typing import Any, Literal
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
 
 import msgspec
-from msgspec import Struct
 
 from truing.core.errors import PlanError, did_you_mean
-from truing.core.lineage import digest
 from truing.train.rl.constraint_settings import MAIN_CONSTRAINT, ConstraintSettings
+from truing.train.run_settings import RunSettings
 from truing.train.settings import EXPORT_DTYPES, ExportDtype
 
 Method = Literal["ppo", "ppo-lag", "reward-shaping", "rloo", "grpo"]
 METHODS: tuple[Method, ...] = ("ppo", "ppo-lag", "reward-shaping", "rloo", "grpo")
 GROUP_METHODS: tuple[Method, ...] = ("rloo", "grpo")
 
-# Settings that change where and how often a run is saved or how it is batched, but not what it
-# computes: a run may be resumed with other values of them.
-_NOT_IN_DIGEST = (
-    "out",
-    "shard",
-    "steps",
-    "save_every",
-    "keep",
-    "sample_every",
-    "micro",
-    "score_micro",
-    "tensorboard",
-    "device",
-    "export_dtype",
-    "max_unscored",
-)
-
-# Settings that older versions lacked, with the value that does what those did. At this value they
-# stay out of the digest, so that the runs of older versions can be resumed.
-_OLDER_VALUES: dict[str, Any] = {
-    "empty_answer_score": "unscored",
-    "special_token_score": "hidden",
-    "cut_answers": "closed",
-    "overlong_buffer": 0,
-    "mask_truncated": False,
-    "constraints": [],
-}
 # Older versions wrote it into the digest, although it changes no step.
 _ALWAYS_IN_DIGEST = {"max_unscored": 0.2}
 
@@ -77,7 +49,7 @@ _MINIMUM: dict[str, float] = {
 }
 
 
-class RLSettings(Struct, frozen=True, kw_only=True):
+class RLSettings(RunSettings, frozen=True, kw_only=True):
     """The settings of one RL run.
 
     A step samples `n` answers to each of `prompts` prompts, scores them, and takes `epochs` passes
@@ -107,9 +79,31 @@ class RLSettings(Struct, frozen=True, kw_only=True):
     shaping. `constraints` are further constraints, each with a cost and a λ of its own.
     """
 
+    # Where and how often a run is saved or how it is batched does not change what it computes.
+    not_in_digest: ClassVar[tuple[str, ...]] = (
+        "out",
+        "shard",
+        "steps",
+        "save_every",
+        "keep",
+        "sample_every",
+        "micro",
+        "score_micro",
+        "tensorboard",
+        "device",
+        "export_dtype",
+        "max_unscored",
+    )
+    older_values: ClassVar[Mapping[str, Any]] = {
+        "empty_answer_score": "unscored",
+        "special_token_score": "hidden",
+        "cut_answers": "closed",
+        "overlong_buffer": 0,
+        "mask_truncated": False,
+        "constraints": (),
+    }
+
     method: Method
-    out: str
-    base: str = "smollm2"
     steps: int = 100
     prompts: int = 16
     n: int = 1
@@ -137,8 +131,6 @@ class RLSettings(Struct, frozen=True, kw_only=True):
     weight_decay: float = 0.0
     clip_norm: float = 1.0
     lora: int = 16
-    dtype: str = "auto"
-    device: str = "auto"
     export_dtype: ExportDtype = "auto"
     shard: bool = False
     # policy
@@ -180,38 +172,26 @@ class RLSettings(Struct, frozen=True, kw_only=True):
     # language-model loss on pre-training text (ptx)
     ptx: float = 0.0
     ptx_batch: int = 8
-    # checkpoints, samples, log
-    seed: int = 0
+    # checkpoints, samples
     save_every: int = 10
     keep: int = 2
     sample_every: int = 0
-    tensorboard: bool = True
     template: Literal["auto", "plain"] = "auto"
     red_model: str | None = None
 
-    def digest(self) -> str:
-        """Returns a hash of the settings that determine the result; a resumed run must match it."""
-        plain = self.result_settings()
-        return digest(*(f"{k}={plain[k]}" for k in sorted(plain)))
-
     def result_settings(self) -> dict[str, Any]:
-        """Returns the settings that determine the result of a step, by name."""
+        """Returns the settings that decide the result of a step, by name."""
+        values = RunSettings.result_settings(self)
         # bnpo averages within micro-batches (see policy_loss.averages_over_tokens).
-        uses_micro = self.method == "grpo" and self.loss == "bnpo"
-        plain = {
-            name: value
-            for name, value in msgspec.to_builtins(self).items()
-            if name not in _NOT_IN_DIGEST or (name == "micro" and uses_micro)
-        }
-        plain["constraints"] = list(plain["constraints"])  # as in JSON
-        for name, older_value in _OLDER_VALUES.items():
-            if plain[name] == older_value:
-                del plain[name]
-        plain |= _ALWAYS_IN_DIGEST
+        if "constraints" in values:
+            values["constraints"] = list(values["constraints"])  # as in JSON
+        values |= _ALWAYS_IN_DIGEST
+        if self.method == "grpo" and self.loss == "bnpo":
+            values["micro"] = self.micro
         # The setting is newer than runs by gradient: without it their checkpoints still match.
         if self.lambda_control == "gradient" or self.method in ("ppo", "reward-shaping"):
-            del plain["lambda_control"]
-        return plain
+            del values["lambda_control"]
+        return values
 
     def as_begun(self, stored: dict[str, Any]) -> RLSettings:
         """Returns the settings with which a run goes on that an older version has begun.
@@ -220,7 +200,7 @@ class RLSettings(Struct, frozen=True, kw_only=True):
         unless this command asks for something else than the default.
         """
         defaults = {f.name: f.default for f in msgspec.structs.fields(self)}
-        older = {**_OLDER_VALUES, "lambda_control": "gradient", "constraints": ()}
+        older = {**self.older_values, "lambda_control": "gradient"}
         changes = {
             name: value
             for name, value in older.items()
@@ -236,11 +216,6 @@ class RLSettings(Struct, frozen=True, kw_only=True):
     def kind(self) -> str:
         """The method, as model folders and checkpoints name it."""
         return self.method
-
-    @property
-    def folder(self) -> Path:
-        """The folder of the run."""
-        return Path(self.out)
 
     @property
     def max_length(self) -> int:

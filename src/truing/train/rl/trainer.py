@@ -37,6 +37,7 @@ from truing.train.rl.settings import RLSettings
 from truing.train.rl.step_metrics import StepMetrics, compute_step_metrics, explained_variance
 from truing.train.rl.update import PolicyUpdater, PretrainingBatches, UpdateMetrics
 from truing.train.sharding import gather_tensors, shard_optimizer_state
+from truing.train.step_loop import LoopResult, SliceLimit, run_steps
 from truing.train.training_log import LogCallback, TrainingLog
 
 
@@ -306,35 +307,26 @@ class RLTrainer:
 
     # -- the whole run
 
-    def run(self) -> StepMetrics:
-        """Takes all remaining steps; returns the last line of the log."""
-        settings = self.settings
+    @property
+    def is_finished(self) -> bool:
+        """Whether the last step is done, or the run has halted itself."""
+        return self.step >= self.settings.steps or bool(self.halted)
+
+    def run(self, limit: SliceLimit | None = None) -> LoopResult:
+        """Resumes and takes all remaining steps, or those of a slice."""
         self.resume()
-        log = self._open_log()
-        metrics: StepMetrics = {}
-        try:
-            while self.step < settings.steps and not self.halted:
-                metrics = self.train_step()
-                self.step += 1
-                metrics |= self._measure_samples()
-                warnings = self.diagnosis.check(metrics)
-                if warnings:
-                    metrics["warning"] = " | ".join(warnings)
-                if self.halted:
-                    metrics["halted"] = self.halted
-                # The log before the checkpoint: a crash between them repeats the step, and the
-                # resumed log drops the line of it.
-                if log is not None:
-                    log.write(self.step, metrics)
-                if (
-                    self.step % settings.save_every == 0
-                    or self.step == settings.steps
-                    or self.halted
-                ):
-                    self.save_checkpoint()
-        finally:
-            if log is not None:
-                log.close()
+        return run_steps(self, self._open_log(), save_every=self.settings.save_every, limit=limit)
+
+    def take_step(self) -> StepMetrics:
+        """Takes one step, measures the samples and checks for warnings; returns the log's line."""
+        metrics = self.train_step()
+        self.step += 1
+        metrics |= self._measure_samples()
+        warnings = self.diagnosis.check(metrics)
+        if warnings:
+            metrics["warning"] = " | ".join(warnings)
+        if self.halted:
+            metrics["halted"] = self.halted
         return metrics
 
     def _open_log(self) -> TrainingLog | None:

@@ -16,7 +16,7 @@ from __future__ import annotations
 import re
 import time
 import tomllib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,6 +26,7 @@ from truing.analysis.summary import write_summary
 from truing.core.errors import PlanError, SpecError, UserError, did_you_mean
 from truing.core.input_files import read_input_text
 from truing.core.protocols import Attack, Dataset, Judge, Model
+from truing.core.struct_fields import read_struct_fields
 from truing.core.taxonomy import load_taxonomy
 from truing.core.types import Sampling
 from truing.evaluation.evaluate import evaluate, is_attacked_dataset, select_rate_limits
@@ -102,55 +103,9 @@ class PlanProgress(Struct, frozen=True):
 PlanProgressCallback = Callable[[PlanProgress], None]
 
 _FOLDER_NAME = re.compile(r"[^\W_](?:[\w .+-]{0,58}[\w+-])?")
-_FOLDER_NAME_RULE = (
+FOLDER_NAME_RULE = (
     "cannot name a folder, which it becomes: use letters, digits, spaces, '-', '_', '+' and '.'"
 )
-
-# TOML key -> the types that its value may have.
-_TYPES: dict[str, tuple[type, ...]] = {
-    "seed": (int,),
-    "n": (int,),
-    "max_tokens": (int,),
-    "concurrency": (int,),
-    "limit": (int,),
-    "sample": (str,),
-    "temperature": (float, int),
-    "top_p": (float, int),
-    "margin": (float, int),
-    "taxonomy": (str,),
-    "spec": (str,),
-    "authorised": (str,),
-    "rate": (float, int),
-    "attack": (str,),
-    "judges": (list,),
-    "models": (list,),
-}
-
-
-def _read_fields(
-    kind: type[Struct], table: Mapping[str, Any], where: str, faults: list[str]
-) -> dict[str, Any]:
-    """Returns the keys of a TOML table that fit a Struct; adds a fault with its key path for each
-    other.
-    """
-    fields: dict[str, Any] = {}
-    for key, value in table.items():
-        if key not in kind.__struct_fields__:
-            faults.append(f"{where}.{key}: unknown key{did_you_mean(key, kind.__struct_fields__)}")
-            continue
-        types = _TYPES[key]
-        # A TOML boolean is a Python int.
-        if not isinstance(value, types) or isinstance(value, bool):
-            expected = " or ".join(t.__name__ for t in types)
-            faults.append(f"{where}.{key}: expected {expected}, got {value!r}")
-            continue
-        if isinstance(value, list):
-            if not all(isinstance(v, str) for v in value):
-                faults.append(f"{where}.{key}: expected a list of texts")
-                continue
-            value = tuple(value)
-        fields[key] = value
-    return fields
 
 
 def _read_specs(table: object, where: str, faults: list[str]) -> dict[str, str]:
@@ -170,52 +125,77 @@ def parse_plan(text: str, where: str = "plan") -> Plan:
         toml = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise PlanError(f"{where}: {error}") from error
+    faults: list[str] = []
+    plan = read_plan_table(toml, f"{where}: ", faults)
+    if plan is None or faults:
+        raise PlanError(*faults)
+    return plan
+
+
+def read_plan_table(toml: dict[str, Any], where: str, faults: list[str]) -> Plan | None:
+    """Returns the plan of a TOML table, or None if it has faults.
+
+    Adds every fault that can be found without resolving the specs; `where` stands before its key
+    path.
+    """
+    faults_before = len(faults)
     keys = Plan.__struct_fields__
-    faults = [
-        f"{where}: {key}: unknown key{did_you_mean(key, keys)}" for key in toml if key not in keys
+    faults += [
+        f"{where}{key}: unknown key{did_you_mean(key, keys)}" for key in toml if key not in keys
     ]
-    models = _read_specs(toml.get("models", {}), f"{where}: models", faults)
-    data: dict[str, DataPlan] = {}
-    for name, value in (toml.get("data") or {}).items():
-        table = {"spec": value} if isinstance(value, str) else value
-        if not isinstance(table, dict) or not isinstance(table.get("spec"), str):
-            faults.append(f"{where}: data.{name}: expected a spec, or a table with spec")
-            continue
-        data[name] = DataPlan(
-            **{"spec": "", **_read_fields(DataPlan, table, f"{where}: data.{name}", faults)}
-        )
-    run = RunPlan(**_read_fields(RunPlan, toml.get("run") or {}, f"{where}: run", faults))
-    if run.sample not in ("random", "first"):
-        faults.append(f"{where}: run.sample: {run.sample!r} is neither 'random' nor 'first'")
+    models = _read_specs(toml.get("models", {}), f"{where}models", faults)
+    data = _read_data_plans(toml.get("data") or {}, where, faults)
+    run = RunPlan(**read_struct_fields(RunPlan, toml.get("run") or {}, f"{where}run", faults))
+    rank = _read_specs(toml.get("rank", {}), f"{where}rank", faults)
     if not models:
-        faults.append(f"{where}: models: none given")
+        faults.append(f"{where}models: none given")
     if not data:
-        faults.append(f"{where}: data: none given")
+        faults.append(f"{where}data: none given")
     for name in [*models, *data]:
-        if not _FOLDER_NAME.fullmatch(name):
-            faults.append(f"{where}: {name!r} {_FOLDER_NAME_RULE}")
+        if not is_folder_name(name):
+            faults.append(f"{where}{name!r} {FOLDER_NAME_RULE}")
     baseline = str(toml.get("baseline", ""))
     if baseline and baseline not in models:
         faults.append(
-            f"{where}: baseline: there is no model {baseline!r}{did_you_mean(baseline, models)}"
+            f"{where}baseline: there is no model {baseline!r}{did_you_mean(baseline, models)}"
         )
     for name, data_plan in data.items():
         faults += [
-            f"{where}: data.{name}.models: there is no model {m!r}{did_you_mean(m, models)}"
+            f"{where}data.{name}.models: there is no model {m!r}{did_you_mean(m, models)}"
             for m in data_plan.models
             if m not in models
         ]
-    if faults:
-        raise PlanError(*faults)
+    if len(faults) > faults_before:
+        return None
     return Plan(
         title=str(toml.get("title", "truing")),
         models=models,
         data=data,
         run=run,
         baseline=baseline,
-        rank=_read_specs(toml.get("rank", {}), f"{where}: rank", faults),
+        rank=rank,
         with_text=bool(toml.get("with_text", False)),
     )
+
+
+def _read_data_plans(table: object, where: str, faults: list[str]) -> dict[str, DataPlan]:
+    if not isinstance(table, dict):
+        faults.append(f'{where}data: expected name = "spec" lines or tables')
+        return {}
+    data: dict[str, DataPlan] = {}
+    for name, value in table.items():
+        fields = {"spec": value} if isinstance(value, str) else value
+        if not isinstance(fields, dict) or not isinstance(fields.get("spec"), str):
+            faults.append(f"{where}data.{name}: expected a spec, or a table with spec")
+            continue
+        values = read_struct_fields(DataPlan, fields, f"{where}data.{name}", faults)
+        data[name] = DataPlan(**{"spec": "", **values})
+    return data
+
+
+def is_folder_name(name: str) -> bool:
+    """Whether the name of a model, of a data set or of a training step can be a folder's name."""
+    return _FOLDER_NAME.fullmatch(name) is not None
 
 
 def plan_from_specs(models: Sequence[str], data: Sequence[str], judges: Sequence[str]) -> Plan:
@@ -243,8 +223,8 @@ def _name_specs(specs: Sequence[str], flag: str, faults: list[str]) -> dict[str,
         # A spec has no "=" before its first colon or comma, so this one ends a name.
         given = re.match(r"([^:,=()\"]+)=(.+)", text, re.DOTALL)
         name, spec = given.groups() if given else (_short_name(text), text)
-        if not _FOLDER_NAME.fullmatch(name):
-            faults.append(f"{flag} {redact_spec(text)}: {name!r} {_FOLDER_NAME_RULE}")
+        if not is_folder_name(name):
+            faults.append(f"{flag} {redact_spec(text)}: {name!r} {FOLDER_NAME_RULE}")
         elif name in named:
             faults.append(
                 f"{flag} {redact_spec(text)}: a second {name!r}; name them: {flag} NAME=SPEC"

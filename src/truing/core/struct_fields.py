@@ -1,0 +1,96 @@
+"""Reads the keys of a TOML table into the fields of a settings class, with all faults at once.
+
+    faults: list[str] = []
+    values = read_struct_fields(RunPlan, table, "plan.toml: run", faults)
+
+One validator for every plan: unknown keys with the nearest field, values of a wrong type, names
+that are none of a `Literal`.
+"""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Collection, Mapping
+from functools import cache
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+import msgspec
+
+from truing.core.errors import did_you_mean
+
+_TYPE_NAMES: dict[Any, str] = {
+    int: "int",
+    float: "float or int",
+    str: "str",
+    bool: "bool",
+    list: "list",
+    tuple: "list",
+    dict: "table",
+}
+
+
+@cache
+def _field_types(kind: type) -> dict[str, Any]:
+    return get_type_hints(kind)
+
+
+def read_struct_fields(
+    kind: type[msgspec.Struct],
+    table: object,
+    where: str,
+    faults: list[str],
+    *,
+    fields: Collection[str] | None = None,
+) -> dict[str, Any]:
+    """Returns the keys of a TOML table that fit the fields of a class.
+
+    Adds a fault, with its key path behind `where`, for each key that does not. Only `fields` may be
+    set, if they are given. Lists become tuples where the field is one.
+    """
+    if not isinstance(table, Mapping):
+        faults.append(f"{where}: expected a table, got {table!r}")
+        return {}
+    known = tuple(kind.__struct_fields__ if fields is None else fields)
+    values: dict[str, Any] = {}
+    for key, value in table.items():
+        if key not in known:
+            faults.append(f"{where}.{key}: unknown key{did_you_mean(key, known)}")
+            continue
+        expected = _field_types(kind)[key]
+        fault = describe_fault(value, expected)
+        if fault is not None:
+            faults.append(f"{where}.{key}: {fault}")
+        elif isinstance(value, list | dict):
+            values[key] = msgspec.convert(value, expected)
+        else:
+            values[key] = value  # an int stays one where a float may be: hashes of plans hold it
+    return values
+
+
+def describe_fault(value: object, expected: Any) -> str | None:
+    """Returns what is wrong with a value of a TOML file for a type, or None if it fits."""
+    try:
+        msgspec.convert(value, expected)
+    except msgspec.ValidationError:
+        pass
+    else:
+        return None
+    options = _without_none(expected)
+    choices = [choice for t in options if get_origin(t) is Literal for choice in get_args(t)]
+    if choices and isinstance(value, str):
+        return f"{value!r} is not a valid choice{did_you_mean(value, choices)}"
+    if isinstance(value, list) and any(get_origin(t) in (list, tuple) for t in options):
+        return f"expected a list of {_describe_items(options)}"
+    names = dict.fromkeys(_TYPE_NAMES.get(get_origin(t) or t, "str") for t in options)
+    return f"expected {' or '.join(names)}, got {value!r}"
+
+
+def _without_none(expected: Any) -> tuple[Any, ...]:
+    is_union = get_origin(expected) in (Union, types.UnionType)
+    options = get_args(expected) if is_union else (expected,)
+    return tuple(t for t in options if t is not type(None))
+
+
+def _describe_items(options: tuple[Any, ...]) -> str:
+    item_types = [get_args(t)[0] for t in options if get_origin(t) in (list, tuple)]
+    return "texts" if str in item_types else "numbers"

@@ -1,0 +1,289 @@
+"""Trains one step from specs: reads its data and judges, and calls the trainer of its kind.
+
+The commands of `truing train` and the steps of a training plan both train by these functions.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from truing.align.best_of import best_of
+from truing.align.prompted import Prompted, prompted
+from truing.core.errors import PlanError
+from truing.core.protocols import Dataset, Judge, Model
+from truing.core.types import Sampling
+from truing.evaluation.evaluate import evaluate
+from truing.evaluation.options import EvaluateOptions, ProgressCallback
+from truing.plan.training_plan import RLInputs, SampledInputs, SupervisedInputs
+from truing.specs.extras import needs_extra
+from truing.specs.parser import Spec, parse_spec, redact_spec
+from truing.specs.resolve import resolve
+
+if TYPE_CHECKING:
+    from truing.train.examples import TrainingSet
+    from truing.train.rl.generate import AnswerGenerator
+    from truing.train.rl.policy_models import PolicyModels
+    from truing.train.rl.reward_spec import RewardSource, RewardSpec
+    from truing.train.rl.run import RLResult
+    from truing.train.rl.settings import RLSettings
+    from truing.train.rl.trainer import RLTrainer
+    from truing.train.settings import TrainingKind, TrainingSettings
+    from truing.train.step_loop import SliceLimit
+    from truing.train.supervised import TrainingResult
+
+EVALUATION_CONCURRENCY = 256
+DEFAULT_SAMPLES = {"distil": 2, "best-of-sft": 8}
+
+StepLogCallback = Callable[[dict[str, Any]], None]
+SamplingProgress = Callable[[str], AbstractContextManager[ProgressCallback | None]]
+"""Takes a title, and returns what shows the progress of sampling answers while it is open."""
+
+
+@dataclass(frozen=True)
+class StepOptions:
+    """How a step runs: who is told of it, and where a slice of it ends."""
+
+    on_log: StepLogCallback | None = None
+    sampling_progress: SamplingProgress = lambda _: nullcontext()
+    limit: SliceLimit | None = None
+
+
+def spec_for_training(spec: str) -> str:
+    """Adds to a data spec what training requires of the set.
+
+    Pairs with contradictory labels are dropped, and the half of the built-in prompts that reports
+    measure on is left out.
+    """
+    parsed = parse_spec(spec)
+    if parsed.kind in ("pku", "pku_saferlhf") and "conflicts" not in parsed.args:
+        return f"{spec},conflicts=drop"
+    if parsed.kind == "builtin" and "half" not in parsed.args:
+        return f"{spec},half=train"
+    return spec
+
+
+def silence_transformers() -> None:
+    """Keeps progress bars, load reports and warnings of transformers out of the output."""
+    with needs_extra("truing train", "train"):
+        from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
+
+
+# -- supervised
+
+
+def train_supervised_step(
+    settings: TrainingSettings,
+    inputs: SupervisedInputs,
+    options: StepOptions,
+    *,
+    teacher: Prompted | None = None,
+) -> TrainingResult:
+    """Reads the data and trains sft, reward, cost, dpo, kto, or distil with its `teacher`."""
+    with needs_extra("truing train", "train"):
+        from truing.train.supervised import train_supervised
+        from truing.train.training_data import check_no_test_overlap, read_training_set
+
+    settings = settings.checked()  # first: reading large data sets takes minutes
+    weights = inputs.weight or (1.0,) * len(inputs.data)
+    if len(weights) != len(inputs.data):
+        raise PlanError(f"--weight: {len(weights)} numbers for {len(inputs.data)} data sets")
+    sources = [
+        read_training_set(
+            resolve(spec_for_training(spec), "data"),
+            settings.kind,
+            weight=weight,
+            chosen=inputs.chosen,
+            allow_red_team=inputs.allow_red_team,
+            limit=inputs.limit,
+            harmful=bool(settings.red_model),
+        )
+        for spec, weight in zip(inputs.data, weights)
+    ]
+    tests = {
+        spec: read_training_set(
+            resolve(spec, "data"), settings.kind, limit=inputs.limit, testing=True
+        ).items
+        for spec in inputs.test
+    }
+    check_no_test_overlap(sources, tests)
+    return train_supervised(
+        settings,
+        sources,
+        fill=_read_benign_pairs(settings.kind) if settings.benign else None,
+        wrap=teacher.wrap if teacher is not None else None,
+        on_log=options.on_log,
+        tests=tests,
+        limit=options.limit,
+    )
+
+
+def _read_benign_pairs(kind: TrainingKind) -> TrainingSet | None:
+    """Returns pairs about harmless look-alikes of harmful prompts, or None if the kind needs none.
+
+    They top up the data of preference training, so that the model does not learn to refuse
+    everything.
+    """
+    from truing.train.training_data import read_training_set
+
+    if kind not in ("reward", "cost", "dpo", "kto"):
+        return None
+    return read_training_set(resolve("pairs:benign,half=train", "data"), kind)
+
+
+def train_sampled_step(
+    kind: str, settings: TrainingSettings, inputs: SampledInputs, options: StepOptions
+) -> TrainingResult:
+    """Samples answers to the prompts of the data sets, and trains on them (distil, best-of-sft)."""
+    base: Model = resolve(f"local:{settings.base}", "model")
+    teacher: Prompted | None = None
+    model: Model
+    n = inputs.n or DEFAULT_SAMPLES[kind]
+    sampling = Sampling(n=n, max_tokens=inputs.max_tokens, temperature=inputs.temperature)
+    if kind == "distil":
+        model = teacher = prompted(base, inputs.prompt)
+    else:
+        ceiling: Judge | None = resolve(inputs.ceiling, "judge") if inputs.ceiling else None
+        judge: Judge = resolve(inputs.by, "judge")
+        model = best_of(base, n, judge, ceiling=ceiling, below=inputs.below)
+        sampling = Sampling(n=1, max_tokens=inputs.max_tokens, temperature=1.0)
+    spec = _sample_answers(model, settings, inputs, sampling, options.sampling_progress)
+    sampled = SupervisedInputs(data=(spec,), allow_red_team=inputs.allow_red_team)
+    return train_supervised_step(settings, sampled, options, teacher=teacher)
+
+
+def _sample_answers(
+    model: Model,
+    settings: TrainingSettings,
+    inputs: SampledInputs,
+    sampling: Sampling,
+    show_progress: SamplingProgress,
+) -> str:
+    """Answers the prompts of data sets into run folders; returns the spec that reads them."""
+    folders = []
+    for index, spec in enumerate(inputs.data):
+        folder = settings.folder / f"samples-{index}"
+        with show_progress(f"answering {redact_spec(spec)}") as progress:
+            evaluate_options = EvaluateOptions(
+                sampling=sampling, seed=settings.seed, limit=inputs.limit, progress=progress
+            )
+            dataset = resolve(spec_for_training(spec), "data")
+            evaluate(model, dataset, [], folder, options=evaluate_options)
+        folders.append(str(folder))
+    if len(folders) == 1:
+        return str(Spec("run", folders[0]))
+    # `run:` reads several folders that are separated by |, which must be quoted in a spec.
+    return f'run:"{"|".join(folders)}"'
+
+
+# -- reinforcement learning
+
+
+def train_rl_step(settings: RLSettings, inputs: RLInputs, options: StepOptions) -> RLResult:
+    """Resolves data sets and judges, and trains a policy."""
+    with needs_extra(f"truing train {settings.method}", "train"):
+        from truing.train.rl.run import RLOptions, train_rl
+        from truing.train.training_data import read_training_set
+
+    settings = settings.validated(costs=bool(inputs.cost))
+    ptx_sources = [
+        read_training_set(
+            resolve(spec_for_training(spec), "data"), "sft", allow_red_team=inputs.allow_red_team
+        )
+        for spec in inputs.ptx_data
+    ]
+    evaluation_judge: Judge | None = None
+    measure = None
+    if settings.sample_every:
+        evaluation_judge = resolve(inputs.sample_judge, "judge")
+        measure = _make_measure(inputs, evaluation_judge, settings.folder)
+    rl_options = RLOptions(
+        on_log=options.on_log,
+        evaluation_judge=evaluation_judge,
+        measure=measure,
+        ptx_sources=ptx_sources,
+        make_generator=generator_factory(inputs.generator),
+        limit=inputs.limit,
+        slice_limit=options.limit,
+        allow_red_team=inputs.allow_red_team,
+    )
+    reward_spec = _resolve_reward_spec(settings, inputs)
+    datasets: list[Dataset] = [resolve(spec_for_training(spec), "data") for spec in inputs.data]
+    return train_rl(settings, datasets, reward_spec, rl_options)
+
+
+def _resolve_reward_spec(settings: RLSettings, inputs: RLInputs) -> RewardSpec:
+    from truing.train.rl.reward_spec import RewardSpec
+
+    return RewardSpec(
+        [resolve_scorer(spec, settings) for spec in inputs.reward],
+        [resolve_scorer(spec, settings) for spec in inputs.cost],
+        inputs.reward_weight,
+        inputs.cost_weight,
+    )
+
+
+def resolve_scorer(spec: str, settings: RLSettings) -> RewardSource:
+    """Returns what scores answers: a shared scorer if possible, else the judge of the spec.
+
+    A reward or cost model that is an adapter of the run's own base is loaded onto the run's
+    backbone, which saves a copy of the base in memory.
+    """
+    from truing.train.model_folder import read_model_card
+    from truing.train.rl.reward_spec import SharedScorer
+    from truing.train.trainable_model import find_base_model
+
+    parsed = parse_spec(spec)
+    # Arguments such as dtype= would have no effect on a shared backbone; without LoRA there is
+    # none.
+    if parsed.kind in ("reward", "preference", "cost") and settings.lora and not parsed.args:
+        card = read_model_card(parsed.name)
+        base = find_base_model(settings.base)
+        same_base = card is not None and card.base_sha256 == base.weights.sha256
+        if same_base and (Path(parsed.name) / "adapter").is_dir():
+            return SharedScorer(parsed.name)
+    judge: Judge = resolve(parsed, "judge")
+    return judge
+
+
+def generator_factory(
+    name: str,
+) -> Callable[[PolicyModels, RLSettings], AnswerGenerator] | None:
+    """Returns what makes the answer generator of --generator; None is the policy itself."""
+    if name == "local":
+        return None
+    if name == "vllm" or name.startswith(("http://", "https://")):
+        from truing.train.rl.vllm import vllm_generator_factory
+
+        return vllm_generator_factory(name)
+    raise PlanError(f"--generator {name!r}: must be local, vllm, or the URL of a vLLM server")
+
+
+def _make_measure(
+    inputs: RLInputs, judge: Judge, out: Path
+) -> Callable[[int, RLTrainer], dict[str, float]]:
+    """Returns a function that evaluates the policy during training, into run folders."""
+    dataset: Dataset = resolve(inputs.sample_data, "data")
+    metric = "measured_harmful" if judge.question == "harmful" else "measured_true"
+
+    def measure(step: int, trainer: RLTrainer) -> dict[str, float]:
+        options = EvaluateOptions(
+            sampling=Sampling(max_tokens=trainer.settings.max_new),
+            limit=inputs.sample_limit,
+            concurrency=EVALUATION_CONCURRENCY,
+            seed=trainer.settings.seed,
+        )
+        policy = trainer.current_policy(f"step-{step}")
+        run = evaluate(policy, dataset, [judge], out / "samples" / f"step-{step}", options=options)
+        verdicts = [j.verdict for j in run.judgements(judge.name) if j.verdict is not None]
+        return {metric: sum(verdicts) / len(verdicts)} if verdicts else {}
+
+    return measure

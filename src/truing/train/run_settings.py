@@ -1,0 +1,53 @@
+"""What the settings of supervised, moderation and RL runs have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+import msgspec
+from msgspec import Struct
+
+from truing.core.lineage import digest
+
+
+class RunSettings(Struct, frozen=True, kw_only=True):
+    """The settings of every training run, and the hash by which a run is recognised.
+
+    `not_in_digest` names the settings that do not change the result: a run may be resumed, and a
+    finished run repeated, with other values of them. `older_values` holds settings that older
+    versions lacked, with the value that does what those versions did: at this value they stay out
+    of the digest, so that the runs of older versions can be resumed. The field names enter the
+    digest, so renaming one breaks the resuming of old runs.
+    """
+
+    not_in_digest: ClassVar[tuple[str, ...]] = ()
+    older_values: ClassVar[Mapping[str, Any]] = {}
+
+    out: str
+    base: str = "smollm2"
+    dtype: str = "auto"
+    device: str = "auto"
+    seed: int = 0
+    save_every: int = 50
+    tensorboard: bool = True
+
+    @property
+    def folder(self) -> Path:
+        """The folder of the run: log, checkpoints and what is trained."""
+        return Path(self.out)
+
+    def result_settings(self) -> dict[str, Any]:
+        """Returns the settings that decide the result, by name."""
+        return {
+            name: value
+            for name, value in msgspec.to_builtins(self).items()
+            if name not in self.not_in_digest
+            and (name not in self.older_values or value != self.older_values[name])
+        }
+
+    def digest(self) -> str:
+        """Returns a hash of the settings that decide the result; a resumed run must match it."""
+        values = self.result_settings()
+        return digest(*(f"{name}={values[name]}" for name in sorted(values)))

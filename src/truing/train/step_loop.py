@@ -1,0 +1,135 @@
+"""The loop of every training run (supervised, moderation, RL): steps, log, checkpoints, slices.
+
+limit = SliceLimit(minutes=30)
+result = run_steps(run, log, save_every=50, limit=limit)
+if not result.finished: ...              # the same call goes on from the checkpoint
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from msgspec import Struct
+
+from truing.core.errors import PlanError
+from truing.distributed.process_group import ProcessGroup
+from truing.train.training_log import TrainingLog
+
+
+class StepwiseRun(Protocol):
+    """A run that is taken step by step. With several processes all call each method together."""
+
+    @property
+    def step(self) -> int:
+        """The number of steps that are done."""
+        ...
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the last step is done."""
+        ...
+
+    def take_step(self) -> dict[str, Any]:
+        """Takes one step, adds 1 to `step`, and returns the values to log."""
+        ...
+
+    def save_checkpoint(self) -> None:
+        """Writes a checkpoint of the last step that was done."""
+        ...
+
+
+class SliceLimit:
+    """Ends a slice of a run after a number of steps or minutes, or when a stop is requested.
+
+    One limit may serve several runs that follow each other: steps and minutes are counted from
+    when it was made. Raises PlanError if a number is not above 0.
+    """
+
+    def __init__(
+        self,
+        *,
+        steps: int | None = None,
+        minutes: float | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        faults = [
+            f"{name} = {value}: must be above 0"
+            for name, value in (("max_steps", steps), ("max_minutes", minutes))
+            if value is not None and not value > 0
+        ]
+        if faults:
+            raise PlanError(*faults)
+        self._steps_left = steps
+        self._clock = clock
+        self._deadline = None if minutes is None else clock() + 60 * minutes
+        self._stop_requested = False
+
+    def request_stop(self) -> None:
+        """Ends the slice after the step under way (for signal handlers)."""
+        self._stop_requested = True
+
+    def count_step(self) -> None:
+        """Counts one step."""
+        if self._steps_left is not None:
+            self._steps_left -= 1
+
+    @property
+    def is_reached(self) -> bool:
+        """Whether the slice ends here."""
+        if self._stop_requested or (self._steps_left is not None and self._steps_left <= 0):
+            return True
+        return self._deadline is not None and self._clock() >= self._deadline
+
+
+class LoopResult(Struct, frozen=True):
+    """`values` are those of the last step of this call, `steps` how many it took.
+
+    `finished` is False if the slice ended before the run.
+    """
+
+    values: dict[str, Any]
+    steps: int
+    finished: bool
+
+
+def run_steps(
+    run: StepwiseRun,
+    log: TrainingLog | None,
+    *,
+    save_every: int,
+    limit: SliceLimit | None = None,
+    first_step: int = 0,
+) -> LoopResult:
+    """Takes the remaining steps of a run, or those of a slice, and saves a checkpoint at its end.
+
+    A slice takes at least one step, however long loading took, so that every slice gets on. `log`
+    is None in all processes but the main one; `first_step` is added to the steps in it. The log is
+    closed at the end.
+    """
+    processes = ProcessGroup()
+    steps_before = run.step
+    saved_step = run.step or None  # a run that goes on has a checkpoint of its first step
+    values: dict[str, Any] = {}
+    try:
+        while not run.is_finished:
+            values = run.take_step()
+            # The log comes before the checkpoint: a crash between them repeats the step, and the
+            # resumed log drops its line.
+            if log is not None:
+                log.write(first_step + run.step, values)
+            if run.step % save_every == 0:
+                run.save_checkpoint()
+                saved_step = run.step
+            if limit is not None:
+                limit.count_step()
+                # The clocks of processes differ; all must take the same number of steps.
+                if processes.any_true(limit.is_reached):
+                    break
+        if saved_step != run.step:
+            run.save_checkpoint()
+    finally:
+        if log is not None:
+            log.close()
+    return LoopResult(values, run.step - steps_before, run.is_finished)
