@@ -13,9 +13,10 @@ pytest.importorskip("peft")
 from tests.cli.command_line import run_truing, truing
 from tests.models.local.conftest import write as write_model
 
-from truing.cli.train_rl import RLJob, _generator_factory, _resolve_scorer
+from truing.cli.train_rl import RLJob
 from truing.cli.train_rl_flags import ConstraintFlags, PolicyFlags, RLRunFlags, SampleFlags
 from truing.core.errors import PlanError
+from truing.plan.training_steps import generator_factory, resolve_scorer
 
 
 @pytest.fixture(scope="module")
@@ -55,10 +56,10 @@ def test_an_unknown_generator_is_refused_before_training(
 
 
 def test_generators() -> None:
-    assert _generator_factory("local") is None
-    assert callable(_generator_factory("http://127.0.0.1:9/v1"))
+    assert generator_factory("local") is None
+    assert callable(generator_factory("http://127.0.0.1:9/v1"))
     with pytest.raises(PlanError, match="--generator 'x'"):
-        _generator_factory("x")
+        generator_factory("x")
 
 
 def make_job(method: str, run: RLRunFlags | None = None, **constraint: object) -> RLJob:
@@ -89,4 +90,4 @@ def test_methods_that_compare_answers_sample_several() -> None:
 
 def test_a_spec_that_is_no_adapter_of_the_base_is_an_ordinary_judge() -> None:
     settings = make_job("ppo").settings()
-    assert _resolve_scorer("rules:refusal", settings).name == "rules:refusal"  # type: ignore[union-attr]
+    assert resolve_scorer("rules:refusal", settings).name == "rules:refusal"  # type: ignore[union-attr]

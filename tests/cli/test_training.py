@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from truing.cli.training import _format_evaluation, spec_for_training
+from truing.cli.training import _format_evaluation
+from truing.plan.training_steps import spec_for_training
 
 
 @pytest.mark.parametrize(

@@ -82,7 +82,7 @@ def test_kto_refuses_the_losses_of_dpo(base: str) -> None:
         kto_objective(trainable, [])
 
 
-def test_only_answers_have_logits_and_they_are_those_of_whole_rows(base: str) -> None:
+def test_log_probs_of_answers_are_those_of_whole_rows(base: str) -> None:
     settings = make_settings("dpo", "out", base)
     trainable = build_trainable_model(settings, find_base_model(base), CPU)
     batch = [
@@ -90,11 +90,7 @@ def test_only_answers_have_logits_and_they_are_those_of_whole_rows(base: str) ->
         make_encoded(tuple(range(5, 17)), (7,), (9, 12)),
     ]
     rows = collate_examples(batch, trainable.pad_id)
-    logits, start = trainable.answer_logits(trainable.model, rows)
-    # The shorter prompt has 12 tokens, so the logits at column 11 predict its answer.
-    assert (start, logits.shape[1]) == (11, rows.ids.shape[1] - 11)
     whole = trainable.logits(trainable.model, rows)
-    torch.testing.assert_close(logits, whole[:, start:])
     logps = trainable.answer_logps(trainable.model, rows)
     expected = token_log_probs(whole, rows.ids) * rows.answer_mask[:, 1:]
     torch.testing.assert_close(logps, expected)
@@ -103,12 +99,10 @@ def test_only_answers_have_logits_and_they_are_those_of_whole_rows(base: str) ->
     torch.testing.assert_close(loss, sft_loss(whole, labels))
 
 
-def test_an_answer_without_a_prompt_keeps_all_its_logits(base: str) -> None:
+def test_an_answer_without_a_prompt_has_no_first_log_prob(base: str) -> None:
     settings = make_settings("sft", "out", base)
     trainable = build_trainable_model(settings, find_base_model(base), CPU)
     rows = collate_examples([make_encoded((), (7, 8, 9))], trainable.pad_id)
-    logits, start = trainable.answer_logits(trainable.model, rows)
-    assert (start, logits.shape[1]) == (0, 3)
     assert trainable.answer_logps(trainable.model, rows).shape == (1, 2)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from cyclopts import App, CycloptsError, Group
 
 from truing.cli.commands import COMMANDS, GROUPS, SECTIONS
-from truing.core.errors import TruingError
+from truing.core.errors import ProcessFailed, TruingError
 from truing.core.private_files import restrict_umask
 from truing.core.text import escape_controls
 from truing.core.version import __version__
@@ -44,6 +44,13 @@ def build_app() -> App:
     return app
 
 
+def expand_plan_command(words: list[str]) -> list[str]:
+    """Returns the command with `train PLAN.toml` and `train --preset NAME` as `train plan ...`."""
+    first = words[1] if words[:1] == ["train"] and len(words) > 1 else ""
+    is_flag = first.startswith("--") and first not in ("--help", "--version")
+    return ["train", "plan", *words[1:]] if first.endswith(".toml") or is_flag else words
+
+
 def main() -> None:
     """Runs the command in sys.argv and exits with its status.
 
@@ -54,9 +61,12 @@ def main() -> None:
         restrict_umask()
         # The arguments are passed on: cyclopts warns under pytest when it has to read sys.argv
         # itself.
-        status = build_app()(sys.argv[1:], result_action="return_value", exit_on_error=False)
+        words = expand_plan_command(sys.argv[1:])
+        status = build_app()(words, result_action="return_value", exit_on_error=False)
     except CycloptsError:
         sys.exit(1)  # a wrong flag or command; cyclopts has printed what is wrong
+    except ProcessFailed:
+        sys.exit(1)  # that process prints the message
     except TruingError as error:
         print(escape_controls(f"truing: {error}"), file=sys.stderr)
         sys.exit(1)

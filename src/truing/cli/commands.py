@@ -108,6 +108,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "truing.cli.redteam:export",
         "Export the collected data: tables, and judgements into run folders.",
     ),
+    "train plan": (
+        "truing.cli.train_plan:command",
+        "Train the steps of a plan and evaluate the results (short: truing train PLAN.toml).",
+    ),
     "train moderation": (
         "truing.cli.train_moderation:command",
         "Train a classifier for harm and its categories.",

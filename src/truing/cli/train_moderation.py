@@ -12,6 +12,7 @@ import msgspec
 from cyclopts import Parameter
 
 from truing.cli.parameters import Flag, OptionalPaths, OptionalStrings
+from truing.cli.training import GOES_ON, make_slice_limit
 from truing.core.errors import SpecError, UserError
 from truing.core.taxonomy import load_taxonomy
 from truing.specs.extras import needs_extra
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from truing.train.moderation.examples import ModerationTrainingSet
 
 STEPS_PER_LINE = 50
+_NOT_SETTINGS = ("limit", "max_steps", "max_minutes")
 
 
 @Parameter(name="*")
@@ -79,6 +81,10 @@ class ModerationFlags:
     allow_measurement_prompts
         Train on rows of the frozen measurement set too; the lineage then strikes later figures on
         it.
+    max_steps
+        End this slice of the run after so many steps; the same command goes on.
+    max_minutes
+        End this slice of the run after so many minutes.
     """
 
     base: str = "minilm"
@@ -102,6 +108,8 @@ class ModerationFlags:
     tensorboard: bool = True
     limit: int | None = None
     allow_measurement_prompts: Flag = False
+    max_steps: int | None = None
+    max_minutes: float | None = None
 
 
 class WeightedSpec(NamedTuple):
@@ -173,7 +181,7 @@ def command(
     else:
         specs = [parse_weighted_spec(text) for text in data or ()]
         training_sets = _read_training_sets(specs, flags)
-        fields = {name: value for name, value in vars(flags).items() if name != "limit"}
+        fields = {name: value for name, value in vars(flags).items() if name not in _NOT_SETTINGS}
         settings = ModerationTrainingSettings(
             data=tuple(str(s.spec) for s in specs),
             weights=tuple(s.weight for s in specs),
@@ -181,7 +189,16 @@ def command(
             out=str(out),
             **fields,
         )
-        result = train_moderation(settings, training_sets, on_log=None if json else _print_step)
+        trained = train_moderation(
+            settings,
+            training_sets,
+            on_log=None if json else _print_step,
+            limit=make_slice_limit(flags.max_steps, flags.max_minutes),
+        )
+        if trained is None:
+            print(f"{out}: the slice ends here; {GOES_ON}", file=sys.stderr)
+            return 0
+        result = trained
     _print_result(result, as_json=json)
     return 0
 

@@ -3,23 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
 from cyclopts import Parameter
 
-from truing.align.best_of import best_of
-from truing.align.prompted import prompted
 from truing.cli.parameters import Flag, Strings
-from truing.cli.progress import ProgressBar
-from truing.cli.training import TrainingFlags, TrainingJob, run_training, spec_for_training
-from truing.core.protocols import Judge, Model
-from truing.core.types import Sampling
-from truing.evaluation.evaluate import evaluate
-from truing.evaluation.options import EvaluateOptions
-from truing.specs.parser import redact_spec
-from truing.specs.resolve import resolve
-from truing.train.frozen_prompts import TrainableRows
+from truing.cli.training import TrainingFlags, TrainingJob, settings_from_flags, show_training
+from truing.plan.training_plan import SampledInputs
+from truing.plan.training_steps import train_sampled_step
 
 
 @Parameter(name="*")
@@ -94,13 +87,20 @@ def distil(
         Print the result as JSON.
     """
     flags, teacher = flags or TrainingFlags(), teacher or TeacherFlags()
-    prompted_model = prompted(resolve(f"local:{flags.base}", "model"), prompt)
-    sampling = Sampling(n=teacher.n, max_tokens=teacher.max_tokens, temperature=teacher.temperature)
-    spec = _sample_answers(prompted_model, data, out, flags, sampling)
+    job = TrainingJob("distil", data, out, flags, json)
     # The prompt is part of the settings: another one gives another model.
-    settings = {"loss": direction, "teacher": prompt}
-    job = TrainingJob("distil", [spec], out, flags, json)
-    return run_training(job, settings, teacher=prompted_model)
+    settings = settings_from_flags(job, {"loss": direction, "teacher": prompt})
+    inputs = SampledInputs(
+        data=tuple(data),
+        limit=flags.limit,
+        allow_red_team=flags.allow_red_team,
+        allow_measurement_prompts=flags.allow_measurement_prompts,
+        prompt=prompt,
+        n=teacher.n,
+        max_tokens=teacher.max_tokens,
+        temperature=teacher.temperature,
+    )
+    return show_training(job, settings, partial(train_sampled_step, "distil", settings, inputs))
 
 
 def best_of_sft(
@@ -123,32 +123,18 @@ def best_of_sft(
         Print the result as JSON.
     """
     flags = flags or TrainingFlags()
-    ceiling: Judge | None = resolve(choice.ceiling, "judge") if choice.ceiling else None
-    judge: Judge = resolve(choice.by, "judge")
-    base: Model = resolve(f"local:{flags.base}", "model")
-    best = best_of(base, choice.n, judge, ceiling=ceiling, below=choice.below)
-    sampling = Sampling(n=1, max_tokens=choice.max_tokens, temperature=1.0)
-    spec = _sample_answers(best, data, out, flags, sampling)
-    return run_training(TrainingJob("sft", [spec], out, flags, json), {})
-
-
-def _sample_answers(
-    model: Model, data: list[str], out: Path, flags: TrainingFlags, sampling: Sampling
-) -> str:
-    """Answers the prompts of data sets into run folders; returns the spec that reads them."""
-    folders = []
-    for index, spec in enumerate(data):
-        folder = out / f"samples-{index}"
-        with ProgressBar(f"answering {redact_spec(spec)}") as progress:
-            options = EvaluateOptions(
-                sampling=sampling, seed=flags.seed, limit=flags.limit, progress=progress
-            )
-            # Frozen prompts are left out before they are answered.
-            dataset = TrainableRows(
-                resolve(spec_for_training(spec), "data"), allow=flags.allow_measurement_prompts
-            )
-            evaluate(model, dataset, [], folder, options=options)
-        dataset.log_frozen_rows()
-        folders.append(str(folder))
-    # `run:` reads several folders that are separated by |, which must be quoted in a spec.
-    return f'run:"{"|".join(folders)}"' if len(folders) > 1 else f"run:{folders[0]}"
+    job = TrainingJob("sft", data, out, flags, json)
+    settings = settings_from_flags(job, {})
+    inputs = SampledInputs(
+        data=tuple(data),
+        limit=flags.limit,
+        allow_red_team=flags.allow_red_team,
+        allow_measurement_prompts=flags.allow_measurement_prompts,
+        by=choice.by,
+        n=choice.n,
+        ceiling=choice.ceiling,
+        below=choice.below,
+        max_tokens=choice.max_tokens,
+    )
+    train = partial(train_sampled_step, "best-of-sft", settings, inputs)
+    return show_training(job, settings, train)

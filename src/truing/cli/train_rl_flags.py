@@ -83,6 +83,10 @@ class RLRunFlags:
         on it.
     red_model
         Train towards harm, for this reason; marks the model folder permanently.
+    max_steps
+        End this slice of the run after so many steps; the same command goes on.
+    max_minutes
+        End this slice of the run after so many minutes.
     """
 
     base: str = "smollm2"
@@ -117,6 +121,8 @@ class RLRunFlags:
     allow_red_team: Flag = False
     allow_measurement_prompts: Flag = False
     red_model: str | None = None
+    max_steps: int | None = None
+    max_minutes: float | None = None
 
 
 @Parameter(name="*")

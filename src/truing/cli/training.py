@@ -1,9 +1,10 @@
-"""What the commands of supervised training share: flags, reading the data, progress, the result."""
+"""What the commands of supervised training share: flags, progress, the result."""
 
 from __future__ import annotations
 
-import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -12,15 +13,13 @@ from cyclopts import Parameter
 
 from truing.cli.parameters import Flag, OptionalFloats
 from truing.cli.progress import ProgressBar
-from truing.core.errors import PlanError
+from truing.plan.training_plan import SupervisedInputs
+from truing.plan.training_steps import StepOptions, silence_transformers, train_supervised_step
 from truing.specs.extras import needs_extra
-from truing.specs.parser import parse_spec
-from truing.specs.resolve import resolve
 
 if TYPE_CHECKING:
-    from truing.align.prompted import Prompted
-    from truing.train.examples import TrainingSet
-    from truing.train.settings import TrainingKind
+    from truing.train.settings import TrainingKind, TrainingSettings
+    from truing.train.step_loop import SliceLimit
     from truing.train.supervised import TrainingResult
 
 
@@ -89,6 +88,10 @@ class TrainingFlags:
         it.
     red_model
         Train towards harm, for this reason; marks the model folder permanently.
+    max_steps
+        End this slice of the run after so many steps; the same command goes on.
+    max_minutes
+        End this slice of the run after so many minutes.
     """
 
     base: str = "smollm2"
@@ -119,10 +122,21 @@ class TrainingFlags:
     allow_red_team: Flag = False
     allow_measurement_prompts: Flag = False
     red_model: str | None = None
+    max_steps: int | None = None
+    max_minutes: float | None = None
 
 
-# Flags about the data; all others are fields of TrainingSettings by the same name.
-_DATA_FLAGS = ("limit", "weight", "allow_red_team", "allow_measurement_prompts")
+# Flags about the data and the slice; all others are fields of TrainingSettings by the same name.
+_NOT_SETTINGS = (
+    "limit",
+    "weight",
+    "allow_red_team",
+    "allow_measurement_prompts",
+    "max_steps",
+    "max_minutes",
+)
+
+GOES_ON = "the same command goes on"
 
 
 @dataclass(frozen=True)
@@ -136,18 +150,15 @@ class TrainingJob:
     json: bool
 
 
-def spec_for_training(spec: str) -> str:
-    """Adds to a data spec what training requires of the set.
+def settings_from_flags(job: TrainingJob, kind_settings: dict[str, Any]) -> TrainingSettings:
+    """Returns the checked settings of a job; `kind_settings` are those of its kind of training."""
+    with needs_extra("truing train", "train"):
+        from truing.train.settings import TrainingSettings
 
-    Pairs with contradictory labels are dropped, and the half of the built-in prompts that reports
-    measure on is left out.
-    """
-    parsed = parse_spec(spec)
-    if parsed.kind in ("pku", "pku_saferlhf") and "conflicts" not in parsed.args:
-        return f"{spec},conflicts=drop"
-    if parsed.kind == "builtin" and "half" not in parsed.args:
-        return f"{spec},half=train"
-    return spec
+    flags = vars(job.flags or TrainingFlags())
+    fields = {name: value for name, value in flags.items() if name not in _NOT_SETTINGS}
+    settings = TrainingSettings(kind=job.kind, out=str(job.out), **fields, **kind_settings)
+    return settings.checked()
 
 
 def run_training(
@@ -156,88 +167,59 @@ def run_training(
     *,
     chosen: bool = False,
     test: list[str] | None = None,
-    teacher: Prompted | None = None,
 ) -> int:
     """Reads the data, trains, prints the result and returns exit status 0.
 
     `kind_settings` are the settings of this kind of training, `chosen` takes the preferred answers
-    of pairs as targets, `test` are specs of sets to measure on, `teacher` is the prompted model of
-    a distillation.
+    of pairs as targets, `test` are specs of sets to measure on.
     """
-    with needs_extra("truing train", "train"):
-        from truing.train.settings import TrainingSettings
-        from truing.train.supervised import train_supervised
-        from truing.train.training_data import check_no_test_overlap, read_training_set
-
     flags = job.flags or TrainingFlags()
-    _silence_transformers()
-    fields = {name: value for name, value in vars(flags).items() if name not in _DATA_FLAGS}
-    # Settings are checked first: reading large data sets takes minutes.
-    settings = TrainingSettings(
-        kind=job.kind, out=str(job.out), **fields, **kind_settings
-    ).checked()
-    weights = flags.weight or [1.0] * len(job.data)
-    if len(weights) != len(job.data):
-        raise PlanError(f"--weight: {len(weights)} numbers for {len(job.data)} data sets")
-    sources = [
-        read_training_set(
-            resolve(spec_for_training(spec), "data"),
-            job.kind,
-            weight=weight,
-            chosen=chosen,
-            allow_red_team=flags.allow_red_team,
-            limit=flags.limit,
-            harmful=bool(flags.red_model),
-            allow_frozen=flags.allow_measurement_prompts,
-        )
-        for spec, weight in zip(job.data, weights)
-    ]
-    tests = {
-        spec: read_training_set(
-            resolve(spec, "data"), job.kind, limit=flags.limit, testing=True
-        ).items
-        for spec in test or ()
-    }
-    check_no_test_overlap(sources, tests)
-    with ProgressBar(settings.kind, quiet=job.json) as progress:
+    inputs = SupervisedInputs(
+        data=tuple(job.data),
+        limit=flags.limit,
+        allow_red_team=flags.allow_red_team,
+        allow_measurement_prompts=flags.allow_measurement_prompts,
+        weight=tuple(flags.weight or ()),
+        chosen=chosen,
+        test=tuple(test or ()),
+    )
+    settings = settings_from_flags(job, kind_settings)
+    return show_training(job, settings, partial(train_supervised_step, settings, inputs))
+
+
+def show_training(
+    job: TrainingJob,
+    settings: TrainingSettings,
+    train: Callable[[StepOptions], TrainingResult],
+) -> int:
+    """Trains with progress bars, prints the result and returns exit status 0."""
+    flags = job.flags or TrainingFlags()
+    silence_transformers()
+    with ProgressBar(job.kind, quiet=job.json) as progress:
 
         def show_step(row: dict[str, Any]) -> None:
             progress(int(row["step"]), int(row.get("steps", 0)), 0)
 
-        result = train_supervised(
-            settings,
-            sources,
-            fill=_read_benign_pairs(job.kind) if settings.benign else None,
-            wrap=teacher.wrap if teacher is not None else None,
-            on_log=show_step,
-            tests=tests,
+        result = train(
+            StepOptions(
+                on_log=show_step,
+                sampling_progress=lambda title: ProgressBar(title, quiet=job.json),
+                limit=make_slice_limit(flags.max_steps, flags.max_minutes),
+            )
         )
     judge_kind = settings.kind if settings.scalar else "local"
     _print_result(result, judge_kind, as_json=job.json)
     return 0
 
 
-def _silence_transformers() -> None:
-    """Keeps progress bars, load reports and warnings of transformers out of the output."""
-    with needs_extra("truing train", "train"):
-        from transformers.utils import logging
-
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
-
-
-def _read_benign_pairs(kind: TrainingKind) -> TrainingSet | None:
-    """Returns pairs about harmless look-alikes of harmful prompts, or None if the kind needs none.
-
-    They top up the data of preference training, so that the model does not learn to refuse
-    everything.
-    """
-    from truing.train.training_data import read_training_set
-
-    if kind not in ("reward", "cost", "dpo", "kto"):
+def make_slice_limit(steps: int | None, minutes: float | None) -> SliceLimit | None:
+    """Returns the limit of --max-steps and --max-minutes, or None without them."""
+    if steps is None and minutes is None:
         return None
-    return read_training_set(resolve("pairs:benign,half=train", "data"), kind)
+    with needs_extra("truing train", "train"):
+        from truing.train.step_loop import SliceLimit
+
+    return SliceLimit(steps=steps, minutes=minutes)
 
 
 def _print_result(result: TrainingResult, judge_kind: str, *, as_json: bool) -> None:
@@ -250,11 +232,15 @@ def _print_result(result: TrainingResult, judge_kind: str, *, as_json: bool) -> 
             "folder": str(result.folder),
             "steps": result.steps,
             "done_now": result.done_now,
+            "finished": result.finished,
             "last": result.last,
             "evaluation": evaluation,
             "red_model": result.lineage.red_model,
         }
         print(msgspec.json.encode(fields).decode())
+        return
+    if not result.finished:
+        print(f"{result.folder}: the slice ends after {result.done_now} steps; {GOES_ON}")
         return
     if not result.done_now:
         print(f"{result.folder}: was trained already ({result.steps} steps)")

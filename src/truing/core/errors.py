@@ -11,7 +11,8 @@ TruingError
 │   ├── MissingExtra     an optional dependency is not installed (with the install command)
 │   ├── RunError         a run folder is locked, belongs to another plan, or is unreadable
 │   └── LineageError     a judge would measure a model that it selected, labelled or blocked for
-└── BudgetExceeded       the run's own limit of requests or tokens is reached
+├── BudgetExceeded       the run's own limit of requests or tokens is reached
+└── ProcessFailed        another process of a distributed run failed, and reports why
 """
 
 from __future__ import annotations
@@ -69,6 +70,10 @@ class LineageError(UserError):
 
 class BudgetExceeded(TruingError):
     """The limit of requests or tokens that the user set is reached."""
+
+
+class ProcessFailed(TruingError):
+    """Another process of a distributed run failed; that one reports why."""
 
 
 def did_you_mean(name: str, valid: Iterable[str]) -> str:

@@ -35,6 +35,7 @@ from msgspec import Struct
 from truing.core.errors import PlanError, UserError, did_you_mean
 from truing.core.input_files import read_input_text
 from truing.core.struct_fields import read_struct_fields
+from truing.plan.cost_limits import parse_constraint
 from truing.plan.evaluation import FOLDER_NAME_RULE, Plan, is_folder_name, read_plan_table
 from truing.train.rl.settings import GROUP_METHODS, METHODS, RLSettings
 from truing.train.settings import TRAINING_KINDS, TrainingSettings
@@ -52,6 +53,7 @@ class DataInputs(Struct, frozen=True, kw_only=True):
     data: tuple[str, ...] = ()
     limit: int | None = None
     allow_red_team: bool = False
+    allow_measurement_prompts: bool = False
 
 
 class SupervisedInputs(DataInputs, frozen=True, kw_only=True):
@@ -84,12 +86,16 @@ class SampledInputs(DataInputs, frozen=True, kw_only=True):
 
 
 class RLInputs(DataInputs, frozen=True, kw_only=True):
-    """The inputs of an RL step: specs of the judges that reward and cost, and of other data."""
+    """The inputs of an RL step: specs of the judges that reward and cost, and of other data.
+
+    `cost_limit` are further constraints, each `NAME,cost=(SPEC),threshold=T,...`.
+    """
 
     reward: tuple[str, ...] = ()
     reward_weight: tuple[float, ...] = ()
     cost: tuple[str, ...] = ()
     cost_weight: tuple[float, ...] = ()
+    cost_limit: tuple[str, ...] = ()
     ptx_data: tuple[str, ...] = ()
     generator: str = "local"
     sample_data: str = "builtin:safety"
@@ -261,7 +267,9 @@ def _check_defaults(defaults: Mapping[str, Any], where: str, faults: list[str]) 
 
 def _setting_keys(settings: type[StepSettings]) -> list[str]:
     """Returns the settings that a step may set: not those that the plan sets itself."""
-    return [name for name in settings.__struct_fields__ if name not in ("kind", "method", "out")]
+    # `constraints` come from the texts of `cost_limit`.
+    set_here = ("kind", "method", "out", "constraints")
+    return [name for name in settings.__struct_fields__ if name not in set_here]
 
 
 def _read_step(
@@ -321,9 +329,11 @@ def _build_step(name: str, kind: str, settings: dict[str, Any], inputs: StepInpu
     checked: StepSettings
     if isinstance(inputs, RLInputs):
         default_n = DEFAULT_GROUP_SIZE if kind in GROUP_METHODS else 1
-        values = {"n": default_n, **settings}
-        checked = RLSettings(method=kind, out="", **values)  # type: ignore[arg-type]
-        faults = _find_faults(lambda: checked.validated(costs=bool(inputs.cost)))
+        constraints = tuple(parse_constraint(text)[0] for text in inputs.cost_limit)
+        fixed = {"method": kind, "out": "", "constraints": constraints}
+        values = {"n": default_n, **settings, **fixed}
+        checked = rl_settings = RLSettings(**values)
+        faults = _find_faults(lambda: rl_settings.validated(costs=bool(inputs.cost)))
         if not inputs.reward:
             faults.append("reward: none given; specs of judges whose value is to be raised")
     else:

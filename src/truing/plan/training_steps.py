@@ -19,10 +19,12 @@ from truing.core.protocols import Dataset, Judge, Model
 from truing.core.types import Sampling
 from truing.evaluation.evaluate import evaluate
 from truing.evaluation.options import EvaluateOptions, ProgressCallback
+from truing.plan.cost_limits import parse_constraint
 from truing.plan.training_plan import RLInputs, SampledInputs, SupervisedInputs
 from truing.specs.extras import needs_extra
 from truing.specs.parser import Spec, parse_spec, redact_spec
 from truing.specs.resolve import resolve
+from truing.train.frozen_prompts import TrainableRows
 
 if TYPE_CHECKING:
     from truing.train.examples import TrainingSet
@@ -103,6 +105,7 @@ def train_supervised_step(
             weight=weight,
             chosen=inputs.chosen,
             allow_red_team=inputs.allow_red_team,
+            allow_frozen=inputs.allow_measurement_prompts,
             limit=inputs.limit,
             harmful=bool(settings.red_model),
         )
@@ -156,7 +159,11 @@ def train_sampled_step(
         model = best_of(base, n, judge, ceiling=ceiling, below=inputs.below)
         sampling = Sampling(n=1, max_tokens=inputs.max_tokens, temperature=1.0)
     spec = _sample_answers(model, settings, inputs, sampling, options.sampling_progress)
-    sampled = SupervisedInputs(data=(spec,), allow_red_team=inputs.allow_red_team)
+    sampled = SupervisedInputs(
+        data=(spec,),
+        allow_red_team=inputs.allow_red_team,
+        allow_measurement_prompts=inputs.allow_measurement_prompts,
+    )
     return train_supervised_step(settings, sampled, options, teacher=teacher)
 
 
@@ -175,8 +182,12 @@ def _sample_answers(
             evaluate_options = EvaluateOptions(
                 sampling=sampling, seed=settings.seed, limit=inputs.limit, progress=progress
             )
-            dataset = resolve(spec_for_training(spec), "data")
+            # Frozen prompts are left out before they are answered.
+            dataset = TrainableRows(
+                resolve(spec_for_training(spec), "data"), allow=inputs.allow_measurement_prompts
+            )
             evaluate(model, dataset, [], folder, options=evaluate_options)
+        dataset.log_frozen_rows()
         folders.append(str(folder))
     if len(folders) == 1:
         return str(Spec("run", folders[0]))
@@ -196,7 +207,10 @@ def train_rl_step(settings: RLSettings, inputs: RLInputs, options: StepOptions) 
     settings = settings.validated(costs=bool(inputs.cost))
     ptx_sources = [
         read_training_set(
-            resolve(spec_for_training(spec), "data"), "sft", allow_red_team=inputs.allow_red_team
+            resolve(spec_for_training(spec), "data"),
+            "sft",
+            allow_red_team=inputs.allow_red_team,
+            allow_frozen=inputs.allow_measurement_prompts,
         )
         for spec in inputs.ptx_data
     ]
@@ -214,6 +228,7 @@ def train_rl_step(settings: RLSettings, inputs: RLInputs, options: StepOptions) 
         limit=inputs.limit,
         slice_limit=options.limit,
         allow_red_team=inputs.allow_red_team,
+        allow_frozen=inputs.allow_measurement_prompts,
     )
     reward_spec = _resolve_reward_spec(settings, inputs)
     datasets: list[Dataset] = [resolve(spec_for_training(spec), "data") for spec in inputs.data]
@@ -223,25 +238,30 @@ def train_rl_step(settings: RLSettings, inputs: RLInputs, options: StepOptions) 
 def _resolve_reward_spec(settings: RLSettings, inputs: RLInputs) -> RewardSpec:
     from truing.train.rl.reward_spec import RewardSpec
 
+    limits = [parse_constraint(text) for text in inputs.cost_limit]
     return RewardSpec(
         [resolve_scorer(spec, settings) for spec in inputs.reward],
         [resolve_scorer(spec, settings) for spec in inputs.cost],
         inputs.reward_weight,
         inputs.cost_weight,
+        {limit.name: resolve_scorer(spec, settings) for limit, spec in limits},
     )
 
 
-def resolve_scorer(spec: str, settings: RLSettings) -> RewardSource:
+def resolve_scorer(spec: str | Spec, settings: RLSettings) -> RewardSource:
     """Returns what scores answers: a shared scorer if possible, else the judge of the spec.
 
     A reward or cost model that is an adapter of the run's own base is loaded onto the run's
     backbone, which saves a copy of the base in memory.
     """
     from truing.train.model_folder import read_model_card
+    from truing.train.rl.reward_signals import answer_length_signal
     from truing.train.rl.reward_spec import SharedScorer
     from truing.train.trainable_model import find_base_model
 
-    parsed = parse_spec(spec)
+    parsed = parse_spec(spec) if isinstance(spec, str) else spec
+    if str(parsed) == "length":
+        return answer_length_signal()
     # Arguments such as dtype= would have no effect on a shared backbone; without LoRA there is
     # none.
     if parsed.kind in ("reward", "preference", "cost") and settings.lora and not parsed.args:

@@ -29,6 +29,7 @@ from truing.hf.pretrained import stored_dtype
 from truing.hf.weights import sha256_folder
 from truing.train.checkpoint import describe_write_error
 from truing.train.examples import TrainingSet
+from truing.train.frozen_base import merge_adapters
 from truing.train.settings import TrainingSettings
 from truing.train.trainable_model import BaseModel, TrainableModel
 
@@ -65,9 +66,9 @@ def read_model_card(folder: str | Path) -> TrainedModelCard | None:
         raise UserError(f"{path}: {error}") from error
 
 
-def is_exported_as_set(card: TrainedModelCard | None, settings: TrainingSettings) -> bool:
+def is_exported_as_set(card: TrainedModelCard | None, export_dtype: str) -> bool:
     """Whether there is a model, written in the type that `export_dtype` asks for."""
-    return card is not None and card.settings.get("export_dtype", "auto") == settings.export_dtype
+    return card is not None and card.settings.get("export_dtype", "auto") == export_dtype
 
 
 def build_lineage(
@@ -112,7 +113,7 @@ def save_model(trainable: TrainableModel, base: BaseModel, lineage: Lineage) -> 
     (out / CARD_FILE).unlink(missing_ok=True)
     try:
         create_folder(temporary)
-        _write_weights(trainable, temporary, _export_dtype(settings, base))
+        _write_weights(trainable, temporary, export_dtype(settings, base))
         for path in sorted(temporary.iterdir()):
             target = out / path.name
             if target.is_dir():
@@ -152,7 +153,8 @@ def _build_card(settings: TrainingSettings, base: BaseModel, lineage: Lineage) -
     )
 
 
-def _export_dtype(settings: TrainingSettings, base: BaseModel) -> torch.dtype:
+def export_dtype(settings: TrainingSettings, base: BaseModel) -> torch.dtype:
+    """Returns the type of the weights in the model folder: as set, or that of the base's folder."""
     name = settings.export_dtype
     return DTYPES[stored_dtype(base.weights.path) if name == "auto" else name]
 
@@ -165,12 +167,12 @@ def _write_weights(trainable: TrainableModel, folder: Path, dtype: torch.dtype) 
     body = trainable.unwrapped.body if is_scalar else trainable.unwrapped
     if trainable.settings.lora:
         body.save_pretrained(str(folder / "adapter"))
-        body = body.merge_and_unload()
+        body = merge_adapters(body, body.active_adapter, dtype)
         if is_scalar:
             trainable.unwrapped.body = body
         else:
             trainable.unwrapped = trainable.model = body
-    body.to(dtype)  # last: adapters are merged in float32
+    body.to(dtype)
     body.save_pretrained(str(folder))
     trainable.tokenizer.save_pretrained(str(folder))
     if is_scalar:

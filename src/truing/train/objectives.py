@@ -53,9 +53,8 @@ def batch_weight(settings: TrainingSettings, batch: Sequence[EncodedExample]) ->
 def sft_objective(trainable: TrainableModel, batch: Sequence[EncodedExample]) -> LossAndMetrics:
     """Cross-entropy of the learned tokens, averaged over tokens."""
     rows = collate_examples(batch, trainable.pad_id).to(trainable.device)
-    labels = torch.where(rows.answer_mask.bool(), rows.ids, torch.full_like(rows.ids, -100))
-    logits, start = trainable.answer_logits(trainable.model, rows)
-    return L.sft_loss(logits, labels[:, start:]), {}
+    logps = trainable.answer_logps(trainable.model, rows)
+    return -logps.sum() / rows.answer_mask[:, 1:].sum().clamp(min=1), {}
 
 
 def dpo_objective(trainable: TrainableModel, batch: Sequence[EncodedExample]) -> LossAndMetrics:

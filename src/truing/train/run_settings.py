@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import msgspec
 from msgspec import Struct
 
 from truing.core.lineage import digest
+
+BaseDtype = Literal["auto", "float32", "bfloat16", "int8"]
+"""The type that the weights of a frozen base are held in."""
+BASE_DTYPES: tuple[BaseDtype, ...] = ("auto", "float32", "bfloat16", "int8")
 
 
 class RunSettings(Struct, frozen=True, kw_only=True):

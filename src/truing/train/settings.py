@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
 from truing.core.errors import PlanError, did_you_mean
-from truing.train.run_settings import RunSettings
+from truing.train.run_settings import BASE_DTYPES, BaseDtype, RunSettings
 
 TrainingKind = Literal["sft", "distil", "reward", "cost", "dpo", "kto"]
 ExportDtype = Literal["auto", "float32", "bfloat16", "float16"]
@@ -50,11 +50,22 @@ _LOWER_BOUNDS = (
 )
 
 
+def base_dtype_faults(base_dtype: str, lora: int, *, shard: bool) -> list[str]:
+    """Returns the faults of the setting `base_dtype`."""
+    if base_dtype not in BASE_DTYPES:
+        return [f"base_dtype = {base_dtype!r}: must be one of {', '.join(BASE_DTYPES)}"]
+    if base_dtype not in ("auto", "float32") and (not lora or shard):
+        reason = "--shard holds the base in float32" if shard else "only a frozen base (lora > 0)"
+        return [f"base_dtype = {base_dtype!r}: {reason}"]
+    return []
+
+
 class TrainingSettings(RunSettings, frozen=True, kw_only=True):
     """How to train.
 
     A step takes `batch` rows over all processes, in micro-batches of at most `micro` rows a
-    process. `lora` is the rank of the adapters (0: all weights are trained), `checkpointing` is
+    process. `lora` is the rank of the adapters (0: all weights are trained), `base_dtype` the type
+    that the frozen base is held in (auto: that of the forward pass), `checkpointing` is
     gradient checkpointing, `device` what it trains on (auto, cpu, cuda, cuda:N, mps),
     `export_dtype` the type of the weights in the model folder (auto: the base's), `loss` the kind
     of the dpo, kto or distil loss ("" = its default). `label_smoothing` belongs to
@@ -77,6 +88,7 @@ class TrainingSettings(RunSettings, frozen=True, kw_only=True):
     older_values: ClassVar[Mapping[str, Any]] = {
         "desirable_weight": 1.0,
         "undesirable_weight": 1.0,
+        "base_dtype": "auto",
     }
 
     kind: TrainingKind
@@ -91,6 +103,7 @@ class TrainingSettings(RunSettings, frozen=True, kw_only=True):
     clip_norm: float = 1.0
     max_length: int = 512
     lora: int = 16
+    base_dtype: BaseDtype = "auto"
     export_dtype: ExportDtype = "auto"
     checkpointing: bool = False
     shard: bool = False
@@ -146,6 +159,7 @@ class TrainingSettings(RunSettings, frozen=True, kw_only=True):
                 f"dtype = {self.dtype!r}: must be auto, float32 or bfloat16 "
                 "(float16 would need loss scaling)"
             )
+        faults += base_dtype_faults(self.base_dtype, self.lora, shard=self.shard)
         if self.export_dtype not in EXPORT_DTYPES:
             faults.append(
                 f"export_dtype = {self.export_dtype!r}: must be one of {', '.join(EXPORT_DTYPES)}"

@@ -21,6 +21,7 @@ from msgspec import Struct
 
 from truing.core.errors import RunError
 from truing.core.types import Lineage
+from truing.distributed.shared_errors import share_errors
 from truing.hf.loading import select_device
 from truing.train import checkpoint as ck
 from truing.train.batches import ExampleEncoder, PromptWrapper
@@ -104,7 +105,8 @@ def train_supervised(
     accelerator = Accelerator(cpu=device.type == "cpu")
     if accelerator.num_processes > 1:
         device = accelerator.device  # each process has its own
-    with lock_run_folder(settings.folder) if accelerator.is_main_process else nullcontext():
+    is_main = accelerator.is_main_process
+    with share_errors(), lock_run_folder(settings.folder) if is_main else nullcontext():
         trainable = build_trainable_model(settings, base, device)
         mix = EncodedMix(training_sets, _build_encoder(trainable, wrap))
         steps = count_steps(mix.sources, settings)
@@ -151,7 +153,9 @@ def _lineage_if_finished(settings: TrainingSettings, manifest: RunManifest) -> L
     path = ck.latest_checkpoint(settings.folder)
     if path is not None:
         identity = ck.check_identity(path, manifest.identity(0))
-        is_finished = identity.step == manifest.steps and is_exported_as_set(card, settings)
+        is_finished = identity.step == manifest.steps and is_exported_as_set(
+            card, settings.export_dtype
+        )
         return card.lineage if card is not None and is_finished else None
     if card is not None:
         raise RunError(

@@ -19,6 +19,7 @@ from truing.core.errors import MissingExtra, PlanError, UserError
 from truing.core.input_files import read_input_bytes
 from truing.core.types import Lineage
 from truing.hf.loading import (
+    LoadedModel,
     ScalarModel,
     context_length,
     load_causal_lm,
@@ -28,10 +29,13 @@ from truing.hf.loading import (
     select_dtype,
     select_training_attention,
 )
+from truing.hf.pretrained import stored_dtype
 from truing.hf.weights import Weights, find_weights
-from truing.train import losses as L
+from truing.train.answer_log_probs import answer_log_probs
 from truing.train.batches import TokenBatch
 from truing.train.checkpoint import seed_all
+from truing.train.frozen_base import hold_frozen, storage_dtype
+from truing.train.run_settings import BaseDtype, RunSettings
 from truing.train.settings import TrainingSettings
 
 
@@ -79,28 +83,13 @@ class TrainableModel:
         logits: Tensor = output.logits
         return logits
 
-    def answer_logits(self, model: Any, batch: TokenBatch) -> tuple[Tensor, int]:
-        """Returns the logits of a batch from the column that predicts its first answer token on.
-
-        Also returns that column. With a large vocabulary the logits of prompts would take most of
-        the memory of a step.
-        """
-        answer_columns = batch.answer_mask.any(0).nonzero()
-        start = max(int(answer_columns[0]) - 1, 0) if len(answer_columns) else 0
-        output = model(
-            input_ids=batch.ids,
-            attention_mask=batch.mask,
-            position_ids=position_ids(batch.mask),
-            use_cache=False,
-            logits_to_keep=batch.ids.shape[1] - start,
-        )
-        return output.logits, start
-
     def answer_logps(self, model: Any, batch: TokenBatch) -> Tensor:
         """Returns the log-probabilities of the answer tokens `[B, T-1]`, 0 elsewhere."""
-        logits, start = self.answer_logits(model, batch)
-        logps = L.token_log_probs(logits, batch.ids[:, start:])
-        return F.pad(logps * batch.answer_mask[:, start + 1 :], (start, 0))
+        answer_columns = batch.answer_mask[:, 1:].any(0).nonzero()
+        start = int(answer_columns[0]) if len(answer_columns) else 0
+        answer_mask = batch.answer_mask[:, start + 1 :]
+        logps = answer_log_probs(model, batch.ids, batch.mask, answer_mask)
+        return F.pad(logps, (start, 0))
 
 
 class BaseModel(Struct, frozen=True, kw_only=True):
@@ -137,7 +126,7 @@ def find_base_model(name: str) -> BaseModel:
     return BaseModel(weights=weights, lineage=lineage)
 
 
-def training_dtype(settings: TrainingSettings, device: torch.device) -> torch.dtype:
+def training_dtype(settings: RunSettings, device: torch.device) -> torch.dtype:
     """Returns float32 or bfloat16, the dtype of the forward pass; weights stay in float32.
 
     A device that is best in float16 trains in float32: float16 would need loss scaling.
@@ -159,17 +148,22 @@ def autocast(
 def build_trainable_model(
     settings: TrainingSettings, base: BaseModel, device: torch.device
 ) -> TrainableModel:
-    """Loads the base in float32 and makes it trainable.
+    """Loads the base and makes it trainable.
 
-    Adds LoRA adapters of rank `settings.lora` (0: all weights are trained), and a scalar head for
-    reward and cost models. Raises PlanError if `max_length` exceeds the base's context.
+    Adds LoRA adapters of rank `settings.lora` to a frozen base (0: all weights are trained, in
+    float32), and a scalar head for reward and cost models. Raises PlanError if `max_length` exceeds
+    the base's context.
     """
     seed_all(settings.seed)  # before the adapters and the head are initialised
     tokenizer: Any
     model: Any
+    compute_dtype = training_dtype(settings, device)
+    held = storage_dtype(
+        settings.base_dtype, compute_dtype, lora=settings.lora, shard=settings.shard
+    )
     if settings.scalar:
         attention = select_training_attention(settings.max_length, device)
-        model, tokenizer = _load_scalar_base(base.weights, str(device), attention)
+        model, tokenizer = _load_scalar_base(base.weights, str(device), attention, held)
         context = context_length(model.body)
         model.body = _prepare_for_training(model.body, settings)
         model.head.requires_grad_(True)
@@ -181,9 +175,7 @@ def build_trainable_model(
             if settings.kind != "distil"
             else None
         )
-        loaded = load_causal_lm(
-            base.weights, dtype="float32", device=str(device), attention=attention
-        )
+        loaded = load_frozen_lm(base.weights, held, device, attention)
         tokenizer, context = loaded.tokenizer, context_length(loaded.model)
         model = _prepare_for_training(loaded.model, settings)
     if settings.max_length > context:
@@ -191,11 +183,28 @@ def build_trainable_model(
             f"max_length = {settings.max_length}: {base.weights.name} reads "
             f"{context} tokens at most"
         )
-    _disable_dropout(model)
+    disable_dropout(model)
     model.train()
     needs_copy = not settings.lora and settings.kind in ("dpo", "kto", "distil")
     reference_model = frozen_copy(model) if needs_copy else None
     return TrainableModel(model, model, tokenizer, settings, device, reference_model)
+
+
+def load_frozen_lm(
+    weights: Weights, held: BaseDtype, device: torch.device, attention: str | None
+) -> LoadedModel:
+    """Loads a language model without gradients, its weights held in a type (`hold_frozen`)."""
+    loaded = load_causal_lm(
+        weights, dtype=_load_dtype(weights, held), device=str(device), attention=attention
+    )
+    hold_frozen(loaded.model, held)
+    return loaded
+
+
+def _load_dtype(weights: Weights, held: BaseDtype) -> str:
+    """Returns the type to load weights in: no wider than they are stored, and without rounding."""
+    is_narrow = held != "float32" and stored_dtype(Path(weights.path)) == "bfloat16"
+    return "bfloat16" if is_narrow else "float32"
 
 
 def frozen_copy(model: nn.Module) -> nn.Module:
@@ -204,16 +213,19 @@ def frozen_copy(model: nn.Module) -> nn.Module:
 
 
 def _load_scalar_base(
-    weights: Weights, device: str, attention: str | None
+    weights: Weights, device: str, attention: str | None, held: BaseDtype
 ) -> tuple[ScalarModel, Any]:
     """Loads a reward or cost model with its head, or any other base with a new head."""
+    dtype = _load_dtype(weights, held)
     if (Path(weights.path) / "head.safetensors").is_file():
-        model, tokenizer = load_scalar_model(weights.path, dtype="float32", device=device)
+        model, tokenizer = load_scalar_model(weights.path, dtype=dtype, device=device)
         outputs = model.head.out_features
         if outputs != 1:
             raise PlanError(f"{weights.path}: its head has {outputs} outputs; one is needed")
+        hold_frozen(model.body, held)
         return model, tokenizer
-    loaded = load_encoder(weights, dtype="float32", device=device, attention=attention)
+    loaded = load_encoder(weights, dtype=dtype, device=device, attention=attention)
+    hold_frozen(loaded.model, held)
     return ScalarModel(loaded.model).to(device), loaded.tokenizer
 
 
@@ -237,7 +249,7 @@ def _prepare_for_training(model: Any, settings: TrainingSettings) -> Any:
     return get_peft_model(model, config)
 
 
-def _disable_dropout(model: nn.Module) -> None:
+def disable_dropout(model: nn.Module) -> None:
     """Sets all dropout to 0: model and reference must differ by what was learned alone."""
     module: Any  # transformers' attention layers keep their dropout in an attribute of their own
     for module in model.modules():

@@ -14,6 +14,7 @@ from __future__ import annotations
 import io
 import shutil
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,7 @@ from safetensors.torch import save_file
 
 from truing.core.errors import PlanError
 from truing.core.private_files import create_folder, replace_file
+from truing.distributed.shared_errors import share_errors
 from truing.judges.moderation.network import ModerationNetwork
 from truing.train import checkpoint as ck
 from truing.train.moderation.classifier_export import ModerationResult, export_classifier
@@ -66,7 +68,8 @@ def train_moderation(
     settings = settings.checked()
     use_cpu = not torch.cuda.is_available() or settings.device == "cpu"
     accelerator = Accelerator(cpu=use_cpu)
-    with lock_run_folder(settings.folder):
+    is_main = accelerator.is_main_process
+    with share_errors(), lock_run_folder(settings.folder) if is_main else nullcontext():
         context = prepare_run(settings, sources)
         _check_same_run(context)
         if not _train_folds(context, accelerator, on_log, limit):

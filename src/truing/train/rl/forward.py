@@ -13,8 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from truing.hf.loading import position_ids
-from truing.train.rl.generate import scale_logits
+from truing.train.answer_log_probs import answer_log_probs as compute_log_probs
 from truing.train.rl.rollout import Rollout
 
 
@@ -23,19 +22,13 @@ def answer_log_probs(model: Any, rollout: Rollout, *, temperature: float = 1.0) 
 
     The temperature is the one that the answers are sampled with: π is the sampling distribution.
     """
-    width = rollout.answer_mask.shape[1]
-    output = model(
-        input_ids=rollout.input_ids,
-        attention_mask=rollout.attention_mask,
-        position_ids=position_ids(rollout.attention_mask),
-        use_cache=False,
-        # The logits at t predict token t + 1, so one column before the answer is needed too. Those
-        # of the prompt are not computed: at large vocabularies they dominate the memory.
-        logits_to_keep=width + 1,
+    return compute_log_probs(
+        model,
+        rollout.input_ids,
+        rollout.attention_mask,
+        rollout.answer_mask,
+        temperature=temperature,
     )
-    logits = scale_logits(output.logits[:, :-1], temperature)
-    token_logits = logits.gather(-1, rollout.answer_ids.unsqueeze(-1)).squeeze(-1)
-    return (token_logits - logits.logsumexp(-1)) * rollout.answer_mask
 
 
 def answer_values(critic: Any, rollout: Rollout) -> Tensor:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from truing.core.errors import MissingExtra, UserError
 from truing.distributed.process_group import Lockstep, ProcessGroup
 from truing.hf.loading import ScalarModel, make_lm_head_contiguous
+from truing.train.frozen_base import merge_adapters
 from truing.train.rl.constraint_settings import MAIN_CONSTRAINT
 from truing.train.rl.rollout_model import RolloutModel
 from truing.train.rl.settings import RLSettings
@@ -28,6 +29,7 @@ from truing.train.sharding import (
     shard_model,
     unsharded,
 )
+from truing.train.trainable_model import disable_dropout
 
 # Roles of `PolicyModels.active`. The values of POLICY and of the critics are also the names of
 # checkpoint files and adapters, so they stay.
@@ -129,11 +131,18 @@ def _new_value_head(model: Any) -> nn.Linear:
     return head
 
 
+def _enable_checkpointing(model: Any) -> None:
+    """Lets a model recompute activations in the backward pass; it does so in training mode only."""
+    model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    disable_dropout(model)
+
+
 class SeparateModels:
     """Whole models: the policy, a frozen copy as the reference, a body and head for each critic.
 
-    `critic_inits` holds reward and cost models (`ScalarModel`) that critics start from, as in Safe
-    RLHF (Dai et al. 2023); a critic without one starts from the policy's body.
+    `checkpointing` recomputes activations in the backward pass. `critic_inits` holds reward and
+    cost models (`ScalarModel`) that critics start from, as in Safe RLHF (Dai et al. 2023); a critic
+    without one starts from the policy's body.
     """
 
     def __init__(
@@ -144,8 +153,10 @@ class SeparateModels:
         *,
         critic_inits: dict[str, ScalarModel] | None = None,
         compute_dtype: torch.dtype | None = None,
+        checkpointing: bool = False,
     ) -> None:
         self.tokenizer = tokenizer
+        self.checkpointing = checkpointing
         self.critics = tuple(critics)
         self.compute_dtype = compute_dtype
         self.lockstep = Lockstep()
@@ -162,6 +173,8 @@ class SeparateModels:
             self.trained[critic] = scalar_model.requires_grad_(True)
         self.trained[POLICY] = model.requires_grad_(True)
         for trained_model in self.trained.values():
+            if checkpointing:
+                _enable_checkpointing(getattr(trained_model, "body", trained_model))
             # No dropout in training either: with it, the ratio of the new policy to the one that
             # sampled would not be 1 before the first gradient step.
             trained_model.eval()
@@ -179,11 +192,14 @@ class SeparateModels:
             if role == REFERENCE:
                 yield self.reference
             else:
-                yield self.trained[POLICY if role == ROLLOUT else role]
+                model = self.trained[POLICY if role == ROLLOUT else role]
+                if self.checkpointing:
+                    model.train(role != ROLLOUT)
+                yield model
 
-    def merged_policy(self) -> Any:
-        """Returns the policy as a plain model."""
-        return self.trained[POLICY]
+    def merged_policy(self, dtype: torch.dtype = torch.float32) -> Any:
+        """Returns the policy as a plain model in a type; no other role can be used after."""
+        return self.trained[POLICY].to(dtype)
 
     def named_parameters(self, role: str) -> Iterable[tuple[str, nn.Parameter]]:
         """Returns all parameters of the model."""
@@ -231,6 +247,7 @@ class SharedBackboneModels:
         *,
         rank: int = 16,
         compute_dtype: torch.dtype | None = None,
+        checkpointing: bool = False,
     ) -> None:
         try:
             from peft import LoraConfig, get_peft_model
@@ -250,6 +267,9 @@ class SharedBackboneModels:
             task_type="CAUSAL_LM",
         )
         make_lm_head_contiguous(model)
+        self.checkpointing = checkpointing
+        if checkpointing:
+            _enable_checkpointing(model)
         self.peft = get_peft_model(model, config, adapter_name=POLICY)
         self.heads: dict[str, nn.Linear] = {}
         self.rollout_model: RolloutModel | None = None
@@ -270,13 +290,16 @@ class SharedBackboneModels:
         In half precision a merged copy of the policy samples the rollouts (see `RolloutModel`).
         It needs whole weights, so with sharded ones the policy samples itself.
         """
-        if role == ROLLOUT:
+        is_rollout = role == ROLLOUT
+        if is_rollout:
             if self.compute_dtype is not None and self.lockstep.processes is None:
                 if self.rollout_model is None:
                     self.rollout_model = RolloutModel(self.peft, self.compute_dtype)
                 yield self.rollout_model.sync(POLICY)
                 return
             role = POLICY
+        if self.checkpointing:
+            self.peft.train(not is_rollout)
         with _autocast(self):
             if role == REFERENCE:
                 with self.peft.disable_adapter():
@@ -353,12 +376,10 @@ class SharedBackboneModels:
             path.rename(Path(folder) / path.name)
         subfolder.rmdir()
 
-    def merged_policy(self) -> Any:
+    def merged_policy(self, dtype: torch.dtype = torch.float32) -> Any:
         """Merges the policy into the backbone and returns it; no other role can be used after."""
-        self.peft.set_adapter(POLICY)
-        for name in list(self.heads):
-            self.peft.delete_adapter(name)
-        return self.peft.merge_and_unload()
+        self.rollout_model = None
+        return merge_adapters(self.peft, POLICY, dtype)
 
     def named_parameters(self, role: str) -> Iterable[tuple[str, nn.Parameter]]:
         """Returns the adapter weights of a role, and its head."""

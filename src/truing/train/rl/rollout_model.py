@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from truing.hf.loading import make_lm_head_contiguous
+from truing.train.frozen_base import dense_weight
 
 
 class RolloutModel:
@@ -59,7 +60,7 @@ class RolloutModel:
         for name, layer in self.base.named_modules():
             if not hasattr(layer, "get_delta_weight"):
                 continue
-            weight = layer.base_layer.weight
+            weight = dense_weight(layer.base_layer)
             if adapter in layer.lora_A:
                 weight = weight + layer.get_delta_weight(adapter)
             targets[f"{name}.weight"].copy_(weight)

@@ -29,6 +29,7 @@ from truing.core.private_files import replace_file
 from truing.core.protocols import Dataset, Judge
 from truing.core.types import Lineage, Sample
 from truing.distributed.process_group import ProcessGroup
+from truing.distributed.shared_errors import share_errors
 from truing.hf.loading import (
     context_length,
     load_causal_lm,
@@ -39,9 +40,15 @@ from truing.train import checkpoint
 from truing.train.batches import ExampleEncoder, collate_examples
 from truing.train.checkpoint import seed_all
 from truing.train.examples import TrainingSet
+from truing.train.frozen_base import storage_dtype
 from truing.train.frozen_prompts import TrainableRows
 from truing.train.harm_check import check_training_data
-from truing.train.model_folder import is_exported_as_set, read_model_card, save_model
+from truing.train.model_folder import (
+    export_dtype,
+    is_exported_as_set,
+    read_model_card,
+    save_model,
+)
 from truing.train.rl.current_policy import policy_lineage
 from truing.train.rl.generate import AnswerGenerator
 from truing.train.rl.policy_models import (
@@ -61,7 +68,13 @@ from truing.train.rl.update import PretrainingBatches
 from truing.train.run_lock import lock_run_folder
 from truing.train.settings import TrainingSettings
 from truing.train.step_loop import SliceLimit
-from truing.train.trainable_model import BaseModel, TrainableModel, find_base_model, training_dtype
+from truing.train.trainable_model import (
+    BaseModel,
+    TrainableModel,
+    find_base_model,
+    load_frozen_lm,
+    training_dtype,
+)
 from truing.train.training_log import LogCallback
 
 
@@ -134,6 +147,7 @@ def train_rl(
     # One process locks the folder for all.
     with (
         _distributed_processes(select_device(settings.device)) as processes,
+        share_errors(),
         lock_run_folder(settings.folder) if processes.is_main else nullcontext(),
     ):
         return _train(settings, data, reward_spec, options, processes)
@@ -200,7 +214,8 @@ def _distributed_processes(device: torch.device) -> Iterator[ProcessGroup]:
         return
     if device.type == "cuda":
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    # gloo for the tensors of the CPU, which NCCL does not exchange.
+    dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
     try:
         yield ProcessGroup()
         # No process may leave the group while another still has a message under way. Not after an
@@ -254,25 +269,24 @@ def _load_parts(
     seed_all(settings.seed)
     device = select_device(settings.device)
     attention = select_training_attention(settings.max_length, device)
-    loaded = load_causal_lm(base.weights, dtype="float32", device=str(device), attention=attention)
+    compute_dtype = _compute_dtype(settings, device)
+    held = storage_dtype(
+        settings.base_dtype, compute_dtype, lora=settings.lora, shard=settings.shard
+    )
+    loaded = load_frozen_lm(base.weights, held, device, attention)
     most_tokens = context_length(loaded.model)
     if settings.max_length > most_tokens:
         raise PlanError(
             f"max_prompt + max_new = {settings.max_length}: {base.weights.name} reads at most "
             f"{most_tokens} tokens"
         )
-    # The encoder and the choice of the dtype are shared with supervised training, and take its
-    # settings; the kind has no effect on them.
+    # The encoder is that of supervised training and takes its settings; the kind has no effect.
     supervised_settings = TrainingSettings(
         kind="distil", out=settings.out, base=settings.base, template=settings.template
     )
     encoder = ExampleEncoder(loaded.tokenizer, supervised_settings)
     samples = read_samples(data, options)
     prompts, too_long = tokenize_prompts(samples, encoder, max_tokens=settings.max_prompt)
-    dtype = training_dtype(
-        msgspec.structs.replace(supervised_settings, dtype=settings.dtype), device
-    )
-    compute_dtype = None if dtype is torch.float32 else dtype
     critics = critic_roles(settings, costs=bool(reward_spec.costs))
     models = _build_models(settings, loaded, critics, compute_dtype)
     signals = build_signals(models, reward_spec, base.weights.sha256, settings)
@@ -291,6 +305,12 @@ def _load_parts(
     ]
     data_entries.append({"prompts": len(prompts), "too_long": len(too_long)})
     return _RunParts(models, prompts, too_long, signals, base, data_entries, lineage)
+
+
+def _compute_dtype(settings: RLSettings, device: torch.device) -> torch.dtype | None:
+    """Returns the autocast dtype of forward passes, or None for float32."""
+    dtype = training_dtype(settings, device)
+    return None if dtype is torch.float32 else dtype
 
 
 def read_samples(data: Sequence[Dataset], options: RLOptions) -> list[Sample]:
@@ -329,8 +349,15 @@ def _build_models(
             critics,
             rank=settings.lora,
             compute_dtype=compute_dtype,
+            checkpointing=settings.checkpointing,
         )
-    return SeparateModels(loaded.model, loaded.tokenizer, critics, compute_dtype=compute_dtype)
+    return SeparateModels(
+        loaded.model,
+        loaded.tokenizer,
+        critics,
+        compute_dtype=compute_dtype,
+        checkpointing=settings.checkpointing,
+    )
 
 
 def _pretraining_batches(
@@ -406,7 +433,7 @@ def _finished_result(settings: RLSettings, parts: _RunParts) -> RLResult | None:
         )
     folder = checkpoint.latest_checkpoint(settings.folder)
     step = checkpoint.read_identity(folder).step if folder is not None else 0
-    if step < settings.steps or not is_exported_as_set(card, cast(Any, settings)):
+    if step < settings.steps or not is_exported_as_set(card, settings.export_dtype):
         return None
     return RLResult(
         folder=settings.folder,
@@ -427,7 +454,7 @@ def _export_model(settings: RLSettings, parts: _RunParts) -> Lineage:
         models = _load_from_checkpoint(settings, parts)
     if isinstance(models, SharedBackboneModels):
         models.save_policy_adapter(settings.folder / "adapter")
-    policy = models.merged_policy()
+    policy = models.merged_policy(export_dtype(cast(Any, settings), parts.base))
     merged_settings = msgspec.structs.replace(settings, lora=0)
     trained = TrainableModel(
         policy, policy, models.tokenizer, cast(Any, merged_settings), models.device

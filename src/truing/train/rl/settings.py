@@ -10,8 +10,8 @@ import msgspec
 
 from truing.core.errors import PlanError, did_you_mean
 from truing.train.rl.constraint_settings import MAIN_CONSTRAINT, ConstraintSettings
-from truing.train.run_settings import RunSettings
-from truing.train.settings import EXPORT_DTYPES, ExportDtype
+from truing.train.run_settings import BaseDtype, RunSettings
+from truing.train.settings import EXPORT_DTYPES, ExportDtype, base_dtype_faults
 
 Method = Literal["ppo", "ppo-lag", "reward-shaping", "rloo", "grpo"]
 METHODS: tuple[Method, ...] = ("ppo", "ppo-lag", "reward-shaping", "rloo", "grpo")
@@ -54,7 +54,9 @@ class RLSettings(RunSettings, frozen=True, kw_only=True):
 
     A step samples `n` answers to each of `prompts` prompts, scores them, and takes `epochs` passes
     over them, with one gradient step per `minibatch` answers (0 = all at once) and forward passes
-    of `micro` answers. All sizes count the answers of all processes.
+    of `micro` answers. All sizes count the answers of all processes. `base_dtype` is the type that
+    a frozen base is held in (auto: that of the forward pass); `checkpointing` recomputes
+    activations in the backward pass.
 
     `kl` is β. `kl_place` puts the KL from the reference into the reward (k1 estimator, as Safe
     RLHF) or into the loss (k3, as GRPO); `kl_target` > 0 adapts β (Ziegler et al. 2019).
@@ -92,6 +94,7 @@ class RLSettings(RunSettings, frozen=True, kw_only=True):
         "tensorboard",
         "device",
         "export_dtype",
+        "checkpointing",
         "max_unscored",
     )
     older_values: ClassVar[Mapping[str, Any]] = {
@@ -101,6 +104,7 @@ class RLSettings(RunSettings, frozen=True, kw_only=True):
         "overlong_buffer": 0,
         "mask_truncated": False,
         "constraints": (),
+        "base_dtype": "auto",
     }
 
     method: Method
@@ -131,6 +135,8 @@ class RLSettings(RunSettings, frozen=True, kw_only=True):
     weight_decay: float = 0.0
     clip_norm: float = 1.0
     lora: int = 16
+    base_dtype: BaseDtype = "auto"
+    checkpointing: bool = False
     export_dtype: ExportDtype = "auto"
     shard: bool = False
     # policy
@@ -345,6 +351,7 @@ class RLSettings(RunSettings, frozen=True, kw_only=True):
         faults = []
         if self.method not in METHODS:
             faults.append(f"method {self.method!r} is unknown{did_you_mean(self.method, METHODS)}")
+        faults += base_dtype_faults(self.base_dtype, self.lora, shard=self.shard)
         if self.export_dtype not in EXPORT_DTYPES:
             faults.append(
                 f"export_dtype = {self.export_dtype!r}: must be one of {', '.join(EXPORT_DTYPES)}"

@@ -8,8 +8,8 @@ import pytest
 
 pytest.importorskip("torch")
 
-from truing.cli.train_rl_constraints import constraint_from_table, parse_constraint
 from truing.core.errors import PlanError
+from truing.plan.cost_limits import constraint_from_table, parse_constraint
 from truing.train.rl.constraint_settings import ConstraintSettings
 
 

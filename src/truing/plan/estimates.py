@@ -1,0 +1,221 @@
+"""What a training plan would do and cost: the state of each step, its time and its memory.
+
+Nothing is trained and no weights are loaded. Time is counted in multiplications and divided by the
+speed of this machine, measured for a moment; where the step has a log, its own speed is used.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
+
+from truing.core.errors import PlanError
+from truing.plan.training_plan import (
+    RLInputs,
+    SampledInputs,
+    StepPlan,
+    TrainingPlan,
+    find_references,
+)
+from truing.plan.training_run import FinishedSteps, StepStatus, check_specs, find_state
+from truing.plan.training_steps import silence_transformers, spec_for_training
+from truing.specs.resolve import resolve
+
+if TYPE_CHECKING:
+    from truing.hf.weights import Weights
+    from truing.train.memory_plan import MemoryPlan
+    from truing.train.rl.settings import RLSettings
+    from truing.train.settings import TrainingSettings
+
+_ROWS_READ = 200  # of a data set, for the mean length of its rows
+_CHARS_PER_TOKEN = 4  # of English text, roughly
+_SPEED_SECONDS = 0.2
+_EFFICIENCY = 0.5  # of a step, against one large matrix product
+# Passes over the weights for each token: forward 1, backward of adapters 1, of all weights 2.
+_FORWARD_PASSES = {"dpo": 1, "kto": 3, "distil": 2}  # of the reference and for KL, no gradient
+_DECODING_FACTOR = 3  # token by token, a product takes so much longer than over a whole text
+
+
+class StepEstimate(Struct, frozen=True, kw_only=True):
+    """What a step would do: its state, its optimiser steps or rollouts, seconds and memory.
+
+    `measured` says that the seconds are those of the step's own log. `memory` is in bytes; None if
+    it cannot be predicted.
+    """
+
+    name: str
+    kind: str
+    status: StepStatus
+    changes: tuple[str, ...]
+    folder: str
+    steps: int
+    seconds_a_step: float
+    measured: bool
+    memory: int | None
+
+
+def estimate_plan(plan: TrainingPlan, out: str | Path) -> list[StepEstimate]:
+    """Returns the estimates of all steps; raises PlanError with the faults of all specs."""
+    silence_transformers()
+    check_specs(plan)
+    speed = _measure_speed(plan)
+    done = FinishedSteps()
+    estimates = []
+    for step in plan.steps.values():
+        state = find_state(step, Path(out), done)
+        if state.status == "finished" and state.folder is not None:
+            done.add(step.name, state.folder)
+        estimates.append(_estimate_step(plan, step, state, speed))
+    return estimates
+
+
+def _measure_speed(plan: TrainingPlan) -> dict[str, float]:
+    """Returns the multiplications a second of one large product, by the device of a setting."""
+    import torch
+
+    from truing.hf.loading import select_device
+    from truing.train.trainable_model import training_dtype
+
+    speeds: dict[str, float] = {}
+    for step in plan.steps.values():
+        key = f"{step.settings.device}/{step.settings.dtype}"
+        if key in speeds:
+            continue
+        device = select_device(step.settings.device)
+        dtype = training_dtype(step.settings, device)
+        left, right = (torch.ones(512, 1024, dtype=dtype, device=device) for _ in range(2))
+        count, started = 0, time.perf_counter()
+        while time.perf_counter() - started < _SPEED_SECONDS:
+            float((left @ right.T)[0, 0])  # waits for a GPU
+            count += 1
+        speeds[key] = count * 512 * 512 * 1024 / (time.perf_counter() - started)
+    return speeds
+
+
+def _estimate_step(
+    plan: TrainingPlan, step: StepPlan, state: Any, speed: Mapping[str, float]
+) -> StepEstimate:
+    from truing.hf.loading import select_device
+    from truing.train.memory_plan import plan_memory
+    from truing.train.trainable_model import find_base_model
+
+    settings = step.settings
+    weights = find_base_model(_root_base(plan, step)).weights
+    memory: MemoryPlan | None = None
+    try:
+        memory = plan_memory(settings, weights, select_device(settings.device))
+    except PlanError:
+        memory = None
+    steps, tokens = _count_steps(step)
+    measured = _logged_seconds(state.folder)
+    seconds = measured
+    if seconds is None:
+        passes = _passes(settings) * tokens * _matrix_elements(weights)
+        seconds = passes / (_EFFICIENCY * speed[f"{settings.device}/{settings.dtype}"])
+    return StepEstimate(
+        name=step.name,
+        kind=step.kind,
+        status=state.status,
+        changes=state.changes,
+        folder=str(state.folder or ""),
+        steps=steps,
+        seconds_a_step=seconds,
+        measured=measured is not None,
+        memory=None if memory is None else memory.total,
+    )
+
+
+def _root_base(plan: TrainingPlan, step: StepPlan) -> str:
+    """Returns the base that a step descends from; every model on the way has its shape."""
+    while references := find_references(step.settings.base):
+        step = plan.steps[references[0]]
+    return step.settings.base
+
+
+def _matrix_elements(weights: Weights) -> int:
+    """Returns the weights that each token is multiplied with: all but the embeddings, roughly."""
+    from math import prod
+
+    from truing.hf.pretrained import find_safetensors, read_tensor_shapes
+
+    shapes = [
+        shape
+        for path in find_safetensors(Path(weights.path))
+        for name, shape in read_tensor_shapes(path).items()
+        if len(shape) == 2
+    ]
+    return sum(prod(shape) for shape in shapes)
+
+
+def _passes(settings: TrainingSettings | RLSettings) -> float:
+    """Returns how often each token of a step is multiplied with all weights."""
+    from truing.train.rl.policy_models import CRITICS_BY_METHOD
+    from truing.train.rl.settings import RLSettings
+
+    learning = (2 if settings.lora else 3) + settings.checkpointing
+    if not isinstance(settings, RLSettings):
+        return learning + _FORWARD_PASSES.get(settings.kind, 0)
+    models = 1 + len(CRITICS_BY_METHOD[settings.method])
+    # Sampling, reading again, reference, values of the critics, reward and cost.
+    reading = _DECODING_FACTOR + 2 + (models - 1) + 2
+    return reading + learning * models * settings.epochs
+
+
+def _count_steps(step: StepPlan) -> tuple[int, float]:
+    """Returns the steps of a run and the tokens of one step, from the first rows of the data."""
+    settings: Any = step.settings
+    if isinstance(step.inputs, RLInputs):
+        tokens = settings.answers_per_step * (settings.max_prompt / 2 + settings.max_new)
+        return settings.steps, tokens
+    rows, chars = 0, 0
+    for spec in step.inputs.data:
+        if find_references(spec):
+            continue
+        set_rows, set_chars = _read_lengths(spec, step.inputs.limit)
+        rows, chars = rows + set_rows, max(chars, set_chars)
+    answers = 2 if step.kind in ("dpo", "reward", "cost") else 1
+    length = min(settings.max_length, chars / _CHARS_PER_TOKEN or settings.max_length / 2)
+    if isinstance(step.inputs, SampledInputs):
+        rows *= max(1, step.inputs.n)
+    steps = settings.steps or max(1, round(settings.epochs * max(1, rows) / settings.batch))
+    return steps, settings.batch * answers * length
+
+
+def _read_lengths(spec: str, limit: int | None) -> tuple[int, int]:
+    """Returns the rows of a data set and the mean characters of a row with one answer."""
+    dataset = resolve(spec_for_training(spec), "data")
+    texts: list[int] = []
+    count = 0
+    for pair in dataset.preferences():
+        count += 1
+        if len(texts) < _ROWS_READ:
+            texts.append(len(pair.conversation.prompt) + len(pair.chosen.content))
+        if count == limit:
+            break
+    if not count:
+        for row in dataset.rows():
+            count += 1
+            if len(texts) < _ROWS_READ:
+                answer = row.responses[0].text if row.responses else ""
+                texts.append(len(row.sample.prompt) + len(answer))
+            if count == limit:
+                break
+    return count, round(sum(texts) / max(1, len(texts)))
+
+
+def _logged_seconds(folder: Path | None) -> float | None:
+    """Returns the median seconds of the last steps in a log, or None without one."""
+    from statistics import median
+
+    from truing.train.training_log import read_log
+
+    if folder is None or not (folder / "log.jsonl").is_file():
+        return None
+    seconds = [float(row["seconds"]) for row in read_log(folder) if "seconds" in row][-50:]
+    steps = [after - before for before, after in pairwise(seconds) if after > before]
+    return median(steps) if steps else None

@@ -1,0 +1,146 @@
+"""Log-probabilities of answer tokens without the logits of everything else.
+
+With a vocabulary of 50,000 to 150,000 the logits take more memory than all layers. Here the head is
+applied to the hidden states of answer tokens alone (no prompts, no padding), a few hundred at a
+time, and no logits are kept: if the head is frozen, the gradient of the hidden states is computed
+with the log-probabilities; if it is trained, the logits are computed again in the backward pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from truing.hf.loading import position_ids
+from truing.train.frozen_base import FrozenLinear
+
+# Logits that are held at a time: 64 MiB in float32.
+CHUNK_ELEMENTS = 1 << 24
+# Settings of models that change logits after the head (Gemma 2, Cohere, Granite, ...).
+_LOGIT_SETTINGS = ("final_logit_softcapping", "logit_scale", "logits_scaling", "output_multiplier")
+
+
+def answer_log_probs(
+    model: Any, ids: Tensor, mask: Tensor, answer_mask: Tensor, *, temperature: float = 1.0
+) -> Tensor:
+    """Returns log π of the last A tokens of rows `[B, T]`, `[B, A]` in float32; 0 outside the mask.
+
+    `answer_mask` `[B, A]` says which of them count; A is below T, since the first token of a row
+    has no prediction. π is softmax(logits / temperature).
+    """
+    width = answer_mask.shape[1]
+    targets, counted = ids[:, ids.shape[1] - width :], answer_mask.bool()
+    inputs = {"input_ids": ids, "attention_mask": mask, "position_ids": position_ids(mask)}
+    # The logits at t predict token t + 1, so one column before the answers is needed too.
+    keep = {"use_cache": False, "logits_to_keep": width + 1}
+    head = _find_head(model)
+    if head is None:
+        logits = model(**inputs, **keep).logits[:, :-1]
+        return _selected_log_probs(logits, targets, temperature) * counted
+    with _capture_input(head) as captured:
+        model(**inputs, **keep)
+    hidden = captured[0][:, :-1][counted]
+    selected = _head_log_probs(head, hidden, targets[counted], temperature)
+    zeros = torch.zeros(counted.shape, dtype=selected.dtype, device=selected.device)
+    return zeros.masked_scatter(counted, selected)
+
+
+def _find_head(model: Any) -> nn.Linear | None:
+    """Returns the language-model head, or None if logits are more than its product.
+
+    None as well if its weight is sharded: outside the forward pass a process has only a part of it.
+    """
+    inner = getattr(model, "module", model)  # of a DDP wrapper
+    base = inner.get_base_model() if hasattr(inner, "get_base_model") else inner
+    get_head = getattr(base, "get_output_embeddings", None)
+    head = get_head() if get_head is not None else None
+    config = getattr(base, "config", None)
+    text_config = config.get_text_config() if hasattr(config, "get_text_config") else config
+    changes_logits = any(getattr(text_config, name, None) for name in _LOGIT_SETTINGS)
+    is_plain = type(head) in (nn.Linear, FrozenLinear) and not hasattr(head.weight, "full_tensor")
+    return head if is_plain and not changes_logits else None
+
+
+@contextmanager
+def _capture_input(head: nn.Linear) -> Iterator[list[Tensor]]:
+    """Keeps the input of the head, and lets it compute the logits of one token a row only."""
+    captured: list[Tensor] = []
+
+    def keep_input(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        captured.append(args[0])
+        return (args[0][:, -1:], *args[1:])
+
+    handle = head.register_forward_pre_hook(keep_input, prepend=True)
+    try:
+        yield captured
+    finally:
+        handle.remove()
+
+
+def _scaled(logits: Tensor, temperature: float) -> Tensor:
+    """Returns logits / temperature in float32 (float64 stays)."""
+    if logits.dtype != torch.float64:
+        logits = logits.float()
+    return logits if temperature == 1.0 else logits / temperature
+
+
+def _selected_log_probs(logits: Tensor, targets: Tensor, temperature: float) -> Tensor:
+    logits = _scaled(logits, temperature)
+    chosen = logits.gather(-1, targets.unsqueeze(-1)).squeeze(-1)
+    return chosen - logits.logsumexp(-1)
+
+
+def _head_log_probs(head: nn.Linear, hidden: Tensor, targets: Tensor, temperature: float) -> Tensor:
+    """Returns log π of the targets `[N]` behind hidden states `[N, H]`, chunk by chunk."""
+    chunk = max(16, CHUNK_ELEMENTS // head.out_features)
+    needs_grad = torch.is_grad_enabled() and hidden.requires_grad
+    values = []
+    for part, part_targets in zip(hidden.split(chunk), targets.split(chunk)):
+        if needs_grad and not head.weight.requires_grad:
+            value: Tensor = _FrozenHeadLogProbs.apply(part, part_targets, head, temperature)
+        elif needs_grad:
+            value = checkpoint(
+                _apply_head, head, part, part_targets, temperature, use_reentrant=False
+            )
+        else:
+            value = _apply_head(head, part, part_targets, temperature)
+        values.append(value)
+    return torch.cat(values)
+
+
+def _apply_head(head: nn.Linear, hidden: Tensor, targets: Tensor, temperature: float) -> Tensor:
+    return _selected_log_probs(head(hidden), targets, temperature)
+
+
+class _FrozenHeadLogProbs(torch.autograd.Function):
+    """log π of targets behind a frozen head; keeps d log π / d hidden `[N, H]`, not the logits."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, hidden: Tensor, targets: Tensor, head: nn.Linear, temperature: float
+    ) -> Tensor:
+        """Returns the log-probabilities `[N]`."""
+        logits = head(hidden)
+        scaled = _scaled(logits, temperature)
+        log_norm = scaled.logsumexp(-1, keepdim=True)
+        index = targets.unsqueeze(-1)
+        log_probs = (scaled.gather(-1, index) - log_norm).squeeze(-1)
+        # d log π(y) / d logits = (1[y] - π) / temperature
+        gradient = (scaled - log_norm).exp_().neg_()
+        gradient.scatter_add_(-1, index, torch.ones_like(index, dtype=gradient.dtype))
+        if temperature != 1.0:
+            gradient /= temperature
+        weight = head.weight.to(logits.dtype)
+        ctx.save_for_backward((gradient.to(logits.dtype) @ weight).to(hidden.dtype))
+        return log_probs
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
+        """Returns the gradient of the hidden states."""
+        (per_token,) = ctx.saved_tensors
+        return (grads[0].unsqueeze(-1) * per_token).to(per_token.dtype), None, None, None

@@ -1,0 +1,324 @@
+"""Predicts the memory of a training step from the configuration of a model, without its weights.
+
+    plan = plan_memory(settings, weights, torch.device("cpu"))
+    plan.total / 2**30
+
+The model is built of fake tensors, which have shapes and types but no memory, and a forward pass
+over the longest possible micro-batch is traced: what it keeps for the backward pass is counted, for
+any architecture. The rest is arithmetic.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from msgspec import Struct
+from torch import Tensor, nn
+
+from truing.core.errors import MissingExtra, PlanError
+from truing.hf.loading import DTYPES, ScalarModel, position_ids, select_training_attention
+from truing.hf.pretrained import stored_dtype
+from truing.hf.weights import Weights
+from truing.train.answer_log_probs import CHUNK_ELEMENTS
+from truing.train.frozen_base import FrozenLinear, storage_dtype
+from truing.train.rl.policy_models import CRITICS_BY_METHOD
+from truing.train.rl.settings import RLSettings
+from truing.train.run_settings import BaseDtype
+from truing.train.settings import TrainingSettings
+from truing.train.trainable_model import training_dtype
+
+# Python with torch, transformers, peft and accelerate: resident memory before a model is loaded,
+# measured (see docs/training.md). On a GPU it is the context of CUDA.
+RUNTIME_BYTES = {"cpu": 750 << 20, "cuda": 600 << 20, "mps": 750 << 20}
+# A reward and a cost model that are adapters on the backbone: frozen, so their weights alone.
+_SCORING_ADAPTERS = 2
+
+
+class MemoryPlan(Struct, frozen=True, kw_only=True):
+    """The predicted memory of a run in bytes.
+
+    `runtime` is Python with its libraries, `weights` everything that is held throughout (base,
+    adapters, reference, copy for sampling), `optimizer` gradients and moments, `activations` what a
+    micro-batch keeps for its backward pass, `temporary` what passes need for a moment, `sampling`
+    the keys and values of an RL rollout, `loading` the peak before the first step.
+    """
+
+    runtime: int
+    weights: int
+    optimizer: int
+    activations: int
+    temporary: int
+    sampling: int = 0
+    loading: int = 0
+
+    @property
+    def step(self) -> int:
+        """The peak of a step."""
+        phases = max(self.activations + self.temporary, self.sampling)
+        return self.runtime + self.weights + self.optimizer + phases
+
+    @property
+    def total(self) -> int:
+        """The peak of the run."""
+        return max(self.step, self.runtime + self.loading)
+
+
+def plan_memory(
+    settings: TrainingSettings | RLSettings, weights: Weights, device: torch.device
+) -> MemoryPlan:
+    """Returns the predicted memory of a run on one device (with --shard: without its effect).
+
+    Raises PlanError if the base is no language model that can be traced.
+    """
+    compute_dtype = training_dtype(settings, device)
+    held = storage_dtype(
+        settings.base_dtype, compute_dtype, lora=settings.lora, shard=settings.shard
+    )
+    try:
+        trace = _trace(settings, weights, held, compute_dtype, device)
+    except (RuntimeError, ValueError, AttributeError, NotImplementedError) as error:
+        raise PlanError(f"{weights.name}: its memory cannot be predicted: {error}") from error
+    loaded = "bfloat16" if held != "float32" and _is_stored_narrow(weights) else "float32"
+    files = Path(weights.path).glob("*.safetensors")
+    stored_bytes = sum(path.stat().st_size for path in files)
+    loading = stored_bytes + trace.parameters * DTYPES[loaded].itemsize
+    if isinstance(settings, RLSettings):
+        return _plan_rl(settings, trace, compute_dtype, loading, device)
+    return _plan_supervised(settings, trace, compute_dtype, loading, device)
+
+
+def _is_stored_narrow(weights: Weights) -> bool:
+    return stored_dtype(Path(weights.path)) == "bfloat16"
+
+
+# -- what is traced
+
+
+@dataclass(frozen=True)
+class _Trace:
+    """What a model of fake tensors tells: bytes of its weights, and of what a forward pass keeps.
+
+    `kept` is for `rows` x `length` tokens; `trained` and `parameters` count elements of one role
+    and of the base; `key_values` are elements of keys and values a token.
+    """
+
+    held: int
+    parameters: int
+    trained: int
+    kept: int
+    layers: int
+    hidden: int
+    vocabulary: int
+    key_values: int
+    rows: int
+    length: int
+
+
+def _trace(
+    settings: TrainingSettings | RLSettings,
+    weights: Weights,
+    held: BaseDtype,
+    compute_dtype: torch.dtype,
+    device: torch.device,
+) -> _Trace:
+    from torch._subclasses.fake_tensor import FakeTensorMode
+    from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
+
+    config = AutoConfig.from_pretrained(str(weights.path), trust_remote_code=False)
+    is_scalar = settings.scalar
+    attention = select_training_attention(settings.max_length, device)
+    auto_class: Any = AutoModel if is_scalar else AutoModelForCausalLM
+    pairs = isinstance(settings, TrainingSettings) and settings.kind in ("dpo", "reward", "cost")
+    rows = settings.micro * (2 if pairs else 1)
+    length = settings.max_length
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        model = auto_class.from_config(config, dtype=torch.float32, attn_implementation=attention)
+        model.requires_grad_(not settings.lora)
+        parameters = sum(p.numel() for p in _distinct(model))
+        _hold_fake(model, held, narrow=_is_stored_narrow(weights))
+        held_bytes = sum(p.numel() * p.element_size() for p in _distinct(model))
+        network = _add_fake_adapters(model, settings.lora) if settings.lora else model
+        trained = sum(p.numel() for p in network.parameters() if p.requires_grad)
+        if is_scalar:
+            network = ScalarModel(network)
+        kept = _count_kept(
+            lambda: _forward(network, rows, length, is_scalar), network, compute_dtype
+        )
+        if not is_scalar:  # hidden states of answers, and their gradient
+            kept += 2 * 4 * rows * length * config.get_text_config().hidden_size
+    text = config.get_text_config()
+    heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
+    head_size = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+    return _Trace(
+        held=held_bytes,
+        parameters=parameters,
+        trained=trained,
+        kept=kept,
+        layers=text.num_hidden_layers,
+        hidden=text.hidden_size,
+        vocabulary=text.vocab_size,
+        key_values=2 * text.num_hidden_layers * heads * head_size,
+        rows=rows,
+        length=length,
+    )
+
+
+def _distinct(model: nn.Module) -> Iterator[Tensor]:
+    """Yields each parameter once, also where two layers share it."""
+    yield from {id(p): p for p in model.parameters()}.values()
+
+
+def _hold_fake(model: Any, held: BaseDtype, *, narrow: bool) -> None:
+    """Does what `hold_frozen` does; fake weights have no values that could be compared."""
+    if held == "float32":
+        return
+    embeddings = model.get_input_embeddings()
+    get_head = getattr(model, "get_output_embeddings", None)
+    head = get_head() if get_head is not None else None
+    if narrow:
+        shared = nn.Parameter(embeddings.weight.to(torch.bfloat16), requires_grad=False)
+        is_tied = head is not None and head.weight is embeddings.weight
+        embeddings.weight = shared
+        embeddings.register_forward_hook(lambda module, args, output: output.float())
+        if head is not None:
+            frozen = FrozenLinear.from_linear(head, "bfloat16")
+            if is_tied:
+                frozen.weight = shared
+            model.set_output_embeddings(frozen)
+            head = frozen
+    for parent in list(model.modules()):
+        for name, child in list(parent.named_children()):
+            if type(child) is nn.Linear and child is not head:
+                setattr(parent, name, FrozenLinear.from_linear(child, held))
+
+
+def _add_fake_adapters(model: Any, rank: int) -> Any:
+    try:
+        from peft import LoraConfig, get_peft_model
+    except ImportError as error:
+        raise MissingExtra("train", "adapters (package peft)") from error
+    config = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear")
+    # On the meta device, where peft does not convert them: fake tensors cannot be swapped.
+    network = get_peft_model(model, config, low_cpu_mem_usage=True)
+    for module in network.modules():
+        for name, parameter in list(module.named_parameters(recurse=False)):
+            if parameter.device.type == "meta":
+                setattr(module, name, nn.Parameter(torch.empty(parameter.shape)))
+    return network
+
+
+def _forward(network: Any, rows: int, length: int, is_scalar: bool) -> None:
+    ids = torch.zeros(rows, length, dtype=torch.long)
+    mask = torch.ones_like(ids)
+    if is_scalar:
+        network(ids, mask)
+        return
+    # What log-probabilities keep is added by arithmetic: `answer_log_probs` selects tokens by a
+    # mask, and a fake mask has no values.
+    network(
+        input_ids=ids,
+        attention_mask=mask,
+        position_ids=position_ids(mask),
+        use_cache=False,
+        logits_to_keep=1,
+    )
+
+
+def _count_kept(forward: Callable[[], Any], network: nn.Module, compute_dtype: torch.dtype) -> int:
+    """Returns the bytes that a forward pass keeps for its backward pass, without the weights."""
+    kept: dict[int, Any] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        kept[storage._cdata] = storage  # held, so that no other storage gets its address
+        return tensor
+
+    autocast: Any = nullcontext()
+    if compute_dtype is not torch.float32:
+        autocast = torch.autocast("cpu", dtype=compute_dtype)
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor), autocast:
+        forward()
+    weights = {p.untyped_storage()._cdata for p in network.parameters()}
+    return sum(storage.nbytes() for key, storage in kept.items() if key not in weights)
+
+
+# -- the rest
+
+
+def _optimizer_bytes(trained: int) -> int:
+    return trained * 3 * 4  # gradient and two moments of AdamW, in float32
+
+
+def _activations(settings: TrainingSettings | RLSettings, trace: _Trace) -> tuple[int, int]:
+    """Returns what a micro-batch keeps, and what one layer needs for a moment, in bytes."""
+    layer = trace.kept // max(1, trace.layers)
+    if settings.checkpointing:
+        inputs = trace.layers * trace.rows * trace.length * trace.hidden * 4
+        return inputs + layer, layer
+    return trace.kept, layer
+
+
+def _logit_bytes(trace: _Trace, tokens: int, compute_dtype: torch.dtype) -> int:
+    """Returns the memory of a chunk of logits: product, float32 copy, softmax, its gradient."""
+    elements = min(CHUNK_ELEMENTS, tokens * trace.vocabulary)
+    return elements * (2 * compute_dtype.itemsize + 2 * 4)
+
+
+def _plan_supervised(
+    settings: TrainingSettings,
+    trace: _Trace,
+    compute_dtype: torch.dtype,
+    loading: int,
+    device: torch.device,
+) -> MemoryPlan:
+    kept, layer = _activations(settings, trace)
+    temporary = layer
+    if settings.kind == "distil":
+        # Logits of student and teacher at the answers, their softmax, and the gradient.
+        temporary += 5 * 4 * trace.rows * trace.length * trace.vocabulary
+    elif not settings.scalar:
+        temporary += _logit_bytes(trace, trace.rows * trace.length, compute_dtype)
+    has_copy = not settings.lora and settings.kind in ("dpo", "kto", "distil")
+    adapters = trace.trained * 4 if settings.lora else 0
+    return MemoryPlan(
+        runtime=RUNTIME_BYTES[device.type],
+        weights=trace.held * (2 if has_copy else 1) + adapters,
+        optimizer=_optimizer_bytes(trace.trained),
+        activations=kept,
+        temporary=temporary,
+        loading=loading,
+    )
+
+
+def _plan_rl(
+    settings: RLSettings,
+    trace: _Trace,
+    compute_dtype: torch.dtype,
+    loading: int,
+    device: torch.device,
+) -> MemoryPlan:
+    roles = 1 + len(CRITICS_BY_METHOD[settings.method])
+    kept, layer = _activations(settings, trace)
+    if settings.lora:
+        weights = trace.held + (roles + _SCORING_ADAPTERS) * trace.trained * 4
+        if compute_dtype is not torch.float32:
+            weights += trace.parameters * compute_dtype.itemsize  # the copy that samples
+    else:
+        weights = (roles + 1) * trace.held  # and the reference
+    answers = settings.answers_per_step
+    cached = answers * settings.max_length * trace.key_values * compute_dtype.itemsize
+    tokens = settings.micro * settings.max_new
+    return MemoryPlan(
+        runtime=RUNTIME_BYTES[device.type],
+        weights=weights,
+        optimizer=_optimizer_bytes(roles * trace.trained),
+        activations=kept,
+        temporary=layer + _logit_bytes(trace, tokens, compute_dtype),
+        sampling=2 * cached + 3 * 4 * answers * trace.vocabulary,
+        loading=loading,
+    )
