@@ -53,7 +53,7 @@ def test_values_and_gradients(model: Any, temperature: float, trained_head: bool
         (result * WEIGHTS).sum().backward()
         assert name == "chunked" or result.requires_grad
     gradients = [m.get_input_embeddings().weight.grad for m in (model, other)]
-    torch.testing.assert_close(gradients[0], gradients[1])
+    torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-3, atol=2e-4)
     assert float(gradients[1].abs().sum()) > 0
 
 

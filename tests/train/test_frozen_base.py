@@ -32,8 +32,9 @@ IDS = torch.tensor([[5, 9, 7, 8, 3, 2]])
 
 @pytest.fixture
 def model(base: str) -> Any:
-    """A tiny model whose weights are exact in bfloat16, as those of most published models."""
+    """A tiny model with a tied head, exact in bfloat16, as most small published models are."""
     loaded = load_causal_lm(base, dtype="float32", device="cpu").model
+    loaded.get_output_embeddings().weight = loaded.get_input_embeddings().weight
     return loaded.to(torch.bfloat16).float()
 
 

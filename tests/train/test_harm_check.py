@@ -13,7 +13,7 @@ from truing.core.types import DataInfo, Lineage
 from truing.specs.resolve import resolve
 from truing.train.examples import TrainingSet
 from truing.train.harm_check import check_objective, check_training_data, find_harmful_objective
-from truing.train.model_folder import read_model_card
+from truing.train.model_card import read_model_card
 from truing.train.settings import TrainingSettings
 from truing.train.supervised import train_supervised
 

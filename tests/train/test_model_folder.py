@@ -19,7 +19,8 @@ from truing.core.types import Lineage
 from truing.hf.loading import load_causal_lm
 from truing.hf.pretrained import stored_dtype
 from truing.hf.weights import Weights
-from truing.train.model_folder import build_lineage, read_model_card
+from truing.train.model_card import read_model_card
+from truing.train.model_folder import build_lineage
 from truing.train.supervised import train_supervised
 from truing.train.trainable_model import BaseModel
 

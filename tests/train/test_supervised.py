@@ -20,7 +20,7 @@ from truing.core.errors import DataError, PlanError, RunError, UserError
 from truing.core.types import Conversation, Message
 from truing.train import checkpoint as ck
 from truing.train.examples import TrainingSet
-from truing.train.model_folder import read_model_card
+from truing.train.model_card import read_model_card
 from truing.train.run_lock import lock_run_folder
 from truing.train.settings import TRAINING_KINDS
 from truing.train.supervised import train_supervised

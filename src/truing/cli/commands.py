@@ -224,6 +224,14 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "truing.cli.weights:pull",
         "Download and verify weights before they are needed.",
     ),
+    "weights merge": (
+        "truing.cli.weights:merge",
+        "Merge a LoRA adapter of PEFT into its base.",
+    ),
+    "weights push": (
+        "truing.cli.weights:push",
+        "Publish a trained model on the Hugging Face hub, privately unless --public.",
+    ),
     "data list": (
         "truing.cli.data:list_data",
         "List the data sets that truing reads.",
@@ -263,7 +271,7 @@ GROUPS: dict[str, str] = {
     "rank": "Preference ranking: multiple choice, perplexity, by a judge.",
     "redteam": "Red teaming by people in web pages, and prompts written by a model.",
     "train": "Train a judge or a safer model.",
-    "weights": "The weights that truing knows by name.",
+    "weights": "Weights: those that truing knows by name, and those that it trained.",
     "export": "Write runs in the formats of other tools.",
     "import": "Make runs of the results of other tools.",
 }

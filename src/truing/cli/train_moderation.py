@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import msgspec
 from cyclopts import Parameter
@@ -76,6 +76,8 @@ class ModerationFlags:
         Steps between checkpoints.
     tensorboard
         Write TensorBoard event files to OUT/tb.
+    track
+        Also log to an experiment tracker: wandb or trackio.
     limit
         Use only the first LIMIT rows of each data set.
     allow_measurement_prompts
@@ -106,6 +108,7 @@ class ModerationFlags:
     seed: int = 0
     save_every: int = 200
     tensorboard: bool = True
+    track: Literal["none", "wandb", "trackio"] = "none"
     limit: int | None = None
     allow_measurement_prompts: Flag = False
     max_steps: int | None = None

@@ -17,7 +17,7 @@ import msgspec
 
 from truing.cli.parameters import Flag, Strings
 from truing.cli.train_rl_flags import ConstraintFlags, PolicyFlags, RLRunFlags, SampleFlags
-from truing.cli.training import GOES_ON, make_slice_limit
+from truing.cli.training import GOES_ON, make_slice_limit, print_memory_plan
 from truing.cli.training_monitor import TrainingMonitor
 from truing.plan.training_plan import DEFAULT_GROUP_SIZE, RLInputs
 from truing.plan.training_steps import StepOptions, train_rl_step
@@ -45,6 +45,7 @@ _NOT_SETTINGS = frozenset(
         "cost_limit",
         "max_steps",
         "max_minutes",
+        "plan_memory",
     }
 )
 
@@ -184,6 +185,8 @@ def _train(job: RLJob, json: bool, *, quiet: bool = False) -> int:
     """Trains and prints the result (unless `quiet`); returns exit status 0."""
     with needs_extra(f"truing train {job.method}", "train"):
         settings = job.settings()
+    if job.run.plan_memory:
+        return print_memory_plan(settings, as_json=json)
     monitor = TrainingMonitor(
         f"{job.method}:{job.out.name}",
         settings.steps,

@@ -52,8 +52,13 @@ class RLRunFlags:
         Maximum norm of the gradient; 0 does not clip it.
     lora
         Rank of the LoRA adapters; 0 trains all weights, in a separate copy of each model.
+    base_dtype
+        Type that the frozen base is held in: auto (that of --dtype), float32, bfloat16 or int8.
+    checkpointing
+        Recompute activations in the backward pass to save memory.
     dtype
-        auto (bfloat16 if the hardware has it), float32 or bfloat16; weights stay in float32.
+        auto (bfloat16 if the hardware has it), float32 or bfloat16; what is trained stays in
+        float32.
     device
         Device to train on: auto (CUDA, else MPS, else the CPU), cpu, cuda, cuda:N or mps.
     export_dtype
@@ -76,6 +81,8 @@ class RLRunFlags:
         Use only the first LIMIT prompts.
     tensorboard
         Write TensorBoard event files to OUT/tb.
+    track
+        Also log to an experiment tracker: wandb or trackio.
     allow_red_team
         Allow training on prompts of red-teaming dialogues.
     allow_measurement_prompts
@@ -87,6 +94,8 @@ class RLRunFlags:
         End this slice of the run after so many steps; the same command goes on.
     max_minutes
         End this slice of the run after so many minutes.
+    plan_memory
+        Print the predicted memory of the run; train nothing.
     """
 
     base: str = "smollm2"
@@ -106,6 +115,8 @@ class RLRunFlags:
     schedule: Literal["constant", "linear", "cosine"] = "constant"
     clip_norm: float = 1.0
     lora: int = 16
+    base_dtype: Literal["auto", "float32", "bfloat16", "int8"] = "auto"
+    checkpointing: Flag = False
     dtype: str = "auto"
     device: str = "auto"
     export_dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
@@ -118,11 +129,13 @@ class RLRunFlags:
     template: Literal["auto", "plain"] = "auto"
     limit: int | None = None
     tensorboard: bool = True
+    track: Literal["none", "wandb", "trackio"] = "none"
     allow_red_team: Flag = False
     allow_measurement_prompts: Flag = False
     red_model: str | None = None
     max_steps: int | None = None
     max_minutes: float | None = None
+    plan_memory: Flag = False
 
 
 @Parameter(name="*")

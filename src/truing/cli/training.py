@@ -14,10 +14,11 @@ from cyclopts import Parameter
 from truing.cli.parameters import Flag, OptionalFloats
 from truing.cli.progress import ProgressBar
 from truing.plan.training_plan import SupervisedInputs
-from truing.plan.training_steps import StepOptions, silence_transformers, train_supervised_step
+from truing.plan.training_steps import StepOptions, train_supervised_step
 from truing.specs.extras import needs_extra
 
 if TYPE_CHECKING:
+    from truing.train.rl.settings import RLSettings
     from truing.train.settings import TrainingKind, TrainingSettings
     from truing.train.step_loop import SliceLimit
     from truing.train.supervised import TrainingResult
@@ -55,8 +56,11 @@ class TrainingFlags:
         answers are left out.
     lora
         Rank of the LoRA adapters; 0 trains all weights.
+    base_dtype
+        Type that the frozen base is held in: auto (that of --dtype), float32, bfloat16 or int8.
     dtype
-        auto (bfloat16 if the hardware has it), float32 or bfloat16; weights stay in float32.
+        auto (bfloat16 if the hardware has it), float32 or bfloat16; what is trained stays in
+        float32.
     device
         Device to train on: auto (CUDA, else MPS, else the CPU), cpu, cuda, cuda:N or mps.
     export_dtype
@@ -81,6 +85,8 @@ class TrainingFlags:
         Weights of the data sets, in the order of --data: how often their rows are drawn.
     tensorboard
         Write TensorBoard event files to OUT/tb.
+    track
+        Also log to an experiment tracker: wandb or trackio.
     allow_red_team
         Allow training on red-teaming dialogues.
     allow_measurement_prompts
@@ -92,6 +98,8 @@ class TrainingFlags:
         End this slice of the run after so many steps; the same command goes on.
     max_minutes
         End this slice of the run after so many minutes.
+    plan_memory
+        Print the predicted memory of the run; train nothing.
     """
 
     base: str = "smollm2"
@@ -106,6 +114,7 @@ class TrainingFlags:
     clip_norm: float = 1.0
     max_length: int = 512
     lora: int = 16
+    base_dtype: Literal["auto", "float32", "bfloat16", "int8"] = "auto"
     dtype: str = "auto"
     device: str = "auto"
     export_dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
@@ -119,11 +128,13 @@ class TrainingFlags:
     limit: int | None = None
     weight: OptionalFloats = None
     tensorboard: bool = True
+    track: Literal["none", "wandb", "trackio"] = "none"
     allow_red_team: Flag = False
     allow_measurement_prompts: Flag = False
     red_model: str | None = None
     max_steps: int | None = None
     max_minutes: float | None = None
+    plan_memory: Flag = False
 
 
 # Flags about the data and the slice; all others are fields of TrainingSettings by the same name.
@@ -134,6 +145,7 @@ _NOT_SETTINGS = (
     "allow_measurement_prompts",
     "max_steps",
     "max_minutes",
+    "plan_memory",
 )
 
 GOES_ON = "the same command goes on"
@@ -194,6 +206,10 @@ def show_training(
 ) -> int:
     """Trains with progress bars, prints the result and returns exit status 0."""
     flags = job.flags or TrainingFlags()
+    if flags.plan_memory:
+        return print_memory_plan(settings, as_json=job.json)
+    with needs_extra("truing train", "train"):
+        from truing.hf.pretrained import silence_transformers
     silence_transformers()
     with ProgressBar(job.kind, quiet=job.json) as progress:
 
@@ -209,6 +225,26 @@ def show_training(
         )
     judge_kind = settings.kind if settings.scalar else "local"
     _print_result(result, judge_kind, as_json=job.json)
+    return 0
+
+
+def print_memory_plan(settings: TrainingSettings | RLSettings, *, as_json: bool) -> int:
+    """Prints the predicted memory of a run by its parts; returns exit status 0."""
+    with needs_extra("truing train --plan-memory", "train"):
+        from truing.hf.loading import select_device
+        from truing.train.memory_plan import plan_memory
+        from truing.train.trainable_model import find_base_model
+
+    base = find_base_model(settings.base)
+    plan = plan_memory(settings, base.weights, select_device(settings.device))
+    parts = {name: getattr(plan, name) for name in plan.__struct_fields__}
+    if as_json:
+        fields = {**parts, "step": plan.step, "total": plan.total}
+        print(msgspec.json.encode(fields).decode())
+        return 0
+    for name, size in parts.items():
+        print(f"{name:<12} {size / 2**20:>10.0f} MiB")
+    print(f"{'peak':<12} {plan.total / 2**20:>10.0f} MiB")
     return 0
 
 

@@ -1,13 +1,16 @@
-"""`truing weights list` and `truing weights pull`: the small models that truing knows by name."""
+"""`truing weights list|pull|push`: the models that truing knows by name, or has trained."""
 
 from __future__ import annotations
 
 import sys
+from pathlib import Path
+from typing import Literal
 
 import msgspec
 
 from truing.cli.parameters import Flag
 from truing.hf.weights import NAMED_SOURCES, Weights, find_cached_weights, verify_weights
+from truing.specs.extras import needs_extra
 
 
 def list_weights(*, json: Flag = False) -> int:
@@ -60,4 +63,67 @@ def pull(name: str, /, *, json: Flag = False) -> int:
     else:
         licence = weights.licence or "licence not stated"
         print(f"{weights.name}: {weights.path} (sha256 {weights.sha256[:12]}..., {licence})")
+    return 0
+
+
+def push(folder: Path, /, *, to: str, public: Flag = False, json: Flag = False) -> int:
+    """Publishes a trained model on the Hugging Face hub, with a model card.
+
+    Private unless --public. A model that was trained towards harm is refused; so is --public for a
+    model whose base, data or judges are under a licence that does not permit every use.
+
+    Parameters
+    ----------
+    folder
+        The folder of a model that truing trained.
+    to
+        The repository, OWNER/NAME; it is created if it does not exist.
+    public
+        Let everybody see the model.
+    json
+        Print as JSON.
+    """
+    with needs_extra("truing weights push", "train"):
+        from truing.train.publishing import push_model
+
+    url = push_model(folder, to, public=public)
+    if json:
+        print(msgspec.json.encode({"url": url, "public": public}).decode())
+    else:
+        print(f"{url} ({'public' if public else 'private'})")
+    return 0
+
+
+def merge(
+    adapter: Path,
+    /,
+    *,
+    out: Path,
+    base: str | None = None,
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto",
+    json: Flag = False,
+) -> int:
+    """Merges a LoRA adapter in the layout of PEFT into its base: a model like any other.
+
+    Parameters
+    ----------
+    adapter
+        A folder with adapter_config.json and adapter_model.safetensors.
+    out
+        Folder for the model.
+    base
+        The base, if not the one that the adapter names.
+    dtype
+        Type of the weights; auto is the base's.
+    json
+        Print as JSON.
+    """
+    with needs_extra("truing weights merge", "train"):
+        from truing.train.merge_adapter import merge_adapter
+
+    folder = merge_adapter(adapter, out, base=base, dtype=dtype)
+    if json:
+        print(msgspec.json.encode({"folder": str(folder)}).decode())
+    else:
+        print(f"{folder}  (local:{folder})")
     return 0

@@ -9,6 +9,7 @@ transformers' `from_pretrained` in this project is in this module and in `gguf.p
 from __future__ import annotations
 
 import math
+import warnings
 from collections import Counter
 from pathlib import Path
 from typing import Any, Literal
@@ -56,7 +57,10 @@ def check_model_folder(folder: Path, name: str) -> None:
     config = _read_config(folder, name)
     if (folder / "adapter_config.json").exists():
         # transformers would load the base that the adapter names in place of this folder.
-        raise UserError(f"local:{name}: holds an adapter (adapter_config.json); merge it first")
+        raise UserError(
+            f"local:{name}: holds an adapter (adapter_config.json); merge it first: "
+            f"truing weights merge {name} --out DIR"
+        )
     if (folder / "head.safetensors").exists() and len(find_safetensors(folder)) == 1:
         raise UserError(
             f"local:{name}: the weights of the model are missing (only head.safetensors)"
@@ -225,3 +229,12 @@ def describe_load_error(name: str, what: str, error: BaseException) -> UserError
 def first_line(error: BaseException) -> str:
     """Returns the first line of an error's text, or its type if it has none."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def silence_transformers() -> None:
+    """Keeps progress bars, load reports and warnings of transformers out of the output."""
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")

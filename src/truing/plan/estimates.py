@@ -6,7 +6,6 @@ speed of this machine, measured for a moment; where the step has a log, its own 
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
@@ -23,7 +22,7 @@ from truing.plan.training_plan import (
     find_references,
 )
 from truing.plan.training_run import FinishedSteps, StepStatus, check_specs, find_state
-from truing.plan.training_steps import silence_transformers, spec_for_training
+from truing.plan.training_steps import spec_for_training
 from truing.specs.resolve import resolve
 
 if TYPE_CHECKING:
@@ -34,7 +33,6 @@ if TYPE_CHECKING:
 
 _ROWS_READ = 200  # of a data set, for the mean length of its rows
 _CHARS_PER_TOKEN = 4  # of English text, roughly
-_SPEED_SECONDS = 0.2
 _EFFICIENCY = 0.5  # of a step, against one large matrix product
 # Passes over the weights for each token: forward 1, backward of adapters 1, of all weights 2.
 _FORWARD_PASSES = {"dpo": 1, "kto": 3, "distil": 2}  # of the reference and for KL, no gradient
@@ -61,9 +59,15 @@ class StepEstimate(Struct, frozen=True, kw_only=True):
 
 def estimate_plan(plan: TrainingPlan, out: str | Path) -> list[StepEstimate]:
     """Returns the estimates of all steps; raises PlanError with the faults of all specs."""
+    from truing.hf.pretrained import silence_transformers
+    from truing.train.device_speed import measure_speed
+
     silence_transformers()
     check_specs(plan)
-    speed = _measure_speed(plan)
+    speed = {
+        (step.settings.device, step.settings.dtype): measure_speed(step.settings)
+        for step in plan.steps.values()
+    }
     done = FinishedSteps()
     estimates = []
     for step in plan.steps.values():
@@ -74,31 +78,8 @@ def estimate_plan(plan: TrainingPlan, out: str | Path) -> list[StepEstimate]:
     return estimates
 
 
-def _measure_speed(plan: TrainingPlan) -> dict[str, float]:
-    """Returns the multiplications a second of one large product, by the device of a setting."""
-    import torch
-
-    from truing.hf.loading import select_device
-    from truing.train.trainable_model import training_dtype
-
-    speeds: dict[str, float] = {}
-    for step in plan.steps.values():
-        key = f"{step.settings.device}/{step.settings.dtype}"
-        if key in speeds:
-            continue
-        device = select_device(step.settings.device)
-        dtype = training_dtype(step.settings, device)
-        left, right = (torch.ones(512, 1024, dtype=dtype, device=device) for _ in range(2))
-        count, started = 0, time.perf_counter()
-        while time.perf_counter() - started < _SPEED_SECONDS:
-            float((left @ right.T)[0, 0])  # waits for a GPU
-            count += 1
-        speeds[key] = count * 512 * 512 * 1024 / (time.perf_counter() - started)
-    return speeds
-
-
 def _estimate_step(
-    plan: TrainingPlan, step: StepPlan, state: Any, speed: Mapping[str, float]
+    plan: TrainingPlan, step: StepPlan, state: Any, speed: Mapping[tuple[str, str], float]
 ) -> StepEstimate:
     from truing.hf.loading import select_device
     from truing.train.memory_plan import plan_memory
@@ -116,7 +97,7 @@ def _estimate_step(
     seconds = measured
     if seconds is None:
         passes = _passes(settings) * tokens * _matrix_elements(weights)
-        seconds = passes / (_EFFICIENCY * speed[f"{settings.device}/{settings.dtype}"])
+        seconds = passes / (_EFFICIENCY * speed[settings.device, settings.dtype])
     return StepEstimate(
         name=step.name,
         kind=step.kind,

@@ -111,7 +111,7 @@ def describe_step(
 
 def _hash_judges(inputs: StepInputs) -> dict[str, str]:
     """Returns the hash of each judge that is a folder of ours; its text does not tell a change."""
-    from truing.train.model_folder import read_model_card
+    from truing.train.model_card import read_model_card
 
     specs = [*getattr(inputs, "reward", ()), *getattr(inputs, "cost", ())]
     if isinstance(inputs, RLInputs):

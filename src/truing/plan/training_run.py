@@ -48,7 +48,6 @@ from truing.plan.training_plan import (
 from truing.plan.training_steps import (
     SamplingProgress,
     StepOptions,
-    silence_transformers,
     spec_for_training,
     train_rl_step,
     train_sampled_step,
@@ -115,7 +114,7 @@ class FinishedSteps:
 
     def add(self, name: str, folder: Path) -> None:
         """Adds a step; raises PlanError if its folder holds no finished model."""
-        from truing.train.model_folder import read_model_card
+        from truing.train.model_card import read_model_card
 
         card = read_model_card(folder)
         if card is None:
@@ -151,6 +150,7 @@ def run_training_plan(
     """
     options = options or TrainingPlanOptions()
     with needs_extra("truing train PLAN.toml", "train"):
+        from truing.hf.pretrained import silence_transformers
         from truing.train.run_lock import lock_run_folder
 
     folder = Path(out)
@@ -198,7 +198,7 @@ def _is_reached(options: TrainingPlanOptions) -> bool:
 def find_state(step: StepPlan, out: Path, done: FinishedSteps) -> StepState:
     """Returns where a step stands: finished, unfinished, new, or waiting for another step."""
     from truing.train import checkpoint
-    from truing.train.model_folder import is_exported_as_set, read_model_card
+    from truing.train.model_card import is_exported_as_set, read_model_card
     from truing.train.trainable_model import find_base_model
 
     if any(name not in done.weights for name in step.references):

@@ -5,7 +5,6 @@ The commands of `truing train` and the steps of a training plan both train by th
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -67,16 +66,6 @@ def spec_for_training(spec: str) -> str:
     if parsed.kind == "builtin" and "half" not in parsed.args:
         return f"{spec},half=train"
     return spec
-
-
-def silence_transformers() -> None:
-    """Keeps progress bars, load reports and warnings of transformers out of the output."""
-    with needs_extra("truing train", "train"):
-        from transformers.utils import logging
-
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
 
 
 # -- supervised
@@ -254,7 +243,7 @@ def resolve_scorer(spec: str | Spec, settings: RLSettings) -> RewardSource:
     A reward or cost model that is an adapter of the run's own base is loaded onto the run's
     backbone, which saves a copy of the base in memory.
     """
-    from truing.train.model_folder import read_model_card
+    from truing.train.model_card import read_model_card
     from truing.train.rl.reward_signals import answer_length_signal
     from truing.train.rl.reward_spec import SharedScorer
     from truing.train.trainable_model import find_base_model

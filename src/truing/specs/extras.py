@@ -17,6 +17,8 @@ EXTRA_BY_PACKAGE = {
     "onnx": "local",
     "peft": "train",
     "tensorboard": "train",
+    "wandb": "wandb",
+    "trackio": "trackio",
     "litestar": "serve",
     "uvicorn": "serve",
     "sqlalchemy": "serve",

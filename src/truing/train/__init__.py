@@ -15,7 +15,7 @@ __getattr__, __dir__, __all__ = lazy_exports(
         "examples": "TrainingSet",
         "harm_check": "require_red_model_reason",
         "losses": "DPO_KINDS",
-        "model_folder": "read_model_card",
+        "model_card": "read_model_card",
         "moderation.blend": "blend_classifiers read_run_settings",
         "moderation.classifier_export": "ModerationResult",
         "moderation.examples": "ModerationTrainingSet read_moderation_set",

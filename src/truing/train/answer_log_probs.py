@@ -58,8 +58,8 @@ def _find_head(model: Any) -> nn.Linear | None:
     inner = getattr(model, "module", model)  # of a DDP wrapper
     base = inner.get_base_model() if hasattr(inner, "get_base_model") else inner
     get_head = getattr(base, "get_output_embeddings", None)
-    head = get_head() if get_head is not None else None
-    config = getattr(base, "config", None)
+    head: Any = get_head() if get_head is not None else None
+    config: Any = getattr(base, "config", None)
     text_config = config.get_text_config() if hasattr(config, "get_text_config") else config
     changes_logits = any(getattr(text_config, name, None) for name in _LOGIT_SETTINGS)
     is_plain = type(head) in (nn.Linear, FrozenLinear) and not hasattr(head.weight, "full_tensor")
@@ -102,7 +102,8 @@ def _head_log_probs(head: nn.Linear, hidden: Tensor, targets: Tensor, temperatur
     values = []
     for part, part_targets in zip(hidden.split(chunk), targets.split(chunk)):
         if needs_grad and not head.weight.requires_grad:
-            value: Tensor = _FrozenHeadLogProbs.apply(part, part_targets, head, temperature)
+            apply_frozen: Any = _FrozenHeadLogProbs.apply  # torch does not annotate it
+            value: Tensor = apply_frozen(part, part_targets, head, temperature)
         elif needs_grad:
             value = checkpoint(
                 _apply_head, head, part, part_targets, temperature, use_reentrant=False

@@ -87,7 +87,8 @@ class FrozenLinear(nn.Linear):
         device = input.device.type
         if torch.is_autocast_enabled(device):
             input = input.to(torch.get_autocast_dtype(device))
-        product: Tensor = _FrozenProduct.apply(input, self.weight, self.scale)
+        multiply: Any = _FrozenProduct.apply  # torch does not annotate it
+        product: Tensor = multiply(input, self.weight, self.scale)
         return product if self.bias is None else product + self.bias.to(product.dtype)
 
     def dense_weight(self) -> Tensor:
@@ -134,7 +135,7 @@ def _output_head(model: Any) -> nn.Linear | None:
     return head if isinstance(head, nn.Linear) else None
 
 
-def _hold_head(model: Any, head: nn.Linear, embeddings: nn.Module) -> bool:
+def _hold_head(model: Any, head: nn.Linear, embeddings: Any) -> bool:
     """Holds the head in bfloat16 if none of its values changes; returns whether it is.
 
     A head may share its weight with the embeddings, and does so afterwards.

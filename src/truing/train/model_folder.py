@@ -4,6 +4,7 @@ config.json  model.safetensors  tokenizer...   adapters merged, so that every to
 adapter/                                       the LoRA adapter alone, in peft's layout
 head.safetensors                               the linear head of a reward or cost model
 truing.json                                    kind, base, dimension, data, lineage
+README.md                                      the same for people: the model card
 """
 
 from __future__ import annotations
@@ -11,14 +12,10 @@ from __future__ import annotations
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import torch
-from msgspec import Struct
 
-from truing.core.errors import UserError
-from truing.core.input_files import read_input_bytes
 from truing.core.licences import join_licences
 from truing.core.lineage import digest, hash_prompts
 from truing.core.measurement_set import frozen_hashes
@@ -30,45 +27,16 @@ from truing.hf.weights import sha256_folder
 from truing.train.checkpoint import describe_write_error
 from truing.train.examples import TrainingSet
 from truing.train.frozen_base import merge_adapters
+from truing.train.model_card import (
+    CARD_FILE,
+    README_FILE,
+    TrainedModelCard,
+    render_model_card,
+)
 from truing.train.settings import TrainingSettings
 from truing.train.trainable_model import BaseModel, TrainableModel
 
-CARD_FILE = "truing.json"
 _DIMENSIONS = {"reward": "helpful", "cost": "safe"}
-
-
-class TrainedModelCard(Struct, frozen=True, kw_only=True):
-    """`truing.json`: what the folder holds. `red_model` is the reason for training towards harm,
-    `measurement_prompts` the number of prompts of the frozen measurement set in the lineage.
-    """
-
-    kind: str
-    base: str
-    base_sha256: str
-    dimension: str = ""
-    data: tuple[str, ...] = ()
-    lineage: Lineage = Lineage()
-    template: str = "auto"
-    max_length: int = 512
-    red_model: str | None = None
-    measurement_prompts: int = 0
-    settings: dict[str, Any] = {}
-
-
-def read_model_card(folder: str | Path) -> TrainedModelCard | None:
-    """Returns the card of a trained folder, or None if it has none; UserError if it is damaged."""
-    path = Path(folder) / CARD_FILE
-    try:
-        return msgspec.json.decode(read_input_bytes(path), type=TrainedModelCard)
-    except FileNotFoundError:
-        return None
-    except (OSError, msgspec.DecodeError) as error:
-        raise UserError(f"{path}: {error}") from error
-
-
-def is_exported_as_set(card: TrainedModelCard | None, export_dtype: str) -> bool:
-    """Whether there is a model, written in the type that `export_dtype` asks for."""
-    return card is not None and card.settings.get("export_dtype", "auto") == export_dtype
 
 
 def build_lineage(
@@ -122,6 +90,7 @@ def save_model(trainable: TrainableModel, base: BaseModel, lineage: Lineage) -> 
         temporary.rmdir()
         model_hash = digest(settings.kind, sha256_folder(out))
         card = _build_card(settings, base, msgspec.structs.replace(lineage, hash=model_hash))
+        replace_file(out / README_FILE, render_model_card(card).encode())
         replace_file(out / CARD_FILE, msgspec.json.format(msgspec.json.encode(card), indent=2))
     except (OSError, RuntimeError) as error:
         shutil.rmtree(temporary, ignore_errors=True)

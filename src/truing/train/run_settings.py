@@ -16,6 +16,13 @@ BaseDtype = Literal["auto", "float32", "bfloat16", "int8"]
 BASE_DTYPES: tuple[BaseDtype, ...] = ("auto", "float32", "bfloat16", "int8")
 
 
+Tracker = Literal["none", "wandb", "trackio"]
+"""The experiment tracker that a run also logs to."""
+
+# Where and how often a run is saved and logged never changes its result.
+_NEVER_IN_DIGEST = ("out", "save_every", "tensorboard", "track")
+
+
 class RunSettings(Struct, frozen=True, kw_only=True):
     """The settings of every training run, and the hash by which a run is recognised.
 
@@ -36,6 +43,7 @@ class RunSettings(Struct, frozen=True, kw_only=True):
     seed: int = 0
     save_every: int = 50
     tensorboard: bool = True
+    track: Tracker = "none"
 
     @property
     def folder(self) -> Path:
@@ -47,7 +55,7 @@ class RunSettings(Struct, frozen=True, kw_only=True):
         return {
             name: value
             for name, value in msgspec.to_builtins(self).items()
-            if name not in self.not_in_digest
+            if name not in (*_NEVER_IN_DIGEST, *self.not_in_digest)
             and (name not in self.older_values or value != self.older_values[name])
         }
 

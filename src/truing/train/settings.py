@@ -76,10 +76,7 @@ class TrainingSettings(RunSettings, frozen=True, kw_only=True):
     """
 
     not_in_digest: ClassVar[tuple[str, ...]] = (
-        "out",
-        "save_every",
         "keep",
-        "tensorboard",
         "micro",
         "checkpointing",
         "device",

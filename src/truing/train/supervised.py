@@ -33,12 +33,8 @@ from truing.train.data_mix import (
 )
 from truing.train.examples import TrainingExample, TrainingSet
 from truing.train.harm_check import check_objective
-from truing.train.model_folder import (
-    build_lineage,
-    is_exported_as_set,
-    read_model_card,
-    save_model,
-)
+from truing.train.model_card import is_exported_as_set, read_model_card
+from truing.train.model_folder import build_lineage, save_model
 from truing.train.objectives import cache_teacher_prefix
 from truing.train.pair_evaluation import evaluate_model, write_evaluation
 from truing.train.run_lock import lock_run_folder

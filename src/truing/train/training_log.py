@@ -1,4 +1,4 @@
-"""The log of a training run: `log.jsonl` with one line per step, and TensorBoard event files.
+"""The log of a training run: `log.jsonl` with one line per step, TensorBoard, wandb, trackio.
 
 log = TrainingLog(folder, first=step)        # drops old lines from `step` on, to be logged again
 log.write(step, {"loss": 0.7, "accuracy": 0.5})
@@ -12,7 +12,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
@@ -21,6 +21,20 @@ from truing.core.private_files import create_folder, replace_file
 from truing.runs.append_only_file import AppendOnlyFile, truncate_partial_line
 
 LOG_FILE = "log.jsonl"
+
+
+class TrackerRun(Protocol):
+    """An open run of wandb or trackio."""
+
+    def log(self, metrics: dict[str, Any], step: int) -> None:
+        """Logs the numbers of a step."""
+        ...
+
+    def finish(self) -> None:
+        """Ends the run."""
+        ...
+
+
 LogCallback = Callable[[dict[str, Any]], None]
 
 
@@ -39,7 +53,8 @@ class TrainingLog:
 
     A killed run may have logged steps after its last checkpoint. `first` is the first step that
     will be written now: lines of this and later steps are dropped, so that each step has one line.
-    `on_log` is called with every line; `tensorboard` also writes event files to `tb/`.
+    `on_log` is called with every line; `tensorboard` also writes event files to `tb/`. `tracker`
+    is an open run of an experiment tracker (`open_tracker`), which is closed with the log.
     """
 
     def __init__(
@@ -49,7 +64,9 @@ class TrainingLog:
         first: int = 1,
         tensorboard: bool = True,
         on_log: LogCallback | None = None,
+        tracker: TrackerRun | None = None,
     ) -> None:
+        self._tracker = tracker
         self.folder = Path(folder)
         create_folder(self.folder)
         path = self.folder / LOG_FILE
@@ -74,10 +91,16 @@ class TrainingLog:
         row |= {key: _json_value(value) for key, value in values.items() if value is not None}
         row["seconds"] = round(self.seconds, 3)
         self._file.append(msgspec.json.encode(row) + b"\n")
+        numbers = {
+            key: value
+            for key, value in values.items()
+            if isinstance(value, (int, float)) and math.isfinite(value)
+        }
         if self._board is not None:
-            for key, value in values.items():
-                if isinstance(value, (int, float)) and math.isfinite(value):
-                    self._board.add_scalar(key, value, step)
+            for key, value in numbers.items():
+                self._board.add_scalar(key, value, step)
+        if self._tracker is not None:
+            self._tracker.log(numbers, step=step)
         if self._on_log is not None:
             self._on_log(row)
 
@@ -89,6 +112,9 @@ class TrainingLog:
         if self._board is not None:
             self._board.close()
             self._board = None
+        if self._tracker is not None:
+            self._tracker.finish()
+            self._tracker = None
 
 
 def _json_value(value: float | int | str) -> float | int | str:

@@ -26,6 +26,7 @@ from truing.train.optimizer import build_adamw, clip_gradients, learning_rate, s
 from truing.train.run_manifest import RunManifest
 from truing.train.sharding import gather_training_state, load_training_state, shard_model
 from truing.train.step_loop import LoopResult, SliceLimit, run_steps
+from truing.train.tracker import open_tracker
 from truing.train.trainable_model import (
     TrainableModel,
     autocast,
@@ -188,7 +189,11 @@ class TrainingLoop:
         manifest = msgspec.json.format(msgspec.json.encode(self.manifest), indent=2)
         replace_file(folder / "manifest.json", manifest)
         return TrainingLog(
-            folder, first=first_step, tensorboard=self.settings.tensorboard, on_log=self.on_log
+            folder,
+            first=first_step,
+            tensorboard=self.settings.tensorboard,
+            on_log=self.on_log,
+            tracker=open_tracker(self.settings),
         )
 
     def _training_step(self, step: int, rows: Sequence[EncodedExample]) -> dict[str, Any]:

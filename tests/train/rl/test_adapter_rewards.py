@@ -14,7 +14,7 @@ pytest.importorskip("peft")
 from truing.core.errors import PlanError  # noqa: E402
 from truing.hf.loading import load_causal_lm, load_scalar_model  # noqa: E402
 from truing.judges.preference import PreferenceJudge  # noqa: E402
-from truing.train.model_folder import read_model_card  # noqa: E402
+from truing.train.model_card import read_model_card  # noqa: E402
 from truing.train.rl.adapter_rewards import AdapterSignal  # noqa: E402
 from truing.train.rl.policy_models import (  # noqa: E402
     REWARD_CRITIC,

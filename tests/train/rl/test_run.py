@@ -17,7 +17,7 @@ from truing.hf.loading import load_causal_lm  # noqa: E402
 from truing.hf.pretrained import stored_dtype  # noqa: E402
 from truing.specs.parser import parse_spec  # noqa: E402
 from truing.specs.resolve import Args, resolve  # noqa: E402
-from truing.train.model_folder import read_model_card  # noqa: E402
+from truing.train.model_card import read_model_card  # noqa: E402
 from truing.train.rl.reward_signals import FunctionSignal  # noqa: E402
 from truing.train.rl.reward_spec import RewardSpec, SharedScorer  # noqa: E402
 from truing.train.rl.run import RLOptions, train_rl  # noqa: E402

@@ -42,6 +42,7 @@ from truing.train.moderation.settings import ModerationTrainingSettings
 from truing.train.moderation.weight_average import NETWORK_FILE, SHARED_LOGITS_FILE
 from truing.train.run_lock import lock_run_folder
 from truing.train.step_loop import SliceLimit
+from truing.train.tracker import open_tracker
 from truing.train.training_log import LogCallback, TrainingLog, read_last_step
 
 if TYPE_CHECKING:
@@ -133,6 +134,7 @@ def _build_trainer(
         first=(checkpoint_step or steps_before) + 1,
         tensorboard=settings.tensorboard,
         on_log=on_log,
+        tracker=open_tracker(settings) if accelerator.is_main_process else None,
     )
     fold_context = FoldTrainingContext(
         settings=settings,

@@ -40,12 +40,7 @@ class ModerationTrainingSettings(RunSettings, frozen=True, kw_only=True):
     """
 
     # What `allow_measurement_prompts` leaves in is in the identity of the training sets.
-    not_in_digest: ClassVar[tuple[str, ...]] = (
-        "out",
-        "save_every",
-        "tensorboard",
-        "allow_measurement_prompts",
-    )
+    not_in_digest: ClassVar[tuple[str, ...]] = ("allow_measurement_prompts",)
 
     data: tuple[str, ...]
     weights: tuple[float, ...]

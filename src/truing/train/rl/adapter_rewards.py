@@ -13,7 +13,7 @@ from truing.core.lineage import digest
 from truing.core.types import Lineage
 from truing.hf.chat_tokens import AnswerTooLong, ChatTokenizer
 from truing.hf.loading import ScalarModel, batch_by_length, pad_rows
-from truing.train.model_folder import TrainedModelCard, read_model_card
+from truing.train.model_card import TrainedModelCard, read_model_card
 from truing.train.rl.policy_models import SharedBackboneModels
 from truing.train.rl.rollout import Rollout
 

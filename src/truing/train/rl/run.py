@@ -43,12 +43,8 @@ from truing.train.examples import TrainingSet
 from truing.train.frozen_base import storage_dtype
 from truing.train.frozen_prompts import TrainableRows
 from truing.train.harm_check import check_training_data
-from truing.train.model_folder import (
-    export_dtype,
-    is_exported_as_set,
-    read_model_card,
-    save_model,
-)
+from truing.train.model_card import is_exported_as_set, read_model_card
+from truing.train.model_folder import export_dtype, save_model
 from truing.train.rl.current_policy import policy_lineage
 from truing.train.rl.generate import AnswerGenerator
 from truing.train.rl.policy_models import (

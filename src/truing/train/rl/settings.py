@@ -83,15 +83,12 @@ class RLSettings(RunSettings, frozen=True, kw_only=True):
 
     # Where and how often a run is saved or how it is batched does not change what it computes.
     not_in_digest: ClassVar[tuple[str, ...]] = (
-        "out",
         "shard",
         "steps",
-        "save_every",
         "keep",
         "sample_every",
         "micro",
         "score_micro",
-        "tensorboard",
         "device",
         "export_dtype",
         "checkpointing",

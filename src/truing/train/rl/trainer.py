@@ -38,6 +38,7 @@ from truing.train.rl.step_metrics import StepMetrics, compute_step_metrics, expl
 from truing.train.rl.update import PolicyUpdater, PretrainingBatches, UpdateMetrics
 from truing.train.sharding import gather_tensors, shard_optimizer_state
 from truing.train.step_loop import LoopResult, SliceLimit, run_steps
+from truing.train.tracker import open_tracker
 from truing.train.training_log import LogCallback, TrainingLog
 
 
@@ -338,6 +339,7 @@ class RLTrainer:
             first=self.step + 1,
             tensorboard=settings.tensorboard,
             on_log=self.options.on_log,
+            tracker=open_tracker(settings),
         )
 
     def _measure_samples(self) -> dict[str, float]:
