@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-from cyclopts import Parameter
+from cyclopts import Group, Parameter
 
 from truing.core.errors import PlanError, UserError
 from truing.specs.resolve import RoleName, resolve
@@ -17,6 +17,9 @@ Flag = Annotated[bool, Parameter(negative="")]
 Strings = Annotated[list[str], Parameter(consume_multiple=True, negative="")]
 OptionalStrings = Annotated[list[str] | None, Parameter(consume_multiple=True, negative="")]
 OptionalFloats = Annotated[list[float] | None, Parameter(consume_multiple=True, negative="")]
+Common = Parameter(group=Group("Common options", sort_key=1))
+"""Marks the flags that the help of a command with many of them shows first."""
+MORE_OPTIONS = Group("More options", sort_key=2)
 OptionalPaths = Annotated[list[Path] | None, Parameter(consume_multiple=True, negative="")]
 
 

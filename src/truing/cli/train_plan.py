@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -101,7 +102,8 @@ def command(
             limit=limit,
         )
         result = run_training_plan(loaded, folder, options)
-    _print_result(result, folder, as_json=json)
+    if os.environ.get("RANK", "0") == "0":
+        _print_result(result, folder, as_json=json)
     return 0
 
 
@@ -135,7 +137,8 @@ def _show_estimates(plan: TrainingPlan, folder: Path, *, as_json: bool) -> int:
 
 
 def _print_line(text: str) -> None:
-    print_text(f"truing: {text}", file=sys.stderr)
+    if os.environ.get("RANK", "0") == "0":  # of the processes of `accelerate launch`
+        print_text(f"truing: {text}", file=sys.stderr)
 
 
 @contextmanager

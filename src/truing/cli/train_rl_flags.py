@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
-from cyclopts import Parameter
+from cyclopts import Group, Parameter
 
-from truing.cli.parameters import Flag, OptionalFloats, OptionalStrings
+from truing.cli.parameters import MORE_OPTIONS, Common, Flag, OptionalFloats, OptionalStrings
 
 
-@Parameter(name="*")
+@Parameter(name="*", group=MORE_OPTIONS)
 @dataclass(frozen=True)
 class RLRunFlags:
     """The run.
@@ -98,36 +98,36 @@ class RLRunFlags:
         Print the predicted memory of the run; train nothing.
     """
 
-    base: str = "smollm2"
-    steps: int = 100
-    prompts: int = 16
-    n: int | None = None
+    base: Annotated[str, Common] = "smollm2"
+    steps: Annotated[int, Common] = 100
+    prompts: Annotated[int, Common] = 16
+    n: Annotated[int | None, Common] = None
     epochs: int = 1
     minibatch: int = 0
     micro: int = 8
-    max_new: int = 64
+    max_new: Annotated[int, Common] = 64
     max_prompt: int = 256
     temperature: float = 1.0
     top_p: float = 1.0
-    lr: float = 0.0
+    lr: Annotated[float, Common] = 0.0
     critic_lr: float = 0.0
     warmup: float = 0.0
     schedule: Literal["constant", "linear", "cosine"] = "constant"
     clip_norm: float = 1.0
-    lora: int = 16
+    lora: Annotated[int, Common] = 16
     base_dtype: Literal["auto", "float32", "bfloat16", "int8"] = "auto"
     checkpointing: Flag = False
     dtype: str = "auto"
-    device: str = "auto"
+    device: Annotated[str, Common] = "auto"
     export_dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     shard: Flag = False
     workers: int = 0
     generator: str = "local"
-    seed: int = 0
+    seed: Annotated[int, Common] = 0
     save_every: int = 10
     keep: int = 2
     template: Literal["auto", "plain"] = "auto"
-    limit: int | None = None
+    limit: Annotated[int | None, Common] = None
     tensorboard: bool = True
     track: Literal["none", "wandb", "trackio"] = "none"
     allow_red_team: Flag = False
@@ -138,7 +138,7 @@ class RLRunFlags:
     plan_memory: Flag = False
 
 
-@Parameter(name="*")
+@Parameter(name="*", group=Group("Policy", sort_key=3))
 @dataclass(frozen=True)
 class PolicyFlags:
     """How the policy learns.
@@ -234,7 +234,7 @@ class PolicyFlags:
     ptx_data: OptionalStrings = None
 
 
-@Parameter(name="*")
+@Parameter(name="*", group=Group("Constraint", sort_key=4))
 @dataclass(frozen=True)
 class ConstraintFlags:
     """The constraint on the cost.
@@ -293,7 +293,7 @@ class ConstraintFlags:
     nu: float = 1.0
 
 
-@Parameter(name="*")
+@Parameter(name="*", group=Group("Evaluation during the training", sort_key=5))
 @dataclass(frozen=True)
 class SampleFlags:
     """Evaluation during the training.

@@ -6,12 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import msgspec
 from cyclopts import Parameter
 
-from truing.cli.parameters import Flag, OptionalFloats
+from truing.cli.parameters import MORE_OPTIONS, Common, Flag, OptionalFloats
 from truing.cli.progress import ProgressBar
 from truing.plan.training_plan import SupervisedInputs
 from truing.plan.training_steps import StepOptions, train_supervised_step
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from truing.train.supervised import TrainingResult
 
 
-@Parameter(name="*")
+@Parameter(name="*", group=MORE_OPTIONS)
 @dataclass(frozen=True)
 class TrainingFlags:
     """How to train.
@@ -102,30 +102,30 @@ class TrainingFlags:
         Print the predicted memory of the run; train nothing.
     """
 
-    base: str = "smollm2"
-    steps: int | None = None
-    epochs: float = 1.0
-    batch: int = 8
+    base: Annotated[str, Common] = "smollm2"
+    steps: Annotated[int | None, Common] = None
+    epochs: Annotated[float, Common] = 1.0
+    batch: Annotated[int, Common] = 8
     micro: int = 4
-    lr: float = 1e-4
+    lr: Annotated[float, Common] = 1e-4
     warmup: float = 0.1
     schedule: Literal["linear", "cosine", "constant"] = "linear"
     weight_decay: float = 0.0
     clip_norm: float = 1.0
-    max_length: int = 512
-    lora: int = 16
+    max_length: Annotated[int, Common] = 512
+    lora: Annotated[int, Common] = 16
     base_dtype: Literal["auto", "float32", "bfloat16", "int8"] = "auto"
     dtype: str = "auto"
-    device: str = "auto"
+    device: Annotated[str, Common] = "auto"
     export_dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     checkpointing: Flag = False
     shard: Flag = False
-    seed: int = 0
+    seed: Annotated[int, Common] = 0
     save_every: int = 50
     keep: int = 2
     template: Literal["auto", "plain"] = "auto"
     held_out: float = 0.0
-    limit: int | None = None
+    limit: Annotated[int | None, Common] = None
     weight: OptionalFloats = None
     tensorboard: bool = True
     track: Literal["none", "wandb", "trackio"] = "none"

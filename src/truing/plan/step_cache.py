@@ -23,6 +23,7 @@ from truing.core.private_files import create_folder, replace_file
 from truing.plan.cost_limits import parse_constraint
 from truing.plan.training_plan import (
     RLInputs,
+    SampledInputs,
     StepInputs,
     StepPlan,
     find_references,
@@ -94,6 +95,8 @@ def describe_step(
         for text, spec in zip(shown, specs)
     }
     data |= _hash_judges(step.inputs)
+    if isinstance(step.inputs, SampledInputs) and Path(step.inputs.prompt).is_file():
+        data["prompt"] = digest(read_input_bytes(Path(step.inputs.prompt)))
     inputs = msgspec.to_builtins(replace_references(step.inputs, by_hash))
     if not getattr(step.settings, "sample_every", 0):
         for name in ("sample_data", "sample_judge", "sample_limit"):

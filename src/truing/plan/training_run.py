@@ -66,6 +66,7 @@ if TYPE_CHECKING:
 
 StepStatus = Literal["finished", "unfinished", "new", "waiting"]
 _MODELS_FILE = "models.json"
+_SPEC_CHARACTERS = ',"()='  # they end a name in a spec, and results are named in specs
 
 
 class SliceEnded(TruingError):
@@ -154,6 +155,8 @@ def run_training_plan(
         from truing.train.run_lock import lock_run_folder
 
     folder = Path(out)
+    if set(str(folder)) & set(_SPEC_CHARACTERS):
+        raise PlanError(f"--out {folder}: a path in a spec may hold none of {_SPEC_CHARACTERS}")
     silence_transformers()
     check_specs(plan)
     is_main = os.environ.get("RANK", "0") == "0"  # of `accelerate launch`
@@ -177,6 +180,7 @@ def _run_plan(
         gc.collect()  # the models of the step, before those of the next are loaded
         is_last = step.name == list(plan.steps)[-1]
         if _is_reached(options) and (plan.evaluate is not None or not is_last):
+            options.tell(f"{step.name}: finished; the slice ends here, the same command goes on")
             return TrainingPlanResult(steps=tuple(results), finished=False)
     report: dict[str, str] = {}
     if plan.evaluate is not None and is_main:
