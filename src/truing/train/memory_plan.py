@@ -136,13 +136,16 @@ def _trace(
     pairs = isinstance(settings, TrainingSettings) and settings.kind in ("dpo", "reward", "cost")
     rows = settings.micro * (2 if pairs else 1)
     length = settings.max_length
-    with FakeTensorMode(allow_non_fake_inputs=True):
+    fake_tensors = FakeTensorMode(allow_non_fake_inputs=True)
+    with fake_tensors:
         model = auto_class.from_config(config, dtype=torch.float32, attn_implementation=attention)
         model.requires_grad_(not settings.lora)
         parameters = sum(p.numel() for p in _distinct(model))
         _hold_fake(model, held, narrow=_is_stored_narrow(weights))
         held_bytes = sum(p.numel() * p.element_size() for p in _distinct(model))
-        network = _add_fake_adapters(model, settings.lora) if settings.lora else model
+    # Real ones, which are small: peft converts them, and fake tensors cannot be converted in place.
+    network = _add_adapters(model, settings.lora) if settings.lora else model
+    with fake_tensors:
         trained = sum(p.numel() for p in network.parameters() if p.requires_grad)
         if is_scalar:
             network = ScalarModel(network)
@@ -197,19 +200,13 @@ def _hold_fake(model: Any, held: BaseDtype, *, narrow: bool) -> None:
                 setattr(parent, name, FrozenLinear.from_linear(child, held))
 
 
-def _add_fake_adapters(model: Any, rank: int) -> Any:
+def _add_adapters(model: Any, rank: int) -> Any:
     try:
         from peft import LoraConfig, get_peft_model
     except ImportError as error:
         raise MissingExtra("train", "adapters (package peft)") from error
     config = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear")
-    # On the meta device, where peft does not convert them: fake tensors cannot be swapped.
-    network = get_peft_model(model, config, low_cpu_mem_usage=True)
-    for module in network.modules():
-        for name, parameter in list(module.named_parameters(recurse=False)):
-            if parameter.device.type == "meta":
-                setattr(module, name, nn.Parameter(torch.empty(parameter.shape)))
-    return network
+    return get_peft_model(model, config)
 
 
 def _forward(network: Any, rows: int, length: int, is_scalar: bool) -> None:
