@@ -75,7 +75,7 @@ def test_all_faults_of_the_file_together() -> None:
         "p.toml: titel: unknown key; did you mean 'title'?",
         "run.judge: unknown key; did you mean 'judges'?",
         "run.seed: expected int, got 'one'",
-        "run.sample: 'last' is neither 'random' nor 'first'",
+        "run.sample: 'last' is not a valid choice; valid: first, random",
         "there is no model 'plane'; did you mean 'plain'?",
         "data.safety.models: there is no model 'plian'",
     ):
