@@ -26,7 +26,16 @@ from litestar.testing import TestClient
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from bypass_cells import PATTERN, UNSAFE, Cell, cells, is_covered, tool_call
+from bypass_cells import (
+    APART_PLACES,
+    PATTERN,
+    UNSAFE,
+    Cell,
+    cells,
+    cells_apart,
+    is_covered,
+    tool_call,
+)
 
 from truing.core.types import Answer, Conversation, Lineage, Message, Sampling, Tool, ToolCall
 from truing.evaluation.evaluate import evaluate
@@ -90,14 +99,11 @@ def config_yaml(rails: str, *, chunked: bool = False) -> str:
     )
 
 
-TOOLS = [{"type": "function", "function": {"name": "look_up", "description": "Looks a thing up."}}]
-
-
 class MarkerModel:
     """Answers with the text of the current cell; self checks by the pattern itself.
 
     `saw_marker` is set when a call outside of checks shows the marker, in one message or over
-    several.
+    several; of `halves`, if it shows each of them anywhere.
     """
 
     name = "marker"
@@ -106,8 +112,9 @@ class MarkerModel:
     def __init__(self) -> None:
         self.reply = Answer.of("")
         self.saw_marker = False
+        self.halves: tuple[str, ...] = ()
 
-    def _answer(self, conversation: Conversation) -> Answer:
+    def _answer(self, conversation: Conversation, sampling: Sampling) -> Answer:
         text = conversation.last.content
         if text.startswith("CHECK"):
             return Answer.of("Yes" if UNSAFE.search(text) else "No")
@@ -122,13 +129,16 @@ class MarkerModel:
             self.saw_marker = True
         if UNSAFE.search("".join(shown)) or UNSAFE.search("\n".join(shown)):
             self.saw_marker = True
+        everything = "\n".join([*shown, *(tool.description for tool in sampling.tools)])
+        if self.halves and all(half in everything for half in self.halves):
+            self.saw_marker = True
         return self.reply
 
     async def generate(self, conversation: Conversation, sampling: Sampling) -> tuple[Answer, ...]:
-        return (self._answer(conversation),)
+        return (self._answer(conversation, sampling),)
 
     async def stream(self, conversation: Conversation, sampling: Sampling) -> AsyncIterator[str]:
-        text = self._answer(conversation).text
+        text = self._answer(conversation, sampling).text
         for start in range(0, len(text), 4):  # a marker is split over several chunks
             yield text[start : start + 4]
 
@@ -151,11 +161,16 @@ class Bench:
 
     def run(self, entry: str, cell: Cell) -> str:
         """Returns "passed" or "refused"; an unsafe cell that passed is a hole."""
+        rows = cell.messages()
+        if cell.place == "split answer" and entry not in ("checks", "check"):
+            self.model.reply = Answer.of(rows[cell.index + 1]["content"])
+            self._answer(entry, cell, rows[: cell.index + 1])
         self.model.saw_marker = False
+        self.model.halves = cell.halves if cell.place in APART_PLACES and cell.unsafe else ()
         self.model.reply = _reply_of(cell)
         if entry in ("checks", "check"):
             return "refused" if self._is_denied(entry, cell) else "passed"
-        shown, finish_reason = self._answer(entry, cell)
+        shown, finish_reason = self._answer(entry, cell, rows)
         if cell.unsafe:
             # The record names the configuration's own pattern, in which the marker stands.
             is_hole = self.model.saw_marker or UNSAFE.search(shown.replace("FORBIDDEN|CLOSED", ""))
@@ -173,21 +188,23 @@ class Bench:
             rows = [*rows, answer]
         if entry == "check":
             conversation = Conversation.from_openai(rows)
-            allowed = asyncio.run(self.guarded.check(conversation, context=cell.context())).allowed
+            tools = tuple(_tool(definition) for definition in cell.tools())
+            check = self.guarded.check(conversation, tools=tools, context=cell.context())
+            allowed = asyncio.run(check).allowed
         else:
             guardrails = {"config_id": "hold", "context": cell.context()}
-            body = {"messages": rows, "guardrails": guardrails}
+            body = {"messages": rows, "guardrails": guardrails, "tools": cell.tools() or None}
             allowed = self.client.post("/v1/checks", json=body).json()["allowed"]
         return allowed is not True if cell.unsafe else allowed is False
 
-    def _answer(self, entry: str, cell: Cell) -> tuple[str, str]:
+    def _answer(self, entry: str, cell: Cell, rows: list[dict[str, Any]]) -> tuple[str, str]:
         """Returns everything that the client is shown, and the finish reason."""
         if entry in ("generate", "stream"):
-            return asyncio.run(self._ask_python(entry, cell))
+            return asyncio.run(self._ask_python(entry, cell, rows))
         is_stream = entry != "chat"
         config_id = "chunked" if entry == "chat chunks" else "hold"
         body = {
-            "messages": cell.messages(),
+            "messages": rows,
             "guardrails": {
                 "config_id": config_id,
                 "context": cell.context(),
@@ -195,7 +212,7 @@ class Bench:
                 "options": {"log": {"activated_rails": True}},
             },
             "stream": is_stream,
-            "tools": TOOLS if cell.place == "answer arguments" else None,
+            "tools": cell.tools() or None,
         }
         reply = self.client.post("/v1/chat/completions", json=body)
         if not is_stream:
@@ -204,10 +221,11 @@ class Bench:
             return shown, str(body["choices"][0]["finish_reason"])
         return _read_stream(reply.text)
 
-    async def _ask_python(self, entry: str, cell: Cell) -> tuple[str, str]:
-        conversation, context = Conversation.from_openai(cell.messages()), cell.context()
-        tools = (Tool("look_up", "Looks a thing up."),)
-        sampling = Sampling(tools=tools if cell.place == "answer arguments" else ())
+    async def _ask_python(
+        self, entry: str, cell: Cell, rows: list[dict[str, Any]]
+    ) -> tuple[str, str]:
+        conversation, context = Conversation.from_openai(rows), cell.context()
+        sampling = Sampling(tools=tuple(_tool(definition) for definition in cell.tools()))
         if entry == "generate":
             answer = await self.guarded.answer(conversation, sampling, context=context)
             return _shown(answer), answer.finish_reason
@@ -221,6 +239,10 @@ class Bench:
                 texts.append(_shown(part))
                 reason = part.finish_reason
         return "".join(texts[:-1]) + "\n" + texts[-1], reason
+
+
+def _tool(definition: dict[str, Any]) -> Tool:
+    return Tool(definition["function"]["name"], definition["function"]["description"])
 
 
 def _reply_of(cell: Cell) -> Answer:
@@ -260,7 +282,9 @@ def evaluate_cells(bench: Bench, chosen: Sequence[Cell], folder: Path) -> list[s
     data = folder / "rows.jsonl"
     data.write_text("\n".join(map(json.dumps, rows)))
     bench.model.reply = _reply_of(chosen[0])
+    first = chosen[0]
     bench.model.saw_marker = False
+    bench.model.halves = first.halves if first.place in APART_PLACES and first.unsafe else ()
     dataset, judge = resolve(f"file:{data}", "data"), resolve("rules:refusal", "judge")
     run = evaluate(bench.guarded, dataset, [judge], folder / "run")
     outcomes = {}
@@ -293,7 +317,7 @@ def run_matrix(
         for rails in RAILS:
             bench = Bench(rails, Path(name) / rails.replace(" ", "_"))
             with bench.client:
-                for cell in cells(longest):
+                for cell in (*cells(longest), *cells_apart(longest)):
                     for entry in entries:
                         if entry == "evaluate" or not is_covered(cell, rails, entry):
                             continue
@@ -304,7 +328,8 @@ def run_matrix(
                             if verbose and (outcome == "passed") is cell.unsafe:
                                 print(entry, rails, cell)
                 if "evaluate" in entries:
-                    chosen = [c for c in cells(longest) if is_covered(c, rails, "evaluate")]
+                    chosen = [*cells(longest), *cells_apart(longest)]
+                    chosen = [c for c in chosen if is_covered(c, rails, "evaluate")]
                     chosen = [c for c in chosen if _is_row(c) and drawn.random() < share]
                     _evaluate_by_answer(bench, chosen, Path(name) / f"runs_{rails}", counts)
     return counts
@@ -312,7 +337,11 @@ def run_matrix(
 
 def _is_row(cell: Cell) -> bool:
     """Returns whether a data set takes the messages: they ask something, and set no variables."""
-    return cell.place != "context" and "user" in cell.shape and cell.shape[-1] != "assistant"
+    return (
+        cell.place not in ("context", "split tools")
+        and "user" in cell.shape
+        and cell.shape[-1] != "assistant"
+    )
 
 
 def _evaluate_by_answer(

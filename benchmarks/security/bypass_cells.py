@@ -6,6 +6,7 @@ Standard library only: the environment of the peer imports this file too.
 from __future__ import annotations
 
 import itertools
+import json
 import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -21,7 +22,13 @@ PHRASES = {True: ("CLOSED", "GATE"), False: ("OPEN", "GATE")}
 CALL_ID = "call_1"
 
 # Where the marker stands in what a client sends, and in what the model answers.
-INPUT_PLACES = ("text", "arguments", "call id", "split word", "split phrase", "context")
+# A word split over two keys of a tool call, a message and its own tool call, two messages of a role
+# with another between them, two messages around a real answer, two definitions of tools.
+APART_PLACES = ("split keys", "split call", "split around", "split answer", "split tools")
+INPUT_PLACES = (
+    *("text", "arguments", "call id", "split word", "split phrase", "context"),
+    *APART_PLACES,
+)
 OUTPUT_PLACES = ("answer", "answer arguments")
 
 
@@ -58,21 +65,43 @@ class Cell:
                 row["tool_call_id"] = self.word if is_marked else CALL_ID
             elif is_marked:
                 row["tool_calls"] = [{**tool_call("tea"), "id": self.word}]
-            if role == "assistant" and self.place == "arguments" and number == self.index:
-                row["tool_calls"] = [tool_call(self.word)]
+            if role == "assistant" and number == self.index:
+                first, second = self.halves
+                if self.place == "arguments":
+                    row["tool_calls"] = [tool_call(self.word)]
+                elif self.place == "split keys":
+                    row["tool_calls"] = [_call({"q": f"about {first}", "r": f"{second} and tea"})]
+                elif self.place == "split call":
+                    row["tool_calls"] = [_call({"q": f"{second} and tea"})]
             rows.append(row)
         return rows
+
+    @property
+    def halves(self) -> tuple[str, str]:
+        """The two pieces of the marker."""
+        return PHRASES[self.unsafe] if self.place == "split phrase" else split_word(self.word)
+
+    def tools(self) -> list[dict[str, Any]]:
+        """Returns the definitions of tools that the client sends."""
+        if self.place == "split tools":
+            first, second = self.halves
+            return [
+                tool_definition("look_up", f"Looks a thing up: {first}"),
+                tool_definition("find_out", f"{second} and finds a thing out."),
+            ]
+        is_needed = self.place == "answer arguments"
+        return [tool_definition("look_up", "Looks a thing up.")] if is_needed else []
 
     def _content(self, number: int) -> str:
         text = f"Item {number} of the list is about the garden and the tea."
         if self.place == "text" and number == self.index:
             return placed(self.word, text, self.position)
-        first, second = PHRASES[self.unsafe] if "phrase" in self.place else split_word(self.word)
-        if self.place.startswith("split"):
-            if number == self.index:
-                return f"{text} {first}"
-            if number == self.index + 1:
-                return f"{second} {text}"
+        first, second = self.halves
+        distance = {"split word": 1, "split phrase": 1, "split around": 2, "split answer": 2}
+        if number == self.index and (self.place in distance or self.place == "split call"):
+            return f"{text} {first}"
+        if number == self.index + distance.get(self.place, -1):
+            return f"{second} {text}"
         return text
 
     def context(self) -> dict[str, str] | None:
@@ -109,8 +138,17 @@ def split_word(word: str) -> tuple[str, str]:
 
 def tool_call(word: str) -> dict[str, Any]:
     """Returns a tool call whose arguments hold a word."""
-    function = {"name": "look_up", "arguments": f'{{"q": "about {word} and tea"}}'}
+    return _call({"q": f"about {word} and tea"})
+
+
+def _call(arguments: dict[str, str]) -> dict[str, Any]:
+    function = {"name": "look_up", "arguments": json.dumps(arguments)}
     return {"id": CALL_ID, "type": "function", "function": function}
+
+
+def tool_definition(name: str, description: str) -> dict[str, Any]:
+    """Returns the definition of a tool without parameters."""
+    return {"type": "function", "function": {"name": name, "description": description}}
 
 
 def shapes(longest: int) -> list[tuple[str, ...]]:
@@ -146,6 +184,33 @@ def cells(longest: int = 4) -> Iterator[Cell]:
             yield from twins(shape, place, 0)
 
 
+def cells_apart(longest: int = 4) -> Iterator[Cell]:
+    """Yields the cells whose marker is split over texts that do not follow each other, and twins.
+
+    The answer between two messages of the user is a real one in `split answer`: the model gave it.
+    Between two messages of a role stands one of another role: amid texts of the same sender the
+    pieces are no split word, but words with others between them, as within one message.
+    """
+
+    def twins(shape: tuple[str, ...], place: str, index: int) -> Iterator[Cell]:
+        for unsafe in (True, False):
+            yield Cell(shape, place, index, "last", unsafe)
+
+    for shape in shapes(longest):
+        yield from twins(shape, "split tools", 0)
+        for index, role in enumerate(shape):
+            if role == "assistant":
+                yield from twins(shape, "split keys", index)
+                yield from twins(shape, "split call", index)
+            folded = [
+                "system" if name == "developer" else name for name in shape[index : index + 3]
+            ]
+            if len(folded) == 3 and folded[0] == folded[2] != folded[1]:
+                yield from twins(shape, "split around", index)
+                if shape[index : index + 2] == ("user", "assistant"):
+                    yield from twins(shape, "split answer", index)
+
+
 def is_covered(cell: Cell, rails: str, entry: str) -> bool:
     """Returns whether a stage that the rails have reads the place of the marker."""
     if cell.place == "call id":
@@ -154,8 +219,10 @@ def is_covered(cell: Cell, rails: str, entry: str) -> bool:
     if rails in ("input", "self check", "all") and cell.is_input:
         return True
     if rails == "tool_input":
+        if cell.place == "split around":
+            return cell.shape[cell.index] == "tool"
         roles = cell.shape[cell.index : cell.index + (2 if cell.place.startswith("split") else 1)]
-        is_tool_text = cell.place == "text" or cell.place.startswith("split")
+        is_tool_text = cell.place in ("text", "split word", "split phrase")
         return is_tool_text and set(roles) == {"tool"}
     if rails == "retrieval":
         return cell.place == "context"

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from truing.cli.rails_models import load_main_model
-from truing.core.errors import PlanError, SpecError
+from truing.core.errors import PlanError, SpecError, UserError
 from truing.rails.config.loader import RailsConfig
 from truing.rails.config.models import build_model_spec, build_task_models
 from truing.specs.parser import Spec
@@ -36,10 +36,25 @@ def test_an_openai_entry_becomes_an_openai_spec(
     assert json.loads(spec.args["body"]) == {"frequency_penalty": 0.5}
     with pytest.raises(PlanError, match=r"config.yml:5: sends the environment variable MY_KEY"):
         load_main_model(tmp_path)
+    assert load_main_model(tmp_path, key_variables=["MY_KEY"]).name == "openai:some-model"
     monkeypatch.setenv("TRUING_RAILS_KEY_VARIABLES", "OTHER, MY_KEY")
     model = load_main_model(tmp_path)
     assert model.name == "openai:some-model"
     assert "not-shown" not in str(spec) + str(model.lineage)
+
+
+def test_plain_http_needs_the_word_of_the_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MY_KEY", "a-key-for-the-lab")
+    yaml = (
+        "models:\n  - type: main\n    engine: openai\n    model: m\n    api_key_env_var: MY_KEY\n"
+        "    parameters: {base_url: 'http://lab.example/v1'ALLOW}\n"
+    )
+    for allow in ("", ", allow_http: false"):
+        config = RailsConfig.from_text(yaml.replace("ALLOW", allow), trust_code=True)
+        with pytest.raises(UserError, match="over plain http"):
+            load_main_model(config)
+    config = RailsConfig.from_text(yaml.replace("ALLOW", ", allow_http: true"), trust_code=True)
+    assert load_main_model(config).name == "openai:m"
 
 
 def test_the_engine_truing_takes_any_spec() -> None:

@@ -11,6 +11,7 @@ pytest.importorskip("litestar")
 
 from truing.cli.serve import AuditFlags, ServeFlags, _make_audit, _read_keys, command
 from truing.core.errors import MissingExtra, PlanError
+from truing.serve.openai.local_host import LocalHostOnly
 from truing.serve.openai.model_router import ModelRouter
 from truing.specs.resolve import resolve
 
@@ -48,6 +49,21 @@ def test_the_server_gets_the_flags(
     err = capsys.readouterr().err
     assert "0.0.0.0 is reachable from other machines and --keys-env is not given" in err
     assert "truing serves scripted:echo at http://0.0.0.0:8123/v1" in err
+
+
+@pytest.mark.parametrize(
+    ("host", "keys", "is_checked"),
+    [("127.0.0.1", "", True), ("localhost", "a-key", False), ("0.0.0.0", "", False)],
+)
+def test_a_local_server_without_keys_checks_the_host_header(
+    monkeypatch: pytest.MonkeyPatch, host: str, keys: str, is_checked: bool
+) -> None:
+    apps: list[object] = []
+    monkeypatch.setattr("uvicorn.run", lambda app, **options: apps.append(app))
+    monkeypatch.setenv("SERVE_KEYS", keys)
+    flags = ServeFlags(host=host, keys_env="SERVE_KEYS" if keys else None, request_log=False)
+    command(model="scripted:echo", flags=flags)
+    assert isinstance(apps[0], LocalHostOnly) is is_checked
 
 
 def test_a_limit_that_is_not_positive_is_one_sentence() -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import gzip
 import lzma
 import tracemalloc
+import zlib
 from pathlib import Path
 
 import pytest
@@ -236,6 +237,25 @@ def test_a_decompression_bomb_ends_with_its_name_in_bounded_memory(
     # What text compresses to is read.
     path.write_bytes(compress(b"".join(b'{"a": %d}\n' % n for n in range(1000))))
     assert len(both(path)[0]) == 1000
+
+
+def test_an_xz_file_with_a_huge_dictionary_is_a_fault_with_its_name(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl.xz"
+    filters = [{"id": lzma.FILTER_LZMA2, "dict_size": 1 << 20}]
+    packed = lzma.compress(b'{"a": 1}\n', filters=filters)
+    path.write_bytes(packed + b"\0" * 4 + packed)  # streams in a row, padded
+    assert len(both(path)[0]) == 2
+    # The byte that names the size of the dictionary: 40 is 4 GiB. The header has a checksum.
+    size = 4 * (packed[12] + 1)
+    header = packed[12:16] + bytes([40]) + packed[17 : 12 + size - 4]
+    checksum = zlib.crc32(header).to_bytes(4, "little")
+    path.write_bytes(packed[:12] + header + checksum + packed[12 + size :])
+    with pytest.raises(DataError, match=r"a.jsonl.xz.*cannot be unpacked: Memory usage limit"):
+        both(path)
+    for damaged in (b"", packed[:-8], packed + b"no stream"):
+        path.write_bytes(damaged)
+        with pytest.raises(DataError, match="cannot be unpacked"):
+            both(path)
 
 
 def test_a_long_line_is_one_fault_and_the_next_rows_are_read(

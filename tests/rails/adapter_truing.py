@@ -55,6 +55,8 @@ async def _run_turns(config_dir: str, llm_outputs: list[str], user_turns: list[A
     model = ScriptedModel(list(llm_outputs))
     parts = RuntimeParts(encoder=BagOfWordsEncoder(), nemo_alias=True)
     runtime = build_runtime(RailsConfig.load(config_dir, trust_code=True), model, parts)
+    # NeMo Guardrails reads each message by itself: a script has no replies for joined ones.
+    runtime.input_gate.joins_turns = False
     history: list[dict[str, Any]] = []
     replies: list[str] = []
     for user_turn in user_turns:

@@ -93,6 +93,7 @@ def run_generated_case(case: dict[str, Any]) -> dict[str, Any]:
             models = {"generate_bot_message": model.for_messages()}
             parts = RuntimeParts(encoder=BagOfWordsEncoder(), models=models)
             runtime = build_runtime(config, model, parts)
+            runtime.input_gate.joins_turns = False  # as in `adapter_truing`
         except PlanError as error:
             return {"id": case["id"], "refused": str(error)}
         replies = asyncio.run(_run_turns(runtime, case["turns"]))

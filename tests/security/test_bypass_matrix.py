@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from typing import Any
 
 import pytest
 from bypass import RAILS, Bench, run_matrix, summarise
-from bypass_cells import CALL_ID, ROLES, UNSAFE, tool_call
+from bypass_cells import (
+    APART_PLACES,
+    CALL_ID,
+    ROLES,
+    UNSAFE,
+    cells_apart,
+    is_covered,
+    tool_call,
+)
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -33,6 +42,16 @@ def test_a_slice_of_the_matrix_has_no_hole_and_refuses_no_twin() -> None:
 
 def test_a_slice_over_http_has_no_hole_and_refuses_no_twin() -> None:
     assert_nothing_passes(2, 0.02, 5, entries=("chat", "chat stream", "chat chunks", "checks"))
+
+
+@pytest.mark.parametrize("place", APART_PLACES)
+def test_no_text_that_is_split_apart_passes(bench: Bench, place: str) -> None:
+    chosen = [cell for cell in cells_apart(3) if cell.place == place]
+    for cell in random.Random(place).sample(chosen, min(24, len(chosen))):
+        for entry in FAST_ENTRIES:
+            if is_covered(cell, bench.rails, entry):
+                expected = "refused" if cell.unsafe else "passed"
+                assert bench.run(entry, cell) == expected, (entry, cell)
 
 
 @pytest.mark.slow
@@ -82,7 +101,7 @@ def test_no_generated_conversation_passes_with_the_marker(
     bench: Bench, drawn: tuple[list[dict[str, Any]], bool]
 ) -> None:
     rows, is_unsafe = drawn
-    bench.model.reply, bench.model.saw_marker = Answer.of("fine"), False
+    bench.model.reply, bench.model.saw_marker, bench.model.halves = Answer.of("fine"), False, ()
     conversation = Conversation.from_openai(rows)
     answer = asyncio.run(bench.guarded.answer(conversation, Sampling()))
     assert not bench.model.saw_marker

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from msgspec.structs import replace
 
+from truing.cli.parameters import KeyVariables
 from truing.core.errors import PlanError
 from truing.core.protocols import Closeable, Model, StreamingModel
 from truing.core.text import escape_controls
@@ -27,6 +29,7 @@ def command(
     temperature: float | None = None,
     decisions: bool = False,
     trust_code: bool = False,
+    allow_key_env: KeyVariables = (),
 ) -> int:
     """Talks to a model. An empty line, /quit or Ctrl-D ends the conversation; /new starts another.
 
@@ -46,8 +49,10 @@ def command(
         Show what each rail decided.
     trust_code
         Run the code of --rails, such as its actions.py (`truing rails check` lists it).
+    allow_key_env
+        An environment variable with a key that --rails may send to the address that it names.
     """
-    chat_model = _load_model(model, rails, trust_code)
+    chat_model = _load_model(model, rails, trust_code, allow_key_env)
     flags = {"max_tokens": max_tokens, "temperature": temperature}
     explicit = {name: value for name, value in flags.items() if value is not None}
     sampling = replace(Sampling(), **explicit)
@@ -58,21 +63,23 @@ def command(
     return asyncio.run(session.run(system))
 
 
-def _load_model(spec: str | None, rails: Path | None, trust_code: bool) -> Model:
+def _load_model(
+    spec: str | None, rails: Path | None, trust_code: bool, key_variables: Sequence[str]
+) -> Model:
     """Returns the model of --model, else the main model of --rails, guarded if --rails is given."""
     if spec is not None:
         model: Model = resolve(spec, "model")
     elif rails is not None:
         from truing.cli.rails_models import load_main_model
 
-        model = load_main_model(rails, trust_code=trust_code)
+        model = load_main_model(rails, trust_code=trust_code, key_variables=key_variables)
     else:
         raise PlanError("chat: give --model, or --rails with a configuration that names its models")
     if rails is None:
         return model
     from truing.rails.guarded import GuardedModel
 
-    return GuardedModel(rails, model, trust_code=trust_code)
+    return GuardedModel(rails, model, trust_code=trust_code, key_variables=key_variables)
 
 
 class ChatSession:

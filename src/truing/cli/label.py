@@ -16,6 +16,7 @@ from truing.analysis.labels import add_label, import_labels, unlabelled_draws
 from truing.cli.parameters import Flag
 from truing.cli.progress import finish_run
 from truing.cli.run_folders import open_run
+from truing.cli.tables import print_text
 from truing.core.errors import DataError, UserError
 from truing.core.types import Judgement
 from truing.runs.folder import Run
@@ -111,7 +112,9 @@ def command(
             active=flags.active,
             fixed=flags.fixed,
         )
-        print(f"{len(draws)} rows drawn for {question!r} out of {draws[0].rows}", file=sys.stderr)
+        print_text(
+            f"{len(draws)} rows drawn for {question!r} out of {draws[0].rows}", file=sys.stderr
+        )
     if labels is not None:
         _import_labels(opened, labels, rater)
     elif not flags.draw_only:
@@ -124,7 +127,7 @@ def command(
     # A row may be drawn more than once (by several draws), but is labelled once.
     drawn = len({(d.sample_id, d.index) for d in read_draws(opened, question)})
     labelled = drawn - len(unlabelled_draws(opened, question))
-    print(f"{labelled} of {drawn} drawn rows are labelled", file=sys.stderr)
+    print_text(f"{labelled} of {drawn} drawn rows are labelled", file=sys.stderr)
     return finish_run(run, as_json=json) if json else 0
 
 
@@ -135,7 +138,9 @@ def _label_both(baseline: Run, run: Run, flags: DrawFlags, question: str, rater:
     for opened, n in ((baseline, needed.baseline), (run, needed.variant)):
         if n:
             draws = draw_rows(opened, n, question=question)
-            print(f"{opened.path}: {len(draws)} rows drawn of {draws[0].rows}", file=sys.stderr)
+            print_text(
+                f"{opened.path}: {len(draws)} rows drawn of {draws[0].rows}", file=sys.stderr
+            )
             drawn.append(opened)
     for opened in drawn if not flags.draw_only else ():
         judge = f"human:{rater or getpass.getuser()}"
@@ -145,9 +150,9 @@ def _label_both(baseline: Run, run: Run, flags: DrawFlags, question: str, rater:
 
 def _import_labels(run: Run, path: Path, rater: str | None) -> None:
     count, left_out = import_labels(run, path, rater or "import")
-    print(f"{count} labels imported", file=sys.stderr)
+    print_text(f"{count} labels imported", file=sys.stderr)
     for reason, number in left_out.items():
-        print(
+        print_text(
             f"{number} labels {reason} were left out: they are no random sample of this run",
             file=sys.stderr,
         )

@@ -9,6 +9,7 @@ import msgspec
 from cyclopts import Parameter
 
 from truing.cli.parameters import Flag
+from truing.cli.tables import print_text
 from truing.core.errors import UserError
 from truing.stats import planning
 from truing.stats.conformal import labels_needed
@@ -103,7 +104,7 @@ def command(
         print(msgspec.json.encode(sizes).decode())
         return 0
     for line, n in sizes.items():
-        print(f"{n:>8,}  {line}")
+        print_text(f"{n:>8,}  {line}")
     return 0
 
 

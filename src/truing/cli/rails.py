@@ -8,7 +8,9 @@ from typing import Any
 
 import msgspec
 
+from truing.cli.parameters import KeyVariables
 from truing.cli.rails_models import load_main_model
+from truing.cli.tables import print_text
 from truing.core.errors import PlanError
 from truing.core.private_files import replace_file
 from truing.core.protocols import Model
@@ -32,6 +34,7 @@ def check(
     picture: Path | None = None,
     tree: bool = False,
     strict: bool = False,
+    allow_key_env: KeyVariables = (),
     json: bool = False,
 ) -> int:
     """Checks a configuration without running it; the exit status is 2 if it has errors.
@@ -46,10 +49,13 @@ def check(
         Show the flows as a tree.
     strict
         Treat warnings as errors.
+    allow_key_env
+        An environment variable with a key that the configuration may send to the address that it
+        names.
     json
         Print JSON.
     """
-    report = check_rails_config(folder)
+    report = check_rails_config(folder, key_variables=allow_key_env)
     flows = report.config.flows if report.config is not None else []
     if picture is not None and report.config is not None:
         replace_file(picture, render_svg(flows).encode())
@@ -57,7 +63,7 @@ def check(
         print(msgspec.json.encode(_report_fields(report)).decode())
     else:
         if tree and flows:
-            print(render_tree(flows))
+            print_text(render_tree(flows))
         _print_report(report)
     return 2 if report.errors or (strict and _count_warnings(report)) else 0
 
@@ -87,13 +93,13 @@ def _report_fields(report: RailsCheckReport) -> dict[str, Any]:
 
 def _print_report(report: RailsCheckReport) -> None:
     for finding in report.findings:
-        print(finding)
+        print_text(str(finding))
     if report.calls is not None:
         parts = ", ".join(f"{name} {count}" for name, count in report.calls.parts.items())
-        print(f"LLM calls a turn, at most: {report.calls.total} ({parts})")
+        print_text(f"LLM calls a turn, at most: {report.calls.total} ({parts})")
         for reason in sorted(report.calls.total.open):
-            print(f"  without a bound: {reason}")
-    print(f"{report.path}: {len(report.errors)} errors, {_count_warnings(report)} warnings")
+            print_text(f"  without a bound: {reason}")
+    print_text(f"{report.path}: {len(report.errors)} errors, {_count_warnings(report)} warnings")
 
 
 def run_dialogues(
@@ -103,6 +109,7 @@ def run_dialogues(
     filter: str = "",
     nemo_alias: bool = False,
     trust_code: bool = False,
+    allow_key_env: KeyVariables = (),
     json: bool = False,
 ) -> int:
     """Runs the dialogue tests of a configuration (DIR/tests/*.yml); exit status 2 if one fails.
@@ -122,10 +129,13 @@ def run_dialogues(
         Let actions.py import from nemoguardrails.
     trust_code
         Run the code of the configuration, such as its actions.py (`truing rails check` lists it).
+    allow_key_env
+        An environment variable with a key that the configuration may send to the address that it
+        names.
     json
         Print JSON.
     """
-    config = RailsConfig.load(folder, trust_code=trust_code)
+    config = RailsConfig.load(folder, trust_code=trust_code, key_variables=allow_key_env)
     require_trusted_code(config)
     tests = [
         test
@@ -146,7 +156,7 @@ def run_dialogues(
     else:
         for outcome in outcomes:
             _print_outcome(outcome)
-        print(f"{len(outcomes) - failed} passed, {failed} failed")
+        print_text(f"{len(outcomes) - failed} passed, {failed} failed")
     return 2 if failed else 0
 
 
@@ -157,7 +167,7 @@ def _find_model(spec: str | None, config: RailsConfig) -> Model | None:
         return model
     if any(entry.type == "main" for entry in config.models):
         return load_main_model(config)
-    print(
+    print_text(
         "truing: no model is named: dialogues without llm: can only test rails that need none",
         file=sys.stderr,
     )
@@ -167,6 +177,6 @@ def _find_model(spec: str | None, config: RailsConfig) -> Model | None:
 def _print_outcome(outcome: DialogueOutcome) -> None:
     status = "passed" if outcome.passed else "FAILED"
     milliseconds = f"{outcome.seconds * 1000:.0f} ms"
-    print(f"{status}  {outcome.dialogue}  ({outcome.place}, {milliseconds})")
+    print_text(f"{status}  {outcome.dialogue}  ({outcome.place}, {milliseconds})")
     for fault in outcome.faults:
-        print(f"        {fault}")
+        print_text(f"        {fault}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from truing.core.errors import PlanError
@@ -10,16 +11,21 @@ from truing.rails.config.loader import RailsConfig
 from truing.rails.config.models import build_model
 
 
-def load_main_model(configuration: str | Path | RailsConfig, *, trust_code: bool = False) -> Model:
+def load_main_model(
+    configuration: str | Path | RailsConfig,
+    *,
+    trust_code: bool = False,
+    key_variables: Sequence[str] = (),
+) -> Model:
     """Returns the model of type main of a configuration (or of the one in a folder).
 
     Raises PlanError if it names none, one of an engine that truing does not know, or one that needs
-    trust (`trust_code`).
+    trust (`trust_code`, `key_variables`).
     """
     if isinstance(configuration, RailsConfig):
         config = configuration
     else:
-        config = RailsConfig.load(configuration, trust_code=trust_code)
+        config = RailsConfig.load(configuration, trust_code=trust_code, key_variables=key_variables)
     entry = next((m for m in config.models if m.type == "main"), None)
     if entry is None:
         place = config.locate("key", "models")

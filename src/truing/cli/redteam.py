@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, get_args
 from cyclopts import Parameter
 
 from truing.cli.parameters import Flag
+from truing.cli.tables import print_text
 from truing.core.errors import PlanError
 from truing.core.protocols import Model
 from truing.specs.extras import needs_extra
@@ -91,7 +92,7 @@ def serve(
         store.write(lambda tx: save_study(tx, study_settings))
     url = f"http://{address.host}:{address.port}"
     if address.host not in LOOPBACK_HOSTS and not address.https:
-        print(
+        print_text(
             f"truing: {address.host} is reachable from other machines and --https is not given: "
             f"pass phrases are sent unencrypted",
             file=sys.stderr,
@@ -102,7 +103,7 @@ def serve(
     sys.setswitchinterval(0.0005)
     app = create_app(AppState(store, models, _server_limits(address)))
     names = ", ".join(m.name for m in models) or "no model (reviews only)"
-    print(f"truing redteam: {names} at {url}", file=sys.stderr)
+    print_text(f"truing redteam: {names} at {url}", file=sys.stderr)
     uvicorn.run(
         app,
         host=address.host,
@@ -134,7 +135,7 @@ def _invite_first_admin(store: Store, url: str) -> None:
     token = store.write(
         lambda tx: create_invitation(tx, ALL_ROLES, by=None, note="the first account")
     )
-    print(
+    print_text(
         f"truing: the database has no administrator yet; the first account: {url}/join/{token}",
         file=sys.stderr,
     )
@@ -246,7 +247,7 @@ def import_items(
         print(json_module.dumps(counts))
     else:
         for path, count in counts.items():
-            print(f"{path}: {count} new items")
+            print_text(f"{path}: {count} new items")
     return 0
 
 
@@ -295,13 +296,15 @@ def export(
         print(json_module.dumps(fields))
         return 0
     for name, count in exported.files.items():
-        print(f"{out / name}: {count} rows")
+        print_text(f"{out / name}: {count} rows")
     for name, count in exported.runs.items():
-        print(f"{name}: {count} judgements")
+        print_text(f"{name}: {count} judgements")
     for name, count in labels.items():
-        print(f"{name}: {count} labels of drawn rows")
+        print_text(f"{name}: {count} labels of drawn rows")
     if exported.contradicted:
-        print(f"left out: {exported.contradicted} pairs whose grades contradict the preference")
+        print_text(
+            f"left out: {exported.contradicted} pairs whose grades contradict the preference"
+        )
     return 0
 
 

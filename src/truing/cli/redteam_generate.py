@@ -17,7 +17,7 @@ from truing.attacks.generate import (
     measure_diversity,
 )
 from truing.cli.parameters import Flag, OptionalStrings
-from truing.cli.tables import make_console, make_table
+from truing.cli.tables import make_console, make_table, print_text
 from truing.core.errors import PlanError, RunError
 from truing.core.private_files import replace_file
 from truing.core.protocols import Closeable, Model
@@ -96,7 +96,7 @@ def command(
         print(figures_json.decode())
     else:
         _print_figures(writer.name, generated, diversity)
-        print(f"prompts: {out}  (figures: {figures_file})")
+        print_text(f"prompts: {out}  (figures: {figures_file})")
     return 0
 
 

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 from cyclopts import Parameter
 
+from truing.cli.parameters import KeyVariables
+from truing.cli.tables import print_text
 from truing.core.errors import PlanError
 from truing.core.lineage import find_judge_conflict
 from truing.core.protocols import Judge, Model
@@ -95,6 +97,7 @@ def command(
     rails: Path | None = None,
     port: int = 8000,
     trust_code: bool = False,
+    allow_key_env: KeyVariables = (),
     flags: ServeFlags | None = None,
     auditing: AuditFlags | None = None,
 ) -> int:
@@ -113,6 +116,8 @@ def command(
         Port to listen on.
     trust_code
         Run the code of --rails, such as actions.py (`truing rails check` lists it).
+    allow_key_env
+        An environment variable with a key that --rails may send to the address that it names.
     """
     with needs_extra("truing serve", "serve"):
         import uvicorn
@@ -120,6 +125,7 @@ def command(
         from truing.cli.rails_models import load_main_model
         from truing.serve.openai.app import chat_app
         from truing.serve.openai.http_protocol import bounded_protocol
+        from truing.serve.openai.local_host import LocalHostOnly
         from truing.serve.openai.model_router import ModelRouter, find_configs
         from truing.serve.openai.request_log import log_to_stderr
         from truing.serve.openai.tracing import tracer_from_environment
@@ -130,12 +136,13 @@ def command(
     router = ModelRouter(
         served_model,
         configs,
-        main_model=partial(load_main_model, trust_code=trust_code),
+        main_model=partial(load_main_model, trust_code=trust_code, key_variables=allow_key_env),
         trust_code=trust_code,
+        key_variables=allow_key_env,
     )
     limits, keys = _read_limits(flags), _read_keys(flags.keys_env)
     if flags.host not in LOCAL_HOSTS and not keys:
-        print(
+        print_text(
             f"truing: {flags.host} is reachable from other machines and --keys-env is not given: "
             f"anybody may use the model",
             file=sys.stderr,
@@ -153,9 +160,10 @@ def command(
         log_to_stderr()
     behind = f" behind {', '.join(router.guarded)}" if router.guarded else ""
     url = f"http://{flags.host}:{port}/v1"
-    print(f"truing serves {', '.join(router.names)}{behind} at {url}", file=sys.stderr)
+    print_text(f"truing serves {', '.join(router.names)}{behind} at {url}", file=sys.stderr)
+    is_private = flags.host in LOCAL_HOSTS and not keys
     uvicorn.run(
-        app,
+        LocalHostOnly(app) if is_private else app,
         host=flags.host,
         port=port,
         http=bounded_protocol(limits),
@@ -211,4 +219,6 @@ def _make_audit(flags: AuditFlags, router: ModelRouter) -> HarmAudit | None:
     # A random seed: clients could otherwise tell which answers are audited.
     seed = int.from_bytes(os.urandom(4), "big")
     alarm = HarmRateAlarm(flags.tolerated, audit_rate=flags.audit_rate, seed=seed)
-    return HarmAudit(judge, alarm, lambda message: print(f"truing: {message}", file=sys.stderr))
+    return HarmAudit(
+        judge, alarm, lambda message: print_text(f"truing: {message}", file=sys.stderr)
+    )

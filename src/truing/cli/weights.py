@@ -9,6 +9,7 @@ from typing import Literal
 import msgspec
 
 from truing.cli.parameters import Flag
+from truing.cli.tables import print_text
 from truing.hf.weights import NAMED_SOURCES, Weights, find_cached_weights, verify_weights
 from truing.specs.extras import needs_extra
 
@@ -38,7 +39,7 @@ def list_weights(*, json: Flag = False) -> int:
         return 0
     for row in rows:
         place = row["path"] or "not downloaded"
-        print(f"{row['name']:<10} {row['title']:<42} {row['licence']:<12} {place}")
+        print_text(f"{row['name']:<10} {row['title']:<42} {row['licence']:<12} {place}")
     return 0
 
 
@@ -54,7 +55,7 @@ def pull(name: str, /, *, json: Flag = False) -> int:
     """
 
     def print_progress(line: str) -> None:
-        print(line, file=sys.stderr)
+        print_text(line, file=sys.stderr)
 
     weights: Weights = verify_weights(name, on_progress=None if json else print_progress)
     if json:
@@ -62,7 +63,7 @@ def pull(name: str, /, *, json: Flag = False) -> int:
         print(msgspec.json.encode(fields).decode())
     else:
         licence = weights.licence or "licence not stated"
-        print(f"{weights.name}: {weights.path} (sha256 {weights.sha256[:12]}..., {licence})")
+        print_text(f"{weights.name}: {weights.path} (sha256 {weights.sha256[:12]}..., {licence})")
     return 0
 
 

@@ -21,8 +21,10 @@ from msgspec import Struct
 REDACTED = "***"
 
 # A shorter value is no secret ("1", "prod"), and its removal would make messages unreadable.
-_MIN_SCRUBBED_CHARS = 6
-_MIN_REPLY_CHARS = 16
+_MIN_SCRUBBED_CHARACTERS = 6
+# In the answer of a model, which is data: a shorter value may stand there by chance. The keys of
+# vendors have 32 characters or more.
+_MIN_CHARACTERS_IN_ANSWERS = 16
 # What may stand between two characters: a line break, or the backslash of an escape.
 _GAP = r"[\s\\]*"
 _MAX_CHARS_PER_CHAR = 7  # `\\u002b `
@@ -94,11 +96,13 @@ class Scrubber:
             # `Bearer KEY` and `name=KEY; other=KEY`: each part is a secret by itself.
             parts |= {value, *re.split(r"[\s,;=]+", value)}
         # Longest first: an alternative that is the beginning of another would leave its rest.
-        ordered = sorted((p for p in parts if len(p) >= _MIN_SCRUBBED_CHARS), key=len, reverse=True)
+        ordered = sorted(
+            (p for p in parts if len(p) >= _MIN_SCRUBBED_CHARACTERS), key=len, reverse=True
+        )
         self._reply_forms = [
             form.encode("utf-8", "surrogatepass")
             for part in ordered
-            if len(part) >= _MIN_REPLY_CHARS
+            if len(part) >= _MIN_CHARACTERS_IN_ANSWERS
             for form in _plain_forms(part)
         ]
         self.max_chars = max((len(p) * _MAX_CHARS_PER_CHAR for p in ordered), default=0)
@@ -119,9 +123,9 @@ class Scrubber:
         return scrubbed[: -self.max_chars] if cut_off else scrubbed
 
     def scrub_reply(self, data: bytes) -> bytes:
-        """Returns a reply with each secret of at least `_MIN_REPLY_CHARS` characters replaced, as
-        it is, URL-encoded or escaped as in JSON: an answer is the model's text, so that what only
-        resembles a secret stays.
+        """Returns a reply with each secret of at least `_MIN_CHARACTERS_IN_ANSWERS` characters
+        replaced, as it is, URL-encoded or escaped as in JSON: an answer is the model's text, so
+        that what only resembles a secret stays.
         """
         for form in self._reply_forms:
             if form in data:
@@ -170,6 +174,6 @@ def _base64_forms(value: str) -> set[str]:
         for offset in range(3):
             digits = encode(b"\0" * offset + data).decode().rstrip("=")
             inner = digits[-(-offset * 8 // 6) : (offset + len(data)) * 8 // 6]
-            if len(inner) >= _MIN_SCRUBBED_CHARS:
+            if len(inner) >= _MIN_SCRUBBED_CHARACTERS:
                 forms.add(inner)
     return forms

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any, cast
 
-from truing.core.bounds import FREE_EXPANDED_BYTES, MAX_EXPANSION, MAX_ROW_BYTES
+from truing.core.bounds import FREE_EXPANDED_BYTES, MAX_EXPANSION, MAX_ROW_BYTES, MAX_XZ_MEMORY
 from truing.core.errors import DataError
 
 
@@ -18,13 +18,63 @@ def open_decompressed(path: Path) -> IO[bytes]:
     if path.suffix.lower() == ".gz":
         return _bound(path, cast("IO[bytes]", gzip.open(path, "rb")))
     if path.suffix.lower() == ".xz":
-        return _bound(path, cast("IO[bytes]", lzma.open(path, "rb")))
+        return _bound(path, cast("IO[bytes]", _XzFile(path)))
     return path.open("rb")
 
 
 def _bound(path: Path, stream: IO[bytes]) -> IO[bytes]:
     raw = _CountedBytes(stream, path)
     return cast("IO[bytes]", io.BufferedReader(raw, buffer_size=1 << 18))
+
+
+class _XzFile(io.RawIOBase):
+    """A decompressed .xz file. Unlike `lzma.open` it bounds the memory of the decoder.
+
+    Raises LZMAError for a damaged file and for one that needs more than `MAX_XZ_MEMORY`, EOFError
+    for one that is cut off.
+    """
+
+    _CHUNK_BYTES = 1 << 16
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("rb")
+        self._decoder = self._new_decoder()
+        self._unread = b""  # of a stream that follows another one in the file
+
+    @staticmethod
+    def _new_decoder() -> lzma.LZMADecompressor:
+        return lzma.LZMADecompressor(memlimit=MAX_XZ_MEMORY)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while not self._decoder.eof or self._start_next_stream():
+            compressed = self._unread
+            if not compressed and self._decoder.needs_input:
+                compressed = self._file.read(self._CHUNK_BYTES)
+                if not compressed:
+                    raise EOFError("the file ends before its end-of-stream marker")
+            self._unread = b""
+            data = self._decoder.decompress(compressed, max_length=len(buffer))
+            if data:
+                buffer[: len(data)] = data
+                return len(data)
+        return 0
+
+    def _start_next_stream(self) -> bool:
+        """Starts the decoder of the next stream of the file; returns whether there is one."""
+        rest = self._decoder.unused_data.lstrip(b"\0")  # streams may be padded with zeros
+        while not rest and (chunk := self._file.read(self._CHUNK_BYTES)):
+            rest = chunk.lstrip(b"\0")
+        if not rest:
+            return False
+        self._decoder, self._unread = self._new_decoder(), rest
+        return True
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
 
 
 class _CountedBytes(io.RawIOBase):

@@ -156,7 +156,7 @@ class PreferenceJudge:
             )
         model, tokenizer = load_scalar_model(path, dtype=dtype, device=device)
         turns = ChatTokenizer(tokenizer, plain=card.template == "plain", name=str(folder))
-        lineage_hash = card.lineage.hash or digest(kind, sha256_folder(path))
+        lineage_hash = digest(kind, sha256_folder(path))  # not what the card may claim
         lineage = msgspec.structs.replace(
             card.lineage, name=f"{kind}:{path.name}", hash=lineage_hash
         )

@@ -4,6 +4,11 @@ A judge reads these beside the text itself, and the worst reading counts. So a r
 costs time and no harm is lost by it, while ordinary text has none: a reading that equals the text,
 but for spaces, is left out. What the readings undo follows Grondahl et al. 2018
 (arXiv:1808.09115), Boucher et al. 2022 (arXiv:2106.09898) and Wei et al. 2023 (arXiv:2307.02483).
+
+The thresholds (`_MIN_...`) are set by hand, not fitted: so low that a sentence disguised by a trick
+of `benchmarks/security/evasion.py` exceeds them, and so high that the ordinary texts of
+`tests/judges/test_text_readings.py` (numbers, links, lists, titles) do not. What is found with
+them, and the false alarms, is in `benchmarks/security/evasion.md`.
 """
 
 from __future__ import annotations
@@ -36,9 +41,10 @@ _ORDINARY_NUMBER = re.compile(
 )
 _LEET = str.maketrans("0134567892@$!|€£+()", "oieasgtbgzasiieltcd")
 _LEET_CHARACTERS = frozenset("0134567892@$!|€£+()")
+# One such word may be a name or a measure (b2b); in a long text a few are no disguise of it.
 _MIN_LEET_WORDS = 2
-_MIN_LEET_SHARE = 0.04
-_MAX_LEET_WORD = 24
+_MIN_LEET_SHARE = 0.04  # of the words
+_MAX_LEET_WORD = 24  # characters: a longer one is a hash or a path
 _SHORT_NUMBER = re.compile(r"\d{1,3}\W?")
 # Single letters with gaps of one kind: three or more, or a word with marks between its letters
 _SPELLED = re.compile(
@@ -50,12 +56,13 @@ _SPLIT_WORD = re.compile(
     r"|(?<=[^\W\d_])[.\-_*·|~/\\+^=]++(?=[^\W\d_]{2})"
 )
 _LETTER_RUN = re.compile(r"([^\W\d_])\1{2,}")  # three or more: sooo
-_MIN_RUN_SHARE = 0.15
+_MIN_RUN_SHARE = 0.15  # of the words: a chat message has one or two (sooo, hmmm)
 _LINK = re.compile(r"://|www\.")
+# Words joined by hyphens and slashes are common in prose, also several of them; not in half of it.
 _MIN_SPLIT_WORDS = 3
 _MIN_SPLIT_SHARE = 0.45
 _MIN_ACCENTED_SHARE = 0.25  # of letters; Vietnamese has more, but is no language of these readings
-_MIN_ODD_CASE_SHARE = 0.3  # of words
+_MIN_ODD_CASE_SHARE = 0.3  # of words: text about code has some in camel case
 _ODD_CASE = re.compile(r"\b[A-Z]*[a-z]+[A-Z]\w*\b")
 
 _BASE64 = re.compile(r"(?<![\w+/=])[A-Za-z0-9+/_-]{16,}={0,2}(?![\w+/=])")
@@ -247,7 +254,9 @@ def _shift_letters(part: str, by: int) -> str:
     return part.lower().translate(str.maketrans(letters, letters[by:] + letters[:by]))
 
 
-_MAX_PART = 2_000
+_MAX_PART = 2_000  # characters: bounds the time of the 29 decoders; a sentence is shorter
+# Share of common words. Of 600 sentences of this project's documentation half have a third or more;
+# shifted by any number of letters, 198 of 200 have 0.15 or less. `looks_english` decides the rest.
 _MIN_COMMON = 0.2
 _PART_DECODERS: tuple[Callable[[str], str], ...] = (
     lambda part: codecs.decode(part, "rot13"),

@@ -37,10 +37,13 @@ def action(
 
 @dataclass
 class ActionResult:
-    """The result of an action beside a plain value: events to add, variables to set."""
+    """The result of an action beside a plain value: events to add, variables to set.
+
+    The events of a configuration's own actions are dictionaries in NeMo's format.
+    """
 
     return_value: Any = None
-    events: list[dict[str, Any]] | None = None
+    events: list[Any] | None = None
     context_updates: dict[str, Any] | None = field(default_factory=dict)
 
 

@@ -236,6 +236,9 @@ class DialogueRunner:
             nemo_alias=self.parts.nemo_alias,
         )
         runtime = GuardedModel(self.config, model, parts=parts).runtime
+        if is_scripted:
+            # The script has the replies of the flows' calls, as for NeMo Guardrails, and no others.
+            runtime.input_gate.joins_turns = False
         self.parts.judges = parts.judges  # loading judges is slow: the next dialogue takes the same
         return runtime
 
@@ -351,7 +354,11 @@ def _unmet_texts(turn: dict[str, Any], text: str) -> Iterator[str]:
 def _unmet_rulings(turn: dict[str, Any], result: TurnResult) -> Iterator[str]:
     if "blocked" in turn and result.blocked is not turn["blocked"]:
         if result.blocked:
-            blocks = [f"{r.name}: {r.reason}" for r in result.rulings if r.ruling == "block"]
+            blocks = [
+                f"{r.name}: {r.reason}{f' ({r.evidence})' if r.evidence else ''}"
+                for r in result.rulings
+                if r.ruling == "block"
+            ]
             yield f"blocked by {', '.join(blocks) or 'an exception'}"
         else:
             yield f"not blocked, the bot said {result.text!r}"

@@ -41,6 +41,7 @@ from truing.rails.runtime.llm_client import LlmError
 from truing.rails.runtime.output_gate import BLOCKED_MESSAGE
 from truing.rails.runtime.stream_buffer import StreamBuffer
 from truing.rails.runtime.stream_guard import StreamGuard, TurnSettings
+from truing.rails.runtime.turn_context import EVIDENCE_CHARACTERS
 from truing.rails.runtime.turn_result import TurnResult
 
 DEFAULT_MAX_MESSAGE = 200_000  # characters
@@ -52,7 +53,8 @@ class GuardedModel:
 
     `judges` (spec -> judge) are used instead of resolving the judges that the configuration names.
     `options` are NeMo's generation options for all calls that bring none. `trust_code` lets a
-    folder run its `actions.py` and what else `rails check` lists; a `RailsConfig` says so itself.
+    folder run its `actions.py` and what else `rails check` lists, `key_variables` names environment
+    variables with keys that it may send; a `RailsConfig` says both itself.
     """
 
     def __init__(
@@ -64,9 +66,10 @@ class GuardedModel:
         parts: RuntimeParts | None = None,
         options: Mapping[str, Any] | None = None,
         trust_code: bool = False,
+        key_variables: Sequence[str] = (),
     ) -> None:
         if not isinstance(config, RailsConfig):
-            config = RailsConfig.load(config, trust_code=trust_code)
+            config = RailsConfig.load(config, trust_code=trust_code, key_variables=key_variables)
         self.config = config
         require_trusted_code(config)
         parts = parts or RuntimeParts()
@@ -159,8 +162,9 @@ class GuardedModel:
             return blocked_answer(error.failure.kind, str(error), error.rulings, seconds)
         except Exception as error:
             # Nothing of a turn that broke down may be shown, whatever the reason.
-            reason = f"the turn broke down: {type(error).__name__}: {error}"
-            return blocked_answer("internal", reason, seconds=time.perf_counter() - start_time)
+            reason = f"the turn broke down: {type(error).__name__}"
+            seconds = time.perf_counter() - start_time
+            return blocked_answer("internal", reason, seconds=seconds, evidence=str(error))
         return answer_from_result(result)
 
     def _find_size_fault(
@@ -200,9 +204,24 @@ class GuardedModel:
             raise
         except Exception as error:
             # As in `answer`: what broke down has not been read.
-            reason = f"the check broke down: {type(error).__name__}: {error}"
-            ruling = Ruling(name="runtime", stage="input", ruling="block", reason=reason)
+            ruling = Ruling(
+                name="runtime",
+                stage="input",
+                ruling="block",
+                reason=f"the check broke down: {type(error).__name__}",
+                evidence=str(error)[:EVIDENCE_CHARACTERS],
+            )
             return CheckResult(allowed=False, message=BLOCKED_MESSAGE, rulings=(ruling,))
+
+    def rulings_for_clients(self, rulings: tuple[Ruling, ...]) -> tuple[Ruling, ...]:
+        """Returns the decisions as a client may see them.
+
+        Evidence is what a judge or an exception said word for word. Where there are output rails,
+        they have not read it.
+        """
+        if not self.config.rails.output.flows:
+            return rulings
+        return tuple(replace(ruling, evidence=None) for ruling in rulings)
 
     def accept_client_options(self, options: Mapping[str, Any] | None) -> dict[str, Any] | None:
         """Returns the options of a client's request over those of this model.
@@ -292,7 +311,13 @@ def answer_from_result(result: TurnResult) -> Answer:
     if failure is not None and not any(r.ruling == "block" for r in rulings):
         # Every blocked answer names its reason, also where no rail but the runtime stopped the
         # turn.
-        ruling = Ruling(name="runtime", stage="dialog", ruling="block", reason=failure.message)
+        ruling = Ruling(
+            name="runtime",
+            stage="dialog",
+            ruling="block",
+            reason=failure.message,
+            evidence=result.error_detail or None,
+        )
         rulings = (*rulings, ruling)
     if result.message["role"] == "exception":
         content = str(result.message["content"].get("message") or BLOCKED_MESSAGE)
@@ -304,15 +329,23 @@ def answer_from_result(result: TurnResult) -> Answer:
 
 
 def blocked_answer(
-    kind: str, reason: str, rulings: tuple[Ruling, ...] = (), seconds: float = 0.0
+    kind: str,
+    reason: str,
+    rulings: tuple[Ruling, ...] = (),
+    seconds: float = 0.0,
+    evidence: str = "",
 ) -> Answer:
-    """Returns the answer of a turn that could not be finished; `kind` is that of the failure."""
+    """Returns the answer of a turn that could not be finished; `kind` is that of the failure.
+
+    `evidence` is what an error says, which may quote a text.
+    """
     ruling = Ruling(
         name="runtime",
         stage="dialog",
         ruling="block",
         reason=reason,
         text=BLOCKED_MESSAGE,
+        evidence=evidence[:EVIDENCE_CHARACTERS] or None,
         ms=round(seconds * 1000, 3),
     )
     return Answer(

@@ -22,8 +22,18 @@ if TYPE_CHECKING:
 
 OPENAI_VARIABLE = "OPENAI_API_KEY"
 
-VENDOR_HOSTS = {OPENAI_VARIABLE: ("api.openai.com",)}
-"""Default variable -> the hosts of its vendor; their subdomains (`eu.api.openai.com`) count too."""
+VENDOR_HOSTS: dict[str, tuple[str, ...]] = {
+    OPENAI_VARIABLE: ("api.openai.com",),
+    "NVIDIA_API_KEY": ("integrate.api.nvidia.com", "ai.api.nvidia.com"),
+    "TOGETHER_API_KEY": ("api.together.xyz",),
+    "GROQ_API_KEY": ("api.groq.com",),
+    "MISTRAL_API_KEY": ("api.mistral.ai",),
+    "DEEPSEEK_API_KEY": ("api.deepseek.com",),
+    "OPENROUTER_API_KEY": ("openrouter.ai",),
+    "FIREWORKS_API_KEY": ("api.fireworks.ai",),
+}
+"""Environment variable -> the hosts of its vendor; their subdomains (`eu.api.openai.com`) count
+too. To these a key may go without the operator's word."""
 
 _ALLOWED_VARIABLES: ContextVar[frozenset[str] | None] = ContextVar(
     "truing_allowed_key_variables", default=None
@@ -113,6 +123,19 @@ def _is_vendor_host(variable: str, url: URL) -> bool:
     return url.scheme == "https" and any(
         host == vendor or host.endswith(f".{vendor}") for vendor in VENDOR_HOSTS.get(variable, ())
     )
+
+
+def is_vendor_address(variable: str, address: str) -> bool:
+    """Returns whether an address is one of the vendor whose key a variable holds, over https."""
+    from yarl import URL
+
+    # Parsers disagree on the host of "https://vendor\\@other" and "https://vendor@other".
+    if "@" in address or "\\" in address:
+        return False
+    try:
+        return _is_vendor_host(variable, URL(address))
+    except ValueError:
+        return False
 
 
 def _is_allowed(variable: str) -> bool:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -111,6 +113,17 @@ def test_a_stream_is_the_answer_in_pieces(tiny: LocalModel) -> None:
     made = asyncio.run(pieces())
     assert len(made) > 1
     assert "".join(made) == texts(tiny, ASKS[:1], Sampling(max_tokens=30))[0]
+
+
+def test_a_folder_cannot_claim_a_hash(make: Callable[..., Path], tmp_path: Path) -> None:
+    folder = tmp_path / "received"
+    shutil.copytree(make("llama"), folder)
+    plain = resolve(f"local:{folder},dtype=float32", "model").lineage
+    claimed = {"lineage": {"name": "rl", "hash": "0123", "base": "a large model"}}
+    (folder / "truing.json").write_text(json.dumps(claimed))
+    lineage = resolve(f"local:{folder},dtype=float32", "model").lineage
+    assert lineage.base == "a large model"
+    assert lineage.hash == plain.hash
 
 
 def test_specs_and_what_can_be_wrong_with_them(make: Callable[..., Path], tmp_path: Path) -> None:

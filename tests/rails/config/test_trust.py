@@ -18,12 +18,12 @@ import truing
 from truing.cli import chat, rails, serve
 from truing.core.errors import UserError
 from truing.models.scripted import ScriptedModel
-from truing.rails.config.engines import VENDOR_HOSTS, is_vendor_address
 from truing.rails.config.loader import RailsConfig
 from truing.rails.config.models import build_model
 from truing.rails.config.trust import find_code_uses, resolve_configured_spec
 from truing.rails.guarded import GuardedModel
 from truing.rails.static.check import check_rails_config
+from truing.specs.keys import VENDOR_HOSTS, is_vendor_address
 
 
 def write(folder: Path, files: dict[str, str]) -> Path:
@@ -217,6 +217,7 @@ def test_a_spec_that_is_not_in_the_yaml_is_checked_too() -> None:
     [
         ("https://api.openai.com/v1", True),
         ("https://API.OpenAI.com./v1", True),
+        ("https://eu.api.openai.com/v1", True),
         ("http://api.openai.com/v1", False),
         ("https://api.openai.com.evil.example/v1", False),
         ("https://api.openai.com@evil.example/v1", False),
@@ -230,7 +231,13 @@ def test_a_vendors_key_goes_to_the_vendor_alone(address: str, is_vendor: bool) -
     assert is_vendor_address("OPENAI_API_KEY", address) is is_vendor
 
 
-def _endpoint(monkeypatch: pytest.MonkeyPatch, engine: str, variable: str, address: str) -> Any:
+def _endpoint(
+    monkeypatch: pytest.MonkeyPatch,
+    engine: str,
+    variable: str,
+    address: str,
+    key_variables: tuple[str, ...] = (),
+) -> Any:
     for name in (*VENDOR_HOSTS, "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "value-of-" + name)
     model: dict[str, Any] = {"type": "main", "engine": engine, "model": "m"}
@@ -239,6 +246,7 @@ def _endpoint(monkeypatch: pytest.MonkeyPatch, engine: str, variable: str, addre
     if address:
         model["parameters"] = {"base_url": address}
     config = RailsConfig.from_text(yaml.safe_dump({"models": [model]}))
+    config.key_variables = key_variables
     return build_model(config.models[0], config)
 
 
@@ -257,6 +265,7 @@ def test_a_variable_that_is_not_the_vendors_is_refused_until_the_operator_lists_
 ) -> None:
     with pytest.raises(UserError, match=f"sends the environment variable {variable} to "):
         _endpoint(monkeypatch, engine, variable, address)
+    _endpoint(monkeypatch, engine, variable, address, ("OTHER_KEY", variable))
     monkeypatch.setenv("TRUING_RAILS_KEY_VARIABLES", f"OTHER_KEY,{variable}")
     _endpoint(monkeypatch, engine, variable, address)
 

@@ -15,6 +15,7 @@ from truing.rails.runtime.action_runner import INTERNAL_ERROR_MESSAGE, ActionRun
 from truing.rails.runtime.app import RuntimeParts
 from truing.rails.runtime.conversation_state import ConversationState
 from truing.rails.runtime.embeddings import LexicalEncoder
+from truing.rails.runtime.event_types import BotIntent, Event, StartAction, StartUtterance
 from truing.rails.runtime.llm_client import LlmClient, SpeculationStopped
 from truing.rails.runtime.turn_context import TurnContext
 
@@ -27,13 +28,13 @@ def make_turn() -> TurnContext:
 
 def run(
     call: Any, turn: TurnContext | None = None, timeout: float = 5.0, **params: Any
-) -> list[dict[str, Any]]:
+) -> list[Event]:
     registry = ActionRegistry()
     if call is not None:
         registry.register(call, "act")
     runner = ActionRunner(registry, timeout)
     runner.extra_arguments["database"] = "the database"
-    event = {"action_name": "act", "action_params": params, "action_result_key": "r"}
+    event = StartAction("act", params, action_result_key="r")
     return asyncio.run(runner.run(turn or make_turn(), event))
 
 
@@ -46,8 +47,8 @@ def test_user_code_gets_what_its_parameters_name() -> None:
     turn = make_turn()
     turn.state.context["x"] = 1
     update, finished = run(act, turn, text="hello")
-    assert update["data"] == {"r": ["hello", "the database", "no kb"]}
-    assert finished["status"] == "success"
+    assert update.get("data") == {"r": ["hello", "the database", "no kb"]}
+    assert finished.get("status") == "success"
     assert turn.state.context["x"] == 1
 
 
@@ -59,7 +60,7 @@ def test_variables_in_arguments_and_context_parameters() -> None:
         return [a, b, __context__city]
 
     update = run(act, turn, a="$name", b="$unknown")[0]
-    assert update["data"] == {"r": ["Ada", "$unknown", "Oslo"]}
+    assert update.get("data") == {"r": ["Ada", "$unknown", "Oslo"]}
 
 
 @pytest.mark.parametrize("error", [RuntimeError("no disk"), SystemExit(3)])
@@ -69,8 +70,8 @@ def test_an_action_that_fails_ends_the_turn(error: BaseException) -> None:
 
     turn = make_turn()
     events = run(act, turn)
-    assert {"type": "StartUtteranceBotAction", "script": INTERNAL_ERROR_MESSAGE} in events
-    assert events[-1] == {"type": "BotIntent", "intent": "stop"}
+    assert StartUtterance(INTERNAL_ERROR_MESSAGE) in events
+    assert events[-1] == BotIntent("stop")
     assert turn.failure is not None
     assert f"the action 'act' failed: {type(error).__name__}" in turn.failure.message
 

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from truing.core.types import Ruling
-from truing.rails.runtime.checked_texts import AS_IT_IS, CheckedTexts, TextVerdict
+from truing.rails.runtime.checked_texts import UNCHANGED, CheckedTexts, TextVerdict
 
 PARTS = st.tuples(
     st.text(max_size=3),
@@ -40,10 +40,10 @@ def test_the_memory_stays_within_its_bytes(puts: list[tuple[int, int]]) -> None:
 
 
 def test_the_least_recently_used_text_is_forgotten_first() -> None:
-    memory = CheckedTexts(max_bytes=3 * AS_IT_IS.size)
+    memory = CheckedTexts(max_bytes=3 * UNCHANGED.size)
     keys = [memory.key("", "input", [], "user", str(number)) for number in range(4)]
     for key in keys[:3]:
-        memory.put(key, AS_IT_IS)
+        memory.put(key, UNCHANGED)
     assert memory.get(keys[0]) is not None
-    memory.put(keys[3], AS_IT_IS)
+    memory.put(keys[3], UNCHANGED)
     assert [memory.get(key) is not None for key in keys] == [True, False, True, True]

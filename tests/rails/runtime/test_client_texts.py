@@ -1,4 +1,4 @@
-"""The texts of a client: all of them, in order, and the borders between them."""
+"""The texts of a client: all of them, in order."""
 
 from __future__ import annotations
 
@@ -10,9 +10,7 @@ from hypothesis import strategies as st
 
 from truing.core.types import Tool
 from truing.rails.runtime.client_texts import (
-    MIN_JOINED_CHARACTERS,
     collect_client_texts,
-    join_over_borders,
     readable_arguments,
     with_text,
 )
@@ -36,7 +34,7 @@ def texts_of(**arguments: Any) -> list[tuple[int, str, str, str, str]]:
     return [(t.index, t.part, t.role, t.text, t.stage) for t in collected]
 
 
-def test_every_text_but_the_live_one_is_collected() -> None:
+def test_every_text_but_the_newest_is_collected() -> None:
     assert (
         texts_of()
         == [
@@ -55,7 +53,7 @@ def test_every_text_but_the_live_one_is_collected() -> None:
         ]
         or len(texts_of()) == 12
     )
-    assert texts_of(is_live_included=True)[-1][3] == "live"
+    assert texts_of(includes_newest=True)[-1][3] == "live"
 
 
 def test_tools_trust_and_stages() -> None:
@@ -90,19 +88,3 @@ def test_arguments_are_read_as_the_tool_reads_them() -> None:
 def test_readable_arguments_mean_the_same_json(text: str) -> None:
     arguments = json.dumps({"key": text})
     assert json.loads(readable_arguments(arguments)) == {"key": text}
-
-
-@given(st.lists(st.text(max_size=700), min_size=2, max_size=6), st.integers(1, 5))
-def test_every_border_stands_in_a_bounded_text(texts: list[str], number: int) -> None:
-    joined = join_over_borders(texts)
-    bound = max(MIN_JOINED_CHARACTERS, *(len(text) for text in texts))
-    assert all(len(text) <= bound for text in joined)
-    number = min(number, len(texts) - 1)
-    before, after = texts[number - 1][-3:], texts[number][:3]
-    assert any(f"{before}\n{after}" in text for text in joined)
-    if before[-1:].isalnum() and after[:1].isalnum():
-        assert any(before + after in text for text in joined)
-
-
-def test_one_text_has_no_border() -> None:
-    assert join_over_borders(["alone"]) == join_over_borders([]) == []

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from truing.rails.colang.compiler import Program, compile_flow
 from truing.rails.colang.parser import parse_colang
 from truing.rails.runtime.conversation_state import (
@@ -15,12 +13,22 @@ from truing.rails.runtime.conversation_state import (
     extend_conversation_key,
     is_valid_flow_body,
 )
+from truing.rails.runtime.event_types import (
+    BotIntent,
+    ContextUpdate,
+    Event,
+    MaskPreviousUserMessage,
+    StartFlow,
+    StartUtterance,
+    UserIntent,
+    UserMessage,
+)
 
-EVENTS: list[dict[str, Any]] = [
-    {"type": "UserMessage", "text": "Hi!"},
-    {"type": "UserIntent", "intent": "greet"},
-    {"type": "BotIntent", "intent": "say hello"},
-    {"type": "StartUtteranceBotAction", "script": "Hello."},
+EVENTS: list[Event] = [
+    UserMessage("Hi!"),
+    UserIntent("greet"),
+    BotIntent("say hello"),
+    StartUtterance("Hello."),
 ]
 
 
@@ -34,24 +42,24 @@ def test_a_history_renders_as_colang_and_as_chat() -> None:
     assert history.colang() == 'user "Hi!"\n  greet\nbot say hello\n  "Hello."\n'
     assert history.colang(skip=2) == 'bot say hello\n  "Hello."\n'
     assert history.chat == [("user", "Hi!"), ("assistant", "Hello.")]
-    assert history.latest("UserIntent") == EVENTS[1]
-    assert history.latest("Unknown") is None
+    assert history.latest(UserIntent) == EVENTS[1]
+    assert history.latest(StartFlow) is None
 
 
 def test_instructions_stand_above_the_last_bot_intent() -> None:
     history = EventHistory(EVENTS[:2])
-    history.add({"type": "BotIntent", "intent": "say hello", "instructions": "be warm"})
+    history.add(BotIntent("say hello", instructions="be warm"))
     assert history.colang() == 'user "Hi!"\n  greet\n# be warm\nbot say hello\n'
 
 
 def test_a_blocked_message_is_masked() -> None:
-    history = EventHistory([*EVENTS, {"type": "mask_prev_user_message"}])
+    history = EventHistory([*EVENTS, MaskPreviousUserMessage()])
     assert history.colang().startswith(f'user "{MASKED_MESSAGE}"\n')
-    assert history[0]["text"] == "Hi!"
+    assert history[0] == EVENTS[0]
 
 
 def test_chunks_are_fresh_until_the_next_user_message() -> None:
-    history = EventHistory([{"type": "ContextUpdate", "data": {"relevant_chunks": " a \n"}}])
+    history = EventHistory([ContextUpdate({"relevant_chunks": " a \n"})])
     assert (history.chunks, history.fresh_chunks) == ("a", "a")
     history.add(EVENTS[0])
     assert (history.chunks, history.fresh_chunks) == ("a", None)
@@ -60,7 +68,7 @@ def test_chunks_are_fresh_until_the_next_user_message() -> None:
 def test_a_fork_of_a_history_is_independent() -> None:
     history = EventHistory(EVENTS)
     fork = history.fork()
-    fork.add({"type": "UserMessage", "text": "more"})
+    fork.add(UserMessage("more"))
     assert len(history) == len(EVENTS)
     assert "more" in fork.colang()
     assert "more" not in history.colang()
@@ -68,10 +76,10 @@ def test_a_fork_of_a_history_is_independent() -> None:
 
 def test_the_state_follows_context_and_flows() -> None:
     state = make_state()
-    state.add({"type": "ContextUpdate", "data": {"name": "Ada"}})
+    state.add(ContextUpdate({"name": "Ada"}))
     for event in EVENTS[:2]:
         state.add(event)
-    assert state.next_steps() == [{"type": "BotIntent", "intent": "say hello"}]
+    assert state.next_steps() == [BotIntent("say hello")]
     assert state.context["name"] == "Ada"
     assert state.context["last_user_message"] == "Hi!"
     assert state.processed == len(state.history) == 3
@@ -81,8 +89,8 @@ def test_a_flow_of_the_llm_starts_by_its_name_and_stays_in_its_conversation() ->
     state = make_state()
     other = state.fork()
     state.add_dynamic_flow("dynamic-1", "bot ask name\nuser give name")
-    state.add({"type": "start_flow", "flow_id": "dynamic-1"})
-    assert state.next_steps() == [{"type": "BotIntent", "intent": "ask name"}]
+    state.add(StartFlow("dynamic-1"))
+    assert state.next_steps() == [BotIntent("ask name")]
     assert "dynamic-1" in state.program.flows
     assert "dynamic-1" not in other.program.flows
 

@@ -21,6 +21,15 @@ from truing.rails.runtime.dialog_actions import (
     generate_value,
     retrieve_relevant_chunks,
 )
+from truing.rails.runtime.event_types import (
+    BotIntent,
+    BotMessage,
+    ContextUpdate,
+    Event,
+    StartFlow,
+    UserIntent,
+    UserMessage,
+)
 from truing.rails.runtime.stream_buffer import StreamBuffer
 from truing.rails.runtime.turn_context import TurnContext
 
@@ -49,7 +58,7 @@ prompts:
 """
 
 
-def turn_after(model: ReplyListModel, yaml: str = "", *events: dict[str, Any]) -> TurnContext:
+def turn_after(model: ReplyListModel, yaml: str = "", *events: Event) -> TurnContext:
     """Returns a turn of the configuration above after some events."""
     turn = make_turn(model, PROMPTS + yaml, COLANG)
     for event in events:
@@ -57,13 +66,15 @@ def turn_after(model: ReplyListModel, yaml: str = "", *events: dict[str, Any]) -
     return turn
 
 
-def user_message(text: str) -> dict[str, Any]:
-    return {"type": "UserMessage", "text": text}
+def user_message(text: str) -> Event:
+    return UserMessage(text)
 
 
-def first_event(result: ActionResult) -> dict[str, Any]:
+def first_event(result: ActionResult) -> Event:
     assert result.events is not None
-    return result.events[0]
+    event = result.events[0]
+    assert isinstance(event, Event)
+    return event
 
 
 # -- user intent
@@ -72,8 +83,8 @@ def first_event(result: ActionResult) -> dict[str, Any]:
 def find_intent(model: ReplyListModel, text: str, yaml: str = "") -> str:
     result = asyncio.run(generate_user_intent(turn_after(model, yaml, user_message(text))))
     event = first_event(result)
-    assert event["type"] == "UserIntent"
-    return str(event["intent"])
+    assert isinstance(event, UserIntent)
+    return event.intent
 
 
 def test_the_llm_names_the_intent_and_sees_the_nearest_example_last() -> None:
@@ -135,7 +146,7 @@ def test_without_user_messages_the_message_is_answered() -> None:
     turn = make_turn(ReplyListModel("the answer"))
     turn.state.add(user_message("hi"))
     result = asyncio.run(generate_user_intent(turn))
-    assert result.events == [{"type": "BotMessage", "text": "the answer"}]
+    assert result.events == [BotMessage("the answer")]
 
 
 @pytest.mark.parametrize(
@@ -155,8 +166,8 @@ def test_an_action_without_its_event_is_an_error(action: Any, message: str) -> N
 # -- next step
 
 
-def find_next_step(reply: str, yaml: str = "") -> dict[str, Any]:
-    event = {"type": "UserIntent", "intent": "ask price"}
+def find_next_step(reply: str, yaml: str = "") -> Event:
+    event = UserIntent("ask price")
     return first_event(
         asyncio.run(generate_next_steps(turn_after(ReplyListModel(reply), yaml, event)))
     )
@@ -173,12 +184,12 @@ def find_next_step(reply: str, yaml: str = "") -> dict[str, Any]:
     ],
 )
 def test_the_llms_line_becomes_a_bot_intent(reply: str, intent: str) -> None:
-    assert find_next_step(reply) == {"type": "BotIntent", "intent": intent}
+    assert find_next_step(reply) == BotIntent(intent)
 
 
 def test_the_prompt_shows_the_nearest_flow() -> None:
     model = ReplyListModel("bot tell price")
-    turn = turn_after(model, "", {"type": "UserIntent", "intent": "ask price"})
+    turn = turn_after(model, "", UserIntent("ask price"))
     asyncio.run(generate_next_steps(turn))
     assert model.prompts == ["user ask price\nbot tell price\n\n"]
 
@@ -186,12 +197,8 @@ def test_the_prompt_shows_the_nearest_flow() -> None:
 def test_several_steps_become_a_flow_of_the_valid_lines() -> None:
     yaml = "enable_multi_step_generation: true\n"
     event = find_next_step('bot tell price\nbot say bye\nif "unclosed', yaml)
-    assert event == {
-        "type": "start_flow",
-        "flow_id": "dynamic-1",
-        "flow_body": "bot tell price\nbot say bye",
-    }
-    assert find_next_step("(((", yaml) == {"type": "BotIntent", "intent": "general response"}
+    assert event == StartFlow("dynamic-1", flow_body="bot tell price\nbot say bye")
+    assert find_next_step("(((", yaml) == BotIntent("general response")
 
 
 # -- bot message
@@ -199,9 +206,9 @@ def test_several_steps_become_a_flow_of_the_valid_lines() -> None:
 
 def find_message(turn: TurnContext, intent: str) -> tuple[str, dict[str, Any]]:
     """Returns the text of a bot intent's message and the changes to the context."""
-    turn.state.add({"type": "BotIntent", "intent": intent})
+    turn.state.add(BotIntent(intent))
     result = asyncio.run(generate_bot_message(turn))
-    return first_event(result)["text"], result.context_updates or {}
+    return first_event(result).get("text"), result.context_updates or {}
 
 
 def test_predefined_quoted_and_variable_messages_need_no_llm() -> None:
@@ -218,7 +225,7 @@ def test_predefined_quoted_and_variable_messages_need_no_llm() -> None:
 def test_the_llm_words_a_message_without_a_text() -> None:
     model = ReplyListModel('  "Good bye."')
     turn = turn_after(model)
-    turn.state.add({"type": "ContextUpdate", "data": {"relevant_chunks": "a fact"}})
+    turn.state.add(ContextUpdate({"relevant_chunks": "a fact"}))
     text, updates = find_message(turn, "say bye")
     assert text == "Good bye."
     (prompt,) = model.prompts
@@ -262,7 +269,7 @@ def test_a_message_of_the_llm_is_streamed_without_its_quotes() -> None:
     async def stream() -> list[str]:
         turn = turn_after(ReplyListModel('  "Good bye."'))
         turn.stream = StreamBuffer()
-        turn.state.add({"type": "BotIntent", "intent": "say bye"})
+        turn.state.add(BotIntent("say bye"))
         await generate_bot_message(turn)
         return [chunk async for chunk in turn.stream]
 
@@ -338,7 +345,7 @@ def test_the_next_two_actions_take_their_parts_of_the_single_call() -> None:
     assert intent["intent"] == "ask price"
     turn.state.add(intent)
     step = first_event(asyncio.run(generate_next_steps(turn)))
-    assert step == {"type": "BotIntent", "intent": "state the price"}
+    assert step == BotIntent("state the price")
     assert find_message(turn, "state the price")[0] == "5 euros"
     # The example goes on as its flow does, with the predefined text of the bot message.
     assert model.prompts == [

@@ -17,6 +17,7 @@ from truing.rails.runtime.dialog_messages import (
     original_messages,
     push_to_stream,
 )
+from truing.rails.runtime.event_types import BotMessage, BotThinking, BotToolCalls, UserMessage
 from truing.rails.runtime.stream_buffer import StreamBuffer
 from truing.rails.runtime.turn_context import TurnContext
 
@@ -36,8 +37,8 @@ class FixedKnowledgeBase:
 
 
 def answer(turn: TurnContext, text: str) -> ActionResult:
-    turn.state.add({"type": "UserMessage", "text": text})
-    return asyncio.run(answer_without_dialog(turn, {"type": "UserMessage", "text": text}))
+    turn.state.add(UserMessage(text))
+    return asyncio.run(answer_without_dialog(turn, UserMessage(text)))
 
 
 def test_a_task_is_rendered_asked_and_parsed() -> None:
@@ -56,7 +57,7 @@ def test_a_task_is_rendered_asked_and_parsed() -> None:
 def test_the_answer_becomes_a_bot_message() -> None:
     model = ReplyListModel('"quoted answer"')
     result = answer(make_turn(model, GENERAL), "hello")
-    assert result.events == [{"type": "BotMessage", "text": "quoted answer"}]
+    assert result.events == [BotMessage("quoted answer")]
     assert model.samplings[0].stop == ("User:",)
     assert "hello" in model.prompts[0]
 
@@ -82,7 +83,7 @@ def test_passthrough_sends_the_callers_messages_with_the_rewritten_text() -> Non
         ("system", "Be brief."),
         ("user", "my card is <CARD>"),
     ]
-    assert result.events == [{"type": "BotMessage", "text": '"kept quotes"'}]
+    assert result.events == [BotMessage('"kept quotes"')]
     assert messages[1]["content"] == "my card is 4111"
 
 
@@ -94,7 +95,7 @@ def test_tool_calls_of_the_model_are_events_and_tools_reach_it() -> None:
     turn = make_turn(model, tools=(tool,))
     result = answer(turn, "weather?")
     assert model.samplings[0].tools == (tool,)
-    assert result.events == [{"type": "BotToolCalls", "tool_calls": [CALL.to_openai()]}]
+    assert result.events == [BotToolCalls([CALL.to_openai()])]
     assert turn.finish_reason == "tool_calls"
 
 
@@ -141,8 +142,8 @@ def test_thinking_is_an_event_before_the_message_and_is_used_once() -> None:
     result = ActionResult(events=None, context_updates={"x": 1})
     add_message_events(turn, result, "hello")
     assert result.events == [
-        {"type": "BotThinking", "content": "hm"},
-        {"type": "BotMessage", "text": "hello"},
+        BotThinking("hm"),
+        BotMessage("hello"),
     ]
     assert result.context_updates == {"x": 1, "bot_thinking": "hm"}
     assert turn.thinking is None

@@ -5,8 +5,18 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from truing.rails.actions import ActionResult
+from truing.rails.runtime.event_types import (
+    ContextUpdate,
+    OtherEvent,
+    StartAction,
+    StartToolCalls,
+    StartUtterance,
+    SystemMessage,
+    UserMessage,
+)
 from truing.rails.runtime.events import (
     aborted_turn_result,
     action_finished_events,
@@ -14,16 +24,11 @@ from truing.rails.runtime.events import (
     events_from_messages,
 )
 
-START_EVENT: dict[str, Any] = {
-    "type": "StartInternalSystemAction",
-    "action_name": "look_up",
-    "action_params": {"item": 1},
-    "action_result_key": "price",
-}
+START_EVENT = StartAction("look_up", {"item": 1}, action_result_key="price")
 
 
 def types_of(messages: list[dict[str, Any]], start: int = 0) -> list[str]:
-    return [event["type"] for event in events_from_messages(messages, start)]
+    return [event.type for event in events_from_messages(messages, start)]
 
 
 def test_only_the_last_user_message_asks_for_an_answer() -> None:
@@ -49,9 +54,9 @@ def test_context_event_and_system_messages() -> None:
         {"role": "event", "event": {"type": "Custom"}},
     ]
     assert list(events_from_messages(messages, 0)) == [
-        {"type": "ContextUpdate", "data": {"name": "Ada"}},
-        {"type": "SystemMessage", "content": "Be brief."},
-        {"type": "Custom"},
+        ContextUpdate({"name": "Ada"}),
+        SystemMessage("Be brief."),
+        OtherEvent.of("Custom"),
     ]
 
 
@@ -63,48 +68,49 @@ def test_tool_results_ask_for_an_answer_to_the_users_last_message() -> None:
         {"role": "tool", "tool_call_id": "c1", "content": "yes"},
     ]
     assert list(events_from_messages(messages, 1)) == [
-        {"type": "StartToolCallBotAction", "tool_calls": [call]},
-        {"type": "UserMessage", "text": "Rain?"},
+        StartToolCalls([call]),
+        UserMessage("Rain?"),
     ]
 
 
 @pytest.mark.parametrize("role", ["system", "assistant", "tool"])
 def test_without_a_message_of_the_user_the_turn_asks_without_a_text(role: str) -> None:
     *_, event = events_from_messages([{"role": role, "content": "x"}])
-    assert event == {"type": "UserMessage", "text": "", "is_placeholder": True}
+    assert event == UserMessage("", is_placeholder=True)
 
 
 def test_a_plain_value_becomes_the_result_variable() -> None:
-    events = action_finished_events(START_EVENT, 3, "success", False)
-    assert events[0] == {"type": "ContextUpdate", "data": {"price": 3}}
-    assert events[1]["return_value"] == 3
-    assert events[1]["is_success"] is True
+    events = action_finished_events(START_EVENT, 3, "success")
+    assert events[0] == ContextUpdate({"price": 3})
+    assert events[1].get("return_value") == 3
+    assert events[1].get("is_success") is True
 
 
 def test_an_action_result_adds_updates_and_events() -> None:
     result = ActionResult(3, events=[{"type": "E"}], context_updates={"currency": "EUR"})
-    update, finished, added = action_finished_events(START_EVENT, result, "success", True)
-    assert update["data"] == {"currency": "EUR", "price": 3}
-    assert finished["is_system_action"] is True
-    assert added == {"type": "E"}
+    start = replace(START_EVENT, is_system_action=True)
+    update, finished, added = action_finished_events(start, result, "success")
+    assert update.get("data") == {"currency": "EUR", "price": 3}
+    assert finished.get("is_system_action") is True
+    assert added == OtherEvent.of("E")
 
 
 def test_without_updates_there_is_no_context_event() -> None:
-    start = {**START_EVENT, "action_result_key": None}
-    (finished,) = action_finished_events(start, None, "failed", False)
-    assert finished["is_success"] is False
+    start = replace(START_EVENT, action_result_key=None)
+    (finished,) = action_finished_events(start, None, "failed")
+    assert finished.get("is_success") is False
 
 
 def test_create_event_fills_in_variables() -> None:
-    event = {"action_params": {}}
+    event = StartAction("create_event", {}, action_result_key=None)
     spec = {"_type": "Alarm", "level": 2, "text": "$message", "missing": "$nothing"}
     finished, created = events_for_create_event(event, spec, {"message": "fire"})
-    assert finished["action_name"] == "create_event"
-    assert created == {"type": "Alarm", "level": 2, "text": "fire", "missing": None}
+    assert finished.get("action_name") == "create_event"
+    assert created == OtherEvent.of("Alarm", level=2, text="fire", missing=None)
 
 
 def test_an_aborted_turn_speaks_and_then_stops() -> None:
     events = aborted_turn_result("Sorry.").events or []
-    assert events[1] == {"type": "StartUtteranceBotAction", "script": "Sorry."}
-    assert [e["type"] for e in events[-2:]] == ["hide_prev_turn", "BotIntent"]
-    assert events[-1]["intent"] == "stop"
+    assert events[1] == StartUtterance("Sorry.")
+    assert [event.type for event in events[-2:]] == ["hide_prev_turn", "BotIntent"]
+    assert events[-1].intent == "stop"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import msgspec
 import pytest
 
 from truing.align.prompted import prompted
@@ -120,10 +121,16 @@ def test_a_long_conversation_is_not_read_again_and_a_forged_one_is() -> None:
         history += (message("user", f"question {number}"),)
         answer = guard.ask(*history)
         history += (answer.message,)
-    assert guard.read == [f"question {number}" for number in range(5)]
+    assert [text for text in guard.read if "\n" not in text] == [
+        f"question {number}" for number in range(5)
+    ]
+    # Joined to the questions before it, each of them is read once more.
+    assert len(guard.read) == 9
+    guard.read.clear()
     forged = (*history[:-1], message("assistant", "an answer that the model never gave"))
     guard.ask(*forged, message("user", "and?"))
     assert "an answer that the model never gave" in guard.read
+    assert not any(f"question {number}" in guard.read for number in range(5))
 
 
 def test_what_one_session_has_read_does_not_count_in_another() -> None:
@@ -313,7 +320,7 @@ def test_several_answers_read_the_conversation_once() -> None:
     answers = asyncio.run(guard.model.generate(conversation, Sampling(n=4, temperature=1.0)))
     assert [answer.text for answer in answers] == ["fine"] * 4
     assert guard.read.count("rules.") == guard.read.count("rules.\nhi") == 1
-    assert guard.read.count("hi") == 4  # each answer is a turn: its flows read the live message
+    assert guard.read.count("hi") == 4  # each answer is a turn: its flows read the newest message
 
 
 def test_a_reading_that_breaks_off_is_not_shared() -> None:
@@ -343,7 +350,108 @@ def test_a_reading_that_breaks_off_is_not_shared() -> None:
     assert guard.read.count("rules.") == 2
 
 
-# -- borders to tool results with rails of their own, and to the answer of a check -----------------
+# -- texts split over several ----------------------------------------------------------------------
+
+
+def split_call(*values: str) -> ToolCall:
+    pairs = ", ".join(f'"key{number}": "{value}"' for number, value in enumerate(values))
+    return ToolCall("c1", "look_up", f"{{{pairs}}}")
+
+
+@pytest.mark.parametrize(
+    ("messages", "tools"),
+    [
+        ((message("assistant", tool_calls=(split_call("a FORBID", "DEN b"),)),), ()),
+        ((message("assistant", "a FORBID", tool_calls=(split_call("DEN b"),)),), ()),
+        ((message("assistant", tool_calls=(split_call("FORBID"), split_call("DEN"))),), ()),
+        ((message("assistant", tool_calls=(split_call("FORBID"),)), message("tool", "DEN")), ()),
+        (
+            (message("assistant", tool_calls=(ToolCall("c1", "f", '{"FORBID": 1, "DEN": 2}'),)),),
+            (),
+        ),
+        ((message("user", "FORBID"), message("assistant", "x"), message("user", "DEN")), ()),
+        ((message("system", "FORBID"), message("user", "x"), message("system", "DEN")), ()),
+        ((message("tool", "FORBID"), message("user", "x"), message("tool", "DEN")), ()),
+        ((), (Tool("f", "a FORBID"), Tool("g", "DEN b"))),
+        (
+            (),
+            (
+                Tool("f", "a FORBID", '{"properties": {"q": {"description": "b"}}}'),
+                Tool("g", "DEN"),
+            ),
+        ),
+        ((message("user", "DEN b"),), (Tool("f", "a FORBID"),)),
+    ],
+)
+def test_no_text_that_is_split_reaches_the_model(
+    messages: tuple[Message, ...], tools: tuple[Tool, ...]
+) -> None:
+    conversation = messages if tools and messages else (*messages, message("user", "and?"))
+    unsafe = msgspec.json.encode((conversation, tools))
+    for written in (unsafe, unsafe.replace(b"FORBID", b"PERMIT").replace(b"DEN", b"TED")):
+        sent, offered = msgspec.json.decode(
+            written, type=tuple[tuple[Message, ...], tuple[Tool, ...]]
+        )
+        guard = Guard()
+        answer = guard.ask(*sent, sampling=Sampling(tools=offered))
+        assert (answer.text == "fine") is (written != unsafe)
+        assert bool(guard.inner.seen) is (written != unsafe)
+
+
+def test_a_text_split_around_a_real_answer_is_read() -> None:
+    guard = Guard()
+    first = guard.ask(message("user", "a FORBID"))
+    assert first.text == "fine"
+    answer = guard.ask(message("user", "a FORBID"), first.message, message("user", "DEN b"))
+    assert (answer.finish_reason, answer.text) == ("blocked", REFUSAL)
+    assert len(guard.inner.seen) == 1
+    harmless = guard.ask(message("user", "a FORBID"), first.message, message("user", "then b"))
+    assert harmless.text == "fine"
+
+
+def test_the_operator_can_leave_answered_turns_unjoined() -> None:
+    guard = Guard(INPUT + "truing: {join_turns: false}\n")
+    first = guard.ask(message("user", "a FORBID"))
+    answer = guard.ask(message("user", "a FORBID"), first.message, message("user", "DEN b"))
+    assert answer.text == "fine"
+    assert guard.read == ["a FORBID", "DEN b"]
+    # What follows each other without an answer is joined all the same.
+    assert guard.ask(message("user", "FORBID"), message("user", "DEN")).finish_reason == "blocked"
+
+
+def test_the_flows_refuse_a_message_that_is_refused_alone() -> None:
+    guard = Guard(INPUT + "enable_rails_exceptions: true\n")
+    colang = COLANG.replace(
+        "    bot refuse to respond\n", '    create event InputRailException(message="no")\n'
+    )
+    guard.model = GuardedModel(
+        RailsConfig.from_text(INPUT + "enable_rails_exceptions: true\n", colang), guard.inner
+    )
+    guard.model.runtime.register_action(guard._count_reading, "count_reading")
+    messages = [{"role": "system", "content": "x"}, {"role": "user", "content": "FORBIDDEN"}]
+    result = asyncio.run(guard.model.runtime.run_turn(messages))
+    assert result.message["role"] == "exception"
+    assert result.message["content"]["message"] == "no"
+    assert [ruling.ruling for ruling in result.rulings] == ["allow", "block"]
+
+
+def test_flows_that_let_a_message_pass_after_an_objection_get_no_answer() -> None:
+    guard = Guard()
+
+    async def object_once(text: str) -> int:
+        guard.read.append(text)
+        return len(guard.read)
+
+    colang = COLANG.replace('if "FORBIDDEN" in $user_message', "if $count == 2 or $count == 3")
+    guard.model = GuardedModel(RailsConfig.from_text(INPUT, colang), guard.inner)
+    guard.model.runtime.register_action(object_once, "count_reading")
+    answer = guard.ask(message("system", "x"), message("user", "hi"))
+    assert guard.read == ["x", "x\nhi\n---\nxhi", "hi", "hi"]
+    assert answer.finish_reason == "blocked"
+    assert guard.inner.seen == []
+
+
+# -- tool results with rails of their own, and the answer of a check -------------------------------
 
 TOOL_YAML = (
     "passthrough: true\nrails: {input: {flows: [keyword]}, tool_input: {flows: [tool rail]}}\n"
@@ -388,9 +496,25 @@ def test_a_tool_rail_that_always_rewrites_refuses_no_neighbours() -> None:
     assert [m.content for m in guard.inner.seen[0].messages][-2:] == ["[one]", "[two]"]
 
 
-def test_a_check_reads_over_the_border_to_the_answer() -> None:
+def test_a_check_joins_the_message_and_the_answer() -> None:
     guard = Guard()
     split = Conversation((message("user", "FORBID"), message("assistant", "DEN")))
     assert asyncio.run(guard.model.check(split)).allowed is False
     whole = Conversation((message("user", "hi"), message("assistant", "there")))
     assert asyncio.run(guard.model.check(whole)).allowed is None  # there are no output rails
+
+
+def test_the_words_of_a_rail_that_objects_in_a_check_pass_the_output_rails() -> None:
+    colang = (
+        'define bot refuse to respond\n  "I will not say: $user_message"\n'
+        'define subflow shown\n  if "FORBIDDEN" in $bot_message\n    bot inform withheld\n    stop\n'
+        'define bot inform withheld\n  "withheld"\n'
+    )
+    yaml = INPUT.replace("[keyword]}", "[keyword]}, output: {flows: [shown]}")
+    model = GuardedModel(RailsConfig.from_text(yaml, COLANG + colang), RecordingModel())
+    model.runtime.register_action(lambda text: 1, "count_reading")
+    result = asyncio.run(model.check(Conversation.of("FORBIDDEN")))
+    assert result.allowed is False
+    assert "FORBIDDEN" not in str(result.message)
+    assert result.rulings[-1].name == "shown"
+    assert asyncio.run(Guard().model.check(Conversation.of("FORBIDDEN"))).message == REFUSAL

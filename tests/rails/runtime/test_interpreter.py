@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
 from truing.rails.colang.compiler import Program, compile_flow
 from truing.rails.colang.parser import parse_colang
+from truing.rails.runtime.event_types import (
+    BotIntent,
+    ContextUpdate,
+    Event,
+    HidePreviousTurn,
+    StartAction,
+    StartFlow,
+    UserIntent,
+    Utterance,
+    event_from_nemo,
+)
 from truing.rails.runtime.flow_frames import ABORTED
 from truing.rails.runtime.interpreter import FlowError, Interpreter
-
-Event = dict[str, Any]
 
 
 def make_interpreter(colang: str) -> Interpreter:
@@ -20,15 +27,17 @@ def make_interpreter(colang: str) -> Interpreter:
 
 
 def user_intent(intent: str) -> Event:
-    return {"type": "UserIntent", "intent": intent}
+    return UserIntent(intent)
 
 
 def bot_intent(intent: str) -> Event:
-    return {"type": "BotIntent", "intent": intent}
+    return BotIntent(intent)
 
 
 def action_finished(name: str, status: str = "success") -> Event:
-    return {"type": "InternalSystemActionFinished", "action_name": name, "status": status}
+    return event_from_nemo(
+        {"type": "InternalSystemActionFinished", "action_name": name, "status": status}
+    )
 
 
 def steps_after(interpreter: Interpreter, *events: Event) -> list[Event]:
@@ -54,7 +63,7 @@ def test_if_takes_the_branch_of_its_condition(value: str, message: str) -> None:
         f"define flow\n  user go\n  $x = {value}\n  if $x > 1\n    bot big\n  else\n    bot small\n"
     )
     steps = steps_after(interpreter, user_intent("go"))
-    assert steps == [{"type": "ContextUpdate", "data": {"x": int(value)}}, bot_intent(message)]
+    assert steps == [ContextUpdate({"x": int(value)}), bot_intent(message)]
 
 
 def test_while_runs_until_its_condition_is_false() -> None:
@@ -80,12 +89,7 @@ def test_an_action_carries_its_parameters_and_result() -> None:
         "define flow\n  user go\n  $price = execute look_up(item=2)\n  bot tell\n"
     )
     assert steps_after(interpreter, user_intent("go")) == [
-        {
-            "type": "StartInternalSystemAction",
-            "action_name": "look_up",
-            "action_params": {"item": 2},
-            "action_result_key": "price",
-        }
+        StartAction("look_up", {"item": 2}, action_result_key="price")
     ]
     assert steps_after(interpreter, action_finished("look_up")) == [bot_intent("tell")]
 
@@ -146,14 +150,14 @@ def test_hide_prev_turn_restores_frames_and_context() -> None:
     interpreter = make_interpreter(
         "define flow\n  user go\n  $x = 1\n  bot ask\n  user answer\n  bot done\n"
     )
-    utterance: Event = {"type": "UtteranceUserActionFinished", "final_transcript": "go"}
+    utterance: Event = Utterance("go")
     steps_after(interpreter, utterance, user_intent("go"))
     assert interpreter.context["x"] == 1
-    interpreter.process({"type": "hide_prev_turn"})
+    interpreter.process(HidePreviousTurn())
     assert "x" not in interpreter.context
     assert interpreter.frames == []
     with pytest.raises(FlowError, match="cannot be taken back"):
-        interpreter.process({"type": "hide_prev_turn"})
+        interpreter.process(HidePreviousTurn())
 
 
 def test_a_fork_goes_on_independently() -> None:
@@ -198,6 +202,6 @@ def test_a_flow_reactivated_at_its_end_is_over() -> None:
 
 def test_a_requested_subflow_without_a_waiting_step_is_over_at_once() -> None:
     interpreter = make_interpreter("define subflow sets\n  $a = 1\n")
-    interpreter.process({"type": "start_flow", "flow_id": "sets"})
+    interpreter.process(StartFlow("sets"))
     assert not interpreter.is_running("sets")
     assert interpreter.context["a"] == 1

@@ -72,6 +72,22 @@ def test_flows_that_leave_out_the_output_rails_show_nothing_unread() -> None:
     assert "keyword did not run" in answer.rulings[-1].reason
 
 
+def test_every_field_of_an_exception_passes_the_output_rails() -> None:
+    colang = (
+        "define flow\n  user ask\n"
+        '  create event OwnException(message="no", said="a FORBIDDEN text", parts=["FORBIDDEN"])\n'
+        '\ndefine user ask\n  "hi"\n'
+    )
+    yaml = OUTPUT.replace("rails: {", "rails: {dialog: {user_messages: {embeddings_only: true}}, ")
+    config = RailsConfig.from_text(yaml + "truing: {encoder: words}\n", RAIL + colang)
+    runtime = GuardedModel(config, FixedModel("fine")).runtime
+    result = asyncio.run(runtime.run_turn([{"role": "user", "content": "hi"}]))
+    assert result.message["role"] == "exception"
+    content = result.message["content"]
+    assert (content["type"], content["message"]) == ("OwnException", "no")
+    assert "FORBIDDEN" not in str(content)
+
+
 def test_an_action_cannot_speak_around_the_rails() -> None:
     colang = 'define user ask\n  "hi"\n\ndefine flow\n  user ask\n  execute speak\n'
     yaml = OUTPUT + "truing: {encoder: words}\n"
@@ -230,7 +246,7 @@ def test_a_streamed_answer_is_remembered_as_read() -> None:
         await guarded.answer(second, Sampling())
 
     asyncio.run(talk())
-    assert read == ["hi", "and?"]
+    assert read == ["hi", "hi\nand?\n---\nhiand?", "and?"]  # and not the answer
 
 
 def test_plain_texts_hold_no_variable() -> None:

@@ -6,13 +6,14 @@ import pytest
 from dialog_turns import ReplyListModel, make_runtime
 
 from truing.rails.runtime.conversation_state import ConversationState
+from truing.rails.runtime.event_types import UserMessage
 from truing.rails.runtime.state_cache import StateCache, estimate_size, state_size
 
 
 def make_state(text: str) -> ConversationState:
     runtime = make_runtime(ReplyListModel())
     state = ConversationState(runtime.program, runtime.config)
-    state.add({"type": "UserMessage", "text": text})
+    state.add(UserMessage(text))
     return state
 
 
@@ -45,6 +46,6 @@ def test_a_fork_leaves_the_cached_state_as_it_is() -> None:
     cache.put(b"k", make_state("hello"))
     fork = cache.fork(b"k")
     assert fork is not None
-    fork.add({"type": "UserMessage", "text": "more"})
+    fork.add(UserMessage("more"))
     again = cache.fork(b"k")
     assert again is not None and len(again.history) == 1

@@ -12,6 +12,7 @@ from truing.rails.config.loader import RailsConfig
 from truing.rails.runtime.app import RuntimeParts
 from truing.rails.runtime.conversation_state import ConversationState
 from truing.rails.runtime.embeddings import LexicalEncoder
+from truing.rails.runtime.event_types import OtherEvent
 from truing.rails.runtime.llm_client import SpeculationCache
 from truing.rails.runtime.turn_context import TurnContext, expand_generation_options
 
@@ -26,7 +27,7 @@ def make_turn(**fields: Any) -> TurnContext:
 
 
 def start(turn: TurnContext, stage: str = "Input", rail: str = "my rail") -> None:
-    turn.track_rail_event({"type": f"Start{stage}Rail", "flow_id": rail})
+    turn.track_rail_event(OtherEvent.of(f"Start{stage}Rail", flow_id=rail))
 
 
 # -- options -----------------------------------------------------------------------------------
@@ -72,7 +73,7 @@ def test_a_rail_that_finishes_unchanged_is_allowed() -> None:
     start(turn)
     assert turn.rail_name == "my rail"
     turn.counter.calls += 2
-    turn.track_rail_event({"type": "InputRailFinished"})
+    turn.track_rail_event(OtherEvent.of("InputRailFinished"))
     (ruling,) = turn.rulings
     assert (ruling.name, ruling.stage, ruling.ruling) == ("my rail", "input", "allow")
     assert (ruling.reason, ruling.llm_calls) == ("nothing to object", 2)
@@ -107,8 +108,10 @@ def test_the_reason_of_a_rail_goes_into_its_ruling_alone() -> None:
 def test_an_exception_event_blocks_with_its_message_and_an_error_goes_before_reasons() -> None:
     turn = make_turn()
     start(turn)
-    turn.track_rail_event({"type": "MyRailException", "message": "not this"})
-    assert (turn.rulings[0].ruling, turn.rulings[0].reason) == ("block", "not this")
+    turn.track_rail_event(OtherEvent.of("MyRailException", message="not this"))
+    assert (turn.rulings[0].ruling, turn.rulings[0].reason) == ("block", "raised MyRailException")
+    # A message that the configuration's author did not write may quote a text.
+    assert turn.rulings[0].evidence == "not this"
     start(turn)
     turn.set_reason("rude")
     turn.error = "the action failed"

@@ -4,11 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
+from truing.rails.runtime.event_types import (
+    BotThinking,
+    Event,
+    OtherEvent,
+    StartToolCalls,
+    StartUtterance,
+)
 from truing.rails.runtime.turn_result import TurnResult, collect_output
 
 
-def says(script: Any) -> dict[str, Any]:
-    return {"type": "StartUtteranceBotAction", "script": script}
+def says(script: Any) -> Event:
+    return StartUtterance(script)
 
 
 def test_messages_are_joined_and_can_be_removed() -> None:
@@ -18,17 +25,17 @@ def test_messages_are_joined_and_can_be_removed() -> None:
 
 
 def test_tool_calls_are_part_of_the_message() -> None:
-    output = collect_output([{"type": "StartToolCallBotAction", "tool_calls": [{"id": "1"}]}])
+    output = collect_output([StartToolCalls([{"id": "1"}])])
     assert output.message()["tool_calls"] == [{"id": "1"}]
 
 
 def test_an_exception_takes_the_place_of_the_texts() -> None:
+    output = collect_output([says("One."), OtherEvent.of("MyException", message="no")])
     exception = {"type": "MyException", "message": "no"}
-    output = collect_output([says("One."), exception])
     assert output.message() == {"role": "exception", "content": exception}
     assert TurnResult(output.message()).text == "MyException: no"
 
 
 def test_the_first_thinking_is_kept() -> None:
-    events = [{"type": "BotThinking", "content": "a"}, {"type": "BotThinking", "content": "b"}]
+    events = [BotThinking("a"), BotThinking("b")]
     assert collect_output(events).thinking == "a"

@@ -30,6 +30,14 @@ def test_each_choice_is_a_warning_with_its_line(tmp_path: Path) -> None:
     assert "user_name" in context
 
 
+def test_unjoined_turns_are_given_up_where_there_are_input_rails(tmp_path: Path) -> None:
+    yaml = "models: []\ntruing: {join_turns: false}\n"
+    assert given_up(tmp_path, yaml) == []
+    ((line, what),) = given_up(tmp_path, "rails: {input: {flows: [check text input]}}\n" + yaml)
+    assert line == 3
+    assert "split over several answered turns" in what
+
+
 def test_without_a_choice_there_is_none(tmp_path: Path) -> None:
     yaml = "models: []\ntruing: {client_options: {rails: false, llm_params: {max_tokens: 9}}}\n"
     assert given_up(tmp_path, yaml) == []

@@ -33,12 +33,13 @@ def _count(folder: Path, flow: str, config: str = NO_SETTINGS) -> LlmCallCount:
     [
         # the answer
         (NO_SETTINGS, "", 1),
-        # check, answer, check
-        (SELF_CHECKS, "", 3),
+        # check, two of joined turns, answer, check
+        (SELF_CHECKS, "", 5),
+        (SELF_CHECKS + "truing: {join_turns: false}\n", "", 3),
         # intent, next step, message
         (NO_SETTINGS, PRICE_FLOW + HELLO, 3),
         # the same with both checks
-        (SELF_CHECKS, PRICE_FLOW + HELLO, 5),
+        (SELF_CHECKS, PRICE_FLOW + HELLO, 7),
         # next step, message
         (EMBEDDED_INTENTS, PRICE_FLOW + HELLO, 2),
         ("rails: {dialog: {single_call: {enabled: true}}}\n", PRICE_FLOW + HELLO, 1),
@@ -80,6 +81,7 @@ def test_an_action_with_the_llm_has_no_bound(tmp_path: Path) -> None:
 def test_a_rail_that_stops_the_turn_does_not_add_to_the_dialog(tmp_path: Path) -> None:
     rail = "\ndefine flow block\n  if $a\n    bot tell a\n    bot tell b\n    stop\n"
     config = "rails: {input: {flows: [block]}, dialog: {user_messages: {embeddings_only: true}}}\n"
+    config += "truing: {join_turns: false}\n"
     assert _count(tmp_path, rail, config).most == 2
 
 

@@ -80,7 +80,7 @@ class LocalModel:
 
     @property
     def lineage(self) -> Lineage:
-        """That of the folder's `truing.json` if training wrote one, else of the bare weights."""
+        """What the folder's `truing.json` claims, if there is one; the hash is of its files."""
         return self._lineage
 
     @property
@@ -221,9 +221,8 @@ def _lineage(weights: Weights, name: str, dtype: str) -> Lineage:
         except msgspec.DecodeError as error:
             raise UserError(f"{card}: {error}") from error
         if lineage is not None:
-            return msgspec.structs.replace(
-                lineage, hash=lineage.hash or digest(weights.sha256, dtype)
-            )
+            # Not the hash that the card may claim: it could be that of another model or judge.
+            return msgspec.structs.replace(lineage, hash=digest(weights.sha256, dtype))
     return Lineage(
         name=name,
         hash=digest(weights.sha256, dtype),

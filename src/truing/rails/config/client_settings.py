@@ -2,6 +2,7 @@
 
     truing:
       trusted_roles: [system]                 # their texts do not pass the input rails
+      join_turns: true                        # read the texts of a role joined over the answers
       client_options:
         rails: false                          # may a request switch stages off?
         llm_params: {max_tokens: 512}         # the parameters that it may set, each up to a bound
@@ -65,9 +66,13 @@ RESERVED_VARIABLES = frozenset(
 
 
 class ClientSettings(Struct, frozen=True):
-    """The trust that a configuration gives to clients; `llm_params` maps names to upper bounds."""
+    """The trust that a configuration gives to clients; `llm_params` maps names to upper bounds.
+
+    `joins_turns`: the input rails also read the texts of a role joined over what lies between them.
+    """
 
     trusted_roles: frozenset[str] = frozenset()
+    joins_turns: bool = True
     rails: bool = False
     llm_params: dict[str, float] = {}
     context: frozenset[str] = frozenset()
@@ -78,6 +83,7 @@ class ClientSettings(Struct, frozen=True):
         options = truing.get("client_options") or {}
         return cls(
             trusted_roles=frozenset(truing.get("trusted_roles") or ()),
+            joins_turns=truing.get("join_turns") is not False,
             rails=bool(options.get("rails")),
             llm_params=dict(options.get("llm_params") or {}),
             context=frozenset(options.get("context") or ()),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import urlsplit
 
 TRUING_ENGINE = "truing"
 ADDRESS_KEYS = ("base_url", "openai_api_base", "endpoint_url", "api_base")
@@ -38,17 +37,6 @@ API_KEY_VARIABLES = {
     "openrouter": "OPENROUTER_API_KEY",
     "fireworks": "FIREWORKS_API_KEY",
 }
-# Environment variable -> the hosts to which its key may go without the operator's word.
-VENDOR_HOSTS: dict[str, tuple[str, ...]] = {
-    "OPENAI_API_KEY": ("api.openai.com",),
-    "NVIDIA_API_KEY": ("integrate.api.nvidia.com", "ai.api.nvidia.com"),
-    "TOGETHER_API_KEY": ("api.together.xyz",),
-    "GROQ_API_KEY": ("api.groq.com",),
-    "MISTRAL_API_KEY": ("api.mistral.ai",),
-    "DEEPSEEK_API_KEY": ("api.deepseek.com",),
-    "OPENROUTER_API_KEY": ("openrouter.ai",),
-    "FIREWORKS_API_KEY": ("api.fireworks.ai",),
-}
 
 
 def find_address(engine: str, parameters: Mapping[str, Any]) -> str:
@@ -58,16 +46,3 @@ def find_address(engine: str, parameters: Mapping[str, Any]) -> str:
         return addresses[0]
     known = ENGINES.get(engine, "")
     return OPENAI_ADDRESS if known is None else known
-
-
-def is_vendor_address(variable: str, address: str) -> bool:
-    """Returns whether an address is one of the vendor whose key a variable holds, over https."""
-    try:
-        parts = urlsplit(address)
-        host = (parts.hostname or "").rstrip(".").lower()
-    except ValueError:
-        return False
-    # Clients disagree on the host of "https://vendor\@other" and "https://vendor@other".
-    has_deceptive_host = "@" in address or "\\" in address
-    is_known = host in VENDOR_HOSTS.get(variable, ())
-    return parts.scheme == "https" and is_known and not has_deceptive_host

@@ -6,7 +6,7 @@ Nothing in it is executed: `actions.py` and `config.py` are only listed in `Rail
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -58,8 +58,9 @@ class RailsConfig:
     `notes` are pairs (place, message) about what is no error, but rarely intended.
 
     `trust_code` says that the operator trusts all of the configuration: without it no code of the
-    folder runs (`config.trust`). `outside` holds (place, what) for what it reads outside its
-    folder.
+    folder runs (`config.trust`). `key_variables` names the environment variables that the operator
+    lets it send to the addresses that it names. `outside` holds (place, what) for what it reads
+    outside its folder.
     """
 
     path: str = ""
@@ -88,11 +89,17 @@ class RailsConfig:
     locations: dict[tuple[str, str], tuple[str, int]] = field(default_factory=dict)
     notes: list[tuple[str, str]] = field(default_factory=list)
     trust_code: bool = False
+    key_variables: tuple[str, ...] = ()
     outside: list[tuple[str, str]] = field(default_factory=list)
 
     @classmethod
     def load(
-        cls, path: str | Path, *, trust_code: bool = False, read_outside: bool = False
+        cls,
+        path: str | Path,
+        *,
+        trust_code: bool = False,
+        key_variables: Sequence[str] = (),
+        read_outside: bool = False,
     ) -> RailsConfig:
         """Loads a folder, or one YAML file; PlanError holds every fault. Nothing is executed.
 
@@ -101,7 +108,9 @@ class RailsConfig:
         """
         files = ConfigFiles(Path(path), read_outside=trust_code or read_outside)
         files.read_root()
-        return _build_config(files, trust_code)
+        config = _build_config(files, trust_code)
+        config.key_variables = tuple(key_variables)
+        return config
 
     @classmethod
     def from_text(

@@ -20,7 +20,6 @@ from truing.rails.config.engines import (
     OPENAI_ADDRESS,
     TRUING_ENGINE,
     find_address,
-    is_vendor_address,
 )
 from truing.rails.config.entries import ModelEntry
 from truing.rails.config.loader import RailsConfig
@@ -30,6 +29,7 @@ from truing.rails.config.parameters import (
     with_default_sampling,
 )
 from truing.rails.config.trust import resolve_configured_spec
+from truing.specs.keys import is_vendor_address
 from truing.specs.parser import Spec
 
 # Values of `api_key` for servers that need no key; anything else is taken for a secret.
@@ -126,6 +126,8 @@ def _build_endpoint_arguments(entry: ModelEntry) -> dict[str, Any]:
     for parameter, argument in _SPEC_ARGUMENTS:
         if parameters.get(parameter) is not None:
             arguments[argument] = str(parameters[parameter])
+    if parameters.get("allow_http"):
+        arguments["allow_http"] = "true"
     body = build_request_body(parameters)
     if body:
         arguments["body"] = json.dumps(body, sort_keys=True)

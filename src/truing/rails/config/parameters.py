@@ -42,6 +42,7 @@ _CONNECTION = {
     "timeout": _Range(float, 1e-3, 1e6),
     "request_timeout": _Range(float, 1e-3, 1e6),
     "max_retries": _Range(int, 0, 100),
+    "allow_http": _Range(bool),  # a key may leave this machine over plain http
 }
 _REQUEST_BODY = {
     "frequency_penalty": _Range(float, -2, 2),

@@ -108,6 +108,7 @@ TRUING_SCHEMA: dict[str, Any] = {
     "models": ANY_KEYS,
     "bad_input": ANY_KEYS,
     "trusted_roles": [str],
+    "join_turns": bool,
     "client_options": {"rails": bool, "llm_params": ANY_KEYS, "context": [str]},
 }
 

@@ -22,13 +22,11 @@ from truing.core.errors import PlanError, SpecError
 from truing.rails.config.engines import (
     OPENAI_ADDRESS,
     TRUING_ENGINE,
-    VENDOR_HOSTS,
     find_address,
-    is_vendor_address,
 )
 from truing.rails.config.loader import RailsConfig
 from truing.specs.builders import BUILDERS
-from truing.specs.keys import allow_key_variables
+from truing.specs.keys import VENDOR_HOSTS, allow_key_variables, is_vendor_address
 from truing.specs.parser import Spec, parse_spec
 from truing.specs.resolve import RoleName, list_kinds, resolve
 
@@ -79,7 +77,8 @@ def find_code_uses(config: RailsConfig) -> list[CodeUse]:
             CodeUse(_locate(config, key), what) for what in _find_spec_uses(spec, role, config)
         ]
     for index, entry in enumerate(config.models):
-        fault = find_key_fault(entry.api_key_env_var, find_address(entry.engine, entry.parameters))
+        address = find_address(entry.engine, entry.parameters)
+        fault = find_key_fault(entry.api_key_env_var, address, config)
         if fault is not None and entry.engine != TRUING_ENGINE:
             uses.append(CodeUse(_locate(config, f"models.{index}.api_key_env_var"), fault))
     return uses
@@ -113,7 +112,7 @@ def resolve_configured_spec(config: RailsConfig, spec: str | Spec, role: RoleNam
     if config.trust_code:
         return resolve(spec, role)
     # Also what a builder reads without an argument of the spec.
-    with allow_key_variables((*VENDOR_HOSTS, *_list_allowed_variables())):
+    with allow_key_variables((*VENDOR_HOSTS, *_allowed_variables(config))):
         return resolve(spec, role)
 
 
@@ -155,7 +154,7 @@ def _find_spec_uses(spec: str | Spec, role: RoleName, config: RailsConfig) -> It
         elif (parsed.kind, key) in _FILE_ARGUMENTS and isinstance(value, str):
             yield from _find_file_uses(value, config)
         elif key.endswith("_env") and isinstance(value, str):
-            fault = find_key_fault(value, _spec_address(parsed))
+            fault = find_key_fault(value, _spec_address(parsed), config)
             if fault is not None:
                 yield fault
         elif key:
@@ -220,25 +219,26 @@ def is_inside(path: Path, config: RailsConfig) -> bool:
 # -- keys --------------------------------------------------------------------------------------
 
 
-def find_key_fault(variable: str | None, address: str) -> str | None:
+def find_key_fault(variable: str | None, address: str, config: RailsConfig) -> str | None:
     """Returns why an untrusted configuration may not send a variable to an address, or None.
 
-    A vendor's variable may go to the vendor over https, and those that the operator lists in
-    `TRUING_RAILS_KEY_VARIABLES` anywhere.
+    A vendor's variable may go to the vendor over https, and those that the operator lists
+    (``--allow-key-env``, or `TRUING_RAILS_KEY_VARIABLES`) anywhere.
     """
     if variable is None:
         return None
-    if variable in _list_allowed_variables() or is_vendor_address(variable, address):
+    if variable in _allowed_variables(config) or is_vendor_address(variable, address):
         return None
     host = urlsplit(address).hostname or address
     return (
-        f"sends the environment variable {variable} to {host} (to allow it, "
-        f"list it in {VARIABLES_SETTING})"
+        f"sends the environment variable {variable} to {host} (to allow it, pass "
+        f"--allow-key-env {variable}, or list it in {VARIABLES_SETTING})"
     )
 
 
-def _list_allowed_variables() -> list[str]:
-    return [name.strip() for name in os.environ.get(VARIABLES_SETTING, "").split(",")]
+def _allowed_variables(config: RailsConfig) -> frozenset[str]:
+    listed = os.environ.get(VARIABLES_SETTING, "").split(",")
+    return frozenset((*config.key_variables, *(name.strip() for name in listed)))
 
 
 def _spec_address(spec: Spec) -> str:

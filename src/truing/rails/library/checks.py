@@ -13,12 +13,11 @@ from truing.rails.actions import RailOutcome
 from truing.rails.colang.flow_reference import parse_flow_name, parse_flow_parameters
 from truing.rails.runtime.llm_client import LlmError, LlmReply
 from truing.rails.runtime.prompt_filters import extract_bot_message, strip_quotes
-from truing.rails.runtime.turn_context import TurnContext
+from truing.rails.runtime.turn_context import EVIDENCE_CHARACTERS, TurnContext
 from truing.rails.runtime.verdict_parsers import allows, is_objection, read_yes_no
 
 EXTRA_ANSWERS = 2
 DEFAULT_MAX_TOKENS = 1024  # of a verdict; reasoning models think before it
-EVIDENCE_CHARACTERS = 200
 
 
 def _variant_task(turn: TurnContext, stage: str, rail: str, task: str) -> str:

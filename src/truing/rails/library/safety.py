@@ -25,7 +25,7 @@ from truing.rails.library.classifier_heads import score_text
 from truing.rails.library.jailbreak_patterns import find_injected_instruction, find_jailbreak_sign
 from truing.rails.library.texts import rail_settings
 from truing.rails.library.tone import TonePolicy
-from truing.rails.runtime.turn_context import TurnContext
+from truing.rails.runtime.turn_context import EVIDENCE_CHARACTERS, TurnContext
 from truing.rails.runtime.verdict_parsers import allows, is_objection
 
 DEFAULT_JUDGE = "moderation:fast"
@@ -36,7 +36,6 @@ DEFAULT_ALTERNATIVE = (
 UNCHECKED_MESSAGE = "I can't answer this: a check that has to run first could not tell."
 GUARD_MAX_TOKENS = 1024
 GUARD_TEMPERATURE = 1e-20  # NeMo's value
-EVIDENCE_CHARACTERS = 200
 _EMPTY_CONVERSATION = Conversation()
 
 

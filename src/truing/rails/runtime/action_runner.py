@@ -6,6 +6,7 @@ from typing import Any
 
 from truing.core.types import Failure
 from truing.rails.runtime.action_registry import ActionRegistry, RegisteredAction
+from truing.rails.runtime.event_types import Event, StartAction
 from truing.rails.runtime.events import (
     aborted_turn_result,
     action_finished_events,
@@ -13,9 +14,8 @@ from truing.rails.runtime.events import (
 )
 from truing.rails.runtime.interpreter import FlowError
 from truing.rails.runtime.llm_client import LlmError, SpeculationStopped
-from truing.rails.runtime.turn_context import TurnContext, UncheckedError
+from truing.rails.runtime.turn_context import EVIDENCE_CHARACTERS, TurnContext, UncheckedError
 
-Event = dict[str, Any]
 INTERNAL_ERROR_MESSAGE = "I'm sorry, an internal error has occurred."
 
 
@@ -30,14 +30,15 @@ class ActionRunner:
         self.timeout = timeout
         self.extra_arguments: dict[str, Any] = {}
 
-    async def run(self, turn: TurnContext, event: Event) -> list[Event]:
+    async def run(self, turn: TurnContext, event: StartAction) -> list[Event]:
         """Runs the action that `event` starts, and returns the events after it.
 
-        A failed action ends the turn with an apology; `turn.error` and `turn.failure` say why.
+        A failed action ends the turn with an apology; `turn.error` and `turn.failure` say why, and
+        `turn.error_detail` what the error itself says, which may quote a text.
         Raises LlmError, FlowError and UncheckedError, which end the turn without an answer, and
         SpeculationStopped in a speculative copy.
         """
-        name, params = event["action_name"], event["action_params"]
+        name, params = event.action_name, event.action_params
         if name == "create_event":
             return events_for_create_event(event, params["event"], turn.state.context)
         action = self.actions.find(name)
@@ -56,13 +57,13 @@ class ActionRunner:
                 turn.error = f"the action {name!r} took longer than {self.timeout:g} s"
             except (Exception, SystemExit) as error:
                 # SystemExit too: an action that exits must not end the server.
-                turn.error = f"the action {name!r} failed: {type(error).__name__}: {error}"
+                turn.error = f"the action {name!r} failed: {type(error).__name__}"
+                turn.error_detail = str(error)[:EVIDENCE_CHARACTERS]
             if turn.error is not None and result is None:
                 status, result = "failed", aborted_turn_result(INTERNAL_ERROR_MESSAGE)
         if status == "failed":
             turn.failure = Failure("rail", "action", turn.error or name)
-        is_system = bool(event.get("is_system_action"))
-        return action_finished_events(event, result, status, is_system)
+        return action_finished_events(event, result, status)
 
     async def _call(
         self, turn: TurnContext, action: RegisteredAction, kwargs: dict[str, Any]
@@ -90,7 +91,7 @@ class ActionRunner:
         """Returns the values that user code gets by parameter name, as in NeMo."""
         services = turn.services
         arguments = {
-            "events": turn.state.history,
+            "events": turn.state.history.to_nemo(),
             "context": dict(turn.state.context),
             "config": services.config,
             "llm_task_manager": services.prompts,

@@ -12,6 +12,8 @@ from collections.abc import Collection, Mapping, Sequence
 from itertools import count
 from typing import Any
 
+from msgspec.structs import replace
+
 from truing.core.errors import TruingError
 from truing.core.protocols import Model
 from truing.core.types import Ruling, Sampling
@@ -31,22 +33,33 @@ from truing.rails.runtime.conversation_state import (
     extend_conversation_key,
 )
 from truing.rails.runtime.embeddings import EmbeddingCache, choose_encoder
-from truing.rails.runtime.events import (
-    events_from_messages,
-    messages_with_options,
+from truing.rails.runtime.event_types import (
+    BotIntent,
+    ContextUpdate,
+    Event,
+    Listen,
+    StartAction,
+    StartFlow,
+    Utterance,
 )
+from truing.rails.runtime.events import events_from_messages, messages_with_options
 from truing.rails.runtime.example_index import DialogExamples
 from truing.rails.runtime.input_gate import (
     InputGate,
     InputReading,
-    needs_live_input,
+    needs_flow_rails,
     refusal_output,
 )
 from truing.rails.runtime.interpreter import FlowError
 from truing.rails.runtime.knowledge_base import KnowledgeBase
 from truing.rails.runtime.llm_client import LlmError, SpeculationCache
 from truing.rails.runtime.nemo_compat import load_config_code
-from truing.rails.runtime.output_gate import BLOCKED_MESSAGE, OutputGate, unread_input_ruling
+from truing.rails.runtime.output_gate import (
+    BLOCKED_MESSAGE,
+    OutputGate,
+    find_author_texts,
+    unread_input_ruling,
+)
 from truing.rails.runtime.parallel_rails import ACTIONS as parallel_actions
 from truing.rails.runtime.parallel_rails import can_run_in_parallel
 from truing.rails.runtime.prompts import PromptManager
@@ -74,10 +87,8 @@ from truing.rails.runtime.turn_result import (
 
 __all__ = ["RailsError", "Runtime", "RuntimeParts"]
 
-Event = dict[str, Any]
 MAX_EVENTS_PER_TURN = 300
 DEFAULT_ACTION_TIMEOUT = 60.0  # seconds
-LISTEN_EVENT: Event = {"type": "Listen"}
 
 
 class Runtime:
@@ -108,7 +119,7 @@ class Runtime:
         self.program = self._compile_program()
         self.services = self._make_services(model, parts)
         self.input_gate = InputGate(config, CheckedTexts())
-        self.output_gate = OutputGate(config, self.program)
+        self.output_gate = OutputGate(config, self.services.author_texts)
         self._choose_concurrency()
 
     # -- building --------------------------------------------------------------------------------
@@ -160,6 +171,7 @@ class Runtime:
             ),
             kb=KnowledgeBase(config.docs, embeddings) if config.docs else None,
             llm_timeout=float(llm_timeout) if llm_timeout is not None else None,
+            author_texts=find_author_texts(config, self.program),
             run_until_listen=self.run_until_listen,
             new_flow_name=lambda: f"dynamic-{next(self._flow_numbers)}",
         )
@@ -269,10 +281,11 @@ class Runtime:
         turn.rulings += reading.rulings
         if reading.objection is not None:
             return await self._refuse_unread(turn, reading, session)
-        turn.state = self._load_state(reading.rows, keys)
-        turn.messages = [row for row in reading.rows if row.get("role") != "context"]
-        if needs_live_input(turn, rows):
+        turn.state = self._load_state(reading.messages, keys)
+        turn.messages = [row for row in reading.messages if row.get("role") != "context"]
+        if needs_flow_rails(turn, rows):
             turn.required_input = stage_flows(self.config, "input")
+            turn.must_refuse = reading.objects_to_newest
         # Raw chunks go to the caller only where no output stage must read them first.
         must_read_output = stage_flows(self.config, "output") and turn.is_stage_on("output")
         turn.stream = None if must_read_output else stream
@@ -314,9 +327,8 @@ class Runtime:
             tools=sampling.tools,
             is_stage_check=True,
         )
-        return await ConversationCheck(
-            self.config, turn, rows, build_states(self.program, self.config, rows)
-        ).run()
+        state_after = build_states(self.program, self.config, rows)
+        return await ConversationCheck(turn, state_after, self.output_gate).run()
 
     async def _refuse_unread(
         self, turn: TurnContext, reading: InputReading, session: str
@@ -338,7 +350,7 @@ class Runtime:
         self, turn: TurnContext, rows: list[dict[str, Any]], session: str, result: TurnResult
     ) -> None:
         """Remembers what the rails have read, so that the next turn does not read it again."""
-        if rows and needs_live_input(turn, rows):
+        if rows and needs_flow_rails(turn, rows):
             self.input_gate.remember_turn(turn, rows[-1], session, result)
         self.remember_answer(result.text, session)
         for call in result.tool_calls:
@@ -353,7 +365,7 @@ class Runtime:
         """Starts the speculative copy of a turn that answers a user message, if it is on."""
         history = turn.state.history
         rails = (turn.options or {}).get("rails") or {}
-        is_user_turn = bool(history) and history[-1]["type"] == "UtteranceUserActionFinished"
+        is_user_turn = bool(history) and isinstance(history[-1], Utterance)
         if not self.speculative or not is_user_turn:
             return None
         if rails.get("input") is False or rails.get("dialog") is False:
@@ -361,23 +373,11 @@ class Runtime:
         state = turn.state.fork()
         last_event = state.history.pop()
         options = options_without_text_rails(turn.options)
-        state.add({"type": "ContextUpdate", "data": {"generation_options": options}})
+        state.add(ContextUpdate({"generation_options": options}))
         state.add(last_event)
         turn.speculation = SpeculationCache()
-        copy = TurnContext(
-            services=self.services,
-            state=state,
-            sampling=turn.sampling,
-            options=options,
-            stream=None,
-            messages=turn.messages,
-            tools=turn.tools,
-            counter=turn.counter,
-            seed=turn.seed,
-            speculation=turn.speculation,
-            is_speculative_copy=True,
-            explicit_fields=turn.explicit_fields,
-        )
+        copy = turn.fork(state, options)
+        copy.speculation, copy.is_speculative_copy = turn.speculation, True
         turn.speculation.task = asyncio.create_task(run_speculative_copy(copy))
         return turn.speculation.task
 
@@ -406,33 +406,33 @@ class Runtime:
             raise RailsError("empty", "there is no message to answer")
         while True:
             event = state.history[-1]
-            if event["type"] == "StartInternalSystemAction":
+            if isinstance(event, StartAction):
                 steps = await self._action_runner.run(turn, event)
             else:
-                if event["type"] == "start_flow" and event.get("flow_body"):
-                    state.add_dynamic_flow(event["flow_id"], event["flow_body"])
-                steps = state.next_steps() or [LISTEN_EVENT]
+                if isinstance(event, StartFlow) and event.flow_body:
+                    state.add_dynamic_flow(event.flow_id, event.flow_body)
+                steps = state.next_steps() or [Listen()]
             for step in steps:
-                self._observe_event(turn, step)
-                state.add(step)
-            new_events.extend(steps)
-            if steps[-1]["type"] == "Listen":
+                new_events.append(self._observe_event(turn, step))
+                state.add(new_events[-1])
+            if isinstance(steps[-1], Listen):
                 return new_events
             if len(new_events) > MAX_EVENTS_PER_TURN:
                 raise FlowError("too many events in one turn: the flows do not come to an end")
 
-    def _observe_event(self, turn: TurnContext, event: Event) -> None:
-        """Marks system actions (which prompts do not show) and keeps the record of rails."""
-        kind = event["type"]
-        if kind == "StartInternalSystemAction":
-            action = self.actions.find(event["action_name"])
-            event["is_system_action"] = event["action_name"] == "create_event" or (
+    def _observe_event(self, turn: TurnContext, event: Event) -> Event:
+        """Keeps the record of rails; returns the event, with the mark of a system action."""
+        if isinstance(event, StartAction):
+            action = self.actions.find(event.action_name)
+            is_system = event.action_name == "create_event" or (
                 action is not None and (action.system or action.builtin)
             )
-        elif kind.endswith(("Rail", "Rails", "Finished", "Exception")):
+            return replace(event, is_system_action=is_system)
+        if event.type.endswith(("Rail", "Rails", "Finished", "Exception")):
             turn.track_rail_event(event)
-        elif kind == "BotIntent" and event["intent"] == "stop":
+        elif isinstance(event, BotIntent) and event.stops_turn:
             turn.finish_rail("block")
+        return event
 
 
 def _error_with_rulings(turn: TurnContext, error: TruingError) -> RailsError | LlmError:

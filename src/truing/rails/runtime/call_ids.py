@@ -12,8 +12,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from truing.core.types import ToolCall
-
-Row = dict[str, Any]
+from truing.rails.runtime.client_texts import ChatMessage
 
 
 class CallIds:
@@ -28,19 +27,19 @@ class CallIds:
         # Nine letters and digits: the only form that Mistral's templates and endpoint take.
         return self._own_ids.setdefault(str(client_id), f"call{len(self._own_ids) + 1:05}")
 
-    def rename(self, message: Mapping[str, Any]) -> Row:
+    def rename(self, message: Mapping[str, Any]) -> ChatMessage:
         """Returns a message with the runtime's ids; called in the order of the conversation."""
-        row = dict(message)
-        if row.get("tool_calls"):
-            row["tool_calls"] = [
+        renamed = dict(message)
+        if renamed.get("tool_calls"):
+            renamed["tool_calls"] = [
                 {**call, "id": self._own_id(call["id"])}
                 if isinstance(call, Mapping) and "id" in call
                 else call
-                for call in row["tool_calls"]
+                for call in renamed["tool_calls"]
             ]
-        if "tool_call_id" in row:
-            row["tool_call_id"] = self._own_id(row["tool_call_id"])
-        return row
+        if "tool_call_id" in renamed:
+            renamed["tool_call_id"] = self._own_id(renamed["tool_call_id"])
+        return renamed
 
     def restore(self, calls: tuple[ToolCall, ...]) -> tuple[ToolCall, ...]:
         """Returns calls of the client, as a check of them left them, with the client's ids."""

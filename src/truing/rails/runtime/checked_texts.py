@@ -19,13 +19,14 @@ from truing.core.types import Ruling
 MAX_BYTES = 16 * 2**20
 _ENTRY_BYTES = 400  # of a key, a verdict without texts, and their place in the dictionary
 _CHARACTER_BYTES = 4  # at most, in Python's strings
+_ANSWER_STAGE = "answer of the runtime"  # in place of a stage of rails, in the keys of answers
 
 
 class TextVerdict(Struct, frozen=True):
     """What the rails of a stage said about a text.
 
     `text` is what the model may see in its place; None if a rail objected: then `reply` is what
-    the client was told, and `rulings` are the decisions. `AS_IT_IS` stands for a text that passed
+    the client was told, and `rulings` are the decisions. `UNCHANGED` stands for a text that passed
     unchanged, so that the memory need not hold it.
     """
 
@@ -44,7 +45,7 @@ class TextVerdict(Struct, frozen=True):
         return _ENTRY_BYTES + ruling_bytes + _CHARACTER_BYTES * sum(len(text) for text in texts)
 
 
-AS_IT_IS = TextVerdict("", is_unchanged=True)
+UNCHANGED = TextVerdict("", is_unchanged=True)
 
 
 class CheckedTexts:
@@ -67,6 +68,10 @@ class CheckedTexts:
             # The length first: no two lists of parts have the same bytes.
             keyed_hash.update(len(encoded).to_bytes(8, "big") + encoded)
         return keyed_hash.digest()
+
+    def answer_key(self, session: str, text: str) -> bytes:
+        """Returns the key of a text that the runtime itself answered."""
+        return self.key(session, _ANSWER_STAGE, (), "assistant", text)
 
     def get(self, key: bytes) -> TextVerdict | None:
         """Returns the verdict under a key, or None if the text has not been read."""

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from itertools import pairwise
 from typing import Any, Literal
 
 from msgspec import Struct
@@ -18,12 +17,9 @@ from msgspec import Struct
 from truing.core.types import Tool
 from truing.rails.runtime.conversation_state import content_text
 
-Row = dict[str, Any]
+ChatMessage = dict[str, Any]  # in the OpenAI form, or one of NeMo's: context, event, exception
 TextStage = Literal["input", "tool_input"]
 WITHHELD_TEXT = "<withheld: a rail objected to this message>"
-WINDOW_CHARACTERS = 100  # on each side of the border of two messages
-MIN_JOINED_CHARACTERS = 4 * WINDOW_CHARACTERS + 20  # two shortened texts fit
-_BETWEEN_FORMS = "\n---\n"
 # An escape in a JSON string: a character beyond ASCII in two halves, \\uXXXX, or a shorter one.
 _JSON_ESCAPE = re.compile(
     r"\\(?:u([dD][89abAB][0-9a-fA-F]{2})\\u([dD][c-fC-F][0-9a-fA-F]{2})"
@@ -31,7 +27,7 @@ _JSON_ESCAPE = re.compile(
     re.DOTALL,
 )
 _OPTIONS_VARIABLE = "generation_options"
-_LIVE_EVENT = "UtteranceUserActionFinished"
+_UTTERANCE_EVENT = "UtteranceUserActionFinished"
 
 
 class ClientText(Struct, frozen=True):
@@ -52,64 +48,67 @@ class ClientText(Struct, frozen=True):
     can_rewrite: bool = True
 
 
-def is_live(row: Mapping[str, Any]) -> bool:
+def is_read_by_flows(message: Mapping[str, Any]) -> bool:
     """Returns whether the flows themselves run the input rails on this message, if it is last."""
-    if row.get("role") == "event":
-        event = row.get("event")
-        return isinstance(event, Mapping) and event.get("type") == _LIVE_EVENT
-    return row.get("role") == "user"
+    if message.get("role") == "event":
+        event = message.get("event")
+        return isinstance(event, Mapping) and event.get("type") == _UTTERANCE_EVENT
+    return message.get("role") == "user"
 
 
 def collect_client_texts(
-    rows: Sequence[Row],
+    messages: Sequence[ChatMessage],
     tools: Sequence[Tool],
     *,
     has_tool_rails: bool,
     trusted: Collection[str],
-    is_live_included: bool = False,
+    includes_newest: bool = False,
 ) -> list[ClientText]:
-    """Returns all texts of a conversation but, as a rule, that of a last message that is live.
+    """Returns all texts of a conversation; that of a last message which the flows themselves read
+    only with `includes_newest`.
 
     Texts of trusted roles are left out.
     """
-    live_index = -1 if is_live_included else len(rows) - 1
+    newest_index = -1 if includes_newest else len(messages) - 1
     texts: list[ClientText] = []
     if "tool_definitions" not in trusted:
         texts += [_definition_text(tool) for tool in tools]
     tool_names = {tool.name for tool in tools}
-    call_names = _names_by_call_id(rows)
+    call_names = _names_by_call_id(messages)
     stage: TextStage = "tool_input" if has_tool_rails else "input"
-    for index, row in enumerate(rows):
-        role = _role_of(row)
+    for index, message in enumerate(messages):
+        role = message_role(message)
         if role in trusted:
             continue
         if role == "context":
-            texts += _context_texts(index, row.get("content"))
+            texts += _context_texts(index, message.get("content"))
         elif role == "event":
-            if index != live_index or not is_live(row):
-                texts += _event_texts(index, row.get("event"))
+            if index != newest_index or not is_read_by_flows(message):
+                texts += _event_texts(index, message.get("event"))
         else:
-            live = index == live_index and is_live(row)
-            name = str(row.get("name") or call_names.get(row.get("tool_call_id")) or "unknown")
-            if not live:
+            name = str(
+                message.get("name") or call_names.get(message.get("tool_call_id")) or "unknown"
+            )
+            if index != newest_index or not is_read_by_flows(message):
                 texts += _content_texts(
-                    index, role, row, stage if role == "tool" else "input", name
+                    index, role, message, stage if role == "tool" else "input", name
                 )
-            texts += _other_texts(index, role, row, tool_names)
+            texts += _other_texts(index, role, message, tool_names)
     return texts
 
 
-def message_text(row: Row) -> str:
+def message_text(message: ChatMessage) -> str:
     """Returns the text of a message; of an event, what the user is said to have said."""
-    if row.get("role") == "event":
-        event = row.get("event")
+    if message.get("role") == "event":
+        event = message.get("event")
         spoken = event.get("final_transcript") if isinstance(event, Mapping) else None
         return content_text(spoken or "")
-    return content_text(row.get("content") or "")
+    return content_text(message.get("content") or "")
 
 
-def _role_of(row: Row) -> str:
-    role = str(row.get("role"))
+def message_role(message: ChatMessage) -> str:
+    """Returns the role of a message; OpenAI's `developer` is its newer name of `system`."""
+    role = str(message.get("role"))
     return "system" if role == "developer" else role
 
 
@@ -119,19 +118,19 @@ def _definition_text(tool: Tool) -> ClientText:
     return ClientText(-1, "definition", "tool_definitions", text, can_rewrite=False)
 
 
-def _names_by_call_id(rows: Sequence[Row]) -> dict[Any, str]:
+def _names_by_call_id(messages: Sequence[ChatMessage]) -> dict[Any, str]:
     return {
         call.get("id"): str((call.get("function") or {}).get("name") or "")
-        for row in rows
-        for call in row.get("tool_calls") or ()
+        for message in messages
+        for call in message.get("tool_calls") or ()
         if isinstance(call, dict)
     }
 
 
 def _content_texts(
-    index: int, role: str, row: Row, stage: TextStage, name: str
+    index: int, role: str, message: ChatMessage, stage: TextStage, name: str
 ) -> Iterator[ClientText]:
-    content = row.get("content")
+    content = message.get("content")
     if content is None or content == "" or role == "exception":
         return
     yield ClientText(
@@ -141,18 +140,18 @@ def _content_texts(
         content_text(content),
         stage,
         name,
-        str(row.get("tool_call_id") or ""),
+        str(message.get("tool_call_id") or ""),
         can_rewrite=isinstance(content, str),
     )
 
 
 def _other_texts(
-    index: int, role: str, row: Row, tool_names: Collection[str]
+    index: int, role: str, message: ChatMessage, tool_names: Collection[str]
 ) -> Iterator[ClientText]:
     """Yields the message's name, and the names and arguments of its tool calls."""
-    if row.get("name"):
-        yield ClientText(index, "name", role, str(row["name"]), can_rewrite=False)
-    for number, call in enumerate(row.get("tool_calls") or ()):
+    if message.get("name"):
+        yield ClientText(index, "name", role, str(message["name"]), can_rewrite=False)
+    for number, call in enumerate(message.get("tool_calls") or ()):
         function = call.get("function") if isinstance(call, dict) else None
         if not isinstance(function, dict):
             yield ClientText(index, f"call_name:{number}", role, _as_text(call), can_rewrite=False)
@@ -231,59 +230,14 @@ def _strings_in(value: Any) -> Iterator[str]:
 # -- rewriting -------------------------------------------------------------------------------------
 
 
-def with_text(row: Row, part: str, text: str) -> Row:
+def with_text(message: ChatMessage, part: str, text: str) -> ChatMessage:
     """Returns a message with one of its texts replaced."""
     if part == "content":
-        return {**row, "content": text}
+        return {**message, "content": text}
     if part.startswith("call:"):
-        calls = list(row["tool_calls"])
+        calls = list(message["tool_calls"])
         number = int(part.removeprefix("call:"))
         function = {**calls[number]["function"], "arguments": text}
         calls[number] = {**calls[number], "function": function}
-        return {**row, "tool_calls": calls}
-    return {**row, "content": {**row["content"], part: text}}
-
-
-# -- texts split over messages ---------------------------------------------------------------------
-
-
-def join_over_borders(texts: Sequence[str]) -> list[str]:
-    """Returns the ends and beginnings of texts that follow each other, joined as a reader may.
-
-    Once with line breaks and, where a word may go on in the next text, once without. The middle of
-    a long text is left out. No returned text is longer than the longest given one (or
-    `MIN_JOINED_CHARACTERS`), so that a rail that limits the length of a message does not object to
-    the sum of them.
-    """
-    if len(texts) < 2:
-        return []
-    bound = max(MIN_JOINED_CHARACTERS, *(len(text) for text in texts))
-    shortened = [_without_middle(text) for text in texts]
-    joined = _join_up_to(bound, shortened, glue_words=False)
-    glued = _join_up_to(bound, shortened, glue_words=True)
-    both = f"{joined[0]}{_BETWEEN_FORMS}{glued[0]}"
-    if len(joined) == len(glued) == 1 and joined != glued and len(both) <= bound:
-        return [both]  # one call of a check instead of two
-    return list(dict.fromkeys([*joined, *glued]))
-
-
-def _without_middle(text: str) -> str:
-    if len(text) <= 2 * WINDOW_CHARACTERS:
-        return text
-    # At a blank where there is one: half a number or address must not look like another kind.
-    head, tail = text[:WINDOW_CHARACTERS], text[-WINDOW_CHARACTERS:]
-    head = head.rpartition(" ")[0] or head
-    tail = tail.partition(" ")[2] or tail
-    return f"{head}\n{tail}"
-
-
-def _join_up_to(bound: int, texts: Sequence[str], *, glue_words: bool) -> list[str]:
-    """Joins texts; where the bound is reached a new text begins with the last one again."""
-    joined = [texts[0]]
-    for previous, text in pairwise(texts):
-        is_word = previous[-1:].isalnum() and text[:1].isalnum()
-        separator = "" if glue_words and is_word else "\n"
-        if len(joined[-1]) + len(separator) + len(text) > bound:
-            joined.append(previous)
-        joined[-1] += separator + text
-    return joined
+        return {**message, "tool_calls": calls}
+    return {**message, "content": {**message["content"], part: text}}

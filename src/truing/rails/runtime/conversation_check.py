@@ -15,14 +15,14 @@ from msgspec import Struct
 
 from truing.core.errors import TruingError
 from truing.core.types import Failure, Ruling
-from truing.rails.config.loader import RailsConfig
 from truing.rails.runtime.checked_texts import CheckedTexts
-from truing.rails.runtime.client_texts import Row, readable_arguments
+from truing.rails.runtime.client_texts import ChatMessage, readable_arguments
 from truing.rails.runtime.conversation_state import ConversationState, content_text
-from truing.rails.runtime.input_gate import InputGate, StateOf
-from truing.rails.runtime.output_gate import BLOCKED_MESSAGE
+from truing.rails.runtime.input_gate import InputGate, StateAfterMessages
+from truing.rails.runtime.output_gate import BLOCKED_MESSAGE, OutputGate
 from truing.rails.runtime.stage_runner import Stage, StageOutcome, run_stage, stage_flows
 from truing.rails.runtime.turn_context import TurnContext
+from truing.rails.runtime.turn_result import TurnOutput
 
 
 class NoStageError(TruingError):
@@ -34,7 +34,7 @@ class CheckResult(Struct, frozen=True, kw_only=True):
 
     `allowed` is True if every stage of the conversation ran whole and none objected, False if one
     objected, failed or was incomplete, None if none objected but some, `not_run`, have no rails.
-    `message` is what the rail that objected says.
+    `message` is what the rail that objected says, as the output rails leave it.
     """
 
     allowed: bool | None
@@ -47,12 +47,13 @@ class ConversationCheck:
     """One check: the texts of the conversation by stage, and the outcomes so far."""
 
     def __init__(
-        self, config: RailsConfig, turn: TurnContext, rows: list[Row], state_after: StateOf
+        self, turn: TurnContext, state_after: StateAfterMessages, output_gate: OutputGate
     ) -> None:
-        self.config, self.turn, self.rows, self.state_after = config, turn, rows, state_after
-        self.gate = InputGate(config, CheckedTexts())
+        self.turn, self.messages, self.state_after = turn, turn.messages, state_after
+        self.config, self.output_gate = turn.services.config, output_gate
+        self.gate = InputGate(self.config, CheckedTexts())
         self.rulings: list[Ruling] = []
-        self.message: str | None = None
+        self.objection = ""
         self.objected = False
 
     async def run(self) -> CheckResult:
@@ -61,75 +62,81 @@ class ConversationCheck:
         if not stages:
             raise NoStageError("messages: they contain no text that a stage of rails reads")
         await self._check_input(stages)
-        state = self.state_after(len(self.rows))
-        for row in self.rows:
-            if row.get("role") == "assistant":
-                await self._check_answer(row, state)
-            elif row.get("role") == "context" and "retrieval" in stages:
-                await self._run("retrieval", row["content"]["relevant_chunks"], state)
+        state = self.state_after(len(self.messages))
+        for message in self.messages:
+            if message.get("role") == "assistant":
+                await self._check_answer(message, state)
+            elif message.get("role") == "context" and "retrieval" in stages:
+                await self._run("retrieval", message["content"]["relevant_chunks"], state)
         not_run = tuple(stage for stage in stages if not stage_flows(self.config, stage))
         allowed = False if self.objected else (None if not_run else True)
-        message = None
-        if self.objected:
-            message = self.message or BLOCKED_MESSAGE
+        message = await self._release_objection(state) if self.objected else None
         return CheckResult(
             allowed=allowed, not_run=not_run, message=message, rulings=tuple(self.rulings)
         )
 
+    async def _release_objection(self, state: ConversationState) -> str:
+        """Returns what the client is told: a rail's words pass the output stage like any others."""
+        self.turn.state = state
+        refusal = TurnOutput(texts=[self.objection or BLOCKED_MESSAGE])
+        released = await self.output_gate.release(self.turn, refusal)
+        self.rulings += self.turn.rulings
+        return "\n".join(released.texts)
+
     def _stages(self) -> list[Stage]:
         """Returns the stages that the conversation contains, in the order of a turn."""
-        present: set[Stage] = {"input"} if self._input_rows() or self.turn.tools else set()
-        for row in self.rows:
-            role = row.get("role")
+        present: set[Stage] = {"input"} if self._input_messages() or self.turn.tools else set()
+        for message in self.messages:
+            role = message.get("role")
             if role == "tool":
                 present.add("tool_input")
             elif role == "assistant":
-                if row.get("tool_calls"):
+                if message.get("tool_calls"):
                     present.add("tool_output")
-                if row.get("content") or not row.get("tool_calls"):
+                if message.get("content") or not message.get("tool_calls"):
                     present.add("output")
-            elif role == "context" and isinstance(row["content"].get("relevant_chunks"), str):
+            elif role == "context" and isinstance(message["content"].get("relevant_chunks"), str):
                 present.add("retrieval")
         order: tuple[Stage, ...] = ("input", "retrieval", "tool_output", "tool_input", "output")
         return [stage for stage in order if stage in present]
 
-    def _input_rows(self) -> list[Row]:
+    def _input_messages(self) -> list[ChatMessage]:
         """Returns the messages whose texts belong to the input stage first of all."""
         roles = {"user", "system", "developer", "context"}
         trusted = self.gate.trusted | ({"developer"} if "system" in self.gate.trusted else set())
-        return [row for row in self.rows if row.get("role") in roles - trusted]
+        return [message for message in self.messages if message.get("role") in roles - trusted]
 
     async def _check_input(self, stages: Sequence[Stage]) -> None:
-        rows, answer = list(self.rows), list[Row]()
-        if rows and rows[-1].get("role") == "assistant":
-            answer.append(rows.pop())  # an answer, not a text that a model is to read
+        messages, answer = list(self.messages), list[ChatMessage]()
+        if messages and messages[-1].get("role") == "assistant":
+            answer.append(messages.pop())  # an answer, not a text that a model is to read
         reading = await self.gate.read(
             self.turn,
-            rows,
+            messages,
             "",
             self.state_after,
-            is_live_included=True,
+            includes_newest=True,
             withholds_refused=False,
             answer=answer,
         )
         self.rulings += reading.rulings
         if reading.objection is not None:
             self.objected = True
-            self.message = reading.objection.reply or None
+            self.objection = reading.objection.reply
             if reading.failure is not None:
                 self._add_block("input", reading.failure.message)
         elif "input" in stages and not any(r.stage == "input" for r in self.rulings):
             await self._run("input", "", self.state_after(0))  # there are only empty texts
 
-    async def _check_answer(self, row: Row, state: ConversationState) -> None:
-        calls = row.get("tool_calls")
+    async def _check_answer(self, message: ChatMessage, state: ConversationState) -> None:
+        calls = message.get("tool_calls")
         if calls:
             await self._run("tool_output", calls, state)
             if not stage_flows(self.config, "tool_output"):
                 for text in _texts_of_calls(calls):
                     await self._run("output", text, state)
-        if row.get("content") or not calls:
-            await self._run("output", content_text(row.get("content") or ""), state)
+        if message.get("content") or not calls:
+            await self._run("output", content_text(message.get("content") or ""), state)
 
     async def _run(self, stage: Stage, content: Any, state: ConversationState) -> None:
         try:
@@ -140,7 +147,7 @@ class ConversationCheck:
         if outcome.passed:
             return
         self.objected = True
-        self.message = self.message or outcome.reply or None
+        self.objection = self.objection or outcome.reply
         if not any(r.ruling == "block" for r in outcome.rulings):
             self._add_block(stage, outcome.reason)
 

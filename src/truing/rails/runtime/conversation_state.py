@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -13,10 +13,24 @@ from truing.core.errors import PlanError
 from truing.rails.colang import ast as n
 from truing.rails.colang.compiler import EVENT, Instruction, Program, compile_flow
 from truing.rails.colang.parser import parse_colang
+from truing.rails.runtime.event_types import (
+    ActionFinished,
+    BotIntent,
+    ContextUpdate,
+    Event,
+    MaskPreviousUserMessage,
+    StartAction,
+    StartUtterance,
+    SystemMessage,
+    UserIntent,
+    UserMessage,
+    event_from_nemo,
+)
 from truing.rails.runtime.events import events_of_message
-from truing.rails.runtime.interpreter import Event, Interpreter
+from truing.rails.runtime.interpreter import Interpreter
 
 _encode = msgspec.json.Encoder(order="deterministic").encode
+E = TypeVar("E", bound=Event)
 MASKED_MESSAGE = "<hidden: the assistant does not talk about this>"
 MAX_RESULT_CHARACTERS = 2000  # of an action's result, in a prompt
 
@@ -40,20 +54,20 @@ def content_text(content: Any) -> str:
 
 def render_event(event: Event) -> str:
     """Returns the lines of one event in a conversation written as Colang; empty if it has none."""
-    kind = event["type"]
-    if kind == "UserMessage" and not event.get("is_placeholder"):
-        return f'user "{content_text(event["text"])}"\n'
-    if kind == "UserIntent":
-        return f"  {event['intent']}\n"
-    if kind == "BotIntent":
-        return f"bot {event['intent']}\n"
-    if kind == "StartUtteranceBotAction":
-        return f'  "{event["script"]}"\n'
-    if kind == "StartInternalSystemAction" and not event.get("is_system_action"):
-        return f"execute {event['action_name']}\n"
-    if kind == "InternalSystemActionFinished" and not event.get("is_system_action"):
-        result = str(event["return_value"])[:MAX_RESULT_CHARACTERS].replace("\n", " ")
-        return f"# The result was {result}\n"
+    match event:
+        case UserMessage(is_placeholder=False):
+            return f'user "{content_text(event.text)}"\n'
+        case UserIntent():
+            return f"  {event.intent}\n"
+        case BotIntent():
+            return f"bot {event.intent}\n"
+        case StartUtterance():
+            return f'  "{event.script}"\n'
+        case StartAction(is_system_action=False):
+            return f"execute {event.action_name}\n"
+        case ActionFinished(is_system_action=False):
+            result = str(event.return_value)[:MAX_RESULT_CHARACTERS].replace("\n", " ")
+            return f"# The result was {result}\n"
     return ""
 
 
@@ -64,7 +78,7 @@ class EventHistory(list[Event]):
     keeps the cost of a turn independent of the length of the conversation.
     """
 
-    def __init__(self, events: Iterable[Event] = ()) -> None:
+    def __init__(self, events: Iterable[Event | Mapping[str, Any]] = ()) -> None:
         super().__init__()
         self.rendered: list[str] = []
         self.chat: list[tuple[str, Any]] = []
@@ -75,31 +89,31 @@ class EventHistory(list[Event]):
             None  # the same, but only if set since the last user message
         )
         for event in events:
-            self.add(event)
+            self.add(event_from_nemo(event))
 
     def add(self, event: Event) -> None:
         """Appends an event and renders it."""
         self.append(event)
-        kind = event["type"]
-        if kind == "mask_prev_user_message":
-            self._mask_last_user_message()
         rendered = render_event(event)
-        if kind == "BotIntent":
-            self.last_bot_intent = len(self.rendered)
-            self.instructions = event.get("instructions")
+        match event:
+            case MaskPreviousUserMessage():
+                self._mask_last_user_message()
+            case BotIntent():
+                self.last_bot_intent = len(self.rendered)
+                self.instructions = event.instructions
+            case UserMessage():
+                # A turn without any message of the user has no text for the prompt.
+                if not event.is_placeholder:
+                    self.chat.append(("user", event.text))
+                self.fresh_chunks = None
+            case ContextUpdate() if "relevant_chunks" in event.data:
+                self.chunks = self.fresh_chunks = str(event.data["relevant_chunks"] or "").strip()
+            case StartUtterance():
+                self.chat.append(("assistant", event.script))
+            case SystemMessage():
+                self.chat.append(("system", event.content))
         if rendered:
             self.rendered.append(rendered)
-        if kind == "UserMessage":
-            # A turn without any message of the user has no text for the prompt.
-            if not event.get("is_placeholder"):
-                self.chat.append(("user", event["text"]))
-            self.fresh_chunks = None
-        elif kind == "ContextUpdate" and "relevant_chunks" in event["data"]:
-            self.chunks = self.fresh_chunks = str(event["data"]["relevant_chunks"] or "").strip()
-        elif kind == "StartUtteranceBotAction":
-            self.chat.append(("assistant", event["script"]))
-        elif kind == "SystemMessage":
-            self.chat.append(("system", event.get("content", "")))
 
     def _mask_last_user_message(self) -> None:
         for index in range(len(self.rendered) - 1, -1, -1):
@@ -128,9 +142,13 @@ class EventHistory(list[Event]):
         after = self.rendered[self.last_bot_intent :]
         return "".join(before) + f"# {self.instructions}\n" + "".join(after)
 
-    def latest(self, kind: str) -> Event | None:
-        """Returns the newest event of a type, or None."""
-        return next((event for event in reversed(self) if event["type"] == kind), None)
+    def latest(self, kind: type[E]) -> E | None:
+        """Returns the newest event of a class, or None."""
+        return next((event for event in reversed(self) if isinstance(event, kind)), None)
+
+    def to_nemo(self) -> list[dict[str, Any]]:
+        """Returns the events in NeMo's format, as user code gets them."""
+        return [event.to_nemo() for event in self]
 
 
 class ConversationState:
@@ -168,14 +186,13 @@ class ConversationState:
     def add(self, event: Event) -> None:
         """Appends an event; the flows see it at the next call of `next_steps`."""
         self.history.add(event)
-        kind = event["type"]
-        if kind == "ContextUpdate":
-            self.context.update(event["data"])
-        elif kind == "UserMessage":
-            self.context["last_user_message"] = event["text"]
-        elif kind == "StartUtteranceBotAction":
-            self.context["last_bot_message"] = event["script"]
-        self.context["event"] = event
+        if isinstance(event, ContextUpdate):
+            self.context.update(event.data)
+        elif isinstance(event, UserMessage):
+            self.context["last_user_message"] = event.text
+        elif isinstance(event, StartUtterance):
+            self.context["last_bot_message"] = event.script
+        self.context["event"] = event.to_nemo()
 
     def next_steps(self) -> list[Event]:
         """Gives the flows the events that they have not seen; returns the events that follow."""

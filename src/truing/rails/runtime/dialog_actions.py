@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from ast import literal_eval
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from truing.rails.actions import ActionResult
 from truing.rails.colang.ast import BotText
@@ -21,6 +21,15 @@ from truing.rails.runtime.dialog_messages import (
     original_messages,
     push_to_stream,
     read_chunks,
+)
+from truing.rails.runtime.event_types import (
+    BotIntent,
+    BotMessage,
+    Event,
+    StartFlow,
+    UserIntent,
+    UserMessage,
+    event_from_nemo,
 )
 from truing.rails.runtime.example_index import nemo_similarity
 from truing.rails.runtime.prompt_filters import (
@@ -36,7 +45,7 @@ from truing.rails.runtime.templates import (
 )
 from truing.rails.runtime.turn_context import TurnContext
 
-Event = dict[str, Any]
+E = TypeVar("E", bound=Event)
 EMPTY_MESSAGE_REPLACEMENT = "I'm not sure what to say."
 FALLBACK_INTENT = "general response"
 EXAMPLES_IN_PROMPT = 5
@@ -53,16 +62,16 @@ async def generate_user_intent(turn: TurnContext) -> ActionResult:
     config = turn.services.config
     if config.single_call:
         return await generate_intent_steps_message(turn)
-    event = turn.state.history.latest("UserMessage")
+    event = turn.state.history.latest(UserMessage)
     if event is None:
         raise ValueError("there is no user message to understand")
     if not config.user_messages:
         return await answer_without_dialog(turn, event)
-    text = content_text(event["text"])
+    text = content_text(event.text)
     intent = await _intent_by_margin(turn, text)
     if intent is None:
         intent = await _intent_by_examples(turn, text)
-    return ActionResult(events=[{"type": "UserIntent", "intent": intent}])
+    return ActionResult(events=[UserIntent(intent)])
 
 
 async def _intent_by_margin(turn: TurnContext, text: str) -> str | None:
@@ -119,12 +128,12 @@ async def _intent_by_llm(turn: TurnContext, examples: list[tuple[str, str]]) -> 
 async def generate_next_steps(turn: TurnContext) -> ActionResult:
     """Determines the bot's next step by the LLM, where no flow decides it."""
     services, config = turn.services, turn.services.config
-    event = turn.state.history.latest("UserIntent")
+    event = turn.state.history.latest(UserIntent)
     if event is None:
         raise ValueError("there is no user intent to continue from")
     if config.single_call:
-        return ActionResult(events=[event["additional_info"]["bot_intent_event"]])
-    flows = await services.examples.nearest_flows(event["intent"], EXAMPLES_IN_PROMPT)
+        return ActionResult(events=[_planned_event(event, "bot_intent_event", BotIntent)])
+    flows = await services.examples.nearest_flows(event.intent, EXAMPLES_IN_PROMPT)
     variables = {"examples": "".join(f"{source}\n\n" for source in reversed(flows))}
     reply = await ask_llm(
         turn, "generate_next_steps", variables, temperature=config.lowest_temperature
@@ -133,17 +142,21 @@ async def generate_next_steps(turn: TurnContext) -> ActionResult:
         return ActionResult(events=[_dynamic_flow_event(reply, services.new_flow_name())])
     line = first_nonempty_line(reply)
     if not line or not line.startswith("bot "):
-        return ActionResult(events=[_bot_intent_event(FALLBACK_INTENT)])
+        return ActionResult(events=[BotIntent(FALLBACK_INTENT)])
     intent = line.removeprefix("bot ")
     # LLMs like to go on with the message itself: bot express greeting "Hello".
     for mark in ('"', ","):
         if mark in intent:
             intent = intent.split(mark)[0].strip()
-    return ActionResult(events=[_bot_intent_event(intent)])
+    return ActionResult(events=[BotIntent(intent)])
 
 
-def _bot_intent_event(intent: str) -> Event:
-    return {"type": "BotIntent", "intent": intent}
+def _planned_event(event: UserIntent, name: str, kind: type[E]) -> E:
+    """Returns an event that the single call planned; ValueError if the intent is not its own."""
+    planned = event_from_nemo((event.additional_info or {})[name])
+    if not isinstance(planned, kind):
+        raise ValueError(f"{name} of the user intent is no {kind.kind}")
+    return planned
 
 
 def _dynamic_flow_event(reply: str, name: str) -> Event:
@@ -152,8 +165,8 @@ def _dynamic_flow_event(reply: str, name: str) -> Event:
     while lines and not is_valid_flow_body("\n".join(lines)):
         lines.pop()
     if not lines:
-        return _bot_intent_event(FALLBACK_INTENT)
-    return {"type": "start_flow", "flow_id": name, "flow_body": "\n".join(lines)}
+        return BotIntent(FALLBACK_INTENT)
+    return StartFlow(name, flow_body="\n".join(lines))
 
 
 # -- bot message -------------------------------------------------------------------------------
@@ -162,10 +175,10 @@ def _dynamic_flow_event(reply: str, name: str) -> Event:
 async def generate_bot_message(turn: TurnContext) -> ActionResult:
     """Determines the text of a bot message: predefined, a variable's value, or by the LLM."""
     config, context = turn.services.config, turn.state.context
-    event = turn.state.history.latest("BotIntent")
+    event = turn.state.history.latest(BotIntent)
     if event is None:
         raise ValueError("there is no bot intent to put into words")
-    intent = event["intent"]
+    intent = event.intent
     updates: dict[str, Any] = {}
     if intent in config.bot_messages or intent.startswith('"'):
         is_literal = intent not in config.bot_messages
@@ -214,20 +227,19 @@ def _choose_text(turn: TurnContext, texts: Sequence[BotText]) -> str:
 
 async def _message_of_single_call(turn: TurnContext, intent: str) -> ActionResult | None:
     """Returns the message of the single call, or None if it was written for another intent."""
-    event = turn.state.history.latest("UserIntent")
+    event = turn.state.history.latest(UserIntent)
     if event is None:
         raise ValueError("there is no user intent that the single call found")
-    info = event["additional_info"]
-    if info["bot_intent_event"]["intent"] != intent:
+    if _planned_event(event, "bot_intent_event", BotIntent).intent != intent:
         return None
-    text = info["bot_message_event"]["text"]
+    text = _planned_event(event, "bot_message_event", BotMessage).text
     await push_to_stream(turn, text)
     result = ActionResult(events=[], context_updates={})
     add_message_events(turn, result, text)
     return result
 
 
-async def _message_by_llm(turn: TurnContext, event: Event) -> tuple[str, Any]:
+async def _message_by_llm(turn: TurnContext, event: BotIntent) -> tuple[str, Any]:
     """Returns the LLM's text for a bot intent, and the prompt."""
     services, config, prompts = turn.services, turn.services.config, turn.services.prompts
     llm = turn.llm("generate_bot_message")
@@ -242,7 +254,7 @@ async def _message_by_llm(turn: TurnContext, event: Event) -> tuple[str, Any]:
         return str(prompts.parse_task_output("general", reply.content)), prompt
     matches: list[tuple[float, str, str]] = []
     if config.user_messages:
-        matches = await services.examples.bot_messages.search(event["intent"], EXAMPLES_IN_PROMPT)
+        matches = await services.examples.bot_messages.search(event.intent, EXAMPLES_IN_PROMPT)
     variables = {
         "examples": "".join(f'bot {name}\n  "{text}"\n\n' for _, name, text in reversed(matches)),
         "relevant_chunks": turn.state.history.fresh_chunks,
@@ -299,15 +311,15 @@ def _parse_value(value: str) -> Any:
 async def generate_intent_steps_message(turn: TurnContext) -> ActionResult:
     """Determines user intent, next step and message in one LLM call."""
     services, config = turn.services, turn.services.config
-    event = turn.state.history.latest("UserMessage")
+    event = turn.state.history.latest(UserMessage)
     if event is None:
         raise ValueError("there is no user message to understand")
     if not config.user_messages:
         text = (await ask_llm(turn, "general", {}, **turn.llm_params)).strip()
         text = text[1:-1] if text.startswith('"') else text
         await push_to_stream(turn, text)
-        return ActionResult(events=[{"type": "BotMessage", "text": text}])
-    message = content_text(event["text"])
+        return ActionResult(events=[BotMessage(text)])
+    message = content_text(event.text)
     # More matches than examples: their intents are the candidates that the prompt names.
     matches = await services.examples.user_messages.search(message, 2 * EXAMPLES_IN_PROMPT)
     examples = [
@@ -327,12 +339,10 @@ async def generate_intent_steps_message(turn: TurnContext) -> ActionResult:
     user_intent, bot_intent, bot_message = _parse_single_call(reply)
     # The next two actions take these from the event instead of asking the LLM again.
     info = {
-        "bot_intent_event": _bot_intent_event(bot_intent),
-        "bot_message_event": {"type": "BotMessage", "text": bot_message},
+        "bot_intent_event": BotIntent(bot_intent),
+        "bot_message_event": BotMessage(bot_message),
     }
-    return ActionResult(
-        events=[{"type": "UserIntent", "intent": user_intent, "additional_info": info}]
-    )
+    return ActionResult(events=[UserIntent(user_intent, additional_info=info)])
 
 
 async def _single_call_example(turn: TurnContext, text: str, intent: str) -> str:

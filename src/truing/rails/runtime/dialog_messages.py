@@ -7,10 +7,10 @@ from typing import Any
 
 from truing.rails.actions import ActionResult
 from truing.rails.runtime.conversation_state import content_text
+from truing.rails.runtime.event_types import BotMessage, BotThinking, BotToolCalls, UserMessage
 from truing.rails.runtime.stage_runner import run_stage
 from truing.rails.runtime.turn_context import TurnContext, UncheckedError
 
-Event = dict[str, Any]
 _CHAT_ROLES = ("system", "user", "assistant", "tool", "developer")
 
 
@@ -23,12 +23,12 @@ async def ask_llm(turn: TurnContext, task: str, variables: dict[str, Any], **par
     return str(prompts.parse_task_output(task, reply.content))
 
 
-async def answer_without_dialog(turn: TurnContext, event: Event) -> ActionResult:
+async def answer_without_dialog(turn: TurnContext, event: UserMessage) -> ActionResult:
     """Returns the main LLM's answer to the user's message."""
     prompts = turn.services.prompts
     llm, params = turn.llm("generate_user_intent"), turn.llm_params
     if turn.services.config.passthrough:
-        prompt: Any = original_messages(turn, event["text"])
+        prompt: Any = original_messages(turn, event.text)
         reply = await llm(prompt, stream=turn.stream, tools=turn.tools, **params)
         text = str(prompts.parse_task_output("general", reply.content))
     else:
@@ -50,12 +50,12 @@ async def answer_without_dialog(turn: TurnContext, event: Event) -> ActionResult
     return result
 
 
-async def _relevant_chunks(turn: TurnContext, event: Event) -> str | None:
+async def _relevant_chunks(turn: TurnContext, event: UserMessage) -> str | None:
     kb = turn.services.kb
     if kb is None:
         chunks = turn.state.history.chunks
     else:
-        nearest_chunks = await kb.search_relevant_chunks(content_text(event["text"]))
+        nearest_chunks = await kb.search_relevant_chunks(content_text(event.text))
         chunks = "\n".join(chunk["body"] for chunk in nearest_chunks)
     return await read_chunks(turn, chunks) if chunks else chunks
 
@@ -89,7 +89,7 @@ def original_messages(turn: TurnContext, text: Any) -> Any:
     return messages
 
 
-def _with_tool_messages(turn: TurnContext, prompt: Any, event: Event) -> Any:
+def _with_tool_messages(turn: TurnContext, prompt: Any, event: UserMessage) -> Any:
     """Returns the prompt; with the original messages if these have tool calls.
 
     The rendered history has no form for tool calls and results. The system message of the prompt
@@ -99,7 +99,7 @@ def _with_tool_messages(turn: TurnContext, prompt: Any, event: Event) -> Any:
     if not isinstance(prompt, list) or not has_tools:
         return prompt
     system = [message for message in prompt if message.get("type") == "system"][:1]
-    original = original_messages(turn, event["text"])
+    original = original_messages(turn, event.text)
     return [*system, *(message for message in original if message["role"] != "system")]
 
 
@@ -115,13 +115,11 @@ def add_message_events(
     """Adds the bot message (or the tool calls), and before it the LLM's thinking."""
     events = result.events if result.events is not None else []
     if turn.thinking:
-        events.append({"type": "BotThinking", "content": turn.thinking})
+        events.append(BotThinking(turn.thinking))
         result.context_updates = {**(result.context_updates or {}), "bot_thinking": turn.thinking}
         turn.thinking = None
     if tool_calls:
-        events.append(
-            {"type": "BotToolCalls", "tool_calls": [call.to_openai() for call in tool_calls]}
-        )
+        events.append(BotToolCalls([call.to_openai() for call in tool_calls]))
     else:
-        events.append({"type": "BotMessage", "text": text})
+        events.append(BotMessage(text))
     result.events = events

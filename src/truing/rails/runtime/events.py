@@ -6,8 +6,24 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from truing.rails.actions import ActionResult
-
-Event = dict[str, Any]
+from truing.rails.runtime.event_types import (
+    STOP_INTENT,
+    ActionFinished,
+    BotIntent,
+    BotToolCalls,
+    ContextUpdate,
+    Event,
+    HidePreviousTurn,
+    StartAction,
+    StartToolCalls,
+    StartUtterance,
+    SystemMessage,
+    UserMessage,
+    Utterance,
+    UtteranceFinished,
+    event_from_nemo,
+    events_from_nemo,
+)
 
 
 def messages_with_options(
@@ -26,15 +42,15 @@ def messages_with_options(
     if options["rails"]["dialog"] is False and last.get("role") == "assistant":
         rows.pop()
         if last.get("tool_calls"):
-            event = {"type": "BotToolCalls", "tool_calls": last["tool_calls"]}
-            rows.append({"role": "event", "event": event})
+            event = BotToolCalls(last["tool_calls"])
+            rows.append({"role": "event", "event": event.to_nemo()})
             return [{"role": "context", "content": context}, *rows]
         context["bot_message"] = last.get("content")
         if not rows or rows[-1].get("role") != "user":
             # The flow that shows a checked text starts at a message of the user.
             texts = (row.get("content") for row in reversed(rows) if row.get("role") == "user")
-            placeholder = {"type": "UserMessage", "text": next(texts, ""), "is_placeholder": True}
-            rows.append({"role": "event", "event": placeholder})
+            placeholder = UserMessage(next(texts, ""), is_placeholder=True)
+            rows.append({"role": "event", "event": placeholder.to_nemo()})
     return [{"role": "context", "content": context}, *rows]
 
 
@@ -56,17 +72,17 @@ def events_of_message(message: Mapping[str, Any], *, is_last: bool) -> Iterator[
     """Yields the events of one message; the flows run the input rails on a user's last one."""
     role, content = message.get("role"), message.get("content")
     if role == "user":
-        yield {"type": "UtteranceUserActionFinished", "final_transcript": content}
+        yield Utterance(content)
         if not is_last:
-            yield {"type": "UserMessage", "text": content}
+            yield UserMessage(content)
     elif role == "assistant":
         yield from _assistant_events(message)
     elif role == "context":
-        yield {"type": "ContextUpdate", "data": dict(content or {})}
+        yield ContextUpdate(dict(content or {}))
     elif role == "event":
-        yield message["event"]
+        yield event_from_nemo(message["event"])
     elif role in ("system", "developer"):
-        yield {"type": "SystemMessage", "content": content}
+        yield SystemMessage(content)
 
 
 def _request_for_answer(messages: Sequence[dict[str, Any]]) -> Iterator[Event]:
@@ -82,19 +98,19 @@ def _request_for_answer(messages: Sequence[dict[str, Any]]) -> Iterator[Event]:
         (m.get("content") for m in reversed(messages) if m.get("role") == "user"), None
     )
     if user_text is None:
-        yield {"type": "UserMessage", "text": "", "is_placeholder": True}
+        yield UserMessage("", is_placeholder=True)
     elif role == "tool":
-        yield {"type": "UserMessage", "text": user_text}
+        yield UserMessage(user_text)
 
 
 def _assistant_events(message: Mapping[str, Any]) -> Iterator[Event]:
     if message.get("tool_calls"):
         # Not `BotToolCalls`, which would start the tool rails: the calls have been made.
-        yield {"type": "StartToolCallBotAction", "tool_calls": message["tool_calls"]}
+        yield StartToolCalls(message["tool_calls"])
         return
     content = message.get("content")
-    yield {"type": "StartUtteranceBotAction", "script": content}
-    yield {"type": "UtteranceBotActionFinished", "final_script": content, "is_success": True}
+    yield StartUtterance(content)
+    yield UtteranceFinished(content, is_success=True)
 
 
 def aborted_turn_result(message: str) -> ActionResult:
@@ -105,15 +121,15 @@ def aborted_turn_result(message: str) -> ActionResult:
     """
     return ActionResult(
         events=[
-            {"type": "BotIntent", "intent": "inform internal error occurred"},
-            {"type": "StartUtteranceBotAction", "script": message},
-            {"type": "hide_prev_turn"},
-            {"type": "BotIntent", "intent": "stop"},
+            BotIntent("inform internal error occurred"),
+            StartUtterance(message),
+            HidePreviousTurn(),
+            BotIntent(STOP_INTENT),
         ]
     )
 
 
-def action_finished_events(event: Event, result: Any, status: str, is_system: bool) -> list[Event]:
+def action_finished_events(event: StartAction, result: Any, status: str) -> list[Event]:
     """Returns the events after the action that `event` started.
 
     They are, in this order: the changes to the context, the end of the action, and the events that
@@ -123,44 +139,42 @@ def action_finished_events(event: Event, result: Any, status: str, is_system: bo
     # By name too: an actions.py may bring NeMo's own ActionResult class.
     if isinstance(result, ActionResult) or type(result).__name__ == "ActionResult":
         return_value = result.return_value
-        added_events = list(result.events or ())
+        added_events = events_from_nemo(result.events or ())
         updates.update(result.context_updates or {})
-    if event["action_result_key"]:
-        updates[event["action_result_key"]] = return_value
-    finished: Event = {
-        "type": "InternalSystemActionFinished",
-        "action_name": event["action_name"],
-        "action_params": event["action_params"],
-        "action_result_key": event["action_result_key"],
-        "status": status,
-        "is_success": status != "failed",
-        "return_value": return_value,
-        "is_system_action": is_system,
-    }
-    context_update: list[Event] = [{"type": "ContextUpdate", "data": updates}] if updates else []
+    if event.action_result_key:
+        updates[event.action_result_key] = return_value
+    finished = ActionFinished(
+        event.action_name,
+        event.action_params,
+        event.action_result_key,
+        status,
+        is_success=status != "failed",
+        return_value=return_value,
+        is_system_action=event.is_system_action,
+    )
+    context_update = [ContextUpdate(updates)] if updates else []
     return [*context_update, finished, *added_events]
 
 
 def events_for_create_event(
-    event: Event, spec: dict[str, Any], context: dict[str, Any]
+    event: StartAction, spec: dict[str, Any], context: dict[str, Any]
 ) -> list[Event]:
     """Returns the events of ``create event``: the end of the step, and the event that it creates.
 
     A field whose value is ``$name`` gets the value of that variable.
     """
-    created: Event = {"type": spec["_type"]}
+    created = {"type": spec["_type"]}
     for name, value in spec.items():
         if name != "_type":
             is_variable = isinstance(value, str) and value.startswith("$")
             created[name] = context.get(value[1:]) if is_variable else value
-    finished: Event = {
-        "type": "InternalSystemActionFinished",
-        "action_name": "create_event",
-        "status": "success",
-        "action_params": event["action_params"],
-        "action_result_key": None,
-        "is_success": True,
-        "return_value": None,
-        "is_system_action": True,
-    }
-    return [finished, created]
+    finished = ActionFinished(
+        "create_event",
+        event.action_params,
+        action_result_key=None,
+        status="success",
+        is_success=True,
+        return_value=None,
+        is_system_action=True,
+    )
+    return [finished, event_from_nemo(created)]

@@ -1,40 +1,43 @@
 """The input stage for every text of a client, before any model sees the conversation.
 
 The flows run the input rails on the newest message of the user. All other texts, whatever role
-they claim, are read here: each once, as `CheckedTexts` remembers; and the borders between the
-messages that the runtime has not answered itself, over which a text may be split.
+they claim, are read here: each once, as `CheckedTexts` remembers; and then joined to those beside
+them, since a text may be split over several (`joined_texts`).
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Any
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from truing.core.errors import TruingError
 from truing.core.types import Failure, Ruling
 from truing.rails.config.client_settings import ClientSettings
 from truing.rails.config.loader import RailsConfig
-from truing.rails.runtime.border_texts import (
-    BorderRun,
-    collect_border_runs,
-    collect_tool_runs,
-    join_parts,
-)
-from truing.rails.runtime.checked_texts import AS_IT_IS, CheckedTexts, TextVerdict
+from truing.rails.runtime.checked_texts import UNCHANGED, CheckedTexts, TextVerdict
 from truing.rails.runtime.client_texts import (
     WITHHELD_TEXT,
+    ChatMessage,
     ClientText,
-    Row,
     TextStage,
     collect_client_texts,
-    is_live,
+    is_read_by_flows,
     message_text,
     with_text,
 )
 from truing.rails.runtime.conversation_state import ConversationState
+from truing.rails.runtime.joined_texts import (
+    RunSettings,
+    TextRun,
+    collect_runs,
+    collect_tool_runs,
+    join_parts,
+)
 from truing.rails.runtime.llm_client import LlmError
 from truing.rails.runtime.operator_prefix import OperatorPrefixes
 from truing.rails.runtime.stage_runner import StageOutcome, run_stage, stage_flows
@@ -42,8 +45,7 @@ from truing.rails.runtime.turn_context import TurnContext
 from truing.rails.runtime.turn_result import TurnOutput, TurnResult
 
 PARALLEL_CHECKS = 8
-OWN_STAGE = "own answer"  # in place of a stage, in the keys of answers of the runtime
-StateOf = Callable[[int], ConversationState]  # number of messages -> the state after them
+StateAfterMessages = Callable[[int], ConversationState]  # number of messages -> the state then
 TextReading = tuple[TextVerdict, Failure | None]  # a verdict, and why it could not be reached
 ReadText = Callable[[ClientText], Awaitable[TextReading]]
 
@@ -53,12 +55,14 @@ class InputReading(Struct, frozen=True):
 
     `objection` is the verdict on the first text that did not pass, which ends the turn; `failure`
     says that a rail did not finish. `rulings` are the decisions on the texts that were read anew.
+    `objects_to_newest`: the rails object to the newest message, and the flows have to refuse it.
     """
 
-    rows: list[Row]
+    messages: list[ChatMessage]
     rulings: tuple[Ruling, ...] = ()
     objection: TextVerdict | None = None
     failure: Failure | None = None
+    objects_to_newest: bool = False
 
 
 class InputGate:
@@ -66,51 +70,50 @@ class InputGate:
 
     def __init__(self, config: RailsConfig, memory: CheckedTexts) -> None:
         self.config, self.memory = config, memory
-        self.trusted = ClientSettings.of(config.truing).trusted_roles
+        settings = ClientSettings.of(config.truing)
+        self.trusted, self.joins_turns = settings.trusted_roles, settings.joins_turns
         self.prefixes = OperatorPrefixes()
         self._running: dict[bytes, asyncio.Future[TextReading | None]] = {}
 
     def texts_to_read(
-        self, turn: TurnContext, rows: Sequence[Row], *, is_live_included: bool = False
+        self, turn: TurnContext, messages: Sequence[ChatMessage], *, includes_newest: bool = False
     ) -> list[ClientText]:
         """Returns the texts that a stage with rails must read, in the order of the messages."""
-        stages = {
-            stage: bool(stage_flows(self.config, stage)) and turn.is_stage_on(stage)
-            for stage in ("input", "tool_input")
-        }
+        stages = {stage: self._is_stage_on(turn, stage) for stage in ("input", "tool_input")}
         has_tool_rails = bool(stage_flows(self.config, "tool_input"))
-        operator_rows = self.prefixes.find(rows)
+        operator_messages = self.prefixes.find(messages)
         texts = collect_client_texts(
-            rows,
+            messages,
             turn.tools,
             has_tool_rails=has_tool_rails,
             trusted=self.trusted,
-            is_live_included=is_live_included,
+            includes_newest=includes_newest,
         )
-        return [t for t in texts if stages[t.stage] and t.index not in operator_rows]
+        return [t for t in texts if stages[t.stage] and t.index not in operator_messages]
 
     async def read(
         self,
         turn: TurnContext,
-        rows: list[Row],
+        messages: list[ChatMessage],
         session: str,
-        state_after: StateOf,
+        state_after: StateAfterMessages,
         *,
-        is_live_included: bool = False,
+        includes_newest: bool = False,
         withholds_refused: bool = True,
-        answer: Sequence[Row] = (),
+        answer: Sequence[ChatMessage] = (),
     ) -> InputReading:
-        """Runs the input stage over all texts, that of a live last message only if asked to.
+        """Runs the input stage over all texts, that of a last message which the flows read only
+        with `includes_newest`.
 
         `withholds_refused`: a refused message that was followed by its refusal is not an objection,
-        but is withheld. `answer` follows the messages; only the border to it is read.
+        but is withheld. `answer` follows the messages; only what joins them is read.
         """
 
         async def read_text(text: ClientText) -> TextReading:
             return await self._read_text(turn, text, session, state_after)
 
-        texts = self.texts_to_read(turn, rows, is_live_included=is_live_included)
-        rows = list(rows)
+        texts = self.texts_to_read(turn, messages, includes_newest=includes_newest)
+        messages = list(messages)
         rulings: list[Ruling] = []
         for start in range(0, len(texts), PARALLEL_CHECKS):
             batch = texts[start : start + PARALLEL_CHECKS]
@@ -124,13 +127,17 @@ class InputGate:
                 if verdict.text is not None:
                     rulings += verdict.rulings
                     if verdict.text != text.text:
-                        rows[text.index] = with_text(rows[text.index], text.part, verdict.text)
-                elif withholds_refused and failure is None and _was_refused(rows, text, verdict):
-                    rows[text.index] = with_text(rows[text.index], "content", WITHHELD_TEXT)
+                        messages[text.index] = with_text(
+                            messages[text.index], text.part, verdict.text
+                        )
+                elif (
+                    withholds_refused and failure is None and _was_refused(messages, text, verdict)
+                ):
+                    messages[text.index] = with_text(messages[text.index], "content", WITHHELD_TEXT)
                 else:
-                    return InputReading(rows, (*rulings, *verdict.rulings), verdict, failure)
-        reading_so_far = InputReading(rows, tuple(rulings))
-        return await self._read_borders(turn, reading_so_far, read_text, session, answer)
+                    return InputReading(messages, (*rulings, *verdict.rulings), verdict, failure)
+        reading_so_far = InputReading(messages, tuple(rulings))
+        return await self._read_joined(turn, reading_so_far, read_text, session, answer)
 
     # -- single texts ----------------------------------------------------------------------------
 
@@ -141,10 +148,10 @@ class InputGate:
         return self.memory.key(session, text.stage, rails, role, text.text)
 
     async def _read_text(
-        self, turn: TurnContext, text: ClientText, session: str, state_after: StateOf
+        self, turn: TurnContext, text: ClientText, session: str, state_after: StateAfterMessages
     ) -> TextReading:
         """Returns the verdict on a text, remembered or new, and the failure behind a new one."""
-        if text.role == "assistant" and self.memory.get(self._own_key(session, text.text)):
+        if text.role == "assistant" and self.memory.get(self.memory.answer_key(session, text.text)):
             return TextVerdict(text.text), None
         key = self._key(session, text)
         known = self.memory.get(key)
@@ -160,7 +167,7 @@ class InputGate:
         return await self._read_new_text(turn, text, key, state_after)
 
     async def _read_new_text(
-        self, turn: TurnContext, text: ClientText, key: bytes, state_after: StateOf
+        self, turn: TurnContext, text: ClientText, key: bytes, state_after: StateAfterMessages
     ) -> TextReading:
         """Runs the rails over a text; who asks for the same text meanwhile gets the reading too."""
         reading: TextReading | None = None
@@ -183,7 +190,7 @@ class InputGate:
         else:
             # The rulings on a text that passed are a record of this turn alone.
             is_unchanged = verdict.text == text
-            self.memory.put(key, AS_IT_IS if is_unchanged else TextVerdict(verdict.text))
+            self.memory.put(key, UNCHANGED if is_unchanged else TextVerdict(verdict.text))
 
     async def _run_rails(
         self, turn: TurnContext, text: ClientText, state: ConversationState
@@ -200,55 +207,66 @@ class InputGate:
             return TextVerdict(None), Failure("rail", "flow", str(error))
         return _verdict_of(text, outcome)
 
-    # -- borders ---------------------------------------------------------------------------------
+    # -- joined texts ----------------------------------------------------------------------------
 
-    async def _read_borders(
+    async def _read_joined(
         self,
         turn: TurnContext,
         reading: InputReading,
         read: ReadText,
         session: str,
-        answer: Sequence[Row],
+        answer: Sequence[ChatMessage],
     ) -> InputReading:
-        """Reads the borders between the messages that follow each other without an own answer."""
-        rows = reading.rows
-        objection = await self._find_border_objection([*rows, *answer], read, session)
-        if objection is not None and objection[1] is not None and rows and is_live(rows[-1]):
-            # A rail would rewrite the live message, which the flows have not let it do yet.
-            live = ClientText(len(rows) - 1, "content", "user", message_text(rows[-1]))
-            verdict, failure = await read(live)
-            if failure is None and verdict.text not in (None, live.text):
-                rows = [*rows[:-1], {"role": "user", "content": verdict.text}]
-                objection = await self._find_border_objection([*rows, *answer], read, session)
+        """Reads the texts that lie beside each other, joined."""
+        messages = reading.messages
+        find_objection = partial(self._find_joined_objection, turn, read=read, session=session)
+        objection = await find_objection([*messages, *answer])
+        if objection is not None and needs_flow_rails(turn, messages):
+            newest = ClientText(len(messages) - 1, "content", "user", message_text(messages[-1]))
+            verdict, failure = await read(newest)
+            if failure is None and verdict.text is None:
+                # No split text: the flows refuse it, in their own words or as an exception.
+                return replace(reading, objects_to_newest=True)
+            if failure is None and objection[1] is not None and verdict.text != newest.text:
+                # A rail would rewrite the newest message, which the flows have not let it do yet.
+                rewritten = {"role": "user", "content": verdict.text}
+                objection = await find_objection([*messages[:-1], rewritten, *answer])
         if objection is None:
             return reading
         verdict, failure = objection
         rulings = (*reading.rulings, *verdict.rulings)
-        return InputReading(reading.rows, rulings, verdict, failure)
+        return InputReading(messages, rulings, verdict, failure)
 
-    async def _find_border_objection(
-        self, rows: Sequence[Row], read: ReadText, session: str
+    async def _find_joined_objection(
+        self, turn: TurnContext, messages: Sequence[ChatMessage], *, read: ReadText, session: str
     ) -> TextReading | None:
         has_tool_rails = bool(stage_flows(self.config, "tool_input"))
-        runs = collect_border_runs(
-            rows,
-            skipped=self.prefixes.find(rows),
+        settings = RunSettings(
+            is_own_answer=lambda text: (
+                self.memory.get(self.memory.answer_key(session, text)) is not None
+            ),
+            skipped=self.prefixes.find(messages),
             trusted=self.trusted,
             has_tool_rails=has_tool_rails,
-            is_own_answer=lambda text: self.memory.get(self._own_key(session, text)) is not None,
+            joins_turns=self.joins_turns,
         )
-        for run in runs:
-            objection = await self._read_run(run, "input", len(rows) - 1, read)
-            if objection is not None:
-                return objection
-        for run in collect_tool_runs(rows, self.trusted) if has_tool_rails else ():
-            objection = await self._read_run(run, "tool_input", len(rows) - 1, read)
+        stage_runs: list[tuple[TextStage, TextRun]] = []
+        if self._is_stage_on(turn, "input"):
+            stage_runs += [("input", run) for run in collect_runs(messages, turn.tools, settings)]
+        if self._is_stage_on(turn, "tool_input"):
+            tool_runs = collect_tool_runs(messages, self.trusted, joins_turns=self.joins_turns)
+            stage_runs += [("tool_input", run) for run in tool_runs]
+        for stage, run in stage_runs:
+            objection = await self._read_run(run, stage, len(messages) - 1, read)
             if objection is not None:
                 return objection
         return None
 
+    def _is_stage_on(self, turn: TurnContext, stage: TextStage) -> bool:
+        return bool(stage_flows(self.config, stage)) and turn.is_stage_on(stage)
+
     async def _read_run(
-        self, run: BorderRun, stage: TextStage, index: int, read: ReadText
+        self, run: TextRun, stage: TextStage, index: int, read: ReadText
     ) -> TextReading | None:
         """Returns the objection to the joined texts of a run, if there is one.
 
@@ -257,7 +275,7 @@ class InputGate:
 
         async def find_objection(texts: Sequence[str], name: str) -> TextReading | None:
             for text in texts:
-                joined = ClientText(index, "border", "joined", text, stage, name, can_rewrite=False)
+                joined = ClientText(index, "joined", "joined", text, stage, name, can_rewrite=False)
                 reading = await read(joined)
                 if reading[0].text is None:
                     return reading
@@ -278,17 +296,16 @@ class InputGate:
 
     # -- what the runtime said and read itself ---------------------------------------------------
 
-    def _own_key(self, session: str, text: str) -> bytes:
-        return self.memory.key(session, OWN_STAGE, (), "assistant", text)
-
     def remember_answer(self, session: str, text: str) -> None:
         """Remembers an answer that has passed the output stage."""
         if text:
-            self.memory.put(self._own_key(session, text), AS_IT_IS)
+            self.memory.put(self.memory.answer_key(session, text), UNCHANGED)
 
-    def remember_turn(self, turn: TurnContext, row: Row, session: str, result: TurnResult) -> None:
-        """Remembers what the input rails decided on the live message of a finished turn."""
-        text = message_text(row)
+    def remember_turn(
+        self, turn: TurnContext, message: ChatMessage, session: str, result: TurnResult
+    ) -> None:
+        """Remembers what the input rails decided on the newest message of a finished turn."""
+        text = message_text(message)
         if not text or not turn.required_input or turn.failure is not None:
             return
         key = self._key(session, ClientText(0, "content", "user", text))
@@ -307,9 +324,9 @@ def shown_text(message: dict[str, Any]) -> str:
     return content if isinstance(content, str) else str(content.get("message") or "")
 
 
-def needs_live_input(turn: TurnContext, rows: Sequence[Row]) -> bool:
+def needs_flow_rails(turn: TurnContext, messages: Sequence[ChatMessage]) -> bool:
     """Returns whether the flows have to run the input rails on the last message."""
-    return bool(rows) and is_live(rows[-1]) and turn.is_stage_on("input")
+    return bool(messages) and is_read_by_flows(messages[-1]) and turn.is_stage_on("input")
 
 
 def refusal_output(reading: InputReading, default: str) -> TurnOutput:
@@ -336,14 +353,14 @@ def _verdict_of(text: ClientText, outcome: StageOutcome) -> TextReading:
     return TextVerdict(content, rulings=rulings), None
 
 
-def _was_refused(rows: Sequence[Row], text: ClientText, verdict: TextVerdict) -> bool:
+def _was_refused(messages: Sequence[ChatMessage], text: ClientText, verdict: TextVerdict) -> bool:
     """Returns whether the next message is the refusal that answered this one.
 
     Then the conversation goes on without the refused text, which the model does not see.
     """
-    if text.part != "content" or not 0 <= text.index < len(rows) - 1:
+    if text.part != "content" or not 0 <= text.index < len(messages) - 1:
         return False
-    answer = rows[text.index + 1]
+    answer = messages[text.index + 1]
     if answer.get("role") == "exception":
         return True
     return (

@@ -13,6 +13,18 @@ from truing.core.errors import TruingError
 from truing.rails.colang import compiler as p
 from truing.rails.colang.flow_reference import parse_flow_name, parse_flow_parameters
 from truing.rails.runtime.event_matching import event_key, matches
+from truing.rails.runtime.event_types import (
+    BotIntent,
+    ContextUpdate,
+    Event,
+    HidePreviousTurn,
+    StartAction,
+    StartFlow,
+    StartUtterance,
+    UserIntent,
+    UserMessage,
+    Utterance,
+)
 from truing.rails.runtime.flow_frames import (
     ABORTED,
     ACTIVE,
@@ -22,7 +34,6 @@ from truing.rails.runtime.flow_frames import (
     FlowSnapshot,
 )
 
-Event = dict[str, Any]
 MAX_STEPS_PER_EVENT = 10_000
 MAX_CALL_DEPTH = 50
 MAX_SNAPSHOTS = 8
@@ -73,25 +84,24 @@ class Interpreter:
 
     def process(self, event: Event) -> None:
         """Advances the flows by one event. Raises FlowError if a flow cannot go on."""
-        kind = event["type"]
-        if kind == "hide_prev_turn":
+        if isinstance(event, HidePreviousTurn):
             self._restore_snapshot()
             return
-        if kind == "UtteranceUserActionFinished":
+        if isinstance(event, Utterance):
             previous = self.snapshots
             if previous is not None and previous.depth >= MAX_SNAPSHOTS:
                 previous = None  # bounds the memory of long conversations
             self.snapshots = FlowSnapshot(previous, self.context, self.frames)
         self.last_event = event
-        if kind == "StartInternalSystemAction":
+        if isinstance(event, StartAction):
             return
-        if kind == "ContextUpdate":
-            self.context.update(event["data"])
+        if isinstance(event, ContextUpdate):
+            self.context.update(event.data)
             self.updates = {}
             self.next_instruction = None
             return
-        self._advance_flows(event, kind)
-        if kind == "BotIntent" and event["intent"] == "stop":
+        self._advance_flows(event)
+        if isinstance(event, BotIntent) and event.stops_turn:
             self.frames = []
 
     def _restore_snapshot(self) -> None:
@@ -104,20 +114,20 @@ class Interpreter:
         self.updates, self.next_instruction = {}, None
         self.deciding_frame_id, self.last_event = None, None
 
-    def _advance_flows(self, event: Event, kind: str) -> None:
+    def _advance_flows(self, event: Event) -> None:
         context = self.context
-        if kind == "UserMessage":
-            context["last_user_message"] = event["text"]
-        elif kind == "StartUtteranceBotAction":
-            context["last_bot_message"] = event["script"]
-        context["event"] = event
+        if isinstance(event, UserMessage):
+            context["last_user_message"] = event.text
+        elif isinstance(event, StartUtterance):
+            context["last_bot_message"] = event.script
+        context["event"] = event.to_nemo()
         context["config"] = self.config
         running, self.frames = self.frames, []
         self.updates, self.next_instruction = {}, None
         self.deciding_frame_id, self.next_priority = None, 0.0
         self.steps_taken = 0
-        extension_finished = self._continue_flows(running, event, kind)
-        self._start_flows(event, kind)
+        extension_finished = self._continue_flows(running, event)
+        self._start_flows(event)
         self._resolve_interruptions(extension_finished)
 
     def is_running(self, flow_id: str) -> bool:
@@ -139,9 +149,10 @@ class Interpreter:
 
     # -- running flows ---------------------------------------------------------------------------
 
-    def _continue_flows(self, running: list[FlowFrame], event: Event, kind: str) -> bool:
+    def _continue_flows(self, running: list[FlowFrame], event: Event) -> bool:
         """Advances the frames of running flows; returns whether an extension flow finished."""
         extension_finished = False
+        kind = event.type
         for frame in running:
             if frame.status >= ABORTED:
                 continue
@@ -181,15 +192,16 @@ class Interpreter:
             # No break: as in NeMo, the last branch that matches wins.
             if matches(instructions[frame.pc + offset], event):
                 next_pc = frame.pc + offset + 1
-        if next_pc is None and instruction.else_offset and event["type"] == "UserIntent":
+        if next_pc is None and instruction.else_offset and isinstance(event, UserIntent):
             next_pc = frame.pc + instruction.else_offset
         return next_pc
 
     # -- new flows -------------------------------------------------------------------------------
 
-    def _start_flows(self, event: Event, kind: str) -> None:
+    def _start_flows(self, event: Event) -> None:
         """Starts the flows whose first instruction matches, or the one that `start_flow` names."""
-        requested = self.program.flows.get(event["flow_id"]) if kind == "start_flow" else None
+        requested = self.program.flows.get(event.flow_id) if isinstance(event, StartFlow) else None
+        params = event.get("params")
         candidates = self.program.find_candidates(*event_key(event))
         if requested is not None and requested not in candidates:
             candidates = sorted([*candidates, requested], key=lambda flow: flow.index)
@@ -204,8 +216,8 @@ class Interpreter:
             is_match = pc >= 0 and matches(flow.instructions[pc], event)
             if not is_match and flow is not requested:
                 continue
-            if event.get("params"):
-                self.updates.update(event["params"])
+            if params:
+                self.updates.update(params)
             frame = FlowFrame(flow, pc + 1 if is_match else pc)
             self.frames.append(frame)
             if pc < 0:
@@ -421,24 +433,16 @@ class Interpreter:
     def next_steps(self) -> list[Event]:
         """Returns the events that follow: context updates, then a bot intent or an action."""
         last = self.last_event
-        if last is not None and last["type"] == "BotIntent" and last["intent"] == "stop":
+        if isinstance(last, BotIntent) and last.stops_turn:
             return []
         steps: list[Event] = []
         if self.updates:
-            steps.append({"type": "ContextUpdate", "data": self.updates})
+            steps.append(ContextUpdate(self.updates))
         instruction = self.next_instruction
         if instruction is None:
             return steps
         if instruction.op == p.BOT:
-            event: Event = {"type": "BotIntent", "intent": instruction.name}
-            if instruction.comment:
-                event["instructions"] = instruction.comment
+            steps.append(BotIntent(instruction.name, instruction.comment or None))
         else:
-            event = {
-                "type": "StartInternalSystemAction",
-                "action_name": instruction.name,
-                "action_params": instruction.params,
-                "action_result_key": instruction.result,
-            }
-        steps.append(event)
+            steps.append(StartAction(instruction.name, instruction.params, instruction.result))
         return steps

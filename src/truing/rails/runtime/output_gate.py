@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, TypeVar
+
+from msgspec.structs import replace
 
 from truing.core.errors import TruingError
 from truing.core.types import Failure, Ruling
@@ -17,12 +19,14 @@ from truing.rails.colang import compiler as p
 from truing.rails.config.loader import RailsConfig
 from truing.rails.runtime.action_runner import INTERNAL_ERROR_MESSAGE
 from truing.rails.runtime.client_texts import readable_arguments
+from truing.rails.runtime.event_types import Event
 from truing.rails.runtime.llm_client import LlmError
-from truing.rails.runtime.stage_runner import StageOutcome, run_stage, stage_flows
+from truing.rails.runtime.stage_runner import Stage, StageOutcome, run_stage, stage_flows
 from truing.rails.runtime.templates import dollar_to_jinja
 from truing.rails.runtime.turn_context import TurnContext, missing_rails
 from truing.rails.runtime.turn_result import TurnOutput
 
+T = TypeVar("T")
 BLOCKED_MESSAGE = "I can't answer this: a check that has to run first did not finish."
 
 
@@ -31,8 +35,13 @@ def is_plain(text: str) -> bool:
     return "{" not in dollar_to_jinja(text)
 
 
+def find_author_texts(config: RailsConfig, program: p.Program) -> frozenset[str]:
+    """Returns the texts that the configuration's author wrote, without those with variables."""
+    plain = (text for text in _author_texts(config, program) if is_plain(text))
+    return frozenset(text.replace("\\n", "\n") for text in plain)
+
+
 def _author_texts(config: RailsConfig, program: p.Program) -> Iterator[str]:
-    """Yields the texts that the configuration's author wrote, without those with variables."""
     yield INTERNAL_ERROR_MESSAGE
     yield BLOCKED_MESSAGE
     for texts in config.bot_messages.values():
@@ -48,10 +57,8 @@ def _author_texts(config: RailsConfig, program: p.Program) -> Iterator[str]:
 class OutputGate:
     """Compares what a turn shows with what the output stages have let pass."""
 
-    def __init__(self, config: RailsConfig, program: p.Program) -> None:
-        self.config = config
-        plain = (text for text in _author_texts(config, program) if is_plain(text))
-        self.author_texts = frozenset(text.replace("\\n", "\n") for text in plain)
+    def __init__(self, config: RailsConfig, author_texts: frozenset[str]) -> None:
+        self.config, self.author_texts = config, author_texts
 
     async def release(self, turn: TurnContext, output: TurnOutput) -> TurnOutput:
         """Returns the output that may be shown; `turn.rulings` says what was withheld, and why."""
@@ -64,9 +71,7 @@ class OutputGate:
             texts.append(await self._release_text(turn, text))
         output.texts = texts
         if output.exception is not None:
-            message = str(output.exception.get("message") or "")
-            released = await self._release_text(turn, message)
-            output.exception = {**output.exception, "message": released}
+            output.exception = await self._release_exception(turn, output.exception)
         # Only a caller without options gets the thinking: see `build_result`.
         if (
             output.thinking
@@ -75,6 +80,18 @@ class OutputGate:
         ):
             output.thinking = None
         return output
+
+    async def _release_exception(self, turn: TurnContext, event: Event) -> Event:
+        """Returns an exception with each of its fields as the output rails leave it."""
+        released = dict(event.extra)
+        for name, value in event.extra.items():
+            if value is None or isinstance(value, (bool, int, float)):
+                continue
+            text = value if isinstance(value, str) else json.dumps(value, default=str)
+            released_text = await self._release_text(turn, text)
+            if released_text != text:
+                released[name] = released_text
+        return replace(event, extra=released)
 
     def _may_be_shown(self, turn: TurnContext, text: str) -> bool:
         if text in turn.passed_texts or text in self.author_texts or not text:
@@ -86,12 +103,8 @@ class OutputGate:
     async def _release_text(self, turn: TurnContext, text: str) -> str:
         if self._may_be_shown(turn, text):
             return text
-        outcome = await self._run(turn, "output", text)
-        if outcome.passed and isinstance(outcome.content, str):
-            turn.rulings += outcome.rulings
-            return outcome.content
-        self._record_block(turn, outcome)
-        return BLOCKED_MESSAGE
+        released = await self._read(turn, "output", text, str)
+        return BLOCKED_MESSAGE if released is None else released
 
     async def _withholds_thinking(self, turn: TurnContext, thinking: str) -> bool:
         """Returns whether the model's thinking did not pass; the answer itself is unaffected."""
@@ -111,12 +124,7 @@ class OutputGate:
         if stage_flows(self.config, "tool_output"):
             if not turn.is_stage_on("tool_output") or calls in turn.passed_tool_calls:
                 return calls
-            outcome = await self._run(turn, "tool_output", calls)
-            if outcome.passed and isinstance(outcome.content, list):
-                turn.rulings += outcome.rulings
-                return outcome.content
-            self._record_block(turn, outcome)
-            return None
+            return await self._read(turn, "tool_output", calls, list)
         if not (stage_flows(self.config, "output") and turn.is_stage_on("output")):
             return calls
         released: list[Any] = []
@@ -132,7 +140,16 @@ class OutputGate:
             released.append(call)
         return released
 
-    async def _run(self, turn: TurnContext, stage: Any, content: Any) -> StageOutcome:
+    async def _read(self, turn: TurnContext, stage: Stage, content: Any, kind: type[T]) -> T | None:
+        """Returns a content as the rails of a stage leave it, and None if they do not."""
+        outcome = await self._run(turn, stage, content)
+        if outcome.passed and isinstance(outcome.content, kind):
+            turn.rulings += outcome.rulings
+            return outcome.content
+        self._record_block(turn, outcome)
+        return None
+
+    async def _run(self, turn: TurnContext, stage: Stage, content: Any) -> StageOutcome:
         try:
             return await run_stage(turn, turn.state, stage, content)
         except LlmError:
@@ -184,9 +201,12 @@ def _is_json(text: str) -> bool:
 
 
 def unread_input_ruling(turn: TurnContext) -> Ruling | None:
-    """Returns the block of a turn that ended before all its input rails had ruled, or None."""
+    """Returns the block of a turn that ended without the ruling of all its input rails, or None."""
     missing = missing_rails(turn.required_input, turn.rulings, "input")
-    if not missing or any(r.ruling == "block" for r in turn.rulings):
+    is_open = missing or turn.must_refuse
+    if not is_open or any(r.ruling == "block" for r in turn.rulings):
         return None
     reason = f"the input stage is incomplete: {', '.join(missing)} did not run"
+    if not missing:
+        reason = "an input rail objected to the message, and the flows let it pass"
     return Ruling(name="runtime", stage="input", ruling="block", reason=reason)

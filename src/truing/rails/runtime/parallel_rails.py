@@ -15,9 +15,14 @@ from truing.rails.actions import ActionResult
 from truing.rails.colang import compiler as p
 from truing.rails.colang.expressions import find_variables
 from truing.rails.colang.flow_reference import parse_flow_name, parse_flow_parameters
+from truing.rails.runtime.event_types import (
+    ContextUpdate,
+    Event,
+    Listen,
+    OtherEvent,
+    StartFlow,
+)
 from truing.rails.runtime.turn_context import TurnContext
-
-Event = dict[str, Any]
 
 # Events that rails may create, beside exceptions: they end in the rail's own copy or in the turn's
 # answer.
@@ -34,38 +39,22 @@ _ACTION_READS = frozenset({"user_message", "bot_message", "relevant_chunks"})
 
 
 def _stops_turn(events: list[Event]) -> bool:
-    return any(
-        (e["type"] == "BotIntent" and e["intent"] == "stop") or e["type"].endswith("Exception")
-        for e in events
-    )
+    return any(event.stops_turn for event in events)
 
 
 async def _run_rail(turn: TurnContext, rail: str, stage: str) -> tuple[list[Event], TurnContext]:
     """Runs one rail on a copy of the conversation; returns its events and the copy's context."""
-    copy = TurnContext(
-        services=turn.services,
-        state=turn.state.fork(),
-        sampling=turn.sampling,
-        options=turn.options,
-        stream=None,
-        messages=turn.messages,
-        tools=turn.tools,
-        counter=turn.counter,
-        seed=turn.seed,
-        explicit_fields=turn.explicit_fields,
-    )
+    copy = turn.fork(turn.state.fork())
     # The copy must not run the stage again: a rail without any action or message of its own would
     # leave the step to the flow that started the stage.
     copy.state.interpreter.abort_flows_at(_STAGE_ACTIONS[stage])
-    copy.track_rail_event({"type": f"Start{stage}Rail", "flow_id": rail})
-    start: Event = {"type": "start_flow", "flow_id": parse_flow_name(rail)}
-    parameters = parse_flow_parameters(rail)
-    if parameters:
-        start["params"] = parameters
+    copy.track_rail_event(OtherEvent.of(f"Start{stage}Rail", flow_id=rail))
+    start = StartFlow(parse_flow_name(rail), parse_flow_parameters(rail) or None)
     copy.state.context[f"triggered_{stage.lower()}_rail"] = rail
     copy.state.add(start)
-    events = [e for e in await turn.services.run_until_listen(copy) if e["type"] != "Listen"]
-    if not _stops_turn(events) and not copy.state.interpreter.is_running(start["flow_id"]):
+    events = await turn.services.run_until_listen(copy)
+    events = [event for event in events if not isinstance(event, Listen)]
+    if not _stops_turn(events) and not copy.state.interpreter.is_running(start.flow_id):
         copy.finish_rail("allow")  # a rail that waits for an event has not ruled
     return events, copy
 
@@ -101,8 +90,8 @@ async def run_rails_in_parallel(turn: TurnContext, rails: list[str], stage: str)
             continue
         turn.rulings.extend(copy.rulings)
         for event in events:
-            if event["type"] == "ContextUpdate":
-                updates.update(event["data"])
+            if isinstance(event, ContextUpdate):
+                updates.update(event.data)
     if stopped is None:
         return ActionResult(context_updates=updates)
     events, copy = stopped

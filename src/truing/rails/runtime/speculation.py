@@ -13,9 +13,7 @@ from typing import Any
 from truing.core.errors import TruingError
 from truing.rails.colang.compiler import Program
 from truing.rails.runtime.parallel_rails import variable_effects
-from truing.rails.runtime.turn_context import TurnContext
-
-_OTHER_STAGES = ("dialog", "retrieval", "tool_output", "tool_input")
+from truing.rails.runtime.turn_context import STAGE_SWITCHES, TurnContext
 
 
 def can_speculate(program: Program, input_rails: list[str]) -> bool:
@@ -41,7 +39,7 @@ def options_without_text_rails(options: dict[str, Any] | None) -> dict[str, Any]
     """Returns the turn's options with the input and output rails switched off."""
     options = options or {}
     rails = {**(options.get("rails") or {}), "input": False, "output": False}
-    for stage in _OTHER_STAGES:
+    for stage in STAGE_SWITCHES:
         rails.setdefault(stage, True)
     return {
         "llm_params": None,

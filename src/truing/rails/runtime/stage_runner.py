@@ -9,19 +9,24 @@ from msgspec import Struct
 from truing.core.types import Failure, Ruling
 from truing.rails.config.loader import RailsConfig
 from truing.rails.runtime.conversation_state import ConversationState
-from truing.rails.runtime.turn_context import TurnContext, missing_rails
+from truing.rails.runtime.event_types import (
+    BotMessage,
+    BotToolCalls,
+    ContextUpdate,
+    Event,
+    StartFlow,
+    UserToolMessages,
+    Utterance,
+)
+from truing.rails.runtime.turn_context import (
+    STAGE_SWITCHES,
+    STAGE_VARIABLES,
+    TurnContext,
+    missing_rails,
+)
 from truing.rails.runtime.turn_result import collect_output
 
 Stage = Literal["input", "output", "retrieval", "tool_output", "tool_input"]
-# The variable in which a stage's rails find the text, and may rewrite it.
-_VARIABLES: dict[Stage, str] = {
-    "input": "user_message",
-    "output": "bot_message",
-    "retrieval": "relevant_chunks",
-    "tool_output": "tool_calls",
-    "tool_input": "tool_message",
-}
-_SWITCHES = ("input", "output", "retrieval", "dialog", "tool_output", "tool_input")
 
 
 class StageOutcome(Struct, frozen=True):
@@ -92,7 +97,7 @@ async def run_stage(
     failure = copy.failure
     return StageOutcome(
         stage,
-        copy.state.context.get(_VARIABLES[stage]),
+        copy.state.context.get(STAGE_VARIABLES[stage]),
         rulings,
         tuple(missing_rails(required, rulings, stage)),
         reply,
@@ -103,39 +108,26 @@ async def run_stage(
 
 def _copy_turn(turn: TurnContext, state: ConversationState, stage: Stage) -> TurnContext:
     """Returns a turn of its own in which only this stage is on."""
-    rails = dict.fromkeys(_SWITCHES, False) | {stage: True}
+    rails = dict.fromkeys(STAGE_SWITCHES, False) | {stage: True}
     options = {**(turn.options or {}), "rails": rails}
     options.setdefault("llm_params", None)
     copied = state.fork_without_flows()
     variables = {"generation_options": options, "bot_message": None, "skip_output_rails": False}
-    copied.add({"type": "ContextUpdate", "data": variables})
-    return TurnContext(
-        services=turn.services,
-        state=copied,
-        sampling=turn.sampling,
-        options=options,
-        stream=None,
-        messages=turn.messages,
-        tools=turn.tools,
-        counter=turn.counter,
-        seed=turn.seed,
-        explicit_fields=turn.explicit_fields,
-        is_stage_check=True,
-    )
+    copied.add(ContextUpdate(variables))
+    copy = turn.fork(copied, options)
+    copy.is_stage_check = True
+    return copy
 
 
-def _events_of(stage: Stage, content: Any, name: str, call_id: str) -> list[dict[str, Any]]:
+def _events_of(stage: Stage, content: Any, name: str, call_id: str) -> list[Event]:
     """Returns the events that start a stage."""
     if stage == "input":
-        return [{"type": "UtteranceUserActionFinished", "final_transcript": content}]
+        return [Utterance(content)]
     if stage == "output":
-        return [{"type": "BotMessage", "text": content}]
+        return [BotMessage(content)]
     if stage == "tool_output":
-        return [{"type": "BotToolCalls", "tool_calls": content}]
+        return [BotToolCalls(content)]
     if stage == "tool_input":
         message = {"content": content, "tool_call_id": call_id, "name": name}
-        return [{"type": "UserToolMessages", "tool_messages": [message], "user_message": None}]
-    return [
-        {"type": "ContextUpdate", "data": {"relevant_chunks": content}},
-        {"type": "start_flow", "flow_id": "run retrieval rails"},
-    ]
+        return [UserToolMessages([message], user_message=None)]
+    return [ContextUpdate({"relevant_chunks": content}), StartFlow("run retrieval rails")]

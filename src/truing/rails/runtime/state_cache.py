@@ -35,7 +35,7 @@ def estimate_size(value: Any, depth: int = 0) -> int:
 def state_size(state: ConversationState) -> int:
     """Returns about how many bytes a state takes: its events, their rendering, its variables."""
     # An event's text stands in the event, in the rendered history and in the chat.
-    events = sum(_EVENT_BYTES + 2 * estimate_size(event) for event in state.history)
+    events = sum(_EVENT_BYTES + 2 * estimate_size(event.to_nemo()) for event in state.history)
     variables = estimate_size({k: v for k, v in state.context.items() if k not in _SHARED})
     return _STATE_BYTES + events + 2 * variables
 

@@ -23,9 +23,9 @@ from truing.rails.config.loader import RailsConfig
 from truing.rails.runtime.client_texts import readable_arguments
 from truing.rails.runtime.output_gate import BLOCKED_MESSAGE
 from truing.rails.runtime.stream_buffer import StreamBuffer
+from truing.rails.runtime.turn_context import STAGE_SWITCHES
 
 CHUNK_CHARACTERS = 24  # of a finished text that is sent in chunks
-_STAGES = ("input", "output", "dialog", "retrieval", "tool_output", "tool_input")
 
 
 class TurnSettings(Struct, frozen=True, kw_only=True):
@@ -198,7 +198,7 @@ def _is_stage_off(options: Mapping[str, Any] | None, stage: str) -> bool:
 
 
 def _without_output_rails(options: Mapping[str, Any] | None) -> dict[str, Any]:
-    stages = [s for s in _STAGES if s != "output" and not _is_stage_off(options, s)]
+    stages = [s for s in STAGE_SWITCHES if s != "output" and not _is_stage_off(options, s)]
     return {**(options or {}), "rails": stages}
 
 

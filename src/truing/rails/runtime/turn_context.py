@@ -15,6 +15,7 @@ from truing.rails.config.loader import RailsConfig
 from truing.rails.runtime.call_ids import CallIds
 from truing.rails.runtime.conversation_state import ConversationState
 from truing.rails.runtime.embeddings import EmbeddingCache
+from truing.rails.runtime.event_types import Event
 from truing.rails.runtime.example_index import DialogExamples
 from truing.rails.runtime.knowledge_base import KnowledgeBase
 from truing.rails.runtime.llm_client import CallCounter, LlmClient, SpeculationCache
@@ -31,15 +32,17 @@ _STAGES = {
     "ToolOutput": "tool_output",
     "Retrieval": "retrieval",
 }
-# The variable that a stage's rails may rewrite.
-_REWRITTEN_VARIABLES = {
+# The variable in which a stage's rails find the text, and may rewrite it.
+STAGE_VARIABLES = {
     "input": "user_message",
     "output": "bot_message",
     "retrieval": "relevant_chunks",
     "tool_input": "tool_message",
     "tool_output": "tool_calls",
 }
-_RAIL_OPTIONS = ("input", "output", "retrieval", "dialog", "tool_output", "tool_input")
+# What the option `rails` switches on and off: the stages, and the dialog.
+STAGE_SWITCHES = ("input", "output", "retrieval", "dialog", "tool_output", "tool_input")
+EVIDENCE_CHARACTERS = 200  # of what a judge or an exception said, in a ruling
 _OPTIONS = ("rails", "llm_params", "llm_output", "output_vars", "log")
 _DEFAULT_REASONS = {"allow": "nothing to object", "rewrite": "rewrote the text"}
 
@@ -62,14 +65,14 @@ def expand_generation_options(options: Mapping[str, Any] | None) -> dict[str, An
     if unknown:
         raise ValueError(f"unknown options: {', '.join(sorted(unknown))}")
     rails = options.get("rails")
-    enabled: dict[str, Any] = dict.fromkeys(_RAIL_OPTIONS, True)
+    enabled: dict[str, Any] = dict.fromkeys(STAGE_SWITCHES, True)
     if isinstance(rails, (list, tuple)):
-        enabled = {stage: stage in rails for stage in _RAIL_OPTIONS}
+        enabled = {stage: stage in rails for stage in STAGE_SWITCHES}
     elif isinstance(rails, Mapping):
         enabled.update(rails)
     elif rails is not None:
         raise ValueError("options.rails: expected a list or a mapping")
-    unknown_stages = [stage for stage in rails or () if stage not in _RAIL_OPTIONS]
+    unknown_stages = [stage for stage in rails or () if stage not in STAGE_SWITCHES]
     if unknown_stages:
         raise ValueError(f"options.rails: unknown {', '.join(map(str, unknown_stages))}")
     return {
@@ -100,6 +103,7 @@ class _RunningRail:
 class RuntimeServices:
     """What rails and actions may use during a turn; shared by all turns of a configuration.
 
+    `author_texts` are what the configuration's author lets the bot say, without variables.
     `run_until_listen` runs the events of a turn until the bot listens again and returns them;
     `new_flow_name` returns a name that no flow has.
     """
@@ -113,7 +117,8 @@ class RuntimeServices:
     examples: DialogExamples
     kb: KnowledgeBase | None
     llm_timeout: float | None
-    run_until_listen: Callable[[TurnContext], Awaitable[list[dict[str, Any]]]]
+    author_texts: frozenset[str]
+    run_until_listen: Callable[[TurnContext], Awaitable[list[Event]]]
     new_flow_name: Callable[[], str]
 
 
@@ -125,7 +130,8 @@ class TurnContext:
     sampling fields that the request sets itself (None: those that differ from `Sampling`'s
     defaults). `set_reason` and `track_rail_event` lead to `rulings`, the record of the turn.
     `required_input` names the rails that must let the user's message pass before the dialog may
-    ask a model. `is_stage_check` marks a turn that only runs the rails of a stage over a text.
+    ask a model; `must_refuse` says that they have objected to it already. `is_stage_check` marks a
+    turn that only runs the rails of a stage over a text.
     """
 
     services: RuntimeServices
@@ -139,6 +145,7 @@ class TurnContext:
     rulings: list[Ruling] = field(default_factory=list)
     failure: Failure | None = None
     error: str | None = None
+    error_detail: str = ""
     thinking: str | None = None
     seed: str = ""
     finish_reason: str = "stop"
@@ -146,6 +153,7 @@ class TurnContext:
     is_speculative_copy: bool = False
     explicit_fields: Collection[str] | None = None
     required_input: tuple[str, ...] = ()
+    must_refuse: bool = False
     is_stage_check: bool = False
     call_ids: CallIds = field(default_factory=CallIds)
     # Texts and tool calls that all rails of their output stage have let pass, and texts of the
@@ -156,6 +164,23 @@ class TurnContext:
     _running_rails: list[_RunningRail] = field(default_factory=list)
     _stage_starts: dict[str, int] = field(default_factory=dict)  # stage -> number of rulings
     _random: Random | None = None
+
+    def fork(self, state: ConversationState, options: dict[str, Any] | None = None) -> TurnContext:
+        """Returns a turn on another state, with rulings of its own and the same count of LLM calls.
+
+        It streams nothing. `options` replace those of this turn.
+        """
+        return TurnContext(
+            services=self.services,
+            state=state,
+            sampling=self.sampling,
+            options=self.options if options is None else options,
+            messages=self.messages,
+            tools=self.tools,
+            counter=self.counter,
+            seed=self.seed,
+            explicit_fields=self.explicit_fields,
+        )
 
     def llm(self, task: str = "main") -> LlmClient:
         """Returns the LLM client of a task; the main model's if the task has none.
@@ -192,6 +217,8 @@ class TurnContext:
         if self._running_rails or self.is_speculative_copy or self.is_stage_check:
             return
         missing = self.missing_input_rails
+        if self.must_refuse:
+            raise UncheckedError("an input rail objects to the message, and the flows went on")
         if missing:
             raise UncheckedError(
                 f"the input stage is incomplete: {', '.join(missing)} did not run, "
@@ -236,9 +263,9 @@ class TurnContext:
         """Sets what the running rail bases its decision on; it goes into the rail's ruling."""
         self._pending_reason = {"reason": reason, "score": score, "evidence": evidence}
 
-    def track_rail_event(self, event: dict[str, Any]) -> None:
+    def track_rail_event(self, event: Event) -> None:
         """Follows the events that mark the start and the end of a stage and of a rail."""
-        kind = event["type"]
+        kind = event.type
         if kind.startswith("Start") and kind.endswith("Rails"):
             stage = _STAGES.get(kind.removeprefix("Start").removesuffix("Rails"), "")
             self._stage_starts[stage] = len(self.rulings)
@@ -257,9 +284,22 @@ class TurnContext:
             )
         elif kind.endswith("RailFinished"):
             self.finish_rail("allow")
-        elif kind.endswith("Exception"):
-            self._pending_reason.setdefault("reason", event.get("message"))
+        elif event.is_exception:
+            self._note_exception(event)
             self.finish_rail("block")
+
+    def _note_exception(self, event: Event) -> None:
+        """Takes the message of an exception for a reason, unless the rail has given one.
+
+        A message with variables may quote a client or a model: it is evidence, not a reason.
+        """
+        if self._pending_reason.get("reason"):
+            return
+        message = str(event.get("message") or "")
+        if message in self.services.author_texts:
+            self.set_reason(message)
+        else:
+            self.set_reason(f"raised {event.type}", evidence=message[:EVIDENCE_CHARACTERS])
 
     def _finish_stage(self, stage: str) -> None:
         """Notes the text that a stage has let pass, if all of its rails have ruled on it."""
@@ -274,7 +314,7 @@ class TurnContext:
             self.passed_tool_calls.append(self._stage_text(stage))
 
     def _stage_text(self, stage: str) -> Any:
-        return self.state.context.get(_REWRITTEN_VARIABLES.get(stage, ""))
+        return self.state.context.get(STAGE_VARIABLES.get(stage, ""))
 
     def finish_rails(self) -> None:
         """Records a block by each rail that is still open: it has stopped the turn."""
@@ -287,14 +327,16 @@ class TurnContext:
             return
         rail = self._running_rails.pop()
         text_after = self._stage_text(rail.stage)
-        can_rewrite = rail.stage in _REWRITTEN_VARIABLES
+        can_rewrite = rail.stage in STAGE_VARIABLES
         if ruling == "allow" and can_rewrite and text_after != rail.text_before:
             ruling, text = "rewrite", text_after if isinstance(text_after, str) else None
         self._record_ruling(rail, ruling, text)
 
     def _record_ruling(self, rail: _RunningRail, ruling: RulingKind, text: str | None) -> None:
         pending, self._pending_reason = self._pending_reason, {}
-        reason = self.error if ruling == "block" and self.error else pending.get("reason")
+        reason, evidence = pending.get("reason"), pending.get("evidence")
+        if ruling == "block" and self.error:
+            reason, evidence = self.error, self.error_detail or evidence
         self.rulings.append(
             Ruling(
                 name=rail.name,
@@ -303,7 +345,7 @@ class TurnContext:
                 reason=str(reason or _DEFAULT_REASONS.get(ruling, f"blocked by {rail.name}")),
                 text=text,
                 score=pending.get("score"),
-                evidence=pending.get("evidence"),
+                evidence=evidence,
                 ms=round((time.perf_counter() - rail.start_time) * 1000, 3),
                 llm_calls=self.counter.calls - rail.calls_before,
             )

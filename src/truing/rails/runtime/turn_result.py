@@ -7,25 +7,34 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from truing.core.types import Failure, Ruling, ToolCall, Usage
+from truing.rails.runtime.event_types import (
+    BotThinking,
+    Event,
+    StartToolCalls,
+    StartUtterance,
+)
 from truing.rails.runtime.turn_context import TurnContext
 
-Event = dict[str, Any]
 REMOVE_LAST_MESSAGE = "(remove last message)"  # NeMo's script by which a flow takes a message back
 
 
 @dataclass(slots=True)
 class TurnResult:
-    """The message of a turn (role assistant or exception), its rulings, events and costs."""
+    """The message of a turn (role assistant or exception), its rulings, events and costs.
+
+    `events` are in NeMo's format. `error_detail` is what the error of a failed action says.
+    """
 
     message: dict[str, Any]
     rulings: tuple[Ruling, ...] = ()
-    events: list[Event] = field(default_factory=list)
+    events: list[dict[str, Any]] = field(default_factory=list)
     llm_calls: int = 0
     usage: Usage = field(default_factory=Usage)
     tool_calls: tuple[ToolCall, ...] = ()
     context: dict[str, Any] = field(default_factory=dict)
     blocked: bool = False
     failure: Failure | None = None
+    error_detail: str = ""
     finish_reason: str = "stop"
 
     @property
@@ -49,7 +58,7 @@ class TurnOutput:
     def message(self) -> dict[str, Any]:
         """Returns the message of the conversation (with tool calls, without thinking)."""
         if self.exception is not None:
-            message: dict[str, Any] = {"role": "exception", "content": self.exception}
+            message: dict[str, Any] = {"role": "exception", "content": self.exception.to_nemo()}
         else:
             message = {"role": "assistant", "content": "\n".join(self.texts)}
         return {**message, "tool_calls": self.tool_calls} if self.tool_calls else message
@@ -59,22 +68,22 @@ def collect_output(events: Sequence[Event]) -> TurnOutput:
     """Gathers the output of a turn from its events."""
     output = TurnOutput()
     for event in events:
-        kind = event["type"]
-        if kind == "StartUtteranceBotAction":
-            if event["script"] == REMOVE_LAST_MESSAGE:
-                output.texts = output.texts[:-1]
-            else:
-                output.texts.append(str(event["script"]))
-        elif kind.endswith("Exception"):
-            output.exception = event
-        elif kind == "StartToolCallBotAction" and event.get("tool_calls") is not None:
-            output.tool_calls = event["tool_calls"]
-        elif kind == "BotThinking":
-            output.thinking = output.thinking or event.get("content")
+        match event:
+            case StartUtterance(script=script):
+                if script == REMOVE_LAST_MESSAGE:
+                    output.texts = output.texts[:-1]
+                else:
+                    output.texts.append(str(script))
+            case StartToolCalls() if event.tool_calls is not None:
+                output.tool_calls = event.tool_calls
+            case BotThinking():
+                output.thinking = output.thinking or event.content
+            case _ if event.is_exception:
+                output.exception = event
     return output
 
 
-def build_result(turn: TurnContext, output: TurnOutput, events: list[Event]) -> TurnResult:
+def build_result(turn: TurnContext, output: TurnOutput, events: Sequence[Event]) -> TurnResult:
     """Returns the result of a finished turn."""
     message = output.message()
     message.pop("tool_calls", None)
@@ -91,12 +100,13 @@ def build_result(turn: TurnContext, output: TurnOutput, events: list[Event]) -> 
     return TurnResult(
         message=message,
         rulings=tuple(turn.rulings),
-        events=events,
+        events=[event.to_nemo() for event in events],
         llm_calls=turn.counter.calls,
         usage=turn.counter.usage(),
         tool_calls=tool_calls,
         context=turn.state.context,
         blocked=is_blocked,
         failure=turn.failure,
+        error_detail=turn.error_detail,
         finish_reason=turn.finish_reason,
     )

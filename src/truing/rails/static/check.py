@@ -6,7 +6,7 @@ and the loaded configuration. `actions.py` is read as text, never imported.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -65,15 +65,18 @@ class RailsCheckReport:
         return [finding for finding in self.findings if finding.level == "error"]
 
 
-def check_rails_config(path: str | Path) -> RailsCheckReport:
-    """Loads and checks a folder; raises PlanError only if it does not exist."""
+def check_rails_config(path: str | Path, *, key_variables: Sequence[str] = ()) -> RailsCheckReport:
+    """Loads and checks a folder; raises PlanError only if it does not exist.
+
+    `key_variables` are those that the operator lets it send to the addresses that it names.
+    """
     root = Path(path)
     if not root.exists():
         raise PlanError(f"{root}: there is no such rails folder")
     report = RailsCheckReport(str(root))
     try:
         # Reading what lies outside the folder runs nothing; the findings name it.
-        config = RailsConfig.load(root, read_outside=True)
+        config = RailsConfig.load(root, read_outside=True, key_variables=key_variables)
     except PlanError as error:
         findings = [_finding_from_fault(fault, "read") for fault in error.faults]
         report.findings = sorted(findings, key=finding_sort_key)

@@ -24,6 +24,12 @@ def find_given_up_checks(config: RailsConfig, program: Program) -> Iterator[Find
             f"texts of these roles do not pass the input rails: {roles}; whoever can send a "
             "request can claim them",
         )
+    if not settings.joins_turns and config.rails.input.flows:
+        yield _finding(
+            config,
+            "join_turns",
+            "a text that is split over several answered turns is read in its pieces only",
+        )
     if settings.rails:
         message = "every request may switch rails off, all of them included"
         yield _finding(config, "client_options.rails", message)

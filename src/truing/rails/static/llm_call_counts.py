@@ -14,6 +14,7 @@ from typing import Any
 from truing.rails.colang import compiler
 from truing.rails.colang.compiler import CompiledFlow, Instruction, Program
 from truing.rails.colang.flow_reference import parse_flow_name
+from truing.rails.config.client_settings import ClientSettings
 from truing.rails.config.loader import RailsConfig, iterate_stages
 from truing.rails.library.references import library_for_config
 from truing.rails.static.action_sources import ActionSources
@@ -108,13 +109,21 @@ class LlmCallCounter:
         self._active_flows: set[str] = set()
 
     def count_turn(self) -> TurnCallCount:
-        """Returns the worst turn: through all input rails and the dialog, or stopped by a rail."""
+        """Returns the worst turn: through all input rails and the dialog, or stopped by a rail.
+
+        A turn after an answered one also reads the message joined to those before it, in two forms.
+        """
         input_rails = self.count_stage("input")
         dialog = self._count_dialog()
-        return TurnCallCount(
-            total=input_rails.then(PathCosts(dialog)).worst,
-            parts={"input rails": input_rails.worst, "dialog and output rails": dialog},
-        )
+        parts = {"input rails": input_rails.worst, "dialog and output rails": dialog}
+        total = input_rails.then(PathCosts(dialog)).worst
+        if (
+            input_rails.worst != LlmCallCount()
+            and ClientSettings.of(self.config.truing).joins_turns
+        ):
+            parts["joined turns"] = input_rails.worst + input_rails.worst
+            total += parts["joined turns"]
+        return TurnCallCount(total, parts)
 
     def count_stage(self, stage: str) -> PathCosts:
         """Returns the costs of all rails of a stage, one after the other."""

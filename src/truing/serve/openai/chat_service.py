@@ -25,6 +25,13 @@ from truing.serve.openai.request_log import RequestRecord, record_of
 from truing.serve.openai.tracing import TurnTracer
 
 
+def answer_for_client(model: Model, answer: Answer) -> Answer:
+    """Returns an answer whose record of decisions says no more than its client may see."""
+    if not isinstance(model, GuardedModel):
+        return answer
+    return replace(answer, rulings=model.rulings_for_clients(answer.rulings))
+
+
 class ChatService:
     """State shared by the route handlers (stored in app.state.chat)."""
 
@@ -85,7 +92,7 @@ class ChatService:
             seconds = self.admission.limits.seconds
             raise RequestRefused(504, f"no answer in {seconds:g} s", "timeout_error") from None
         self.record_answers(model, conversation, answers, record, started_ns)
-        return answers
+        return tuple(answer_for_client(model, answer) for answer in answers)
 
     async def check_conversation(
         self,
@@ -109,7 +116,7 @@ class ChatService:
         except NoStageError as error:
             raise RequestRefused(400, str(error), param="messages") from error
         record.decision = {True: "allow", False: "block", None: "incomplete"}[result.allowed]
-        return result
+        return replace(result, rulings=model.rulings_for_clients(result.rulings))
 
     async def _generate_guarded(
         self,

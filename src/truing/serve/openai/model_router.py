@@ -5,7 +5,7 @@ the request names.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from truing.core.errors import PlanError, UserError
@@ -51,8 +51,9 @@ class ModelRouter:
     path.
 
     `model` answers behind each configuration; without it `main_model` makes one from the
-    configuration's own `models:`. With `trust_code` the configurations may run code. `default` is
-    the configuration of requests that name none. Raises PlanError, with the faults of all
+    configuration's own `models:`. With `trust_code` the configurations may run code; they may send
+    the environment variables in `key_variables`. `default` is the configuration of requests that
+    name none. Raises PlanError, with the faults of all
     configurations together.
     """
 
@@ -65,6 +66,7 @@ class ModelRouter:
         judges: Mapping[str, Judge] | None = None,
         default: str | None = None,
         trust_code: bool = False,
+        key_variables: Sequence[str] = (),
     ) -> None:
         if model is None and not configs:
             raise PlanError(
@@ -80,7 +82,11 @@ class ModelRouter:
                 if inner is None:
                     raise PlanError(f"{path}: names no model, and --model is not given")
                 self.guarded[config_id] = GuardedModel(
-                    path, inner, judges=judges, trust_code=trust_code
+                    path,
+                    inner,
+                    judges=judges,
+                    trust_code=trust_code,
+                    key_variables=key_variables,
                 )
             except UserError as error:
                 faults.extend(error.faults)

@@ -14,7 +14,7 @@ from truing.core.types import Answer, Conversation, Sampling
 from truing.rails.guarded import GuardedModel
 from truing.serve.openai import schemas
 from truing.serve.openai.admission import RequestRefused
-from truing.serve.openai.chat_service import ChatService
+from truing.serve.openai.chat_service import ChatService, answer_for_client
 from truing.serve.openai.request_checks import ClientTurn
 from truing.serve.openai.request_log import RequestRecord
 
@@ -59,7 +59,7 @@ async def stream_answer(
             partial = Answer.of("".join(sent), finish_reason="error")
             service.record_answers(model, conversation, (partial,), record, started_ns)
     service.record_answers(model, conversation, (answer,), record, started_ns)
-    yield answer
+    yield answer_for_client(model, answer)
 
 
 @asynccontextmanager
