@@ -29,7 +29,7 @@ def command(
     temperature: float | None = None,
     decisions: bool = False,
     trust_code: bool = False,
-    allow_key_env: KeyVariables = (),
+    allow_key_env: KeyVariables = None,
 ) -> int:
     """Talks to a model. An empty line, /quit or Ctrl-D ends the conversation; /new starts another.
 
@@ -52,7 +52,7 @@ def command(
     allow_key_env
         An environment variable with a key that --rails may send to the address that it names.
     """
-    chat_model = _load_model(model, rails, trust_code, allow_key_env)
+    chat_model = _load_model(model, rails, trust_code, allow_key_env or ())
     flags = {"max_tokens": max_tokens, "temperature": temperature}
     explicit = {name: value for name, value in flags.items() if value is not None}
     sampling = replace(Sampling(), **explicit)

@@ -15,9 +15,7 @@ from truing.specs.resolve import RoleName, resolve
 # empty. `consume_multiple`: "--judge A B" and "--judge A --judge B" mean the same.
 Flag = Annotated[bool, Parameter(negative="")]
 Strings = Annotated[list[str], Parameter(consume_multiple=True, negative="")]
-KeyVariables = Annotated[
-    tuple[str, ...], Parameter(name="--allow-key-env", negative="", consume_multiple=False)
-]
+KeyVariables = Annotated[list[str] | None, Parameter(name="--allow-key-env", negative="")]
 OptionalStrings = Annotated[list[str] | None, Parameter(consume_multiple=True, negative="")]
 OptionalFloats = Annotated[list[float] | None, Parameter(consume_multiple=True, negative="")]
 Common = Parameter(group=Group("Common options", sort_key=1))

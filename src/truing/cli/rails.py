@@ -34,7 +34,7 @@ def check(
     picture: Path | None = None,
     tree: bool = False,
     strict: bool = False,
-    allow_key_env: KeyVariables = (),
+    allow_key_env: KeyVariables = None,
     json: bool = False,
 ) -> int:
     """Checks a configuration without running it; the exit status is 2 if it has errors.
@@ -55,7 +55,7 @@ def check(
     json
         Print JSON.
     """
-    report = check_rails_config(folder, key_variables=allow_key_env)
+    report = check_rails_config(folder, key_variables=allow_key_env or ())
     flows = report.config.flows if report.config is not None else []
     if picture is not None and report.config is not None:
         replace_file(picture, render_svg(flows).encode())
@@ -109,7 +109,7 @@ def run_dialogues(
     filter: str = "",
     nemo_alias: bool = False,
     trust_code: bool = False,
-    allow_key_env: KeyVariables = (),
+    allow_key_env: KeyVariables = None,
     json: bool = False,
 ) -> int:
     """Runs the dialogue tests of a configuration (DIR/tests/*.yml); exit status 2 if one fails.
@@ -135,7 +135,7 @@ def run_dialogues(
     json
         Print JSON.
     """
-    config = RailsConfig.load(folder, trust_code=trust_code, key_variables=allow_key_env)
+    config = RailsConfig.load(folder, trust_code=trust_code, key_variables=allow_key_env or ())
     require_trusted_code(config)
     tests = [
         test

@@ -97,7 +97,7 @@ def command(
     rails: Path | None = None,
     port: int = 8000,
     trust_code: bool = False,
-    allow_key_env: KeyVariables = (),
+    allow_key_env: KeyVariables = None,
     flags: ServeFlags | None = None,
     auditing: AuditFlags | None = None,
 ) -> int:
@@ -136,9 +136,11 @@ def command(
     router = ModelRouter(
         served_model,
         configs,
-        main_model=partial(load_main_model, trust_code=trust_code, key_variables=allow_key_env),
+        main_model=partial(
+            load_main_model, trust_code=trust_code, key_variables=allow_key_env or ()
+        ),
         trust_code=trust_code,
-        key_variables=allow_key_env,
+        key_variables=allow_key_env or (),
     )
     limits, keys = _read_limits(flags), _read_keys(flags.keys_env)
     if flags.host not in LOCAL_HOSTS and not keys:

@@ -143,3 +143,39 @@ def test_every_joint_stands_in_a_bounded_text(texts: list[str], number: int) -> 
 
 def test_one_text_is_joined_to_nothing() -> None:
     assert join_neighbours(["alone"]) == join_neighbours([]) == []
+
+
+PIECES = st.tuples(
+    st.sampled_from(["system", "user", "assistant", "own", "tool", "call"]),
+    st.sampled_from(["tea", "a longer text about tea and gardens. " * 8, "1", "x y"]),
+)
+
+
+@given(pieces=st.lists(PIECES, min_size=2, max_size=9), data=st.data())
+def test_a_word_split_over_two_pieces_is_in_a_joined_text(
+    pieces: list[tuple[str, str]], data: st.DataObject
+) -> None:
+    foreign = [index for index, (role, _) in enumerate(pieces) if role != "own"]
+    if len(foreign) < 2:
+        return
+    first = data.draw(st.sampled_from(foreign[:-1]))
+    senders = ["assistant" if role == "call" else role for role, _ in pieces]
+    of_role = [index for index in foreign if index > first and senders[index] == senders[first]]
+    # The next piece of the role, or the next piece if the runtime has not answered between them.
+    candidates = of_role[:1] + ([first + 1] if pieces[first + 1][0] != "own" else [])
+    if not candidates:
+        return
+    second = data.draw(st.sampled_from(candidates))
+    messages = []
+    for index, (kind, filler) in enumerate(pieces):
+        text = f"{filler} FORBID" if index == first else filler
+        text = f"DEN {filler}" if index == second else text
+        if kind == "call":
+            messages.append(calling(json.dumps({"q": text})))
+        else:
+            content = "own" if kind == "own" else text
+            messages.append({"role": "assistant" if kind == "own" else kind, "content": content})
+    settings = RunSettings(is_own_answer=lambda text: text == "own")
+    joined = [text for run in collect_runs(messages, (), settings) for text in join_parts(run)]
+    assert any("FORBIDDEN" in text for text in joined)
+    assert all(len(text) <= max(420, *(len(text) for _, text in pieces)) + 8 for text in joined)

@@ -49,6 +49,6 @@ def test_stages_are_switched_off_by_list_or_mapping() -> None:
     assert _is_stage_off({"rails": {"output": False}}, "output")
     assert not _is_stage_off({"rails": {"input": False}}, "output")
     assert _without_output_rails({"rails": {"input": False}, "log": {}}) == {
-        "rails": ["dialog", "retrieval", "tool_output", "tool_input"],
+        "rails": ["retrieval", "dialog", "tool_output", "tool_input"],
         "log": {},
     }

@@ -70,9 +70,9 @@ class ConversationCheck:
                 await self._run("retrieval", message["content"]["relevant_chunks"], state)
         not_run = tuple(stage for stage in stages if not stage_flows(self.config, stage))
         allowed = False if self.objected else (None if not_run else True)
-        message = await self._release_objection(state) if self.objected else None
+        reply = await self._release_objection(state) if self.objected else None
         return CheckResult(
-            allowed=allowed, not_run=not_run, message=message, rulings=tuple(self.rulings)
+            allowed=allowed, not_run=not_run, message=reply, rulings=tuple(self.rulings)
         )
 
     async def _release_objection(self, state: ConversationState) -> str:
