@@ -39,7 +39,7 @@ def test_names_of_this_machine(host: str, is_local: bool) -> None:
 def test_a_page_that_points_its_name_at_this_machine_gets_nothing() -> None:
     app = LocalHostOnly(chat_app(ModelRouter(resolve("scripted:echo", "model"))))
     body = {"messages": [{"role": "user", "content": "hi"}]}
-    with TestClient(app, base_url="http://localhost:8000") as client:  # type: ignore[arg-type]
+    with TestClient(app, base_url="http://127.0.0.1:8000") as client:  # type: ignore[arg-type]
         assert client.post("/v1/chat/completions", json=body).status_code == 200
         for headers in ({"host": "rebound.example:8000"}, {"host": ""}):
             reply = client.post("/v1/chat/completions", json=body, headers=headers)
