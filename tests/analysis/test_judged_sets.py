@@ -99,7 +99,7 @@ def _add_judge(run: Run, scores: list[float | None]) -> Run:
             )
 
     time = judge_set(run, Odd(), concurrency=1)
-    assert time.rows == len(scores) and time.seconds > 0
+    assert time.rows == len(scores) and time.seconds > 0 and time.cpu_seconds > 0
     assert judge_set(run, Odd()).rows == 0  # read back
     return run
 

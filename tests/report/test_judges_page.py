@@ -7,9 +7,11 @@ import re
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 from tests.analysis.judged_sets import ScoringJudge, compare, labelled_rows, number_in, store_rows
 
 from truing.analysis.judge_comparison import JudgesComparison
+from truing.analysis.judge_figures import Speed
 from truing.report.judge_names import short_set_names
 from truing.report.judges_page import build_judge_sections, write_judges_page
 
@@ -51,6 +53,16 @@ def test_sections_and_files(comparison: JudgesComparison, tmp_path: Path) -> Non
     assert data["results"][0]["recall_at"][0]["rate"] == 0.05
     # Ids and counts only: no prompt and no answer of any row.
     assert not any("question 1" in text or "answer 0" in text for text in (html, markdown, content))
+
+
+def test_measured_times_are_shown(comparison: JudgesComparison) -> None:
+    speed = Speed(rows=200, seconds=50.0, cpu_seconds=2.5, concurrency=16, peak_mib=1500.4)
+    results = (replace(comparison.results[0], speed=speed), *comparison.results[1:])
+    section = next(
+        s for s in build_judge_sections(replace(comparison, results=results)) if s.id == "speed"
+    )
+    cells = [cell.text for cell in section.blocks[0].rows[0]]
+    assert cells == ["good", "file:all.jsonl", "200", "12.5", "250", "16", "1,500 MiB"]
 
 
 def test_short_names_differ(comparison: JudgesComparison) -> None:

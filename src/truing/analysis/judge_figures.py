@@ -50,11 +50,13 @@ class ModelAlarms(Struct, frozen=True, kw_only=True):
 class Speed(Struct, frozen=True, kw_only=True):
     """Measured time and memory: `rows` judged in `seconds`, at `concurrency` calls at a time.
 
-    `peak_mib` is the largest memory of the process that ran the judge alone, Python included.
+    `cpu_seconds` is the processor's time, all threads together. `peak_mib` is the largest memory of
+    the process that ran the judge alone, Python included.
     """
 
     rows: int
     seconds: float
+    cpu_seconds: float
     concurrency: int
     peak_mib: float | None = None
 
@@ -62,6 +64,11 @@ class Speed(Struct, frozen=True, kw_only=True):
     def ms_per_row(self) -> float | None:
         """Milliseconds an answer; None if none was judged."""
         return 1000 * self.seconds / self.rows if self.rows else None
+
+    @property
+    def cpu_ms_per_row(self) -> float | None:
+        """Milliseconds of the processor an answer; None if none was judged."""
+        return 1000 * self.cpu_seconds / self.rows if self.rows else None
 
 
 class JudgeOnSet(Struct, frozen=True, kw_only=True):

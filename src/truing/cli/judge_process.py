@@ -57,6 +57,7 @@ class Judged(Struct, frozen=True, tag="judged"):
     folder: str
     rows: int
     seconds: float
+    cpu_seconds: float
     peak_bytes: int | None
 
 
@@ -195,7 +196,7 @@ def run_task(encoded: bytes, sender: Connection) -> None:
 
 
 def _judged_event(folder: str, time: JudgingTime) -> Judged:
-    return Judged(folder, time.rows, time.seconds, peak_memory())
+    return Judged(folder, time.rows, time.seconds, time.cpu_seconds, peak_memory())
 
 
 def peak_memory(status_file: Path = Path("/proc/self/status")) -> int | None:

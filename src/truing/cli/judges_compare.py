@@ -157,6 +157,7 @@ class _Measured(Struct, forbid_unknown_fields=True):
 
     rows: int = 0
     seconds: float = 0.0
+    cpu_seconds: float = 0.0
     concurrency: int = 0
     peak_bytes: int | None = None
 
@@ -216,6 +217,7 @@ class _Store:
             )
             measured.rows += event.rows
             measured.seconds += event.seconds
+            measured.cpu_seconds += event.cpu_seconds
             measured.concurrency = self._concurrency
             peaks = [p for p in (measured.peak_bytes, event.peak_bytes) if p is not None]
             measured.peak_bytes = max(peaks, default=None)
@@ -239,6 +241,7 @@ class _Store:
                 speeds[judge.name, run.manifest.data[0].spec] = Speed(
                     rows=measured.rows,
                     seconds=measured.seconds,
+                    cpu_seconds=measured.cpu_seconds,
                     concurrency=measured.concurrency,
                     peak_mib=None if peak is None else peak / (1 << 20),
                 )

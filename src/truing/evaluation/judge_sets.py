@@ -112,10 +112,15 @@ def store_set(rows: LabelledRows, folder: Path) -> Run:
 
 
 class JudgingTime(Struct, frozen=True):
-    """How many answers a call judged, and how long that took in all, in seconds."""
+    """How many answers a call judged, and how long that took in all, in seconds.
+
+    `cpu_seconds` is the time of the processor, all threads together: on a busy machine it says more
+    of a judge that computes than the time that passed; of one behind an endpoint it says nothing.
+    """
 
     rows: int
     seconds: float
+    cpu_seconds: float
 
 
 def is_judged(run: Run, judge: str, judge_hash: str) -> bool:
@@ -142,10 +147,10 @@ def judge_set(
     judged_before = count_lines(path)
     if judged_before < count_lines(run.file(RESPONSES)):
         run_coroutine(_warm_up(judge))
-    start = time.perf_counter()
+    start, cpu_start = time.perf_counter(), time.process_time()
     judge_run(run, judge, options=EvaluateOptions(concurrency=concurrency, progress=progress))
-    seconds = time.perf_counter() - start
-    return JudgingTime(count_lines(path) - judged_before, seconds)
+    seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - cpu_start
+    return JudgingTime(count_lines(path) - judged_before, seconds, cpu_seconds)
 
 
 async def _warm_up(judge: Judge) -> None:

@@ -8,9 +8,10 @@ from truing.report.judge_names import short_judge_names, short_set_names
 from truing.report.sections.judge_accuracy import LABEL_SOURCES
 
 _SPEED_LEAD = (
-    "Wall-clock time for an answer, after a first one that loads the judge; memory is the largest "
-    "that the judge's own process held, Python and libraries included. Compare figures of one "
-    "machine only."
+    "After a first answer that loads the judge. CPU time is that of all threads, and hardly "
+    "depends on what else the machine does; the time that passes does, and is what counts for a "
+    "judge behind an endpoint. Memory is the largest that the judge's own process held, Python and "
+    "libraries included. Compare figures of one machine only."
 )
 _TRAINING_LEAD = (
     "Known by the hashes of each judge's training prompts, and of the judges that it learned from. "
@@ -31,16 +32,19 @@ def format_ms(ms: float) -> str:
 def build_speed(comparison: JudgesComparison) -> Section | None:
     """Returns the measured times; None if nothing was measured."""
     judges, sets = short_judge_names(comparison), short_set_names(comparison)
-    grid = Grid(["judge", "set", "answers", "ms an answer", "at a time", "peak memory"])
+    grid = Grid(
+        ["judge", "set", "answers", "CPU ms an answer", "ms an answer", "at a time", "peak memory"]
+    )
     for r in comparison.results:
         speed = r.speed
-        if speed is None or speed.ms_per_row is None:
+        if speed is None or speed.ms_per_row is None or speed.cpu_ms_per_row is None:
             continue
         memory = "–" if speed.peak_mib is None else f"{speed.peak_mib:,.0f} MiB"
         grid.add(
             judges[r.judge],
             sets[r.data],
             f"{speed.rows:,}",
+            format_ms(speed.cpu_ms_per_row),
             format_ms(speed.ms_per_row),
             f"{speed.concurrency}",
             memory,
@@ -50,7 +54,7 @@ def build_speed(comparison: JudgesComparison) -> Section | None:
     return Section(
         "speed",
         "Time and memory",
-        (grid.table("Measured while judging", right=range(2, 6)),),
+        (grid.table("Measured while judging", right=range(2, 7)),),
         lead=_SPEED_LEAD,
     )
 
