@@ -25,7 +25,8 @@ from sklearn.linear_model import LogisticRegression, LogisticRegressionCV
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import cross_val_predict
 
-from truing.core.lineage import normalise_prompt
+from truing.core.lineage import hash_prompts, normalise_prompt
+from truing.core.measurement_set import is_frozen
 from truing.core.types import Row
 from truing.hf.sentence_encoder import shared_encoder
 from truing.specs.resolve import resolve
@@ -35,11 +36,11 @@ OUT = Path(__file__).resolve().parents[2] / "src/truing/resources/heads"
 
 
 def read_texts(spec: str, positive: Callable[[Row], bool]) -> dict[str, tuple[str, bool]]:
-    """Returns normalised text -> (text, label), each text once."""
+    """Returns normalised text -> (text, label), each text once, without frozen prompts."""
     texts: dict[str, tuple[str, bool]] = {}
     for row in resolve(spec, "data").rows():
         text = row.sample.prompt
-        if text.strip():
+        if text.strip() and not is_frozen(text):
             texts.setdefault(normalise_prompt(text), (text, positive(row)))
     return texts
 
@@ -86,6 +87,7 @@ def train_head(
         "detection": rounded(detection),
         "false_alarms": rounded(false_alarms),
         "seconds": round(time.perf_counter() - started, 1),
+        "prompts": hash_prompts(text for text, _ in rows),
         "data_sha256": hashlib.sha256("\n".join(sorted(train)).encode()).hexdigest(),
     }
     print(name, json.dumps(card, indent=1))

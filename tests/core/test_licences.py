@@ -7,6 +7,7 @@ import pytest
 from truing.core.licences import (
     FREE_LICENCES,
     collect_licences,
+    describe_restriction,
     find_unfree,
     is_free,
     join_licences,
@@ -55,3 +56,11 @@ def test_the_sets_that_are_not_free_are_these() -> None:
     unfree = {data.kind for data in CATALOGUE if find_unfree([data.licence])}
     assert {"beavertails", "pku", "do-not-answer", "toxic-chat", "xstest", "file"} <= unfree
     assert not unfree & {"hh", "diasafety", "harmbench", "jailbreakbench", "builtin:safety"}
+
+
+def test_a_restriction_is_a_sentence_and_what_is_free_has_none() -> None:
+    assert describe_restriction("j", ["MIT; CC BY 4.0", "not stated"]) == ""
+    assert describe_restriction("j", ["MIT; CC BY-NC 4.0"]) == (
+        "j learned under licences that are not free (CC BY-NC 4.0): research only"
+    )
+    assert describe_restriction("j", ["Llama 3 Community License"]).endswith("License)")

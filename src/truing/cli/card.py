@@ -17,6 +17,7 @@ from truing.cli.parameters import Flag, resolve_all
 from truing.cli.progress import ProgressBar
 from truing.cli.tables import make_console, make_table, print_text
 from truing.core.errors import PlanError, did_you_mean
+from truing.core.licences import describe_restriction
 from truing.core.protocols import Judge
 from truing.evaluation.evaluate import evaluate
 from truing.evaluation.options import EvaluateOptions
@@ -157,6 +158,9 @@ def print_card(card: JudgeCard) -> None:
         table.add_row(label, f"{c.n_positive} of {c.n}", *map(_interval_cell, figures))
     console.print(table)
 
+    restriction = describe_restriction(card.judge, [card.licence])
+    if restriction:
+        console.print(restriction, markup=False)
     raters = f"{', '.join(card.raters)} ({card.against})" if card.against else "people"
     for name, q in card.questions.items():
         ece = "–" if q.ece is None else f"{q.ece:.3f}"

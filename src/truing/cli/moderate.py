@@ -22,6 +22,7 @@ from truing.core.flagged_categories import category_thresholds, flag_categories
 from truing.core.input_files import open_input
 from truing.core.json_text import is_nested_deeper
 from truing.core.jsonl import number_nonblank_lines
+from truing.core.licences import collect_licences, describe_restriction
 from truing.core.private_files import create_folder, private_opener, replace_file
 from truing.core.protocols import Closeable, Judge
 from truing.core.types import Answer, Conversation, Judgement, Message, Response, Sample
@@ -106,12 +107,15 @@ def command(
         counts, rows_before = _moderate_file(resolved_judge, in_, out, prefix, quiet=json)
     # With --out - standard output holds the rows.
     report_to = sys.stderr if str(out) == "-" else sys.stdout
+    lineage = resolved_judge.lineage
+    restriction = describe_restriction(resolved_judge.name, collect_licences(lineage))
     if json:
         fields = {
             "judge": resolved_judge.name,
             "judge_hash": resolved_judge.lineage.hash,
             "resumed_at": rows_before,
             **msgspec.structs.asdict(counts),
+            **({"restriction": restriction} if restriction else {}),
         }
         print(msgspec.json.encode(fields).decode(), file=report_to)
     else:
@@ -121,6 +125,8 @@ def command(
             f"{counts.flagged} flagged, {counts.unscored} unscored",
             file=report_to,
         )
+        if restriction:
+            print(restriction, file=report_to)
     return 1 if counts.rows and counts.unscored == counts.rows else 0
 
 

@@ -57,3 +57,15 @@ def collect_licences(lineage: Lineage) -> tuple[str, ...]:
     """Returns the licences of something and of all judges and teachers behind it."""
     texts = (origin.licence for origin in (lineage, *ancestors(lineage)))
     return tuple(dict.fromkeys(part for text in texts for part in split_licences(text)))
+
+
+def describe_restriction(name: str, licences: Iterable[str]) -> str:
+    """Returns the sentence that a judge or model is not free; empty if nothing restricts it.
+
+    A licence that nobody stated (a user's own rows) is no restriction.
+    """
+    unfree = [text for text in find_unfree(licences) if text not in UNSTATED_LICENCES]
+    if not unfree:
+        return ""
+    use = ": research only" if any("-NC" in text for text in unfree) else ""
+    return f"{name} learned under licences that are not free ({'; '.join(unfree)}){use}"

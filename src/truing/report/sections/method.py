@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from truing.core.licences import collect_licences, describe_restriction
 from truing.report.blocks import Cell, Grid, Section, Table, Text
 from truing.report.report_data import ReportData
 from truing.runs.folder import DataRecord
@@ -65,6 +66,20 @@ def _judge_table(report: ReportData) -> Table:
     return grid.table("Judges")
 
 
+def _restrictions(report: ReportData) -> list[str]:
+    """Returns a sentence for each judge that is not free."""
+    records = (
+        record
+        for variant in report.variants
+        for manifest in variant.manifests.values()
+        for record in manifest.judges
+        # The labels of people come with their data set, whose licence stands beside it.
+        if not record.name.startswith("human:")
+    )
+    sentences = (describe_restriction(r.name, collect_licences(r.lineage)) for r in records)
+    return list(dict.fromkeys(filter(None, sentences)))
+
+
 def _lineage_table(report: ReportData) -> Table | None:
     """Returns what judges, models and prompts share; None if nothing."""
     grid = Grid(["data", "variant", "what", "relation", "consequence"])
@@ -105,6 +120,7 @@ def build_section(report: ReportData) -> Section:
     """Returns the section; every report has it."""
     first = next((m for v in report.variants for m in v.manifests.values()), None)
     blocks: list[Table | Text] = [_model_table(report), _data_table(report), _judge_table(report)]
+    blocks += [Text(f"{restriction}.", "note") for restriction in _restrictions(report)]
     lineage = _lineage_table(report)
     blocks += [lineage] if lineage is not None else []
     if first is not None:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
+from msgspec import Struct
 
 from truing.core.errors import PlanError, UserError
 from truing.core.private_files import create_folder
@@ -34,7 +35,12 @@ from truing.train.moderation.calibration import (
     cross_fit,
     fit_calibration,
 )
-from truing.train.moderation.card import build_card, compute_card_metrics, write_card
+from truing.train.moderation.card import (
+    CardOrigin,
+    build_card,
+    compute_card_metrics,
+    write_card,
+)
 from truing.train.moderation.classifier_export import (
     MIXED_LOGITS_FILE,
     ModerationResult,
@@ -63,6 +69,12 @@ _MEMBER_FILES = (
     "special_tokens_map.json",
     "vocab.txt",
 )
+
+
+class _Origins(Struct):
+    """The part of a member's card that a blend passes on."""
+
+    origins: tuple[CardOrigin, ...] = ()
 
 
 def read_run_settings(member: Path) -> ModerationTrainingSettings:
@@ -115,9 +127,20 @@ def blend_classifiers(
         hash_classifier_folder(out),
         sources[0],
         method=_describe_method(settings, names),
+        origins=_merge_origins(members),
     )
     write_card(out / "card.json", card)
     return ModerationResult(out, card.judge_hash, card)
+
+
+def _merge_origins(members: Sequence[Path]) -> tuple[CardOrigin, ...]:
+    """Returns what the members were made from, each once."""
+    cards = [
+        msgspec.json.decode((member / "card.json").read_bytes(), type=_Origins)
+        for member in members
+        if (member / "card.json").is_file()
+    ]
+    return tuple(dict.fromkeys(origin for card in cards for origin in card.origins))
 
 
 def _check_members(members: Sequence[Path]) -> ModerationTrainingSettings:

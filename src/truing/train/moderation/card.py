@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 from msgspec import Struct
 
+from truing.core.lineage import ancestors
 from truing.core.private_files import replace_file
 from truing.core.types import Lineage
 from truing.judges.moderation.settings import MODERATION_QUESTIONS, ClassifierSettings
@@ -61,8 +62,21 @@ class CardMetrics(Struct, frozen=True, kw_only=True):
     pairs: dict[str, Interval | None]
 
 
+class CardOrigin(Struct, frozen=True, kw_only=True):
+    """Something that a classifier was made from, with its licence: a `base` model, a `data` set, or
+    a `judge` that labelled or chose rows (or stands behind one that did).
+    """
+
+    kind: Literal["base", "data", "judge"]
+    name: str
+    licence: str
+
+
 class ClassifierCard(Struct, frozen=True, kw_only=True):
-    """`card.json`. `method` says how the figures were obtained; `CardMetrics` explains the rest."""
+    """`card.json`. `method` says how the figures were obtained; `CardMetrics` explains the rest.
+
+    `origins` is all that the classifier was made from, teachers' teachers included.
+    """
 
     judge: str
     judge_hash: str
@@ -82,7 +96,22 @@ class ClassifierCard(Struct, frozen=True, kw_only=True):
     languages: tuple[str, ...]
     lineage: dict[str, Any]
     licence: str
+    origins: tuple[CardOrigin, ...] = ()
     notes: tuple[str, ...] = ()
+
+
+def list_origins(
+    lineage: Lineage, sources: Sequence[ModerationTrainingSet], base_licence: str
+) -> tuple[CardOrigin, ...]:
+    """Returns the base, the data sets and all judges behind a lineage, each with its licence."""
+    bases = [part for part in lineage.base.split(" + ") if part]
+    origins = [CardOrigin(kind="base", name=name, licence=base_licence) for name in bases]
+    origins += [CardOrigin(kind="data", name=s.spec, licence=s.licence) for s in sources]
+    origins += [
+        CardOrigin(kind="judge", name=judge.name, licence=judge.licence)
+        for judge in ancestors(lineage)
+    ]
+    return tuple(dict.fromkeys(origins))
 
 
 def build_card(
@@ -92,6 +121,7 @@ def build_card(
     home: ModerationTrainingSet,
     *,
     method: str,
+    origins: tuple[CardOrigin, ...] = (),
     notes: tuple[str, ...] = (),
 ) -> ClassifierCard:
     """Returns the card of a classifier with these settings."""
@@ -107,6 +137,7 @@ def build_card(
         languages=settings.languages,
         lineage=summarise_lineage(settings.lineage),
         licence=settings.licence,
+        origins=origins,
         notes=notes,
         **{name: getattr(metrics, name) for name in CardMetrics.__struct_fields__},
     )

@@ -9,12 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from truing.core.licences import (
-    UNSTATED_LICENCES,
-    collect_licences,
-    find_unfree,
-    join_licences,
-)
+from truing.core.licences import collect_licences, describe_restriction, join_licences
 from truing.core.lineage import hash_prompts
 from truing.core.measurement_set import frozen_hashes
 from truing.core.types import Lineage
@@ -41,6 +36,7 @@ from truing.train.moderation.card import (
     ClassifierCard,
     build_card,
     compute_card_metrics,
+    list_origins,
     write_card,
 )
 from truing.train.moderation.examples import ModerationExample
@@ -185,14 +181,8 @@ def _build_classifier_settings(context: RunContext) -> ClassifierSettings:
 
 def _describe_restrictions(lineage: Lineage) -> str:
     """Returns what a user of the classifier must know: licences that are not free, frozen rows."""
-    notes = []
-    all_unfree = find_unfree(collect_licences(lineage))
-    # Of a user's own rows nobody states a licence: that is no news to the user.
-    unfree = [licence for licence in all_unfree if licence not in UNSTATED_LICENCES]
-    if unfree:
-        notes.append(f"learned under licences that are not free ({'; '.join(unfree)})")
-    if unfree and any("NC" in licence for licence in unfree):
-        notes.append("research only")
+    restriction = describe_restriction("it", collect_licences(lineage))
+    notes = [restriction] if restriction else []
     learned = len(frozen_hashes().intersection(lineage.prompts))
     if learned:
         notes.append(f"{learned} of its training prompts are of the frozen measurement set")
@@ -229,6 +219,7 @@ def _build_card(
         hash_classifier_folder(context.settings.folder),
         context.sources[0],
         method=method,
+        origins=list_origins(settings.lineage, context.sources, context.base.licence),
         notes=tuple(text for text in notes if text),
     )
 
