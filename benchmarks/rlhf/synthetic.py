@@ -41,6 +41,8 @@ COMMON: dict[str, Any] = {
     "save_every": 10_000,
     "tensorboard": False,
     "threshold": THRESHOLD,
+    # The best answer has as many words as are allowed: to be cut is no fault here.
+    "truncation_penalty": 0.0,
 }
 RUNS: dict[str, dict[str, Any]] = {
     "ppo": {"method": "ppo", "kl": 0.02, "lr": 2e-3, "critic_lr": 1e-2, "steps": 60},

@@ -1,4 +1,4 @@
-"""`truing train sft|dpo|kto|reward|cost|distil|best-of-sft` on a tiny base model."""
+"""`truing train sft|dpo|kto|reward|cost|distil|best-of-sft|iterative-dpo` on a tiny base model."""
 
 from __future__ import annotations
 
@@ -110,6 +110,38 @@ def test_best_of_sft_records_the_judge_that_chose(base: Path, pairs: str, tmp_pa
     assert [judge["name"] for judge in card["lineage"]["judges"]] == ["reward:reward"]
 
 
+def test_rounds_begin_with_the_model_of_the_round_before(base: Path, tmp_path: Path) -> None:
+    """RAFT and DPO on own samples: two rounds; the same command repeats nothing."""
+    for kind, by in (("best-of-sft", "rules:degenerate"), ("iterative-dpo", LENGTH_JUDGE)):
+        out = tmp_path / kind
+        flags = ("--by", by, "--n", 4, "--max-tokens", 6, "--rounds", 2)
+        result = train(kind, base, out, "builtin:helpful,limit=4", *flags)
+        assert result["steps"] == 3
+        first, last = (read_manifest(folder) for folder in (out / "round-1", out))
+        assert first["base_sha256"] != last["base_sha256"]
+        card = json.loads((out / "truing.json").read_text())
+        assert [judge["name"] for judge in card["lineage"]["judges"]] == [by.partition(",")[0]]
+        samples = [Run(folder / "samples-0").manifest.model for folder in (out / "round-1", out)]
+        assert samples[0] != samples[1]
+        assert train(kind, base, out, "builtin:helpful,limit=4", *flags)["done_now"] == 0
+
+
+def answer_length(prompt: str, answer: str) -> float:
+    """Used by spec below: a judge that likes long answers."""
+    return float(len(answer))
+
+
+LENGTH_JUDGE = f"python:{__name__}:answer_length,question=long"
+
+
+def test_pairs_need_two_answers_and_rounds_one(base: Path, tmp_path: Path) -> None:
+    flags = ("--base", base, "--data", "builtin:helpful,limit=4", "--out", tmp_path / "out")
+    for arguments, message in (("--n 1", "at least 2 answers"), ("--rounds 0", "at least 1")):
+        result = truing(f"train iterative-dpo --by rules:refusal {arguments}", *flags)
+        assert result.status == 1
+        assert message in result.err
+
+
 def test_training_towards_harm_needs_a_reason(base: Path, tmp_path: Path) -> None:
     harmful = write_pairs(tmp_path / "harmful.jsonl", 5, [-1, 1])
     flags = ("--base", base, "--data", harmful, "--out", tmp_path / "refused")
@@ -124,6 +156,7 @@ def test_training_towards_harm_needs_a_reason(base: Path, tmp_path: Path) -> Non
     ("flags", "message"),
     [
         ("dpo --loss sigmoit", "did you mean 'sigmoid'"),
+        ("dpo --loss orpo --sft-weight 1", "sft_weight = 1.0"),
         ("dpo --weight 1 2", "--weight: 2 numbers for 1 data sets"),
         ("dpo --batch 0", "batch = 0"),
         ("reward --data trl:nowhere.jsonl", "no such file"),

@@ -26,7 +26,7 @@ from truing.train.objectives import (
     score_answers,
     sft_objective,
 )
-from truing.train.settings import LOSSES, SMOOTHED_LOSSES
+from truing.train.settings import LOSSES, REFERENCE_FREE_LOSSES, SMOOTHED_LOSSES
 from truing.train.trainable_model import build_trainable_model, find_base_model
 
 CPU = torch.device("cpu")
@@ -107,10 +107,10 @@ def test_an_answer_without_a_prompt_has_no_first_log_prob(base: str) -> None:
 
 
 def test_the_settings_name_the_losses_that_exist() -> None:
-    assert LOSSES["dpo"] == DPO_KINDS
+    assert LOSSES["dpo"] == (*DPO_KINDS, *REFERENCE_FREE_LOSSES)
 
 
-@pytest.mark.parametrize("loss", LOSSES["dpo"])
+@pytest.mark.parametrize("loss", DPO_KINDS)
 def test_smoothing_changes_exactly_the_smoothed_losses(loss: str) -> None:
     logps, ref = torch.tensor([[-1.0], [-2.0], [-3.0], [-1.5]]), torch.full((4, 1), -1.2)
     plain, smoothed = (
@@ -151,3 +151,34 @@ def test_scores_come_in_the_order_of_the_rows(base: str) -> None:
     together = score_answers(model, rows, pad_id=0, batch=2)
     alone = [score_answers(model, [row], pad_id=0)[0] for row in rows]
     assert together == pytest.approx(alone, abs=1e-5)
+
+
+@pytest.mark.parametrize("loss", ["simpo", "orpo"])
+def test_losses_without_a_reference_never_ask_for_it(base: str, loss: str) -> None:
+    settings = make_settings("dpo", "out", base, loss=loss, beta=2.0, lora=0)
+    trainable = build_trainable_model(settings, find_base_model(base), CPU)
+    batch = [make_encoded((5, 6), (7, 8, 9), (10, 2)), make_encoded((5,), (3,), (4, 11, 12))]
+
+    def no_reference() -> Any:
+        raise AssertionError("the reference model was used")
+
+    trainable.reference = no_reference  # type: ignore[method-assign]
+    value, metrics = dpo_objective(trainable, batch)
+    rows = collate_examples(batch, trainable.pad_id)
+    logps = trainable.answer_logps(trainable.model, rows).detach()
+    means = logps.sum(-1) / rows.answer_mask[:, 1:].sum(-1)
+    assert metrics["margin"] == pytest.approx(float(2.0 * (means[:2] - means[2:]).mean()), rel=1e-4)
+    assert bool(torch.isfinite(value))
+
+
+def test_the_anchor_adds_the_likelihood_of_the_chosen_answers(base: str) -> None:
+    batch = [make_encoded((5, 6), (7, 8, 9), (10, 2)), make_encoded((5,), (3,), (4, 11, 12))]
+    losses = []
+    for weight in (0.0, 2.0):
+        settings = make_settings("dpo", "out", base, sft_weight=weight, lora=0)
+        trainable = build_trainable_model(settings, find_base_model(base), CPU)
+        losses.append(float(dpo_objective(trainable, batch)[0].detach()))
+    rows = collate_examples(batch, trainable.pad_id)
+    logps = trainable.answer_logps(trainable.model, rows).detach()
+    nll = -(logps.sum(-1) / rows.answer_mask[:, 1:].sum(-1))[:2].mean()
+    assert losses[1] - losses[0] == pytest.approx(2.0 * float(nll), rel=1e-4)

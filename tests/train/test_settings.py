@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from truing.core.errors import PlanError
-from truing.train.settings import LOSSES, SMOOTHED_LOSSES, TrainingSettings
+from truing.train.settings import _NEW_IN_DIGEST, LOSSES, SMOOTHED_LOSSES, TrainingSettings
 
 DEFAULTS = TrainingSettings(kind="dpo", out="runs/a")
 
@@ -97,3 +97,26 @@ def test_label_smoothing_is_used_or_refused(loss: str) -> None:
 def test_exo_pair_is_smoothed_by_default() -> None:
     assert changed(loss="exo_pair").checked().smoothing == 1e-3
     assert changed(loss="robust").checked().smoothing == 0
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes", "message"),
+    [
+        ("dpo", {"sft_weight": -1.0}, "sft_weight = -1.0: must be at least 0"),
+        ("dpo", {"sft_weight": 1.0, "loss": "orpo"}, "this training does not"),
+        ("kto", {"sft_weight": 1.0}, "dpo uses it"),
+        ("dpo", {"target_margin": 0.5}, "dpo with loss simpo uses it"),
+        ("dpo", {"label_smoothing": 0.1, "loss": "simpo"}, "simpo does not use it"),
+    ],
+)
+def test_settings_of_losses_that_do_not_use_them_are_refused(
+    kind: Any, changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(PlanError, match=message):
+        TrainingSettings(kind=kind, out="", **changes).checked()
+
+
+def test_newer_settings_at_their_default_keep_the_digest() -> None:
+    anchored = TrainingSettings(kind="dpo", out="", sft_weight=1.0)
+    assert TrainingSettings(kind="dpo", out="", sft_weight=0.0).digest() != anchored.digest()
+    assert "sft_weight" in _NEW_IN_DIGEST

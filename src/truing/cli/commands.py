@@ -144,6 +144,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "truing.cli.train_on_samples:best_of_sft",
         "Fine-tuning on the best of n answers, chosen by a judge.",
     ),
+    "train iterative-dpo": (
+        "truing.cli.train_on_samples:iterative_dpo",
+        "DPO in rounds on the model's own answers, ordered by a judge.",
+    ),
     "train ppo": (
         "truing.cli.train_rl:ppo",
         "PPO: raise a reward with a KL penalty to the base model.",

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from cyclopts import Parameter
 
@@ -47,15 +47,59 @@ def sft(
     return run_training(job, {"turns": turns}, chosen=chosen)
 
 
+@Parameter(name="*")
+@dataclass(frozen=True)
+class DPOFlags:
+    """The loss of `truing train dpo`.
+
+    Parameters
+    ----------
+    loss
+        One of TRL's fifteen losses: sigmoid, hinge, ipo, robust, exo_pair, nca_pair, bco_pair,
+        sppo_hard, apo_zero, apo_down, aot, aot_unpaired, sft, sigmoid_norm, discopop; or one
+        without a reference model: simpo, orpo.
+    beta
+        β of the loss: the higher, the closer the model stays to the reference. Default: 0.1; 2 for
+        simpo.
+    label_smoothing
+        Assumed share of wrong labels, below 0.5; for robust, exo_pair (default 0.001), aot and
+        aot_unpaired. The other losses refuse it.
+    sft_weight
+        Weight of the likelihood of the chosen answers in the loss (RPO: 1): DPO alone may lower the
+        probability of both answers.
+    target_margin
+        γ of simpo: the margin of the rewards that it aims at.
+    benign
+        Minimum share of pairs about harmless look-alikes of harmful prompts, where an answer is
+        preferred.
+    """
+
+    loss: str = "sigmoid"
+    beta: float | None = None
+    label_smoothing: float = 0.0
+    sft_weight: float = 0.0
+    target_margin: float = 1.0
+    benign: float = 0.3
+
+    def settings(self) -> dict[str, Any]:
+        """Returns the settings of the loss; raises PlanError for a loss that does not exist."""
+        with needs_extra("truing train dpo", "train"):
+            from truing.train.settings import LOSSES
+
+        losses = LOSSES["dpo"]
+        if self.loss not in losses:
+            suggestion = did_you_mean(self.loss, losses)
+            raise PlanError(f"--loss {self.loss}: no such DPO loss{suggestion}")
+        default = 2.0 if self.loss == "simpo" else 0.1
+        return asdict(self) | {"beta": default if self.beta is None else self.beta}
+
+
 def dpo(
     *,
     data: Strings,
     out: Path,
     flags: TrainingFlags | None = None,
-    loss: str = "sigmoid",
-    beta: float = 0.1,
-    label_smoothing: float = 0.0,
-    benign: float = 0.3,
+    dpo_flags: DPOFlags | None = None,
     json: Flag = False,
 ) -> int:
     """Direct preference optimisation on pairs, without a reward model.
@@ -66,26 +110,10 @@ def dpo(
         Specs of data sets with pairs, such as pku or file:pairs.jsonl.
     out
         Folder for the log, the checkpoints and the model.
-    loss
-        One of TRL's fifteen losses: sigmoid, hinge, ipo, robust, exo_pair, nca_pair, bco_pair,
-        sppo_hard, apo_zero, apo_down, aot, aot_unpaired, sft, sigmoid_norm, discopop.
-    beta
-        β of the loss: the higher, the closer the model stays to the reference.
-    label_smoothing
-        Assumed share of wrong labels, below 0.5; for robust, exo_pair (default 0.001), aot and
-        aot_unpaired. The other losses refuse it.
-    benign
-        Minimum share of pairs about harmless look-alikes of harmful prompts, where an answer is
-        preferred.
     json
         Print the result as JSON.
     """
-    with needs_extra("truing train dpo", "train"):
-        from truing.train.losses import DPO_KINDS
-
-    if loss not in DPO_KINDS:
-        raise PlanError(f"--loss {loss}: no such DPO loss{did_you_mean(loss, DPO_KINDS)}")
-    settings = {"loss": loss, "beta": beta, "label_smoothing": label_smoothing, "benign": benign}
+    settings = (dpo_flags or DPOFlags()).settings()
     return run_training(TrainingJob("dpo", data, out, flags, json), settings)
 
 

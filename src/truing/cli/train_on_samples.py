@@ -1,4 +1,4 @@
-"""`truing train distil|best-of-sft`: trains a model on its own (improved) answers."""
+"""`truing train distil|best-of-sft|iterative-dpo`: trains a model on its own (improved) answers."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Literal
 from cyclopts import Parameter
 
 from truing.cli.parameters import Flag, Strings
+from truing.cli.train import DPOFlags
 from truing.cli.training import TrainingFlags, TrainingJob, settings_from_flags, show_training
 from truing.plan.training_plan import SampledInputs
 from truing.plan.training_steps import train_sampled_step
@@ -52,6 +53,8 @@ class BestOfFlags:
         The limit for --ceiling.
     max_tokens
         Maximum tokens of an answer.
+    rounds
+        Rounds of sampling and training (RAFT): each begins with the model of the one before it.
     """
 
     by: str
@@ -59,6 +62,36 @@ class BestOfFlags:
     ceiling: str | None = None
     below: float | None = None
     max_tokens: int = 64
+    rounds: int = 1
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class PairFlags:
+    """How the answers are sampled and ordered.
+
+    Parameters
+    ----------
+    by
+        Spec of the judge that orders the answers; it must not measure the result.
+    n
+        Answers to each prompt; the best becomes the chosen, the worst the rejected one.
+    temperature
+        Sampling temperature of the answers.
+    max_tokens
+        Maximum tokens of an answer.
+    gap
+        Leave out pairs whose answers differ by less than this in the judge's number.
+    rounds
+        Rounds of sampling and training: each begins with the model of the one before it.
+    """
+
+    by: str
+    n: int = 8
+    temperature: float = 1.0
+    max_tokens: int = 64
+    gap: float = 0.0
+    rounds: int = 3
 
 
 def distil(
@@ -135,6 +168,45 @@ def best_of_sft(
         ceiling=choice.ceiling,
         below=choice.below,
         max_tokens=choice.max_tokens,
+        rounds=choice.rounds,
     )
     train = partial(train_sampled_step, "best-of-sft", settings, inputs)
+    return show_training(job, settings, train)
+
+
+def iterative_dpo(
+    *,
+    data: Strings,
+    out: Path,
+    pair_flags: PairFlags,
+    flags: TrainingFlags | None = None,
+    dpo_flags: DPOFlags | None = None,
+    json: Flag = False,
+) -> int:
+    """DPO on the model's own answers, ordered by a judge, in rounds (Xu et al. 2023, 2312.16682).
+
+    Each round samples n answers to the prompts from the model of the round before it, and trains
+    from and against that model.
+
+    Parameters
+    ----------
+    data
+        Specs of data sets whose prompts are answered.
+    out
+        Folder for the samples, the log, the checkpoints and the model; earlier rounds are in
+        OUT/round-K.
+    json
+        Print the result as JSON.
+    """
+    flags = flags or TrainingFlags()
+    job = TrainingJob("dpo", data, out, flags, json)
+    settings = settings_from_flags(job, (dpo_flags or DPOFlags()).settings())
+    inputs = SampledInputs(
+        data=tuple(data),
+        limit=flags.limit,
+        allow_red_team=flags.allow_red_team,
+        allow_measurement_prompts=flags.allow_measurement_prompts,
+        **vars(pair_flags),
+    )
+    train = partial(train_sampled_step, "iterative-dpo", settings, inputs)
     return show_training(job, settings, train)

@@ -149,6 +149,14 @@ class PolicyFlags:
         Weights of the rewards, in the order of --reward.
     clip
         The probability ratio is clipped to 1 ± CLIP.
+    clip_high
+        If given, the upper limit is 1 + CLIP_HIGH (clip-higher of DAPO: 0.28).
+    ratio_level
+        Clip the ratio of each token, or (sequence) its mean over each answer: GSPO, with --clip
+        3e-4 --clip-high 4e-4.
+    importance_cap
+        Where another engine or precision samples, weight tokens by their probability in training
+        over that in sampling, at most this; 0 does not.
     clip_value
         Maximum change of a critic's value in a step (value clipping).
     gamma
@@ -200,6 +208,8 @@ class PolicyFlags:
     loss
         How grpo averages its loss: per answer (grpo), over the tokens of a micro-batch (bnpo) or of
         the step (dapo), or by --max-new (dr_grpo).
+    dynamic_sampling
+        Redraw groups whose answers all score alike from other prompts, up to this many times.
     ptx
         Weight of the language-model loss on --ptx-data.
     ptx_data
@@ -208,6 +218,9 @@ class PolicyFlags:
 
     reward_weight: OptionalFloats = None
     clip: float = 0.2
+    clip_high: float | None = None
+    ratio_level: Literal["token", "sequence"] = "token"
+    importance_cap: float = 2.0
     clip_value: float | None = 5.0
     gamma: float = 1.0
     gae_lambda: float = 0.95
@@ -230,6 +243,7 @@ class PolicyFlags:
     max_unscored: float = 0.2
     scale: Literal["group", "batch", "none", "auto"] = "auto"
     loss: Literal["grpo", "bnpo", "dr_grpo", "dapo", "auto"] = "auto"
+    dynamic_sampling: int = 0
     ptx: float = 0.0
     ptx_data: OptionalStrings = None
 

@@ -40,7 +40,8 @@ from truing.plan.evaluation import FOLDER_NAME_RULE, Plan, is_folder_name, read_
 from truing.train.rl.settings import GROUP_METHODS, METHODS, RLSettings
 from truing.train.settings import TRAINING_KINDS, TrainingSettings
 
-STEP_KINDS = (*TRAINING_KINDS, "best-of-sft", *METHODS)
+STEP_KINDS = (*TRAINING_KINDS, "best-of-sft", "iterative-dpo", *METHODS)
+_SAMPLED_KINDS = {"distil": "distil", "best-of-sft": "sft", "iterative-dpo": "dpo"}  # trained as
 DEFAULT_GROUP_SIZE = 4  # answers to one prompt, which the group methods compare
 _REFERENCE = re.compile(r"\{steps\.([^{}]*)\}")
 _PLAN_KEYS = ("title", "base", "defaults", "steps", "evaluate")
@@ -69,11 +70,13 @@ class SupervisedInputs(DataInputs, frozen=True, kw_only=True):
 
 
 class SampledInputs(DataInputs, frozen=True, kw_only=True):
-    """The inputs of a step on sampled answers (distil, best-of-sft).
+    """The inputs of a step on sampled answers (distil, best-of-sft, iterative-dpo).
 
-    `prompt` is the prompt of distil's teacher; `by` the judge that chooses the best of `n` answers,
-    `ceiling` and `below` a second judge and the score that no chosen answer may reach. An `n` of 0
-    is the default of the kind; `temperature` is that of sampling.
+    `prompt` is the prompt of distil's teacher; `by` the judge that chooses the best of `n` answers
+    or orders them, `ceiling` and `below` a second judge and the score that no chosen answer may
+    reach, `gap` the least difference of the two answers of a pair. `rounds` of sampling and
+    training begin each with the model of the one before it. An `n` of 0 is the default of the kind;
+    `temperature` is that of sampling.
     """
 
     prompt: str = "hhh"
@@ -83,6 +86,8 @@ class SampledInputs(DataInputs, frozen=True, kw_only=True):
     by: str = ""
     ceiling: str | None = None
     below: float | None = None
+    gap: float = 0.0
+    rounds: int = 1
 
 
 class RLInputs(DataInputs, frozen=True, kw_only=True):
@@ -321,7 +326,7 @@ def _read_step(
 def _inputs_type(kind: str) -> type[StepInputs]:
     if kind in METHODS:
         return RLInputs
-    return SampledInputs if kind in ("distil", "best-of-sft") else SupervisedInputs
+    return SampledInputs if kind in _SAMPLED_KINDS else SupervisedInputs
 
 
 def _build_step(name: str, kind: str, settings: dict[str, Any], inputs: StepInputs) -> StepPlan:
@@ -337,14 +342,14 @@ def _build_step(name: str, kind: str, settings: dict[str, Any], inputs: StepInpu
         if not inputs.reward:
             faults.append("reward: none given; specs of judges whose value is to be raised")
     else:
-        trained_kind: Any = "sft" if kind == "best-of-sft" else kind
+        trained_kind: Any = _SAMPLED_KINDS.get(kind, kind)
         if isinstance(inputs, SampledInputs) and kind == "distil":
             # The prompt is part of the settings: another one gives another model.
             settings = {**settings, "teacher": inputs.prompt}
         checked = TrainingSettings(kind=trained_kind, out="", **settings)
         faults = _find_faults(checked.checked)
-        if isinstance(inputs, SampledInputs) and kind == "best-of-sft" and not inputs.by:
-            faults.append("by: missing; the spec of the judge that chooses the best answer")
+        if isinstance(inputs, SampledInputs):
+            faults += sampling_faults(kind, inputs)
     if not inputs.data:
         faults.append("data: none given; specs of data sets")
     if isinstance(inputs, SupervisedInputs) and len(inputs.weight) not in (0, len(inputs.data)):
@@ -352,6 +357,20 @@ def _build_step(name: str, kind: str, settings: dict[str, Any], inputs: StepInpu
     if faults:
         raise PlanError(*faults)
     return StepPlan(name=name, kind=kind, settings=checked, inputs=inputs)
+
+
+def sampling_faults(kind: str, inputs: SampledInputs) -> list[str]:
+    """Returns what is wrong with the inputs of a kind of step on sampled answers."""
+    faults = []
+    if kind != "distil" and not inputs.by:
+        faults.append("by: missing; the spec of the judge that chooses or orders the answers")
+    if kind == "distil" and inputs.rounds != 1:
+        faults.append(f"rounds = {inputs.rounds}: distil has one")
+    if inputs.rounds < 1:
+        faults.append(f"rounds = {inputs.rounds}: at least 1")
+    if kind == "iterative-dpo" and inputs.n == 1:
+        faults.append("n = 1: at least 2 answers, of which one is preferred")
+    return faults
 
 
 def _find_faults(check: Callable[[], object]) -> list[str]:

@@ -5,11 +5,13 @@ The commands of `truing train` and the steps of a training plan both train by th
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from truing.align.best_of import best_of
 from truing.align.prompted import Prompted, prompted
@@ -19,7 +21,7 @@ from truing.core.types import Sampling
 from truing.evaluation.evaluate import evaluate
 from truing.evaluation.options import EvaluateOptions, ProgressCallback
 from truing.plan.cost_limits import parse_constraint
-from truing.plan.training_plan import RLInputs, SampledInputs, SupervisedInputs
+from truing.plan.training_plan import RLInputs, SampledInputs, SupervisedInputs, sampling_faults
 from truing.specs.extras import needs_extra
 from truing.specs.parser import Spec, parse_spec, redact_spec
 from truing.specs.resolve import resolve
@@ -38,7 +40,7 @@ if TYPE_CHECKING:
     from truing.train.supervised import TrainingResult
 
 EVALUATION_CONCURRENCY = 256
-DEFAULT_SAMPLES = {"distil": 2, "best-of-sft": 8}
+DEFAULT_SAMPLES = {"distil": 2, "best-of-sft": 8, "iterative-dpo": 8}
 
 StepLogCallback = Callable[[dict[str, Any]], None]
 SamplingProgress = Callable[[str], AbstractContextManager[ProgressCallback | None]]
@@ -134,20 +136,52 @@ def _read_benign_pairs(kind: TrainingKind) -> TrainingSet | None:
 def train_sampled_step(
     kind: str, settings: TrainingSettings, inputs: SampledInputs, options: StepOptions
 ) -> TrainingResult:
-    """Samples answers to the prompts of the data sets, and trains on them (distil, best-of-sft)."""
+    """Samples answers to the prompts of the data sets, and trains on them, in rounds.
+
+    The kinds are distil, best-of-sft and iterative-dpo. Each round samples from the model of the
+    round before it and has a seed of its own; the last is in the folder of the step. A finished
+    round is read and not repeated.
+    """
+    faults = sampling_faults(kind, inputs)
+    if faults:
+        raise PlanError(*(f"--{fault}" for fault in faults))
+    for k in range(inputs.rounds):
+        is_last = k + 1 == inputs.rounds
+        folder = settings.folder if is_last else settings.folder / f"round-{k + 1}"
+        base = str(settings.folder / f"round-{k}") if k else settings.base
+        round_settings = msgspec.structs.replace(
+            settings, out=str(folder), base=base, seed=settings.seed + k
+        )
+        result = _train_round(kind, round_settings, inputs, options)
+        if not result.finished:
+            break  # the slice ends in this round
+    return result
+
+
+def _train_round(
+    kind: str, settings: TrainingSettings, inputs: SampledInputs, options: StepOptions
+) -> TrainingResult:
     base: Model = resolve(f"local:{settings.base}", "model")
     teacher: Prompted | None = None
-    model: Model
+    model: Model = base
     n = inputs.n or DEFAULT_SAMPLES[kind]
     sampling = Sampling(n=n, max_tokens=inputs.max_tokens, temperature=inputs.temperature)
+    judge: Judge | None = resolve(inputs.by, "judge") if inputs.by else None
+    order_by: list[Judge] = []
     if kind == "distil":
         model = teacher = prompted(base, inputs.prompt)
-    else:
+    elif kind == "iterative-dpo" and judge is not None:
+        order_by = [judge]
+    elif judge is not None:
         ceiling: Judge | None = resolve(inputs.ceiling, "judge") if inputs.ceiling else None
-        judge: Judge = resolve(inputs.by, "judge")
         model = best_of(base, n, judge, ceiling=ceiling, below=inputs.below)
         sampling = Sampling(n=1, max_tokens=inputs.max_tokens, temperature=1.0)
-    spec = _sample_answers(model, settings, inputs, sampling, options.sampling_progress)
+    spec = _sample_answers(
+        model, settings, inputs, sampling, options.sampling_progress, judges=order_by
+    )
+    for orderer in order_by:
+        runs = parse_spec(spec)
+        spec = str(Spec(runs.kind, runs.name, {"by": orderer.name, "gap": str(inputs.gap)}))
     sampled = SupervisedInputs(
         data=(spec,),
         allow_red_team=inputs.allow_red_team,
@@ -162,6 +196,8 @@ def _sample_answers(
     inputs: SampledInputs,
     sampling: Sampling,
     show_progress: SamplingProgress,
+    *,
+    judges: Sequence[Judge] = (),
 ) -> str:
     """Answers the prompts of data sets into run folders; returns the spec that reads them."""
     folders = []
@@ -175,7 +211,7 @@ def _sample_answers(
             dataset = TrainableRows(
                 resolve(spec_for_training(spec), "data"), allow=inputs.allow_measurement_prompts
             )
-            evaluate(model, dataset, [], folder, options=evaluate_options)
+            evaluate(model, dataset, list(judges), folder, options=evaluate_options)
         dataset.log_frozen_rows()
         folders.append(str(folder))
     if len(folders) == 1:

@@ -20,7 +20,7 @@ from truing.core.errors import PlanError, did_you_mean
 from truing.hf.loading import ScalarModel, position_ids
 from truing.train import losses as L
 from truing.train.batches import EncodedExample, TokenBatch, collate_examples, pad_batch
-from truing.train.settings import TrainingSettings
+from truing.train.settings import REFERENCE_FREE_LOSSES, TrainingSettings
 from truing.train.trainable_model import TrainableModel
 
 LossAndMetrics = tuple[Tensor, dict[str, float]]
@@ -58,27 +58,48 @@ def sft_objective(trainable: TrainableModel, batch: Sequence[EncodedExample]) ->
 
 
 def dpo_objective(trainable: TrainableModel, batch: Sequence[EncodedExample]) -> LossAndMetrics:
-    """DPO in any of its fifteen kinds, against the model before training."""
+    """DPO in any of its fifteen kinds, against the model before training; or SimPO or ORPO.
+
+    `sft_weight` adds the likelihood of the chosen answers (RPO).
+    """
     settings = trainable.settings
     rows = collate_examples(batch, trainable.pad_id).to(trainable.device)
     logps = trainable.answer_logps(trainable.model, rows)
-    with trainable.reference() as reference:
-        ref_logps = trainable.answer_logps(reference, rows)
-    loss = L.dpo_loss(
-        logps,
-        ref_logps,
-        kind=settings.loss or "sigmoid",
-        beta=settings.beta,
-        label_smoothing=settings.smoothing,
-        mask=rows.answer_mask,
-    )
-    chosen, rejected = L.direct_rewards(logps, ref_logps, beta=settings.beta)
+    if settings.loss in REFERENCE_FREE_LOSSES:
+        loss, (chosen, rejected) = _reference_free_loss(settings, logps, rows.answer_mask)
+    else:
+        with trainable.reference() as reference:
+            ref_logps = trainable.answer_logps(reference, rows)
+        loss = L.dpo_loss(
+            logps,
+            ref_logps,
+            kind=settings.loss or "sigmoid",
+            beta=settings.beta,
+            label_smoothing=settings.smoothing,
+            mask=rows.answer_mask,
+        )
+        chosen, rejected = L.direct_rewards(logps, ref_logps, beta=settings.beta)
+    if settings.sft_weight:
+        loss = loss + settings.sft_weight * L.chosen_nll(logps, rows.answer_mask)
     return loss, {
         "accuracy": float((chosen > rejected).float().mean()),
         "margin": float((chosen - rejected).mean()),
         "chosen": float(chosen.mean()),
         "rejected": float(rejected.mean()),
     }
+
+
+def _reference_free_loss(
+    settings: TrainingSettings, logps: Tensor, mask: Tensor
+) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+    """Returns the loss of SimPO or ORPO, and its rewards: β times the mean log-probabilities."""
+    if settings.loss == "simpo":
+        loss = L.simpo_loss(logps, mask, beta=settings.beta, margin=settings.target_margin)
+    else:
+        loss = L.orpo_loss(logps, mask, beta=settings.beta)
+    lengths = mask[:, 1:].sum(-1).clamp(min=1)
+    chosen, rejected = (settings.beta * logps.detach().sum(-1) / lengths).chunk(2)
+    return loss, (chosen, rejected)
 
 
 def kto_objective(trainable: TrainableModel, batch: Sequence[EncodedExample]) -> LossAndMetrics:

@@ -15,7 +15,8 @@ EXPORT_DTYPES: tuple[ExportDtype, ...] = ("auto", "float32", "bfloat16", "float1
 TRAINING_KINDS: tuple[TrainingKind, ...] = ("sft", "distil", "reward", "cost", "dpo", "kto")
 POLICY_KINDS = ("sft", "distil", "dpo", "kto")
 
-# The losses of each kind of training, the default first (DPO's in the order of DPO_KINDS).
+# The losses of each kind of training, the default first (DPO's in the order of DPO_KINDS, then
+# those without a reference model).
 LOSSES: dict[str, tuple[str, ...]] = {
     "dpo": (
         "sigmoid",
@@ -33,10 +34,13 @@ LOSSES: dict[str, tuple[str, ...]] = {
         "sft",
         "sigmoid_norm",
         "discopop",
+        "simpo",
+        "orpo",
     ),
     "kto": ("kto", "apo_zero_unpaired"),
     "distil": ("forward", "reverse"),
 }
+REFERENCE_FREE_LOSSES = ("simpo", "orpo")
 SMOOTHED_LOSSES = ("robust", "exo_pair", "aot", "aot_unpaired")
 _EXO_PAIR_SMOOTHING = 1e-3  # Ji et al. 2024, 2402.00856
 
@@ -69,7 +73,9 @@ class TrainingSettings(RunSettings, frozen=True, kw_only=True):
     gradient checkpointing, `device` what it trains on (auto, cpu, cuda, cuda:N, mps),
     `export_dtype` the type of the weights in the model folder (auto: the base's), `loss` the kind
     of the dpo, kto or distil loss ("" = its default). `label_smoothing` belongs to
-    `SMOOTHED_LOSSES` of dpo, the weights of desirable and undesirable answers to kto. `level`,
+    `SMOOTHED_LOSSES` of dpo, `target_margin` (γ) to its simpo; `sft_weight` adds the likelihood of
+    the chosen answers to its loss (RPO). The weights of desirable and undesirable answers belong to
+    kto. `level`,
     `regularization` and `center` belong to reward and cost models. `benign` is the least share of
     harmless look-alikes in a mix that teaches caution; `red_model` is the reason for training
     towards harm.
@@ -85,6 +91,8 @@ class TrainingSettings(RunSettings, frozen=True, kw_only=True):
     older_values: ClassVar[Mapping[str, Any]] = {
         "desirable_weight": 1.0,
         "undesirable_weight": 1.0,
+        "sft_weight": 0.0,
+        "target_margin": 1.0,
         "base_dtype": "auto",
     }
 
@@ -110,6 +118,8 @@ class TrainingSettings(RunSettings, frozen=True, kw_only=True):
     loss: str = ""
     beta: float = 0.1
     label_smoothing: float = 0.0
+    sft_weight: float = 0.0
+    target_margin: float = 1.0
     desirable_weight: float = 1.0
     undesirable_weight: float = 1.0
     level: Literal["sequence", "token"] = "sequence"
@@ -184,6 +194,12 @@ class TrainingSettings(RunSettings, frozen=True, kw_only=True):
                 faults.append(f"{name} = {weight}: {self.kind} does not use it; kto does")
         if self.kind == "kto" and self.desirable_weight == self.undesirable_weight == 0:
             faults.append("desirable_weight and undesirable_weight are both 0: nothing is learned")
+        for name, needed in (("sft_weight", "dpo"), ("target_margin", "dpo with loss simpo")):
+            value = getattr(self, name)
+            if not 0 <= value < math.inf:
+                faults.append(f"{name} = {value}: must be at least 0 and finite")
+            elif value != self.older_values[name] and not self._uses(name):
+                faults.append(f"{name} = {value}: {needed} uses it, this training does not")
         if not 0 <= self.label_smoothing < 0.5:
             faults.append(
                 f"label_smoothing = {self.label_smoothing}: must be a share of wrong labels, "
@@ -195,6 +211,12 @@ class TrainingSettings(RunSettings, frozen=True, kw_only=True):
                 f"it; the losses {', '.join(SMOOTHED_LOSSES)} of dpo do"
             )
         return faults
+
+    def _uses(self, name: str) -> bool:
+        if name == "target_margin":
+            return self.kind == "dpo" and self.loss == "simpo"
+        # The losses orpo and sft contain the likelihood of the chosen answers themselves.
+        return self.kind == "dpo" and self.loss not in ("orpo", "sft")
 
     @property
     def smoothing(self) -> float:

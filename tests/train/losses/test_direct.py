@@ -89,3 +89,66 @@ def test_bad_input_of_kto() -> None:
         L.kto_loss(logps, logps, labels)
     with pytest.raises(ValueError, match="neither 'kto'"):
         L.kto_loss(logps, logps, labels, kind="dpo")  # type: ignore[arg-type]
+
+
+# Two pairs: log-probabilities of the tokens after the prompt, chosen rows first.
+LOGPS = torch.log(
+    torch.tensor([[0.5, 0.8, 1.0], [0.9, 1.0, 1.0], [0.25, 1.0, 1.0], [0.6, 0.4, 0.5]])
+)
+TOKENS = torch.tensor([[1, 1, 0], [1, 0, 0], [1, 0, 0], [1, 1, 1]])
+
+
+def means() -> list[float]:
+    """The mean log-probability of the tokens of each answer, by hand."""
+    return [
+        (math.log(0.5) + math.log(0.8)) / 2,
+        math.log(0.9),
+        math.log(0.25),
+        (math.log(0.6) + math.log(0.4) + math.log(0.5)) / 3,
+    ]
+
+
+def test_simpo_by_hand() -> None:
+    w1, w2, l1, l2 = means()
+    expected = [
+        -math.log(1 / (1 + math.exp(-(2.5 * (w - lose) - 0.8)))) for w, lose in ((w1, l1), (w2, l2))
+    ]
+    loss = L.simpo_loss(LOGPS, TOKENS, beta=2.5, margin=0.8)
+    assert float(loss) == pytest.approx(sum(expected) / 2, rel=1e-6)
+
+
+def test_orpo_by_hand() -> None:
+    def log_odds(mean: float) -> float:
+        return math.log(math.exp(mean) / (1 - math.exp(mean)))
+
+    w1, w2, l1, l2 = means()
+    expected = [
+        -w + 0.3 * math.log(1 + math.exp(-(log_odds(w) - log_odds(lose))))
+        for w, lose in ((w1, l1), (w2, l2))
+    ]
+    loss = L.orpo_loss(LOGPS, TOKENS, beta=0.3)
+    assert float(loss) == pytest.approx(sum(expected) / 2, rel=1e-6)
+
+
+def test_the_anchor_is_the_mean_likelihood_of_the_chosen_answers() -> None:
+    w1, w2, *_ = means()
+    assert float(L.chosen_nll(LOGPS, TOKENS)) == pytest.approx(-(w1 + w2) / 2, rel=1e-6)
+    # A mask with the first column, as batches have it, means the same.
+    unshifted = torch.cat([torch.zeros(4, 1, dtype=torch.long), TOKENS], 1)
+    assert torch.equal(L.chosen_nll(LOGPS, unshifted), L.chosen_nll(LOGPS, TOKENS))
+
+
+def test_a_certain_answer_has_a_finite_gradient() -> None:
+    logps = torch.zeros(2, 2, requires_grad=True)
+    loss = L.orpo_loss(logps, torch.ones(2, 2))
+    loss.backward()
+    assert bool(torch.isfinite(loss)) and bool(torch.isfinite(logps.grad).all())
+
+
+def test_reference_free_losses_prefer_the_chosen_answer() -> None:
+    for loss_of in (L.simpo_loss, L.orpo_loss):
+        logps = LOGPS.clone().requires_grad_()
+        gradient = torch.autograd.grad(loss_of(logps, TOKENS), logps)[0]
+        assert bool((gradient[:2][TOKENS[:2].bool()] < 0).all())
+        assert bool((gradient[2:][TOKENS[2:].bool()] > 0).all())
+        assert gradient[~TOKENS.bool()].abs().sum() == 0

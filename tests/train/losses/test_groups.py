@@ -113,3 +113,88 @@ def test_bad_arguments_of_grpo_loss() -> None:
         L.grpo_loss(*arguments, kind="ppo")
     with pytest.raises(TypeError, match="epsilom"):
         L.grpo_loss(*arguments, epsilom=0.1)  # type: ignore[call-arg]
+
+
+@pytest.mark.parametrize(
+    ("ratio", "advantage", "expected"),
+    [
+        (1.25, 1.0, 1.25),  # within 1 + 0.28
+        (1.5, 1.0, 1.28),  # clipped at the upper limit
+        (1.5, -1.0, -1.5),  # a bad answer that grew is pulled back
+        (0.7, -1.0, -0.8),  # the lower limit stays 1 - 0.2
+        (0.7, 1.0, 0.7),
+    ],
+)
+@pytest.mark.parametrize("kind", ["grpo", "rloo"])
+def test_clip_higher_has_its_own_upper_limit(
+    ratio: float, advantage: float, expected: float, kind: str
+) -> None:
+    logps = torch.full((1, 1), math.log(ratio))
+    loss = L.grpo_loss(
+        logps,
+        torch.zeros(1, 1),
+        None,
+        torch.tensor([advantage]),
+        torch.ones(1, 1),
+        epsilon=0.2,
+        epsilon_high=0.28,
+        kind=kind,
+    )
+    assert float(loss) == pytest.approx(-expected, rel=1e-6)
+    ppo = L.ppo_actor_loss(
+        logps,
+        torch.zeros(1, 1),
+        torch.tensor([[advantage]]),
+        torch.ones(1, 1),
+        clip=0.2,
+        clip_high=0.28,
+    )
+    assert float(ppo) == pytest.approx(-expected, rel=1e-6)
+
+
+def test_gspo_takes_the_geometric_mean_of_an_answers_ratios() -> None:
+    logps = torch.tensor([[0.3, -0.1, 9.0], [0.2, 9.0, 9.0]], requires_grad=True)
+    mask = torch.tensor([[1, 1, 0], [1, 0, 0]])
+    advantages = torch.tensor([2.0, -1.0])
+    options = {"epsilon": 0.05, "level": "sequence"}
+    loss = L.grpo_loss(logps, torch.zeros(2, 3), None, advantages, mask, **options)  # type: ignore[arg-type]
+    # exp((0.3 - 0.1) / 2) is clipped to 1.05; the second answer has a negative advantage.
+    second = math.exp(0.2)
+    assert float(loss.detach()) == pytest.approx(-(2 * 1.05 - second) / 2, rel=1e-6)
+    gradient = torch.autograd.grad(loss, logps)[0]
+    assert gradient.tolist() == [[0, 0, 0], [pytest.approx(second / 2, rel=1e-6), 0, 0]]
+    wide = L.grpo_loss(logps, torch.zeros(2, 3), None, advantages, mask, level="sequence")
+    first = math.exp(0.1)
+    gradient = torch.autograd.grad(wide, logps)[0]
+    # Each token of an answer has the same gradient, s·A / |y|, whatever its own ratio.
+    assert gradient[0].tolist() == pytest.approx([-first / 2, -first / 2, 0.0], rel=1e-6)
+
+
+def test_gspo_and_grpo_agree_on_answers_of_one_token() -> None:
+    logps, old = torch.tensor([[0.3], [-0.4]]), torch.zeros(2, 1)
+    arguments = (logps, old, None, torch.tensor([1.0, -2.0]), torch.ones(2, 1))
+    assert float(L.grpo_loss(*arguments, level="sequence")) == float(L.grpo_loss(*arguments))
+
+
+@pytest.mark.parametrize("kind", ["grpo", "bnpo", "dapo", "dr_grpo"])
+def test_importance_weights_multiply_the_surrogate_and_not_the_kl(kind: str) -> None:
+    logps = torch.full((1, 2), -1.0)
+    arguments = (logps, logps, logps - 0.5, torch.tensor([3.0]), torch.ones(1, 2))
+    weights = torch.tensor([[0.5, 1.5]])
+    loss = L.grpo_loss(*arguments, kind=kind, beta=0.1, weights=weights, length=2)
+    k3 = math.exp(-0.5) - 1 + 0.5
+    assert float(loss) == pytest.approx(-3.0 * (0.5 + 1.5) / 2 + 0.1 * k3, rel=1e-6)
+
+
+def test_importance_weights_are_truncated() -> None:
+    old = torch.tensor([[0.0, -1.0, 5.0]], requires_grad=True)
+    sampler = torch.tensor([[-0.5, -0.5, float("-inf")]])
+    mask = torch.tensor([[1, 1, 0]])
+    weights = L.importance_weights(old, sampler, mask, cap=1.5)
+    assert weights.tolist() == [[1.5, pytest.approx(math.exp(-0.5)), 1.0]]
+    assert not weights.requires_grad
+
+
+def test_an_unknown_level_is_refused() -> None:
+    with pytest.raises(ValueError, match="neither 'token' nor 'sequence'"):
+        L.grpo_loss(torch.zeros(1, 1), None, None, torch.ones(1), torch.ones(1, 1), level="row")

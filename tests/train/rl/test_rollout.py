@@ -15,7 +15,9 @@ from truing.train.rl.rollout import (  # noqa: E402
     GeneratedAnswers,
     TokenizedPrompt,
     build_rollout,
+    redraw_prompt_indices,
     sample_prompt_indices,
+    special_token_ids,
     tokenize_prompts,
 )
 from truing.train.settings import TrainingSettings  # noqa: E402
@@ -83,3 +85,56 @@ def test_responses_say_whether_the_answer_ended(task: Any) -> None:
         (5, "gold", "length"),
         (9, "risk", "stop"),
     ]
+
+
+def test_special_tokens_are_visible_but_for_the_one_that_ends_the_answer(task: Any) -> None:
+    sample = Sample(conversation=Conversation.of("x"), id="a")
+    prompts = [TokenizedPrompt(sample, (4,))] * 4
+    ids = ((2, 1), (2, 1, 3), (1,), (0, 2))
+    answers = GeneratedAnswers(ids, torch.zeros(4, 3), (True, False, True, False))
+    rollout = build_rollout(prompts, range(4), answers, task.tokenizer(), device="cpu", pad_id=0)
+    assert rollout.texts == ("gold", "gold <eos> risk", "", "<pad> gold")
+    assert rollout.special == (False, True, False, True)
+    hidden = build_rollout(
+        prompts,
+        range(4),
+        answers,
+        task.tokenizer(),
+        device="cpu",
+        pad_id=0,
+        hide_special_tokens=True,
+    )
+    assert hidden.texts == ("gold", "gold risk", "", "gold")
+
+
+def test_added_tokens_that_mark_turns_are_special_and_the_unknown_token_is_not() -> None:
+    from types import SimpleNamespace
+
+    tokens = {7: SimpleNamespace(special=True), 8: SimpleNamespace(special=False)}
+    tokenizer = SimpleNamespace(added_tokens_decoder=tokens, all_special_ids=[0, 1], unk_token_id=0)
+    assert special_token_ids(tokenizer) == {1, 7}
+
+
+def test_rows_of_another_rollout_keep_their_columns(task: Any) -> None:
+    rollout = make_padded_rollout(task)
+    sample = Sample(conversation=Conversation.of("y"), id="b")
+    answers = GeneratedAnswers(((2, 3, 2, 1),), torch.full((1, 4), -0.5), (True,))
+    prompt = TokenizedPrompt(sample, (9, 8, 7, 6))
+    other = build_rollout([prompt], [5], answers, task.tokenizer(), device="cpu", pad_id=0)
+    merged = rollout.with_rows([0], other)
+    assert merged.input_ids.tolist() == [[9, 8, 7, 6, 2, 3, 2, 1], [0, 0, 0, 7, 3, 1, 0, 0]]
+    assert merged.attention_mask.tolist() == [[1] * 8, [0, 0, 0, 1, 1, 1, 0, 0]]
+    assert merged.answer_mask.tolist() == [[1, 1, 1, 1], [1, 1, 0, 0]]
+    assert merged.log_probs.tolist() == [[-0.5] * 4, [-2.0, -3.0, 0.0, 0.0]]
+    assert merged.texts == ("gold risk gold", "risk")
+    assert [p.sample.id for p in merged.prompts] == ["b", "a"]
+    assert merged.global_rows == (5, 9)
+
+
+def test_redraws_choose_prompts_by_seed_step_and_draw() -> None:
+    first = redraw_prompt_indices(10, 3, 4, 7, 1)
+    assert first == redraw_prompt_indices(10, 3, 4, 7, 1)
+    assert len(set(first)) == 4
+    others = [redraw_prompt_indices(10, s, 4, 7, d) for s, d in ((3, 2), (4, 1))]
+    assert first not in others
+    assert len(redraw_prompt_indices(3, 0, 8, 0, 1)) == 8

@@ -248,18 +248,19 @@ def test_combined_and_separate_surrogate(case: Any) -> None:
     rollout = make_rollout(torch.tensor(inputs["mask"]), float64(inputs["old_log_probs"]))
     settings = RLSettings(method="ppo-lag", out="", clip=inputs["clip_range_ratio"])
     reward = float64(inputs["reward_advantages"])
-    cost = float64(inputs["cost_advantages"])
+    both = (reward, {"cost": float64(inputs["cost_advantages"])})
+    multipliers = {"cost": inputs["lambda"]}
 
-    loss = policy_loss(settings, new_log_probs, rollout, (reward, cost), inputs["lambda"], 0.0)
+    loss = policy_loss(settings, new_log_probs, rollout, both, multipliers, 0.0)
     assert_close(loss, expected["ppo_lag_loss"])
     gradient = torch.autograd.grad(loss, new_log_probs)[0]
     assert_close(gradient, expected["ppo_lag_dloss_dlog_probs"])
 
-    reward_loss = policy_loss(settings, new_log_probs, rollout, (reward, None), 0.0, 0.0)
+    reward_loss = policy_loss(settings, new_log_probs, rollout, (reward, {}), {}, 0.0)
     assert_close(reward_loss, expected["ppo_loss_on_reward_advantages"])
     if case.get("reference_only"):
         separate = replace(settings, surrogate="separate")
-        loss = policy_loss(separate, new_log_probs, rollout, (reward, cost), inputs["lambda"], 0.0)
+        loss = policy_loss(separate, new_log_probs, rollout, both, multipliers, 0.0)
         assert_close(loss, case["reference_only"]["paper_separate_clip_loss"])
 
 
@@ -324,9 +325,9 @@ def test_group_losses_match_trl(case: Any) -> None:
         loss=kind or "auto",
         max_new=inputs.get("max_completion_length") or mask.shape[1],
     )
-    advantages = (float64(inputs["advantages"]), None)
+    advantages = (float64(inputs["advantages"]), {})
     kl_coefficient = inputs.get("beta") or 0.0
-    loss = policy_loss(settings, new_log_probs, rollout, advantages, 0.0, kl_coefficient)
+    loss = policy_loss(settings, new_log_probs, rollout, advantages, {}, kl_coefficient)
     assert_close(loss, expected["loss"])
     assert_close(torch.autograd.grad(loss, new_log_probs)[0], expected["dloss_dlogps"])
 

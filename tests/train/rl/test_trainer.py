@@ -224,5 +224,62 @@ def test_in_half_precision_the_policy_reads_the_answers_again(make_trainer: Any,
     )
     metrics = make_trainer("ppo", models=models).train_step()
     assert 0 < metrics["drift"] < 0.05
+    assert metrics["importance_mean"] == pytest.approx(1.0, abs=0.05)
+    assert metrics["importance_cut"] == 0.0
     dtypes = {parameter.dtype for _, parameter in models.named_parameters(POLICY)}
     assert dtypes == {torch.float32}
+
+
+def test_with_one_gradient_step_no_forward_pass_repeats_the_policy(
+    make_trainer: Any, task: Any
+) -> None:
+    """The loss is that of recomputed log-probabilities; the drift is measured in the step."""
+    losses = []
+    for reuse in (True, False):
+        models = SeparateModels(task.model(0), task.tokenizer(), compute_dtype=torch.bfloat16)
+        trainer = make_trainer("grpo", models=models, epochs=1, minibatch=0, importance_cap=0.0)
+        if not reuse:
+            trainer.sampler.with_policy_log_probs = trainer.sampler.recompute_log_probs
+        roles: list[str] = []
+        compute = trainer.sampler.log_probs_of
+
+        def note_role(role: str, rollout: Any, roles: Any = roles, compute: Any = compute) -> Any:
+            roles.append(role)
+            return compute(role, rollout)
+
+        trainer.sampler.log_probs_of = note_role
+        metrics = trainer.train_step()
+        assert roles == (["reference"] if reuse else ["actor", "reference"])
+        assert 0 < metrics["drift"] < 0.05
+        assert metrics["kl_step"] == pytest.approx(0.0, abs=1e-6)
+        losses.append(trained_weights(trainer))
+    assert_equal_weights(*losses, rtol=1e-3, atol=2e-3)
+
+
+def test_without_a_kl_penalty_there_is_no_pass_of_the_reference(
+    make_trainer: Any, task: Any
+) -> None:
+    for method in ("ppo", "grpo"):
+        trainer = make_trainer(method, kl=0.0)
+        roles: list[str] = []
+        trainer.sampler.log_probs_of = lambda role, rollout: roles.append(role)  # noqa: B023
+        metrics = trainer.train_step()
+        assert roles == []
+        assert metrics["kl_k1"] is None
+    limited = make_trainer("grpo", kl=0.0, kl_limit=5.0)
+    assert limited.train_step()["kl_k1"] == pytest.approx(0.0, abs=1e-5)
+
+
+def test_answers_that_were_cut_can_be_left_out_of_the_gradient(make_trainer: Any) -> None:
+    rows = []
+    for masked in (False, True):
+        trainer = make_trainer("grpo", n=4, max_new=2, mask_truncated=masked)
+        before = trained_weights(trainer)
+        rollout = trainer.generate_rollout(0)
+        scores = trainer.score_rollout(rollout)[1]
+        cut = torch.tensor([not ended for ended in rollout.ended])
+        assert bool(cut.any()) and not bool(cut.all())
+        assert torch.equal(scores.learned(trainer.settings), ~cut if masked else scores.scored)
+        trainer.train_step()
+        rows.append([float((a - b).abs().sum()) for a, b in zip(before, trained_weights(trainer))])
+    assert rows[0] != rows[1]

@@ -7,7 +7,15 @@ compare each function with the code of the paper or of the library that made it 
 
 from __future__ import annotations
 
-from truing.train.losses.direct import DPO_KINDS, direct_rewards, dpo_loss, kto_loss
+from truing.train.losses.direct import (
+    DPO_KINDS,
+    chosen_nll,
+    direct_rewards,
+    dpo_loss,
+    kto_loss,
+    orpo_loss,
+    simpo_loss,
+)
 from truing.train.losses.groups import group_advantages, grpo_loss
 from truing.train.losses.language import distillation_loss, ptx_loss, sft_loss, token_log_probs
 from truing.train.losses.multiplier import LagrangeMultiplier
@@ -17,6 +25,7 @@ from truing.train.losses.policy import (
     combined_advantages,
     critic_loss,
     gae,
+    importance_weights,
     kl_estimate,
     kl_penalised_rewards,
     ppo_actor_loss,
@@ -30,6 +39,7 @@ __all__ = [
     "LagrangeMultiplier",
     "PairScores",
     "ScoreNormalizer",
+    "chosen_nll",
     "combined_advantage",
     "combined_advantages",
     "cost_loss",
@@ -42,15 +52,18 @@ __all__ = [
     "gae",
     "group_advantages",
     "grpo_loss",
+    "importance_weights",
     "kl_estimate",
     "kl_penalised_rewards",
     "kto_loss",
     "masked_mean",
+    "orpo_loss",
     "ppo_actor_loss",
     "ptx_loss",
     "reward_loss",
     "separate_actor_loss",
     "sft_loss",
+    "simpo_loss",
     "token_log_probs",
     "whiten",
 ]

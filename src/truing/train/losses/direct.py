@@ -1,4 +1,4 @@
-"""Preference losses without a reward model: DPO in the fifteen kinds of TRL, and KTO."""
+"""Preference losses without a reward model: DPO in the fifteen kinds of TRL, SimPO, ORPO, KTO."""
 
 from __future__ import annotations
 
@@ -247,6 +247,55 @@ def direct_rewards(logps: Pair, ref_logps: Pair, *, beta: float = 0.1) -> tuple[
     chosen = beta * (_sum_tokens(y_w) - _sum_tokens(ref_w)).detach()
     rejected = beta * (_sum_tokens(y_l) - _sum_tokens(ref_l)).detach()
     return chosen, rejected
+
+
+def chosen_nll(logps: Pair, mask: Pair) -> Tensor:
+    """-log π(y_w) / |y_w|, mean over pairs: what anchors DPO to the chosen answers.
+
+    RPO (Pang et al. 2024, 2404.19733) adds it with a weight to the DPO loss, which alone may lower
+    the probability of both answers. `logps` and `mask` are as in `dpo_loss`.
+    """
+    return -_mean_log_probs(logps, mask)[0].mean()
+
+
+def simpo_loss(logps: Pair, mask: Pair, *, beta: float = 2.0, margin: float = 1.0) -> Tensor:
+    """-log σ(β(log π(y_w)/|y_w| - log π(y_l)/|y_l|) - γ), mean over pairs; `margin` is γ.
+
+    SimPO (Meng et al. 2024, 2405.14734): no reference model; γ is a target margin of the rewards.
+    """
+    chosen, rejected = _mean_log_probs(logps, mask)
+    return -F.logsigmoid(beta * (chosen - rejected) - margin).mean()
+
+
+def orpo_loss(logps: Pair, mask: Pair, *, beta: float = 0.1) -> Tensor:
+    """-log π(y_w)/|y_w| - β·log σ(log odds(y_w) - log odds(y_l)), mean over pairs.
+
+    ORPO (Hong et al. 2024, 2403.07691): supervised learning of the chosen answer and a penalty on
+    the odds P/(1 - P) of the rejected one, P the geometric mean of its tokens' probabilities. No
+    reference model.
+    """
+    chosen, rejected = _mean_log_probs(logps, mask)
+    log_odds_ratio = (chosen - rejected) - (_log1mexp(chosen) - _log1mexp(rejected))
+    return (-chosen - beta * F.logsigmoid(log_odds_ratio)).mean()
+
+
+def _mean_log_probs(logps: Pair, mask: Pair) -> tuple[Tensor, Tensor]:
+    """Returns the mean log-probability of the tokens of (chosen, rejected) answers, `[B]` each."""
+    means = []
+    for row_logps, row_mask in zip(_split_pair(logps), _split_pair(mask)):
+        weight = _shift_mask(row_mask, row_logps)
+        answered = torch.where(weight.bool(), row_logps, torch.zeros_like(row_logps))
+        means.append(answered.sum(-1) / weight.sum(-1).clamp(min=1))
+    return means[0], means[1]
+
+
+def _log1mexp(log_p: Tensor) -> Tensor:
+    """Returns log(1 - p) of log p < 0 without losing digits (Mächler 2012)."""
+    # A probability of exactly 1 has infinite odds; the bound keeps the gradient finite.
+    log_p = log_p.clamp(max=-1e-6)
+    return torch.where(
+        log_p > -math.log(2), torch.log(-torch.expm1(log_p)), torch.log1p(-torch.exp(log_p))
+    )
 
 
 def kto_loss(

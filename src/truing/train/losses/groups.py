@@ -17,10 +17,15 @@ _EPS = 1e-4  # added to standard deviations, as in TRL
 class GroupOptions(TypedDict, total=False):
     """The keyword arguments of `grpo_loss`.
 
-    `epsilon` (0.2), `beta` (0), `kind` (``grpo``), `length` (the longest answer allowed).
+    `epsilon` (0.2), `epsilon_high` (that of `epsilon`), `beta` (0), `kind` (``grpo``), `length`
+    (the longest answer allowed), `level` of the ratio (``token``), `weights` (importance weights of
+    tokens, for rloo of answers).
     """
 
     epsilon: float
+    epsilon_high: float | None
+    level: str
+    weights: Tensor | None
     beta: float
     kind: str
     length: int | None
@@ -96,7 +101,7 @@ def grpo_loss(
     mask: Tensor,
     **options: Unpack[GroupOptions],
 ) -> Tensor:
-    """Clipped surrogate (± `epsilon`) plus `beta`·k3, aggregated by `kind`.
+    """Clipped surrogate (1 - `epsilon`, 1 + `epsilon_high`) plus `beta`·k3, aggregated by `kind`.
 
     Advantages are `[B]` (or `[B, T]`), all else `[B, T]`. Without `old_log_probs` the ratio is 1
     and its gradient that of log π. Kinds:
@@ -109,22 +114,35 @@ def grpo_loss(
     that accumulates gradients rescales by its share;
     ``rloo`` the ratio of whole answers, no KL in the loss (it is part of the reward); log_probs and
     old_log_probs may be sums over answers, `[B]`, as TRL's trainer keeps them.
+
+    With `level` ``sequence`` the ratio of each token is the geometric mean of its answer's ratios,
+    (π(y)/π_old(y))^(1/|y|): GSPO (Zheng et al. 2025, 2507.18071).
     """
     unknown = set(options) - set(GroupOptions.__annotations__)
     if unknown:
         raise TypeError(f"grpo_loss() got unexpected arguments: {', '.join(sorted(unknown))}")
     epsilon, beta = options.get("epsilon", 0.2), options.get("beta", 0.0)
     kind, length = options.get("kind", "grpo"), options.get("length")
+    high, weights = options.get("epsilon_high"), options.get("weights")
+    level = options.get("level", "token")
+    if level not in ("token", "sequence"):
+        raise ValueError(f"level {level!r} is neither 'token' nor 'sequence'")
     old = log_probs.detach() if old_log_probs is None else old_log_probs
     if kind == "rloo":
         # REINFORCE over whole answers: the answer is one action (Ahmadian et al. 2024).
         log_ratio = _answer_log_probs(log_probs, mask) - _answer_log_probs(old, mask)
-        return -clipped_objective(torch.exp(log_ratio), advantages, epsilon).mean()
+        objective = clipped_objective(torch.exp(log_ratio), advantages, epsilon, high)
+        return -(objective if weights is None else objective * weights).mean()
     if log_probs.dim() != 2 or old.dim() != 2:
         raise ValueError(f"kind {kind!r} needs log-probabilities of tokens, [B, T]")
     weight = mask.to(log_probs.dtype)
     token_advantages = advantages.unsqueeze(-1) if advantages.dim() == 1 else advantages
-    loss = -clipped_objective(torch.exp(log_probs - old), token_advantages, epsilon)
+    log_ratio = log_probs - old
+    if level == "sequence":
+        lengths = weight.sum(-1).clamp(min=1)
+        log_ratio = (_answer_log_probs(log_ratio, mask) / lengths).unsqueeze(-1)
+    loss = -clipped_objective(torch.exp(log_ratio), token_advantages, epsilon, high)
+    loss = loss.expand_as(log_probs) if weights is None else loss * weights
     if beta:
         if ref_log_probs is None:
             raise ValueError("beta > 0 needs ref_log_probs")

@@ -91,17 +91,22 @@ def gae(
     return advantages.detach(), (advantages + values[:, start:]).detach()
 
 
-def clipped_objective(ratio: Tensor, advantages: Tensor, clip: float | None) -> Tensor:
-    """Returns min(A·ρ, A·clip(ρ, 1 ± clip)) of each token or answer; A·ρ without a clip range.
+def clipped_objective(
+    ratio: Tensor, advantages: Tensor, clip: float | None, clip_high: float | None = None
+) -> Tensor:
+    """Returns min(A·ρ, A·clip(ρ, 1 - clip, 1 + clip_high)) of each token or answer.
 
-    ρ is the ratio of the probabilities under the policy and under the one that sampled.
+    ρ is the ratio of the probabilities under the policy and under the one that sampled. Without
+    `clip` it is A·ρ. `clip_high` is by default `clip`; a larger one lets rare tokens grow, so that
+    the policy keeps exploring (clip-higher of DAPO, Yu et al. 2025, 2503.14476).
     """
     unclipped = advantages * ratio
     if clip is None:
         return unclipped
     # The minimum is a lower bound of A·ρ: there is nothing to gain from a ratio outside the range,
     # but one that has left it in the wrong direction is still pulled back (section 3).
-    return torch.minimum(unclipped, advantages * ratio.clamp(1 - clip, 1 + clip))
+    high = clip if clip_high is None else clip_high
+    return torch.minimum(unclipped, advantages * ratio.clamp(1 - clip, 1 + high))
 
 
 def ppo_actor_loss(
@@ -111,11 +116,33 @@ def ppo_actor_loss(
     mask: Tensor,
     *,
     clip: float | None = 0.2,
+    clip_high: float | None = None,
+    weights: Tensor | None = None,
     reduction: Reduction = "row",
 ) -> Tensor:
-    """-mean min(A·ρ, A·clip(ρ, 1 ± clip)), ρ = π/π_old (PPO, Schulman et al. 2017, 1707.06347)."""
-    objective = clipped_objective(torch.exp(log_probs - old_log_probs), advantages, clip)
+    """-mean min(A·ρ, A·clip(ρ, 1 ± clip)), ρ = π/π_old (PPO, Schulman et al. 2017, 1707.06347).
+
+    `weights` `[B, T]` multiply the objective of each token (`importance_weights`).
+    """
+    ratio = torch.exp(log_probs - old_log_probs)
+    objective = clipped_objective(ratio, advantages, clip, clip_high)
+    if weights is not None:
+        objective = objective * weights
     return -masked_mean(objective, mask, reduction)
+
+
+def importance_weights(
+    old_log_probs: Tensor, sampler_log_probs: Tensor, mask: Tensor, *, cap: float
+) -> Tensor:
+    """min(π_old / μ, cap) of each token: truncated importance sampling (Ionides 2008).
+
+    μ is the policy that sampled: with another engine or another precision its probabilities differ
+    from those that training computes for the same weights, which biases the gradient (Yao et al.
+    2025). The cap bounds the variance. Without a gradient; 1 outside the mask.
+    """
+    zero = torch.zeros_like(old_log_probs)
+    log_ratio = torch.where(mask.bool(), old_log_probs - sampler_log_probs, zero)
+    return log_ratio.detach().exp().clamp(max=cap)
 
 
 def critic_loss(

@@ -251,14 +251,15 @@ def critic_advantages(
     `score` `[B]` is paid at the last answer token, on top of the KL penalty of each token
     (Ouyang et al. 2022, equation 2); `sign` is -1 for a cost, to which the penalty is added.
     """
-    if rollout.ref_log_probs is None:
+    coefficient = 0.0 if settings.kl_in_loss else kl_coefficient
+    if rollout.ref_log_probs is None and coefficient:
         raise ValueError("the rollout has no log-probabilities of the reference model")
     token_rewards = L.kl_penalised_rewards(
         rollout.log_probs,
-        rollout.ref_log_probs,
+        rollout.log_probs if rollout.ref_log_probs is None else rollout.ref_log_probs,
         score,
         rollout.answer_mask,
-        coefficient=0.0 if settings.kl_in_loss else kl_coefficient,
+        coefficient=coefficient,
         clip=settings.clip_score,
         sign=sign,
     )

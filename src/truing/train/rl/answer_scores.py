@@ -72,7 +72,9 @@ class AnswerScorer:
             reward, dict(zip(local.costs, costs)), scored > 0.5, applies, cut > 0.5
         )
         scores = self._declare(measured, empty > 0.5, special_tokens > 0.5)
-        self._check_unscored(scores, local, int(empty.sum()), step)
+        # A redraw has answers in some rows alone.
+        answers = count if self.processes.size > 1 else len(rollout.texts)
+        self._check_unscored(scores, local, (answers, int(empty.sum())), step)
         return local, scores
 
     def _declare(self, measured: GlobalScores, empty: Tensor, special: Tensor) -> GlobalScores:
@@ -108,10 +110,11 @@ class AnswerScorer:
         return self.lowest_reward if self._has_lowest else 0.0
 
     def _check_unscored(
-        self, scores: GlobalScores, local: RolloutScores, empty: int, step: int
+        self, scores: GlobalScores, local: RolloutScores, counts: tuple[int, int], step: int
     ) -> None:
+        """Raises RunError if too many of the answers (all, empty) have no score."""
         settings = self.settings
-        count = len(scores.scored)
+        count, empty = counts
         unscored = count - int(scores.scored.sum())
         if unscored <= settings.max_unscored * count:
             return

@@ -53,6 +53,10 @@ WARNINGS = {
         "all rewards of the step are equal, so there is nothing to learn from; does the judge give "
         "a value or a score, and not a verdict alone?"
     ),
+    "flat_groups": (
+        "in {flat:.0%} of the groups all answers have scored alike for 20 steps, so they teach "
+        "nothing; redraw them (dynamic_sampling), raise n, or take harder prompts"
+    ),
     "unscored": (
         "{unscored:.0%} of the answers could not be scored; they had no part in the update, and "
         "count as neither safe nor harmful"
@@ -64,12 +68,12 @@ WARNINGS = {
     ),
     "bound": (
         "λ is at its bound ({lam:.3g}) and the cost is still {over:.3g} above the threshold; raise "
-        "lambda_max, or raise a threshold that this policy cannot reach"
+        "lambda_max, or raise a threshold that this policy cannot reach{same}"
     ),
     "infeasible": (
         "the constraint cannot be met: λ has been at its bound ({lam:.3g}) for 20 steps and the "
         "cost is still {over:.3g} above the threshold. Raise the threshold, or lambda_max if the "
-        "reward may lose more weight; with kl > 0 the reference holds the policy back too"
+        "reward may lose more weight; with kl > 0 the reference holds the policy back too{same}"
     ),
     "oscillates": (
         "λ oscillates: between {least:.3g} and {most:.3g}, with {turns} turns in the last {steps} "
@@ -78,11 +82,16 @@ WARNINGS = {
     "above": (
         "the constraint cannot be met as things stand: the cost has been above the threshold for "
         "20 steps and does not fall (λ = {lam:.3g}); "
-        "raise lambda_lr or lambda_init, or check whether the cost depends on the answer at all"
+        "raise lambda_lr or lambda_init, or check whether the cost depends on the answer at "
+        "all{same}"
     ),
     "below": (
         "the cost has been below the threshold for 20 steps and λ falls ({lam:.3g}): the "
         "constraint does not bind; threshold = {threshold} has no effect"
+    ),
+    "conflict": (
+        "two rewards contradict each other (r = {r:.2f}): their sum has nothing to teach; look at "
+        "both in the log, and change a weight or drop one"
     ),
     "hacking": (
         "reward rose from {r0:.3g} to {r1:.3g} while the judge that had no part in the training "
@@ -181,6 +190,10 @@ class RunDiagnosis:
             yield "empty", {"empty": numbers["empty"]}
         if numbers.get("reward_std", 1.0) < 1e-9 and numbers.get("unscored", 0.0) < 1:
             yield "flat", {}
+        if self._recent_mean("reward_conflict") < -0.9:
+            yield "conflict", {"r": self._recent_mean("reward_conflict")}
+        if self._recent_mean("flat_groups", _TREND_STEPS) > 0.5:
+            yield "flat_groups", {"flat": self._recent_mean("flat_groups", _TREND_STEPS)}
         if numbers.get("unscored", 0.0) > 0:
             yield "unscored", {"unscored": numbers["unscored"]}
         growth = self._recent_mean("length") / self.first_values.get("length", math.inf)
@@ -205,9 +218,10 @@ class RunDiagnosis:
             # A constraint that was violated once and that λ now holds is not without effect.
             self.first_values[f"broken{suffix}"] = 1.0
         yield from self._check_oscillation(multiplier, suffix)
+        same = self._same_direction(suffix)
         stuck_at_bound = bool(numbers.get(f"lambda_at_bound{suffix}")) and violation > 0
         if stuck_at_bound:
-            values = {"lam": multiplier, "over": violation}
+            values = {"lam": multiplier, "over": violation, "same": same}
             stuck_steps = sum(
                 bool(row.get(f"lambda_at_bound{suffix}")) and row.get(f"violation{suffix}", 0.0) > 0
                 for row in self.recent
@@ -219,9 +233,19 @@ class RunDiagnosis:
         if len(violations) < _TREND_STEPS:
             return
         if min(violations) > 0 and violations[-1] >= 0.98 * violations[0] and not stuck_at_bound:
-            yield "above", {"lam": multiplier}
+            yield "above", {"lam": multiplier, "same": same}
         if max(violations) < 0 and f"broken{suffix}" not in self.first_values:
             yield "below", {"lam": multiplier, "threshold": self._threshold(suffix)}
+
+    def _same_direction(self, suffix: str) -> str:
+        """Returns a sentence if the cost rises with the reward, else ""."""
+        correlation = self._recent_mean(f"cost_reward{suffix}", 1)
+        if not correlation > 0.95:
+            return ""
+        return (
+            f". The cost rises with the reward (r = {correlation:.2f}): what lowers one lowers the "
+            f"other"
+        )
 
     def _threshold(self, suffix: str) -> float:
         thresholds = {f"/{limit.name}": limit.threshold for limit in self.settings.constraints}

@@ -47,7 +47,7 @@ def trim_padding(rollout: Rollout) -> Rollout:
     end = rollout.answer_start + width
     if first == 0 and end == rollout.input_ids.shape[1]:
         return rollout
-    ref_log_probs = rollout.ref_log_probs
+    ref_log_probs, sampler_log_probs = rollout.ref_log_probs, rollout.sampler_log_probs
     return replace(
         rollout,
         input_ids=rollout.input_ids[:, first:end],
@@ -55,6 +55,7 @@ def trim_padding(rollout: Rollout) -> Rollout:
         answer_mask=rollout.answer_mask[:, :width],
         log_probs=rollout.log_probs[:, :width],
         ref_log_probs=None if ref_log_probs is None else ref_log_probs[:, :width],
+        sampler_log_probs=None if sampler_log_probs is None else sampler_log_probs[:, :width],
     )
 
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from truing.core.errors import DataError
@@ -54,6 +55,10 @@ class Rollout:
     answer among the answers of all processes; answers to one prompt are adjacent. `texts` are
     without the end token that closes an answer; `special` says which answers hold special tokens
     before it (empty = none).
+
+    `sampler_log_probs` are those of the generator, if it is not the policy in the same precision.
+    With `on_policy`, `log_probs` are the generator's too, and those of the policy come from the
+    forward pass of the one gradient step.
     """
 
     prompts: tuple[TokenizedPrompt, ...]
@@ -66,6 +71,8 @@ class Rollout:
     texts: tuple[str, ...]
     ref_log_probs: Tensor | None = None
     special: tuple[bool, ...] = ()
+    sampler_log_probs: Tensor | None = None
+    on_policy: bool = False
 
     @property
     def answer_start(self) -> int:
@@ -97,6 +104,48 @@ class Rollout:
             texts=tuple(self.texts[row] for row in rows),
             ref_log_probs=None if self.ref_log_probs is None else self.ref_log_probs[index],
             special=tuple(self.special[row] for row in rows) if self.special else (),
+            sampler_log_probs=(
+                None if self.sampler_log_probs is None else self.sampler_log_probs[index]
+            ),
+        )
+
+    def with_rows(self, rows: Sequence[int], other: Rollout) -> Rollout:
+        """Returns this rollout with some of its rows replaced by those of another one, in order."""
+        prompt_width = max(self.answer_start, other.answer_start)
+        answer_width = max(self.answer_mask.shape[1], other.answer_mask.shape[1])
+        wide, new = (
+            rollout._widened(prompt_width, answer_width).__dict__.copy()
+            for rollout in (self, other)
+        )
+        index = torch.tensor(list(rows), dtype=torch.long, device=self.input_ids.device)
+        for name, value in wide.items():
+            if isinstance(value, Tensor):
+                wide[name] = value.index_copy(0, index, new[name])
+            elif isinstance(value, tuple) and value:
+                items = list(value)
+                for row, item in zip(rows, new[name]):
+                    items[row] = item
+                wide[name] = tuple(items)
+        return Rollout(**wide)
+
+    def _widened(self, prompt_width: int, answer_width: int) -> Rollout:
+        left = prompt_width - self.answer_start
+        right = answer_width - self.answer_mask.shape[1]
+
+        def widen(x: Tensor) -> Tensor:
+            return F.pad(x, (0, right))
+
+        def widen_optional(x: Tensor | None) -> Tensor | None:
+            return None if x is None else widen(x)
+
+        return replace(
+            self,
+            input_ids=F.pad(self.input_ids, (left, right)),
+            attention_mask=F.pad(self.attention_mask, (left, right)),
+            answer_mask=widen(self.answer_mask),
+            log_probs=widen(self.log_probs),
+            ref_log_probs=widen_optional(self.ref_log_probs),
+            sampler_log_probs=widen_optional(self.sampler_log_probs),
         )
 
     def to_responses(self, model_name: str) -> list[Response]:
@@ -154,6 +203,14 @@ def sample_prompt_indices(count: int, step: int, size: int, seed: int) -> list[i
             random.Random(stream_seed(seed, "prompts", epoch)).shuffle(epoch_orders[epoch])
         indices.append(epoch_orders[epoch][offset])
     return indices
+
+
+def redraw_prompt_indices(count: int, step: int, size: int, seed: int, draw: int) -> list[int]:
+    """Returns the prompts that replace those of a step in its redraw number `draw`, from 1."""
+    passes = -(-size // count)
+    indices = list(range(count)) * passes
+    random.Random(stream_seed(seed, "redraw", step, draw)).shuffle(indices)
+    return indices[:size]
 
 
 def build_rollout(

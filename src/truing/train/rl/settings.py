@@ -41,6 +41,8 @@ _MINIMUM: dict[str, float] = {
     "kl": 0,
     "kl_target": 0,
     "overlong_buffer": 0,
+    "importance_cap": 0,
+    "dynamic_sampling": 0,
     "nu": 0,
     "temperature": 1e-6,
     "clip": 1e-6,
@@ -61,6 +63,12 @@ class RLSettings(RunSettings, frozen=True, kw_only=True):
     `kl` is β. `kl_place` puts the KL from the reference into the reward (k1 estimator, as Safe
     RLHF) or into the loss (k3, as GRPO); `kl_target` > 0 adapts β (Ziegler et al. 2019).
     `kl_step_limit` ends the passes over a rollout, `kl_limit` the run.
+
+    The ratio of probabilities is clipped to [1 - `clip`, 1 + `clip_high`] (None: `clip`), per token
+    or, with `ratio_level` sequence, as a mean over each answer (GSPO). `importance_cap` > 0 weights
+    tokens by min(π_old / μ, cap) where another engine or precision (μ) sampled. With
+    `dynamic_sampling` k, groups whose answers all score alike are redrawn up to k times from other
+    prompts (DAPO).
 
     The answer contract gives scores to answers that no judge can read as answers.
     `empty_answer_score` is the reward of an empty answer: a number, or lowest (of all answers of
@@ -102,6 +110,10 @@ class RLSettings(RunSettings, frozen=True, kw_only=True):
         "mask_truncated": False,
         "constraints": (),
         "base_dtype": "auto",
+        "clip_high": None,
+        "ratio_level": "token",
+        "importance_cap": 0.0,
+        "dynamic_sampling": 0,
     }
 
     method: Method
@@ -138,6 +150,9 @@ class RLSettings(RunSettings, frozen=True, kw_only=True):
     shard: bool = False
     # policy
     clip: float = 0.2
+    clip_high: float | None = None
+    ratio_level: Literal["token", "sequence"] = "token"
+    importance_cap: float = 2.0
     clip_value: float | None = 5.0
     gamma: float = 1.0
     gae_lambda: float = 0.95
@@ -172,6 +187,7 @@ class RLSettings(RunSettings, frozen=True, kw_only=True):
     # group methods
     scale: Literal["group", "batch", "none", "auto"] = "auto"
     loss: Literal["grpo", "bnpo", "dr_grpo", "dapo", "auto"] = "auto"
+    dynamic_sampling: int = 0
     # language-model loss on pre-training text (ptx)
     ptx: float = 0.0
     ptx_batch: int = 8
@@ -268,6 +284,16 @@ class RLSettings(RunSettings, frozen=True, kw_only=True):
     def kl_in_loss(self) -> bool:
         """Whether the KL penalty is part of the loss (the default of GRPO) or of the reward."""
         return self.kl_place == "loss" or (self.kl_place == "auto" and self.method == "grpo")
+
+    @property
+    def needs_reference(self) -> bool:
+        """Whether anything depends on the KL from the reference model: its penalty or its limit."""
+        return bool(self.kl or self.kl_target or self.kl_limit)
+
+    @property
+    def takes_one_step(self) -> bool:
+        """Whether a rollout has one gradient step alone, in which the policy is the old one."""
+        return self.epochs == 1 and self.minibatch_size == self.answers_per_step
 
     @property
     def policy_learning_rate(self) -> float:
@@ -368,6 +394,12 @@ class RLSettings(RunSettings, frozen=True, kw_only=True):
             faults.append(
                 f"{self.method} compares the answers to one prompt: n = {self.n}, at least 2"
             )
+        if self.ratio_level == "sequence" and self.method != "grpo":
+            faults.append(f"ratio_level = sequence (GSPO) is of grpo, not of {self.method}")
+        if self.dynamic_sampling and not self.uses_groups:
+            faults.append(f"dynamic_sampling redraws groups, which {self.method} has not")
+        if self.clip_high is not None and not self.clip_high > 0:
+            faults.append(f"clip_high = {self.clip_high}: must be above 0")
         if self.method == "rloo" and self.kl_place == "loss":
             faults.append("rloo has its KL penalty in the reward (kl_place); grpo in the loss")
         return faults

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from itertools import combinations
 
 import torch
 from torch import Tensor
@@ -33,9 +34,8 @@ def compute_step_metrics(
     length and reward.
     """
     mask, device = rollout.answer_mask, rollout.input_ids.device
-    ref_log_probs = rollout.ref_log_probs
-    if ref_log_probs is None:
-        ref_log_probs = rollout.log_probs
+    has_reference = rollout.ref_log_probs is not None
+    ref_log_probs = rollout.log_probs if rollout.ref_log_probs is None else rollout.ref_log_probs
     log_ratio = (rollout.log_probs - ref_log_probs) * mask
     columns = {
         "k1": log_ratio.sum(-1),
@@ -63,8 +63,8 @@ def compute_step_metrics(
     metrics: StepMetrics = {
         "reward_mean": float(reward[scored].mean()) if bool(scored.any()) else math.nan,
         "reward_std": float(reward[scored].std()) if int(scored.sum()) > 1 else 0.0,
-        "kl_k1": float(answer["k1"].mean()),
-        "kl_k3": float(answer["k3"].mean()),
+        "kl_k1": float(answer["k1"].mean()) if has_reference else None,
+        "kl_k3": float(answer["k3"].mean()) if has_reference else None,
         "entropy": float(answer["surprisal"].sum()) / float(answer["length"].sum()),
         "length": float(answer["length"].mean()),
         "truncated": float(answer["truncated"].mean()),
@@ -74,9 +74,37 @@ def compute_step_metrics(
         "unscored": 1 - float(as_float64(scored).mean()),
         "length_reward": pearson_correlation(answer["length"][scored], reward[scored]),
     }
+    metrics |= _correlations(local_scores, answer, scores)
     for name in local_scores.parts:
         count = float(answer[f"count {name}"].sum())
         metrics[name] = float(answer[f"sum {name}"].sum()) / count if count else None
+    return metrics
+
+
+def _correlations(
+    local_scores: RolloutScores, answer: dict[str, Tensor], scores: GlobalScores
+) -> StepMetrics:
+    """Returns the lowest correlation of two rewards, and that of each cost with the reward.
+
+    Rewards that contradict each other (r near -1) leave nothing to learn; a cost that rises with
+    the reward (r near 1) can only be lowered with it. The keys of costs are as those of λ.
+    """
+    metrics: StepMetrics = {}
+    rewards = [name for name in local_scores.parts if name.startswith("reward/")]
+    if len(rewards) > 1:
+        lowest = 1.0
+        for first, second in combinations(rewards, 2):
+            both = (answer[f"count {first}"] * answer[f"count {second}"]) > 0
+            columns = (answer[f"sum {name}"][both] for name in (first, second))
+            lowest = min(lowest, pearson_correlation(*columns))
+        metrics["reward_conflict"] = lowest
+    for position, (name, cost) in enumerate(scores.costs.items()):
+        counted = scores.counted(name)
+        correlation = pearson_correlation(scores.reward[counted], cost[counted])
+        if position == 0:
+            metrics["cost_reward"] = correlation
+        if len(scores.costs) > 1:
+            metrics[f"cost_reward/{name}"] = correlation
     return metrics
 
 

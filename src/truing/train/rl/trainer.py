@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -28,11 +28,15 @@ from truing.train.rl.constraint import KLController
 from truing.train.rl.constraint_set import ConstraintSet
 from truing.train.rl.current_policy import CurrentPolicy, policy_lineage
 from truing.train.rl.diagnosis import RunDiagnosis
-from truing.train.rl.forward import answer_log_probs, answer_values, map_micro_batches
-from truing.train.rl.generate import AnswerGenerator, LocalGenerator, uniform_draws
-from truing.train.rl.policy_models import POLICY, REFERENCE, ROLLOUT, PolicyModels
+from truing.train.rl.dynamic_sampling import ScoredRollout, flat_groups
+from truing.train.rl.forward import answer_values, map_micro_batches
+from truing.train.rl.generate import AnswerGenerator
+from truing.train.rl.policy_models import POLICY, PolicyModels
 from truing.train.rl.reward_signals import GlobalScores, RewardSignals, RolloutScores
-from truing.train.rl.rollout import Rollout, TokenizedPrompt, build_rollout, sample_prompt_indices
+from truing.train.rl.rollout import (
+    Rollout,
+    TokenizedPrompt,
+)
 from truing.train.rl.settings import RLSettings
 from truing.train.rl.step_metrics import StepMetrics, compute_step_metrics, explained_variance
 from truing.train.rl.update import PolicyUpdater, PretrainingBatches, UpdateMetrics
@@ -78,8 +82,9 @@ class RLTrainer:
         self.processes = ProcessGroup()
         self._shard_models()
         self.red_model = signals.red_model_mark(settings.red_model)
-        self.pad_id = int(models.tokenizer.pad_token_id or 0)
-        self.generator = self.options.generator or self._local_generator()
+        self.sampler = RolloutSampler(
+            models, self.prompts, settings, self.processes, generator=self.options.generator
+        )
         self.updater = PolicyUpdater(
             models,
             settings,
@@ -94,11 +99,12 @@ class RLTrainer:
         self.diagnosis = RunDiagnosis(settings)
         self.step = 0
         self.halted = ""
-        self.drift: float | None = None
 
     def _shard_models(self) -> None:
         """Checks the sizes against the number of processes; shards the weights if wanted."""
         settings, size = self.settings, self.processes.size
+        if settings.dynamic_sampling and size > 1:
+            raise PlanError("dynamic_sampling works in one process so far")
         if settings.prompts < size:
             raise PlanError(f"prompts = {settings.prompts}: fewer than the {size} processes")
         if not settings.shard or size == 1:
@@ -126,16 +132,6 @@ class RLTrainer:
         if faults:
             raise PlanError(*faults)
 
-    def _local_generator(self) -> LocalGenerator:
-        with self.models.active(POLICY) as policy:
-            return LocalGenerator(
-                policy,
-                eos_token_ids(policy, self.models.tokenizer),
-                temperature=self.settings.temperature,
-                top_p=self.settings.top_p,
-                pad_id=self.pad_id,
-            )
-
     # -- one step
 
     def train_step(self) -> StepMetrics:
@@ -147,8 +143,11 @@ class RLTrainer:
         started = time.perf_counter()
         rollout = self.generate_rollout(step)
         generated = time.perf_counter()
-        local_scores, scores = self.score_rollout(rollout)
-        self.constraints.observe(scores, self._step_samples())
+        first_draw = ScoredRollout(rollout, *self.score_rollout(rollout))
+        # Every λ sees all answers of the first draw: a choice among them would bias the mean.
+        self.constraints.observe(first_draw.scores, self._step_samples())
+        drawn = self._redraw_flat_groups(first_draw)
+        rollout, local_scores, scores = drawn.rollout, drawn.local_scores, drawn.scores
         scored = time.perf_counter()
         advantages = compute_advantages(
             settings,
@@ -176,6 +175,11 @@ class RLTrainer:
         learned = time.perf_counter()
 
         metrics = self._collect_metrics(rollout, local_scores, scores, advantages, update_metrics)
+        if settings.uses_groups:
+            flat = flat_groups(settings, scores)
+            metrics["flat_groups"] = len(flat) / settings.prompts
+        if settings.dynamic_sampling:
+            metrics["redrawn_groups"] = drawn.redrawn / settings.prompts
         metrics["seconds_generate"] = round(generated - started, 4)
         metrics["seconds_score"] = round(scored - generated, 4)
         metrics["seconds_learn"] = round(learned - scored, 4)
@@ -199,74 +203,46 @@ class RLTrainer:
             explained = explained_variance(targets, rollout, self.processes)
             metrics[f"{critic}_explained"] = explained
         metrics |= self.constraints.log_metrics(scores)
-        if self.drift is not None:
-            metrics["drift"] = self.drift
+        if self.sampler.drift is not None:
+            metrics["drift"] = self.sampler.drift
         if update_metrics.stopped_early:
             metrics["stopped_after"] = update_metrics.gradient_steps
         return metrics
 
-    def generate_rollout(self, step: int) -> Rollout:
-        """Samples this process's answers of a step, with policy and reference log-probabilities."""
-        settings, models = self.settings, self.models
-        indices = sample_prompt_indices(len(self.prompts), step, settings.prompts, settings.seed)
-        # All n answers to a prompt stay on one process, so that the prompt is prefilled once.
-        local = list(self.processes.local_indices(settings.prompts))
-        prompts = [self.prompts[indices[p]] for p in local for _ in range(settings.n)]
-        global_rows = [p * settings.n + answer for p in local for answer in range(settings.n)]
-        with models.unsharded(), models.active(ROLLOUT) as rollout_model:
-            if isinstance(self.generator, LocalGenerator):
-                self.generator.model = rollout_model
-            answers = self.generator(
-                [prompt.ids for prompt in prompts],
-                uniform_draws(settings.seed, step, global_rows, settings.max_new),
-            )
-        rollout = build_rollout(
-            prompts,
-            global_rows,
-            answers,
-            models.tokenizer,
-            device=models.device,
-            pad_id=self.pad_id,
-            hide_special_tokens=settings.special_token_score == "hidden",
-        )
-        # An external generator or half precision has other rounding than the policy's forward pass.
-        # The ratio of the first gradient step must be 1, so the policy reads the answers again.
-        if self.options.generator is not None or models.compute_dtype is not None:
-            rollout = self._recompute_log_probs(rollout)
-        return replace(rollout, ref_log_probs=self._log_probs_of(REFERENCE, rollout))
+    def generate_rollout(
+        self, step: int, *, positions: Sequence[int] | None = None, draw: int = 0
+    ) -> Rollout:
+        """Samples this process's answers of a step, with the log-probabilities that it needs.
 
-    def _log_probs_of(self, role: str, rollout: Rollout) -> Tensor:
-        temperature = self.settings.temperature
-        with self.models.active(role) as model:
-            return map_micro_batches(
-                rollout,
-                self.settings.score_micro,
-                lambda micro: answer_log_probs(model, micro, temperature=temperature),
-            )
+        `positions` are the prompts of the step to answer (default: all), `draw` counts redraws.
+        """
+        return self.sampler.generate(step, positions=positions, draw=draw)
 
-    def _recompute_log_probs(self, rollout: Rollout) -> Rollout:
-        """Replaces the generator's log-probabilities by the policy's; keeps their difference."""
-        log_probs = self._log_probs_of(POLICY, rollout)
-        difference = (rollout.log_probs - log_probs).abs() * rollout.answer_mask
-        self.drift = float(difference.sum() / rollout.answer_mask.sum())
-        if hasattr(self.generator, "check_drift"):
-            self.generator.check_drift(self.drift)
-        return replace(rollout, log_probs=log_probs)
-
-    def score_rollout(self, rollout: Rollout) -> tuple[RolloutScores, GlobalScores]:
+    def score_rollout(
+        self, rollout: Rollout, *, draw: int = 0
+    ) -> tuple[RolloutScores, GlobalScores]:
         """Returns the scores of this process's answers, and those of all processes.
 
         Raises RunError if too many answers are unscored.
         """
-        return self.scorer.score(rollout, self._step_samples(), step=self.step + 1)
+        return self.scorer.score(rollout, self._step_samples(draw), step=self.step + 1)
 
-    def _step_samples(self) -> list[Sample]:
+    def _step_samples(self, draw: int = 0) -> list[Sample]:
         """Returns the prompt of each answer of all processes in this step."""
-        settings = self.settings
-        indices = sample_prompt_indices(
-            len(self.prompts), self.step, settings.prompts, settings.seed
-        )
-        return [self.prompts[i].sample for i in indices for _ in range(settings.n)]
+        indices = self.sampler.prompt_indices(self.step, draw)
+        return [self.prompts[i].sample for i in indices for _ in range(self.settings.n)]
+
+    def _redraw_flat_groups(self, scored: ScoredRollout) -> ScoredRollout:
+        """Redraws the groups that teach nothing from other prompts (DAPO's dynamic sampling)."""
+        for draw in range(1, self.settings.dynamic_sampling + 1):
+            positions = flat_groups(self.settings, scored.scores)
+            if not positions:
+                break
+            rollout = self.generate_rollout(self.step, positions=positions, draw=draw)
+            scored = scored.with_groups(
+                self.settings, positions, rollout, self.score_rollout(rollout, draw=draw)
+            )
+        return scored
 
     def critic_values(self, rollout: Rollout) -> dict[str, Tensor]:
         """Returns each critic's value before each answer token, `[B, A]`."""

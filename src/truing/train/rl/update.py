@@ -24,7 +24,7 @@ from truing.train.optimizer import build_adamw, clip_gradients, set_learning_rat
 from truing.train.rl.advantages import AdvantageBatch, Advantages
 from truing.train.rl.constraint_set import ConstraintSet
 from truing.train.rl.forward import answer_log_probs, answer_values, micro_batches, trim_padding
-from truing.train.rl.policy_loss import averages_over_tokens, policy_loss
+from truing.train.rl.policy_loss import averages_over_tokens, policy_loss, ratio_statistics
 from truing.train.rl.policy_models import POLICY, PolicyModels
 from truing.train.rl.rollout import Rollout
 from truing.train.rl.settings import RLSettings
@@ -191,7 +191,10 @@ class PolicyUpdater:
         """
         settings = self.settings
         by_token = averages_over_tokens(settings)
-        loss_sum = clip_fraction = kl_sum = 0.0
+        loss_sum = 0.0
+        # Sums over the tokens of all processes: clipped, KL, and where another engine or precision
+        # sampled, the importance weights, which of them were cut, and the drift.
+        sums = torch.zeros(5, dtype=torch.float64)
         with self.models.active(POLICY) as policy:
             for rows, micro, repeat_weight in self._micro_batches(minibatch):
                 new_log_probs = answer_log_probs(policy, micro, temperature=settings.temperature)
@@ -203,23 +206,23 @@ class PolicyUpdater:
                 loss = loss * (repeat_weight * minibatch.fraction(micro, by_token=by_token))
                 loss.backward()
 
-                with torch.no_grad():
-                    mask = micro.answer_mask
-                    log_ratio = (new_log_probs - micro.log_probs) * mask
-                    clipped = ((log_ratio.exp() - 1).abs() > settings.clip) & mask.bool()
-                    # k3 estimates KL(π_old ‖ π_new) from samples of π_old, so its argument is
-                    # log π_old - log π_new.
-                    k3 = L.kl_estimate(-log_ratio, "k3") * mask
-                    loss_sum += float(loss.detach())
-                    clip_fraction += repeat_weight * float(clipped.sum()) / minibatch.tokens
-                    kl_sum += repeat_weight * float(k3.sum()) / minibatch.tokens
+                loss_sum += float(loss.detach())
+                statistics = ratio_statistics(settings, new_log_probs.detach(), micro)
+                sums += repeat_weight * statistics / minibatch.tokens
             if self.pretraining_batches is not None and settings.ptx:
                 ptx_loss = self._pretraining_backward(policy, self.pretraining_batches)
                 metrics.add("ptx_loss", ptx_loss)
-        loss_sum, clip_fraction, kl = self._sum_over_processes(loss_sum, clip_fraction, kl_sum)
+        loss_sum, clip_fraction, kl, weight, cut, drift = self._sum_over_processes(
+            loss_sum, *sums.tolist()
+        )
         metrics.add("actor_loss", loss_sum)
         metrics.add("clip_fraction", clip_fraction)
         metrics.add("kl_step", kl)
+        if minibatch.rollout.sampler_log_probs is not None:
+            metrics.add("importance_mean", weight)
+            metrics.add("importance_cut", cut)
+        if minibatch.rollout.on_policy:
+            metrics.add("drift", drift)
         metrics.add("grad_norm", self._optimizer_step(POLICY))
         return kl
 
