@@ -82,16 +82,14 @@ class AnswerScorer:
         settings = self.settings
         if bool(measured.scored.any()):
             lowest = float(measured.reward[measured.scored].min())
-            # fmin: NaN before the first scored answer.
             self.lowest_reward = min(lowest, self.lowest_reward) if self._has_lowest else lowest
         reward, scored, costs = measured.reward.clone(), measured.scored.clone(), measured.costs
-        if not isinstance(settings.special_token_score, str):
-            reward[special & scored] = settings.special_token_score
-        elif settings.special_token_score == "lowest":
-            reward[special & scored] = self._lowest()
-        if settings.empty_answer_score != "unscored":
-            is_number = not isinstance(settings.empty_answer_score, str)
-            reward[empty] = settings.empty_answer_score if is_number else self._lowest()
+        special_score = self._declared(settings.special_token_score)
+        if special_score is not None:
+            reward[special & scored] = special_score
+        empty_score = self._declared(settings.empty_answer_score)
+        if empty_score is not None:
+            reward[empty] = empty_score
             scored = scored | empty
             costs = {
                 limit.name: costs[limit.name].masked_fill(
@@ -105,8 +103,15 @@ class AnswerScorer:
     def _has_lowest(self) -> bool:
         return not math.isnan(self.lowest_reward)
 
-    def _lowest(self) -> float:
-        """Returns the lowest reward of the run so far; 0 if no answer was ever scored."""
+    def _declared(self, setting: float | str) -> float | None:
+        """Returns the reward that a setting declares; None if it declares none.
+
+        The lowest reward of a run in which no answer was scored so far is 0.
+        """
+        if not isinstance(setting, str):
+            return setting
+        if setting != "lowest":
+            return None
         return self.lowest_reward if self._has_lowest else 0.0
 
     def _check_unscored(

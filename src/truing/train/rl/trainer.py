@@ -33,10 +33,8 @@ from truing.train.rl.forward import answer_values, map_micro_batches
 from truing.train.rl.generate import AnswerGenerator
 from truing.train.rl.policy_models import POLICY, PolicyModels
 from truing.train.rl.reward_signals import GlobalScores, RewardSignals, RolloutScores
-from truing.train.rl.rollout import (
-    Rollout,
-    TokenizedPrompt,
-)
+from truing.train.rl.rollout import Rollout, TokenizedPrompt
+from truing.train.rl.rollout_sampler import RolloutSampler
 from truing.train.rl.settings import RLSettings
 from truing.train.rl.step_metrics import StepMetrics, compute_step_metrics, explained_variance
 from truing.train.rl.update import PolicyUpdater, PretrainingBatches, UpdateMetrics
