@@ -160,7 +160,7 @@ def test_old_weights_in_the_server_stop_the_run(
 ) -> None:
     engine = open_engine(server.url)
     trainer = build_trainer(make_trainer, task, engine, tmp_path / "run", 4)
-    trainer.generator.max_drift = 1e-4
+    trainer.sampler.generator.max_drift = 1e-4
     server.served.ignores_new_adapters = True
     with pytest.raises(RunError, match="out of step"):
         trainer.run()
