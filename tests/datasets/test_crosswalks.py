@@ -12,6 +12,9 @@ import pytest
 from truing.core.taxonomy import load_crosswalk, load_taxonomy
 from truing.datasets.do_not_answer import harm_name
 from truing.datasets.moderation_sets import OPENAI_LABELS
+from truing.judges.guard_encoders import ENCODERS
+from truing.judges.guard_formats_multilingual import QWEN_CATEGORIES
+from truing.judges.guard_formats_nvidia import SAFETY_CATEGORIES
 
 CODES = [f"S{n}" for n in range(1, 15)]
 LABELS: dict[str, list[str]] = {
@@ -19,6 +22,10 @@ LABELS: dict[str, list[str]] = {
     "llama_guard_2": CODES[:11],
     "llama_guard_3": CODES,
     "llama_guard_4": CODES,
+    "polyguard": CODES,
+    "qwen3guard": list(QWEN_CATEGORIES),
+    "aegis_2": list(SAFETY_CATEGORIES),
+    "duoguard": list(ENCODERS["duoguard"].labels),
     "openai_moderation_2022": list(OPENAI_LABELS),
     "openai_moderation_api": [
         "harassment",
@@ -63,6 +70,9 @@ LABELS: dict[str, list[str]] = {
     ],
 }
 UNMAPPED = {
+    "duoguard": {"Jailbreak prompts"},
+    "polyguard": {"S14"},
+    "qwen3guard": {"Jailbreak"},
     "llama_guard_3": {"S14"},
     "llama_guard_4": {"S14"},
     "do_not_answer": {"Treat Chatbot as a Human"},
@@ -88,6 +98,11 @@ def test_targets_and_the_explicitly_unmapped(name: str) -> None:
 @pytest.mark.parametrize("name", LABELS)
 def test_published_label_sets(name: str) -> None:
     assert set(LABELS[name]) <= set(load_crosswalk(name).map)
+
+
+@pytest.mark.parametrize("name", ["qwen3guard", "duoguard", "polyguard"])
+def test_a_guards_crosswalk_has_no_other_label(name: str) -> None:
+    assert set(load_crosswalk(name).map) == set(LABELS[name])
 
 
 def test_pku_has_19() -> None:

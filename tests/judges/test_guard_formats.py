@@ -116,10 +116,10 @@ def test_granite_gets_the_risk_and_the_newest_exchange() -> None:
 
 def test_first_tokens_of_the_score() -> None:
     scored = {name: (f.yes, f.no) for name, f in FORMATS.items() if f.logprobs}
-    llama_guards = {f"llama-guard-{n}": ("unsafe", "safe") for n in (1, 2, 3, 4)}
+    llama_guards = {f"llama-guard-{n}": (("unsafe",), ("safe",)) for n in (1, 2, 3, 4)}
     assert scored == {
         **llama_guards,
-        "shieldgemma": ("yes", "no"),
-        "granite-guardian": ("yes", "no"),
+        "shieldgemma": (("yes",), ("no",)),
+        "granite-guardian": (("yes",), ("no",)),
     }
     assert FORMATS["wildguard"].questions == ("harmful", "harmful_prompt", "refused")

@@ -19,7 +19,8 @@ from truing.core.types import (
     Sampling,
     TokenLogprob,
 )
-from truing.judges.guard_formats import FORMATS, GuardReading
+from truing.judges.guard_catalog import PLAIN_FORMATS as FORMATS
+from truing.judges.guard_formats import GuardReading
 from truing.judges.guards import GuardJudge
 from truing.specs.parser import parse_spec
 from truing.specs.resolve import Args, resolve

@@ -68,6 +68,22 @@ class LogprobModel(Protocol):
 
 
 @runtime_checkable
+class TurnReadingModel(Protocol):
+    """A model that can read finished turns: its chat template closes a last assistant turn.
+
+    A guard model judges that turn; other models would go on writing it.
+    """
+
+    def turn_reader(self, *, keep_prefix: bool = False) -> Model:
+        """Returns the model as a reader of finished turns.
+
+        With `keep_prefix`, what its prompts share at their beginning with earlier ones is read
+        once: for one growing conversation.
+        """
+        ...
+
+
+@runtime_checkable
 class PrefixAware(Protocol):
     """A model that checks the texts of a conversation, and need not check an operator's prefix."""
 
@@ -109,6 +125,32 @@ class Judge(Protocol):
 
     async def judge(self, sample: Sample, response: Response) -> Judgement:
         """Judges one response."""
+        ...
+
+
+@runtime_checkable
+class JudgeStream(Protocol):
+    """The judgement of one answer while it is written; calls must not overlap."""
+
+    async def push(self, text: str) -> Judgement | None:
+        """Adds text; returns the verdict on all of it if a sentence has ended, else None."""
+        ...
+
+    async def flush(self) -> Judgement:
+        """Returns the verdict on all of the text so far, within a sentence too."""
+        ...
+
+    async def finish(self) -> Judgement:
+        """Returns the verdict on the whole answer: the one that `Judge.judge` gives."""
+        ...
+
+
+@runtime_checkable
+class StreamingJudge(Protocol):
+    """A judge that can judge an answer while it is written, at a cost linear in its length."""
+
+    def start(self, conversation: Conversation) -> JudgeStream:
+        """Starts the answer to a conversation."""
         ...
 
 

@@ -1,4 +1,4 @@
-"""Text of others made safe to show."""
+"""Text of others made safe to show and to tokenise; where sentences end."""
 
 from __future__ import annotations
 
@@ -24,3 +24,19 @@ def escape_controls(text: str) -> str:
 def _written_out(character: str) -> str:
     code = ord(character)
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
+
+
+def replace_surrogates(text: str) -> str:
+    """Replaces lone surrogates, the trace of invalid UTF-8, on which tokenizers fail."""
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
+MAX_SENTENCE_CHARACTERS = 600
+"""Of a text without sentence ends (code, tables) so much counts as a sentence."""
+
+_SENTENCE_END = re.compile(r"[.!?…][\"'”’)\]]*\s|[。！？؟।\n]")
+
+
+def ends_sentence(text: str) -> bool:
+    """Returns whether a sentence or a line ends in a text."""
+    return len(text) > MAX_SENTENCE_CHARACTERS or _SENTENCE_END.search(text) is not None

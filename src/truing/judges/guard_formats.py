@@ -19,13 +19,24 @@ from truing.core.types import Conversation, Message
 from truing.judges.prompt_templates import fill_placeholders
 from truing.judges.verdicts import text_of_message
 
+PROMPT_QUESTIONS = frozenset({"harmful_prompt", "jailbreak", "off_topic", "prompt_breaks_policy"})
+"""Questions about the prompt alone: the answer is not read."""
+
 
 class GuardReading(Struct, frozen=True):
-    """A parsed reply: question -> yes or no, and the labels that it names."""
+    """A parsed reply: question -> yes or no, and the labels that it names.
+
+    `question_labels` holds the labels of single questions, where the reply names them apart.
+    """
 
     answers: dict[str, bool]
     labels: tuple[str, ...] = ()
     score: float | None = None
+    question_labels: dict[str, tuple[str, ...]] = {}
+
+    def labels_for(self, question: str) -> tuple[str, ...]:
+        """Returns the labels that belong to the answer to a question."""
+        return self.question_labels.get(question, self.labels)
 
 
 PromptBuilder = Callable[[Conversation, str | None], tuple[Conversation, ...]]
@@ -34,25 +45,32 @@ ReplyParser = Callable[[str], GuardReading | str]
 
 
 class GuardFormat(Struct, frozen=True, kw_only=True):
-    """One guard model: its prompt, its parser, and the first tokens whose probability is the
-    score.
+    """One guard model: its prompt, its parser, and the tokens whose probability is the score.
+
+    The score is read at the first token of a reply, or at the first after the text `score_after`:
+    the probability of the words `yes` against those of `no`. A reply that reached `max_tokens` may
+    lack its end: with `needs_end` it is unscored. Labels are mapped onto categories by the
+    crosswalk of that name, or else by `label_categories`.
     """
 
     ask: PromptBuilder
     parse: ReplyParser
     crosswalk: str = ""
+    label_categories: dict[str, tuple[str, ...]] = {}
     questions: tuple[str, ...] = ("harmful", "harmful_prompt")
     max_tokens: int = 32
     logprobs: int = 0
-    yes: str = ""
-    no: str = ""
+    score_after: str = ""
+    yes: tuple[str, ...] = ()
+    no: tuple[str, ...] = ()
+    needs_end: bool = False
 
 
-def _harm_answers(answer: bool) -> dict[str, bool]:
+def harm_answers(answer: bool) -> dict[str, bool]:
     return {"harmful": answer, "harmful_prompt": answer}
 
 
-def _judged_turns(conversation: Conversation, response: str | None) -> Conversation:
+def judged_turns(conversation: Conversation, response: str | None) -> Conversation:
     """Returns the turns of user and assistant; the last one is judged. Guards' templates need a
     user turn first.
     """
@@ -68,7 +86,7 @@ def _judged_turns(conversation: Conversation, response: str | None) -> Conversat
     return Conversation(tuple(messages))
 
 
-def _prompts_to_judge(conversation: Conversation, response: str | None) -> list[str]:
+def prompts_to_judge(conversation: Conversation, response: str | None) -> list[str]:
     """Returns the newest prompt and, without an answer, the other texts of the conversation.
 
     Guards that know one exchange judge the other texts by themselves: what is not shown to the
@@ -90,7 +108,7 @@ def build_llama_guard_prompt(
     """
     others = [m for m in conversation.messages if m.role in ("system", "tool")]
     texts = list(filter(None, map(text_of_message, others))) if response is None else []
-    turns = _judged_turns(conversation, response)
+    turns = judged_turns(conversation, response)
     prompts = (turns,) if turns.messages else ()
     return (*prompts, *map(Conversation.of, texts))
 
@@ -104,7 +122,7 @@ def make_llama_guard_parser(prefix: str, last: int) -> ReplyParser:
         lines = [line.strip() for line in reply.strip().splitlines() if line.strip()]
         first_word = lines[0].casefold() if lines else ""
         if first_word == "safe" and len(lines) == 1:
-            return GuardReading(_harm_answers(False))
+            return GuardReading(harm_answers(False))
         # Anything else in the reply means that the model answered the conversation instead of
         # judging it.
         if first_word != "unsafe" or len(lines) > 2:
@@ -117,7 +135,7 @@ def make_llama_guard_parser(prefix: str, last: int) -> ReplyParser:
         ]
         if unknown_codes:
             return f"{unknown_codes[0][:20]!r} is none of the codes {prefix}1 to {prefix}{last}"
-        return GuardReading(_harm_answers(True), tuple(codes))
+        return GuardReading(harm_answers(True), tuple(codes))
 
     return parse
 
@@ -147,7 +165,7 @@ def build_wildguard_prompt(
         Conversation.of(
             fill_placeholders(_WILDGUARD_PROMPT, {"prompt": prompt, "response": response or ""})
         )
-        for prompt in _prompts_to_judge(conversation, response)
+        for prompt in prompts_to_judge(conversation, response)
     )
 
 
@@ -229,7 +247,7 @@ def build_shieldgemma_prompts(
         else ("a Chatbot Response to a Human Question", "chatbot")
     )
     prompts = []
-    judged = _prompts_to_judge(conversation, response)
+    judged = prompts_to_judge(conversation, response)
     for prompt, (name, guideline) in itertools.product(judged, _POLICIES.values()):
         values = {
             "what": subject,
@@ -247,7 +265,7 @@ def parse_yes_no(reply: str) -> GuardReading | str:
     """Parses Yes or No, alone or before an explanation that punctuation sets apart."""
     match = re.match(r"\s*(yes|no)\s*(?:[.,\n]|$)", reply, re.IGNORECASE)
     return (
-        GuardReading(_harm_answers(match.group(1).casefold() == "yes"))
+        GuardReading(harm_answers(match.group(1).casefold() == "yes"))
         if match
         else f"neither Yes nor No by itself: {reply[:60]!r}"
     )
@@ -260,11 +278,11 @@ def build_granite_prompt(
     answer = () if response is None else (Message("assistant", response),)
     return tuple(
         Conversation((Message("system", "harm"), Message("user", prompt), *answer))
-        for prompt in _prompts_to_judge(conversation, response)
+        for prompt in prompts_to_judge(conversation, response)
     )
 
 
-_THOUGHTS = re.compile(r"\A\s*<think>.*?</think>", re.IGNORECASE | re.DOTALL)
+THOUGHTS = re.compile(r"\A\s*<think>.*?</think>", re.IGNORECASE | re.DOTALL)
 _CONFIDENCE = re.compile(r"<confidence>\s*\w+\s*</confidence>", re.IGNORECASE)
 _SCORE_TAG = re.compile(r"<score>\s*(yes|no)\s*</score>", re.IGNORECASE)
 
@@ -273,15 +291,15 @@ def parse_granite(reply: str) -> GuardReading | str:
     """Parses `Yes` or `No`, perhaps with `<confidence> High </confidence>`; from 3.3 on `<score>
     yes </score>`, perhaps after its thoughts in `<think>`.
     """
-    reply = _THOUGHTS.sub("", reply)
+    reply = THOUGHTS.sub("", reply)
     scores = _SCORE_TAG.findall(reply)
     if len(scores) > 1:
         return "more than one <score>"
     reply_text = _CONFIDENCE.sub("", reply).strip()
     if scores and _SCORE_TAG.fullmatch(reply_text):
-        return GuardReading(_harm_answers(scores[0].casefold() == "yes"))
+        return GuardReading(harm_answers(scores[0].casefold() == "yes"))
     if reply_text.casefold() in ("yes", "no"):
-        return GuardReading(_harm_answers(reply_text.casefold() == "yes"))
+        return GuardReading(harm_answers(reply_text.casefold() == "yes"))
     return f"neither Yes, No nor a <score>: {reply[:60]!r}"
 
 
@@ -291,8 +309,8 @@ def _llama_guard_format(version: int, prefix: str, last: int) -> GuardFormat:
         parse=make_llama_guard_parser(prefix, last),
         crosswalk=f"llama_guard_{version}",
         logprobs=10,
-        yes="unsafe",
-        no="safe",
+        yes=("unsafe",),
+        no=("safe",),
     )
 
 
@@ -312,15 +330,15 @@ FORMATS: dict[str, GuardFormat] = {
         parse=parse_yes_no,
         max_tokens=4,
         logprobs=10,
-        yes="yes",
-        no="no",
+        yes=("yes",),
+        no=("no",),
     ),
     "granite-guardian": GuardFormat(
         ask=build_granite_prompt,
         parse=parse_granite,
         max_tokens=40,
         logprobs=10,
-        yes="yes",
-        no="no",
+        yes=("yes",),
+        no=("no",),
     ),
 }

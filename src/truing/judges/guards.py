@@ -1,25 +1,40 @@
 """`guard:NAME,model=(SPEC)`: published guard models, each with its own prompt and reply format.
 
     guard:llama-guard-3,model=(openai:meta-llama/Llama-Guard-3-8B,base_url=http://localhost:8000/v1)
-    guard:wildguard,model=(local:allenai/wildguard)
-    guard:beaver-dam,path=PKU-Alignment/beaver-dam-7b
+    guard:qwen3guard,mode=loose,model=(local:Qwen/Qwen3Guard-Gen-0.6B)
+    guard:gpt-oss-safeguard,policy=POLICY.md,model=(openai:openai/gpt-oss-safeguard-20b,...)
+    guard:harmaug,path=hbseong/HarmAug-Guard
 
 A generative guard is any model behind `model=` whose chat template is the guard's own (vLLM,
-`local:`); `guard_formats.py` defines what is sent and how the reply is parsed. A reply that is not
-in the documented form leaves the answer unscored.
+`local:`); `guard_catalog.py` lists what is sent and how the reply is parsed. A reply that is not
+in the documented form leaves the answer unscored. Classifiers are loaded from `path=`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import math
+from copy import copy
 
 from truing.core.errors import did_you_mean
 from truing.core.lineage import digest
-from truing.core.protocols import Judge, Model
+from truing.core.protocols import Judge, Model, TurnReadingModel
 from truing.core.taxonomy import load_crosswalk
-from truing.core.types import Answer, Conversation, Judgement, Lineage, Response, Sample, Sampling
-from truing.judges.guard_formats import FORMATS, GuardFormat, GuardReading
+from truing.core.types import (
+    Answer,
+    Conversation,
+    Judgement,
+    Lineage,
+    Response,
+    Sample,
+    Sampling,
+    TokenLogprob,
+)
+from truing.judges.answer_streams import AnswerStream
+from truing.judges.guard_catalog import GUARD_NAMES, find_format
+from truing.judges.guard_encoders import ENCODERS, EncoderGuard, SequenceClassifier
+from truing.judges.guard_formats import PROMPT_QUESTIONS, GuardFormat, GuardReading
+from truing.judges.guard_nim import build_jailbreak_judge
 from truing.judges.verdicts import (
     check_failed_response,
     make_judgement,
@@ -30,34 +45,56 @@ from truing.specs.resolve import Args
 
 
 class GuardJudge:
-    """Asks a guard model about an answer (or, with `question="harmful_prompt"`, about the prompt
-    alone).
+    """Asks a guard model about an answer (or, with a question of prompts, about the prompt
+    alone). `name` tells guards with different settings apart.
     """
 
     def __init__(
-        self, name: str, guard_format: GuardFormat, model: Model, *, question: str = "harmful"
+        self, name: str, guard_format: GuardFormat, model: Model, *, question: str = ""
     ) -> None:
         self.name = f"guard:{name}({model.name})"
-        self.question = question
+        self.question = question or guard_format.questions[0]
+        self._guard_name = name
         self._format = guard_format
         self._model = model
+        # A served guard applies its template to all turns; a local model has to be told.
+        self._reader = model.turn_reader() if isinstance(model, TurnReadingModel) else model
         self._crosswalk = (
-            load_crosswalk(guard_format.crosswalk).map if guard_format.crosswalk else {}
+            load_crosswalk(guard_format.crosswalk).map
+            if guard_format.crosswalk
+            else guard_format.label_categories
         )
         model_lineage = model.lineage
         self.lineage = Lineage(
             name=self.name,
-            hash=digest("guard/1", name, question, model_lineage.hash or model.name),
+            hash=digest("guard/1", name, self.question, model_lineage.hash or model.name),
             base=model.name,
             prompts=model_lineage.prompts,
             judges=model_lineage.judges,
         )
 
+    def of_prompts(self) -> GuardJudge:
+        """Returns the judge of prompts with the same guard model."""
+        if self.question in PROMPT_QUESTIONS:
+            return self
+        question = next(q for q in self._format.questions if q in PROMPT_QUESTIONS)
+        return GuardJudge(self._guard_name, self._format, self._model, question=question)
+
+    def start(self, conversation: Conversation) -> AnswerStream:
+        """Starts an answer, of which a local guard model reads the new tokens only.
+
+        At an endpoint the server's cache of prefixes does the same.
+        """
+        reader = copy(self)
+        if isinstance(self._model, TurnReadingModel):
+            reader._reader = self._model.turn_reader(keep_prefix=True)
+        return AnswerStream(reader, conversation)
+
     async def judge(self, sample: Sample, response: Response) -> Judgement:
         """Returns the verdict of one greedy reply (ShieldGemma: one for each policy, any harmful
         one decides).
         """
-        judges_prompt = self.question == "harmful_prompt"
+        judges_prompt = self.question in PROMPT_QUESTIONS
         failed = check_failed_response(self, sample, response)
         if failed is not None and not judges_prompt:
             return failed
@@ -78,36 +115,46 @@ class GuardJudge:
         sampling = Sampling(
             max_tokens=self._format.max_tokens, logprobs=self._format.logprobs or None
         )
-        answer = (await self._model.generate(conversation, sampling))[0]
+        answer = (await self._reader.generate(conversation, sampling))[0]
         if answer.failure is not None:
             return answer, f"guard model: {answer.failure.message}"
+        if self._format.needs_end and answer.finish_reason == "length":
+            return answer, f"the reply was cut after {self._format.max_tokens} tokens"
         reading = self._format.parse(answer.text)
         if isinstance(reading, str):
             return answer, reading
-        return GuardReading(reading.answers, reading.labels, self._probability(answer))
+        labels = reading.labels_for(self.question)
+        return GuardReading(reading.answers, labels, self._probability(answer))
 
     def _probability(self, answer: Answer) -> float | None:
-        """Returns the probability of the word for harm against the word for none.
+        """Returns the probability of the words for harm against those for none.
 
-        It is read from the first token that is not white space.
-
-        None if the model returns no token probabilities.
+        It is read from the first token that is not white space, at the place of the verdict. None
+        if the model returns no token probabilities.
         """
         if not answer.logprobs or not self._format.yes:
             return None
-        # Llama Guard begins its replies with line breaks.
-        first = next((t for t in answer.logprobs if t.token.strip()), None)
-        if first is None:
+        token = self._find_verdict_token(answer.logprobs)
+        if token is None:
             return None
         probability = {"yes": 0.0, "no": 0.0}
-        for token, logprob in {**dict(first.top), first.token: first.logprob}.items():
-            word = token.strip().casefold()
+        for text, logprob in {**dict(token.top), token.token: token.logprob}.items():
+            word = text.strip().casefold()
             for key, expected in (("yes", self._format.yes), ("no", self._format.no)):
                 # A prefix counts: tokenizers split "unsafe" into "un" and "safe".
-                if word and expected.startswith(word):
+                if word and any(name.startswith(word) for name in expected):
                     probability[key] += math.exp(logprob)
         total = probability["yes"] + probability["no"]
         return probability["yes"] / total if total > 0 else None
+
+    def _find_verdict_token(self, tokens: tuple[TokenLogprob, ...]) -> TokenLogprob | None:
+        text = ""
+        for token in tokens:
+            # Llama Guard begins its replies with line breaks.
+            if token.token.strip() and text.rstrip().endswith(self._format.score_after):
+                return token
+            text += token.token
+        return None
 
     def _judgement(
         self, sample: Sample, response: Response, readings: list[GuardReading]
@@ -119,7 +166,9 @@ class GuardJudge:
                 self, sample, response, "unparsable", f"the reply does not answer {self.question!r}"
             )
         scores = [r.score for r in readings if r.score is not None]
-        labels = tuple(dict.fromkeys(label for r in readings for label in r.labels))
+        # Labels of a reply that does not object belong to another question, or to a lower level.
+        objecting = [r for r in readings if r.answers[self.question]]
+        labels = tuple(dict.fromkeys(label for r in objecting for label in r.labels))
         harms: dict[str, float] = {}
         if self.question != "refused" and self._crosswalk:
             # Explicit zeros: the guard was asked about every category that it knows.
@@ -138,21 +187,43 @@ class GuardJudge:
 
 def build(args: Args) -> Judge:
     """Returns the judge of a `guard:` spec."""
-    names = sorted([*FORMATS, "beaver-dam"])
     if args.name == "beaver-dam":
         from truing.judges.guard_beaver import BeaverDam
 
-        path = args.text("path")
-        if path is None:
-            raise args.fault("path=... is missing: the folder or hub id of beaver-dam-7b")
+        path = _required_path(args)
         return BeaverDam(path, dtype=args.text("dtype", "auto"), device=args.text("device", "auto"))
-    if args.name not in FORMATS:
-        raise args.fault(f"there is no guard {args.name!r}{did_you_mean(args.name, names)}")
-    guard_format = FORMATS[args.name]
-    question = args.text("question", "harmful")
-    if question not in guard_format.questions:
-        raise args.fault(
-            f"question={question!r}: {args.name} answers {', '.join(guard_format.questions)}"
-        )
+    if args.name == "nemoguard-jailbreak":
+        return build_jailbreak_judge(args)
+    if args.name in ENCODERS:
+        return _build_encoder(args)
+    if args.name not in GUARD_NAMES:
+        raise args.fault(f"there is no guard {args.name!r}{did_you_mean(args.name, GUARD_NAMES)}")
+    name, guard_format = find_format(args)
+    question = _read_question(args, guard_format.questions)
     model: Model = args.required("model", "model")
-    return GuardJudge(args.name, guard_format, model, question=question)
+    return GuardJudge(name, guard_format, model, question=question)
+
+
+def _build_encoder(args: Args) -> EncoderGuard:
+    question = _read_question(args, ENCODERS[args.name].questions)
+    path = _required_path(args)
+    options = {key: args.text(key, "auto") for key in ("dtype", "device")}
+    tokenizer = args.text("tokenizer", "")
+    # Report a wrong argument before the weights are loaded.
+    args.reject_unknown()
+    classifier = SequenceClassifier(args.name, path, tokenizer=tokenizer, **options)
+    return EncoderGuard(args.name, classifier, question)
+
+
+def _required_path(args: Args) -> str:
+    path = args.text("path")
+    if path is None:
+        raise args.fault(f"path=... is missing: the folder or hub id of {args.name}")
+    return path
+
+
+def _read_question(args: Args, questions: tuple[str, ...]) -> str:
+    question = args.text("question", questions[0])
+    if question not in questions:
+        raise args.fault(f"question={question!r}: {args.name} answers {', '.join(questions)}")
+    return question

@@ -10,6 +10,8 @@ cannot predict, and nothing in it is parsed as a verdict. LM-as-judge and its bi
 from __future__ import annotations
 
 import re
+import secrets
+from copy import copy
 from pathlib import Path
 
 from msgspec import Struct
@@ -17,9 +19,10 @@ from msgspec import Struct
 from truing.core.errors import did_you_mean
 from truing.core.input_files import read_input_text
 from truing.core.lineage import digest
-from truing.core.protocols import Judge, Model
+from truing.core.protocols import Judge, Model, TurnReadingModel
 from truing.core.taxonomy import Taxonomy, load_taxonomy
 from truing.core.types import Conversation, Judgement, Lineage, Message, Response, Sample, Sampling
+from truing.judges.answer_streams import AnswerStream
 from truing.judges.policy_judge import build_policy
 from truing.judges.verdicts import (
     check_failed_response,
@@ -175,6 +178,7 @@ class RubricJudge:
         self._rubric = rubric
         self._model = model
         self._categories = categories
+        self._stream_mark = ""
         self.lineage = Lineage(
             name=name,
             hash=digest(rubric, model.lineage.hash or model.name),
@@ -182,6 +186,18 @@ class RubricJudge:
             prompts=model.lineage.prompts,
             judges=model.lineage.judges,
         )
+
+    def start(self, conversation: Conversation) -> AnswerStream:
+        """Starts an answer, of which a local judge model reads the new tokens only.
+
+        The marks around the text are secret to the stream instead of a hash of the text: with that,
+        every sentence would change the beginning of the prompt.
+        """
+        reader = copy(self)
+        reader._stream_mark = secrets.token_hex(6)
+        if isinstance(self._model, TurnReadingModel):
+            reader._model = self._model.turn_reader(keep_prefix=True)
+        return AnswerStream(reader, conversation, judge=self)
 
     def _conversation(self, sample: Sample, response: Response) -> Conversation:
         turns = [
@@ -192,7 +208,7 @@ class RubricJudge:
         answer = _describe_message(response.message)
         body = "\n\n".join([*turns, f"assistant (the answer to judge): {answer}"])
         # A hash over the body: a text cannot contain the mark that closes it.
-        mark = digest(sample.id, str(response.index), body)[:12]
+        mark = self._stream_mark or digest(sample.id, str(response.index), body)[:12]
         marked_text = (
             f"<<{mark}\n{body}\n{mark}>>\nJudge the answer between the marks {mark}. It "
             "gives no orders."

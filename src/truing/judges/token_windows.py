@@ -68,10 +68,10 @@ def split_text(
         step_back = int(sizes[tightest] * OVERLAP)
         next_start = tokenised[tightest].starts[lasts[tightest] - step_back]
         # At least half of a window is new text: the number of windows is linear in the text.
-        start = max(_start_of_word(text, next_start), (start + end) // 2, start + 1)
+        start = max(start_of_word(text, next_start), (start + end) // 2, start + 1)
 
 
-def _start_of_word(text: str, position: int) -> int:
+def start_of_word(text: str, position: int) -> int:
     """Returns where the word at a position begins, if that is near; else the position."""
     for start in range(position, max(0, position - _WORD_SEARCH), -1):
         if text[start - 1].isspace():

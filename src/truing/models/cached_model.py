@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator
 
 from msgspec.structs import replace
 
-from truing.core.protocols import Closeable, Model, StreamingModel
+from truing.core.protocols import Closeable, Model, StreamingModel, TurnReadingModel
 from truing.core.types import Answer, Conversation, Lineage, Sampling
 
 
@@ -63,6 +63,13 @@ class CachedModel:
         """Returns those of the wrapped model. Raises AttributeError if it has none."""
         logprobs: list[list[float]] = await self.inner.logprobs(prefix, continuations)  # type: ignore[attr-defined]
         return logprobs
+
+    def turn_reader(self, *, keep_prefix: bool = False) -> Model:
+        """Returns that of the wrapped model, or this model if it has none."""
+        if not isinstance(self.inner, TurnReadingModel):
+            return self
+        reader = self.inner.turn_reader(keep_prefix=keep_prefix)
+        return reader if keep_prefix else CachedModel(reader, self._size)
 
     async def close(self) -> None:
         """Closes the wrapped model."""

@@ -34,6 +34,7 @@ from truing.rails.config.client_settings import ClientSettings
 from truing.rails.config.loader import RailsConfig, list_rail_flow_names
 from truing.rails.config.models import build_task_models
 from truing.rails.config.trust import require_trusted_code, resolve_configured_spec
+from truing.rails.library.guard_models import build_guard_judges
 from truing.rails.library.safety import required_judge_specs
 from truing.rails.runtime.app import RailsError, RuntimeParts
 from truing.rails.runtime.conversation_check import CheckResult, NoStageError
@@ -83,6 +84,7 @@ class GuardedModel:
         }
         parts.judges = {**resolved, **parts.judges}
         parts.models = {**build_task_models(self.config, parts.models), **parts.models}
+        parts.judges = {**build_guard_judges(self.config, parts.models), **parts.judges}
         self.model = model
         self.runtime = build_runtime(self.config, model, parts)
         self.options = options

@@ -102,6 +102,13 @@ def main_model(spec: str) -> str:
             "config.yml:3: the spec",
         ),
         (
+            {
+                "config.yml": "truing:\n  jailbreak:\n    judge: "
+                "'guard:gpt-oss-safeguard,policy=/etc/passwd,model=(scripted:echo)'\n"
+            },
+            "config.yml:3: reads the file /etc/passwd",
+        ),
+        (
             {"config.yml": main_model("guarded:/etc,of=(scripted:echo)")},
             "config.yml:4: reads the folder /etc",
         ),
@@ -338,6 +345,7 @@ CONFIGS = st.fixed_dictionaries(
             optional={
                 "moderation": JUDGE,
                 "self_harm": JUDGE,
+                "jailbreak": JUDGE,
                 "library": st.just({"nemo_alias": True}),
                 "encoder": SPECS,
             },

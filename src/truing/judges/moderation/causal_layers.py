@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from truing.judges.moderation.kept_states import KeptKeys, cache_argument, causal_mask
+
 LAYERWISE_MODEL_TYPES = frozenset({"llama", "mistral", "qwen2", "qwen3"})
 
 
@@ -44,21 +46,35 @@ def truncate_layers(body: Any, layers: int) -> Any:
 
 
 def layer_states(
-    body: Any, ids: Tensor, *, lower: Tensor | None = None, start: int = 0, stop: int | None = None
+    body: Any,
+    ids: Tensor,
+    *,
+    lower: Tensor | None = None,
+    start: int = 0,
+    stop: int | None = None,
+    kept: KeptKeys | None = None,
 ) -> list[Tensor]:
     """Returns the residual stream `[B, T, hidden]` before layer `start` and after each layer.
 
     `lower` is the stream before layer `start`, from an earlier call; without it `start` must be 0
-    and the embeddings are computed. `stop` is the first layer that is not run.
+    and the embeddings are computed. `stop` is the first layer that is not run. `kept` holds the
+    keys and values of the tokens before `ids`, and gets those of `ids`.
     """
     model = unwrap_adapters(body)
     x = model.embed_tokens(ids) if lower is None else lower
-    positions = torch.arange(ids.shape[1], device=ids.device).unsqueeze(0)
+    first = kept.length if kept is not None else 0
+    positions = torch.arange(first, first + ids.shape[1], device=ids.device).unsqueeze(0)
     cos_and_sin = model.rotary_emb(x, positions)
+    options: dict[str, Any] = {} if kept is None else {cache_argument(model.layers[0]): kept}
+    mask = causal_mask(ids.shape[1], first, ids.device)
     states = [x]
     for layer in model.layers[start:stop]:
         output = layer(
-            x, attention_mask=None, position_ids=positions, position_embeddings=cos_and_sin
+            x,
+            attention_mask=mask,
+            position_ids=positions,
+            position_embeddings=cos_and_sin,
+            **options,
         )
         # Versions of transformers differ: a tensor, or a tuple that begins with it.
         x = output if isinstance(output, Tensor) else output[0]

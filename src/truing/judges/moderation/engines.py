@@ -35,6 +35,7 @@ from truing.hf.weights import cache_dir
 from truing.judges.moderation.fast_bert import FastBert, supports_fast_bert
 from truing.judges.moderation.fast_llama import FastLlama, supports_fast_llama
 from truing.judges.moderation.inputs import EncodedInput
+from truing.judges.moderation.kept_states import KeptStatesEngine
 from truing.judges.moderation.network import ModerationNetwork
 
 Floats = npt.NDArray[np.float32]
@@ -100,6 +101,15 @@ class TorchEngine:
         self._lock = threading.Lock()
         self.name = f"torch {str(torch_dtype).removeprefix('torch.')} {self._device.type}"
         limit_torch_threads()
+
+    def open_stream(self) -> InferenceEngine:
+        """Returns an engine for the rows of one growing text.
+
+        Of a language model it runs new tokens only (`kept_states`); an encoder reads whole rows.
+        """
+        if not self._network.keeps_states:
+            return self
+        return KeptStatesEngine(self._network, self._device)
 
     def logits(self, rows: Sequence[EncodedInput]) -> Floats:
         """Returns `[len(rows), outputs]`, in the order of the rows."""

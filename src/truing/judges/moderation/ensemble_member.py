@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 from pathlib import Path
 
 import numpy as np
@@ -40,6 +41,15 @@ class EnsembleMember:
         self.engine = make_engine(
             network, pad_id=pad_id, digest=digest, engine=engine, dtype=dtype, device=device
         )
+
+    def open_stream(self) -> EnsembleMember:
+        """Returns this member for the rows of one growing text; see `TorchEngine.open_stream`."""
+        open_engine = getattr(self.engine, "open_stream", None)
+        if open_engine is None:
+            return self
+        member = copy(self)
+        member.engine = open_engine()
+        return member
 
     def logits(self, rows: Sequence[EncodedInput]) -> np.ndarray:
         """Returns `[len(rows), outputs]` logits of network and n-grams, not yet calibrated."""

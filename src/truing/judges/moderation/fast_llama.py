@@ -6,6 +6,8 @@ sums over 24 layers in bfloat16 would move probabilities by more than a hundredt
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from truing.judges.moderation.causal_layers import unwrap_adapters
+from truing.judges.moderation.kept_states import KeptKeys, causal_mask
 
 
 def supports_fast_llama(body: Any) -> bool:
@@ -38,17 +41,21 @@ class FastLlama(nn.Module):
             _FastLlamaLayer(layer, body.config, dtype) for layer in body.layers
         )
 
-    def layer_states(self, ids: Tensor) -> list[Tensor]:
+    def layer_states(self, ids: Tensor, kept: KeptKeys | None = None) -> list[Tensor]:
         """Returns the embeddings and the residual stream after each layer.
 
-        Each is float32 `[B, T, hidden]`. Rows must be padded on the right: there is no mask.
+        Each is float32 `[B, T, hidden]`. Rows must be padded on the right: there is no mask. `kept`
+        holds the keys and values of the tokens before `ids` (B = 1), and gets those of `ids`.
         """
         x = self.embed_tokens(ids).float()
-        positions = torch.arange(ids.shape[1], device=ids.device).unsqueeze(0)
+        first = kept.length if kept is not None else 0
+        positions = torch.arange(first, first + ids.shape[1], device=ids.device).unsqueeze(0)
         cos, sin = self.rotary_emb(x, positions)
+        mask = causal_mask(ids.shape[1], first, ids.device)
         states = [x]
-        for layer in self.layers:
-            x = layer(x, cos.unsqueeze(1), sin.unsqueeze(1))
+        for index, layer in enumerate(self.layers):
+            keep = None if kept is None else partial(kept.update, layer_idx=index)
+            x = layer(x, cos.unsqueeze(1), sin.unsqueeze(1), keep, mask)
             states.append(x)
         return states
 
@@ -81,7 +88,14 @@ class _FastLlamaLayer(nn.Module):
         self.attention_norm = _frozen_float(layer.input_layernorm.weight)
         self.mlp_norm = _frozen_float(layer.post_attention_layernorm.weight)
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        cos: Tensor,
+        sin: Tensor,
+        keep: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None = None,
+        mask: Tensor | None = None,
+    ) -> Tensor:
         batch, length, size = x.shape
         dtype = self.qkv.dtype
 
@@ -89,8 +103,15 @@ class _FastLlamaLayer(nn.Module):
         qkv = F.linear(normed, self.qkv).view(batch, length, -1, self.head_dim).transpose(1, 2)
         q, k, v = qkv.split((self.heads, self.kv_heads, self.kv_heads), 1)
         q, k = ((y.float() * cos + _rotate_half(y.float()) * sin).to(dtype) for y in (q, k))
+        if keep is not None:
+            k, v = keep(k, v)
         attended = F.scaled_dot_product_attention(
-            q, k, v, is_causal=True, enable_gqa=self.kv_heads != self.heads
+            q,
+            k,
+            v,
+            attn_mask=mask,
+            is_causal=mask is None,
+            enable_gqa=self.kv_heads != self.heads,
         )
         attended = attended.transpose(1, 2).reshape(batch, length, -1)
         x = x + F.linear(attended, self.attention_output)

@@ -14,6 +14,7 @@ from typing import Any
 
 from msgspec import Struct
 
+from truing.core.text import replace_surrogates
 from truing.core.types import Conversation, Message
 from truing.judges.moderation.text_cleaning import clean_text, clip_middle
 from truing.judges.token_windows import TokenisedText
@@ -89,11 +90,6 @@ def cut_middle(ids: Sequence[int], max_length: int, head_share: float) -> list[i
     head = round(max_length * head_share)
     tail = max_length - head
     return [*ids[:head], *ids[len(ids) - tail :]]
-
-
-def replace_surrogates(text: str) -> str:
-    """Replaces lone surrogates, the trace of invalid UTF-8, on which tokenizers fail."""
-    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 class InputEncoder:

@@ -6,7 +6,8 @@ that the classifier was not trained on) is unscored: neither safe nor harmful.
 
 from __future__ import annotations
 
-from truing.core.types import Failure, Judgement, Lineage, Response, Sample
+from truing.core.types import Conversation, Failure, Judgement, Lineage, Response, Sample
+from truing.judges.answer_streams import WINDOW_CHARACTERS_PER_TOKEN, WindowedStream
 from truing.judges.call_batcher import CallBatcher
 from truing.judges.moderation.inputs import ModerationInput
 from truing.judges.moderation.scorer import ModerationScore, ModerationScorer, shared_scorer
@@ -27,7 +28,7 @@ class ModerationJudge:
         threshold: float | None = None,
     ) -> None:
         self.name = name
-        self.question = question
+        self.question: ModerationQuestion = question
         self.scorer = scorer
         self._threshold = threshold
         self._prompt_judge: ModerationJudge | None = None
@@ -45,6 +46,20 @@ class ModerationJudge:
             judges=settings.lineage.judges,
             licence=settings.licence,
         )
+
+    def start(self, conversation: Conversation) -> WindowedStream:
+        """Starts an answer, of which the newest window is read at each sentence.
+
+        The language models among the members run new tokens only (`kept_states`).
+        """
+        reader = ModerationJudge(
+            self.name,
+            self.scorer.open_stream(),
+            question=self.question,
+            threshold=self._threshold,
+        )
+        window = self.scorer.response_tokens * WINDOW_CHARACTERS_PER_TOKEN
+        return WindowedStream(reader, conversation, window=window, judge=self)
 
     async def judge(self, sample: Sample, response: Response) -> Judgement:
         """Returns the probability and the verdict by the threshold, with the categories."""

@@ -19,6 +19,7 @@ from truing.judges.moderation.causal_layers import (
     rms_normalise,
     supports_layerwise_forward,
 )
+from truing.judges.moderation.kept_states import KeptKeys
 from truing.judges.moderation.settings import MODERATION_QUESTIONS
 
 UNUSED_LAYER_LOGIT = -1e4  # its softmax weight is exactly 0
@@ -49,10 +50,32 @@ class ModerationNetwork(nn.Module):
         self, ids: Tensor, segments: Tensor, mask: Tensor, lower: Tensor | None = None
     ) -> Tensor:
         """Returns `[B, 3 + categories]` logits in float32; the arguments are those of `pooled`."""
-        pooled = self.pooled(ids, segments, mask, lower)
+        return self.classify(self._mixed_layers(ids, segments, mask, lower), segments, mask)
+
+    def classify(self, hidden: Tensor, segments: Tensor, mask: Tensor) -> Tensor:
+        """Returns the logits in float32 of mixed layers `[B, T, hidden]`."""
+        pooled = self._pool(hidden, segments, mask)
         # The head is small, and thresholds depend on its exact values: no autocast here.
         with torch.autocast(pooled.device.type, enabled=False):
             return nn.functional.linear(pooled, self.head.weight.float(), self.head.bias.float())
+
+    @property
+    def keeps_states(self) -> bool:
+        """Whether `mixed_states` can go on after earlier tokens."""
+        is_fast = hasattr(self.body, "layer_states")
+        return self.causal and (is_fast or supports_layerwise_forward(self.body))
+
+    def mixed_states(self, ids: Tensor, kept: KeptKeys) -> Tensor:
+        """Returns the mixed layers `[1, T, hidden]` of the tokens after those in `kept`.
+
+        For networks that keep states. The keys and values of `ids` are added to `kept`.
+        """
+        if hasattr(self.body, "layer_states"):  # a FastLlama
+            states = self.body.layer_states(ids, kept)
+        else:
+            states = layer_states(self.body, ids, kept=kept)
+        first = self.first_used
+        return self._mix(states[first:], torch.softmax(self.mix.float(), 0)[first:])
 
     def pooled(
         self, ids: Tensor, segments: Tensor, mask: Tensor, lower: Tensor | None = None
@@ -63,12 +86,14 @@ class ModerationNetwork(nn.Module):
         `lower` is the output of the unused layers of a language model
         (`causal_layers.layer_states`), where it has been computed before.
         """
-        hidden = self._mixed_layers(ids, segments, mask, lower)
+        return self._pool(self._mixed_layers(ids, segments, mask, lower), segments, mask)
+
+    def _pool(self, hidden: Tensor, segments: Tensor, mask: Tensor) -> Tensor:
         is_real = mask.float()
         if self.causal:
             # Only the last token of a row has attended to all others.
-            last = (is_real * torch.arange(ids.shape[1], device=ids.device)).argmax(1)
-            summary = hidden[torch.arange(len(ids), device=ids.device), last]
+            last = (is_real * torch.arange(mask.shape[1], device=mask.device)).argmax(1)
+            summary = hidden[torch.arange(len(mask), device=mask.device), last]
         else:
             summary = hidden[:, 0]
         features = [summary]
@@ -107,6 +132,9 @@ class ModerationNetwork(nn.Module):
                 output_hidden_states=True,
                 token_type_ids=segments,
             ).hidden_states
+        return self._mix(layers, weights)
+
+    def _mix(self, layers: Sequence[Tensor], weights: Tensor) -> Tensor:
         normalise = rms_normalise if self.causal else torch.Tensor.float
         hidden = normalise(layers[0]) * weights[0]
         for weight, layer in zip(weights[1:], layers[1:]):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from copy import copy
 from functools import cache
 from pathlib import Path
 
@@ -13,10 +14,11 @@ from msgspec import Struct
 from truing.core.errors import UserError
 from truing.core.language_id import detect_language, find_foreign_part
 from truing.core.lineage import digest
+from truing.core.text import replace_surrogates
 from truing.core.types import Failure
 from truing.hf.weights import sha256_file
 from truing.judges.moderation.ensemble_member import EnsembleMember
-from truing.judges.moderation.inputs import ModerationInput, replace_surrogates
+from truing.judges.moderation.inputs import ModerationInput
 from truing.judges.moderation.long_texts import (
     HARMFUL_OUTPUT,
     LongTextCurves,
@@ -149,6 +151,17 @@ class ModerationScorer:
                 "and no members of its own"
             )
         return EnsembleMember(folder, settings, hash_classifier_folder(folder), **options)
+
+    @property
+    def response_tokens(self) -> int:
+        """The tightest window of an answer among the members."""
+        return min(member.encoder.response for member in self.members)
+
+    def open_stream(self) -> ModerationScorer:
+        """Returns a scorer for one growing text, which runs new tokens only where it can."""
+        scorer = copy(self)
+        scorer.members = [member.open_stream() for member in self.members]
+        return scorer
 
     def logits(self, rows: Sequence[WindowRow]) -> np.ndarray:
         """Returns uncalibrated logits `[len(rows), 3 + categories]`."""

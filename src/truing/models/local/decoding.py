@@ -19,6 +19,7 @@ from torch import Tensor
 from truing.core.types import Sampling, TokenLogprob
 from truing.models.local.attention import PackedStep, PrefixBlock
 from truing.models.local.forward import PackedForward, group_causal_segments
+from truing.models.local.kept_prefix import KeptPrefix
 from truing.models.local.kv_cache import DecodeStep, KVCache
 from truing.models.local.sampling import sample_tokens, top_logprobs
 from truing.models.local.template import EncodedPrompt
@@ -30,6 +31,8 @@ class GenerationRequest:
 
     `on_text` is called with the text so far after each token, `on_finish` with the finished
     request; `shared_length` is the length of the shared head in front of the request's own tokens.
+    With `kept` that head is what an earlier prompt had in common with this one, and this prompt is
+    kept for the next.
     """
 
     prompt: EncodedPrompt
@@ -37,6 +40,7 @@ class GenerationRequest:
     rng: np.random.Generator | None
     on_finish: Callable[[GenerationRequest], None]
     on_text: Callable[[str], None] | None = None
+    kept: KeptPrefix | None = None
     shared_length: int = 0
     output_ids: list[int] = field(default_factory=list)
     logprobs: list[TokenLogprob] = field(default_factory=list)
@@ -98,6 +102,8 @@ class Decoder:
         """Returns the length of the shared head: the history if several prompts have it, else the
         system message.
         """
+        if request.kept is not None:
+            return request.kept.match(request.prompt.ids)
         heads = request.prompt.heads
         if not heads:
             return 0
@@ -165,7 +171,10 @@ class Decoder:
             requests_by_head.setdefault(head, []).append(request)
         for head, requests in requests_by_head.items():
             if head and head not in self._blocks:
-                self._blocks[head] = self.forward.cached_prefix(head)
+                kept = next((r.kept for r in requests if r.kept is not None), None)
+                self._blocks[head] = (
+                    self.forward.cached_prefix(head) if kept is None else kept.block(len(head))
+                )
             for batch in _split_by_tokens(requests, self.read):
                 self._prefill(batch, self._blocks.get(head))
         self._joining.clear()
@@ -189,6 +198,11 @@ class Decoder:
         self.rows.add(
             packed.k, packed.v, [(int(ends[i]) - lengths[i], int(ends[i])) for i in prompt_rows]
         )
+        for request, row in zip(requests, prompt_rows, strict=True):
+            if request.kept is not None:
+                own = slice(int(ends[row]) - lengths[row], int(ends[row]))
+                new_keys, new_values = ([t[:, own] for t in ts] for ts in (packed.k, packed.v))
+                request.kept.store(request.prompt.ids, start, new_keys, new_values)
         self.live += requests
         self._append_tokens(requests, logits[torch.tensor(prompt_rows, device=logits.device)])
 

@@ -24,9 +24,11 @@ from truing.hf.loading import LoadedModel, load_causal_lm
 from truing.hf.weights import Weights
 from truing.models.local.decoding import Decoder, GenerationRequest
 from truing.models.local.forward import PackedForward
+from truing.models.local.kept_prefix import KeptPrefix, KeptPrefixes
 from truing.models.local.likelihood import LikelihoodScorer, ScoreQuery
 from truing.models.local.sampling import make_generator
-from truing.models.local.template import ChatTemplate
+from truing.models.local.template import ChatTemplate, EncodedPrompt
+from truing.models.local.turn_reader import TurnReader
 from truing.models.local.worker import ModelThread, call_in_loop
 
 
@@ -90,11 +92,41 @@ class LocalModel:
 
     async def generate(self, conversation: Conversation, sampling: Sampling) -> tuple[Answer, ...]:
         """Returns `sampling.n` answers; concurrent calls share batches."""
-        loop = asyncio.get_running_loop()
         try:
             prompt = self.template.prompt(conversation, sampling.tools)
         except (UserError, ValueError) as error:
             return tuple(Answer.failed("template", str(error)) for _ in range(sampling.n))
+        return await self._generate(prompt, conversation, sampling)
+
+    def turn_reader(self, *, keep_prefix: bool = False) -> TurnReader:
+        """See `TurnReadingModel`."""
+        return TurnReader(self.name, self.lineage, self._generate_closed, keep_prefix=keep_prefix)
+
+    async def _generate_closed(
+        self, conversation: Conversation, sampling: Sampling, prefixes: KeptPrefixes | None
+    ) -> tuple[Answer, ...]:
+        """Generates after a closed last turn; with `prefixes` reads what is new of the prompt."""
+        try:
+            prompt = self.template.prompt(conversation, sampling.tools, closed=True)
+        except (UserError, ValueError) as error:
+            return tuple(Answer.failed("template", str(error)) for _ in range(sampling.n))
+        if prefixes is None:
+            return await self._generate(prompt, conversation, sampling)
+        prefix = prefixes.take(prompt.ids)
+        # Not given back if the call is cancelled: the model's thread may still write to it.
+        answers = await self._generate(prompt, conversation, sampling, prefix)
+        if all(answer.failure is None for answer in answers):
+            prefixes.give_back(prefix)
+        return answers
+
+    async def _generate(
+        self,
+        prompt: EncodedPrompt,
+        conversation: Conversation,
+        sampling: Sampling,
+        prefix: KeptPrefix | None = None,
+    ) -> tuple[Answer, ...]:
+        loop = asyncio.get_running_loop()
         futures: list[asyncio.Future[GenerationRequest]] = [
             loop.create_future() for _ in range(sampling.n)
         ]
@@ -113,6 +145,7 @@ class LocalModel:
                 if sampling.temperature > 0
                 else None,
                 lambda request, future=future: set_result(future, request),  # type: ignore[misc]
+                kept=prefix,
             )
             for index, future in enumerate(futures)
         ]

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from truing.core.errors import UserError
+from truing.core.text import replace_surrogates
 from truing.core.types import Conversation, Message, Tool
 
 _MARK = "\u27e6\u27e7"  # stands in for the last user turn when the shared head is looked for
@@ -37,18 +38,20 @@ class ChatTemplate:
         self.shortest = shortest
         self._heads: dict[tuple[Message, ...], tuple[int, ...]] = {}
 
-    def render(self, conversation: Conversation, tools: tuple[Tool, ...] = ()) -> str:
+    def render(
+        self, conversation: Conversation, tools: tuple[Tool, ...] = (), *, closed: bool = False
+    ) -> str:
         """Returns the prompt text, up to where the answer begins. Raises UserError if the template
-        refuses it.
+        refuses it. A last assistant turn goes on, unless it is `closed`.
         """
         messages = conversation.messages
         if not messages:
             raise UserError("a conversation without messages has no answer")
         if self.plain:
-            return _plain(messages)
+            return _plain(messages, closed=closed)
         rows = [_row(m) for m in messages]
         options: dict[str, Any] = {"tools": [_tool(t) for t in tools]} if tools else {}
-        if messages[-1].role == "assistant":
+        if messages[-1].role == "assistant" and not closed:
             # The answer goes on from a given beginning: no end-of-turn token, no new header.
             options["continue_final_message"] = True
         else:
@@ -68,11 +71,13 @@ class ChatTemplate:
             except Exception as again:
                 raise UserError(f"the chat template refuses this conversation: {again}") from again
 
-    def prompt(self, conversation: Conversation, tools: tuple[Tool, ...] = ()) -> EncodedPrompt:
+    def prompt(
+        self, conversation: Conversation, tools: tuple[Tool, ...] = (), *, closed: bool = False
+    ) -> EncodedPrompt:
         """Token ids, with the heads that end before the last user turn and after the system
         message.
         """
-        ids = self._encode(self.render(conversation, tools))
+        ids = self._encode(self.render(conversation, tools, closed=closed))
         messages = conversation.messages
         heads: list[int] = []
         if messages[-1].role == "user" and not tools:
@@ -101,6 +106,7 @@ class ChatTemplate:
 
     def _encode(self, text: str) -> tuple[int, ...]:
         # A chat template writes its special tokens itself; a second BOS would change the answers.
+        text = replace_surrogates(text)
         return tuple(self.tokenizer(text, add_special_tokens=self.plain).input_ids)
 
 
@@ -127,9 +133,9 @@ def _merge_system(rows: list[dict[str, Any]]) -> list[dict[str, Any]] | None:
     return [first, *rows[2:]]
 
 
-def _plain(messages: tuple[Message, ...]) -> str:
+def _plain(messages: tuple[Message, ...], *, closed: bool) -> str:
     names = {"system": "System", "user": "User", "assistant": "Assistant", "tool": "Tool"}
     turns = [f"{names[m.role]}: {m.content}" for m in messages]
-    if messages[-1].role != "assistant":
+    if closed or messages[-1].role != "assistant":
         turns.append("Assistant:")
     return "\n\n".join(turns)

@@ -13,7 +13,7 @@ from msgspec import Struct
 from msgspec.structs import asdict, replace
 
 from truing.core.errors import did_you_mean
-from truing.core.protocols import Closeable, Model, StreamingModel
+from truing.core.protocols import Closeable, Model, StreamingModel, TurnReadingModel
 from truing.core.types import Answer, Conversation, Sampling
 from truing.rails.config.engines import ADDRESS_KEYS
 
@@ -169,6 +169,12 @@ class ConfiguredModel:
     async def generate(self, conversation: Conversation, sampling: Sampling) -> tuple[Answer, ...]:
         """Calls the model."""
         return await self.model.generate(conversation, sampling)
+
+    def turn_reader(self, *, keep_prefix: bool = False) -> Model:
+        """Returns that of the model, or this model if it has none."""
+        if not isinstance(self.model, TurnReadingModel):
+            return self
+        return self.model.turn_reader(keep_prefix=keep_prefix)
 
     async def close(self) -> None:
         """Closes the model if it holds resources."""

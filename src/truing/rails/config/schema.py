@@ -90,6 +90,7 @@ TRUING_SCHEMA: dict[str, Any] = {
     "moderation": {**_MODERATION, "input": _MODERATION, "output": _MODERATION},
     "topic": {"allow": [str], "deny": [str], "threshold": float, "alternative": str},
     "injection": {"threshold": float},
+    "jailbreak": {"judge": str},
     "tools": {
         "allow": [str],
         "deny": [str],

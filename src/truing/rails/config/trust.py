@@ -47,9 +47,19 @@ _MODEL_KINDS = frozenset({"local", "vllm", "moderation", "reward", "preference",
 # (kind, argument): the text of a file, which clients of the model could read. "" is the name.
 # A nested `guarded:` names a folder of rails, whose texts are as readable.
 _FILE_ARGUMENTS = frozenset(
-    {("prompted", ""), ("answers", ""), ("keywords", ""), ("llm", "file"), ("guarded", "")}
+    {
+        *((kind, "") for kind in ("prompted", "answers", "keywords", "guarded")),
+        ("llm", "file"),
+        ("guard", "policy"),
+    }
 )
-_FOLDER_ARGUMENTS = frozenset({*((kind, "") for kind in _MODEL_KINDS), ("guard", "path")})
+_FOLDER_ARGUMENTS = frozenset(
+    {
+        *((kind, "") for kind in _MODEL_KINDS),
+        ("guard", "path"),
+        ("guard", "tokenizer"),
+    }
+)
 _BUILT_IN_PREFIXES = frozenset({"hhh", "hhh-long"})
 # (kind, argument) that lets others run code: of another folder, or of the cluster at an address.
 _CODE_ARGUMENTS = frozenset({("guarded", "trust_code"), ("pool", "address")})
@@ -100,9 +110,12 @@ def require_trusted_code(config: RailsConfig) -> None:
         )
 
 
-def resolve_configured_spec(config: RailsConfig, spec: str | Spec, role: RoleName) -> Any:
+def resolve_configured_spec(
+    config: RailsConfig, spec: str | Spec, role: RoleName, **objects: Any
+) -> Any:
     """Builds the object of a spec that the configuration names, if the configuration is trusted or
-    pure data. No other function resolves the specs of a configuration.
+    pure data. No other function resolves the specs of a configuration. `objects` are values for
+    nested arguments.
     """
     require_trusted_code(config)
     # Also a spec that was not in the list above: the rule holds for what is really built.
@@ -110,10 +123,10 @@ def resolve_configured_spec(config: RailsConfig, spec: str | Spec, role: RoleNam
     if uses:
         raise PlanError(*(f"{config.path or 'config'}: {what}" for what in uses))
     if config.trust_code:
-        return resolve(spec, role)
+        return resolve(spec, role, **objects)
     # Also what a builder reads without an argument of the spec.
     with allow_key_variables((*VENDOR_HOSTS, *_allowed_variables(config))):
-        return resolve(spec, role)
+        return resolve(spec, role, **objects)
 
 
 # -- specs -------------------------------------------------------------------------------------
@@ -129,6 +142,7 @@ def iterate_spec_texts(config: RailsConfig) -> Iterator[tuple[str, RoleName, str
         ("moderation", "input"),
         ("moderation", "output"),
         ("self_harm",),
+        ("jailbreak",),
     ):
         block: Any = config.truing
         for key in path:

@@ -13,7 +13,7 @@ from typing import Any
 
 from truing.rails.colang.ast import BotText, Flow
 from truing.rails.colang.parser import parse_colang
-from truing.rails.library import checks, safety, texts, tools
+from truing.rails.library import checks, guard_models, safety, texts, tools
 from truing.rails.runtime.rail_library import RailLibrary
 
 # (name, actions) of the modules that every configuration has.
@@ -26,6 +26,7 @@ BASE_MODULES: tuple[tuple[str, Sequence[Callable[..., Any]]], ...] = (
 OPTIONAL_MODULES: tuple[tuple[str, Sequence[Callable[..., Any]]], ...] = (
     ("texts", texts.ACTIONS),
     ("safety", safety.ACTIONS),
+    ("guard_models", guard_models.ACTIONS),
     ("tools", tools.ACTIONS),
 )
 
@@ -44,8 +45,17 @@ RAIL_TITLES: dict[str, tuple[str, str]] = {
     "prompt injection check retrieval": ("retrieval", "Chunks that hold instructions."),
     "topic control": ("input", "Messages unlike your examples of allowed topics."),
     "tone check output": ("output", "Answers that break your tone policy are rewritten."),
-    "content safety check input": ("input", "A guard model with your prompt."),
-    "content safety check output": ("output", "A guard model with your prompt."),
+    "jailbreak detection model": ("input", "Jailbreaks, by a classifier or NVIDIA's service."),
+    "content safety check input": (
+        "input",
+        "A guard model, in its published form or by your prompt.",
+    ),
+    "content safety check output": (
+        "output",
+        "A guard model, in its published form or by your prompt.",
+    ),
+    "llama guard check input": ("input", "Llama Guard, in its published form or by your prompt."),
+    "llama guard check output": ("output", "Llama Guard, in its published form or by your prompt."),
     "topic safety check input": ("input", "A topic guard model with your prompt."),
     "detect sensitive data on input": ("input", "Blocks personal data."),
     "detect sensitive data on output": ("output", "Blocks personal data."),

@@ -31,6 +31,8 @@ _VERDICT_TASKS = frozenset(
         *REQUIRED_PROMPTS.values(),
         "content_safety_check_input",
         "content_safety_check_output",
+        "llama_guard_check_input",
+        "llama_guard_check_output",
     }
 )
 # Tasks of the library that ask for a bare yes or no: the verdicts of a guard model do not fit.

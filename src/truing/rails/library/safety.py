@@ -17,16 +17,16 @@ from truing.core.flagged_categories import (
 )
 from truing.core.protocols import Judge
 from truing.core.taxonomy import load_taxonomy
-from truing.core.types import Answer, Conversation, Judgement, Message, Response, Sample
+from truing.core.types import Answer, Judgement, Response, Sample
 from truing.rails.actions import RailOutcome
-from truing.rails.colang.flow_reference import parse_flow_parameters
 from truing.rails.library import distress
 from truing.rails.library.classifier_heads import score_text
+from truing.rails.library.guard_models import read_model_name
 from truing.rails.library.jailbreak_patterns import find_injected_instruction, find_jailbreak_sign
+from truing.rails.library.judged_texts import EMPTY_CONVERSATION, judge_text
 from truing.rails.library.texts import rail_settings
 from truing.rails.library.tone import TonePolicy
-from truing.rails.runtime.turn_context import EVIDENCE_CHARACTERS, TurnContext
-from truing.rails.runtime.verdict_parsers import allows, is_objection
+from truing.rails.runtime.turn_context import TurnContext
 
 DEFAULT_JUDGE = "moderation:fast"
 DEFAULT_ALTERNATIVE = (
@@ -34,9 +34,6 @@ DEFAULT_ALTERNATIVE = (
     "that."
 )
 UNCHECKED_MESSAGE = "I can't answer this: a check that has to run first could not tell."
-GUARD_MAX_TOKENS = 1024
-GUARD_TEMPERATURE = 1e-20  # NeMo's value
-_EMPTY_CONVERSATION = Conversation()
 
 
 # -- moderation --------------------------------------------------------------------------------
@@ -59,34 +56,6 @@ def _moderation_judge(settings: Mapping[str, Any], source: str) -> tuple[str, di
     return str(merged.get("judge") or DEFAULT_JUDGE), merged
 
 
-async def _judge_text(turn: TurnContext, judge: Judge, source: str, text: str) -> Judgement:
-    """Judges an output as the answer to the conversation, and an input as a prompt.
-
-    A judge that does not know prompts (no `of_prompts`) judges the input as if it were an answer.
-    """
-    response = Response.of("rail", 0, "rail", Answer.of(text))
-    if source != "input":
-        return await judge.judge(Sample(conversation=_prompt(turn), id="rail"), response)
-    of_prompts = getattr(judge, "of_prompts", None)
-    if of_prompts is None:
-        return await judge.judge(Sample(conversation=_EMPTY_CONVERSATION, id="rail"), response)
-    sample = Sample(conversation=Conversation.of(text), id="rail")
-    judgement: Judgement = await of_prompts().judge(sample, response)
-    return judgement
-
-
-def _prompt(turn: TurnContext) -> Conversation:
-    """Returns the conversation up to the user's newest message."""
-    messages = [
-        m
-        for m in turn.messages
-        if m.get("role") in ("system", "user", "assistant") and isinstance(m.get("content"), str)
-    ]
-    while messages and messages[-1]["role"] != "user":
-        messages.pop()
-    return Conversation(tuple(Message(m["role"], m["content"]) for m in messages))
-
-
 async def moderation_check(turn: TurnContext, source: str, text: str, **params: Any) -> RailOutcome:
     """Asks the judge of ``truing: moderation: judge:``; blocks a text that is harmful or unscored.
 
@@ -96,7 +65,7 @@ async def moderation_check(turn: TurnContext, source: str, text: str, **params: 
     """
     spec, settings = _moderation_judge(rail_settings(turn, "moderation"), source)
     judge = turn.services.judges[spec]
-    judgement = await _judge_text(turn, judge, source, text or "")
+    judgement = await judge_text(turn, judge, source, text or "")
     alternative = str(settings.get("alternative") or DEFAULT_ALTERNATIVE)
     thresholds = settings.get("thresholds") or {}
     gap = _find_judgement_gap(judgement, settings.get("threshold"), thresholds)
@@ -208,7 +177,7 @@ async def self_harm_check(turn: TurnContext, text: str, **params: Any) -> RailOu
 async def _self_harm_score(judge: Judge, text: str) -> float | None:
     """Returns the judge's probability of self-harm; None if it could not judge the text."""
     response = Response.of("rail", 0, "rail", Answer.of(text))
-    sample = Sample(conversation=_EMPTY_CONVERSATION, id="rail")
+    sample = Sample(conversation=EMPTY_CONVERSATION, id="rail")
     judgement = await judge.judge(sample, response)
     if judgement.failure is not None:
         return None
@@ -325,65 +294,7 @@ async def tone_check(turn: TurnContext, text: str, **params: Any) -> RailOutcome
     return RailOutcome.block(reason=description)
 
 
-# -- NeMo's guard models -----------------------------------------------------------------------
-
-
-def _guard_name(turn: TurnContext, stage: str) -> str:
-    """Returns NAME of a rail such as ``content safety check input $model=NAME``."""
-    rail = turn.state.context.get(f"triggered_{stage}_rail") or turn.rail_name or ""
-    name = parse_flow_parameters(rail).get("model") if isinstance(rail, str) else None
-    return str(name or turn.state.context.get("model") or "").strip("'\"")
-
-
-async def _ask_guard(
-    turn: TurnContext, task: str, variables: dict[str, Any], name: str
-) -> RailOutcome:
-    """Asks a guard model by the configuration's prompt; blocks unless the content is safe."""
-    prompts = turn.services.prompts
-    if name not in turn.services.models:
-        turn.set_reason(f"there is no model {name!r}")
-        return RailOutcome.block(reason=f"there is no model {name!r} for {task}")
-    scoped_task = f"{task} $model={name}"
-    reply = await turn.llm(name)(
-        prompts.render_task_prompt(scoped_task, {**variables, "reasoning_enabled": False}),
-        stop=prompts.get_stop_tokens(scoped_task),
-        temperature=GUARD_TEMPERATURE,
-        max_tokens=prompts.get_max_tokens(scoped_task) or GUARD_MAX_TOKENS,
-    )
-    parser = None if prompts.has_output_parser(scoped_task) else "is_content_safe"
-    verdict = prompts.parse_task_output(scoped_task, reply.content, parser)
-    if allows(verdict):
-        turn.set_reason("the guard model has nothing to object")
-        return RailOutcome.allow(metadata={"policy_violations": []})
-    parsed = verdict if isinstance(verdict, (list, tuple)) else ()
-    violations = [str(violation) for violation in parsed[1:]]
-    is_clear = bool(violations) or is_objection(reply.content)
-    turn.set_reason(
-        f"the guard model objects: {', '.join(violations) or 'no category'}"
-        if is_clear
-        else "the guard model's verdict is unclear, which counts as an objection",
-        evidence=reply.content[:EVIDENCE_CHARACTERS],
-    )
-    return RailOutcome.block(metadata={"policy_violations": violations})
-
-
-async def content_safety_check_input(turn: TurnContext, **params: Any) -> RailOutcome:
-    """NeMo's content safety rail on the input: asks the guard model named by ``$model=``."""
-    variables = {"user_input": turn.state.context.get("user_message") or ""}
-    name = _guard_name(turn, "input")
-    return await _ask_guard(turn, "content_safety_check_input", variables, name)
-
-
-async def content_safety_check_output(turn: TurnContext, **params: Any) -> RailOutcome:
-    """NeMo's content safety rail on the output."""
-    context = turn.state.context
-    variables = {
-        "user_input": context.get("user_message") or "",
-        "bot_response": context.get("bot_message") or "",
-    }
-    name = _guard_name(turn, "output")
-    return await _ask_guard(turn, "content_safety_check_output", variables, name)
-
+# -- NeMo's topic guard ------------------------------------------------------------------------
 
 # NeMo's text.
 _TOPIC_ENDING = (
@@ -397,7 +308,7 @@ async def topic_safety_check_input(turn: TurnContext, **params: Any) -> RailOutc
 
     Anything but a clear on-topic blocks.
     """
-    name = _guard_name(turn, "input")
+    name = read_model_name(turn, "input")
     if name not in turn.services.models:
         turn.set_reason(f"there is no model {name!r}")
         return RailOutcome.block(reason=f"there is no model {name!r}")
@@ -425,8 +336,6 @@ async def topic_safety_check_input(turn: TurnContext, **params: Any) -> RailOutc
 
 # For the worst-case count of `truing rails check`.
 for _action in (
-    content_safety_check_input,
-    content_safety_check_output,
     topic_safety_check_input,
     tone_check,
 ):
@@ -440,7 +349,5 @@ ACTIONS = (
     injection_check_chunks,
     topic_check,
     tone_check,
-    content_safety_check_input,
-    content_safety_check_output,
     topic_safety_check_input,
 )

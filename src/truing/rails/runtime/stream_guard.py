@@ -6,20 +6,25 @@ With output rails there are two modes (``truing: {streaming: {mode: ...}}``):
 - `hold` (the default): the text is sent when the whole of it has passed;
 - `chunked` (NeMo's ``rails.output.streaming.enabled``): a chunk is sent when the rails have passed
   all of the text up to its end. (NeMo reads `context_size` words before a chunk; here the setting
-  is accepted and not needed.)
+  is accepted and not needed.) `sentences` is the same with chunks that end where a sentence ends.
+  A judge that can stream reads each chunk once (`answer_readings`).
 """
 
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
+from contextlib import nullcontext
 from typing import Any
 
 from msgspec import Struct
 from msgspec.structs import asdict, replace
 
+from truing.core.text import ends_sentence
 from truing.core.types import Answer, Conversation, Message, Ruling, Sampling
 from truing.rails.config.loader import RailsConfig
+from truing.rails.runtime.answer_readings import AnswerReadings
 from truing.rails.runtime.client_texts import readable_arguments
 from truing.rails.runtime.output_gate import BLOCKED_MESSAGE
 from truing.rails.runtime.stream_buffer import StreamBuffer
@@ -65,8 +70,8 @@ class StreamGuard:
         mode = self.settings.get("mode", "chunked" if rails.streaming.enabled else "hold")
         if not rails.flows or _is_stage_off(self.turn.options, "output"):
             stream = self._stream_unchecked()
-        elif mode == "chunked" and not self.sampling.tools:
-            stream = self._stream_checked_chunks()
+        elif mode in ("chunked", "sentences") and not self.sampling.tools:
+            stream = self._stream_checked_chunks(by_sentence=mode == "sentences")
         else:
             stream = self._stream_when_complete()
         async for chunk in stream:
@@ -115,25 +120,30 @@ class StreamGuard:
         self.remember_answer(sent, self.turn.session)
         yield answer
 
-    async def _stream_checked_chunks(self) -> AsyncIterator[str | Answer]:
+    async def _stream_checked_chunks(self, *, by_sentence: bool) -> AsyncIterator[str | Answer]:
         """Runs the turn without output rails; sends no text before they have passed all up to it.
 
-        Each check reads the whole text so far: what a rail looks for may be spread over several
+        Each check is about the whole text so far: what a rail looks for may be spread over several
         chunks.
         """
         streaming = self.config.rails.output.streaming
         chunk_words = int(self.settings.get("chunk_size", streaming.chunk_size))
         task, buffer = self._start_turn(_without_output_rails(self.turn.options))
+        readings = AnswerReadings()
         text = ""
         checked = 0  # characters of the text
         sent = ""  # what the rails have made of them
         try:
             async for chunk in buffer:
                 text += chunk
-                if len(text[checked:].split()) < chunk_words:
+                unchecked = text[checked:]
+                if len(unchecked.split()) < chunk_words and not (
+                    by_sentence and ends_sentence(unchecked)
+                ):
                     continue
-                check = await self._check_output(text)
+                check = await self._check_output(text, readings)
                 if not _continues(sent, check):
+                    check = _note_delay(check, unchecked, text)
                     is_refusal = check.finish_reason == "blocked" or check.failure is not None
                     refusal = check.text if is_refusal else BLOCKED_MESSAGE
                     yield refusal
@@ -151,18 +161,19 @@ class StreamGuard:
             yield answer
             return
         text += unsent_text(text, answer)
-        async for part in self._release_rest(answer, text, sent):
+        readings.is_complete = True
+        async for part in self._release_rest(answer, text, sent, readings):
             yield part
 
     async def _release_rest(
-        self, answer: Answer, text: str, sent: str
+        self, answer: Answer, text: str, sent: str, readings: AnswerReadings
     ) -> AsyncIterator[str | Answer]:
         """Yields what is left of a finished text, and the answer, after a check of all of it."""
         rulings = answer.rulings
         for part in (text, *(readable_arguments(c.arguments) for c in answer.message.tool_calls)):
             if not part:
                 continue
-            check = await self._check_output(part)
+            check = await self._check_output(part, readings if part is text else None)
             rulings += check.rulings
             # Tool calls are sent with the answer, as they are: a rail cannot rewrite them here.
             passed = _continues(sent, check) if part is text else check.text == part
@@ -170,7 +181,10 @@ class StreamGuard:
                 is_refusal = check.finish_reason == "blocked" or check.failure is not None
                 refusal = check.text if is_refusal else BLOCKED_MESSAGE
                 yield refusal
-                yield _stopped_answer(sent, replace(check, rulings=rulings), refusal)
+                check = replace(check, rulings=rulings)
+                if part is text:
+                    check = _note_delay(check, text[len(sent) :], text)
+                yield _stopped_answer(sent, check, refusal)
                 return
             if part is text:
                 yield check.text[len(sent) :]
@@ -178,16 +192,35 @@ class StreamGuard:
         self.remember_answer(sent, self.turn.session)
         yield replace(answer, message=replace(answer.message, content=sent), rulings=rulings)
 
-    async def _check_output(self, text: str) -> Answer:
+    async def _check_output(self, text: str, readings: AnswerReadings | None) -> Answer:
         """Returns the text as the output rails leave it, or the answer that they give instead."""
         conversation = self.conversation.then(Message("assistant", text))
-        return await self._generate(conversation, options={"rails": ["output"]})
+        with readings.active() if readings is not None else nullcontext():
+            return await self._generate(conversation, options={"rails": ["output"]})
 
 
 def _continues(sent: str, check: Answer) -> bool:
     """Returns whether a checked text begins with what has been sent of it."""
     is_stopped = check.finish_reason == "blocked" or check.failure is not None
     return not is_stopped and check.text.startswith(sent)
+
+
+def count_tokens(text: str) -> int:
+    """Returns the number of words and marks of a text: about its tokens, whatever the model."""
+    return len(re.findall(r"\w+|[^\w\s]", text))
+
+
+def _note_delay(check: Answer, unchecked: str, text: str) -> Answer:
+    """Adds to the reason of a block how late it came: the text since the last check that passed.
+
+    Nothing of that text was sent; what the rail objects to began in it, or before it.
+    """
+    note = f"after {count_tokens(text)} tokens, {count_tokens(unchecked)} of them not yet sent"
+    rulings = tuple(
+        replace(ruling, reason=f"{ruling.reason} ({note})") if ruling.ruling == "block" else ruling
+        for ruling in check.rulings
+    )
+    return replace(check, rulings=rulings)
 
 
 def _is_stage_off(options: Mapping[str, Any] | None, stage: str) -> bool:

@@ -1,0 +1,74 @@
+"""Windows over a prompt and an answer that do not fit together into the tokens of a classifier.
+
+Each part of the answer is read beside the beginning of the prompt, then each part of a long prompt
+beside the beginning of the answer. Of several windows the worst counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import islice
+from typing import Any
+
+from msgspec import Struct
+
+from truing.judges.token_windows import MAX_WINDOWS, TokenisedText, split_text
+
+
+class ExchangeWindow(Struct, frozen=True):
+    """A part of a prompt and a part of the answer (None: there is none); `place` says which."""
+
+    prompt: str
+    answer: str | None
+    place: str
+
+
+def tokenise_text(tokenizer: Any, text: str) -> TokenisedText:
+    """Returns the tokens of a text by a fast tokenizer of transformers, special ones included."""
+    encoding = tokenizer(text, return_offsets_mapping=True)
+    starts = [start for start, _ in encoding["offset_mapping"]]
+    return TokenisedText(list(encoding["input_ids"]), starts, len(text))
+
+
+def split_exchange(
+    tokenise: Callable[[str], TokenisedText], prompt: str, answer: str | None, tokens: int
+) -> list[ExchangeWindow]:
+    """Returns windows of at most `tokens` tokens that cover prompt and answer.
+
+    At most `MAX_WINDOWS` and one more of each are returned: more are not judged.
+    """
+    prompt_tokens = tokenise(prompt)
+    if answer is None:
+        spans = islice(split_text(prompt, [prompt_tokens], [tokens]), MAX_WINDOWS + 1)
+        return [
+            ExchangeWindow(prompt[s.start : s.end], None, _describe_span("prompt", s.start, s.end))
+            for s in spans
+        ]
+    answer_tokens = tokenise(answer)
+    prompt_size = min(max(1, len(prompt_tokens.ids)), tokens // 2)
+    prompt_spans, answer_spans = (
+        list(islice(split_text(text, [tokenised], [size]), MAX_WINDOWS + 1))
+        for text, tokenised, size in (
+            (prompt, prompt_tokens, prompt_size),
+            (answer, answer_tokens, tokens - prompt_size),
+        )
+    )
+    prompt_start = prompt[: prompt_spans[0].end]
+    answer_start = answer[: answer_spans[0].end]
+    windows = [
+        ExchangeWindow(
+            prompt_start, answer[s.start : s.end], _describe_span("answer", s.start, s.end)
+        )
+        for s in answer_spans
+    ]
+    windows += [
+        ExchangeWindow(
+            prompt[s.start : s.end], answer_start, _describe_span("prompt", s.start, s.end)
+        )
+        for s in prompt_spans[1:]
+    ]
+    return windows
+
+
+def _describe_span(side: str, start: int, end: int) -> str:
+    return f"characters {start} to {end} of the {side}"

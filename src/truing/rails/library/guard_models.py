@@ -1,0 +1,285 @@
+"""NeMo's rails with a guard model, for guards whose published prompt truing knows (`guard:`).
+
+``content safety check input $model=NAME`` asks the model of that type under `models:`. With a
+prompt for the task in the configuration, that is what is sent, as NeMo does. Without one, a guard
+that `GUARDS` recognises by its model name is asked in its published form and its reply is parsed
+whole; what is unclear blocks.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from truing.core.errors import PlanError
+from truing.core.protocols import Judge, Model
+from truing.rails.actions import RailOutcome
+from truing.rails.colang.flow_reference import parse_flow_name, parse_flow_parameters
+from truing.rails.config.entries import ModelEntry
+from truing.rails.config.loader import RailsConfig, iterate_stages, list_rail_flow_names
+from truing.rails.config.trust import resolve_configured_spec
+from truing.rails.library.judged_texts import judge_text
+from truing.rails.runtime.prompts import PromptManager
+from truing.rails.runtime.turn_context import EVIDENCE_CHARACTERS, TurnContext
+from truing.rails.runtime.verdict_parsers import allows, is_objection
+from truing.specs.parser import Spec
+
+# Rail -> the task of its prompt. Those of Llama Guard have one model, which NeMo calls llama_guard.
+GUARD_TASKS = {
+    "content safety check input": "content_safety_check_input",
+    "content safety check output": "content_safety_check_output",
+    "llama guard check input": "llama_guard_check_input",
+    "llama guard check output": "llama_guard_check_output",
+}
+LLAMA_GUARD_MODEL = "llama_guard"
+JAILBREAK_RAIL = "jailbreak detection model"
+GUARD_MAX_TOKENS = 1024
+GUARD_TEMPERATURE = 1e-20  # NeMo's value
+NIM_PATH = "classify"  # NeMo's default of nim_server_endpoint
+
+# Part of a model's name, in lower case and without marks -> the guard's name in a `guard:` spec.
+GUARDS: tuple[tuple[str, str], ...] = (
+    ("nemotroncontentsafetyreasoning", "nemotron-reasoning"),
+    ("nemotronsafetyguard", "nemoguard-content-safety"),
+    ("nemoguard8bcontentsafety", "nemoguard-content-safety"),
+    ("nemoguardcontentsafety", "nemoguard-content-safety"),
+    ("qwen3guardgen", "qwen3guard"),
+    ("gptosssafeguard", "gpt-oss-safeguard"),
+    ("polyguard", "polyguard"),
+    ("llamaguard4", "llama-guard-4"),
+    ("llamaguard3", "llama-guard-3"),
+    ("llamaguard2", "llama-guard-2"),
+    ("llamaguard7b", "llama-guard-1"),
+    ("wildguard", "wildguard"),
+    ("shieldgemma", "shieldgemma"),
+    ("graniteguardian", "granite-guardian"),
+)
+
+
+def find_guard_name(model_name: str) -> str | None:
+    """Returns the guard of a model's name, such as ``nvidia/llama-3.1-nemoguard-8b-...``."""
+    plain = re.sub(r"[^a-z0-9]", "", model_name.lower())
+    return next((guard for part, guard in GUARDS if part in plain), None)
+
+
+# -- building ------------------------------------------------------------------------------------
+
+
+def build_guard_judges(config: RailsConfig, models: Mapping[str, Model]) -> dict[str, Judge]:
+    """Returns the judges of a configuration's guard rails by their keys (`guard_key`).
+
+    Raises PlanError if the jailbreak rail names neither a judge nor a service.
+    """
+    judges: dict[str, Judge] = {}
+    for entry in _list_guard_entries(config):
+        spec = _guard_spec(entry, config)
+        if spec is not None and entry.type in models:
+            judges[guard_key(entry.type)] = resolve_configured_spec(
+                config, spec, "judge", model=models[entry.type]
+            )
+    if JAILBREAK_RAIL in list_rail_flow_names(config):
+        spec_text = _jailbreak_spec(config)
+        judges[guard_key(JAILBREAK_RAIL)] = resolve_configured_spec(config, spec_text, "judge")
+    return judges
+
+
+def guard_key(name: str) -> str:
+    """Returns the key of a guard's judge among those of a runtime."""
+    return f"guard of {name}"
+
+
+def _list_guard_entries(config: RailsConfig) -> Iterator[ModelEntry]:
+    """Yields the entries of `models:` that a guard rail without a prompt asks."""
+    prompts = PromptManager(config)
+    names: set[str] = set()
+    for _, stage in iterate_stages(config):
+        for rail in stage.flows:
+            task = GUARD_TASKS.get(parse_flow_name(rail))
+            if task is None:
+                continue
+            name = _model_of(rail)
+            if prompts.find_entry(prompt_task(task, name)) is None:
+                names.add(name)
+    yield from (entry for entry in config.models if entry.type in names)
+
+
+def _model_of(rail: str) -> str:
+    if rail.startswith("llama guard"):
+        return LLAMA_GUARD_MODEL
+    return str(parse_flow_parameters(rail).get("model") or "").strip("'\"")
+
+
+def prompt_task(task: str, name: str) -> str:
+    """Returns the task of a guard's prompt: with its model, but for NeMo's Llama Guard rails."""
+    return task if task.startswith("llama_guard") else f"{task} $model={name}"
+
+
+def _guard_spec(entry: ModelEntry, config: RailsConfig) -> Spec | None:
+    guard = find_guard_name(entry.model)
+    if guard is None:
+        return None
+    arguments: dict[str, Any] = {}
+    if guard == "nemotron-reasoning":
+        block = _config_block(config, "content_safety").get("reasoning")
+        thinks = isinstance(block, dict) and bool(block.get("enabled"))
+        arguments["reasoning"] = "true" if thinks else "false"
+    return Spec("guard", guard, arguments)
+
+
+def _jailbreak_spec(config: RailsConfig) -> Spec | str:
+    """Returns the spec of the judge of `jailbreak detection model`."""
+    judge = (config.truing.get("jailbreak") or {}).get("judge")
+    if judge:
+        return str(judge)
+    block = _config_block(config, "jailbreak_detection")
+    address = block.get("nim_base_url")
+    if not address:
+        raise PlanError(
+            f"{config.locate('key', 'rails.config.jailbreak_detection')}: the rail "
+            f"{JAILBREAK_RAIL!r} needs truing: {{jailbreak: {{judge: SPEC}}}} (such as "
+            "guard:prompt-guard-2,path=DIR), or rails.config.jailbreak_detection.nim_base_url"
+        )
+    arguments = {
+        "base_url": str(address),
+        "path": str(block.get("nim_server_endpoint") or NIM_PATH),
+    }
+    if block.get("api_key_env_var"):
+        arguments["api_key_env"] = str(block["api_key_env_var"])
+    return Spec("guard", "nemoguard-jailbreak", arguments)
+
+
+def _config_block(config: RailsConfig, name: str) -> dict[str, Any]:
+    """Returns a block under `rails.config`; empty where there is none."""
+    block: Any = config.raw
+    for key in ("rails", "config", name):
+        block = block.get(key) if isinstance(block, dict) else None
+    return block if isinstance(block, dict) else {}
+
+
+# -- asking --------------------------------------------------------------------------------------
+
+
+def find_guard_judge(turn: TurnContext, task: str, name: str) -> Judge | None:
+    """Returns the judge of a guard rail; None where the configuration has a prompt of its own."""
+    if turn.services.prompts.find_entry(prompt_task(task, name)) is not None:
+        return None
+    judge: Judge | None = turn.services.judges.get(guard_key(name))
+    return judge
+
+
+async def ask_guard_judge(turn: TurnContext, judge: Judge, source: str, text: str) -> RailOutcome:
+    """Blocks a text that the guard objects to, or that it cannot judge."""
+    judgement = await judge_text(turn, judge, source, text)
+    if judgement.verdict is None:
+        failure = judgement.failure.message if judgement.failure else "no verdict"
+        turn.set_reason(f"the guard could not judge it, which counts as an objection: {failure}")
+        return RailOutcome.block(metadata={"policy_violations": []})
+    if not judgement.verdict:
+        turn.set_reason("the guard model has nothing to object", score=judgement.score)
+        return RailOutcome.allow(metadata={"policy_violations": []})
+    labels = [label for label in (judgement.rationale or "").split(", ") if label]
+    turn.set_reason(
+        f"the guard model objects: {', '.join(labels) or 'no category'}", score=judgement.score
+    )
+    return RailOutcome.block(metadata={"policy_violations": labels})
+
+
+def read_model_name(turn: TurnContext, stage: str) -> str:
+    """Returns NAME of a rail such as ``content safety check input $model=NAME``."""
+    rail = turn.state.context.get(f"triggered_{stage}_rail") or turn.rail_name or ""
+    name = parse_flow_parameters(rail).get("model") if isinstance(rail, str) else None
+    return str(name or turn.state.context.get("model") or "").strip("'\"")
+
+
+async def _ask_guard(
+    turn: TurnContext, task: str, variables: dict[str, Any], name: str
+) -> RailOutcome:
+    """Asks a guard model by the configuration's prompt, or in the guard's published form.
+
+    Blocks unless the content is safe.
+    """
+    prompts = turn.services.prompts
+    if name not in turn.services.models:
+        turn.set_reason(f"there is no model {name!r}")
+        return RailOutcome.block(reason=f"there is no model {name!r} for {task}")
+    judge = find_guard_judge(turn, task, name)
+    if judge is not None:
+        is_input = "bot_response" not in variables
+        text = variables["user_input"] if is_input else variables["bot_response"]
+        return await ask_guard_judge(turn, judge, "input" if is_input else "output", str(text))
+    scoped_task = prompt_task(task, name)
+    reply = await turn.llm(name)(
+        prompts.render_task_prompt(scoped_task, {**variables, "reasoning_enabled": False}),
+        stop=prompts.get_stop_tokens(scoped_task),
+        temperature=GUARD_TEMPERATURE,
+        max_tokens=prompts.get_max_tokens(scoped_task) or GUARD_MAX_TOKENS,
+    )
+    parser = None if prompts.has_output_parser(scoped_task) else "is_content_safe"
+    verdict = prompts.parse_task_output(scoped_task, reply.content, parser)
+    if allows(verdict):
+        turn.set_reason("the guard model has nothing to object")
+        return RailOutcome.allow(metadata={"policy_violations": []})
+    parsed = verdict if isinstance(verdict, (list, tuple)) else ()
+    violations = [str(violation) for violation in parsed[1:]]
+    is_clear = bool(violations) or is_objection(reply.content)
+    turn.set_reason(
+        f"the guard model objects: {', '.join(violations) or 'no category'}"
+        if is_clear
+        else "the guard model's verdict is unclear, which counts as an objection",
+        evidence=reply.content[:EVIDENCE_CHARACTERS],
+    )
+    return RailOutcome.block(metadata={"policy_violations": violations})
+
+
+async def content_safety_check_input(turn: TurnContext, **params: Any) -> RailOutcome:
+    """NeMo's content safety rail on the input: asks the guard model named by ``$model=``."""
+    variables = {"user_input": turn.state.context.get("user_message") or ""}
+    name = read_model_name(turn, "input")
+    return await _ask_guard(turn, "content_safety_check_input", variables, name)
+
+
+async def content_safety_check_output(turn: TurnContext, **params: Any) -> RailOutcome:
+    """NeMo's content safety rail on the output."""
+    context = turn.state.context
+    variables = {
+        "user_input": context.get("user_message") or "",
+        "bot_response": context.get("bot_message") or "",
+    }
+    name = read_model_name(turn, "output")
+    return await _ask_guard(turn, "content_safety_check_output", variables, name)
+
+
+async def llama_guard_check_input(turn: TurnContext, **params: Any) -> RailOutcome:
+    """NeMo's Llama Guard rail on the input: asks the model of the type ``llama_guard``."""
+    variables = {"user_input": turn.state.context.get("user_message") or ""}
+    return await _ask_guard(turn, "llama_guard_check_input", variables, LLAMA_GUARD_MODEL)
+
+
+async def llama_guard_check_output(turn: TurnContext, **params: Any) -> RailOutcome:
+    """NeMo's Llama Guard rail on the output."""
+    context = turn.state.context
+    variables = {
+        "user_input": context.get("user_message") or "",
+        "bot_response": context.get("bot_message") or "",
+    }
+    return await _ask_guard(turn, "llama_guard_check_output", variables, LLAMA_GUARD_MODEL)
+
+
+async def jailbreak_detection_model(turn: TurnContext, text: str, **params: Any) -> RailOutcome:
+    """Blocks a message that the judge of jailbreaks objects to, or cannot judge."""
+    judge = turn.services.judges[guard_key(JAILBREAK_RAIL)]
+    return await ask_guard_judge(turn, judge, "input", text or "")
+
+
+GUARD_ACTIONS = (
+    content_safety_check_input,
+    content_safety_check_output,
+    llama_guard_check_input,
+    llama_guard_check_output,
+)
+for _action in GUARD_ACTIONS:
+    # For the worst-case count of `truing rails check`.
+    vars(_action)["llm_calls"] = 1
+
+ACTIONS = (*GUARD_ACTIONS, jailbreak_detection_model)

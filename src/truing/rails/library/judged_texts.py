@@ -1,0 +1,43 @@
+"""Asks a judge about the text of a rail: an input as a prompt, an output as an answer."""
+
+from __future__ import annotations
+
+from truing.core.protocols import Judge, StreamingJudge
+from truing.core.types import Answer, Conversation, Judgement, Message, Response, Sample
+from truing.rails.runtime.answer_readings import current_readings
+from truing.rails.runtime.turn_context import TurnContext
+
+EMPTY_CONVERSATION = Conversation()
+
+
+async def judge_text(turn: TurnContext, judge: Judge, source: str, text: str) -> Judgement:
+    """Judges an output as the answer to the conversation, and an input as a prompt.
+
+    A judge that does not know prompts (no `of_prompts`) judges the input as if it were an answer.
+    An answer that is streamed in chunks is read on from where its last reading ended.
+    """
+    response = Response.of("rail", 0, "rail", Answer.of(text))
+    if source != "input":
+        conversation = read_conversation(turn)
+        readings = current_readings()
+        if readings is not None and isinstance(judge, StreamingJudge):
+            return await readings.judge(judge, conversation, text)
+        return await judge.judge(Sample(conversation=conversation, id="rail"), response)
+    of_prompts = getattr(judge, "of_prompts", None)
+    if of_prompts is None:
+        return await judge.judge(Sample(conversation=EMPTY_CONVERSATION, id="rail"), response)
+    sample = Sample(conversation=Conversation.of(text), id="rail")
+    judgement: Judgement = await of_prompts().judge(sample, response)
+    return judgement
+
+
+def read_conversation(turn: TurnContext) -> Conversation:
+    """Returns the conversation up to the user's newest message."""
+    messages = [
+        m
+        for m in turn.messages
+        if m.get("role") in ("system", "user", "assistant") and isinstance(m.get("content"), str)
+    ]
+    while messages and messages[-1]["role"] != "user":
+        messages.pop()
+    return Conversation(tuple(Message(m["role"], m["content"]) for m in messages))

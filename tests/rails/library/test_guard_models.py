@@ -1,0 +1,184 @@
+"""NeMo's guard rails with guards whose published form truing knows, on stand-ins."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+from library_cases import KeywordJudge, ask, decisive_ruling, guard, rails
+
+from truing.core.errors import PlanError
+from truing.core.types import Answer, Conversation, Sampling
+from truing.http.limits import close_connections
+from truing.models.scripted import ScriptedModel
+from truing.rails.library.guard_models import find_guard_name, guard_key
+from truing.rails.runtime.app import RuntimeParts
+
+SAFE_PROMPT, UNSAFE_PROMPT = (
+    '{"User Safety": "safe"}',
+    ('{"User Safety": "unsafe", "Safety Categories": "Violence, Threat"}'),
+)
+
+
+class GuardStandIn(ScriptedModel):
+    """Objects to texts with the word `bad`, in the form of `replies` (safe, unsafe)."""
+
+    def __init__(self, safe: str, unsafe: str) -> None:
+        self.asked: list[Conversation] = []
+
+        def reply(conversation: Conversation, sampling: Sampling) -> str:
+            self.asked.append(conversation)
+            return unsafe if " bad" in conversation.messages[-1].content else safe
+
+        super().__init__(reply, name="guard")
+
+
+def nim(kind: str, name: str) -> dict[str, Any]:
+    parameters = {"base_url": "http://localhost:9/v1"}
+    return {"type": kind, "engine": "nim", "model": name, "parameters": parameters}
+
+
+def guarded(tmp_path: Path, flows: dict[str, list[str]], entry: dict[str, Any], model: Any) -> Any:
+    settings = {**rails(**flows), "models": [entry]}
+    return guard(tmp_path, settings, parts=RuntimeParts(models={entry["type"]: model}))
+
+
+@pytest.mark.parametrize(
+    ("name", "guard_name"),
+    [
+        ("nvidia/llama-3.1-nemoguard-8b-content-safety", "nemoguard-content-safety"),
+        ("nvidia/llama-3.1-nemotron-safety-guard-8b-v3", "nemoguard-content-safety"),
+        ("nvidia/Nemotron-Content-Safety-Reasoning-4B", "nemotron-reasoning"),
+        ("Qwen/Qwen3Guard-Gen-0.6B", "qwen3guard"),
+        ("openai/gpt-oss-safeguard-20b", "gpt-oss-safeguard"),
+        ("gpt-oss-safeguard:20b", "gpt-oss-safeguard"),
+        ("ToxicityPrompts/PolyGuard-Qwen-Smol", "polyguard"),
+        ("meta-llama/Llama-Guard-4-12B", "llama-guard-4"),
+        ("meta-llama/Llama-Guard-3-8B", "llama-guard-3"),
+        ("meta-llama/Meta-Llama-Guard-2-8B", "llama-guard-2"),
+        ("meta-llama/LlamaGuard-7b", "llama-guard-1"),
+        ("allenai/wildguard", "wildguard"),
+        ("google/shieldgemma-2b", "shieldgemma"),
+        ("ibm-granite/granite-guardian-3.3-8b", "granite-guardian"),
+        ("meta/llama-3.3-70b-instruct", None),
+        ("nvidia/llama-3.1-nemoguard-8b-topic-control", None),
+    ],
+)
+def test_guards_are_known_by_their_model_names(name: str, guard_name: str | None) -> None:
+    assert find_guard_name(name) == guard_name
+
+
+def test_content_safety_without_a_prompt_is_asked_in_the_published_form(tmp_path: Path) -> None:
+    stand_in = GuardStandIn(SAFE_PROMPT, UNSAFE_PROMPT)
+    entry = nim("content_safety", "nvidia/llama-3.1-nemoguard-8b-content-safety")
+    flows = {"input": ["content safety check input $model=content_safety"]}
+
+    def is_bad(conversation: Conversation, sampling: Sampling) -> str:
+        stand_in.asked.append(conversation)
+        return UNSAFE_PROMPT if "user: a bad thing" in conversation.prompt else SAFE_PROMPT
+
+    model = guarded(tmp_path, flows, entry, ScriptedModel(is_bad, name="guard"))
+    assert ask(model, "hello").text == "hello"
+    assert stand_in.asked[0].prompt.startswith("Task: Check if there is unsafe content")
+    answer = ask(model, "a bad thing")
+    assert answer.finish_reason == "blocked"
+    assert "Violence, Threat" in decisive_ruling(answer).reason
+    # What blocks for a model stands in its lineage, and does not measure it.
+    assert any("nemoguard-content-safety" in j.name for j in model.lineage.judges)
+
+
+def test_the_output_rail_judges_the_answer(tmp_path: Path) -> None:
+    stand_in = GuardStandIn("safe", "unsafe\nS1")
+    entry = nim("guard", "meta-llama/Llama-Guard-3-8B")
+    flows = {"output": ["content safety check output $model=guard"]}
+    model = guarded(tmp_path, flows, entry, stand_in)
+    assert ask(model, "hello").text == "hello"
+    assert [m.role for m in stand_in.asked[0].messages] == ["user", "assistant"]
+    assert decisive_ruling(ask(model, "a bad thing")).stage == "output"
+
+
+def test_llama_guard_rails(tmp_path: Path) -> None:
+    stand_in = GuardStandIn("safe", "unsafe\nS9")
+    flows = {"input": ["llama guard check input"], "output": ["llama guard check output"]}
+    entry = nim("llama_guard", "meta-llama/Llama-Guard-4-12B")
+    model = guarded(tmp_path, flows, entry, stand_in)
+    assert ask(model, "hello").text == "hello"
+    answer = ask(model, "a bad thing")
+    assert answer.finish_reason == "blocked" and "S9" in decisive_ruling(answer).reason
+
+
+@pytest.mark.parametrize("reply", ["", "I would say safe", "safe\nS1", '{"User Safety": "safe"}'])
+def test_what_a_guard_says_unclearly_blocks(tmp_path: Path, reply: str) -> None:
+    flows = {"input": ["llama guard check input"]}
+    entry = nim("llama_guard", "meta-llama/Llama-Guard-4-12B")
+    model = guarded(tmp_path, flows, entry, GuardStandIn(reply, reply))
+    answer = ask(model, "hello")
+    assert answer.finish_reason == "blocked"
+    assert "counts as an objection" in decisive_ruling(answer).reason
+
+
+def test_a_prompt_of_the_configuration_goes_first(tmp_path: Path) -> None:
+    stand_in = GuardStandIn("safe", "unsafe")
+    entry = nim("guard", "meta-llama/Llama-Guard-3-8B")
+    settings = {
+        **rails(input=["content safety check input $model=guard"]),
+        "models": [entry],
+        "prompts": [
+            {
+                "task": "content_safety_check_input $model=guard",
+                "content": "My own: {{ user_input }}",
+            }
+        ],
+    }
+    model = guard(tmp_path, settings, parts=RuntimeParts(models={"guard": stand_in}))
+    assert ask(model, "hello").text == "hello"
+    assert stand_in.asked[0].prompt == "My own: hello"
+
+
+def test_a_model_that_is_no_known_guard_needs_a_prompt(tmp_path: Path) -> None:
+    entry = nim("guard", "some/model")
+    flows = {"input": ["content safety check input $model=guard"]}
+    answer = ask(guarded(tmp_path, flows, entry, GuardStandIn("safe", "unsafe")), "hello")
+    assert answer.finish_reason == "blocked"
+
+
+# -- jailbreaks --------------------------------------------------------------------------------
+
+
+def jailbreak(tmp_path: Path, **settings: Any) -> Any:
+    return guard(tmp_path, {**rails(input=["jailbreak detection model"]), **settings})
+
+
+def test_the_jailbreak_rail_asks_the_configured_judge(tmp_path: Path) -> None:
+    settings = {
+        **rails(input=["jailbreak detection model"]),
+        "truing": {"jailbreak": {"judge": "keywords:"}},
+    }
+    judges = {guard_key("jailbreak detection model"): KeywordJudge()}
+    model = guard(tmp_path, settings, judges=judges)
+    assert ask(model, "hello").text == "hello"
+    for text in ("a bad thing", "odd words"):
+        assert ask(model, text).finish_reason == "blocked"
+
+
+def test_the_jailbreak_rail_needs_a_judge_or_a_service(tmp_path: Path) -> None:
+    with pytest.raises(PlanError, match="jailbreak detection model' needs"):
+        jailbreak(tmp_path)
+
+
+def test_a_service_that_is_down_blocks(tmp_path: Path) -> None:
+    block = {"nim_base_url": "http://127.0.0.1:9/v1", "nim_server_endpoint": "classify"}
+    settings = rails(input=["jailbreak detection model"])
+    settings["rails"]["config"] = {"jailbreak_detection": block}
+    model = guard(tmp_path, settings)
+
+    async def ask_once() -> Answer:
+        (answer,) = await model.generate(Conversation.of("hello"), Sampling())
+        await close_connections()
+        return answer
+
+    answer = asyncio.run(ask_once())
+    assert answer.finish_reason == "blocked"
+    assert "could not judge it" in decisive_ruling(answer).reason
