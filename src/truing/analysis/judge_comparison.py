@@ -216,7 +216,7 @@ def compare_judges(
         problems += [p for counts in label_counts for p in _label_problems(judged.spec, counts)]
         problems += [p for judge in judges for p in _unknown_training(judged.spec, judge)]
         sets.append(_describe_set(judged, label_counts))
-    problems += [f"{r.judge} on {r.data}: {note}" for r in results for note in _headline_notes(r)]
+    problems += _headline_problems(results)
     return JudgesComparison(
         version=__version__,
         judges=tuple(judges),
@@ -304,6 +304,15 @@ def _unknown_training(spec: str, judge: ComparedJudge) -> Iterator[str]:
 def _first_word(spec: str) -> str:
     """Returns the kind of a set: of `xstest,part=completions` and `xstest (a half)`, `xstest`."""
     return re.split(r"[:,\s]", spec, maxsplit=1)[0]
+
+
+def _headline_problems(results: Sequence[JudgeOnSet]) -> list[str]:
+    """Returns where judges have no figures at all, or large gaps; a judge's alike in one line."""
+    places: dict[tuple[str, str], list[str]] = {}
+    for result in results:
+        for note in _headline_notes(result):
+            places.setdefault((result.judge, note), []).append(result.data)
+    return [f"{judge} on {'; '.join(where)}: {note}" for (judge, note), where in places.items()]
 
 
 def _headline_notes(result: JudgeOnSet) -> Iterator[str]:

@@ -9,6 +9,7 @@ from truing.analysis.judge_comparison import JudgesComparison
 
 _SAMPLE = re.compile(r" \(sample of \d+, seed \d+\)$")
 _ARGUMENTS_LEFT_OUT = re.compile(r",(?:data_dir|limit|revision)=[^,()]*")
+_QUESTION = re.compile(r",question=([^,()]+)")
 _MAX_CHARACTERS = 30
 
 
@@ -38,6 +39,7 @@ def _distinct(names: Sequence[str]) -> dict[str, str]:
 def _shorten(name: str) -> str:
     """Returns a spec without its folders and sample, with its middle left out if it is long."""
     text = _ARGUMENTS_LEFT_OUT.sub("", _SAMPLE.sub("", name))
+    text = _QUESTION.sub(r" (\1)", text)
     text = re.sub(r"[^\s:=(),]*/(?=[^/\s:=(),])", "", text).rstrip(":")
     if len(text) <= _MAX_CHARACTERS:
         return text

@@ -80,6 +80,13 @@ def _unscored_cell(result: JudgeOnSet) -> Cell:
     return Cell(f"{result.unscored:,}{shown}", "", "bounds with all unscored one way or the other")
 
 
+def _rows_cell(result: JudgeOnSet) -> Cell:
+    """Returns the number of rows; struck out if the judge learned from all of them."""
+    if not result.n and result.struck:
+        return Cell(f"{result.struck:,}", "struck", result.struck_reason or "learned from them")
+    return Cell(f"{result.n:,}", "", f"{result.struck:,} more are struck" if result.struck else "")
+
+
 def _threshold_table(
     comparison: JudgesComparison, compared: ComparedSet, results: Sequence[JudgeOnSet]
 ) -> Block:
@@ -88,8 +95,8 @@ def _threshold_table(
     for r in results:
         grid.add(
             Cell(names[r.judge], "", f"{r.judge}, question {r.question}"),
-            f"{r.n:,}",
-            f"{r.n_positive:,}",
+            _rows_cell(r),
+            f"{r.n_positive:,}" if r.n else Cell("–", "quiet"),
             number_cell(r.f1),
             share_cell(r.recall, _bounds_title(r, r.recall_bounds)),
             share_cell(r.false_alarm, _bounds_title(r, r.false_alarm_bounds)),
