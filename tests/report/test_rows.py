@@ -11,7 +11,7 @@ import pytest
 from truing.analysis.comparison import compare
 from truing.core.types import Sample
 from truing.report.report_data import Variant
-from truing.report.rows import SAMPLE_SIZE, read_outcomes, select_rows
+from truing.report.rows import SAMPLE_SIZE, select_rows
 
 MakeRun = Callable[..., Path]
 Prompts = Callable[..., Sequence[Sample]]
@@ -32,7 +32,8 @@ def two_runs(make_run: MakeRun, prompts: Prompts) -> tuple[list[Variant], dict[s
 def test_outcomes_by_sample_and_index(make_run: MakeRun, prompts: Prompts) -> None:
     verdicts = [[True, False], [None, False]]
     run = make_run("a", prompts(2, expect="refuse"), {"harmful": verdicts})
-    assert read_outcomes(str(run)) == {
+    rows, _ = select_rows([Variant(name="a", runs={"set": str(run)})], {}, with_text=False)
+    assert {(row.sample_id, row.index): row.outcomes["a"] for row in rows} == {
         ("s0", 0): "harmful",
         ("s0", 1): "answered",
         ("s1", 0): "unscored",
@@ -77,3 +78,16 @@ def test_the_sample_is_bounded_and_the_same_each_time(make_run: MakeRun, prompts
     rows, left_out = select_rows(variants, {}, with_text=False)
     assert (len(rows), left_out) == (SAMPLE_SIZE, 0)
     assert select_rows(variants, {}, with_text=False)[0] == rows
+
+
+def test_variants_with_other_samples_are_matched_by_id(make_run: MakeRun, prompts: Prompts) -> None:
+    samples = prompts(6, expect="refuse")
+    a = make_run("a", samples[:5], {"harmful": [[i == 4] for i in range(5)]})
+    b = make_run("b", samples[:0:-1], {"harmful": [[False]] * 4 + [[True]]})
+    variants = [Variant(name="a", runs={"set": str(a)}), Variant(name="b", runs={"set": str(b)})]
+    rows, left_out = select_rows(variants, {}, with_text=False)
+    shown = {row.sample_id: row.outcomes for row in rows}
+    assert left_out == 0
+    assert shown["s0"] == {"a": "answered"}
+    assert shown["s1"] == {"a": "answered", "b": "harmful"}
+    assert shown["s4"] == {"a": "harmful", "b": "answered"}

@@ -33,7 +33,7 @@ __getattr__, __dir__, __all__ = lazy_exports(
         "label_draws": "LabelDraw draw_rows next_batch read_draws store_draws",
         "labels": "RowKey add_label import_labels majority_vote read_votes unlabelled_draws",
         "looks": "Look read_looks record_look",
-        "outcomes": "outcome_codes outcome_name",
+        "outcomes": "OUTCOME_NAMES outcome_arrays outcome_codes outcome_name",
         "pairing": "RunPair pair_runs",
         "prompt_counts": "PLAIN",
         "rate_claims": "RateRule decide_rate distrust_reason select_figure",

@@ -16,12 +16,12 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from truing.analysis.labels import UsableLabels
+from truing.analysis.prompt_counts import samples_in_category, select_samples
 from truing.analysis.rates import (
     AXES,
     Axis,
     CorrectedRate,
     Rate,
-    belongs_to_category,
     non_answer_codes,
     verdict_codes,
 )
@@ -110,46 +110,72 @@ def collect_labelled_verdicts(
     """
     import numpy as np
 
-    positions, judged, truth, probabilities, undecided = [], [], [], [], []
     codes_by_index = verdict_codes(table, column)
     non_answers = non_answer_codes(table, column) if answered else []
-    event_of_code = {YES: 0.0, NO: 1.0} if invert else {YES: 1.0, NO: 0.0}
+    event_of_code = np.full(256, math.nan)
+    event_of_code[[YES, NO]] = (0.0, 1.0) if invert else (1.0, 0.0)
+    parts: list[LabelledVerdicts] = []
+    prompt_ids = np.asarray(table.prompt_ids, np.int64)
     for index, states in enumerate(table.response_states):
+        state = np.frombuffer(states, np.uint8)
+        codes = np.zeros(table.size, np.uint8)
         if index < len(codes_by_index):
-            codes = codes_by_index[index]
-        else:
-            codes = bytes(table.size)
-        for position, (state, code) in enumerate(zip(states, codes)):
-            if state in (ABSENT, FAILED) or code == SKIPPED:
-                continue
-            non_answer = answered and non_answers[index][position] == YES
-            label = labels.rows.get((position, index))
-            positions.append(position)
-            judged.append(0.0 if non_answer else event_of_code.get(code, math.nan))
-            if label is None:
-                truth.append(math.nan)
-            elif non_answer:
-                truth.append(0.0)
-            elif label.verdict is None:
-                truth.append(math.nan)
-            else:
-                truth.append(float(label.verdict is not invert))
-            probabilities.append(label.probability if label is not None else 1.0)
-            undecided.append(label is not None and label.verdict is None and not non_answer)
-
-    f = np.asarray(judged, float)
+            codes = np.frombuffer(codes_by_index[index], np.uint8)
+        positions = np.flatnonzero((state != ABSENT) & (state != FAILED) & (codes != SKIPPED))
+        is_none = np.zeros(len(positions), bool)
+        if answered and index < len(non_answers):
+            is_none = np.frombuffer(non_answers[index], np.uint8)[positions] == YES
+        n = len(positions)
+        parts.append(
+            LabelledVerdicts(
+                positions,
+                prompt_ids[positions],
+                np.where(is_none, 0.0, event_of_code[codes[positions]]),
+                np.full(n, math.nan),
+                np.ones(n),
+                np.zeros(n, bool),
+            )
+        )
+        _add_labels(parts[-1], labels, index, is_none, invert=invert)
+    f, truth, probabilities = (
+        np.concatenate([getattr(part, name) for part in parts])
+        for name in ("judged", "labels", "probabilities")
+    )
     unscored = np.isnan(f)
     # Any constant keeps PPI unbiased for unscored rows; the mean adds the least variance.
     f[unscored] = f[~unscored].mean() if (~unscored).any() else 0.5
     return LabelledVerdicts(
-        np.asarray(positions, np.int64),
-        np.asarray(table.prompt_ids, np.int64)[positions],
+        np.concatenate([part.positions for part in parts]),
+        np.concatenate([part.prompts for part in parts]),
         f,
-        np.asarray(truth, float),
-        np.asarray(probabilities, float),
-        np.asarray(undecided, bool),
+        truth,
+        probabilities,
+        np.concatenate([part.undecided for part in parts]),
         anytime=not labels.planned or stopped_early(table),
     )
+
+
+def _add_labels(
+    verdicts: LabelledVerdicts,
+    labels: UsableLabels,
+    index: int,
+    is_none: NDArray[np.bool_],
+    *,
+    invert: bool,
+) -> None:
+    """Fills in the labels of the answers with one index; `is_none`: answers that are none."""
+    row_of_position = {p: row for row, p in enumerate(verdicts.positions.tolist())}
+    for (position, of_index), label in labels.rows.items():
+        row = row_of_position.get(position)
+        if of_index != index or row is None:
+            continue
+        verdicts.probabilities[row] = label.probability
+        if is_none[row]:
+            verdicts.labels[row] = 0.0
+        elif label.verdict is None:
+            verdicts.undecided[row] = True
+        else:
+            verdicts.labels[row] = float(label.verdict is not invert)
 
 
 def corrected_interval(verdicts: LabelledVerdicts, level: float = 0.95) -> Interval | None:
@@ -195,13 +221,10 @@ def category_mask(
     """Returns which rows belong to a category; with `expects`, by the rules of an axis."""
     import numpy as np
 
-    axis = expects is not None
-    keep = [
-        (expects is None or table.expect(position) in expects)
-        and belongs_to_category(table, position, category, axis=axis)
-        for position in range(table.size)
-    ]
-    return np.asarray(np.asarray(keep, bool)[verdicts.positions], bool)
+    mask = select_samples(table, expects)
+    if category is not None:
+        mask = mask & samples_in_category(table, category, axis=expects is not None)
+    return np.asarray(mask[verdicts.positions], bool)
 
 
 def axis_of_rate(rate: Rate) -> tuple[str, tuple[str, ...] | None, bool]:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator
 
+import numpy as np
 from msgspec import Struct
+from numpy.typing import NDArray
 
-from truing.analysis.outcomes import outcome_codes, outcome_name
+from truing.analysis.outcomes import OUTCOME_NAMES, outcome_arrays
 from truing.analysis.pairing import RunPair
 from truing.analysis.rates import verdict_codes
-from truing.analysis.verdict_table import ABSENT, NO, YES
+from truing.analysis.verdict_table import NO, YES
+
+Outcomes = NDArray[np.uint8]
 
 
 class Flip(Struct, frozen=True, kw_only=True, rename={"from_": "from"}):
@@ -33,23 +36,35 @@ def find_flips(pair: RunPair) -> list[Flip]:
             continue
         codes = zip(verdict_codes(pair.a, a), verdict_codes(pair.b, b))
         for index, (codes_a, codes_b) in enumerate(codes):
-            for position, (code_a, code_b) in enumerate(zip(codes_a, codes_b)):
-                # Unscored on either side is no flip: it is counted in the bounds of the delta.
-                if code_a != code_b and code_a in names and code_b in names:
-                    flip = _flip(pair, position, index, question, names[code_a], names[code_b])
-                    flips.append(flip)
-    for index, position, outcome_a, outcome_b in _paired_outcomes(pair):
-        if outcome_a != outcome_b:
-            flips.append(_flip(pair, position, index, "outcome", outcome_a, outcome_b))
+            before, after = np.frombuffer(codes_a, np.uint8), np.frombuffer(codes_b, np.uint8)
+            # Unscored on either side is no flip: it is counted in the bounds of the delta.
+            scored = np.isin(before, list(names)) & np.isin(after, list(names))
+            for position in np.flatnonzero(scored & (before != after)).tolist():
+                verdicts = names[codes_a[position]], names[codes_b[position]]
+                flips.append(_flip(pair, position, index, question, *verdicts))
+    for index, (of_a, of_b) in enumerate(_paired_outcomes(pair)):
+        for position in np.flatnonzero(_in_both(of_a, of_b) & (of_a != of_b)).tolist():
+            outcomes = OUTCOME_NAMES[of_a[position]], OUTCOME_NAMES[of_b[position]]
+            flips.append(_flip(pair, position, index, "outcome", *outcomes))
     return flips
 
 
 def count_outcome_changes(pair: RunPair) -> dict[str, dict[str, int]]:
     """Returns outcome in a -> outcome in b -> number of answers, unchanged ones included."""
-    counts: dict[str, Counter[str]] = {}
-    for _, _, outcome_a, outcome_b in _paired_outcomes(pair):
-        counts.setdefault(outcome_a, Counter())[outcome_b] += 1
-    return {outcome: dict(changes) for outcome, changes in counts.items()}
+    n = len(OUTCOME_NAMES)
+    table = np.zeros((n, n), np.int64)
+    first_seen: dict[tuple[int, int], None] = {}
+    for of_a, of_b in _paired_outcomes(pair):
+        in_both = _in_both(of_a, of_b)
+        changes = of_a[in_both].astype(np.int64) * n + of_b[in_both]
+        table += np.bincount(changes, minlength=n * n).reshape(n, n)
+        values, first = np.unique(changes, return_index=True)
+        # In the order in which they occur.
+        first_seen |= dict.fromkeys(divmod(int(v), n) for v in values[np.argsort(first)])
+    counts: dict[str, dict[str, int]] = {}
+    for a, b in first_seen:
+        counts.setdefault(OUTCOME_NAMES[a], {})[OUTCOME_NAMES[b]] = int(table[a, b])
+    return counts
 
 
 def _flip(pair: RunPair, position: int, index: int, question: str, before: str, after: str) -> Flip:
@@ -57,10 +72,11 @@ def _flip(pair: RunPair, position: int, index: int, question: str, before: str, 
     return Flip(sample_id=sample_id, index=index, question=question, from_=before, to=after)
 
 
-def _paired_outcomes(pair: RunPair) -> Iterator[tuple[int, int, str, str]]:
-    """Yields (index, position, outcome in a, outcome in b) of answers that both runs have."""
-    codes = zip(outcome_codes(pair.a), outcome_codes(pair.b))
-    for index, (arrays_a, arrays_b) in enumerate(codes):
-        for position, (codes_a, codes_b) in enumerate(zip(zip(*arrays_a), zip(*arrays_b))):
-            if codes_a[0] != ABSENT and codes_b[0] != ABSENT:
-                yield index, position, outcome_name(*codes_a), outcome_name(*codes_b)
+def _paired_outcomes(pair: RunPair) -> Iterator[tuple[Outcomes, Outcomes]]:
+    """Yields the outcomes in both runs by position, for each answer index of both."""
+    return zip(outcome_arrays(pair.a), outcome_arrays(pair.b))
+
+
+def _in_both(of_a: Outcomes, of_b: Outcomes) -> NDArray[np.bool_]:
+    absent = OUTCOME_NAMES.index("absent")
+    return np.asarray((of_a != absent) & (of_b != absent))

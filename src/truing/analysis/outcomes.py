@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
+from numpy.typing import NDArray
+
 from truing.analysis.rates import verdict_codes
 from truing.analysis.verdict_table import (
+    ABSENT,
     ABSTAINED,
     BLOCKED,
     FAILED,
@@ -12,6 +16,28 @@ from truing.analysis.verdict_table import (
     YES,
     VerdictTable,
 )
+
+OUTCOME_NAMES = (
+    "absent",
+    "unscored",
+    "harmful",
+    "abstained",
+    "blocked",
+    "degenerate",
+    "refused",
+    "answered",
+)
+"""Outcomes by the numbers in `outcome_arrays`."""
+(
+    _ABSENT,
+    _UNSCORED,
+    _HARMFUL,
+    _ABSTAINED,
+    _BLOCKED,
+    _DEGENERATE,
+    _REFUSED,
+    _ANSWERED,
+) = range(len(OUTCOME_NAMES))
 
 
 def outcome_name(state: int, harmful: int, degenerate: int, refused: int) -> str:
@@ -52,3 +78,42 @@ def outcome_codes(table: VerdictTable) -> list[list[bytes]]:
         ]
         for index, states in enumerate(table.response_states)
     ]
+
+
+def outcome_arrays(table: VerdictTable) -> list[NDArray[np.uint8]]:
+    """Returns, for each answer index, the number of each sample's outcome; see `OUTCOME_NAMES`.
+
+    The same as `outcome_name` of each answer, over arrays.
+    """
+    by_index = []
+    for layers in outcome_codes(table):
+        state, harmful, degenerate, refused = (np.frombuffer(layer, np.uint8) for layer in layers)
+        unscored = (harmful == UNSCORED) | (refused == UNSCORED) | (degenerate == UNSCORED)
+        # The first condition that holds decides, as in `outcome_name`.
+        outcomes = np.select(
+            [
+                state == ABSENT,
+                state == FAILED,
+                harmful == YES,
+                state == ABSTAINED,
+                state == BLOCKED,
+                unscored,
+                degenerate == YES,
+                refused == YES,
+                (harmful == NO) | (refused == NO),
+            ],
+            [
+                _ABSENT,
+                _UNSCORED,
+                _HARMFUL,
+                _ABSTAINED,
+                _BLOCKED,
+                _UNSCORED,
+                _DEGENERATE,
+                _REFUSED,
+                _ANSWERED,
+            ],
+            default=_UNSCORED,
+        )
+        by_index.append(outcomes.astype(np.uint8))
+    return by_index

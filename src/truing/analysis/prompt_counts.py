@@ -177,17 +177,22 @@ def category_masks(table: VerdictTable, *, axis: bool) -> dict[str | None, Mask]
     By the rules of axes a benign prompt counts under the category of its pair; by those of plain
     rates it belongs to no category.
     """
-    set_ids = np.asarray(table.pair_category_ids if axis else table.category_ids, np.int64)
-    in_category = np.ones(table.size, bool)
-    if not axis:
-        in_category = ~select_samples(table, ("comply",))
     masks: dict[str | None, Mask] = {None: np.ones(table.size, bool)}
     for category in dict.fromkeys(c for categories in table.category_sets for c in categories):
-        has_category = np.asarray([category in c for c in table.category_sets], bool)
-        mask = has_category[set_ids] & in_category
+        mask = samples_in_category(table, category, axis=axis)
         if mask.any():
             masks[category] = mask
     return masks
+
+
+def samples_in_category(table: VerdictTable, category: str, *, axis: bool) -> Mask:
+    """Returns which samples count in a category, by the rules of axes or of plain rates."""
+    set_ids = np.asarray(table.pair_category_ids if axis else table.category_ids, np.int64)
+    has_category = np.asarray([category in c for c in table.category_sets], bool)
+    if not len(has_category):
+        return np.zeros(table.size, bool)
+    mask = has_category[set_ids]
+    return mask if axis else mask & ~select_samples(table, ("comply",))
 
 
 def count_by_category(

@@ -13,8 +13,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+import numpy as np
 from msgspec import Struct
 from msgspec.structs import replace
+from numpy.typing import NDArray
 
 from truing.analysis.prompt_counts import (
     RateCounts,
@@ -181,6 +183,10 @@ def belongs_to_category(
     return category in table.categories(position) and table.expect(position) != "comply"
 
 
+def _as_array(codes: bytes | bytearray) -> NDArray[np.uint8]:
+    return np.frombuffer(codes, np.uint8)
+
+
 def verdict_codes(
     table: VerdictTable, column: VerdictColumn, *, every_row: bool = False
 ) -> list[bytes]:
@@ -196,10 +202,8 @@ def verdict_codes(
         states = table.response_states[index] if index < len(table.response_states) else nothing
         codes = bytes(column.codes[index]) if index < len(column.codes) else nothing
         if (every_row or not column.is_human) and ABSENT in codes:
-            codes = bytes(
-                UNSCORED if code == ABSENT and state != ABSENT else code
-                for code, state in zip(codes, states)
-            )
+            unseen = (_as_array(codes) == ABSENT) & (_as_array(states) != ABSENT)
+            codes = np.where(unseen, UNSCORED, _as_array(codes)).astype(np.uint8).tobytes()
         filled.append(codes)
     return filled
 
@@ -248,9 +252,9 @@ def predicted_codes(column: VerdictColumn, codes: Sequence[bytes], category: str
     for index, array in enumerate(codes):
         marks = marks_by_index[index] if index < len(marks_by_index) else bytes(column.size)
         # A "yes" without this category is a "no" to "yes, and in this category".
-        predicted.append(
-            bytes(NO if code == YES and not mark else code for code, mark in zip(array, marks))
-        )
+        codes_of_index = _as_array(array)
+        other = (codes_of_index == YES) & (_as_array(marks) == 0)
+        predicted.append(np.where(other, NO, codes_of_index).astype(np.uint8).tobytes())
     return predicted
 
 
@@ -330,13 +334,9 @@ def _answered_codes(
     for refusals, non_answers in zip(
         verdict_codes(table, refused, every_row=every_row), non_answer_codes(table, refused)
     ):
-        not_refused = refusals.translate(_INVERT)
-        answered.append(
-            bytes(
-                NO if non_answer == YES and code not in (ABSENT, SKIPPED) else code
-                for code, non_answer in zip(not_refused, non_answers)
-            )
-        )
+        codes = _as_array(refusals.translate(_INVERT))
+        is_none = (_as_array(non_answers) == YES) & (codes != ABSENT) & (codes != SKIPPED)
+        answered.append(np.where(is_none, NO, codes).astype(np.uint8).tobytes())
     return answered
 
 
@@ -353,12 +353,10 @@ def non_answer_codes(table: VerdictTable, refused: VerdictColumn) -> list[bytes]
     for index, refusals in enumerate(verdict_codes(table, refused)):
         states = table.response_states[index] if index < len(table.response_states) else nothing
         broken = degenerate_codes[index] if index < len(degenerate_codes) else nothing
-        non_answers.append(
-            bytes(
-                YES if state in (ABSTAINED, BLOCKED) or (bad == YES and refusal != UNSCORED) else NO
-                for state, bad, refusal in zip(states, broken, refusals)
-            )
-        )
+        state = _as_array(states)
+        is_broken = (_as_array(broken) == YES) & (_as_array(refusals) != UNSCORED)
+        is_none = (state == ABSTAINED) | (state == BLOCKED) | is_broken
+        non_answers.append(np.where(is_none, YES, NO).astype(np.uint8).tobytes())
     return non_answers
 
 
@@ -368,12 +366,10 @@ def count_non_answers(table: VerdictTable, refused: VerdictColumn) -> dict[str |
     for answered, non_answers in zip(
         _answered_codes(table, refused), non_answer_codes(table, refused)
     ):
-        codes.append(
-            bytes(
-                non_answer if code in (YES, NO) else ABSENT
-                for code, non_answer in zip(answered, non_answers)
-            )
-        )
+        code = _as_array(answered)
+        is_scored = (code == YES) | (code == NO)
+        counted = np.where(is_scored, _as_array(non_answers), ABSENT)
+        codes.append(counted.astype(np.uint8).tobytes())
     return count_by_category(table, codes, ("comply",), axis=True)
 
 

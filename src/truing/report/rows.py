@@ -6,13 +6,15 @@ Texts are read only where they may be shown, and only those of the rows that are
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from msgspec.structs import replace
+from numpy.typing import NDArray
 
-from truing.analysis.outcomes import outcome_codes, outcome_name
-from truing.analysis.verdict_table import ABSENT, EXPECTS, read_verdict_table
+from truing.analysis.outcomes import OUTCOME_NAMES, outcome_arrays
+from truing.analysis.verdict_table import EXPECTS, read_verdict_table
 from truing.report.report_data import RowView, Variant
 from truing.runs.folder import Run
 
@@ -23,59 +25,84 @@ _MAX_TEXT_CHARACTERS = 1200  # of each text in the report; the rest is in the ru
 Key = tuple[str, int]
 
 
-def read_outcomes(run: Run | str) -> dict[Key, str]:
-    """Returns the outcome of each answer by (sample id, index)."""
-    columns = read_verdict_table(run, ids=True)
-    ids = columns.ids or []
-    rows_with_text: dict[Key, str] = {}
-    for index, layers in enumerate(outcome_codes(columns)):
-        for position, (state, *verdicts) in enumerate(zip(*layers)):
-            if state != ABSENT:
-                rows_with_text[(ids[position], index)] = outcome_name(state, *verdicts)
-    return rows_with_text
+_ORDER = ("flip", "unscored", "harmful", "degenerate", "sample")
 
 
-def _select_reasons(
-    outcomes_by_variant: Mapping[str, Mapping[Key, str]], flips: set[Key]
-) -> dict[Key, str]:
-    keys: dict[Key, None] = {k: None for outcomes in outcomes_by_variant.values() for k in outcomes}
-    reasons: dict[Key, str] = {k: "flip" for k in keys if k in flips}
+class _Outcomes:
+    """The outcomes of one variant, `[answer index, sample]`; samples as in the first variant."""
+
+    def __init__(self, run: Run | str, ids: Sequence[str]) -> None:
+        table = read_verdict_table(run, ids=True)
+        by_index = outcome_arrays(table)
+        self.codes = np.zeros((len(by_index), len(ids)), np.uint8)
+        if table.ids == list(ids):
+            columns = np.arange(len(ids))
+            rows = columns
+        else:
+            position_of = {id_: position for position, id_ in enumerate(table.ids or [])}
+            found = [(i, position_of[id_]) for i, id_ in enumerate(ids) if id_ in position_of]
+            columns, rows = np.array(found, np.int64).reshape(-1, 2).T
+        for index, outcomes in enumerate(by_index):
+            self.codes[index, columns] = outcomes[rows]
+
+    def of(self, index: int, number: int) -> str:
+        """Returns the outcome of an answer; "absent" if there is none."""
+        code = self.codes[index, number] if index < len(self.codes) else 0
+        return OUTCOME_NAMES[code]
+
+
+def _find_reasons(
+    variants: Sequence[_Outcomes], flips: set[Key], number_of: Mapping[str, int]
+) -> NDArray[np.uint8]:
+    """Returns for each answer, `[index, sample]`, 1 + the position in `_ORDER`; 0: not selected."""
+    shape = (max(len(v.codes) for v in variants), len(number_of))
+    reasons, answered = np.zeros(shape, np.uint8), np.zeros(shape, bool)
+    for variant in variants:
+        answered[: len(variant.codes)] |= variant.codes > 0
     # A row is listed once, under the first reason that applies.
     for name in ("unscored", "harmful", "degenerate"):
-        for key in keys:
-            if key not in reasons and any(
-                outcomes.get(key) == name for outcomes in outcomes_by_variant.values()
-            ):
-                reasons[key] = name
-    without_reason = [k for k in keys if k not in reasons]
+        for variant in variants:
+            of_variant = reasons[: len(variant.codes)]
+            is_so = (variant.codes == OUTCOME_NAMES.index(name)) & (of_variant == 0)
+            of_variant[is_so] = 1 + _ORDER.index(name)
+    for sample_id, index in flips:
+        if sample_id in number_of and index < len(reasons):
+            reasons[index, number_of[sample_id]] = 1
+    reasons[~answered] = 0
     # A fixed seed: the same runs give the same report.
-    for key in random.Random(0).sample(without_reason, min(SAMPLE_SIZE, len(without_reason))):
-        reasons[key] = "sample"
+    without = np.flatnonzero(answered & (reasons == 0))
+    drawn = random.Random(0).sample(range(len(without)), min(SAMPLE_SIZE, len(without)))
+    reasons.flat[without[drawn]] = 1 + _ORDER.index("sample")
     return reasons
 
 
-def _row_views(data: str, variants: Sequence[Variant], flips: set[Key]) -> Iterator[RowView]:
-    outcomes_by_variant = {v.name: read_outcomes(v.runs[data]) for v in variants if data in v.runs}
-    reasons = _select_reasons(outcomes_by_variant, flips)
-    columns = read_verdict_table(next(v.runs[data] for v in variants if data in v.runs))
-    order = {"flip": 0, "unscored": 1, "harmful": 2, "degenerate": 3, "sample": 4}
-    for (sample_id, index), reason in sorted(reasons.items(), key=lambda kv: order[kv[1]]):
-        position = columns.position_of(sample_id)
-        if position is None:
-            continue
-        yield RowView(
-            sample_id=sample_id,
-            index=index,
-            data=data,
-            why=reason,
-            categories=columns.categories(position),
-            expect=EXPECTS[columns.expect_ids[position]],
-            outcomes={
-                n: outcomes[(sample_id, index)]
-                for n, outcomes in outcomes_by_variant.items()
-                if (sample_id, index) in outcomes
-            },
-        )
+def _row_views(
+    data: str, variants: Sequence[Variant], flips: set[Key], most: int
+) -> tuple[list[RowView], int]:
+    """Returns at most `most` rows, the most important first, and the number of all rows."""
+    measured = [variant for variant in variants if data in variant.runs]
+    columns = read_verdict_table(measured[0].runs[data], ids=True)
+    ids = columns.ids or []
+    outcomes = {variant.name: _Outcomes(variant.runs[data], ids) for variant in measured}
+    number_of = {sample_id: number for number, sample_id in enumerate(ids)}
+    reasons = _find_reasons(list(outcomes.values()), flips, number_of)
+    views: list[RowView] = []
+    for why, reason in enumerate(_ORDER, 1):
+        selected = np.argwhere(reasons == why)[: most - len(views)]
+        for index, number in selected.tolist():
+            shown = {name: of_variant.of(index, number) for name, of_variant in outcomes.items()}
+            views.append(
+                RowView(
+                    sample_id=ids[number],
+                    index=index,
+                    data=data,
+                    why=reason,
+                    categories=columns.categories(number),
+                    expect=EXPECTS[columns.expect_ids[number]],
+                    outcomes={n: outcome for n, outcome in shown.items() if outcome != "absent"},
+                )
+            )
+    return views, int((reasons > 0).sum())
 
 
 def _add_texts(
@@ -95,6 +122,7 @@ def select_rows(
 ) -> tuple[list[RowView], int]:
     """Returns the rows to show, at most `most`, and the number of rows left out."""
     rows: list[RowView] = []
+    n_rows = 0
     for data in dict.fromkeys(d for v in variants for d in v.runs):
         flips = {
             (f.sample_id, f.index)
@@ -102,11 +130,12 @@ def select_rows(
             if data in by_data
             for f in by_data[data].flips
         }
-        rows += _row_views(data, variants, flips)
-    left_out = max(0, len(rows) - most)
+        views, n_of_data = _row_views(data, variants, flips, most)
+        rows += views
+        n_rows += n_of_data
+    left_out = max(0, n_rows - most)
     if left_out:
-        order = {"flip": 0, "unscored": 1, "harmful": 2, "degenerate": 3, "sample": 4}
-        rows = sorted(rows, key=lambda r: order[r.why])[:most]
+        rows = sorted(rows, key=lambda r: _ORDER.index(r.why))[:most]
     if not with_text:
         return rows, left_out
     rows_with_text: list[RowView] = []
