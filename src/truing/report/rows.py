@@ -53,8 +53,11 @@ class _Outcomes:
 
 def _find_reasons(
     variants: Sequence[_Outcomes], flips: set[Key], number_of: Mapping[str, int]
-) -> NDArray[np.uint8]:
-    """Returns for each answer, `[index, sample]`, 1 + the position in `_ORDER`; 0: not selected."""
+) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """Returns for each answer, `[index, sample]`, 1 + the position in `_ORDER`; 0: not selected.
+
+    Also the answers of the seeded sample, `[sample size, 2]`, in the order drawn.
+    """
     shape = (max(len(v.codes) for v in variants), len(number_of))
     reasons, answered = np.zeros(shape, np.uint8), np.zeros(shape, bool)
     for variant in variants:
@@ -72,8 +75,9 @@ def _find_reasons(
     # A fixed seed: the same runs give the same report.
     without = np.flatnonzero(answered & (reasons == 0))
     drawn = random.Random(0).sample(range(len(without)), min(SAMPLE_SIZE, len(without)))
-    reasons.flat[without[drawn]] = 1 + _ORDER.index("sample")
-    return reasons
+    index, number = np.unravel_index(without[np.array(drawn, np.int64)], shape)
+    reasons[index, number] = 1 + _ORDER.index("sample")
+    return reasons, np.stack([index, number], axis=1)
 
 
 def _row_views(
@@ -85,11 +89,11 @@ def _row_views(
     ids = columns.ids or []
     outcomes = {variant.name: _Outcomes(variant.runs[data], ids) for variant in measured}
     number_of = {sample_id: number for number, sample_id in enumerate(ids)}
-    reasons = _find_reasons(list(outcomes.values()), flips, number_of)
+    reasons, sample = _find_reasons(list(outcomes.values()), flips, number_of)
     views: list[RowView] = []
     for why, reason in enumerate(_ORDER, 1):
-        selected = np.argwhere(reasons == why)[: most - len(views)]
-        for index, number in selected.tolist():
+        selected = sample if reason == "sample" else np.argwhere(reasons == why)
+        for index, number in selected[: most - len(views)].tolist():
             shown = {name: of_variant.of(index, number) for name, of_variant in outcomes.items()}
             views.append(
                 RowView(
