@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import torch
@@ -94,6 +96,29 @@ class ProcessGroup:
         """Waits until all processes have reached this call."""
         if self.size > 1:
             dist.barrier()
+
+
+@contextmanager
+def launched_processes(device: torch.device) -> Iterator[ProcessGroup]:
+    """Joins the processes that `accelerate launch` or `torchrun` started, if any.
+
+    A group that the caller has initialised is used and left as it is.
+    """
+    launched = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    if not launched or not dist.is_available() or dist.is_initialized():
+        yield ProcessGroup()
+        return
+    if device.type == "cuda":
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+    # gloo for the tensors of the CPU, which NCCL does not exchange.
+    dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
+    try:
+        yield ProcessGroup()
+        # No process may leave the group while another still has a message under way. Not after an
+        # error: the others may never reach the barrier.
+        dist.barrier()
+    finally:
+        dist.destroy_process_group()
 
 
 class Lockstep:

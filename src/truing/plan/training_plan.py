@@ -104,7 +104,7 @@ class RLInputs(DataInputs, frozen=True, kw_only=True):
     ptx_data: tuple[str, ...] = ()
     generator: str = "local"
     sample_data: str = "builtin:safety"
-    sample_judge: str = "moderation:open"
+    sample_judge: str = "moderation:default"
     sample_limit: int = 64
 
 

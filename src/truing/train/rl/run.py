@@ -9,18 +9,15 @@ Reward and cost models that truing trained as adapters on the run's own base can
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
 import msgspec
 import torch
-import torch.distributed as dist
 from msgspec import Struct
-from torch import Tensor
 
 from truing.core.errors import DataError, LineageError, PlanError, RunError
 from truing.core.licences import join_licences
@@ -28,7 +25,7 @@ from truing.core.lineage import digest, find_judge_conflict, hash_prompts
 from truing.core.private_files import replace_file
 from truing.core.protocols import Dataset, Judge
 from truing.core.types import Lineage, Sample
-from truing.distributed.process_group import ProcessGroup
+from truing.distributed.process_group import ProcessGroup, launched_processes
 from truing.distributed.shared_errors import share_errors
 from truing.hf.loading import (
     context_length,
@@ -37,7 +34,7 @@ from truing.hf.loading import (
     select_training_attention,
 )
 from truing.train import checkpoint
-from truing.train.batches import ExampleEncoder, collate_examples
+from truing.train.batches import ExampleEncoder
 from truing.train.checkpoint import seed_all
 from truing.train.examples import TrainingSet
 from truing.train.frozen_base import storage_dtype
@@ -60,7 +57,6 @@ from truing.train.rl.rollout import TokenizedPrompt, tokenize_prompts
 from truing.train.rl.settings import RLSettings
 from truing.train.rl.trainer import RLTrainer, TrainerOptions
 from truing.train.rl.training_page import write_training_page
-from truing.train.rl.update import PretrainingBatches
 from truing.train.run_lock import lock_run_folder
 from truing.train.settings import TrainingSettings
 from truing.train.step_loop import SliceLimit
@@ -142,7 +138,7 @@ def train_rl(
     settings = _keep_older_settings(settings.validated(costs=bool(reward_spec.costs)))
     # One process locks the folder for all.
     with (
-        _distributed_processes(select_device(settings.device)) as processes,
+        launched_processes(select_device(settings.device)) as processes,
         share_errors(),
         lock_run_folder(settings.folder) if processes.is_main else nullcontext(),
     ):
@@ -198,33 +194,12 @@ def _train(
     )
 
 
-@contextmanager
-def _distributed_processes(device: torch.device) -> Iterator[ProcessGroup]:
-    """Joins the processes that `accelerate launch` or `torchrun` started, if any.
-
-    A group that the caller has initialised is used and left as it is.
-    """
-    launched = int(os.environ.get("WORLD_SIZE", "1")) > 1
-    if not launched or not dist.is_available() or dist.is_initialized():
-        yield ProcessGroup()
-        return
-    if device.type == "cuda":
-        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
-    # gloo for the tensors of the CPU, which NCCL does not exchange.
-    dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
-    try:
-        yield ProcessGroup()
-        # No process may leave the group while another still has a message under way. Not after an
-        # error: the others may never reach the barrier.
-        dist.barrier()
-    finally:
-        dist.destroy_process_group()
-
-
 def _build_trainer(settings: RLSettings, parts: _RunParts, options: RLOptions) -> RLTrainer:
     pretraining_batches = None
     if options.ptx_sources:
-        pretraining_batches = _pretraining_batches(options.ptx_sources, settings, parts)
+        pretraining_batches = pretraining_batches(
+            options.ptx_sources, settings, parts.models.tokenizer
+        )
     elif settings.ptx:
         raise PlanError("ptx > 0 needs text: --ptx-data SPEC")
     generator = None
@@ -354,35 +329,6 @@ def _build_models(
         compute_dtype=compute_dtype,
         checkpointing=settings.checkpointing,
     )
-
-
-def _pretraining_batches(
-    sources: Sequence[TrainingSet], settings: RLSettings, parts: _RunParts
-) -> PretrainingBatches:
-    """Returns batches of pre-training (or SFT) text; a function of the gradient step alone."""
-    sft_settings = TrainingSettings(
-        kind="sft",
-        out=settings.out,
-        base=settings.base,
-        template=settings.template,
-        max_length=settings.max_length,
-    )
-    items = [item for source in sources for item in source.items]
-    rows = ExampleEncoder(parts.models.tokenizer, sft_settings).encode_all(items)[0]
-    if not rows:
-        raise PlanError("no row of the pre-training text fits into max_prompt + max_new")
-    # A fixed pseudo-random order, the same in every process and after a resume.
-    rows = sorted(rows, key=lambda row: digest(str(settings.seed), row.item.name))
-
-    def batch_of(step: int) -> tuple[Tensor, Tensor, Tensor]:
-        first = step * settings.ptx_batch
-        batch = collate_examples(
-            [rows[(first + k) % len(rows)] for k in range(settings.ptx_batch)], 0
-        )
-        labels = torch.where(batch.answer_mask.bool(), batch.ids, torch.full_like(batch.ids, -100))
-        return batch.ids, batch.mask, labels
-
-    return batch_of
 
 
 # -- the run folder
