@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from truing.cli.train import KTOFlags
+from truing.cli.train import DPOFlags, KTOFlags
 from truing.cli.train_judges import PairFlags
 from truing.cli.train_moderation import ModerationFlags
 from truing.cli.train_rl_flags import ConstraintFlags, PolicyFlags, RLRunFlags, SampleFlags
@@ -71,7 +71,7 @@ def test_every_rl_setting_has_a_flag() -> None:
 
 
 def test_every_supervised_setting_has_a_flag() -> None:
-    flags = defaults_of_flags(TrainingFlags, PairFlags, KTOFlags)
+    flags = defaults_of_flags(TrainingFlags, PairFlags, DPOFlags, KTOFlags)
     without = set(defaults_of_settings(TrainingSettings)) - set(flags)
     # Parameters of single commands.
     assert without <= {

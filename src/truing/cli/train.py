@@ -84,14 +84,14 @@ class DPOFlags:
     def settings(self) -> dict[str, Any]:
         """Returns the settings of the loss; raises PlanError for a loss that does not exist."""
         with needs_extra("truing train dpo", "train"):
-            from truing.train.settings import LOSSES
+            from truing.train.settings import LOSSES, default_beta
 
         losses = LOSSES["dpo"]
         if self.loss not in losses:
             suggestion = did_you_mean(self.loss, losses)
             raise PlanError(f"--loss {self.loss}: no such DPO loss{suggestion}")
-        default = 2.0 if self.loss == "simpo" else 0.1
-        return asdict(self) | {"beta": default if self.beta is None else self.beta}
+        beta = default_beta(self.loss) if self.beta is None else self.beta
+        return asdict(self) | {"beta": beta}
 
 
 def dpo(

@@ -38,7 +38,7 @@ from truing.core.struct_fields import read_struct_fields
 from truing.plan.cost_limits import parse_constraint
 from truing.plan.evaluation import FOLDER_NAME_RULE, Plan, is_folder_name, read_plan_table
 from truing.train.rl.settings import GROUP_METHODS, METHODS, RLSettings
-from truing.train.settings import TRAINING_KINDS, TrainingSettings
+from truing.train.settings import TRAINING_KINDS, TrainingSettings, default_beta
 
 STEP_KINDS = (*TRAINING_KINDS, "best-of-sft", "iterative-dpo", *METHODS)
 _SAMPLED_KINDS = {"distil": "distil", "best-of-sft": "sft", "iterative-dpo": "dpo"}  # trained as
@@ -346,6 +346,8 @@ def _build_step(name: str, kind: str, settings: dict[str, Any], inputs: StepInpu
         if isinstance(inputs, SampledInputs) and kind == "distil":
             # The prompt is part of the settings: another one gives another model.
             settings = {**settings, "teacher": inputs.prompt}
+        if trained_kind == "dpo":
+            settings = {"beta": default_beta(settings.get("loss", "")), **settings}
         checked = TrainingSettings(kind=trained_kind, out="", **settings)
         faults = _find_faults(checked.checked)
         if isinstance(inputs, SampledInputs):

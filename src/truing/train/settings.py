@@ -54,6 +54,11 @@ _LOWER_BOUNDS = (
 )
 
 
+def default_beta(loss: str) -> float:
+    """Returns the β of a DPO loss where none is set: that of its paper."""
+    return 2.0 if loss == "simpo" else 0.1
+
+
 def base_dtype_faults(base_dtype: str, lora: int, *, shard: bool) -> list[str]:
     """Returns the faults of the setting `base_dtype`."""
     if base_dtype not in BASE_DTYPES:
