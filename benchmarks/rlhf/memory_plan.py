@@ -24,7 +24,8 @@ def command_of(
 ) -> list[str]:
     """Returns the command that trains two steps of a kind."""
     data = folder / "rows.jsonl"
-    text = WORDS * (length // 12)
+    # One repetition has 17 tokens; the template and the prompt take the rest.
+    text = WORDS * ((length - 64) // 17)
     pairs = [
         {"prompt": f"{k}: how is a wheel trued?", "chosen": f"{k} {text}", "rejected": f"no {text}"}
         for k in range(4 * rows)
