@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -122,26 +123,14 @@ def command(
     with needs_extra("truing serve", "serve"):
         import uvicorn
 
-        from truing.cli.rails_models import load_main_model
         from truing.serve.openai.app import chat_app
         from truing.serve.openai.http_protocol import bounded_protocol
         from truing.serve.openai.local_host import LocalHostOnly
-        from truing.serve.openai.model_router import ModelRouter, find_configs
         from truing.serve.openai.request_log import log_to_stderr
         from truing.serve.openai.tracing import tracer_from_environment
 
     flags, auditing = flags or ServeFlags(), auditing or AuditFlags()
-    served_model: Model | None = resolve(model, "model") if model else None
-    configs = find_configs(rails) if rails else {}
-    router = ModelRouter(
-        served_model,
-        configs,
-        main_model=partial(
-            load_main_model, trust_code=trust_code, key_variables=allow_key_env or ()
-        ),
-        trust_code=trust_code,
-        key_variables=allow_key_env or (),
-    )
+    router = _build_router(model, rails, trust_code, allow_key_env or ())
     limits, keys = _read_limits(flags), _read_keys(flags.keys_env)
     if flags.host not in LOCAL_HOSTS and not keys:
         print_text(
@@ -178,6 +167,23 @@ def command(
         timeout_graceful_shutdown=int(flags.timeout),
     )
     return 0
+
+
+def _build_router(
+    model: str | None, rails: Path | None, trust_code: bool, key_variables: Sequence[str]
+) -> ModelRouter:
+    """Returns the models that are served; raises PlanError, with the faults of all."""
+    from truing.cli.rails_models import load_main_model
+    from truing.serve.openai.model_router import ModelRouter, find_configs
+
+    served_model: Model | None = resolve(model, "model") if model else None
+    return ModelRouter(
+        served_model,
+        find_configs(rails) if rails else {},
+        main_model=partial(load_main_model, trust_code=trust_code, key_variables=key_variables),
+        trust_code=trust_code,
+        key_variables=key_variables,
+    )
 
 
 def _read_limits(flags: ServeFlags) -> ServerLimits:

@@ -13,7 +13,8 @@ __getattr__, __dir__, __all__ = lazy_exports(
     {
         "": "lineage output_filter",
         "bounds": (
-            "FREE_EXPANDED_BYTES MAX_DOCUMENT_BYTES MAX_EXPANSION MAX_JSON_DEPTH MAX_ROW_BYTES"
+            "FREE_EXPANDED_BYTES MAX_DOCUMENT_BYTES MAX_EXPANSION MAX_JSON_DEPTH MAX_ROW_BYTES "
+            "MAX_XZ_MEMORY"
         ),
         "errors": (
             "BudgetExceeded DataError LineageError MissingExtra PlanError RunError SpecError "

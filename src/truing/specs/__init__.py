@@ -15,7 +15,10 @@ __getattr__, __dir__, __all__ = lazy_exports(
         "builders": "BUILDERS",
         "catalogue": "KINDS",
         "extras": "needs_extra",
-        "keys": "allow_key_variables describe_unsent_key is_loopback resolve_api_key",
+        "keys": (
+            "VENDOR_HOSTS allow_key_variables describe_unsent_key is_loopback is_vendor_address "
+            "resolve_api_key"
+        ),
         "parser": "Spec parse_spec redact_spec",
         "python_objects": "load_function",
         "resolve": "Args RoleName list_kinds load_object share_instances",
