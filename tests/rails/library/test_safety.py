@@ -68,7 +68,7 @@ def test_a_judge_that_fails_blocks(tmp_path: Path) -> None:
 
     answer = ask(guard(tmp_path, moderation(), judges={"test": FailingJudge()}), "hello")
     assert answer.finish_reason == "blocked"
-    assert "out of memory" in str([r.reason for r in answer.rulings])
+    assert "out of memory" in str([r.evidence for r in answer.rulings])
 
 
 @pytest.mark.parametrize(

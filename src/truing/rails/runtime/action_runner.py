@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from truing.core.errors import UserError
 from truing.core.types import Failure
 from truing.rails.runtime.action_registry import ActionRegistry, RegisteredAction
 from truing.rails.runtime.event_types import Event, StartAction
@@ -55,6 +56,9 @@ class ActionRunner:
                 raise
             except TimeoutError:
                 turn.error = f"the action {name!r} took longer than {self.timeout:g} s"
+            except UserError as error:
+                # Truing's own words, such as how to install an extra.
+                turn.error = f"the action {name!r} failed: {error}"
             except (Exception, SystemExit) as error:
                 # SystemExit too: an action that exits must not end the server.
                 turn.error = f"the action {name!r} failed: {type(error).__name__}"
