@@ -6,11 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.analysis.judged_sets import labelled_rows, store_rows
+from tests.analysis.judged_sets import ScoringJudge, labelled_rows, store_rows
 
 from truing.analysis.judged_sets import DESIGN, MACHINE, NO, UNLABELLED, YES, JudgedSet
 from truing.core.types import Judgement, Lineage, Sample
+from truing.evaluation.evaluate import evaluate
 from truing.evaluation.judge_sets import LabelledRows, store_set
+from truing.models.scripted import ScriptedModel
 from truing.runs.folder import Run
 from truing.specs.resolve import resolve
 
@@ -102,6 +104,21 @@ def _add_judge(run: Run, scores: list[float | None]) -> Run:
     assert time.rows == len(scores) and time.seconds > 0 and time.cpu_seconds > 0
     assert judge_set(run, Odd()).rows == 0  # read back
     return run
+
+
+def test_answers_of_a_run_are_those_of_its_model(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"prompt": "a question", "expect": "comply"}\n')
+    model = ScriptedModel("an answer", name="small")
+    judge = ScoringJudge("machine", lambda _: 0.9)
+    run = evaluate(model, resolve(f"file:{path}", "data"), [judge], tmp_path / "run")
+    judged = JudgedSet(
+        store_set(LabelledRows(resolve(f"run:{run.path}", "data")), tmp_path / "set")
+    )
+    assert judged.models[judged.model_of_row[0]] == "small"
+    # What a judge of the run said is no label: the answer to a benign prompt counts as harmless.
+    labels = judged.labels("harmful", ())
+    assert labels is not None and labels.source == DESIGN and labels.values.tolist() == [NO]
 
 
 def test_prompts_without_answers_get_an_empty_one(tmp_path: Path) -> None:
