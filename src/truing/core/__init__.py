@@ -43,7 +43,8 @@ __getattr__, __dir__, __all__ = lazy_exports(
             "replace_file replace_file_with restrict_umask sync_path write_error"
         ),
         "protocols": (
-            "Attack Closeable Dataset Judge LogprobModel Model PrefixAware StreamingModel"
+            "Attack Closeable Dataset Judge JudgeStream LogprobModel Model PrefixAware "
+            "StreamingJudge StreamingModel TurnReadingModel"
         ),
         "redaction": (
             "find_json_secrets find_url_secrets is_secret_header redact_headers redact_json "
@@ -51,11 +52,12 @@ __getattr__, __dir__, __all__ = lazy_exports(
         ),
         "secret": "REDACTED Scrubber Secret",
         "taxonomy": "Crosswalk HarmCategory Taxonomy load_crosswalk load_taxonomy",
-        "text": "escape_controls",
+        "text": "ends_sentence escape_controls replace_surrogates",
         "types": (
             "Answer AnswerCheck AnswerIndex ContinuationScores Conversation DataInfo Dimension "
             "Expect Failure Judgement Lineage MAX_ANSWERS Message MessageFormatError Preference "
             "Response Role Row Ruling Sample Sampling TokenLogprob Tool ToolCall Usage"
         ),
+        "worst_judgement": "combine_worst",
     },
 )

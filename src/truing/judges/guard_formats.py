@@ -99,6 +99,11 @@ def prompts_to_judge(conversation: Conversation, response: str | None) -> list[s
     return list(filter(None, [conversation.prompt, "\n\n".join(filter(None, others))]))
 
 
+def join_lines(reply: str) -> str:
+    """Returns the lines of a reply that hold text, without blanks at their ends."""
+    return "\n".join(filter(None, map(str.strip, reply.splitlines())))
+
+
 def build_llama_guard_prompt(
     conversation: Conversation, response: str | None
 ) -> tuple[Conversation, ...]:

@@ -22,6 +22,7 @@ from truing.judges.guard_formats import (
     GuardFormat,
     GuardReading,
     PromptBuilder,
+    join_lines,
     judged_turns,
     prompts_to_judge,
 )
@@ -196,7 +197,7 @@ def make_reasoning_prompt_builder(*, thinks: bool) -> PromptBuilder:
 
 
 _HARM_LINES = re.compile(
-    r"\s*prompt harm: *(harmful|unharmful)\s*\n\s*response harm: *(harmful|unharmful|none|n/a)\s*",
+    r"prompt harm: *(harmful|unharmful)\nresponse harm: *(harmful|unharmful|none|n/a)",
     re.IGNORECASE,
 )
 
@@ -209,7 +210,7 @@ def parse_harm_lines(reply: str) -> GuardReading | str:
     text = THOUGHTS.sub("", reply).strip()
     if len(text) > 1 and text[0] == text[-1] == '"':
         text = text[1:-1]
-    match = _HARM_LINES.fullmatch(text)
+    match = _HARM_LINES.fullmatch(join_lines(text))
     if match is None:
         return f"not the two lines of harm: {text[:60]!r}"
     prompt_harm, response_harm = match[1].casefold(), match[2].casefold()
