@@ -66,7 +66,7 @@ class GuardFormat(Struct, frozen=True, kw_only=True):
     needs_end: bool = False
 
 
-def harm_answers(answer: bool) -> dict[str, bool]:
+def _harm_answers(answer: bool) -> dict[str, bool]:
     return {"harmful": answer, "harmful_prompt": answer}
 
 
@@ -127,7 +127,7 @@ def make_llama_guard_parser(prefix: str, last: int) -> ReplyParser:
         lines = [line.strip() for line in reply.strip().splitlines() if line.strip()]
         first_word = lines[0].casefold() if lines else ""
         if first_word == "safe" and len(lines) == 1:
-            return GuardReading(harm_answers(False))
+            return GuardReading(_harm_answers(False))
         # Anything else in the reply means that the model answered the conversation instead of
         # judging it.
         if first_word != "unsafe" or len(lines) > 2:
@@ -140,7 +140,7 @@ def make_llama_guard_parser(prefix: str, last: int) -> ReplyParser:
         ]
         if unknown_codes:
             return f"{unknown_codes[0][:20]!r} is none of the codes {prefix}1 to {prefix}{last}"
-        return GuardReading(harm_answers(True), tuple(codes))
+        return GuardReading(_harm_answers(True), tuple(codes))
 
     return parse
 
@@ -270,7 +270,7 @@ def parse_yes_no(reply: str) -> GuardReading | str:
     """Parses Yes or No, alone or before an explanation that punctuation sets apart."""
     match = re.match(r"\s*(yes|no)\s*(?:[.,\n]|$)", reply, re.IGNORECASE)
     return (
-        GuardReading(harm_answers(match.group(1).casefold() == "yes"))
+        GuardReading(_harm_answers(match.group(1).casefold() == "yes"))
         if match
         else f"neither Yes nor No by itself: {reply[:60]!r}"
     )
@@ -302,9 +302,9 @@ def parse_granite(reply: str) -> GuardReading | str:
         return "more than one <score>"
     reply_text = _CONFIDENCE.sub("", reply).strip()
     if scores and _SCORE_TAG.fullmatch(reply_text):
-        return GuardReading(harm_answers(scores[0].casefold() == "yes"))
+        return GuardReading(_harm_answers(scores[0].casefold() == "yes"))
     if reply_text.casefold() in ("yes", "no"):
-        return GuardReading(harm_answers(reply_text.casefold() == "yes"))
+        return GuardReading(_harm_answers(reply_text.casefold() == "yes"))
     return f"neither Yes, No nor a <score>: {reply[:60]!r}"
 
 
