@@ -51,26 +51,40 @@ def make_text(tokens: int) -> list[str]:
     return sentences
 
 
+def read_clocks() -> tuple[float, float]:
+    """Returns the wall clock and the CPU time of this process, in seconds."""
+    return time.perf_counter(), time.process_time()
+
+
+def seconds_since(start: tuple[float, float], ending: str = "") -> dict[str, float]:
+    """Returns the seconds since `start`. The CPU's say more where other programs run beside."""
+    wall, cpu = read_clocks()
+    return {
+        f"seconds{ending}": round(wall - start[0], 3),
+        f"cpu_seconds{ending}": round(cpu - start[1], 3),
+    }
+
+
 async def time_judge(judge: Judge, sentences: Sequence[str]) -> dict[str, Any]:
     """Returns seconds with and without a stream, and whether the last verdicts are equal."""
     assert isinstance(judge, StreamingJudge)
     conversation = Conversation.of("How do I mend a wheel?")
     sample = Sample(conversation=conversation, id="wheel")
-    start = time.perf_counter()
+    start = read_clocks()
     stream = judge.start(conversation)
     for sentence in sentences:
         await stream.push(sentence)
-    streaming_seconds = time.perf_counter() - start
+    streaming = seconds_since(start)
     finished = await stream.finish()
 
-    start = time.perf_counter()
+    start = read_clocks()
     text = ""
     for sentence in sentences:
         text += sentence
         whole = await judge.judge(sample, Response.of("wheel", 0, "text", Answer.of(text)))
     return {
-        "seconds": streaming_seconds,
-        "seconds_read_anew": time.perf_counter() - start,
+        **streaming,
+        **seconds_since(start, "_read_anew"),
         "same_verdict": (finished.verdict, finished.score) == (whole.verdict, whole.score),
     }
 
@@ -82,14 +96,14 @@ async def time_model(spec: str, sentences: Sequence[str]) -> dict[str, Any]:
     replies: dict[bool, str] = {}
     for keeps in (True, False):
         reader = model.turn_reader(keep_prefix=keeps)
-        text, tokens, start = "", 0, time.perf_counter()
+        text, tokens, start = "", 0, read_clocks()
         for sentence in sentences:
             text += sentence
             dialogue = Conversation.of("How do I mend a wheel?").then(Message("assistant", text))
             (answer,) = await reader.generate(dialogue, Sampling(max_tokens=8))
             tokens += answer.usage.prompt_tokens - answer.usage.cached_tokens
         ending = "" if keeps else "_read_anew"
-        figures[f"seconds{ending}"] = time.perf_counter() - start
+        figures |= seconds_since(start, ending)
         figures[f"tokens{ending}"] = tokens
         replies[keeps] = answer.text
     return {**figures, "same_verdict": replies[True] == replies[False]}
