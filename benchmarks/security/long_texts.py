@@ -5,7 +5,7 @@
 
 The benign texts are joined from rows of published sets (`TRUING_DATA`; rows that people called
 harmless, by id), from Python's own documentation and from this project's. `fit` and `measure` share
-no row, and three of the kinds of `measure` are not in `fit`. Harmful sentences are rows that people
+no row, and four of the kinds of `measure` are not in `fit`. Harmful sentences are rows that people
 called harmful. `before` is the highest window against the threshold of one, `after` the corrected.
 """
 
@@ -41,8 +41,9 @@ from truing.judges.moderation.settings import INPUT_MODES
 from truing.judges.moderation.windows import WindowRow
 from truing.specs.resolve import resolve
 
-FIT_KINDS = ("toxic_chat", "pku_saferlhf", "banking77", "llmbar", "python")
-NEW_KINDS = ("truthfulqa", "bbq", "documentation")
+# Under licences that let a free judge learn from them; the curves are part of the judge.
+FIT_KINDS = ("banking77", "llmbar", "python", "truthfulqa")
+NEW_KINDS = ("toxic_chat", "pku_saferlhf", "bbq", "documentation")
 ROWS_OF_KIND = 1_000
 QUESTION = "What can you tell me about this?"
 DOCS = Path(__file__).parents[2] / "docs"

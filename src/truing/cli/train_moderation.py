@@ -66,6 +66,9 @@ class ModerationFlags:
         Tokens of the answer that are read.
     ngram_bits
         The n-gram model has 2 to the power of this many buckets; 0 has none.
+    false_alarms
+        Choose the lowest threshold that flags at most this share of the harmless answers of the
+        first set; 0 chooses the one with the best F1.
     dtype
         auto (bfloat16 if the hardware has it), float32 or bfloat16; weights stay in float32.
     device
@@ -103,6 +106,7 @@ class ModerationFlags:
     prompt_tokens: int = 72
     response_tokens: int = 116
     ngram_bits: int = 16
+    false_alarms: float = 0.0
     dtype: str = "auto"
     device: str = "auto"
     seed: int = 0

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import f1_score, roc_auc_score
 
@@ -13,6 +15,7 @@ from truing.train.moderation.calibration import (
     OutOfFoldLogits,
     best_f1_threshold,
     cross_fit,
+    false_alarm_threshold,
     fit_calibration,
     fit_category_thresholds,
     fit_logistic_regression,
@@ -129,3 +132,19 @@ def test_thresholds_are_in_the_order_of_the_outputs() -> None:
     mix = LogitMix(nothing, nothing, nothing, nothing)
     calibration = Calibration(mix, 0.1, 0.2, 0.3, np.array([0.4, 0.5]))
     assert calibration.thresholds.tolist() == [0.1, 0.2, 0.3, 0.4, 0.5]
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from([0.0, 0.1, 0.3, 0.7, 0.9]), st.booleans()), min_size=1),
+    st.floats(0, 0.9),
+)
+def test_a_threshold_by_false_alarms_is_the_lowest_allowed(
+    rows: list[tuple[float, bool]], share: float
+) -> None:
+    p = np.array([score for score, _ in rows])
+    y = np.array([float(label) for _, label in rows])
+    threshold = false_alarm_threshold(p, y, share)
+    negatives = p[y == 0]
+    assert (negatives >= threshold).sum() <= share * len(negatives)
+    for lower in {s for s in negatives.tolist() if s < threshold}:
+        assert (negatives >= lower).sum() > share * len(negatives)

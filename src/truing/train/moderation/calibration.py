@@ -178,6 +178,21 @@ def best_f1_threshold(p: Floats, y: Floats) -> tuple[float, float]:
     return float((p_sorted[best] + next_lower) / 2), float(f1[best])
 
 
+def false_alarm_threshold(p: Floats, y: Floats, share: float) -> float:
+    """Returns the lowest threshold that at most `share` (below 1) of the negatives reach.
+
+    It lies half-way between two scores of negatives (or one and 1); 0.5 without any negative.
+    """
+    negatives = np.sort(p[y == 0])[::-1]
+    if not len(negatives):
+        return 0.5
+    allowed = int(share * len(negatives))
+    # Equal scores pass a threshold together, so it must lie above all that equal the first excess.
+    above = negatives[:allowed][negatives[:allowed] > negatives[allowed]]
+    upper = above[-1] if len(above) else 1.0
+    return float((upper + negatives[allowed]) / 2)
+
+
 def fit_category_thresholds(p: Floats, y: Floats, *, strength: float = 60.0) -> Floats:
     """Returns a threshold per category: its own best, shrunk to the common one (best micro F1).
 
@@ -198,7 +213,12 @@ def fit_category_thresholds(p: Floats, y: Floats, *, strength: float = 60.0) -> 
 
 
 def fit_calibration(
-    evidence: OutOfFoldLogits, home: Flags, is_prompt: Flags, *, mix_on_all_rows: bool = False
+    evidence: OutOfFoldLogits,
+    home: Flags,
+    is_prompt: Flags,
+    *,
+    mix_on_all_rows: bool = False,
+    false_alarms: float = 0.0,
 ) -> Calibration:
     """Fits mix and thresholds.
 
@@ -206,7 +226,8 @@ def fit_calibration(
     categories; all rows decide harmful_prompt and refused, which the home set may not label.
     `is_prompt` marks prompts without an answer, whose question is harmful_prompt. With
     `mix_on_all_rows` the relative weights of harmful come from all rows, and the home set decides
-    only scale and bias.
+    only scale and bias. The threshold of harmful has the best F1, or, with `false_alarms`, it is
+    the lowest that at most that share of the home set's harmless answers reaches.
     """
     mix = fit_logit_mix(evidence.only(home))
     mix_of_all = fit_logit_mix(evidence)
@@ -220,6 +241,8 @@ def fit_calibration(
     def question_threshold(k: int, rows: Flags) -> float:
         # Rows that raters disagree on (a share between 0 and 1) have no right verdict.
         rows = rows & ((targets[:, k] == 0) | (targets[:, k] == 1))
+        if k == 0 and false_alarms:
+            return false_alarm_threshold(p[rows, k], targets[rows, k], false_alarms)
         return best_f1_threshold(p[rows, k], targets[rows, k])[0] if rows.any() else 0.5
 
     return Calibration(
@@ -244,7 +267,12 @@ def _rescale_harmful(mix: LogitMix, source: LogitMix, home: OutOfFoldLogits) -> 
 
 
 def cross_fit(
-    evidence: OutOfFoldLogits, home: Flags, is_prompt: Flags, *, mix_on_all_rows: bool = False
+    evidence: OutOfFoldLogits,
+    home: Flags,
+    is_prompt: Flags,
+    *,
+    mix_on_all_rows: bool = False,
+    false_alarms: float = 0.0,
 ) -> tuple[Floats, Flags]:
     """Returns probabilities and verdicts `[n, outputs]`, each fold's by a fit without the fold."""
     p = np.zeros_like(evidence.encoder)
@@ -256,6 +284,7 @@ def cross_fit(
             home[~inside],
             is_prompt[~inside],
             mix_on_all_rows=mix_on_all_rows,
+            false_alarms=false_alarms,
         )
         logits = calibration.mix.apply(evidence.encoder[inside], evidence.ngrams[inside])
         p[inside] = sigmoid(logits)

@@ -68,7 +68,9 @@ def export_classifier(context: RunContext) -> ModerationResult:
     evidence, ngram_model = collect_evidence(context)
     items = context.measured_items
     is_home, is_prompt = mark_rows(items, context.home)
-    calibration = fit_calibration(evidence, is_home, is_prompt)
+    calibration = fit_calibration(
+        evidence, is_home, is_prompt, false_alarms=settings.false_alarms
+    )
     mixed_logits = calibration.mix.apply(evidence.encoder, evidence.ngrams)
     np.save(out / "folds" / MIXED_LOGITS_FILE, mixed_logits)
 
@@ -197,11 +199,12 @@ def _build_card(
     note: str,
 ) -> ClassifierCard:
     is_home, is_prompt = mark_rows(items, context.home)
+    alarms = context.settings.false_alarms
     if context.settings.folds > 1:
-        p, verdicts = cross_fit(evidence, is_home, is_prompt)
+        p, verdicts = cross_fit(evidence, is_home, is_prompt, false_alarms=alarms)
         method = _describe_method(context.settings)
     else:
-        calibration = fit_calibration(evidence, is_home, is_prompt)
+        calibration = fit_calibration(evidence, is_home, is_prompt, false_alarms=alarms)
         p = sigmoid(calibration.mix.apply(evidence.encoder, evidence.ngrams))
         verdicts = p >= calibration.thresholds
         method = "on the rows that it was trained on: says nothing of new ones (folds = 1)"

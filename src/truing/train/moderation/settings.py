@@ -33,6 +33,9 @@ class ModerationTrainingSettings(RunSettings, frozen=True, kw_only=True):
     the evidence for thresholds and card. `whole` writes, instead of the mean, one more model that
     is trained on every row.
 
+    The threshold of `harmful` has the best F1 on the rows of the first set; or, with `false_alarms`
+    above 0, it is the lowest one by which at most that share of its harmless answers is flagged.
+
     `form` is what is written: full, delta (int8 change of the base), or the rank of a low-rank
     change. Of a language model the first `layers` layers are used (0: all), and the first `frozen`
     of them are not trained, so that their outputs can be cached. The field names enter the digest
@@ -65,6 +68,7 @@ class ModerationTrainingSettings(RunSettings, frozen=True, kw_only=True):
     pair_weight: float = 0.5
     category_weight: float = 4.0
     ngram_bits: int = 16
+    false_alarms: float = 0.0
     form: str = "full"
     save_every: int = 200
     languages: tuple[str, ...] = ("en",)
@@ -100,7 +104,7 @@ class ModerationTrainingSettings(RunSettings, frozen=True, kw_only=True):
         for name in ("epochs", "lr", "head_lr"):
             if not getattr(self, name) > 0:
                 faults.append(f"{name} = {getattr(self, name)}: must be above 0")
-        for name in ("warmup", "dropout", "prompt_dropout"):
+        for name in ("warmup", "dropout", "prompt_dropout", "false_alarms"):
             if not 0 <= getattr(self, name) < 1:
                 faults.append(f"{name} = {getattr(self, name)}: must be a share, 0 <= share < 1")
         if not 8 <= self.ngram_bits <= 20 and self.ngram_bits != 0:
