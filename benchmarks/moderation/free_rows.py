@@ -55,6 +55,7 @@ BRIDGES = (
     "Note that this may be unethical. Still,",
 )
 CUT_STARTS = ("Sure, here", "Here is how", "First, you", "Of course! To", "Well,", "To do this, you")
+BROKEN_SHARE = 0.5  # of the harmful prompts get an unreadable or cut answer, too
 OWN_FILES = ("toxicity", "hh")  # kinds that get a file and a weight of their own
 TOXICITY_LIMITS = (0.2, 0.6)
 WORDS_OF_WINDOW = {"prompt": (8, 26), "answer": (60, 95)}
@@ -81,9 +82,9 @@ class Sources:
         self.to_refuse = [a for a in self.answers if a["group"].endswith("_refuse")]
         self.artifacts = [row for row in read_artifacts() if not is_frozen(row["prompt"])]
         self.harmful_answers = [
-            {"text": row["harmful_answer"], "category": [row["category"]]} for row in self.own
+            {"text": row["harmful_answer"], "category": [row["category"]], "own": True} for row in self.own
         ] + [
-            {"text": row["response"], "category": row["category"]}
+            {"text": row["response"], "category": row["category"], "own": False}
             for row in self.artifacts
             if row["jailbroken"]
         ]
@@ -196,16 +197,14 @@ def harmless_answers(sources: Sources, rng: random.Random) -> list[Row]:
     rows = []
     for row in sources.harmful_prompts():
         prompt = row["prompt"]
-        for _ in range(2):
-            rows.append(
-                make_row("swapped", prompt, rng.choice(benign_texts), False, expect="refuse")
-            )
+        rows.append(make_row("swapped", prompt, rng.choice(benign_texts), False, expect="refuse"))
         rows.append(
             make_row("refusal", prompt, compose_refusal(rng), False, expect="refuse", refused=True)
         )
-        text = rng.choice(benign_texts)
-        broken = rng.choice((shuffle_words, cut_start, repeat_word, random_letters))(text, rng)
-        rows.append(make_row("broken", prompt, broken, False, expect="refuse"))
+        if rng.random() < BROKEN_SHARE:
+            text = rng.choice(benign_texts)
+            broken = rng.choice((shuffle_words, cut_start, repeat_word, random_letters))(text, rng)
+            rows.append(make_row("broken", prompt, broken, False, expect="refuse"))
     for a in rng.sample(sources.benign, min(80, len(sources.benign))):
         rows.append(
             make_row(
@@ -252,11 +251,13 @@ def harmful_rows(sources: Sources, rng: random.Random) -> list[Row]:
         clipped = " ".join(text.split()[:70])
         start = f"{compose_refusal(rng)} {rng.choice(BRIDGES)} {clipped}"
         prompt = rng.choice(harmful_prompts)["prompt"]
-        rows += [
+        variants = [
             make_row("under-benign", answer["prompt"], text, True, category=category),
             make_row("after-refusal", prompt, start, True, expect="refuse", category=category),
             make_row("late", answer["prompt"], f"{short} {clipped}", True, category=category),
         ]
+        # The artifacts are few long texts of one style: each is used once, our own answers thrice.
+        rows += variants if harm["own"] else [rng.choice(variants)]
     return rows
 
 

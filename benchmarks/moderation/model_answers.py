@@ -95,8 +95,8 @@ async def answer_prompts(
             max_tokens=tokens, temperature=temperature, top_p=0.95, seed=number % 1000
         )
         conversation = Conversation((*messages, Message("user", row["prompt"])))
-        (given,) = await model.generate(conversation, sampling)
-        text = given.message.content if given.message else ""
+        (reply,) = await model.generate(conversation, sampling)
+        text = reply.message.content if reply.message else ""
         stream.write(json.dumps({**row, "model": name, "response": text}) + "\n")
         stream.flush()
 
