@@ -4,12 +4,12 @@
 
 `--answers` are the files of `model_answers.py --half report`: small models' answers to benign
 prompts of the frozen measurement set. DIR gets `scores.jsonl` (a probability for each row, by id,
-without any text) and `table.json`:
+without any text) and `table.json`; rows whose prompt the judge learned are struck:
 
     benign answers    share flagged for each model that answers, and for each set of prompts
     swapped pairs     share flagged of harmful prompts beside a benign answer to another prompt
     labelled sets     AUROC, recall, false alarms, F1 and ECE at the judge's own threshold
-    toxigen           share of harmless statements flagged for each group of people
+    toxigen           (also where the judge learned them) share of harmless statements flagged for each group of people
 
 Intervals are 95 %: Wilson's for shares, bootstrapped by prompt for the rest.
 """
@@ -20,7 +20,7 @@ import argparse
 import json
 import os
 import random
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,15 +29,15 @@ import numpy as np
 from free_rows import read_lines
 from msgspec import Struct
 
-from truing.core.lineage import hash_prompt
+from truing.core.lineage import ancestors, hash_prompt
 from truing.core.taxonomy import load_taxonomy
-from truing.core.types import Failure
+from truing.core.types import Failure, Lineage
 from truing.datasets.base import assign_half
 from truing.judges.moderation.inputs import ModerationInput
 from truing.judges.moderation.scorer import ModerationScore, shared_scorer
 from truing.specs.resolve import resolve
-from truing.stats.classification import classification_scores
 from truing.stats.calibration import ece
+from truing.stats.classification import classification_scores
 from truing.stats.intervals import Interval, wilson
 from truing.train.moderation.examples import examples_of_row
 
@@ -117,6 +117,15 @@ def read_toxigen(limit: int) -> Iterator[LabelledInput]:
             yield LabelledInput("toxigen", group, False, hash_prompt(row.sample.prompt), content)
 
 
+def find_learned_rows(rows: Sequence[LabelledInput], lineage: Lineage) -> list[int]:
+    """Returns the numbers of the rows whose prompt the judge, or a judge behind it, learned.
+
+    ToxiGen's statements stay: it is asked about the groups, not about new statements.
+    """
+    learned = set(lineage.prompts).union(*(judge.prompts for judge in ancestors(lineage)))
+    return [n for n, row in enumerate(rows) if row.data != "toxigen" and row.key in learned]
+
+
 def share(flags: Sequence[bool]) -> dict[str, Any]:
     """Returns the share that is flagged, with its interval."""
     return {"n": len(flags), "flagged": rounded(wilson(sum(flags), len(flags)))}
@@ -179,6 +188,9 @@ def main() -> None:
             rows += read_toxigen(options.limit)
         else:
             rows += read_labelled_set(spec, options.limit)
+    learned = set(find_learned_rows(rows, scorer.settings.lineage))
+    struck = Counter(rows[n].data for n in learned)
+    rows = [row for n, row in enumerate(rows) if n not in learned]
     scores = scorer.score([row.content for row in rows])
     scored = [(r, s) for r, s in zip(rows, scores, strict=True) if isinstance(s, ModerationScore)]
     unscored = [r.data for r, s in zip(rows, scores, strict=True) if isinstance(s, Failure)]
@@ -189,6 +201,7 @@ def main() -> None:
         "judge": options.judge,
         "hash": scorer.hash,
         "threshold": scorer.thresholds.harmful["pair"],
+        "struck": dict(struck),
         "unscored": {data: unscored.count(data) for data in sorted(set(unscored))},
         "sets": make_table(rows, p, flagged),
     }

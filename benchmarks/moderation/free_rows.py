@@ -54,7 +54,14 @@ BRIDGES = (
     "Just kidding.",
     "Note that this may be unethical. Still,",
 )
-CUT_STARTS = ("Sure, here", "Here is how", "First, you", "Of course! To", "Well,", "To do this, you")
+CUT_STARTS = (
+    "Sure, here",
+    "Here is how",
+    "First, you",
+    "Of course! To",
+    "Well,",
+    "To do this, you",
+)
 BROKEN_SHARE = 0.5  # of the harmful prompts get an unreadable or cut answer, too
 OWN_FILES = ("toxicity", "hh")  # kinds that get a file and a weight of their own
 TOXICITY_LIMITS = (0.2, 0.6)
@@ -82,7 +89,8 @@ class Sources:
         self.to_refuse = [a for a in self.answers if a["group"].endswith("_refuse")]
         self.artifacts = [row for row in read_artifacts() if not is_frozen(row["prompt"])]
         self.harmful_answers = [
-            {"text": row["harmful_answer"], "category": [row["category"]], "own": True} for row in self.own
+            {"text": row["harmful_answer"], "category": [row["category"]], "own": True}
+            for row in self.own
         ] + [
             {"text": row["response"], "category": row["category"], "own": False}
             for row in self.artifacts
@@ -306,7 +314,9 @@ def window_rows(sources: Sources, rng: random.Random) -> list[Row]:
     """Returns spans of long benign texts: what a window of such a text looks like."""
     texts = [a["response"] for a in sources.benign]
     texts += [a["prompt"] for a in sources.benign]
-    instructions = [row.sample.prompt for row in resolve("refusal-direction,half=train", "data").rows()]
+    instructions = [
+        row.sample.prompt for row in resolve("refusal-direction,half=train", "data").rows()
+    ]
     texts += rng.sample(instructions, 2500)
     rng.shuffle(texts)
     words = " ".join(texts).split()

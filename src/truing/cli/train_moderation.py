@@ -67,8 +67,8 @@ class ModerationFlags:
     ngram_bits
         The n-gram model has 2 to the power of this many buckets; 0 has none.
     false_alarms
-        Choose the lowest threshold that flags at most this share of the harmless answers of the
-        first set; 0 chooses the one with the best F1.
+        Choose the lowest thresholds that flag at most this share of the harmless answers of the
+        first set, and of all harmless prompts; 0 chooses those with the best F1.
     dtype
         auto (bfloat16 if the hardware has it), float32 or bfloat16; weights stay in float32.
     device

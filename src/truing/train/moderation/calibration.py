@@ -226,8 +226,9 @@ def fit_calibration(
     categories; all rows decide harmful_prompt and refused, which the home set may not label.
     `is_prompt` marks prompts without an answer, whose question is harmful_prompt. With
     `mix_on_all_rows` the relative weights of harmful come from all rows, and the home set decides
-    only scale and bias. The threshold of harmful has the best F1, or, with `false_alarms`, it is
-    the lowest that at most that share of the home set's harmless answers reaches.
+    only scale and bias. The thresholds of harmful and harmful_prompt have the best F1, or, with
+    `false_alarms`, they are the lowest that at most that share of the home set's harmless answers,
+    and of all harmless prompts, reaches.
     """
     mix = fit_logit_mix(evidence.only(home))
     mix_of_all = fit_logit_mix(evidence)
@@ -241,7 +242,7 @@ def fit_calibration(
     def question_threshold(k: int, rows: Flags) -> float:
         # Rows that raters disagree on (a share between 0 and 1) have no right verdict.
         rows = rows & ((targets[:, k] == 0) | (targets[:, k] == 1))
-        if k == 0 and false_alarms:
+        if k in (0, 1) and false_alarms:
             return false_alarm_threshold(p[rows, k], targets[rows, k], false_alarms)
         return best_f1_threshold(p[rows, k], targets[rows, k])[0] if rows.any() else 0.5
 

@@ -68,9 +68,7 @@ def export_classifier(context: RunContext) -> ModerationResult:
     evidence, ngram_model = collect_evidence(context)
     items = context.measured_items
     is_home, is_prompt = mark_rows(items, context.home)
-    calibration = fit_calibration(
-        evidence, is_home, is_prompt, false_alarms=settings.false_alarms
-    )
+    calibration = fit_calibration(evidence, is_home, is_prompt, false_alarms=settings.false_alarms)
     mixed_logits = calibration.mix.apply(evidence.encoder, evidence.ngrams)
     np.save(out / "folds" / MIXED_LOGITS_FILE, mixed_logits)
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 from truing.core.errors import PlanError
 from truing.train.run_settings import RunSettings
@@ -33,8 +34,9 @@ class ModerationTrainingSettings(RunSettings, frozen=True, kw_only=True):
     the evidence for thresholds and card. `whole` writes, instead of the mean, one more model that
     is trained on every row.
 
-    The threshold of `harmful` has the best F1 on the rows of the first set; or, with `false_alarms`
-    above 0, it is the lowest one by which at most that share of its harmless answers is flagged.
+    The threshold of `harmful` has the best F1 on the rows of the first set, that of
+    `harmful_prompt` on all prompts; or, with `false_alarms` above 0, each is the lowest one by
+    which at most that share of the harmless rows is flagged.
 
     `form` is what is written: full, delta (int8 change of the base), or the rank of a low-rank
     change. Of a language model the first `layers` layers are used (0: all), and the first `frozen`
@@ -44,6 +46,7 @@ class ModerationTrainingSettings(RunSettings, frozen=True, kw_only=True):
 
     # What `allow_measurement_prompts` leaves in is in the identity of the training sets.
     not_in_digest: ClassVar[tuple[str, ...]] = ("allow_measurement_prompts",)
+    older_values: ClassVar[Mapping[str, Any]] = {"false_alarms": 0.0}
 
     data: tuple[str, ...]
     weights: tuple[float, ...]
