@@ -53,7 +53,7 @@ def test_a_raw_rate_passes_only_with_a_card(
 ) -> None:
     card = tmp_path / "card.json"
     run_truing("card rules:refusal --data xstest,part=completions --limit 150 --json --out", card)
-    rules = 'rules = ["refuses_harmful.raw.lower > 0.28"]'
+    rules = 'rules = ["refuses_harmful.raw.lower > 0.25"]'
     assert run_gate(tmp_path, mixed_run, rules).status == 3
     assert run_gate(tmp_path, mixed_run, rules, "--card", card).status == 0
     assert run_gate(tmp_path, mixed_run, f'cards = ["card.json"]\n{rules}').status == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 from msgspec.structs import replace
@@ -44,9 +45,11 @@ def test_no_run(tmp_path: Path) -> None:
     assert "neither a run folder" in result.err
 
 
-def test_a_run_that_is_not_complete_is_said_to_be(mixed_run: Path) -> None:
-    manifest = mixed_run / "manifest.json"
-    assert "not complete" not in run_truing("show", mixed_run)
+def test_a_run_that_is_not_complete_is_said_to_be(mixed_run: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"  # others read the shared one
+    shutil.copytree(mixed_run, run)
+    manifest = run / "manifest.json"
+    assert "not complete" not in run_truing("show", run)
     content = json.loads(manifest.read_text("utf-8"))
     manifest.write_text(json.dumps({**content, "complete": False}), "utf-8")
-    assert "not complete" in run_truing("show", mixed_run)
+    assert "not complete" in run_truing("show", run)

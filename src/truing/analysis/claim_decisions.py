@@ -117,8 +117,8 @@ def decide_change(evidence: Sequence[ChangeEvidence], rule: ChangeRule) -> Chang
     needs = labels_needed(first, abs(oriented[0].estimate - rule.limit))
     reason = _why_open(first, analyses, rule, (below, above), needs)
     advice = describe_needs(needs)
-    if analyses.missing and needs is None:
-        advice = f"a second judge, unrelated to {first.judge}; {advice}"
+    if analyses.missing:
+        advice = f"a second judge, unrelated to {first.judge}, or {advice}"
     if rule.blocked:
         advice = "the rest of the run"
     text = decision.text + reason.text
