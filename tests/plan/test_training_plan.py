@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from truing.core.errors import PlanError
 from truing.plan.training_plan import (
     RLInputs,
+    SampledInputs,
     list_presets,
     parse_training_plan,
     read_preset,
@@ -109,6 +110,25 @@ def test_all_faults_of_a_plan_together() -> None:
         "p.toml: evaluate.data: none given",
     ):
         assert words in shown
+
+
+def test_a_step_of_dpo_on_own_answers() -> None:
+    text = """
+    [steps.own]
+    kind = "iterative-dpo"
+    data = ["file:x"]
+    by = "rules:refusal"
+    rounds = 3
+    sft_weight = 1.0
+    """
+    step = parse_training_plan(text).steps["own"]
+    assert step.settings.kind == "dpo"
+    assert isinstance(step.inputs, SampledInputs) and step.inputs.rounds == 3
+    bad = text.replace("rounds = 3", "rounds = 0\nn = 1").replace('by = "rules:refusal"', "")
+    with pytest.raises(PlanError) as caught:
+        parse_training_plan(bad)
+    faults = " ".join(caught.value.faults)
+    assert "by: missing" in faults and "rounds = 0: at least 1" in faults and "n = 1" in faults
 
 
 def test_references_that_name_no_step() -> None:
