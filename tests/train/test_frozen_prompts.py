@@ -15,7 +15,7 @@ from truing.core.measurement_set import is_frozen
 from truing.core.taxonomy import load_taxonomy
 from truing.core.types import Conversation, Judgement, Message, Response, Row, Sample
 from truing.specs.resolve import resolve
-from truing.train.frozen_prompts import FROZEN_REASON, TrainableRows
+from truing.train.frozen_prompts import FROZEN_REASON, TrainableRows, read_trainable_samples
 from truing.train.training_data import read_training_set
 
 REPORT = [row.sample.prompt for row in resolve("builtin:safety,half=report", "data").rows()]
@@ -76,7 +76,7 @@ def test_every_supervised_kind_drops_them(kind, caplog: pytest.LogCaptureFixture
     assert "1 rows of the frozen measurement set are left out" in caplog.text
     assert "--allow-measurement-prompts" in caplog.text
 
-    allowed = read_training_set(data, kind, allow_frozen=True)
+    allowed = read_training_set(TrainableRows(data, allow=True), kind)
     assert len(allowed.items) > len(source.items)
     assert FROZEN_REASON not in allowed.dropped and allowed.n_frozen == 1
 
@@ -111,12 +111,8 @@ def test_moderation_training_drops_them() -> None:
 
 
 def test_reinforcement_learning_drops_them() -> None:
-    pytest.importorskip("torch")
-    from truing.train.rl.run import RLOptions, read_samples
-
     data = InMemoryDataset(rows=[make_row(p) for p in (REPORT[0], *FREE[:3])])
-    assert [s.prompt for s in read_samples([data], RLOptions())] == FREE[:3]
-    assert len(read_samples([data], RLOptions(allow_frozen=True))) == 4
-    assert [s.prompt for s in read_samples([data], RLOptions(limit=1))] == FREE[:1]
+    assert [s.prompt for s in read_trainable_samples([data], allow_frozen=False)] == FREE[:3]
+    assert len(read_trainable_samples([data], allow_frozen=True)) == 4
     with pytest.raises(DataError, match="no prompts are left"):
-        read_samples([InMemoryDataset(rows=[make_row(REPORT[0])])], RLOptions())
+        read_trainable_samples([InMemoryDataset(rows=[make_row(REPORT[0])])], allow_frozen=False)

@@ -91,12 +91,11 @@ def train_supervised_step(
         raise PlanError(f"--weight: {len(weights)} numbers for {len(inputs.data)} data sets")
     sources = [
         read_training_set(
-            resolve(spec_for_training(spec), "data"),
+            _resolve_trainable(spec, inputs),
             settings.kind,
             weight=weight,
             chosen=inputs.chosen,
             allow_red_team=inputs.allow_red_team,
-            allow_frozen=inputs.allow_measurement_prompts,
             limit=inputs.limit,
             harmful=bool(settings.red_model),
         )
@@ -208,9 +207,7 @@ def _sample_answers(
                 sampling=sampling, seed=settings.seed, limit=inputs.limit, progress=progress
             )
             # Frozen prompts are left out before they are answered.
-            dataset = TrainableRows(
-                resolve(spec_for_training(spec), "data"), allow=inputs.allow_measurement_prompts
-            )
+            dataset = _resolve_trainable(spec, inputs)
             evaluate(model, dataset, list(judges), folder, options=evaluate_options)
         dataset.log_frozen_rows()
         folders.append(str(folder))
@@ -218,6 +215,14 @@ def _sample_answers(
         return str(Spec("run", folders[0]))
     # `run:` reads several folders that are separated by |, which must be quoted in a spec.
     return f'run:"{"|".join(folders)}"'
+
+
+def _resolve_trainable(
+    spec: str, inputs: SupervisedInputs | SampledInputs | RLInputs
+) -> TrainableRows:
+    """Returns the data set of a spec, with or without its rows of the frozen measurement set."""
+    data: Dataset = resolve(spec_for_training(spec), "data")
+    return TrainableRows(data, allow=inputs.allow_measurement_prompts)
 
 
 # -- reinforcement learning
@@ -232,10 +237,7 @@ def train_rl_step(settings: RLSettings, inputs: RLInputs, options: StepOptions) 
     settings = settings.validated(costs=bool(inputs.cost))
     ptx_sources = [
         read_training_set(
-            resolve(spec_for_training(spec), "data"),
-            "sft",
-            allow_red_team=inputs.allow_red_team,
-            allow_frozen=inputs.allow_measurement_prompts,
+            _resolve_trainable(spec, inputs), "sft", allow_red_team=inputs.allow_red_team
         )
         for spec in inputs.ptx_data
     ]

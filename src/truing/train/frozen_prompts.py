@@ -9,11 +9,12 @@ those on the same published set.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
+from truing.core.errors import DataError
 from truing.core.measurement_set import has_frozen_prompt
 from truing.core.protocols import Dataset
-from truing.core.types import DataInfo, Lineage, Preference, Row
+from truing.core.types import DataInfo, Lineage, Preference, Row, Sample
 
 _log = logging.getLogger("truing.train")
 
@@ -88,6 +89,23 @@ class TrainableRows:
                 self.info.spec,
                 self.n_kept,
             )
+
+
+def read_trainable_samples(data: Iterable[Dataset], allow_frozen: bool) -> list[Sample]:
+    """Returns the samples of some data sets whose prompts may be answered in training.
+
+    Raises DataError if there are none.
+    """
+    samples: list[Sample] = []
+    specs: list[str] = []
+    for dataset in data:
+        trainable = TrainableRows(dataset, allow=allow_frozen)
+        samples += [row.sample for row in trainable.rows()]
+        trainable.log_frozen_rows()
+        specs.append(dataset.info.spec)
+    if not samples:
+        raise DataError(f"{', '.join(specs)}: no prompts are left to train on")
+    return samples
 
 
 def explain_left_out(n_frozen: int) -> str:

@@ -34,14 +34,14 @@ def read_training_set(
     limit: int | None = None,
     harmful: bool = False,
     testing: bool = False,
-    allow_frozen: bool = False,
 ) -> TrainingSet:
     """Reads the examples of a data set for a kind of training.
 
     sft learns recorded answers that nobody called harmful (`harmful` keeps those too, for a red
     model). It refuses preference pairs unless `chosen` says that their preferred answers are the
     targets. `testing` reads any set of pairs, to measure a model on it. `limit` keeps the first
-    examples. Rows of the frozen measurement set are dropped, unless `testing` or `allow_frozen`.
+    examples. Rows of the frozen measurement set are dropped, unless `testing`, or as
+    `TrainableRows(data, allow=True)` is given.
     Raises PlanError for data that must not train the kind, and DataError if nothing is left.
     """
     if not weight > 0:
@@ -49,7 +49,7 @@ def read_training_set(
     if not testing:
         check_training_data(data.info, allow_red_team=allow_red_team)
     dropped: Counter[str] = Counter()
-    trainable = TrainableRows(data, allow=testing or allow_frozen)
+    trainable = data if isinstance(data, TrainableRows) else TrainableRows(data, allow=testing)
     if kind == "sft":
         items = list(_read_targets(trainable, dropped, chosen=chosen, harmful=harmful))
     elif kind == "distil":

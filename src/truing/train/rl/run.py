@@ -19,12 +19,12 @@ import msgspec
 import torch
 from msgspec import Struct
 
-from truing.core.errors import DataError, LineageError, PlanError, RunError
+from truing.core.errors import LineageError, PlanError, RunError
 from truing.core.licences import join_licences
 from truing.core.lineage import digest, find_judge_conflict, hash_prompts
 from truing.core.private_files import replace_file
 from truing.core.protocols import Dataset, Judge
-from truing.core.types import Lineage, Sample
+from truing.core.types import Lineage
 from truing.distributed.process_group import ProcessGroup, launched_processes
 from truing.distributed.shared_errors import share_errors
 from truing.hf.loading import (
@@ -38,12 +38,13 @@ from truing.train.batches import ExampleEncoder
 from truing.train.checkpoint import seed_all
 from truing.train.examples import TrainingSet
 from truing.train.frozen_base import storage_dtype
-from truing.train.frozen_prompts import TrainableRows
+from truing.train.frozen_prompts import read_trainable_samples
 from truing.train.harm_check import check_training_data
 from truing.train.model_card import is_exported_as_set, read_model_card
 from truing.train.model_folder import export_dtype, save_model
 from truing.train.rl.current_policy import policy_lineage
 from truing.train.rl.generate import AnswerGenerator
+from truing.train.rl.older_settings import keep_older_settings
 from truing.train.rl.policy_models import (
     POLICY,
     PolicyModels,
@@ -135,7 +136,7 @@ def train_rl(
     Raises UserError before the first answer is sampled if anything is wrong.
     """
     options = options or RLOptions()
-    settings = _keep_older_settings(settings.validated(costs=bool(reward_spec.costs)))
+    settings = keep_older_settings(settings.validated(costs=bool(reward_spec.costs)))
     # One process locks the folder for all.
     with (
         launched_processes(select_device(settings.device)) as processes,
@@ -143,21 +144,6 @@ def train_rl(
         lock_run_folder(settings.folder) if processes.is_main else nullcontext(),
     ):
         return _train(settings, data, reward_spec, options, processes)
-
-
-def _keep_older_settings(settings: RLSettings) -> RLSettings:
-    """Returns the settings as the run in the folder was begun, if an older version began it.
-
-    The same command, whose defaults have changed since, then resumes it.
-    """
-    path = settings.folder / "manifest.json"
-    if checkpoint.latest_checkpoint(settings.folder) is None:
-        return settings
-    try:
-        stored = msgspec.json.decode(path.read_bytes(), type=dict[str, Any]).get("settings")
-    except (OSError, msgspec.DecodeError):
-        return settings  # the identity of the checkpoint decides
-    return settings.as_begun(stored) if isinstance(stored, dict) else settings
 
 
 def _train(
@@ -256,7 +242,7 @@ def _load_parts(
         kind="distil", out=settings.out, base=settings.base, template=settings.template
     )
     encoder = ExampleEncoder(loaded.tokenizer, supervised_settings)
-    samples = read_samples(data, options)
+    samples = read_trainable_samples(data, options.allow_frozen)[: options.limit]
     prompts, too_long = tokenize_prompts(samples, encoder, max_tokens=settings.max_prompt)
     critics = critic_roles(settings, costs=bool(reward_spec.costs))
     models = _build_models(settings, loaded, critics, compute_dtype)
@@ -282,19 +268,6 @@ def _compute_dtype(settings: RLSettings, device: torch.device) -> torch.dtype | 
     """Returns the autocast dtype of forward passes, or None for float32."""
     dtype = training_dtype(settings, device)
     return None if dtype is torch.float32 else dtype
-
-
-def read_samples(data: Sequence[Dataset], options: RLOptions) -> list[Sample]:
-    """Returns the samples whose prompts are answered; raises DataError if there are none."""
-    samples: list[Sample] = []
-    for dataset in data:
-        trainable = TrainableRows(dataset, allow=options.allow_frozen)
-        samples += [row.sample for row in trainable.rows()]
-        trainable.log_frozen_rows()
-    if not samples:
-        specs = ", ".join(dataset.info.spec for dataset in data)
-        raise DataError(f"{specs}: no prompts are left to train on")
-    return samples[: options.limit]
 
 
 def _check_evaluation_judge(judge: Judge | None, lineage: Lineage) -> None:
