@@ -16,7 +16,7 @@ from tests.train.builders import make_settings, make_training_set
 
 from truing.core.errors import LineageError, PlanError, UserError
 from truing.core.types import Lineage
-from truing.train.merge_adapter import merge_adapter
+from truing.train.adapter_merging import merge_adapter
 from truing.train.model_card import TrainedModelCard, read_model_card, render_model_card
 from truing.train.publishing import check_publishable, push_model
 from truing.train.supervised import train_supervised

@@ -120,7 +120,7 @@ def merge(
         Print as JSON.
     """
     with needs_extra("truing weights merge", "train"):
-        from truing.train.merge_adapter import merge_adapter
+        from truing.train.adapter_merging import merge_adapter
 
     folder = merge_adapter(adapter, out, base=base, dtype=dtype)
     if json:

@@ -17,8 +17,8 @@ __getattr__, __dir__, __all__ = lazy_exports(
             "MAX_XZ_MEMORY"
         ),
         "errors": (
-            "BudgetExceeded DataError LineageError MissingExtra PlanError RunError SpecError "
-            "TruingError UserError did_you_mean"
+            "BudgetExceeded DataError LineageError MissingExtra PlanError ProcessFailed RunError "
+            "SpecError TruingError UserError did_you_mean"
         ),
         "ids": "content_id stream_seed with_ids",
         "input_files": "open_input read_input_bytes read_input_text",
@@ -32,6 +32,9 @@ __getattr__, __dir__, __all__ = lazy_exports(
             "share_of_common_words"
         ),
         "lazy": "lazy_exports",
+        "licences": (
+            "UNSTATED_LICENCES collect_licences describe_restriction find_unfree join_licences"
+        ),
         "lineage": (
             "ancestors digest find_judge_conflict find_shared_prompts hash_prompt hash_prompts "
             "normalise_prompt"
@@ -52,6 +55,7 @@ __getattr__, __dir__, __all__ = lazy_exports(
         ),
         "secret": "REDACTED Scrubber Secret",
         "taxonomy": "Crosswalk HarmCategory Taxonomy load_crosswalk load_taxonomy",
+        "struct_fields": "read_struct_fields",
         "text": "ends_sentence escape_controls replace_surrogates",
         "types": (
             "Answer AnswerCheck AnswerIndex ContinuationScores Conversation DataInfo Dimension "

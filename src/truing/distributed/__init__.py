@@ -11,7 +11,8 @@ from truing.core.lazy import lazy_exports
 __getattr__, __dir__, __all__ = lazy_exports(
     __name__,
     {
-        "process_group": "Lockstep ProcessGroup as_float64",
+        "process_group": "Lockstep ProcessGroup as_float64 launched_processes",
         "ray_launcher": "run_on_ray",
+        "shared_errors": "share_errors",
     },
 )

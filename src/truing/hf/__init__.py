@@ -19,8 +19,8 @@ __getattr__, __dir__, __all__ = lazy_exports(
             "select_dtype select_training_attention"
         ),
         "pretrained": (
-            "check_model_folder check_tokenizer_fits load_config load_model read_tensor_shapes "
-            "stored_dtype"
+            "check_model_folder check_tokenizer_fits find_safetensors first_line load_config "
+            "load_model read_tensor_shapes silence_transformers stored_dtype"
         ),
         "sentence_encoder": "shared_encoder",
         "weights": (

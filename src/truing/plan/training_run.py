@@ -201,7 +201,7 @@ def _is_reached(options: TrainingPlanOptions) -> bool:
 
 def find_state(step: StepPlan, out: Path, done: FinishedSteps) -> StepState:
     """Returns where a step stands: finished, unfinished, new, or waiting for another step."""
-    from truing.train import checkpoint
+    from truing.train.checkpoint import latest_checkpoint, read_identity
     from truing.train.model_card import is_exported_as_set, read_model_card
     from truing.train.trainable_model import find_base_model
 
@@ -210,8 +210,8 @@ def find_state(step: StepPlan, out: Path, done: FinishedSteps) -> StepState:
     base = find_base_model(done.locate(step.settings.base))
     record = describe_step(step, base.weights.sha256, done.weights, done.folders)
     folder = step_folder(out, step.name, record)
-    card, newest = read_model_card(folder), checkpoint.latest_checkpoint(folder)
-    steps_done = checkpoint.read_identity(newest).step if newest is not None else 0
+    card, newest = read_model_card(folder), latest_checkpoint(folder)
+    steps_done = read_identity(newest).step if newest is not None else 0
     if card is None and not folder.is_dir():
         earlier = find_earlier_record(out, step.name, record)
         changes = tuple(earlier.differences(record)) if earlier is not None else ()

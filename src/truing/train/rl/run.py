@@ -52,6 +52,7 @@ from truing.train.rl.policy_models import (
     SharedBackboneModels,
     critic_roles,
 )
+from truing.train.rl.pretraining_text import pretraining_batches
 from truing.train.rl.reward_signals import RewardSignals, WeightedSignal
 from truing.train.rl.reward_spec import RewardSpec, build_signals
 from truing.train.rl.rollout import TokenizedPrompt, tokenize_prompts
@@ -181,11 +182,9 @@ def _train(
 
 
 def _build_trainer(settings: RLSettings, parts: _RunParts, options: RLOptions) -> RLTrainer:
-    pretraining_batches = None
+    ptx_batches = None
     if options.ptx_sources:
-        pretraining_batches = pretraining_batches(
-            options.ptx_sources, settings, parts.models.tokenizer
-        )
+        ptx_batches = pretraining_batches(options.ptx_sources, settings, parts.models.tokenizer)
     elif settings.ptx:
         raise PlanError("ptx > 0 needs text: --ptx-data SPEC")
     generator = None
@@ -193,7 +192,7 @@ def _build_trainer(settings: RLSettings, parts: _RunParts, options: RLOptions) -
         generator = options.make_generator(parts.models, settings)
     trainer_options = TrainerOptions(
         generator=generator,
-        pretraining_batches=pretraining_batches,
+        pretraining_batches=ptx_batches,
         on_log=_collect_warnings(options.on_log, parts.warnings),
         measure=options.measure,
         base_sha256=parts.base.weights.sha256,
