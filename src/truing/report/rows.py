@@ -75,9 +75,9 @@ def _find_reasons(
     # A fixed seed: the same runs give the same report.
     without = np.flatnonzero(answered & (reasons == 0))
     drawn = random.Random(0).sample(range(len(without)), min(SAMPLE_SIZE, len(without)))
-    index, number = np.unravel_index(without[np.array(drawn, np.int64)], shape)
-    reasons[index, number] = 1 + _ORDER.index("sample")
-    return reasons, np.stack([index, number], axis=1)
+    indices, numbers = np.unravel_index(without[np.array(drawn, np.int64)], shape)
+    reasons[indices, numbers] = 1 + _ORDER.index("sample")
+    return reasons, np.stack([indices, numbers], axis=1)
 
 
 def _row_views(
