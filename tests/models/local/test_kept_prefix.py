@@ -40,7 +40,7 @@ def check_equal(first: Answer, second: Answer) -> None:
         assert one.logprob == pytest.approx(other.logprob, abs=1e-4)
 
 
-@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(cuts=st.lists(st.integers(0, len(TEXT)), min_size=1, max_size=6))
 def test_kept_prompts_have_the_logits_of_whole_ones(tiny: LocalModel, cuts: list[int]) -> None:
     conversations = [dialogue(TEXT[:cut]) for cut in (*sorted(cuts), *cuts)]
