@@ -89,11 +89,11 @@ def check_installation() -> list[Check]:
         detail = "TRUING_DATA is not set: only built-in sets, your files and the hub"
         checks.append(Check(name="published data", status="absent", detail=detail))
     else:
-        here = Path(folder).is_dir()
-        detail = folder if here else f"TRUING_DATA={folder} is no folder"
-        checks.append(
-            Check(name="published data", status="ok" if here else "failed", detail=detail)
-        )
+        if Path(folder).is_dir():
+            checks.append(Check(name="published data", status="ok", detail=folder))
+        else:
+            detail = f"TRUING_DATA={folder} is no folder"
+            checks.append(Check(name="published data", status="failed", detail=detail))
     return checks
 
 

@@ -81,11 +81,11 @@ def group_runs(folders: tuple[Path, ...]) -> RunsByVariant:
     name of its folder, and its data set is called by its spec. Raises RunError if two runs have the
     same names.
     """
-    found = [(folder, run) for folder in folders for run in find_runs(folder)]
-    singles = [run for folder, run in found if run == folder]
+    runs_by_folder = [(folder, run) for folder in folders for run in find_runs(folder)]
+    singles = [run for folder, run in runs_by_folder if run == folder]
     names = dict(zip(singles, short_run_names(singles))) if singles else {}
     grouped: dict[str, dict[str, Path]] = {}
-    for folder, run in found:
+    for folder, run in runs_by_folder:
         if run == folder:
             variant, data = names[run], _data_name(run)
         else:
