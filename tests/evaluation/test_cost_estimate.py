@@ -7,17 +7,26 @@ from pathlib import Path
 import pytest
 
 from truing.core.errors import PlanError
-from truing.evaluation.cost_estimate import CostEstimate, Price, estimate_cost, read_prices
+from truing.evaluation.cost_estimate import (
+    CostEstimate,
+    Price,
+    RunSize,
+    estimate_cost,
+    read_prices,
+)
 
 
 def test_an_estimate_by_hand() -> None:
-    estimate = estimate_cost(
-        4000,
-        100,
+    size = RunSize(
+        prompts=100,
+        prompt_characters=4000,
         variants=2,
         answers=3,
         max_tokens=50,
         judge_calls_per_answer=1,
+    )
+    estimate = estimate_cost(
+        size,
         concurrency=10,
         seconds_per_call=2.0,
         price=Price(input=1.0, output=10.0),
@@ -33,9 +42,8 @@ def test_an_estimate_by_hand() -> None:
 
 
 def test_what_is_not_known_is_not_estimated() -> None:
-    estimate = estimate_cost(
-        0, 1, variants=1, answers=1, max_tokens=1, judge_calls_per_answer=0, concurrency=1
-    )
+    size = RunSize(prompts=1, prompt_characters=0, max_tokens=1)
+    estimate = estimate_cost(size, concurrency=1)
     assert (estimate.seconds, estimate.money) == (None, None)
 
 

@@ -13,6 +13,7 @@ __getattr__, __dir__, __all__ = lazy_exports(
     {
         "attack_success": "AttackResult attack_results",
         "card_files": "read_card write_card",
+        "claim_analyses": "CARD_MARGIN",
         "claim_evidence": "collect_evidence",
         "claims": (
             "Claim ClaimCheck ClaimOptions Conclusion Decision HARM_QUESTIONS not_worse_claim "
@@ -22,13 +23,15 @@ __getattr__, __dir__, __all__ = lazy_exports(
         "corrected_deltas": "PairLabels",
         "deltas": "Delta",
         "goodhart": "GoodhartEntry",
+        "judge_calibration": "METHODS fit_calibration",
         "judge_card": "CardLineage GradedAgreement JudgeCard make_card samples_trained_on",
         "judge_comparison": (
             "ComparedJudge ComparedSet JudgesComparison SetSource check_comparable compare_judges"
         ),
-        "judge_figures": "JudgeOnSet ModelAlarms Speed",
-        "judge_pairs": "JudgeAgreement JudgeDifference",
         "judge_facts": "JudgeFacts collect_judge_facts facts_from_card",
+        "judge_figures": "FALSE_ALARM_RATES JudgeOnSet ModelAlarms Speed",
+        "judge_pairs": "JudgeAgreement JudgeDifference",
+        "judged_sets": "DESIGN MACHINE PEOPLE",
         "label_allocation": "allocate_labels",
         "label_draws": "LabelDraw draw_rows next_batch read_draws store_draws",
         "labels": "RowKey add_label import_labels majority_vote read_votes unlabelled_draws",

@@ -16,7 +16,13 @@ from truing.cli.tables import print_next_steps, print_text
 from truing.core.errors import PlanError, UserError
 from truing.core.private_files import create_folder, replace_file
 from truing.core.protocols import Dataset, Model
-from truing.evaluation.cost_estimate import CostEstimate, Price, estimate_cost, read_prices
+from truing.evaluation.cost_estimate import (
+    CostEstimate,
+    Price,
+    RunSize,
+    estimate_cost,
+    read_prices,
+)
 from truing.plan import parse_plan
 from truing.specs.parser import parse_spec, redact_spec
 
@@ -146,17 +152,16 @@ def _estimate(
         for row in dataset.rows():
             prompts += 1
             characters += sum(len(m.content) for m in row.sample.conversation.messages)
-    return estimate_cost(
-        characters,
-        prompts,
-        variants=1,
-        answers=1,
+    size = RunSize(
+        prompts=prompts,
+        prompt_characters=characters,
         max_tokens=MAX_TOKENS,
         judge_calls_per_answer=sum(parse_spec(j).kind in _CALLING_JUDGES for j in judges),
-        concurrency=CONCURRENCY,
-        # The call of the check has 16 tokens; a whole answer may take as much longer as it is.
-        seconds_per_call=None if seconds is None else seconds * MAX_TOKENS / 16,
-        price=price,
+    )
+    # The call of the check has 16 tokens; a whole answer may take as much longer as it is.
+    seconds_per_call = None if seconds is None else seconds * MAX_TOKENS / 16
+    return estimate_cost(
+        size, concurrency=CONCURRENCY, seconds_per_call=seconds_per_call, price=price
     )
 
 

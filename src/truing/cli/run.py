@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from dataclasses import dataclass
 from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
@@ -39,12 +40,30 @@ from truing.plan.evaluation import (
 from truing.report import render
 
 
+@Parameter(name="*")
+@dataclass(frozen=True)
+class SpecFlags:
+    """What to measure without a plan.
+
+    Parameters
+    ----------
+    model
+        Specs of models, or NAME=SPEC; may be given several times. The first is the baseline.
+    data
+        Specs of data sets, or NAME=SPEC (default: builtin:safety).
+    judge
+        Specs of judges (default: rules:refusal, rules:degenerate and moderation:default).
+    """
+
+    model: OptionalStrings = None
+    data: OptionalStrings = None
+    judge: OptionalStrings = None
+
+
 def command(
     plan: Path | None = None,
     *,
-    model: OptionalStrings = None,
-    data: OptionalStrings = None,
-    judge: OptionalStrings = None,
+    specs: SpecFlags | None = None,
     out: Path | None = None,
     limit: int | None = None,
     limit_first: Flag = False,
@@ -61,12 +80,6 @@ def command(
     ----------
     plan
         A TOML plan; docs/plan.md describes its keys.
-    model
-        Specs of models, or NAME=SPEC; may be given several times. The first is the baseline.
-    data
-        Specs of data sets, or NAME=SPEC (default: builtin:safety).
-    judge
-        Specs of judges (default: rules:refusal, rules:degenerate and moderation:default).
     out
         Folder for the run folders and the report (default: runs/default, or runs/FIRST-MODEL).
     limit
@@ -78,9 +91,10 @@ def command(
     json_
         Print the paths and the headline figures as JSON.
     """
-    loaded = _choose_plan(plan, model, data, judge)
+    specs = specs or SpecFlags()
+    loaded = _choose_plan(plan, specs)
     if out is None:
-        out = Path("runs") / (loaded.baseline_variant if model else "default")
+        out = Path("runs") / (loaded.baseline_variant if specs.model else "default")
     if limit is not None:
         loaded = replace(loaded, run=replace(loaded.run, limit=limit))
     if limit_first:
@@ -100,23 +114,17 @@ def command(
     return 0
 
 
-def _choose_plan(
-    path: Path | None,
-    models: list[str] | None,
-    data: list[str] | None,
-    judges: list[str] | None,
-) -> Plan:
+def _choose_plan(path: Path | None, specs: SpecFlags) -> Plan:
     """Returns the plan that the arguments name: a file, one made of specs, or the shipped one."""
-    if path is not None and (models or data or judges):
-        raise UserError("run: give a plan, or --model, --data and --judge, not both")
     if path is not None:
+        if specs.model or specs.data or specs.judge:
+            raise UserError("run: give a plan, or --model, --data and --judge, not both")
         return read_plan(path)
-    if models:
-        return plan_from_specs(models, data or ["builtin:safety"], judges or default_judges())
-    if data or judges:
-        raise UserError(
-            "run: --data and --judge need --model; `truing list models` shows the kinds"
-        )
+    if specs.model:
+        judges = specs.judge or default_judges()
+        return plan_from_specs(specs.model, specs.data or ["builtin:safety"], judges)
+    if specs.data or specs.judge:
+        raise UserError("run: --data and --judge need --model (see `truing list models`)")
     return load_default_plan()
 
 

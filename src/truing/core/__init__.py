@@ -20,6 +20,10 @@ __getattr__, __dir__, __all__ = lazy_exports(
             "BudgetExceeded DataError LineageError MissingExtra PlanError ProcessFailed RunError "
             "SpecError TruingError UserError did_you_mean"
         ),
+        "flagged_categories": (
+            "DEFAULT_CATEGORY_THRESHOLD UNCATEGORISED category_threshold category_thresholds "
+            "flag_categories"
+        ),
         "ids": "content_id stream_seed with_ids",
         "input_files": "open_input read_input_bytes read_input_text",
         "json_text": "describe_json_error is_nested_deeper parse_json",
@@ -40,6 +44,7 @@ __getattr__, __dir__, __all__ = lazy_exports(
             "normalise_prompt"
         ),
         "linear_regex": "LinearRegex NotLinear SearchMode",
+        "measurement_set": "count_frozen_by_source frozen_hashes has_frozen_prompt is_frozen",
         "output_filter": ("filter_answer filter_response find_prohibited_content withheld_failure"),
         "private_files": (
             "create_folder create_private_file file_mode folder_mode private_opener rename_file "
@@ -54,8 +59,8 @@ __getattr__, __dir__, __all__ = lazy_exports(
             "redact_url"
         ),
         "secret": "REDACTED Scrubber Secret",
-        "taxonomy": "Crosswalk HarmCategory Taxonomy load_crosswalk load_taxonomy",
         "struct_fields": "read_struct_fields",
+        "taxonomy": "Crosswalk HarmCategory Taxonomy load_crosswalk load_taxonomy",
         "text": "ends_sentence escape_controls replace_surrogates",
         "types": (
             "Answer AnswerCheck AnswerIndex ContinuationScores Conversation DataInfo Dimension "

@@ -36,25 +36,32 @@ class CostEstimate(Struct, frozen=True, kw_only=True):
     money: float | None = None
 
 
+class RunSize(Struct, frozen=True, kw_only=True):
+    """How large a run is: prompts with `prompt_characters` in all, `answers` to each of them by
+    each variant, and the calls that its judges make for an answer.
+    """
+
+    prompts: int
+    prompt_characters: int
+    variants: int = 1
+    answers: int = 1
+    max_tokens: int
+    judge_calls_per_answer: int = 0
+
+
 def estimate_cost(
-    prompt_characters: int,
-    prompts: int,
+    size: RunSize,
     *,
-    variants: int,
-    answers: int,
-    max_tokens: int,
-    judge_calls_per_answer: int,
     concurrency: int,
     seconds_per_call: float | None = None,
     price: Price | None = None,
 ) -> CostEstimate:
-    """Returns the estimate for prompts of `prompt_characters` in all, `answers` to each of them by
-    each variant. `seconds_per_call` is the time of a whole answer.
-    """
-    calls = prompts * variants * answers
-    judge_calls = calls * judge_calls_per_answer
-    input_tokens = round(prompt_characters / CHARACTERS_PER_TOKEN) * variants * answers
-    output_tokens = calls * max_tokens
+    """Returns the estimate for a run; `seconds_per_call` is the time of a whole answer."""
+    answers_of_prompt = size.variants * size.answers
+    calls = size.prompts * answers_of_prompt
+    judge_calls = calls * size.judge_calls_per_answer
+    input_tokens = round(size.prompt_characters / CHARACTERS_PER_TOKEN) * answers_of_prompt
+    output_tokens = calls * size.max_tokens
     seconds = None
     if seconds_per_call is not None:
         # Judges' calls are taken to be as long as the model's.

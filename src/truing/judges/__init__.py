@@ -10,6 +10,7 @@ __getattr__, __dir__, __all__ = lazy_exports(
     __name__,
     {
         "confidence": "measure_calibration stated_confidence",
+        "guard_catalog": "PLAIN_FORMATS",
         "guard_formats": "FORMATS",
         "moderation.causal_layers": "layer_states supports_layerwise_forward truncate_layers",
         "moderation.engines": "TorchEngine pad_inputs",
@@ -25,6 +26,7 @@ __getattr__, __dir__, __all__ = lazy_exports(
         "moderation.text_cleaning": "clean_text",
         "python": "PythonJudge",
         "refusal": "classify_refusal",
+        "shipped_classifiers": "find_version_file thresholds_of_version",
         "text_readings": "alternative_readings",
         "verdicts": "text_of_message",
     },

@@ -221,8 +221,8 @@ def _name_specs(specs: Sequence[str], flag: str, faults: list[str]) -> dict[str,
     named: dict[str, str] = {}
     for text in specs:
         # A spec has no "=" before its first colon or comma, so this one ends a name.
-        given = re.match(r"([^:,=()\"]+)=(.+)", text, re.DOTALL)
-        name, spec = given.groups() if given else (_short_name(text), text)
+        name_and_spec = re.match(r"([^:,=()\"]+)=(.+)", text, re.DOTALL)
+        name, spec = name_and_spec.groups() if name_and_spec else (_short_name(text), text)
         if not is_folder_name(name):
             faults.append(f"{flag} {redact_spec(text)}: {name!r} {FOLDER_NAME_RULE}")
         elif name in named:

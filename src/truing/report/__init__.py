@@ -15,10 +15,12 @@ __getattr__, __dir__, __all__ = lazy_exports(
             "axis_title category_label format_difference format_p_value format_percent "
             "format_rate format_value format_value_interval rows_by_judge"
         ),
+        "judges_page": "write_judges_page",
         "rankings": "NAMES",
         "render": "write_report",
         "report_data": "Ranking ReportData Variant",
         "rows": "select_rows",
+        "sections.judge_provenance": "format_ms",
         "view.page": "MAX_ROWS collect_page render_page",
     },
 )

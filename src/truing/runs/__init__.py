@@ -12,7 +12,7 @@ __getattr__, __dir__, __all__ = lazy_exports(
         "append_only_file": "AppendOnlyFile truncate_partial_line",
         "damage": "LineFault describe_faults describe_numbers find_line_faults set_aside_lines",
         "folder": (
-            "DataRecord JudgeRecord Manifest Run RunWriter encode_line judgement_file "
+            "DataRecord JudgeRecord Manifest Run RunWriter encode_line judgement_file label_hash "
             "replace_surrogates"
         ),
         "index": (

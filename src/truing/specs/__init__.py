@@ -14,7 +14,7 @@ __getattr__, __dir__, __all__ = lazy_exports(
         "": "resolve",
         "builders": "BUILDERS",
         "catalogue": "KINDS",
-        "extras": "needs_extra",
+        "extras": "EXTRA_BY_PACKAGE needs_extra",
         "keys": (
             "VENDOR_HOSTS allow_key_variables describe_unsent_key is_loopback is_vendor_address "
             "resolve_api_key"

@@ -13,6 +13,7 @@ __getattr__, __dir__, __all__ = lazy_exports(
     {
         "": "dialog_actions parallel_rails",
         "action_registry": "ActionRegistry",
+        "answer_readings": "current_readings",
         "app": "RailsError Runtime RuntimeParts",
         "conversation_check": "CheckResult NoStageError",
         "llm_client": "LlmError LlmReply",
@@ -24,7 +25,7 @@ __getattr__, __dir__, __all__ = lazy_exports(
         "stream_buffer": "StreamBuffer",
         "stream_guard": "StreamGuard TurnSettings",
         "templates": "PromptError dollar_to_jinja template_variables",
-        "turn_context": "TurnContext",
+        "turn_context": "EVIDENCE_CHARACTERS TurnContext",
         "turn_result": "TurnResult",
         "user_patterns": "load_user_pattern",
         "verdict_parsers": "allows is_objection read_yes_no",
