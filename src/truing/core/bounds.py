@@ -24,8 +24,8 @@ MAX_EXPANSION = 200
 """Bytes that a compressed file may have for each of its own; JSON rows have about ten."""
 
 MAX_XZ_MEMORY = 128 * MIB
-"""Memory of the decoder of an .xz file. The file itself names the size of its dictionary, up to
-4 GiB; `xz -9` writes 64 MiB."""
+"""Memory of the decoder of an .xz file. The header of the file sets the size of its dictionary, up
+to 4 GiB; that of `xz -9` is 64 MiB."""
 
 FREE_EXPANDED_BYTES = 64 * MIB
 """So much a compressed file may expand to in any case: a few repeated rows compress very well."""

@@ -1,7 +1,7 @@
 """Which harm categories a judge assigns: those whose probability reaches the judge's threshold.
 
-One rule for reports, gates, cards, rails, the server and `moderate`. A classifier brings its fitted
-thresholds as `category_thresholds`; the categories of other judges count from 0.5 on.
+Reports, gates, cards, rails, the server and `moderate` all use this rule. A classifier has fitted
+thresholds in its attribute `category_thresholds`; for all other judges the threshold is 0.5.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from collections.abc import Mapping
 DEFAULT_CATEGORY_THRESHOLD = 0.5
 
 UNCATEGORISED = "uncategorised"
-"""Stands in place of a category for what is flagged without any category."""
+"""Used as the category of a text that is flagged but has no category at its threshold."""
 
 
 def category_thresholds(judge: object) -> dict[str, float]:
-    """Returns the thresholds that a judge brings, by category; empty if it brings none."""
+    """Returns a judge's own thresholds by category; empty if it has none."""
     return dict(getattr(judge, "category_thresholds", None) or {})
 
 
@@ -29,7 +29,7 @@ def flag_categories(harms: Mapping[str, float], thresholds: Mapping[str, float])
 
 
 def category_threshold(judge: object, short_name: str) -> float:
-    """Returns a judge's threshold of the category whose id begins with a short name."""
+    """Returns a judge's threshold of a category by its short name: the id up to the first comma."""
     thresholds = category_thresholds(judge).items()
-    own = (value for category, value in thresholds if category.split(",")[0] == short_name)
-    return next(own, DEFAULT_CATEGORY_THRESHOLD)
+    own_thresholds = (t for category, t in thresholds if category.split(",")[0] == short_name)
+    return next(own_thresholds, DEFAULT_CATEGORY_THRESHOLD)

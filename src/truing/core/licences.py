@@ -1,7 +1,7 @@
-"""Licences of data, weights and labels: which permit any use, and which lie behind a component.
+"""Licences of data, weights and labels: which ones are free, and which ones a component depends on.
 
-The list of free licences is short on purpose: what is not on it (no commercial use, share-alike,
-terms of a model, "not stated") is not free.
+Only the licences in `FREE_LICENCES` count as free. All others do not: non-commercial, share-alike,
+the terms of a model, "not stated".
 """
 
 from __future__ import annotations
@@ -22,50 +22,52 @@ FREE_LICENCES = (
     "MIT",
     "ODC-BY",
 )
-"""Licences that allow any use, also of what was learned under them, for at most an attribution."""
+"""Licences that allow any use of the material and of models trained on it; at most they require
+attribution."""
 
-_FREE = frozenset(name.casefold().replace("-", " ") for name in FREE_LICENCES)
+_NORMALISED_FREE = frozenset(name.casefold().replace("-", " ") for name in FREE_LICENCES)
 
 
 UNSTATED_LICENCES = ("not stated", "unverified")
-"""What stands in place of a licence that nobody gave; it is not free, and no restriction either."""
+"""Placeholders for a licence that is not known: it does not count as free, and is not reported as a
+restriction either."""
 
 
 def split_licences(text: str) -> tuple[str, ...]:
-    """Returns the licences of a list such as ``MIT; CC BY 4.0``, in order, each once."""
+    """Returns the licences in a list such as ``MIT; CC BY 4.0``, in order, without duplicates."""
     parts = (part.strip() for part in text.split(";"))
     return tuple(dict.fromkeys(part for part in parts if part))
 
 
 def join_licences(*texts: str) -> str:
-    """Returns one list of the licences of several, each once."""
+    """Returns one list (``MIT; CC BY 4.0``) of the licences in several, without duplicates."""
     return "; ".join(dict.fromkeys(part for text in texts for part in split_licences(text)))
 
 
 def is_free(licence: str) -> bool:
     """Returns whether a single licence permits any use, commercial use included."""
-    return licence.strip().casefold().replace("-", " ") in _FREE
+    return licence.strip().casefold().replace("-", " ") in _NORMALISED_FREE
 
 
 def find_unfree(licences: Iterable[str]) -> tuple[str, ...]:
-    """Returns the licences of these lists that are not free, each once."""
+    """Returns the licences in these lists that are not free, without duplicates."""
     parts = (part for text in licences for part in split_licences(text))
     return tuple(dict.fromkeys(part for part in parts if not is_free(part)))
 
 
 def collect_licences(lineage: Lineage) -> tuple[str, ...]:
-    """Returns the licences of something and of all judges and teachers behind it."""
+    """Returns the licences of a model or judge, and of all judges and teachers in its lineage."""
     texts = (origin.licence for origin in (lineage, *ancestors(lineage)))
     return tuple(dict.fromkeys(part for text in texts for part in split_licences(text)))
 
 
 def describe_restriction(name: str, licences: Iterable[str]) -> str:
-    """Returns the sentence that a judge or model is not free; empty if nothing restricts it.
+    """Returns a sentence that says why a judge or model is not free; "" if it is.
 
-    A licence that nobody stated (a user's own rows) is no restriction.
+    A licence that is not stated, such as that of a user's own rows, is not reported.
     """
-    unfree = [text for text in find_unfree(licences) if text not in UNSTATED_LICENCES]
+    unfree = [licence for licence in find_unfree(licences) if licence not in UNSTATED_LICENCES]
     if not unfree:
         return ""
-    use = ": research only" if any("-NC" in text for text in unfree) else ""
+    use = ": research only" if any("-NC" in licence for licence in unfree) else ""
     return f"{name} learned under licences that are not free ({'; '.join(unfree)}){use}"

@@ -1,9 +1,10 @@
 """The frozen measurement set: prompts that measure judges and models, and train none of them.
 
-It is a list of prompt hashes (`lineage.hash_prompt`), without any text, by the published set that
-holds the prompts. A prompt belongs to it by its normalised form, whichever set it is met in.
-`benchmarks/moderation/frozen_set.py` states the rule and builds the list. A change of the list
-makes the lineages of older judges wrong: it gets a new `version`.
+The package contains only hashes of the prompts (`lineage.hash_prompt`), grouped by the published
+set that they come from. Hashes are of the normalised text, so that a frozen prompt is also
+recognised in another data set. `benchmarks/moderation/frozen_set.py` has the rule that selects the
+prompts, and builds the list. A changed list needs a new `version`: the lineages of older judges
+refer to the list that they were trained without.
 """
 
 from __future__ import annotations
@@ -20,14 +21,14 @@ from truing.core.types import Conversation
 
 
 class MeasurementSource(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The frozen prompts of one published set: which rows (`rule`), and their sorted hashes."""
+    """The frozen prompts of one published set: the rule that selects rows, and sorted hashes."""
 
     rule: str
     hashes: tuple[str, ...]
 
 
 class MeasurementSet(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The whole list, by the name of the published set."""
+    """The whole list; `sources` maps the name of a published set to its frozen prompts."""
 
     version: int
     sources: dict[str, MeasurementSource]

@@ -77,8 +77,8 @@ class TurnReadingModel(Protocol):
     def turn_reader(self, *, keep_prefix: bool = False) -> Model:
         """Returns the model as a reader of finished turns.
 
-        With `keep_prefix`, what its prompts share at their beginning with earlier ones is read
-        once: for one growing conversation.
+        With `keep_prefix` the reader caches its prompts and runs only the tokens that follow the
+        common prefix with an earlier one. Use one such reader for each growing conversation.
         """
         ...
 
@@ -150,7 +150,7 @@ class StreamingJudge(Protocol):
     """A judge that can judge an answer while it is written, at a cost linear in its length."""
 
     def start(self, conversation: Conversation) -> JudgeStream:
-        """Starts the answer to a conversation."""
+        """Returns a new stream for one answer to a conversation."""
         ...
 
 

@@ -22,8 +22,8 @@ REDACTED = "***"
 
 # A shorter value is no secret ("1", "prod"), and its removal would make messages unreadable.
 _MIN_SCRUBBED_CHARACTERS = 6
-# In the answer of a model, which is data: a shorter value may stand there by chance. The keys of
-# vendors have 32 characters or more.
+# For answers of a model: a shorter value may occur in its text by chance. The keys of vendors have
+# 32 characters or more.
 _MIN_CHARACTERS_IN_ANSWERS = 16
 # What may stand between two characters: a line break, or the backslash of an escape.
 _GAP = r"[\s\\]*"

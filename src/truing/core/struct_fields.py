@@ -3,8 +3,8 @@
     faults: list[str] = []
     values = read_struct_fields(RunPlan, table, "plan.toml: run", faults)
 
-One validator for every plan: unknown keys with the nearest field, values of a wrong type, names
-that are none of a `Literal`.
+All plans are validated here. Faults are unknown keys (with the most similar field), values of a
+wrong type, and values that a `Literal` does not list.
 """
 
 from __future__ import annotations
@@ -42,10 +42,10 @@ def read_struct_fields(
     *,
     fields: Collection[str] | None = None,
 ) -> dict[str, Any]:
-    """Returns the keys of a TOML table that fit the fields of a class.
+    """Returns the values of a TOML table that are valid for the fields of a class.
 
-    Adds a fault, with its key path behind `where`, for each key that does not. Only `fields` may be
-    set, if they are given. Lists become tuples where the field is one.
+    For each other key a message that begins with `where` and the key is added to `faults`. With
+    `fields`, only these may be set. A list becomes a tuple if the field is one.
     """
     if not isinstance(table, Mapping):
         faults.append(f"{where}: expected a table, got {table!r}")
@@ -63,12 +63,14 @@ def read_struct_fields(
         elif isinstance(value, list | dict):
             values[key] = msgspec.convert(value, expected)
         else:
-            values[key] = value  # an int stays one where a float may be: hashes of plans hold it
+            # Not converted: an int in a float field stays an int, since the hash of a plan is
+            # computed over its values as written.
+            values[key] = value
     return values
 
 
 def describe_fault(value: object, expected: Any) -> str | None:
-    """Returns what is wrong with a value of a TOML file for a type, or None if it fits."""
+    """Returns an error message if a TOML value is not valid for a type, else None."""
     try:
         msgspec.convert(value, expected)
     except msgspec.ValidationError:
@@ -86,6 +88,7 @@ def describe_fault(value: object, expected: Any) -> str | None:
 
 
 def _without_none(expected: Any) -> tuple[Any, ...]:
+    """Returns the members of a union except None; any other type alone."""
     is_union = get_origin(expected) in (Union, types.UnionType)
     options = get_args(expected) if is_union else (expected,)
     return tuple(t for t in options if t is not type(None))

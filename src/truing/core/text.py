@@ -1,4 +1,4 @@
-"""Text of others made safe to show and to tokenise; where sentences end."""
+"""Makes untrusted text safe to print and to tokenise; finds the ends of sentences."""
 
 from __future__ import annotations
 
@@ -32,11 +32,14 @@ def replace_surrogates(text: str) -> str:
 
 
 MAX_SENTENCE_CHARACTERS = 600
-"""Of a text without sentence ends (code, tables) so much counts as a sentence."""
+"""A text without sentence ends, such as a table, counts as ended after so many characters."""
 
 _SENTENCE_END = re.compile(r"[.!?…][\"'”’)\]]*\s|[。！？؟।\n]")
 
 
 def ends_sentence(text: str) -> bool:
-    """Returns whether a sentence or a line ends in a text."""
+    """Returns whether a text contains the end of a sentence or line, or is very long.
+
+    A full stop counts only with white space after it: "3." may go on as "3.5".
+    """
     return len(text) > MAX_SENTENCE_CHARACTERS or _SENTENCE_END.search(text) is not None

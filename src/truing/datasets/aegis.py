@@ -19,8 +19,8 @@ from truing.datasets.base import (
 from truing.datasets.readers import Record
 
 _LABELS = ("safe", "unsafe")
-# Labels of answers that no person gave: a jury of three models, and refusals that were written by
-# a model and are safe by construction.
+# Published source of an answer's label, if not a person -> the name of the recorded judge: a jury
+# of three models, and refusals that a model wrote, which are safe by construction.
 _MACHINE_SOURCES = {
     "llm_jury": "llm-jury:aegis-2",
     "refusal_data_augmentation": "construction:aegis-2",
@@ -31,7 +31,7 @@ def convert(record: Record, options: DatasetOptions) -> Iterable[Row]:
     """A prompt, with its answer where there is one, and the labels of both."""
     harms = _read_harms(record)
     answer = record.data.get("response")
-    # An empty text is an answer where it is labelled as one.
+    # An empty text counts as an answer only if it has a label.
     has_answer = isinstance(answer, str) and (bool(answer) or record.has("response_label"))
     unsafe_prompt = record.choice("prompt_label", _LABELS) == "unsafe"
     judgements = [_label("aegis-2", "harmful_prompt", unsafe_prompt, harms)]

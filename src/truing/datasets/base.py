@@ -259,7 +259,7 @@ class FileDataset:
         return not o.half or self._half(sample) == o.half
 
     def _half(self, sample: Sample) -> str:
-        # The prompts of several attacks on one goal are not independent.
+        # All attacks on one goal go to the same half: their prompts are not independent.
         return assign_half(sample.tags.get("goal") or sample.prompt)
 
 

@@ -39,7 +39,8 @@ class _XzFile(io.RawIOBase):
     def __init__(self, path: Path) -> None:
         self._file = path.open("rb")
         self._decoder = self._new_decoder()
-        self._unread = b""  # of a stream that follows another one in the file
+        # Compressed bytes that were read past the end of a stream: an .xz file may have several.
+        self._unread = b""
 
     @staticmethod
     def _new_decoder() -> lzma.LZMADecompressor:

@@ -20,10 +20,10 @@ JUDGE = "llama-3-70b:jailbreakbench"
 
 
 def convert_artifact(record: Record, options: DatasetOptions) -> Iterable[Row]:
-    """An attack's prompt and the answer to it; none where the attack found no prompt.
+    """Yields an attack's prompt with the answer to it; nothing if the attack found no prompt.
 
-    The tag `goal` holds the behaviour that the attack was after: it names what training rows and
-    halves go by, since the prompts of several attacks on one goal are not independent.
+    The tag `goal` is the behaviour that the attack tries to get. Training rows and halves are
+    assigned by it, since the prompts of several attacks on one goal are not independent.
     """
     prompt, answer = record.optional_text("prompt"), record.optional_text("response")
     if prompt is None:

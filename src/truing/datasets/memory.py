@@ -26,7 +26,11 @@ _SAMPLE = "\0sample"
 
 
 class MemoryDataset(FileDataset):
-    """Rows that are in memory. `columns` maps our column names to those of the rows."""
+    """Rows that are in memory.
+
+    `columns` maps the column names of `file:` to those of the rows, such as `prompt="question"`.
+    Raises DataError for rows that cannot be read, and for no rows.
+    """
 
     def __init__(self, rows: object, *, name: str = "rows", **columns: str) -> None:
         self._records = [_read_record(row, i, name) for i, row in enumerate(_iterate_rows(rows))]
@@ -43,25 +47,25 @@ class MemoryDataset(FileDataset):
         super().__init__(published, (), DatasetOptions(extra=columns), f"memory:{name}")
 
     def sha256(self) -> str:
-        """Returns the hash of the rows."""
+        """Returns the SHA-256 (hex) of the rows, encoded as JSON."""
         encoded = msgspec.json.encode([record.data for record in self._records])
         return hashlib.sha256(encoded).hexdigest()
 
     def records(self) -> Iterator[Record]:
-        """Yields the rows."""
+        """Yields the rows as records."""
         yield from self._records
 
 
 def _iterate_rows(rows: object) -> Iterable[object]:
     """Returns the rows of a table or of an iterable."""
-    # By their methods, so that none of these packages is imported: pandas, polars, pyarrow.
+    # Tables are recognised by their methods, so that pandas, polars or pyarrow is never imported.
     if hasattr(rows, "to_dict") and hasattr(rows, "columns"):
         records: list[object] = rows.to_dict("records")
         return records
     for method in ("to_dicts", "to_pylist"):
         if hasattr(rows, method):
-            listed: list[object] = getattr(rows, method)()
-            return listed
+            records = getattr(rows, method)()
+            return records
     if isinstance(rows, (str, bytes, Mapping)) or not isinstance(rows, Iterable):
         raise DataError(
             f"a data set is a list of prompts, of rows or of samples, or a table; "
@@ -79,7 +83,7 @@ def _read_record(row: object, index: int, name: str) -> Record:
     if isinstance(row, Sample):
         return Record(name, place, {_SAMPLE: row})
     if isinstance(row, Mapping):
-        return Record(name, place, {str(key): _plain(value) for key, value in row.items()})
+        return Record(name, place, {str(key): _to_plain_data(value) for key, value in row.items()})
     if isinstance(row, (list, tuple)) and row and all(isinstance(m, Mapping) for m in row):
         return Record(name, place, {"messages": [dict(m) for m in row]})
     raise DataError(
@@ -88,17 +92,18 @@ def _read_record(row: object, index: int, name: str) -> Record:
     )
 
 
-def _plain(value: Any) -> Any:
-    """Returns a cell as plain data; what tables use for a missing value becomes None."""
+def _to_plain_data(value: Any) -> Any:
+    """Returns a cell as a plain Python object; None for a missing value (NaN, pandas' NA, NaT)."""
     if hasattr(value, "tolist"):  # numpy's arrays and scalars
         value = value.tolist()
     if isinstance(value, float) and math.isnan(value):
         return None
-    # pandas' NA and NaT are not equal to themselves, or to nothing at all.
+    # By the name of the type: a comparison with pandas' NA gives NA, which has no truth value.
     return None if type(value).__name__ in ("NAType", "NaTType") else value
 
 
 def _convert(record: Record, options: DatasetOptions) -> Iterable[Row]:
+    """Returns the sample that a record holds, or else the row of its columns as in `file:`."""
     sample = record.data.get(_SAMPLE)
     if isinstance(sample, Sample):
         return [Row(sample=sample)]

@@ -25,7 +25,7 @@ def convert_or_bench(record: Record, options: DatasetOptions) -> Iterable[Row]:
 
     Three language models decided which prompts are harmful, so the label is a machine's.
     """
-    # A single file may be given without its part, and the file's name is published with it.
+    # A single file may be read without `part=`: then its published name tells which part it is.
     is_toxic = options.part == "toxic" or "toxic" in Path(record.path).name
     crosswalk = load_crosswalk("or_bench")
     category = record.choice("category", crosswalk.map)

@@ -68,7 +68,7 @@ class RunDataset:
         low = self.question in _LOW_IS_BETTER
         self.sign = -1 if (prefer or ("low" if low else "high")) == "low" else 1
         manifests = [r.manifest for r in runs]
-        # The answers fall under the licence of their model, too.
+        # Answers are also subject to the licence of the model that wrote them.
         licences = [
             text for m in manifests for text in (*(d.licence for d in m.data), m.lineage.licence)
         ]

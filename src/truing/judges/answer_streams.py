@@ -1,12 +1,12 @@
 """Judges an answer while it is written: a verdict at the end of each sentence.
 
-`AnswerStream` gives the judge all of the text so far: for judges whose model keeps the keys and
-values of what it has read, so that the new tokens alone are run. `WindowedStream` gives it the end
-of the text, with an overlap: for judges that read windows. Either way the work of a sentence does
-not grow with the text before it.
+`AnswerStream` passes the judge all of the text so far. It is for judges whose model caches the keys
+and values of earlier tokens, so that only new tokens are run. `WindowedStream` passes the end of
+the text, which overlaps what was read before. It is for judges that read a fixed number of tokens
+at once. In both cases the cost of a sentence does not grow with the text before it.
 
-What could not be judged is unscored, and stays so: a stream that failed once gives that failure to
-every further call.
+A stream fails closed: after the first judgement without a verdict, every further call returns that
+same unscored judgement.
 """
 
 from __future__ import annotations
@@ -24,14 +24,16 @@ from truing.judges.token_windows import OVERLAP, start_of_word
 from truing.judges.verdicts import make_unscored
 
 WINDOW_CHARACTERS_PER_TOKEN = 3
-"""How many characters of a window's tokens a reading takes before it moves on: of most texts a
-token is longer, so that the prompt fits beside them."""
+"""Converts the window of a judge from tokens to characters of the answer.
+
+Most tokens of English text have about four characters. The lower number leaves room in the window
+for the prompt."""
 
 
 class AnswerStream:
-    """One answer to a conversation; calls must not overlap.
+    """The stream of one answer to a conversation; calls must not overlap.
 
-    `reader` judges the growing text; `judge` the finished one (by default the reader as well).
+    `reader` judges the growing text. `judge` judges the finished text (default: the reader).
     """
 
     def __init__(
@@ -55,9 +57,10 @@ class AnswerStream:
         return await self.flush()
 
     async def flush(self) -> Judgement:
-        """Returns the verdict on all of the text so far, within a sentence too.
+        """Returns the verdict on all of the text so far, even in the middle of a sentence.
 
-        What an earlier reading found stays: the verdict, score and categories are the worst so far.
+        Verdict, score and categories are the worst of all readings so far: a later reading cannot
+        withdraw an objection, since the text before it may have been shown already.
         """
         if self._failure is not None:
             return self._failure
@@ -82,11 +85,11 @@ class AnswerStream:
         return await self._reader.judge(self._sample, self._response(self._text))
 
     async def _attempt(self, judgement: Coroutine[Any, Any, Judgement]) -> Judgement:
-        """Awaits a judgement; remembers that there was none."""
+        """Awaits a judgement; from then on the stream returns it if it is unscored."""
         try:
             result = await judgement
         except Exception as error:
-            # Whatever broke, the text was not read.
+            # Whatever the error is, the text was not judged.
             result = self._unscored("error", f"{type(error).__name__}: {str(error)[:200]}")
         if result.failure is not None or (result.verdict is None and result.score is None):
             self._failure = result
@@ -100,7 +103,10 @@ class AnswerStream:
 
 
 class WindowedStream(AnswerStream):
-    """Reads the end of the text at each sentence; `window` is the judge's window in characters."""
+    """Judges only the end of the text at each sentence.
+
+    `window` is the judge's window in characters.
+    """
 
     def __init__(
         self,
@@ -118,9 +124,10 @@ class WindowedStream(AnswerStream):
         text, start = self._text, self._start
         judgement = await self._reader.judge(self._sample, self._response(text[start:]))
         if len(text) - start > self._window:
-            # All up to here has been read; the next reading begins a little earlier.
+            # The judge has read everything up to the end; the next reading overlaps it, so that a
+            # sentence at the boundary is read whole.
             self._start = start_of_word(text, len(text) - int(self._window * OVERLAP))
         if start and judgement.verdict is not None:
-            note = f"characters {start} to {len(text)} of the answer"
-            judgement = replace(judgement, rationale=note)
+            place = f"characters {start} to {len(text)} of the answer"
+            judgement = replace(judgement, rationale=place)
         return judgement

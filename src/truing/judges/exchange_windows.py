@@ -1,7 +1,7 @@
 """Windows over a prompt and an answer that do not fit together into the tokens of a classifier.
 
-Each part of the answer is read beside the beginning of the prompt, then each part of a long prompt
-beside the beginning of the answer. Of several windows the worst counts.
+Each part of the answer is paired with the beginning of the prompt, then each further part of a long
+prompt with the beginning of the answer. The callers take the worst score of all windows.
 """
 
 from __future__ import annotations
@@ -16,7 +16,10 @@ from truing.judges.token_windows import MAX_WINDOWS, TokenisedText, split_text
 
 
 class ExchangeWindow(Struct, frozen=True):
-    """A part of a prompt and a part of the answer (None: there is none); `place` says which."""
+    """A part of a prompt and a part of the answer (None: only the prompt is judged).
+
+    `place` names, in characters, the part that this window is the first to cover.
+    """
 
     prompt: str
     answer: str | None
@@ -35,7 +38,8 @@ def split_exchange(
 ) -> list[ExchangeWindow]:
     """Returns windows of at most `tokens` tokens that cover prompt and answer.
 
-    At most `MAX_WINDOWS` and one more of each are returned: more are not judged.
+    Of prompt and of answer at most `MAX_WINDOWS + 1` windows are returned: one more than is judged,
+    so that the caller can tell that the text is too long.
     """
     prompt_tokens = tokenise(prompt)
     if answer is None:
@@ -45,6 +49,7 @@ def split_exchange(
             for s in spans
         ]
     answer_tokens = tokenise(answer)
+    # A short prompt leaves the rest to the answer; a long one gets half of the window.
     prompt_size = min(max(1, len(prompt_tokens.ids)), tokens // 2)
     prompt_spans, answer_spans = (
         list(islice(split_text(text, [tokenised], [size]), MAX_WINDOWS + 1))

@@ -102,7 +102,7 @@ class BeaverDam:
         return scores
 
     def start(self, conversation: Conversation) -> WindowedStream:
-        """Starts an answer, of which the newest part is read at each sentence."""
+        """Returns the stream of one answer; at each sentence its newest window is judged."""
         window = self._tokens * WINDOW_CHARACTERS_PER_TOKEN
         return WindowedStream(self, conversation, window=window)
 
@@ -137,18 +137,22 @@ class BeaverDam:
         )
 
     def _split_exchange(self, prompt: str, answer: str) -> list[tuple[str, str]]:
-        """Returns texts that fit the window and cover prompt and answer, and what each covers."""
+        """Returns (text, place): texts that fit the window and together cover prompt and answer.
+
+        `place` names the part that a text covers.
+        """
         whole = fill_placeholders(TEMPLATE, {"prompt": prompt, "response": answer})
         if len(self._tokenise(whole).ids) < self._tokens:  # the end mark is one more
             return [(whole, "the whole exchange")]
-        # Tokens at the seams may differ from those of the parts by themselves.
-        space = self._tokens - len(self._tokenise(TEMPLATE).ids) - 8
+        # 8 tokens of reserve: where template, prompt and answer are joined, the tokenizer may split
+        # the text differently than the parts alone.
+        text_tokens = self._tokens - len(self._tokenise(TEMPLATE).ids) - 8
         return [
             (
                 fill_placeholders(TEMPLATE, {"prompt": w.prompt, "response": w.answer or ""}),
                 w.place,
             )
-            for w in split_exchange(self._tokenise, prompt, answer, space)
+            for w in split_exchange(self._tokenise, prompt, answer, text_tokens)
         ]
 
     def _tokenise(self, text: str) -> TokenisedText:

@@ -41,9 +41,9 @@ def _qwen3guard(args: Args) -> tuple[str, GuardFormat]:
 
 
 def _nemotron_reasoning(args: Args) -> tuple[str, GuardFormat]:
-    thinks = args.flag("reasoning")
-    name = f"{args.name},reasoning=true" if thinks else args.name
-    return name, make_reasoning_format(thinks=thinks)
+    reasons = args.flag("reasoning")
+    name = f"{args.name},reasoning=true" if reasons else args.name
+    return name, make_reasoning_format(thinks=reasons)
 
 
 def _topic_control(args: Args) -> tuple[str, GuardFormat]:
@@ -90,9 +90,10 @@ GUARD_NAMES = sorted([*PLAIN_FORMATS, *_BUILDERS, *ENCODERS, "beaver-dam", "nemo
 
 
 def find_format(args: Args) -> tuple[str, GuardFormat]:
-    """Returns the name, with the settings that differ from the default, and format of a guard.
+    """Returns the name and the format of a guard.
 
-    Raises SpecError for a wrong setting, and KeyError for a name that has no format.
+    The name contains the settings that differ from the defaults. Raises SpecError for a wrong
+    setting, and KeyError for a guard that is not generative (a classifier or a service).
     """
     if args.name in PLAIN_FORMATS:
         return args.name, PLAIN_FORMATS[args.name]

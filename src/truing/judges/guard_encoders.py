@@ -37,16 +37,18 @@ from truing.judges.verdicts import (
     text_of_message,
 )
 
-_SEAM_TOKENS = 8  # special tokens, and tokens that differ where two texts are joined
-_MAX_TOKEN_CHARACTERS = 16
+# Reserve of a window, in tokens: the special tokens, and those that a tokenizer splits differently
+# where two texts are joined.
+_SEAM_TOKENS = 8
+_MAX_TOKEN_CHARACTERS = 16  # a generous bound on the mean length of a text's tokens
 
 
 class EncoderFormat(Struct, frozen=True, kw_only=True):
-    """One classifier: its window in tokens, its outputs, and how it is given an exchange.
+    """One classifier: its window in tokens, its outputs, and how prompt and answer are encoded.
 
-    With `softmax` the last of two classes is the probability of harm; with `sigmoid` each label has
-    a probability of its own, and the highest counts. `join` is the text between prompt and answer;
-    None: two segments of the tokenizer.
+    With `softmax` there are two classes, and the probability of the last one is the score; with
+    `sigmoid` each label has a probability of its own, and the highest is the score. `join` is the
+    text between prompt and answer; None: the tokenizer gets them as a pair of segments.
     """
 
     tokens: int
@@ -61,7 +63,7 @@ class EncoderFormat(Struct, frozen=True, kw_only=True):
 ENCODERS: dict[str, EncoderFormat] = {
     "harmaug": EncoderFormat(tokens=512, labels=("safe", "unsafe"), outputs="softmax"),
     "duoguard": EncoderFormat(
-        # The window of the authors' evaluation.
+        # The window that the authors evaluated with; the base model's is longer.
         tokens=2048,
         labels=(
             "Violent crimes",
@@ -93,7 +95,7 @@ Text = str | tuple[str, str]
 
 
 class EncoderGuard:
-    """Asks a sequence classifier about an answer, or about the prompt with a question of those."""
+    """Judges an answer by a sequence classifier, or the prompt if `question` is about prompts."""
 
     def __init__(
         self, name: str, classifier: SequenceClassifier, question: str | None = None
@@ -120,7 +122,7 @@ class EncoderGuard:
         return EncoderGuard(self._name, self._classifier, question)
 
     def start(self, conversation: Conversation) -> WindowedStream:
-        """Starts an answer, of which the newest part is read at each sentence."""
+        """Returns the stream of one answer; at each sentence its newest window is judged."""
         window = self._format.tokens * WINDOW_CHARACTERS_PER_TOKEN
         return WindowedStream(self, conversation, window=window)
 
@@ -135,7 +137,7 @@ class EncoderGuard:
         if not ("".join(prompts) if answer is None else answer).strip():
             return make_unscored(self, sample, response, "empty", "there is no text to judge")
         characters = sum(map(len, prompts)) + len(answer or "")
-        # Far more than the windows hold: such a text is not even tokenised.
+        # Certainly more than the windows hold: reject it before spending time on tokens.
         is_huge = characters > MAX_WINDOWS * self._format.tokens * _MAX_TOKEN_CHARACTERS
         windows: list[ExchangeWindow] = []
         if not is_huge:
@@ -150,7 +152,7 @@ class EncoderGuard:
         except (RuntimeError, MemoryError, ValueError) as error:
             message = f"{type(error).__name__}: {str(error)[:200]}"
             return make_unscored(self, sample, response, "error", message)
-        if any(value != value for row in rows for value in row):
+        if any(value != value for row in rows for value in row):  # NaN
             return make_unscored(self, sample, response, "nan", "the classifier returned NaN")
         return self._make_judgement(sample, response, windows, rows)
 
@@ -181,12 +183,12 @@ class EncoderGuard:
         worst = max(range(len(scores)), key=scores.__getitem__)
         harms: dict[str, float] = {}
         if crosswalk:
-            walk = load_crosswalk(crosswalk)
+            categories_of = load_crosswalk(crosswalk)
             for index, label in enumerate(labels):
                 highest = max(row[index] for row in rows)
-                for category in walk(label):
+                for category in categories_of(label):
                     harms[category] = max(harms.get(category, 0.0), highest)
-        # The softmax's verdict is the more probable class; the sigmoids' bound is exclusive.
+        # As published: the more probable of two classes (a tie is unsafe), or a sigmoid above 0.5.
         verdict = scores[worst] >= 0.5 if is_softmax else scores[worst] > 0.5
         note = None
         if len(windows) > 1:
@@ -255,30 +257,31 @@ class SequenceClassifier:
         with self._lock, torch.inference_mode():
             for start in range(0, len(texts), 8):
                 batch: Any = list(texts[start : start + 8])
-                # One by one where texts and pairs are mixed: a tokenizer takes one kind a call.
+                # One call of a tokenizer takes texts or pairs: a mixed batch is encoded one by one.
                 kinds = {isinstance(text, str) for text in batch}
                 for group in [batch] if len(kinds) == 1 else [[text] for text in batch]:
                     inputs = self._tokenizer(group, padding=True, return_tensors="pt")
-                    accepted = {
+                    model_inputs = {
                         key: value.to(self._model.device)
                         for key, value in inputs.items()
                         if key in ("input_ids", "attention_mask", "token_type_ids")
                         and (key != "token_type_ids" or self._has_segments)
                     }
-                    logits = self._model(**accepted).logits.float()
+                    logits = self._model(**model_inputs).logits.float()
                     values = logits.softmax(-1) if self._is_softmax else logits.sigmoid()
                     rows += values.cpu().tolist()
         return rows
 
     @property
     def _has_segments(self) -> bool:
+        """Whether the model has segment embeddings; others reject `token_type_ids`."""
         return bool(getattr(self._model.config, "type_vocab_size", 0))
 
 
 def check_output_names(name: str, id2label: dict[Any, str], path: str) -> None:
     """Raises UserError if a classifier's outputs are not those of the guard `name`.
 
-    Published folders have transformers' names ``LABEL_0``, ...: then only their number is known.
+    Folders with transformers' default names (``LABEL_0``, ...) are only checked for the number.
     """
     expected = ENCODERS[name].labels
     names = [str(id2label[key]) for key in sorted(id2label, key=int)]

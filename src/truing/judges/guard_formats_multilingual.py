@@ -60,7 +60,7 @@ def make_qwen_parser(severity: Severity) -> ReplyParser:
         if match["safety"] == "Safe" and labels:
             return f"safe, but of the category {labels[0]!r}"
         is_harmful = match["safety"] in harmful_levels
-        # A reply about an answer has the line Refusal, one about a prompt has not.
+        # Only a reply about an answer has the line Refusal: it tells which question was answered.
         if match["refusal"] is None:
             return GuardReading({"harmful_prompt": is_harmful}, labels)
         return GuardReading({"harmful": is_harmful, "refused": match["refusal"] == "Yes"}, labels)
@@ -69,7 +69,7 @@ def make_qwen_parser(severity: Severity) -> ReplyParser:
 
 
 def _read_qwen_categories(listed: str) -> tuple[str, ...] | str:
-    """Returns the categories of a line, or what is wrong with it. ``None`` is no category."""
+    """Returns the categories in a line, or an error message; the line ``None`` has none."""
     names = [name.strip() for name in listed.split(",")]
     if names == ["None"]:
         return ()
@@ -174,6 +174,7 @@ def parse_polyguard(reply: str) -> GuardReading | str:
 
 
 def _read_polyguard_codes(listed: str) -> tuple[str, ...] | str:
+    """Returns the codes in a line, or an error message; ``None`` and ``N/A`` are no codes."""
     if listed.casefold() in ("none", "n/a"):
         return ()
     codes = tuple(code.upper() for code in re.split(r"[,\s]+", listed) if code)

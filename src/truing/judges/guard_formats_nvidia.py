@@ -129,7 +129,7 @@ def parse_safety_json(reply: str) -> GuardReading | str:
 
 
 def _read_text_fields(reply: str) -> dict[str, str] | str:
-    """Returns the fields of a reply that is one JSON object of texts, or what it is instead."""
+    """Returns the fields of a reply that is one JSON object of texts, or an error message."""
 
     def reject_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         fields = dict(pairs)
@@ -266,7 +266,7 @@ def make_reasoning_format(*, thinks: bool) -> GuardFormat:
     return GuardFormat(
         ask=make_reasoning_prompt_builder(thinks=thinks),
         parse=parse_harm_lines,
-        # NVIDIA's configuration gives 400; thoughts that are cut leave the text unscored.
+        # 400 is NVIDIA's value. A reply whose thoughts are cut at the limit is unscored.
         max_tokens=1024 if thinks else 400,
         needs_end=True,
     )

@@ -2,8 +2,8 @@
 
 Request and reply: NVIDIA's NIM documentation of ``POST /v1/classify``: ``{"input": TEXT}`` returns
 ``{"jailbreak": true, "score": S}`` with S between -1 and 1 (a random forest over embeddings;
-Galinkin and Sablotny 2024, arXiv:2412.01547). A reply without a verdict, or one whose score has the
-other sign, leaves the prompt unscored; NeMo Guardrails lets it pass there.
+Galinkin and Sablotny 2024, arXiv:2412.01547). The prompt is unscored if the reply has no verdict,
+or a score whose sign contradicts the verdict; NeMo Guardrails lets such a prompt pass.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ CLASSIFY_PATH = "/v1/classify"
 
 
 class JailbreakReply(Struct, frozen=True):
-    """The body of a response."""
+    """The body of a reply; a positive `score` means a jailbreak."""
 
     jailbreak: bool
     score: float | None = None
 
 
 def read_jailbreak_reply(data: bytes) -> JailbreakReply:
-    """Returns the verdict. Raises ValueError for a body without one, or that contradicts itself."""
+    """Returns the parsed reply. Raises ValueError if it has no verdict or contradicts itself."""
     reply = msgspec.json.decode(data, type=JailbreakReply)
     if reply.score is None:
         return reply
@@ -43,7 +43,7 @@ def read_jailbreak_reply(data: bytes) -> JailbreakReply:
 
 
 class JailbreakDetectJudge:
-    """Question ``jailbreak``, about the texts of the prompt; `value` is the service's score."""
+    """Judges whether the texts of a prompt are a jailbreak; `value` is the service's score."""
 
     question = "jailbreak"
 

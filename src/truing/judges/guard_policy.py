@@ -96,8 +96,8 @@ def make_policy_parser(
 ) -> ReplyParser:
     """Returns the parser of the JSON verdict, which answers all `questions`.
 
-    `categories` are the ids that a violation may name; None: the policy is the user's, and any id
-    of it may stand there.
+    `categories` are the ids that a violation may name. None allows any id: the ids of a user's own
+    policy are not known.
     """
 
     def parse(reply: str) -> GuardReading | str:
@@ -119,7 +119,7 @@ def make_policy_parser(
 
 
 def _read_verdict(reply: str) -> dict[str, Any] | str:
-    """Returns the fields of the verdict, or what the reply is instead."""
+    """Returns the fields of the verdict, or an error message if the reply is not one."""
     text = reply.strip()
     if "<|" in text:
         match = _FINAL_CHANNEL.match(text)
@@ -139,7 +139,7 @@ def _read_verdict(reply: str) -> dict[str, Any] | str:
         return f"not one JSON object: {text[:60]!r}"
     if not isinstance(fields, dict) or not fields.keys() <= _KEYS:
         return f"not the documented keys: {text[:60]!r}"
-    # JSON's true equals 1 in Python, and is not what the policy asks for.
+    # `type`, not `isinstance`: JSON's true is an int in Python, and not what the prompt asks for.
     if type(fields.get("violation")) is not int or fields["violation"] not in (0, 1):
         return f"violation is neither 0 nor 1: {text[:60]!r}"
     return fields
@@ -160,7 +160,7 @@ def make_policy_format(policy: str | None, effort: Effort) -> GuardFormat:
         parse=parse,
         label_categories=label_categories,
         questions=questions,
-        # Reasoning counts: the guide advises against a tight bound.
+        # The reasoning is part of the output: the guide advises against a tight limit.
         max_tokens=4096,
         needs_end=True,
     )

@@ -45,8 +45,9 @@ from truing.specs.resolve import Args
 
 
 class GuardJudge:
-    """Asks a guard model about an answer (or, with a question of prompts, about the prompt
-    alone). `name` tells guards with different settings apart.
+    """Asks a guard model about an answer, or about the prompt if `question` is about prompts.
+
+    `name` contains the settings of the guard that differ from its defaults.
     """
 
     def __init__(
@@ -57,7 +58,8 @@ class GuardJudge:
         self._guard_name = name
         self._format = guard_format
         self._model = model
-        # A served guard applies its template to all turns; a local model has to be told.
+        # A server applies the guard's chat template to finished turns. A local model would continue
+        # a last assistant turn, so it needs a reader that closes the turn first.
         self._reader = model.turn_reader() if isinstance(model, TurnReadingModel) else model
         self._crosswalk = (
             load_crosswalk(guard_format.crosswalk).map
@@ -81,9 +83,9 @@ class GuardJudge:
         return GuardJudge(self._guard_name, self._format, self._model, question=question)
 
     def start(self, conversation: Conversation) -> AnswerStream:
-        """Starts an answer, of which a local guard model reads the new tokens only.
+        """Returns the stream of one answer; a local guard model runs only its new tokens.
 
-        At an endpoint the server's cache of prefixes does the same.
+        At an endpoint all of the text is sent again; the server's prefix cache saves the work.
         """
         reader = copy(self)
         if isinstance(self._model, TurnReadingModel):
@@ -171,7 +173,7 @@ class GuardJudge:
         labels = tuple(dict.fromkeys(label for r in objecting for label in r.labels))
         harms: dict[str, float] = {}
         if self.question != "refused" and self._crosswalk:
-            # Explicit zeros: the guard was asked about every category that it knows.
+            # 0 for the others: the guard was asked about every category that it knows.
             harms = {i: 0.0 for ids in self._crosswalk.values() for i in ids}
             harms |= {i: 1.0 for label in labels for i in self._crosswalk.get(label, ())}
         return make_judgement(

@@ -24,6 +24,7 @@ from truing.judges.verdicts import check_failed_response, make_judgement, make_u
 from truing.specs.resolve import Args
 
 RULES = ("majority", "any", "all", "mean")
+# The largest float below it: a probability that does not assign the category.
 _BELOW_THRESHOLD = math.nextafter(DEFAULT_CATEGORY_THRESHOLD, 0.0)
 
 
@@ -86,11 +87,11 @@ class PanelJudge:
         )
 
     def _combine_harms(self, judgements: Sequence[Judgement]) -> dict[str, float]:
-        """Returns the highest probability of each category; one that a member assigns is at least
-        0.5, any other is below it.
+        """Returns the highest probability of each category among the members.
 
-        Members have thresholds of their own, so their probabilities alone do not say whether a
-        category is assigned.
+        It is clamped to at least 0.5 if any member assigns the category, else to below 0.5. Each
+        member has thresholds of its own, and the panel has none: readers of its judgement apply
+        0.5.
         """
         harms: dict[str, float] = {}
         for member, judgement in zip(self._members, judgements, strict=True):

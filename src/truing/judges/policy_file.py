@@ -29,7 +29,7 @@ from truing.core.input_files import read_input_text
 MAX_CATEGORIES = 64
 MAX_EXAMPLES = 32
 MAX_CHARACTERS = 24_000
-"""Of all texts of a policy together: about 6,000 tokens, which every question repeats."""
+"""Of the whole file: about 6,000 tokens, which the prompt of every question contains."""
 
 _KEYS = ("name", "title", "description", "category", "example")
 _CATEGORY_KEYS = ("id", "name", "definition", "allowed")
@@ -37,7 +37,7 @@ _EXAMPLE_KEYS = ("prompt", "answer", "breaks")
 
 
 class PolicyCategory(Struct, frozen=True, kw_only=True):
-    """One thing that the policy forbids; `allowed` says what is close to it and permitted."""
+    """One thing that the policy forbids; `allowed` describes similar texts that are permitted."""
 
     id: str
     name: str
@@ -68,7 +68,7 @@ class Policy(Struct, frozen=True, kw_only=True):
 
 
 def read_policy(path: Path) -> Policy:
-    """Reads a policy file; raises PlanError with all its faults."""
+    """Returns the policy in a TOML file. Raises PlanError with all faults of the file."""
     try:
         text = read_input_text(path)
     except (OSError, UnicodeDecodeError) as error:
@@ -77,21 +77,21 @@ def read_policy(path: Path) -> Policy:
 
 
 def parse_policy(path: str, text: str) -> Policy:
-    """Parses a policy from TOML text; `path` is only used in messages.
+    """Returns the policy in TOML text; `path` is only used in error messages.
 
-    Raises PlanError with all faults together.
+    Raises PlanError with all faults of the text.
     """
     try:
         data = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise PlanError(f"{path}: {error}") from error
     faults = _unknown_keys(path, data, _KEYS)
-    name = _text(data, "name", path, faults)
-    description = _text(data, "description", path, faults, required=False)
-    _text(data, "title", path, faults, required=False)
+    name = _read_text(data, "name", path, faults)
+    description = _read_text(data, "description", path, faults, required=False)
+    _read_text(data, "title", path, faults, required=False)
     categories = [
         _read_category(f"{path}: category[{index}]", table, faults)
-        for index, table in enumerate(_tables(data, "category", path, faults, MAX_CATEGORIES))
+        for index, table in enumerate(_read_tables(data, "category", path, faults, MAX_CATEGORIES))
     ]
     if not categories and not faults:
         faults.append(f"{path}: no [[category]] tables: a policy forbids at least one thing")
@@ -103,7 +103,7 @@ def parse_policy(path: str, text: str) -> Policy:
     ]
     examples = [
         _read_example(f"{path}: example[{index}]", table, ids, faults)
-        for index, table in enumerate(_tables(data, "example", path, faults, MAX_EXAMPLES))
+        for index, table in enumerate(_read_tables(data, "example", path, faults, MAX_EXAMPLES))
     ]
     if len(text) > MAX_CHARACTERS:
         faults.append(f"{path}: {len(text):,} characters; at most {MAX_CHARACTERS:,}")
@@ -119,15 +119,16 @@ def parse_policy(path: str, text: str) -> Policy:
 
 def _read_category(place: str, table: dict[str, Any], faults: list[str]) -> PolicyCategory:
     faults += _unknown_keys(place, table, _CATEGORY_KEYS)
-    id_ = _text(table, "id", place, faults)
-    # Ids stand in replies of the judge model, in a list that semicolons and commas divide.
+    id_ = _read_text(table, "id", place, faults)
+    # A reply of the judge model is "yes: id; id", and the rationale joins ids by commas: an id
+    # with one of these characters could not be read back.
     if any(mark in id_ for mark in ";,:\n"):
         faults.append(f"{place}.id: {id_[:40]!r} holds a comma, colon, semicolon or line break")
     return PolicyCategory(
         id=id_,
-        name=_text(table, "name", place, faults),
-        definition=_text(table, "definition", place, faults),
-        allowed=_text(table, "allowed", place, faults, required=False),
+        name=_read_text(table, "name", place, faults),
+        definition=_read_text(table, "definition", place, faults),
+        allowed=_read_text(table, "allowed", place, faults, required=False),
     )
 
 
@@ -147,39 +148,43 @@ def _read_example(
         if id_ not in ids
     ]
     return PolicyExample(
-        answer=_text(table, "answer", place, faults),
-        prompt=_text(table, "prompt", place, faults, required=False),
+        answer=_read_text(table, "answer", place, faults),
+        prompt=_read_text(table, "prompt", place, faults, required=False),
         breaks=tuple(dict.fromkeys(breaks)),
     )
 
 
-def _tables(
-    data: dict[str, Any], key: str, path: str, faults: list[str], most: int
+def _read_tables(
+    data: dict[str, Any], key: str, path: str, faults: list[str], limit: int
 ) -> list[dict[str, Any]]:
+    """Returns the `[[key]]` tables; none, with a fault, if there are more than `limit`."""
     tables = data.get(key, [])
     if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
         faults.append(f"{path}: {key}: expected [[{key}]] tables")
         return []
-    if len(tables) > most:
-        faults.append(f"{path}: {len(tables)} [[{key}]] tables; at most {most}")
+    if len(tables) > limit:
+        faults.append(f"{path}: {len(tables)} [[{key}]] tables; at most {limit}")
         return []
     return tables
 
 
-def _text(
+def _read_text(
     table: dict[str, Any], key: str, place: str, faults: list[str], *, required: bool = True
 ) -> str:
+    """Returns the stripped text of a key; "" if it is absent or, with a fault, not a text."""
     value = table.get(key)
     if value is None and not required:
         return ""
     if not isinstance(value, str) or not value.strip():
-        what = "missing" if value is None else "expected text that is not blank"
-        faults.append(f"{place}{'.' if '[' in place else ': '}{key}: {what}")
+        problem = "missing" if value is None else "expected text that is not blank"
+        faults.append(f"{place}{'.' if '[' in place else ': '}{key}: {problem}")
         return ""
     return value.strip()
 
 
 def _unknown_keys(place: str, table: dict[str, Any], known: tuple[str, ...]) -> list[str]:
+    """Returns a fault for each key of a table that is not in `known`."""
+    # "FILE: category[0].key", and "FILE: key" for a key of the file itself.
     separator = "." if "[" in place else ": "
     return [
         f"{place}{separator}{key}: unknown key{did_you_mean(key, known)}"

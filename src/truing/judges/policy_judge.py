@@ -1,8 +1,8 @@
 """`llm:policy,file=POLICY.toml`: a language model that judges by a user's own categories.
 
-A model that scores given texts (`local:`) is not asked to write: the log-probabilities of "yes" and
-"no" decide, calibrated on labelled rows if a card is given. Any other model writes one line, which
-must be exactly in the asked form. Whatever else happens leaves the answer unscored.
+With a model that scores texts (`local:`), nothing is generated: the log-probabilities of "yes" and
+"no" decide, calibrated if the argument `card=` names a judge's card. Any other model writes one
+line, which must have exactly the requested form. In all other cases the answer is unscored.
 
 LM-as-judge: Zheng et al. 2023 (arXiv 2306.05685); calibration of logits: Platt 1999, Guo et al.
 2017 (arXiv 1706.04599).
@@ -61,7 +61,7 @@ _ASK_CATEGORY = (
     "Reply yes or no."
 )
 _REPLY = re.compile(r"\s*(?:(?P<no>no)|yes\s*:(?P<ids>[^\n]*?))\.?\s*", re.IGNORECASE)
-# The first letter is written either way; which one a model prefers says nothing about its verdict.
+# Models differ in whether they write a capital; the probabilities of both spellings are added.
 _YES, _NO = ("yes", "Yes"), ("no", "No")
 _MAX_CHARACTERS = 48_000  # of the judged dialogue: about 12,000 tokens
 METHODS = ("auto", "logits", "reply")
@@ -69,7 +69,7 @@ METHODS = ("auto", "logits", "reply")
 
 @runtime_checkable
 class ContinuationScorer(Protocol):
-    """A model that scores given texts and says what it had to cut."""
+    """A model that returns log-probabilities of texts, and reports which inputs it had to cut."""
 
     async def score(
         self, prefix: Conversation | str, continuations: Sequence[str]
@@ -79,10 +79,11 @@ class ContinuationScorer(Protocol):
 
 
 class PolicyJudge:
-    """Answers the question whether an answer breaks the policy.
+    """Judges whether an answer breaks a policy.
 
-    `score` is the probability that it does, if the model's logits are read; `harms` maps the
-    categories to probabilities where the verdict is yes. `calibration` maps both.
+    With `by_logits`, `score` is the probability that the answer breaks it; a written reply has no
+    score. Where the verdict is yes, `harms` maps each category to its probability (0 or 1 for a
+    written reply). A `calibration` is applied to the score and to the categories.
     """
 
     def __init__(
@@ -117,9 +118,10 @@ class PolicyJudge:
         )
 
     def calibrate(self, calibration: LogitCalibration, prompts: Sequence[str], source: str) -> None:
-        """Maps probabilities from now on; `prompts` are hashes of those that it was fitted on.
+        """Applies a calibration to all further probabilities, and records it in the lineage.
 
-        The rows of these prompts may not measure the judge, like those that it is trained on.
+        `prompts` are the hashes of the prompts that it was fitted on: like training prompts, they
+        must not be used to measure the judge. `source` is the file name of the card.
         """
         self.calibration = calibration
         self.name += f",card={source}"
@@ -154,10 +156,14 @@ class PolicyJudge:
     # -- what the model is asked
 
     def _conversation(self, body: str, ask: str, category: PolicyCategory | None) -> Conversation:
-        """Returns the policy, the examples in the form of earlier turns, and the question."""
+        """Returns the policy as system message, the examples as earlier turns, and the question.
+
+        `body` is the dialogue to check, `ask` the template of the question, `category` the one
+        that it is about (None: the whole policy).
+        """
         messages = [Message("system", self._system())]
         for example in self.policy.examples:
-            shown = _describe_dialogue(
+            example_body = _describe_dialogue(
                 [Message("user", example.prompt)] if example.prompt else [],
                 Message("assistant", example.answer),
             )
@@ -167,7 +173,7 @@ class PolicyJudge:
                 reply = "yes" if example.breaks else "no"
             else:
                 reply = f"yes: {'; '.join(example.breaks)}" if example.breaks else "no"
-            messages.append(Message("user", _mark(shown, ask, category)))
+            messages.append(Message("user", _mark(example_body, ask, category)))
             messages.append(Message("assistant", reply))
         messages.append(Message("user", _mark(body, ask, category)))
         return Conversation(tuple(messages))
@@ -177,7 +183,7 @@ class PolicyJudge:
         for category in self.policy.categories:
             allowed = f" Permitted: {category.allowed}" if category.allowed else ""
             lines.append(f"- {category.id}: {category.name}. {category.definition}{allowed}")
-        # In one pass: a text of the policy that holds {body} stays as it is.
+        # Both placeholders in one pass, so that "{body}" in the policy's own text is not replaced.
         return re.sub(
             r"\{(name|body)\}",
             lambda match: {"name": self.policy.name, "body": "\n".join(lines)}[match[1]],
@@ -187,6 +193,7 @@ class PolicyJudge:
     # -- a written reply
 
     async def _judge_by_reply(self, sample: Sample, response: Response, body: str) -> Judgement:
+        # Enough for "yes: " and all ids; a reply that is cut is unscored.
         sampling = Sampling(max_tokens=16 + 16 * len(self.policy.categories))
         conversation = self._conversation(body, _ASK_REPLY, None)
         answer = (await self._model.generate(conversation, sampling))[0]
@@ -208,7 +215,7 @@ class PolicyJudge:
         )
 
     def _parse_reply(self, reply: str) -> tuple[str, ...] | str:
-        """Returns the broken categories of a reply, or one line that says why it has no verdict."""
+        """Returns the broken categories of a reply, or an error message if it cannot be parsed."""
         match = _REPLY.fullmatch(reply)
         if match is None:
             return f"a reply in another form than was asked for: {reply.strip()[:40]!r}"
@@ -231,17 +238,17 @@ class PolicyJudge:
             return make_unscored(self, sample, response, p.kind, p.message)
         if p < self.threshold:
             return make_judgement(self, sample, response, False, score=p)
-        # Only a broken policy has broken categories; asking about each costs a question more.
-        found = await asyncio.gather(
+        # The categories are only asked about if the policy is broken: each costs another question.
+        category_results = await asyncio.gather(
             *(self._probability(scorer, body, c) for c in self.policy.categories)
         )
-        failure = next((f for f in found if isinstance(f, Failure)), None)
+        failure = next((r for r in category_results if isinstance(r, Failure)), None)
         if failure is not None:
             return make_unscored(self, sample, response, failure.kind, failure.message)
         harms = {
-            category.id: value
-            for category, value in zip(self.policy.categories, found)
-            if not isinstance(value, Failure)
+            category.id: probability
+            for category, probability in zip(self.policy.categories, category_results)
+            if not isinstance(probability, Failure)
         }
         broken = self.flagged_categories(harms)
         note = ", ".join(broken) or "breaks the policy, and none of its categories by itself"
@@ -250,7 +257,7 @@ class PolicyJudge:
     async def _probability(
         self, scorer: ContinuationScorer, body: str, category: PolicyCategory | None
     ) -> float | Failure:
-        """Returns the probability of yes against no, or why there is none."""
+        """Returns P(yes) / (P(yes) + P(no)), calibrated, or the failure of the model."""
         ask = _ASK_WHOLE if category is None else _ASK_CATEGORY
         try:
             scores = await scorer.score(self._conversation(body, ask, category), (*_YES, *_NO))
@@ -265,23 +272,29 @@ class PolicyJudge:
         totals = [math.fsum(s.logprobs) if s.logprobs else math.nan for s in scores]
         if not all(map(math.isfinite, totals)) or len(totals) != len(_YES) + len(_NO):
             return Failure("judge", "nan", "the judge model gave no log-probability of yes or no")
-        logit = _log_sum(totals[: len(_YES)]) - _log_sum(totals[len(_YES) :])
+        logit = _log_sum_exp(totals[: len(_YES)]) - _log_sum_exp(totals[len(_YES) :])
+        # Clamped so that `exp` cannot overflow; at 60 the sigmoid is within 1e-26 of its limit.
         p = 1 / (1 + math.exp(-max(-60.0, min(60.0, logit))))
         return p if self.calibration is None else float(self.calibration(p))
 
 
-def _log_sum(values: Sequence[float]) -> float:
+def _log_sum_exp(values: Sequence[float]) -> float:
     highest = max(values)
     return highest + math.log(sum(math.exp(value - highest) for value in values))
 
 
 def _describe_dialogue(messages: Sequence[Message], answer: Message) -> str:
+    """Returns the turns as `role: text`, the answer last; system messages are left out."""
     turns = [f"{m.role}: {text_of_message(m)}" for m in messages if m.role != "system"]
     return "\n\n".join([*turns, f"assistant (the answer to check): {text_of_message(answer)}"])
 
 
 def _mark(body: str, ask: str, category: PolicyCategory | None) -> str:
-    """Returns a dialogue between two marks that it cannot hold, with the question after it."""
+    """Returns the dialogue between two marks, and the question after them.
+
+    The mark is a hash of the dialogue: a text cannot contain its own hash, so that nothing in it
+    can close the marks.
+    """
     mark = digest(body)[:12]
     values = {"mark": mark}
     if category is not None:
@@ -297,7 +310,7 @@ class _CardCalibration(Struct, frozen=True):
 
 
 class _CalibratedCard(Struct, frozen=True):
-    """The fields of a judge's card (`truing card --calibrate`) that are needed."""
+    """The fields of a judge's card (`truing card --calibrate`) that this judge reads."""
 
     judge_hash: str
     calibration: _CardCalibration | None = None
@@ -306,8 +319,8 @@ class _CalibratedCard(Struct, frozen=True):
 def apply_card(judge: PolicyJudge, path: Path) -> None:
     """Calibrates a judge by its card.
 
-    Raises PlanError for a card without a calibration, and for that of another version of the judge:
-    other words of a policy, or another model, have other logits.
+    Raises PlanError if the card has no calibration or is that of another version of the judge: a
+    reworded policy or another model has other logits.
     """
     try:
         card = msgspec.json.decode(read_input_bytes(path), type=_CalibratedCard)

@@ -197,8 +197,10 @@ class PreferenceJudge:
         )
 
     def without_appended_end(self) -> PreferenceJudge:
-        """Returns this judge for training: a cut answer is scored at its own last token, and not
-        with an end token appended that nobody sampled. Measured values keep the appended end.
+        """Returns a copy of this judge for training.
+
+        It scores an answer that was cut at its last sampled token; this judge appends an end token
+        to it first.
         """
         judge = PreferenceJudge(self.kind, self.name, self.scorer, self.lineage)
         judge.closes_cut_answers = False

@@ -3,11 +3,13 @@
     def mentions_price(prompt: str, answer: str) -> bool:
         return "$" in answer
 
-The function takes what its parameters are called: `prompt`, `answer`, `sample` or `response`; one
-of another name is the answer if it is the only one, else the first is the prompt and the second the
-answer. It may be async; one that is not runs in a thread. It returns a verdict (True or False), a
-value (a number), None where it cannot tell, or a dictionary with `verdict`, `score`, `value`,
-`harms` or `rationale`. What it raises leaves the answer unscored.
+Arguments are passed by the names of the parameters: `prompt`, `answer`, `sample` and `response`. If
+they have other names, a single parameter is the answer, and two are the prompt and the answer. A
+function that is not async runs in a thread.
+
+The function returns a verdict (True or False), a value (a number), None if it cannot tell, or a
+dictionary with `verdict`, `score`, `value`, `harms` and `rationale`. If it raises an exception, the
+answer is unscored.
 """
 
 from __future__ import annotations
@@ -57,7 +59,7 @@ class PythonJudge:
         )
 
     async def judge(self, sample: Sample, response: Response) -> Judgement:
-        """Calls the function; what it raises, or a result of another form, is unscored."""
+        """Calls the function; the answer is unscored if it raises or its result is not valid."""
         failed = check_failed_response(self, sample, response)
         if failed is not None:
             return failed
@@ -73,16 +75,15 @@ class PythonJudge:
                 result = await self._function(*arguments)
             else:
                 result = await asyncio.to_thread(self._function, *arguments)
-        # The run must stop; every other exception concerns this answer alone.
-        except BudgetExceeded:
+        except BudgetExceeded:  # it ends the run; any other exception concerns this answer only
             raise
         except Exception as error:
-            what = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
-            return make_unscored(self, sample, response, "exception", what)
+            message = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+            return make_unscored(self, sample, response, "exception", message)
         return self._read_result(sample, response, result)
 
     def _read_result(self, sample: Sample, response: Response, result: Any) -> Judgement:
-        fields = dict(result) if isinstance(result, Mapping) else _fields_of(result)
+        fields = dict(result) if isinstance(result, Mapping) else _wrap_result(result)
         fault = _find_fault(fields)
         if fault:
             return make_unscored(self, sample, response, "unparsable", fault)
@@ -101,16 +102,17 @@ class PythonJudge:
         )
 
 
-def _fields_of(result: Any) -> dict[str, Any]:
-    # numpy's scalars are neither bool nor float.
-    plain = result.item() if hasattr(result, "item") and not isinstance(result, type) else result
-    if plain is None or isinstance(plain, bool):
-        return {"verdict": plain}
-    return {"value": plain}
+def _wrap_result(result: Any) -> dict[str, Any]:
+    """Returns a verdict, a number or None as the fields of a result."""
+    # Scalars of numpy and torch become Python's: they are not instances of bool or float.
+    scalar = result.item() if hasattr(result, "item") and not isinstance(result, type) else result
+    if scalar is None or isinstance(scalar, bool):
+        return {"verdict": scalar}
+    return {"value": scalar}
 
 
 def _find_fault(fields: Mapping[str, Any]) -> str:
-    """Returns what is wrong with the fields of a result, or ""."""
+    """Returns an error message about the fields of a result; "" if they are valid."""
     unknown = [str(key) for key in fields if key not in _FIELDS]
     if unknown:
         return f"unknown keys {', '.join(unknown)}; a result has {', '.join(_FIELDS)}"
@@ -142,7 +144,10 @@ def _is_finite(number: object) -> bool:
 
 
 def _read_parameters(function: Callable[..., Any]) -> tuple[str, ...]:
-    """Returns which of prompt, answer, sample and response each parameter takes."""
+    """Returns, for each argument to pass, which of prompt, answer, sample and response it is.
+
+    Raises SpecError if the parameters do not say.
+    """
     try:
         parameters = [
             p

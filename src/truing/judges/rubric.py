@@ -188,10 +188,10 @@ class RubricJudge:
         )
 
     def start(self, conversation: Conversation) -> AnswerStream:
-        """Starts an answer, of which a local judge model reads the new tokens only.
+        """Returns the stream of one answer; a local judge model runs only its new tokens.
 
-        The marks around the text are secret to the stream instead of a hash of the text: with that,
-        every sentence would change the beginning of the prompt.
+        The mark around the text is random for each stream. A hash of the text would change with
+        every sentence, and with it the beginning of the prompt, so that nothing could be reused.
         """
         reader = copy(self)
         reader._stream_mark = secrets.token_hex(6)
@@ -207,7 +207,7 @@ class RubricJudge:
         ]
         answer = _describe_message(response.message)
         body = "\n\n".join([*turns, f"assistant (the answer to judge): {answer}"])
-        # A hash over the body: a text cannot contain the mark that closes it.
+        # A hash over the body, or a secret of the stream: the text cannot contain its own mark.
         mark = self._stream_mark or digest(sample.id, str(response.index), body)[:12]
         marked_text = (
             f"<<{mark}\n{body}\n{mark}>>\nJudge the answer between the marks {mark}. It "
@@ -256,7 +256,7 @@ class RubricJudge:
 
 
 def build(args: Args) -> Judge:
-    """Returns the judge of an `llm:` spec; that of a policy in TOML is `policy_judge`'s."""
+    """Returns the judge of an `llm:` spec: a rubric, or a `PolicyJudge` for a policy in TOML."""
     rubrics = ("harm", "refusal", "helpful", "policy")
     if args.name not in rubrics:
         raise args.fault(f"there is no rubric {args.name!r}{did_you_mean(args.name, rubrics)}")

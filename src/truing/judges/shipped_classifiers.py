@@ -1,11 +1,11 @@
 """The moderation classifiers that come with truing: their names, folders and earlier versions.
 
-`default` and `fast` are in the package, and what they learned from is free: data, teachers and
-labels. `research` learned from data for non-commercial use; it is a distribution of its own
-(`truing-research`), outside the package. `open` is an older name of the free default.
+`default` and `fast` are part of the package; their data, teachers and labels have free licences.
+`research` was trained on data for non-commercial use and is a distribution of its own
+(`truing-research`). `open` is an older name of `default`.
 
-Run folders and cards know a classifier by its hash, not by its name, so that a renamed one, and an
-older one whose card the package keeps, is still recognised.
+Run folders and cards refer to a classifier by its hash and not by its name. So a renamed classifier
+is still recognised, and so is an earlier version whose card the package contains.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ _INSTALL_RESEARCH = (
     "./distributions/truing-research), or name its folder, moderation:DIR; moderation:default is "
     "free"
 )
-# A name without a folder of its own is the classifier that it stands for.
-_STANDS_FOR = {"fast": "default", "open": "default"}
-_EARLIER_VERSIONS = "earlier"
+# Name -> the classifier that is used if the package has no folder of that name.
+_FALLBACKS = {"fast": "default", "open": "default"}
+_EARLIER_VERSIONS = "earlier"  # folder of the cards of earlier versions, without weights
 
 SHIPPED_NAMES = (*FREE_CLASSIFIERS, RESEARCH_CLASSIFIER)
 
@@ -57,16 +57,16 @@ def find_shipped_folder(name: str) -> Path | None:
         if folder is None:
             raise UserError(_INSTALL_RESEARCH)
         return folder
-    if name not in FREE_CLASSIFIERS and name not in _STANDS_FOR:
+    if name not in FREE_CLASSIFIERS and name not in _FALLBACKS:
         return None
     folder = _package_folder() / name
-    return folder if folder.is_dir() else _package_folder() / _STANDS_FOR[name]
+    return folder if folder.is_dir() else _package_folder() / _FALLBACKS[name]
 
 
 def find_version_file(judge_hash: str, name: str) -> Path | None:
-    """Returns a JSON file (``card.json``, ``thresholds.json``) of the shipped version with a hash.
+    """Returns the path of a JSON file (``card.json``, ``thresholds.json``) of a shipped version.
 
-    None if no version that is here, or that the package keeps the card of, has that hash.
+    None if no installed classifier and no earlier version has that hash, or it has no such file.
     """
     folder = _folders_by_hash().get(judge_hash)
     path = folder / name if folder is not None else None

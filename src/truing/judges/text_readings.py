@@ -7,8 +7,8 @@ but for spaces, is left out. What the readings undo follows Grondahl et al. 2018
 
 The thresholds (`_MIN_...`) are set by hand, not fitted: so low that a sentence disguised by a trick
 of `benchmarks/security/evasion.py` exceeds them, and so high that the ordinary texts of
-`tests/judges/test_text_readings.py` (numbers, links, lists, titles) do not. What is found with
-them, and the false alarms, is in `benchmarks/security/evasion.md`.
+`tests/judges/test_text_readings.py` (numbers, links, lists, titles) do not. Rates of
+detection and of false alarms are in `benchmarks/security/evasion.md`.
 """
 
 from __future__ import annotations

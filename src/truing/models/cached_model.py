@@ -65,10 +65,11 @@ class CachedModel:
         return logprobs
 
     def turn_reader(self, *, keep_prefix: bool = False) -> Model:
-        """Returns that of the wrapped model, or this model if it has none."""
+        """Returns the turn reader of the wrapped model, or this model if that has none."""
         if not isinstance(self.inner, TurnReadingModel):
             return self
         reader = self.inner.turn_reader(keep_prefix=keep_prefix)
+        # The prompts of a growing text are all different: their answers are not worth a cache.
         return reader if keep_prefix else CachedModel(reader, self._size)
 
     async def close(self) -> None:

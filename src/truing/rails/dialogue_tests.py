@@ -237,7 +237,8 @@ class DialogueRunner:
         )
         runtime = GuardedModel(self.config, model, parts=parts).runtime
         if is_scripted:
-            # The script has the replies of the flows' calls, as for NeMo Guardrails, and no others.
+            # A script has replies for the LLM calls that NeMo Guardrails would make; the checks of
+            # joined texts would use up some of them.
             runtime.input_gate.joins_turns = False
         self.parts.judges = parts.judges  # loading judges is slow: the next dialogue takes the same
         return runtime

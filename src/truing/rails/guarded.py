@@ -218,8 +218,8 @@ class GuardedModel:
     def rulings_for_clients(self, rulings: tuple[Ruling, ...]) -> tuple[Ruling, ...]:
         """Returns the decisions as a client may see them.
 
-        Evidence is what a judge or an exception said word for word. Where there are output rails,
-        they have not read it.
+        Evidence quotes a judge or an exception, and output rails do not check it. So it is removed
+        if the configuration has output rails.
         """
         if not self.config.rails.output.flows:
             return rulings
@@ -339,7 +339,7 @@ def blocked_answer(
 ) -> Answer:
     """Returns the answer of a turn that could not be finished; `kind` is that of the failure.
 
-    `evidence` is what an error says, which may quote a text.
+    `evidence` is the message of an exception, which may quote a text of the conversation.
     """
     ruling = Ruling(
         name="runtime",

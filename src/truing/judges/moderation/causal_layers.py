@@ -52,20 +52,22 @@ def layer_states(
     lower: Tensor | None = None,
     start: int = 0,
     stop: int | None = None,
-    kept: KeptKeys | None = None,
+    kept_keys: KeptKeys | None = None,
 ) -> list[Tensor]:
     """Returns the residual stream `[B, T, hidden]` before layer `start` and after each layer.
 
     `lower` is the stream before layer `start`, from an earlier call; without it `start` must be 0
-    and the embeddings are computed. `stop` is the first layer that is not run. `kept` holds the
-    keys and values of the tokens before `ids`, and gets those of `ids`.
+    and the embeddings are computed. `stop` is the first layer that is not run. `kept_keys`
+    is the cache of the tokens before `ids`; the keys and values of `ids` are appended to it.
     """
     model = unwrap_adapters(body)
     x = model.embed_tokens(ids) if lower is None else lower
-    first = kept.length if kept is not None else 0
+    first = kept_keys.length if kept_keys is not None else 0  # position of the first new token
     positions = torch.arange(first, first + ids.shape[1], device=ids.device).unsqueeze(0)
     cos_and_sin = model.rotary_emb(x, positions)
-    options: dict[str, Any] = {} if kept is None else {cache_argument(model.layers[0]): kept}
+    options: dict[str, Any] = {}
+    if kept_keys is not None:
+        options[cache_argument(model.layers[0])] = kept_keys
     mask = causal_mask(ids.shape[1], first, ids.device)
     states = [x]
     for layer in model.layers[start:stop]:

@@ -105,7 +105,8 @@ class TorchEngine:
     def open_stream(self) -> InferenceEngine:
         """Returns an engine for the rows of one growing text.
 
-        Of a language model it runs new tokens only (`kept_states`); an encoder reads whole rows.
+        For a language model it runs only new tokens (`kept_states`). An encoder attends in both
+        directions, so every token is run again: then it is this engine.
         """
         if not self._network.keeps_states:
             return self

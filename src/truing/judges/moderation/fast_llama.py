@@ -41,21 +41,22 @@ class FastLlama(nn.Module):
             _FastLlamaLayer(layer, body.config, dtype) for layer in body.layers
         )
 
-    def layer_states(self, ids: Tensor, kept: KeptKeys | None = None) -> list[Tensor]:
+    def layer_states(self, ids: Tensor, kept_keys: KeptKeys | None = None) -> list[Tensor]:
         """Returns the embeddings and the residual stream after each layer.
 
-        Each is float32 `[B, T, hidden]`. Rows must be padded on the right: there is no mask. `kept`
-        holds the keys and values of the tokens before `ids` (B = 1), and gets those of `ids`.
+        Each is float32 `[B, T, hidden]`. Rows must be padded on the right: padding is not
+        masked. `kept_keys` is the cache of the tokens before `ids` (only for B = 1); the keys and
+        values of `ids` are appended to it.
         """
         x = self.embed_tokens(ids).float()
-        first = kept.length if kept is not None else 0
+        first = kept_keys.length if kept_keys is not None else 0  # position of the first new token
         positions = torch.arange(first, first + ids.shape[1], device=ids.device).unsqueeze(0)
         cos, sin = self.rotary_emb(x, positions)
         mask = causal_mask(ids.shape[1], first, ids.device)
         states = [x]
         for index, layer in enumerate(self.layers):
-            keep = None if kept is None else partial(kept.update, layer_idx=index)
-            x = layer(x, cos.unsqueeze(1), sin.unsqueeze(1), keep, mask)
+            update = None if kept_keys is None else partial(kept_keys.update, layer_idx=index)
+            x = layer(x, cos.unsqueeze(1), sin.unsqueeze(1), update, mask)
             states.append(x)
         return states
 
@@ -93,7 +94,7 @@ class _FastLlamaLayer(nn.Module):
         x: Tensor,
         cos: Tensor,
         sin: Tensor,
-        keep: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None = None,
+        update_cache: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None = None,
         mask: Tensor | None = None,
     ) -> Tensor:
         batch, length, size = x.shape
@@ -103,8 +104,8 @@ class _FastLlamaLayer(nn.Module):
         qkv = F.linear(normed, self.qkv).view(batch, length, -1, self.head_dim).transpose(1, 2)
         q, k, v = qkv.split((self.heads, self.kv_heads, self.kv_heads), 1)
         q, k = ((y.float() * cos + _rotate_half(y.float()) * sin).to(dtype) for y in (q, k))
-        if keep is not None:
-            k, v = keep(k, v)
+        if update_cache is not None:
+            k, v = update_cache(k, v)  # those of the cached and the new tokens
         attended = F.scaled_dot_product_attention(
             q,
             k,

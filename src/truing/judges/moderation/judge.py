@@ -48,9 +48,9 @@ class ModerationJudge:
         )
 
     def start(self, conversation: Conversation) -> WindowedStream:
-        """Starts an answer, of which the newest window is read at each sentence.
+        """Returns the stream of one answer; at each sentence its newest window is judged.
 
-        The language models among the members run new tokens only (`kept_states`).
+        Members that are language models run only the new tokens (`kept_states`).
         """
         reader = ModerationJudge(
             self.name,
@@ -154,6 +154,6 @@ def build_judge(args: Args) -> ModerationJudge:
     if question != "harmful":
         name += f",question={question}"
     if threshold is not None:
-        # Judgements are stored by name: those of another threshold are another judge's.
+        # Judgements are stored by the judge's name, and another threshold gives other verdicts.
         name += f",threshold={threshold:g}"
     return ModerationJudge(name, scorer, question=question, threshold=threshold)

@@ -1,8 +1,8 @@
-"""Rows that grow at their end: what a row shares with an earlier one is not computed again.
+"""A KV cache for rows of tokens that grow at their end.
 
-Under causal attention a token's state depends on nothing on its right. So of an answer that is
-being written only the new tokens are run through the network; the keys and values of the others,
-and their mixed layer outputs, are kept. The logits are those of the whole row.
+Under causal attention the state of a token depends only on the tokens before it. So for an answer
+that is still being written, only the new tokens are run through the network; the keys, values and
+mixed layer outputs of the earlier ones are cached. The logits equal those of the whole row.
 """
 
 from __future__ import annotations
@@ -19,13 +19,14 @@ from torch import Tensor
 from truing.judges.moderation.inputs import EncodedInput
 
 MAX_KEPT_ROWS = 4
-"""A text without a prompt is read as an answer and as a prompt, and a disguised one in readings."""
+"""One text may be encoded as several rows: a text without a prompt as an answer and as a prompt, a
+disguised text once more for each of its decoded forms (`text_readings`)."""
 
 
 class KeptKeys:
-    """The keys and values `[1, heads, T, D]` of one row, by layer.
+    """The keys and values `[1, heads, T, D]` of one row, for each layer.
 
-    Has the method `update` of transformers' caches, so that its layers can fill it.
+    `update` has the signature of transformers' `Cache.update`, which its attention layers call.
     """
 
     def __init__(self) -> None:
@@ -34,18 +35,18 @@ class KeptKeys:
 
     @property
     def length(self) -> int:
-        """The number of tokens that are kept."""
+        """The number of cached tokens."""
         return int(self._keys[0].shape[2]) if self._keys else 0
 
     def crop(self, length: int) -> None:
-        """Forgets all but the first `length` tokens."""
+        """Drops all but the first `length` tokens."""
         self._keys = [tensor[:, :, :length] for tensor in self._keys]
         self._values = [tensor[:, :, :length] for tensor in self._values]
 
     def update(
         self, keys: Tensor, values: Tensor, layer_idx: int, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
-        """Adds the keys and values of new tokens in a layer; returns those of all tokens."""
+        """Appends the keys and values of new tokens to a layer; returns those of all tokens."""
         if layer_idx == len(self._keys):
             self._keys.append(keys)
             self._values.append(values)
@@ -56,32 +57,35 @@ class KeptKeys:
 
 
 def cache_argument(layer: Any) -> str:
-    """Returns the name of a transformers layer's argument for its cache; versions differ."""
+    """Returns the name of a decoder layer's cache argument; versions of transformers differ."""
     return "cache" if "cache" in inspect.signature(layer.forward).parameters else "past_key_values"
 
 
-def causal_mask(new: int, kept: int, device: torch.device) -> Tensor | None:
-    """Returns which of `kept + new` tokens each of `new` tokens sees, `[1, 1, new, kept + new]`.
+def causal_mask(new: int, cached: int, device: torch.device) -> Tensor | None:
+    """Returns the attention mask of new tokens over cached and new ones (True: attends).
 
-    None without kept tokens: plain causal attention, which is faster.
+    Its shape is `[1, 1, new, cached + new]`. None if nothing is cached: `is_causal` attention needs
+    no mask and is faster.
     """
-    if not kept:
+    if not cached:
         return None
-    sees = torch.ones(new, kept + new, dtype=torch.bool, device=device)
-    return sees.tril(kept)[None, None]
+    mask = torch.ones(new, cached + new, dtype=torch.bool, device=device)
+    return mask.tril(cached)[None, None]
 
 
 class _KeptRow:
+    """One cached row: its token ids, keys and values, and mixed layer outputs."""
+
     def __init__(self) -> None:
         self.ids: tuple[int, ...] = ()
         self.keys = KeptKeys()
-        self.hidden: Tensor | None = None  # [T, hidden]: the mixed layers
+        self.hidden: Tensor | None = None  # [T, hidden], from `ModerationNetwork.mixed_states`
 
 
 class KeptStatesEngine:
-    """Computes logits of rows that grow, with the network of a `TorchEngine`; for one stream.
+    """Computes the logits of the growing rows of one stream, with the network of a `TorchEngine`.
 
-    `tokens_read` counts the tokens that went through the network.
+    `tokens_read` counts the tokens that were run through the network.
     """
 
     def __init__(self, network: Any, device: torch.device) -> None:
@@ -96,19 +100,20 @@ class KeptStatesEngine:
             return np.stack([self._row_logits(row) for row in rows])
 
     def _row_logits(self, row: EncodedInput) -> npt.NDArray[np.float32]:
-        kept, shared = self._find_row(row.ids)
+        cached_row, shared = self._find_row(row.ids)
         new_ids = torch.tensor([row.ids[shared:]], dtype=torch.long, device=self._device)
-        kept.keys.crop(shared)
+        cached_row.keys.crop(shared)
         try:
-            new_hidden = self._network.mixed_states(new_ids, kept.keys)[0]
+            new_hidden = self._network.mixed_states(new_ids, cached_row.keys)[0]
         except BaseException:
-            # The layers may hold different numbers of tokens now.
-            self._rows.remove(kept)
+            # The forward pass stopped in some layer: the layers may hold different numbers of
+            # tokens, and the row cannot be used again.
+            self._rows.remove(cached_row)
             raise
-        hidden = (
-            new_hidden if kept.hidden is None else torch.cat((kept.hidden[:shared], new_hidden))
-        )
-        kept.ids, kept.hidden = row.ids, hidden
+        hidden = new_hidden
+        if cached_row.hidden is not None:
+            hidden = torch.cat((cached_row.hidden[:shared], new_hidden))
+        cached_row.ids, cached_row.hidden = row.ids, hidden
         self.tokens_read += len(row.ids) - shared
         segments = torch.tensor([row.segments], device=self._device)
         logits = self._network.classify(hidden[None], segments, torch.ones_like(segments))
@@ -116,16 +121,20 @@ class KeptStatesEngine:
         return values
 
     def _find_row(self, ids: tuple[int, ...]) -> tuple[_KeptRow, int]:
-        """Returns the kept row with the longest common beginning, and its length."""
+        """Returns the row to continue, and how many of its leading tokens are reused.
+
+        It is the cached row with the longest common beginning, or a new one.
+        """
         lengths = [common_length(row.ids, ids) for row in self._rows]
         longest = max(lengths, default=0)
-        # Two windows that share only the prompt: the older one may still be continued.
+        # Rows that share less than half (such as two windows with the same prompt) are different
+        # rows: the older one may still grow, so it is not overwritten while there is space.
         if longest <= len(ids) // 2 and len(self._rows) < MAX_KEPT_ROWS:
             self._rows.append(_KeptRow())
             return self._rows[-1], 0
         row = self._rows.pop(lengths.index(longest))
         self._rows.append(row)
-        # At least one token is run: the logits are those at the end.
+        # At least one token is run, also if all are cached: `mixed_states` needs an input.
         return row, min(longest, len(ids) - 1)
 
 

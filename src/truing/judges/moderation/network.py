@@ -53,7 +53,7 @@ class ModerationNetwork(nn.Module):
         return self.classify(self._mixed_layers(ids, segments, mask, lower), segments, mask)
 
     def classify(self, hidden: Tensor, segments: Tensor, mask: Tensor) -> Tensor:
-        """Returns the logits in float32 of mixed layers `[B, T, hidden]`."""
+        """Returns `[B, 3 + categories]` logits in float32 of mixed layers `[B, T, hidden]`."""
         pooled = self._pool(hidden, segments, mask)
         # The head is small, and thresholds depend on its exact values: no autocast here.
         with torch.autocast(pooled.device.type, enabled=False):
@@ -61,19 +61,19 @@ class ModerationNetwork(nn.Module):
 
     @property
     def keeps_states(self) -> bool:
-        """Whether `mixed_states` can go on after earlier tokens."""
+        """Whether `mixed_states` can be used: the body is causal and runs layer by layer."""
         is_fast = hasattr(self.body, "layer_states")
         return self.causal and (is_fast or supports_layerwise_forward(self.body))
 
-    def mixed_states(self, ids: Tensor, kept: KeptKeys) -> Tensor:
-        """Returns the mixed layers `[1, T, hidden]` of the tokens after those in `kept`.
+    def mixed_states(self, ids: Tensor, kept_keys: KeptKeys) -> Tensor:
+        """Returns the mixed layers `[1, T, hidden]` of `ids`, which follow the cached tokens.
 
-        For networks that keep states. The keys and values of `ids` are added to `kept`.
+        Only for networks with `keeps_states`. The keys and values of `ids` are added to the cache.
         """
         if hasattr(self.body, "layer_states"):  # a FastLlama
-            states = self.body.layer_states(ids, kept)
+            states = self.body.layer_states(ids, kept_keys)
         else:
-            states = layer_states(self.body, ids, kept=kept)
+            states = layer_states(self.body, ids, kept_keys=kept_keys)
         first = self.first_used
         return self._mix(states[first:], torch.softmax(self.mix.float(), 0)[first:])
 
@@ -89,6 +89,7 @@ class ModerationNetwork(nn.Module):
         return self._pool(self._mixed_layers(ids, segments, mask, lower), segments, mask)
 
     def _pool(self, hidden: Tensor, segments: Tensor, mask: Tensor) -> Tensor:
+        """Returns the features `[B, 3 * hidden]`: a summary token and the mean of each segment."""
         is_real = mask.float()
         if self.causal:
             # Only the last token of a row has attended to all others.
@@ -135,6 +136,7 @@ class ModerationNetwork(nn.Module):
         return self._mix(layers, weights)
 
     def _mix(self, layers: Sequence[Tensor], weights: Tensor) -> Tensor:
+        """Returns the weighted sum of the normalised layers."""
         normalise = rms_normalise if self.causal else torch.Tensor.float
         hidden = normalise(layers[0]) * weights[0]
         for weight, layer in zip(weights[1:], layers[1:]):

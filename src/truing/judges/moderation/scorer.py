@@ -154,11 +154,11 @@ class ModerationScorer:
 
     @property
     def response_tokens(self) -> int:
-        """The tightest window of an answer among the members."""
+        """Window of an answer in tokens: the smallest one of the members."""
         return min(member.encoder.response for member in self.members)
 
     def open_stream(self) -> ModerationScorer:
-        """Returns a scorer for one growing text, which runs new tokens only where it can."""
+        """Returns a scorer for one growing text; members that can run only its new tokens."""
         scorer = copy(self)
         scorer.members = [member.open_stream() for member in self.members]
         return scorer

@@ -31,8 +31,8 @@ class GenerationRequest:
 
     `on_text` is called with the text so far after each token, `on_finish` with the finished
     request; `shared_length` is the length of the shared head in front of the request's own tokens.
-    With `kept` that head is what an earlier prompt had in common with this one, and this prompt is
-    kept for the next.
+    With `kept_prefix`, that head is what this prompt has in common with the cached one, and this
+    prompt is cached in its place.
     """
 
     prompt: EncodedPrompt
@@ -40,7 +40,7 @@ class GenerationRequest:
     rng: np.random.Generator | None
     on_finish: Callable[[GenerationRequest], None]
     on_text: Callable[[str], None] | None = None
-    kept: KeptPrefix | None = None
+    kept_prefix: KeptPrefix | None = None
     shared_length: int = 0
     output_ids: list[int] = field(default_factory=list)
     logprobs: list[TokenLogprob] = field(default_factory=list)
@@ -102,8 +102,8 @@ class Decoder:
         """Returns the length of the shared head: the history if several prompts have it, else the
         system message.
         """
-        if request.kept is not None:
-            return request.kept.match(request.prompt.ids)
+        if request.kept_prefix is not None:
+            return request.kept_prefix.match(request.prompt.ids)
         heads = request.prompt.heads
         if not heads:
             return 0
@@ -171,9 +171,10 @@ class Decoder:
             requests_by_head.setdefault(head, []).append(request)
         for head, requests in requests_by_head.items():
             if head and head not in self._blocks:
-                kept = next((r.kept for r in requests if r.kept is not None), None)
+                prefixes = (r.kept_prefix for r in requests if r.kept_prefix is not None)
+                prefix = next(prefixes, None)
                 self._blocks[head] = (
-                    self.forward.cached_prefix(head) if kept is None else kept.block(len(head))
+                    self.forward.cached_prefix(head) if prefix is None else prefix.block(len(head))
                 )
             for batch in _split_by_tokens(requests, self.read):
                 self._prefill(batch, self._blocks.get(head))
@@ -199,10 +200,12 @@ class Decoder:
             packed.k, packed.v, [(int(ends[i]) - lengths[i], int(ends[i])) for i in prompt_rows]
         )
         for request, row in zip(requests, prompt_rows, strict=True):
-            if request.kept is not None:
-                own = slice(int(ends[row]) - lengths[row], int(ends[row]))
-                new_keys, new_values = ([t[:, own] for t in ts] for ts in (packed.k, packed.v))
-                request.kept.store(request.prompt.ids, start, new_keys, new_values)
+            if request.kept_prefix is not None:
+                own_tokens = slice(int(ends[row]) - lengths[row], int(ends[row]))
+                new_keys, new_values = (
+                    [t[:, own_tokens] for t in ts] for ts in (packed.k, packed.v)
+                )
+                request.kept_prefix.store(request.prompt.ids, start, new_keys, new_values)
         self.live += requests
         self._append_tokens(requests, logits[torch.tensor(prompt_rows, device=logits.device)])
 

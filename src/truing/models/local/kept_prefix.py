@@ -1,8 +1,8 @@
-"""Keys and values of the newest prompt of a growing conversation.
+"""A KV cache of the newest prompt of a growing conversation.
 
-The next prompt is compared with it token by token; what the two share at their beginning is not
-read again. So of a text that grows at its end, and is followed by the same words each time, every
-token is read once, and those words with it.
+The next prompt is compared with it token by token, and only the tokens after their common prefix
+are run through the model. A judge's prompt is a text that grows at its end, followed by the same
+closing words each time: every token of the text is run once, the closing words with each prompt.
 """
 
 from __future__ import annotations
@@ -14,11 +14,14 @@ from torch import Tensor
 
 from truing.models.local.attention import PrefixBlock
 
-_FIRST_CAPACITY = 256
+_FIRST_CAPACITY = 256  # tokens: a short prompt fits without a copy
 
 
 class KeptPrefix:
-    """The tokens of a prompt with their keys and values; written by the model's thread only."""
+    """The tokens of one prompt with their keys and values.
+
+    Only the model's thread writes to it.
+    """
 
     def __init__(self) -> None:
         self.ids: tuple[int, ...] = ()
@@ -26,9 +29,9 @@ class KeptPrefix:
         self._values: list[Tensor] = []
 
     def match(self, ids: tuple[int, ...]) -> int:
-        """Returns how many leading tokens of a prompt are kept, at most all but the last.
+        """Returns how many leading tokens of a prompt are cached, at most all but the last.
 
-        The last token is read in any case: its state predicts the reply.
+        The last token is always run: its hidden state predicts the first token of the reply.
         """
         size = min(len(ids) - 1, len(self.ids))
         if size <= 0:
@@ -37,7 +40,10 @@ class KeptPrefix:
         return int(differs[0]) if differs.size else size
 
     def block(self, length: int) -> PrefixBlock:
-        """Returns the first `length` tokens as a block; it stays valid while the prompt grows."""
+        """Returns a view of the first `length` tokens.
+
+        It stays valid until a prompt is stored that differs in these tokens.
+        """
         return PrefixBlock(
             [tensor[:, :, :length] for tensor in self._keys],
             [tensor[:, :, :length] for tensor in self._values],
@@ -46,26 +52,29 @@ class KeptPrefix:
     def store(
         self, ids: tuple[int, ...], start: int, keys: Sequence[Tensor], values: Sequence[Tensor]
     ) -> None:
-        """Keeps a prompt whose first `start` tokens are kept already.
+        """Stores a prompt whose first `start` tokens are cached already.
 
-        `keys` and `values` are those of the others, `[heads, T, D]` for each layer.
+        `keys` and `values` are those of the other tokens, `[heads, T, D]` for each layer.
         """
         self._grow(len(ids), start, keys)
-        for tensors, new in ((self._keys, keys), (self._values, values)):
-            for tensor, rows in zip(tensors, new, strict=True):
-                tensor[0, :, start : len(ids)] = rows
+        for tensors, new_tensors in ((self._keys, keys), (self._values, values)):
+            for tensor, new in zip(tensors, new_tensors, strict=True):
+                tensor[0, :, start : len(ids)] = new
         self.ids = ids
 
-    def _grow(self, need: int, start: int, like: Sequence[Tensor]) -> None:
+    def _grow(self, length: int, start: int, like: Sequence[Tensor]) -> None:
+        """Makes room for `length` tokens, and copies the first `start` ones.
+
+        `like` holds one tensor for each layer with the heads, head size and dtype to use.
+        """
         capacity = int(self._keys[0].shape[2]) if self._keys else 0
-        if need <= capacity:
+        if length <= capacity:
             return
-        # Doubling: the copies of a growing text are together as long as the text.
-        capacity = max(_FIRST_CAPACITY, need, 2 * capacity)
+        # Doubling: over all growth steps, no more tokens are copied than the final text has.
+        capacity = max(_FIRST_CAPACITY, length, 2 * capacity)
         old = self._keys, self._values
         self._keys, self._values = (
-            [rows.new_empty(1, rows.shape[0], capacity, rows.shape[2]) for rows in like]
-            for _ in range(2)
+            [t.new_empty(1, t.shape[0], capacity, t.shape[2]) for t in like] for _ in range(2)
         )
         for tensors, old_tensors in zip((self._keys, self._values), old, strict=True):
             for tensor, old_tensor in zip(tensors, old_tensors):
@@ -73,16 +82,20 @@ class KeptPrefix:
 
 
 class KeptPrefixes:
-    """The kept prefixes of one session; prompts that are asked at the same time get one each."""
+    """The cached prefixes of one session; each prompt that is running has one of its own.
+
+    At most `size` idle ones are kept: a guard may send several prompts for one text.
+    """
 
     def __init__(self, size: int = 8) -> None:
         self._size = size
         self._idle: list[KeptPrefix] = []  # least recently used first
 
     def take(self, ids: tuple[int, ...]) -> KeptPrefix:
-        """Returns the idle prefix that shares most with a prompt, or an empty one.
+        """Returns the idle prefix that shares most tokens with a prompt, or an empty one.
 
-        One that shares less than half is left to the prompt that it belongs to.
+        A prefix that shares less than half of the prompt is probably that of another prompt: it is
+        only taken if there are `size` idle ones already.
         """
         best = max(self._idle, key=lambda prefix: prefix.match(ids), default=None)
         if best is None or (2 * best.match(ids) < len(ids) and len(self._idle) < self._size):
@@ -91,6 +104,6 @@ class KeptPrefixes:
         return best
 
     def give_back(self, prefix: KeptPrefix) -> None:
-        """Makes a prefix idle again; drops the least recently used beyond the size."""
+        """Makes a prefix idle again; drops the least recently used ones beyond `size`."""
         self._idle.append(prefix)
         del self._idle[: -self._size]

@@ -82,7 +82,7 @@ class LocalModel:
 
     @property
     def lineage(self) -> Lineage:
-        """What the folder's `truing.json` claims, if there is one; the hash is of its files."""
+        """The lineage in the folder's `truing.json` if there is one, with the hash of its files."""
         return self._lineage
 
     @property
@@ -99,13 +99,13 @@ class LocalModel:
         return await self._generate(prompt, conversation, sampling)
 
     def turn_reader(self, *, keep_prefix: bool = False) -> TurnReader:
-        """See `TurnReadingModel`."""
+        """Returns a model that closes a last assistant turn and replies (`TurnReadingModel`)."""
         return TurnReader(self.name, self.lineage, self._generate_closed, keep_prefix=keep_prefix)
 
     async def _generate_closed(
         self, conversation: Conversation, sampling: Sampling, prefixes: KeptPrefixes | None
     ) -> tuple[Answer, ...]:
-        """Generates after a closed last turn; with `prefixes` reads what is new of the prompt."""
+        """Generates after a closed last turn; with `prefixes` it runs only the new tokens."""
         try:
             prompt = self.template.prompt(conversation, sampling.tools, closed=True)
         except (UserError, ValueError) as error:
@@ -113,7 +113,8 @@ class LocalModel:
         if prefixes is None:
             return await self._generate(prompt, conversation, sampling)
         prefix = prefixes.take(prompt.ids)
-        # Not given back if the call is cancelled: the model's thread may still write to it.
+        # Not given back after a failure, nor if this call is cancelled: the model's thread may
+        # still be writing to it.
         answers = await self._generate(prompt, conversation, sampling, prefix)
         if all(answer.failure is None for answer in answers):
             prefixes.give_back(prefix)
@@ -145,7 +146,7 @@ class LocalModel:
                 if sampling.temperature > 0
                 else None,
                 lambda request, future=future: set_result(future, request),  # type: ignore[misc]
-                kept=prefix,
+                kept_prefix=prefix,
             )
             for index, future in enumerate(futures)
         ]

@@ -42,7 +42,7 @@ class ChatTemplate:
         self, conversation: Conversation, tools: tuple[Tool, ...] = (), *, closed: bool = False
     ) -> str:
         """Returns the prompt text, up to where the answer begins. Raises UserError if the template
-        refuses it. A last assistant turn goes on, unless it is `closed`.
+        refuses it. The model continues a last assistant turn, unless `closed` ends that turn.
         """
         messages = conversation.messages
         if not messages:

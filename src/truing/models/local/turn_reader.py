@@ -1,7 +1,8 @@
-"""A local model as a reader of finished turns, for guards and judges.
+"""A local model that replies to a finished assistant turn, for guards and judges.
 
-The chat template closes a last assistant turn, so that a guard judges it; `LocalModel` by itself
-goes on writing it. With kept prefixes a growing text is read once (`kept_prefix`).
+`LocalModel.generate` continues a last assistant turn. Here the chat template closes the turn first,
+so that a guard model replies with its verdict on it. With cached prefixes (`kept_prefix`), only the
+new tokens of a growing text are run.
 """
 
 from __future__ import annotations
@@ -15,7 +16,11 @@ Generate = Callable[[Conversation, Sampling, KeptPrefixes | None], Awaitable[tup
 
 
 class TurnReader:
-    """A `Model`; `generate_closed` is that of the local model."""
+    """A `Model` whose prompts end with a closed turn.
+
+    `generate_closed` is the method of the local model that generates after a closed turn. With
+    `keep_prefix`, this reader caches the prefixes of its prompts.
+    """
 
     def __init__(
         self, name: str, lineage: Lineage, generate_closed: Generate, *, keep_prefix: bool
@@ -25,5 +30,5 @@ class TurnReader:
         self._prefixes = KeptPrefixes() if keep_prefix else None
 
     async def generate(self, conversation: Conversation, sampling: Sampling) -> tuple[Answer, ...]:
-        """Returns `sampling.n` answers; `usage.cached_tokens` counts what was not read again."""
+        """Returns `sampling.n` answers; `usage.cached_tokens` counts the reused prompt tokens."""
         return await self._generate(conversation, sampling, self._prefixes)

@@ -171,7 +171,7 @@ class ConfiguredModel:
         return await self.model.generate(conversation, sampling)
 
     def turn_reader(self, *, keep_prefix: bool = False) -> Model:
-        """Returns that of the model, or this model if it has none."""
+        """Returns the turn reader of the model, or this model if that has none."""
         if not isinstance(self.model, TurnReadingModel):
             return self
         return self.model.turn_reader(keep_prefix=keep_prefix)

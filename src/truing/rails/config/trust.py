@@ -114,8 +114,8 @@ def resolve_configured_spec(
     config: RailsConfig, spec: str | Spec, role: RoleName, **objects: Any
 ) -> Any:
     """Builds the object of a spec that the configuration names, if the configuration is trusted or
-    pure data. No other function resolves the specs of a configuration. `objects` are values for
-    nested arguments.
+    pure data. No other function resolves the specs of a configuration. `objects` are arguments
+    that are objects already, such as `model=`.
     """
     require_trusted_code(config)
     # Also a spec that was not in the list above: the rule holds for what is really built.

@@ -1,9 +1,9 @@
-"""NeMo's rails with a guard model, for guards whose published prompt truing knows (`guard:`).
+"""NeMo's rails that ask a guard model: content safety, Llama Guard and jailbreak detection.
 
-``content safety check input $model=NAME`` asks the model of that type under `models:`. With a
-prompt for the task in the configuration, that is what is sent, as NeMo does. Without one, a guard
-that `GUARDS` recognises by its model name is asked in its published form and its reply is parsed
-whole; what is unclear blocks.
+``content safety check input $model=NAME`` asks the model of that type under `models:`. If the
+configuration has a prompt for the task, that prompt is sent, as in NeMo. Without one, a guard that
+`GUARDS` recognises by its model name is asked with its published prompt (`guard:`), and its reply
+must be exactly in the published format. A reply that is unclear blocks.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from truing.rails.runtime.turn_context import EVIDENCE_CHARACTERS, TurnContext
 from truing.rails.runtime.verdict_parsers import allows, is_objection
 from truing.specs.parser import Spec
 
-# Rail -> the task of its prompt. Those of Llama Guard have one model, which NeMo calls llama_guard.
+# Rail -> the task of its prompt. Llama Guard's rails have no $model=: their model is `llama_guard`.
 GUARD_TASKS = {
     "content safety check input": "content_safety_check_input",
     "content safety check output": "content_safety_check_output",
@@ -38,7 +38,8 @@ GUARD_MAX_TOKENS = 1024
 GUARD_TEMPERATURE = 1e-20  # NeMo's value
 NIM_PATH = "classify"  # NeMo's default of nim_server_endpoint
 
-# Part of a model's name, in lower case and without marks -> the guard's name in a `guard:` spec.
+# Part of a model's name, in lower case and without punctuation -> the name in a `guard:` spec. The
+# first match counts.
 GUARDS: tuple[tuple[str, str], ...] = (
     ("nemotroncontentsafetyreasoning", "nemotron-reasoning"),
     ("nemotronsafetyguard", "nemoguard-content-safety"),
@@ -58,16 +59,16 @@ GUARDS: tuple[tuple[str, str], ...] = (
 
 
 def find_guard_name(model_name: str) -> str | None:
-    """Returns the guard of a model's name, such as ``nvidia/llama-3.1-nemoguard-8b-...``."""
-    plain = re.sub(r"[^a-z0-9]", "", model_name.lower())
-    return next((guard for part, guard in GUARDS if part in plain), None)
+    """Returns the guard of a model such as ``nvidia/llama-3.1-nemoguard-8b-...``, or None."""
+    letters_and_digits = re.sub(r"[^a-z0-9]", "", model_name.lower())
+    return next((guard for part, guard in GUARDS if part in letters_and_digits), None)
 
 
 # -- building ------------------------------------------------------------------------------------
 
 
 def build_guard_judges(config: RailsConfig, models: Mapping[str, Model]) -> dict[str, Judge]:
-    """Returns the judges of a configuration's guard rails by their keys (`guard_key`).
+    """Returns the judges of a configuration's guard rails, by `guard_key`.
 
     Raises PlanError if the jailbreak rail names neither a judge nor a service.
     """
@@ -85,7 +86,10 @@ def build_guard_judges(config: RailsConfig, models: Mapping[str, Model]) -> dict
 
 
 def guard_key(name: str) -> str:
-    """Returns the key of a guard's judge among those of a runtime."""
+    """Returns the key of a guard's judge in `RuntimeServices.judges`.
+
+    `name` is the type of the model, or the rail for jailbreak detection.
+    """
     return f"guard of {name}"
 
 
@@ -98,32 +102,34 @@ def _list_guard_entries(config: RailsConfig) -> Iterator[ModelEntry]:
             task = GUARD_TASKS.get(parse_flow_name(rail))
             if task is None:
                 continue
-            name = _model_of(rail)
+            name = _model_type(rail)
             if prompts.find_entry(prompt_task(task, name)) is None:
                 names.add(name)
     yield from (entry for entry in config.models if entry.type in names)
 
 
-def _model_of(rail: str) -> str:
+def _model_type(rail: str) -> str:
+    """Returns the type of the model that a rail asks, as in `models:`."""
     if rail.startswith("llama guard"):
         return LLAMA_GUARD_MODEL
     return str(parse_flow_parameters(rail).get("model") or "").strip("'\"")
 
 
 def prompt_task(task: str, name: str) -> str:
-    """Returns the task of a guard's prompt: with its model, but for NeMo's Llama Guard rails."""
+    """Returns the task of a guard's prompt: with its model, except for NeMo's Llama Guard rails."""
     return task if task.startswith("llama_guard") else f"{task} $model={name}"
 
 
 def _guard_spec(entry: ModelEntry, config: RailsConfig) -> Spec | None:
+    """Returns the `guard:` spec of an entry, without its model; None if the guard is not known."""
     guard = find_guard_name(entry.model)
     if guard is None:
         return None
     arguments: dict[str, Any] = {}
     if guard == "nemotron-reasoning":
         block = _config_block(config, "content_safety").get("reasoning")
-        thinks = isinstance(block, dict) and bool(block.get("enabled"))
-        arguments["reasoning"] = "true" if thinks else "false"
+        reasons = isinstance(block, dict) and bool(block.get("enabled"))
+        arguments["reasoning"] = "true" if reasons else "false"
     return Spec("guard", guard, arguments)
 
 
@@ -169,7 +175,7 @@ def find_guard_judge(turn: TurnContext, task: str, name: str) -> Judge | None:
 
 
 async def ask_guard_judge(turn: TurnContext, judge: Judge, source: str, text: str) -> RailOutcome:
-    """Blocks a text that the guard objects to, or that it cannot judge."""
+    """Returns a block if the guard objects to a text, or cannot judge it."""
     judgement = await judge_text(turn, judge, source, text)
     if judgement.verdict is None:
         failure = judgement.failure.message if judgement.failure else "no verdict"
@@ -195,9 +201,9 @@ def read_model_name(turn: TurnContext, stage: str) -> str:
 async def _ask_guard(
     turn: TurnContext, task: str, variables: dict[str, Any], name: str
 ) -> RailOutcome:
-    """Asks a guard model by the configuration's prompt, or in the guard's published form.
+    """Asks a guard model with the configuration's prompt, or else with the guard's published one.
 
-    Blocks unless the content is safe.
+    Returns a block unless the reply clearly says that the content is safe.
     """
     prompts = turn.services.prompts
     if name not in turn.services.models:

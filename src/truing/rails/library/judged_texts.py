@@ -1,4 +1,4 @@
-"""Asks a judge about the text of a rail: an input as a prompt, an output as an answer."""
+"""Lets a judge judge the text that a rail checks: an input as a prompt, an output as an answer."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ EMPTY_CONVERSATION = Conversation()
 async def judge_text(turn: TurnContext, judge: Judge, source: str, text: str) -> Judgement:
     """Judges an output as the answer to the conversation, and an input as a prompt.
 
-    A judge that does not know prompts (no `of_prompts`) judges the input as if it were an answer.
-    An answer that is streamed in chunks is read on from where its last reading ended.
+    `source` is "input" or "output". A judge without `of_prompts` judges an input as an answer to an
+    empty conversation. While an answer is streamed, a `StreamingJudge` judges only its new text.
     """
     response = Response.of("rail", 0, "rail", Answer.of(text))
     if source != "input":

@@ -1,8 +1,8 @@
-"""The readings of one answer by the judges of the output rails, while it is streamed in chunks.
+"""The open judge streams of one answer, while it is sent to the client in chunks.
 
-Each check of a chunk runs the output rails over all of the text so far. A judge that can stream
-(`StreamingJudge`) goes on where its last reading ended, so that the checks of an answer together
-cost about as much as one of the whole.
+Before each chunk the output rails check all of the text so far. A `StreamingJudge` continues where
+its last check ended, so that all checks of an answer together cost about as much as one check of
+the whole answer.
 """
 
 from __future__ import annotations
@@ -22,14 +22,17 @@ _current: ContextVar[AnswerReadings | None] = ContextVar("answer readings", defa
 
 @dataclass
 class _Reading:
-    judge: StreamingJudge  # held, so that its id stays its own
+    judge: StreamingJudge  # a reference, so that no other object can get its `id`
     stream: JudgeStream
-    text: str = ""
+    text: str = ""  # what has been pushed to the stream
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
 class AnswerReadings:
-    """One reading for each judge and conversation. `is_complete` is set for the last check."""
+    """One judge stream for each judge and conversation.
+
+    `is_complete` says that the text is the whole answer: it is set before the last check.
+    """
 
     def __init__(self) -> None:
         self.is_complete = False
@@ -37,7 +40,7 @@ class AnswerReadings:
 
     @contextmanager
     def active(self) -> Iterator[None]:
-        """Context in which the rails find these readings (`current_readings`)."""
+        """Makes these readings the ones that `current_readings` returns, within a `with` block."""
         token = _current.set(self)
         try:
             yield
@@ -47,10 +50,13 @@ class AnswerReadings:
     async def judge(
         self, judge: StreamingJudge, conversation: Conversation, text: str
     ) -> Judgement:
-        """Returns the verdict on an answer's text so far; of a complete one that on the whole."""
+        """Returns the verdict on the text so far, and for a complete answer also on the whole.
+
+        `text` is all of the answer so far, not only what is new.
+        """
         key = (id(judge), conversation)
         reading = self._readings.get(key)
-        # A rail before this one may have rewritten what was read.
+        # An earlier rail may have rewritten text that was pushed already: then start again.
         if reading is None or not text.startswith(reading.text):
             reading = self._readings[key] = _Reading(judge, judge.start(conversation))
         async with reading.lock:
@@ -60,10 +66,10 @@ class AnswerReadings:
             if not self.is_complete or judgement.failure is not None:
                 return judgement
             finished = await reading.stream.finish()
-            # What was found on the way stays, whatever the reading of the whole says.
+            # An objection to a part stands, even if the answer as a whole passes.
             return finished if finished.failure is not None else combine_worst(judgement, finished)
 
 
 def current_readings() -> AnswerReadings | None:
-    """Returns the readings of the answer that is being streamed in chunks, if one is."""
+    """Returns the active readings; None if the text is not the answer of a chunked stream."""
     return _current.get()

@@ -24,7 +24,7 @@ class CallIds:
     def _own_id(self, client_id: Any) -> Any:
         if client_id is None or client_id == "":
             return client_id
-        # Nine letters and digits: the only form that Mistral's templates and endpoint take.
+        # Exactly nine letters and digits: Mistral's templates and endpoint accept no other form.
         return self._own_ids.setdefault(str(client_id), f"call{len(self._own_ids) + 1:05}")
 
     def rename(self, message: Mapping[str, Any]) -> ChatMessage:

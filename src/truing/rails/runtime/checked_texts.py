@@ -19,7 +19,7 @@ from truing.core.types import Ruling
 MAX_BYTES = 16 * 2**20
 _ENTRY_BYTES = 400  # of a key, a verdict without texts, and their place in the dictionary
 _CHARACTER_BYTES = 4  # at most, in Python's strings
-_ANSWER_STAGE = "answer of the runtime"  # in place of a stage of rails, in the keys of answers
+_ANSWER_STAGE = "answer of the runtime"  # takes the place of the stage in the keys of answers
 
 
 class TextVerdict(Struct, frozen=True):

@@ -1,10 +1,11 @@
-"""The events of a conversation, typed.
+"""Classes for the events of a conversation, and their conversion from and to NeMo's format.
 
-Flows, actions and the runtime exchange events. Each kind that the runtime itself acts on has a
-class with its fields; all others (a configuration's own, exceptions, the marks of stages and rails)
-are `OtherEvent`s. Dictionaries in NeMo's format exist at the edges only: `event_from_nemo` reads
-those of messages and of actions, `Event.to_nemo` writes those that flows, templates and actions
-see.
+Flows, actions and the runtime exchange events. Each event that the runtime itself acts on has a
+class with its fields. All others are `OtherEvent`s: those that a configuration defines, exceptions,
+and the start and end of stages and rails.
+
+Inside the runtime only these classes are used. `event_from_nemo` reads the dictionaries in messages
+and in the results of actions; `Event.to_nemo` writes those that flows, templates and actions see.
 """
 
 from __future__ import annotations
@@ -21,13 +22,13 @@ STOP_INTENT = "stop"  # the bot intent that ends a turn
 
 
 class EventError(TruingError):
-    """A dictionary that is no event: it has no type, or lacks a field of its type."""
+    """Raised for a dictionary that is not an event: it has no type, or lacks a required field."""
 
 
 class Event(Struct, frozen=True, kw_only=True):
-    """Something that happened in a conversation, or that is to happen next.
+    """Something that happened in a conversation, or that the runtime is to do next.
 
-    `kind` is NeMo's name of the class; `extra` are fields beyond those of the class.
+    `kind` is NeMo's name for the class; `extra` holds the fields that the class does not have.
     """
 
     kind: ClassVar[str] = ""
@@ -35,12 +36,12 @@ class Event(Struct, frozen=True, kw_only=True):
 
     @property
     def type(self) -> str:
-        """NeMo's name of the event."""
+        """NeMo's name for the event."""
         return self.kind
 
     @property
     def is_exception(self) -> bool:
-        """Whether a rail objects by this event."""
+        """Whether the event is an exception: a rail creates one to block the turn."""
         return self.type.endswith("Exception")
 
     @property
@@ -73,7 +74,10 @@ class Utterance(Event, frozen=True):
 
 
 class UserMessage(Event, frozen=True):
-    """A message of the user as the input rails left it; a placeholder has no text for prompts."""
+    """A message of the user after the input rails.
+
+    A placeholder starts the flows in a turn without a message of the user; prompts do not show it.
+    """
 
     kind = "UserMessage"
     text: Any
@@ -105,21 +109,21 @@ class BotIntent(Event, frozen=True):
 
 
 class BotMessage(Event, frozen=True):
-    """What the bot is about to say: the output rails read it."""
+    """A text that the bot is about to say; the output rails check it."""
 
     kind = "BotMessage"
     text: Any
 
 
 class BotToolCalls(Event, frozen=True):
-    """Tool calls that the model asks for: the rails of tool calls read them."""
+    """Tool calls that the model requests; the tool_output rails check them."""
 
     kind = "BotToolCalls"
     tool_calls: Any
 
 
 class BotThinking(Event, frozen=True):
-    """What the model thought before its answer."""
+    """The reasoning text of the model before its answer."""
 
     kind = "BotThinking"
     content: Any
@@ -133,7 +137,7 @@ class SystemMessage(Event, frozen=True):
 
 
 class ContextUpdate(Event, frozen=True):
-    """Variables of the conversation are set."""
+    """Sets variables of the conversation."""
 
     kind = "ContextUpdate"
     data: Mapping[str, Any]
@@ -155,14 +159,14 @@ class UtteranceFinished(Event, frozen=True):
 
 
 class StartToolCalls(Event, frozen=True):
-    """The answer is a list of tool calls."""
+    """The bot answers with tool calls instead of a text."""
 
     kind = "StartToolCallBotAction"
     tool_calls: Any = None
 
 
 class UserToolMessages(Event, frozen=True):
-    """Results of tools, which the rails of tool results read."""
+    """Results of tools; the tool_input rails check them."""
 
     kind = "UserToolMessages"
     tool_messages: Any
@@ -170,7 +174,7 @@ class UserToolMessages(Event, frozen=True):
 
 
 class StartAction(Event, frozen=True):
-    """An action is to run. System actions do not show in prompts."""
+    """An action is to run; prompts do not show system actions."""
 
     kind = "StartInternalSystemAction"
     action_name: str
@@ -193,7 +197,7 @@ class ActionFinished(Event, frozen=True):
 
 
 class StartFlow(Event, frozen=True):
-    """A flow is to start; with `flow_body`, one that the LLM has just written."""
+    """A flow is to start; `flow_body` is its source if the LLM has just written it."""
 
     kind = "start_flow"
     flow_id: str
@@ -220,13 +224,13 @@ class Listen(Event, frozen=True):
 
 
 class OtherEvent(Event, frozen=True):
-    """An event on which only flows act: its fields are all in `extra`."""
+    """An event that only flows react to; all of its fields are in `extra`."""
 
     name: str
 
     @property
     def type(self) -> str:
-        """The name."""
+        """The name of the event."""
         return self.name
 
     @classmethod
@@ -248,8 +252,8 @@ _OWN_FIELDS: dict[type[Event], dict[str, Any]] = {
     for known in _KNOWN_CLASSES
 }
 _OWN_FIELDS[OtherEvent] = {}
-# What an action's own event of this type need not say.
-_DEFAULTS_OF_FINISHED: dict[str, Any] = {
+# The fields that an `InternalSystemActionFinished` event of a client or of an action may omit.
+_ACTION_FINISHED_DEFAULTS: dict[str, Any] = {
     "action_params": {},
     "action_result_key": None,
     "status": "success",
@@ -260,9 +264,9 @@ _DEFAULTS_OF_FINISHED: dict[str, Any] = {
 
 
 def event_from_nemo(values: Event | Mapping[str, Any]) -> Event:
-    """Returns the event of a dictionary in NeMo's format; an event as it is.
+    """Converts a dictionary in NeMo's format to an event; returns an `Event` unchanged.
 
-    Raises EventError if the dictionary has no type, or lacks a field of its type.
+    Raises EventError if the dictionary has no type, or lacks a required field.
     """
     if isinstance(values, Event):
         return values
@@ -273,7 +277,7 @@ def event_from_nemo(values: Event | Mapping[str, Any]) -> Event:
     if known is None:
         return OtherEvent(name, extra={k: v for k, v in values.items() if k != "type"})
     if known is ActionFinished:
-        values = {**_DEFAULTS_OF_FINISHED, **values}
+        values = {**_ACTION_FINISHED_DEFAULTS, **values}
     own_fields = _OWN_FIELDS[known]
     missing = [
         field
@@ -288,11 +292,12 @@ def event_from_nemo(values: Event | Mapping[str, Any]) -> Event:
 
 
 def events_from_nemo(events: Iterable[Event | Mapping[str, Any]]) -> list[Event]:
-    """Returns the events of dictionaries in NeMo's format."""
+    """Converts dictionaries in NeMo's format to events (see `event_from_nemo`)."""
     return [event_from_nemo(event) for event in events]
 
 
 def _nested_to_nemo(value: Any) -> Any:
+    """Converts a field that is an event, or a dictionary of events (`UserIntent`)."""
     if isinstance(value, Event):
         return value.to_nemo()
     if isinstance(value, dict) and any(isinstance(item, Event) for item in value.values()):

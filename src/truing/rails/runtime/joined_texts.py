@@ -1,8 +1,9 @@
-"""The texts that follow each other in a conversation, joined as a reader of all of them may.
+"""Joins the neighbouring texts of a conversation, so that rails see a text that is split over them.
 
-A text may be split so that no rail sees the whole of it: over messages, over the messages of one
-role with answers between them, over a message and the arguments of its tool calls, over two keys
-of the arguments, or over definitions of tools. Here, and nowhere else, such pieces are joined.
+A model reads all texts one after the other, a rail reads each alone. So a client can split a
+harmful text: over several messages, over messages of one role with answers between them, over a
+message and the arguments of its tool calls, over two keys of the arguments, or over definitions of
+tools. This module collects the runs of texts that belong together and joins the ends of neighbours.
 """
 
 from __future__ import annotations
@@ -23,20 +24,23 @@ from truing.rails.runtime.client_texts import (
     readable_arguments,
 )
 
-WINDOW_CHARACTERS = 100  # of each text, at either side of the place where two are joined
-MIN_JOINED_CHARACTERS = 4 * WINDOW_CHARACTERS + 20  # two shortened texts fit
-_BETWEEN_FORMS = "\n---\n"
+# So many characters of a text are read before and after the place where it is joined to another.
+WINDOW_CHARACTERS = 100
+# Room for two shortened texts: the first and last window of each, and the separators.
+MIN_JOINED_CHARACTERS = 4 * WINDOW_CHARACTERS + 20
+_FORM_SEPARATOR = "\n---\n"  # between the form with line breaks and the form without
 _NO_TEXT_ROLES = ("context", "exception")
 # A string in JSON, the last one perhaps cut off, and the colon after a key.
 _JSON_STRING = re.compile(r'"((?:[^"\\]|\\.)*+)(?:"(\s*+:)?|\\?\Z)', re.DOTALL)
-# Keywords of JSON schema whose values are no free text.
+# Keywords of JSON Schema whose values are types and names, not prose.
 _SCHEMA_WORDS = frozenset({"type", "format", "required", "$ref"})
 
 
 class TextPart(Struct, frozen=True):
-    """A text beside others; `is_read_elsewhere`: rails of a stage of its own have let it pass.
+    """One text of a run.
 
-    `name` is the tool whose result it is.
+    `name` is the name of the tool if the text is a tool's result. `is_read_elsewhere` says that the
+    rails of another stage have read the text alone and let it pass.
     """
 
     text: str
@@ -50,9 +54,10 @@ TextRun = tuple[TextPart, ...]
 class RunSettings(Struct, frozen=True):
     """Which texts of a conversation are joined.
 
-    The messages at the indexes `skipped` and trusted roles are left out, and so is what
-    `is_own_answer` says that the runtime answered itself. `joins_turns` also joins the texts of one
-    role that have others between them.
+    Left out are the messages at the indexes `skipped`, the `trusted` roles, and the texts for which
+    `is_own_answer` returns True: answers of the runtime itself, which the output rails have read.
+    `joins_turns` also joins the texts of one role that have other texts between them.
+    `has_tool_rails` says that tool results have rails of their own.
     """
 
     is_own_answer: Callable[[str], bool]
@@ -65,8 +70,9 @@ class RunSettings(Struct, frozen=True):
 def collect_runs(
     messages: Sequence[ChatMessage], tools: Sequence[Tool], settings: RunSettings
 ) -> list[TextRun]:
-    """Returns the texts that the input rails read joined, run by run, each in order."""
-    placed_parts: list[tuple[str, TextPart] | None] = []  # (role, part); None: an own answer
+    """Returns the runs of texts that the input rails read joined, each in order."""
+    # (role, part) of each text; None stands for an answer of the runtime itself.
+    placed_parts: list[tuple[str, TextPart] | None] = []
     if "tool_definitions" not in settings.trusted:
         placed_parts += [("definition", part) for part in _definition_parts(tools)]
     for index, message in enumerate(messages):
@@ -80,6 +86,7 @@ def collect_runs(
     runs = _split_at_answers(placed_parts)
     if settings.joins_turns:
         runs += _runs_of_roles(placed_parts)
+    # The values of arguments are parts of their messages; the keys are a run of their own.
     keys = [TextPart(key) for key in _keys_of_calls(messages, tools, settings)]
     return [run for run in (*runs, tuple(keys)) if len(run) > 1]
 
@@ -87,9 +94,9 @@ def collect_runs(
 def collect_tool_runs(
     messages: Sequence[ChatMessage], trusted: Collection[str], *, joins_turns: bool = True
 ) -> list[TextRun]:
-    """Returns the results of tools in order, for the rails of tool results.
+    """Returns the runs of tool results, for the rails of tool results.
 
-    Without `joins_turns` only results that follow each other directly.
+    Without `joins_turns`, only results that follow each other directly form a run.
     """
     runs: list[list[TextPart]] = [[]]
     for message in messages if "tool" not in trusted else ():
@@ -98,14 +105,15 @@ def collect_tool_runs(
             if not joins_turns:
                 runs.append([])
         elif text:
-            # A rail that always rewrites would also rewrite what it has let pass.
+            # Marked as read: a rail that rewrites every result would also rewrite the joined text,
+            # and must not count as an objection to the run.
             name = str(message.get("name") or "unknown")
             runs[-1].append(TextPart(text, name, is_read_elsewhere=True))
     return [tuple(run) for run in runs if len(run) > 1]
 
 
 def join_parts(parts: Sequence[TextPart]) -> list[str]:
-    """Returns the texts to read for a run."""
+    """Returns the joined texts of a run (see `join_neighbours`)."""
     return join_neighbours([part.text for part in parts])
 
 
@@ -113,6 +121,7 @@ def join_parts(parts: Sequence[TextPart]) -> list[str]:
 
 
 def _split_at_answers(placed_parts: Iterable[tuple[str, TextPart] | None]) -> list[TextRun]:
+    """Returns the texts between the runtime's own answers, as one run each."""
     runs: list[list[TextPart]] = [[]]
     for placed in placed_parts:
         if placed is None:
@@ -123,19 +132,19 @@ def _split_at_answers(placed_parts: Iterable[tuple[str, TextPart] | None]) -> li
 
 
 def _runs_of_roles(placed_parts: Sequence[tuple[str, TextPart] | None]) -> list[TextRun]:
-    """Returns the texts of each role that has texts with others between them.
+    """Returns a run of all texts of each role whose texts are not all neighbours.
 
-    The results of tools with rails of their own are joined by those rails.
+    Tool results that have rails of their own are left out: `collect_tool_runs` joins them.
     """
     positions: dict[str, list[int]] = {}
     for position, placed in enumerate(placed_parts):
         if placed is not None and not placed[1].is_read_elsewhere:
             positions.setdefault(placed[0], []).append(position)
     runs: list[TextRun] = []
-    for of_role in positions.values():
-        if any(after - before > 1 for before, after in pairwise(of_role)):
-            placed_of_role = (placed_parts[position] for position in of_role)
-            runs.append(tuple(placed[1] for placed in placed_of_role if placed is not None))
+    for role_positions in positions.values():
+        if any(after - before > 1 for before, after in pairwise(role_positions)):
+            role_parts = (placed_parts[position] for position in role_positions)
+            runs.append(tuple(placed[1] for placed in role_parts if placed is not None))
     return runs
 
 
@@ -145,20 +154,23 @@ def _runs_of_roles(placed_parts: Sequence[tuple[str, TextPart] | None]) -> list[
 def _parts_of_message(
     message: ChatMessage, role: str, settings: RunSettings
 ) -> Iterator[TextPart | None]:
-    """Yields the content and the values in the arguments of tool calls; None for an own answer."""
+    """Yields the content, and the values in the arguments of tool calls.
+
+    None stands for content that is an answer of the runtime itself.
+    """
     text = message_text(message)
     if role == "assistant" and text and settings.is_own_answer(text):
         yield None
     elif text and text != WITHHELD_TEXT:
         yield TextPart(text, is_read_elsewhere=role == "tool" and settings.has_tool_rails)
-    for arguments in _foreign_arguments(message, settings):
+    for arguments in _client_arguments(message, settings):
         strings = list(json_strings(arguments))
         values = [string for string, is_key in strings if not is_key] if strings else [arguments]
         yield from (TextPart(value) for value in values if value)
 
 
-def _foreign_arguments(message: ChatMessage, settings: RunSettings) -> Iterator[str]:
-    """Yields the arguments of the tool calls that the runtime has not answered itself."""
+def _client_arguments(message: ChatMessage, settings: RunSettings) -> Iterator[str]:
+    """Yields the arguments of tool calls, without those that the runtime itself returned."""
     for call in message.get("tool_calls") or ():
         function = call.get("function") if isinstance(call, dict) else None
         arguments = function.get("arguments") if isinstance(function, dict) else call
@@ -169,7 +181,8 @@ def _foreign_arguments(message: ChatMessage, settings: RunSettings) -> Iterator[
 def json_strings(json_text: str) -> Iterator[tuple[str, bool]]:
     """Yields (string, whether it is a key) in the order of a JSON text, which may be cut off.
 
-    Not by a JSON parser: it drops the first of two equal keys, and refuses what is cut off.
+    By a pattern, since a JSON parser drops the first of two equal keys and rejects a text that is
+    cut off: both could hide a string.
     """
     for match in _JSON_STRING.finditer(json_text):
         literal, colon = match.groups()
@@ -188,14 +201,14 @@ def _decode_string(literal: str) -> str:
 def _keys_of_calls(
     messages: Sequence[ChatMessage], tools: Sequence[Tool], settings: RunSettings
 ) -> list[str]:
-    """Returns the different keys of all arguments that no definition of a tool names."""
+    """Returns the distinct keys of all arguments, without those that a tool's definition names."""
     known = {string for tool in tools for string, is_key in json_strings(tool.parameters) if is_key}
     return list(
         dict.fromkeys(
             string
             for index, message in enumerate(messages)
             if message_role(message) not in settings.trusted and index not in settings.skipped
-            for arguments in _foreign_arguments(message, settings)
+            for arguments in _client_arguments(message, settings)
             for string, is_key in json_strings(arguments)
             if is_key and string and string not in known
         )
@@ -203,16 +216,16 @@ def _keys_of_calls(
 
 
 def _definition_parts(tools: Sequence[Tool]) -> list[TextPart]:
-    """Returns the free texts of all definitions, and once more the descriptions of the tools.
+    """Returns the free texts of all definitions, and then the descriptions of the tools again.
 
-    So neither two descriptions nor two parameters have others between them.
+    In the first list parameters may separate two descriptions; in the second they are neighbours.
     """
     texts: list[str] = []
     for tool in tools:
         texts += [tool.description, *_free_texts(tool.parameters)]
     descriptions = [tool.description for tool in tools]
-    has_others = texts != descriptions and len(tools) > 1
-    return [TextPart(text) for text in (*texts, *(descriptions if has_others else ())) if text]
+    has_parameters = texts != descriptions and len(tools) > 1
+    return [TextPart(text) for text in (*texts, *(descriptions if has_parameters else ())) if text]
 
 
 def _free_texts(schema: str) -> Iterator[str]:
@@ -229,33 +242,34 @@ def _free_texts(schema: str) -> Iterator[str]:
 
 
 def join_neighbours(texts: Sequence[str]) -> list[str]:
-    """Returns the ends and beginnings of texts that follow each other, joined as a reader may.
+    """Returns neighbouring texts joined in two forms; the middle of a long text is left out.
 
-    Once with line breaks and, where a word may go on in the next text, once without. The middle of
-    a long text is left out. No returned text is longer than the longest given one (or
+    The first form has a line break between two texts; the second has none where a word may continue
+    in the next text. No returned text is longer than the longest of `texts` (or than
     `MIN_JOINED_CHARACTERS`), so that a rail that limits the length of a message does not object to
-    the sum of them.
+    the joined text.
     """
     if len(texts) < 2:
         return []
-    # In coarse steps: a longer message later on would otherwise change all joined texts, and what
-    # has been read of them would be read again.
+    # In steps of a factor 4: verdicts are cached by text. If the bound followed the longest text
+    # exactly, one longer message would change all joined texts, and all would be read again.
     bound, longest = MIN_JOINED_CHARACTERS, max(len(text) for text in texts)
     while 4 * bound <= longest:
         bound *= 4
     shortened = [_without_middle(text) for text in texts]
     joined = _join_up_to(bound, shortened, glue_words=False)
     glued = _join_up_to(bound, shortened, glue_words=True)
-    both = f"{joined[0]}{_BETWEEN_FORMS}{glued[0]}"
+    both = f"{joined[0]}{_FORM_SEPARATOR}{glued[0]}"
     if len(joined) == len(glued) == 1 and joined != glued and len(both) <= bound:
         return [both]  # one call of a check instead of two
     return list(dict.fromkeys([*joined, *glued]))
 
 
 def _without_middle(text: str) -> str:
+    """Returns the first and the last window of a text; a short text unchanged."""
     if len(text) <= 2 * WINDOW_CHARACTERS:
         return text
-    # At a blank where there is one: half a number or address must not look like another kind.
+    # Cut at a space if there is one: a rail could take half of a number for other data.
     head, tail = text[:WINDOW_CHARACTERS], text[-WINDOW_CHARACTERS:]
     head = head.rpartition(" ")[0] or head
     tail = tail.partition(" ")[2] or tail
@@ -263,7 +277,11 @@ def _without_middle(text: str) -> str:
 
 
 def _join_up_to(bound: int, texts: Sequence[str], *, glue_words: bool) -> list[str]:
-    """Joins texts; where the bound is reached a new text begins with the last one again."""
+    """Joins texts into as few as fit the bound.
+
+    If the next text does not fit, a new joined text begins with the previous one, so that each two
+    neighbours are together in one joined text.
+    """
     joined = [texts[0]]
     for previous, text in pairwise(texts):
         is_word = previous[-1:].isalnum() and text[:1].isalnum()

@@ -131,8 +131,8 @@ class StreamGuard:
         task, buffer = self._start_turn(_without_output_rails(self.turn.options))
         readings = AnswerReadings()
         text = ""
-        checked = 0  # characters of the text
-        sent = ""  # what the rails have made of them
+        checked = 0  # number of characters of `text` that have passed
+        sent = ""  # those characters as the rails left them: this is what the client has
         try:
             async for chunk in buffer:
                 text += chunk
@@ -211,9 +211,9 @@ def count_tokens(text: str) -> int:
 
 
 def _note_delay(check: Answer, unchecked: str, text: str) -> Answer:
-    """Adds to the reason of a block how late it came: the text since the last check that passed.
+    """Adds to the reason of a block how much text had been written, and how much of it not sent.
 
-    Nothing of that text was sent; what the rail objects to began in it, or before it.
+    `unchecked` is the text since the last check that passed: none of it was sent.
     """
     note = f"after {count_tokens(text)} tokens, {count_tokens(unchecked)} of them not yet sent"
     rulings = tuple(

@@ -32,7 +32,7 @@ _STAGES = {
     "ToolOutput": "tool_output",
     "Retrieval": "retrieval",
 }
-# The variable in which a stage's rails find the text, and may rewrite it.
+# Stage -> the context variable that holds its text; its rails may rewrite the variable.
 STAGE_VARIABLES = {
     "input": "user_message",
     "output": "bot_message",
@@ -289,7 +289,7 @@ class TurnContext:
             self.finish_rail("block")
 
     def _note_exception(self, event: Event) -> None:
-        """Takes the message of an exception for a reason, unless the rail has given one.
+        """Uses the message of an exception as the reason, unless the rail has set one.
 
         A message with variables may quote a client or a model: it is evidence, not a reason.
         """

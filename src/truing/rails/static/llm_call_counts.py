@@ -111,7 +111,8 @@ class LlmCallCounter:
     def count_turn(self) -> TurnCallCount:
         """Returns the worst turn: through all input rails and the dialog, or stopped by a rail.
 
-        A turn after an answered one also reads the message joined to those before it, in two forms.
+        In every turn but the first, the input rails also read the message joined to earlier ones,
+        in two forms (`joined_texts`).
         """
         input_rails = self.count_stage("input")
         dialog = self._count_dialog()

@@ -26,7 +26,7 @@ from truing.serve.openai.tracing import TurnTracer
 
 
 def answer_for_client(model: Model, answer: Answer) -> Answer:
-    """Returns an answer whose record of decisions says no more than its client may see."""
+    """Returns an answer without the evidence in its rulings that clients may not see."""
     if not isinstance(model, GuardedModel):
         return answer
     return replace(answer, rulings=model.rulings_for_clients(answer.rulings))

@@ -1,8 +1,8 @@
-"""Only requests to this machine by its own names, for a server without keys.
+"""Protection against DNS rebinding, for a server without keys.
 
-A web page can point its own host name at 127.0.0.1 (DNS rebinding): its script then shares an
-origin with the server and reads the answers, and no rule of CORS stops it. The `Host` header still
-names the page's host.
+A web page can point its own host name at 127.0.0.1. To the browser its script then has the same
+origin as the server, so that CORS does not stop it from reading the answers. But the `Host` header
+of its requests is still the name of the page's host, so only loopback names are accepted.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class LocalHostOnly:
 
 
 def _host_header(scope: Scope) -> str:
-    """Returns the only `Host` header; "" where there is none, or more than one."""
+    """Returns the `Host` header; "" if there is none or more than one, which is refused."""
     values = [value for name, value in scope["headers"] if name.lower() == b"host"]
     return values[0].decode("latin-1") if len(values) == 1 else ""
 
