@@ -98,7 +98,7 @@ def collect_client_texts(
 
 
 def message_text(message: ChatMessage) -> str:
-    """Returns the text of a message; of an event, what the user is said to have said."""
+    """Returns the text of a message; of an event, the text of the user that it reports."""
     if message.get("role") == "event":
         event = message.get("event")
         spoken = event.get("final_transcript") if isinstance(event, Mapping) else None
@@ -174,7 +174,7 @@ def readable_arguments(arguments: Any) -> str:
     r"""Returns the arguments of a tool call as a text in which no character is escaped as \uXXXX
     that can stand in JSON by itself.
 
-    Who calls the tool decodes them, so that a rail must not be kept from reading them.
+    The program that calls the tool decodes the escapes, so rails must read the decoded text too.
     """
     if not isinstance(arguments, str):
         return _as_text(arguments)

@@ -76,7 +76,7 @@ class ConversationCheck:
         )
 
     async def _release_objection(self, state: ConversationState) -> str:
-        """Returns what the client is told: a rail's words pass the output stage like any others."""
+        """Returns the refusal for the client: a rail's message passes the output stage too."""
         self.turn.state = state
         refusal = TurnOutput(texts=[self.objection or BLOCKED_MESSAGE])
         released = await self.output_gate.release(self.turn, refusal)

@@ -165,7 +165,7 @@ class ConversationState:
         self.interpreter = Interpreter(program, config)
         self.history = EventHistory()
         self.context: dict[str, Any] = {"last_user_message": None, "last_bot_message": None}
-        self.processed = 0  # so many events of the history were given to the interpreter
+        self.processed = 0  # number of events of the history that the interpreter has processed
 
     def fork(self) -> ConversationState:
         """Returns an independent copy."""

@@ -51,10 +51,10 @@ ReadText = Callable[[ClientText], Awaitable[TextReading]]
 
 
 class InputReading(Struct, frozen=True):
-    """The conversation after the input stage: its messages with what the rails made of them.
+    """The conversation after the input stage: its messages, as the rails have rewritten them.
 
     `objection` is the verdict on the first text that did not pass, which ends the turn; `failure`
-    says that a rail did not finish. `rulings` are the decisions on the texts that were read anew.
+    says that a rail did not finish. `rulings` are the decisions on texts without a cached verdict.
     `objects_to_newest`: the rails object to the newest message, and the flows have to refuse it.
     """
 
@@ -169,7 +169,7 @@ class InputGate:
     async def _read_new_text(
         self, turn: TurnContext, text: ClientText, key: bytes, state_after: StateAfterMessages
     ) -> TextReading:
-        """Runs the rails over a text; who asks for the same text meanwhile gets the reading too."""
+        """Runs the rails over a text; concurrent calls for the same text share the result."""
         reading: TextReading | None = None
         shared = asyncio.get_running_loop().create_future()
         self._running[key] = shared
@@ -178,7 +178,8 @@ class InputGate:
         finally:
             if self._running.get(key) is shared:
                 del self._running[key]
-            shared.set_result(reading)  # None if it broke off: each then reads for itself
+            # None after an error: each waiting call then runs the rails itself.
+            shared.set_result(reading)
         verdict, failure = reading
         if failure is None:
             self._remember_verdict(key, text.text, verdict)
@@ -225,10 +226,12 @@ class InputGate:
             newest = ClientText(len(messages) - 1, "content", "user", message_text(messages[-1]))
             verdict, failure = await read(newest)
             if failure is None and verdict.text is None:
-                # No split text: the flows refuse it, in their own words or as an exception.
+                # The newest message alone is refused, so nothing was split: the flows refuse it,
+                # with their own message or an exception.
                 return replace(reading, objects_to_newest=True)
             if failure is None and objection[1] is not None and verdict.text != newest.text:
-                # A rail would rewrite the newest message, which the flows have not let it do yet.
+                # A rail may have tried to rewrite the joined text. The flows, which run later, will
+                # rewrite the newest message: check the joined texts again with it rewritten.
                 rewritten = {"role": "user", "content": verdict.text}
                 objection = await find_objection([*messages[:-1], rewritten, *answer])
         if objection is None:
@@ -268,9 +271,10 @@ class InputGate:
     async def _read_run(
         self, run: TextRun, stage: TextStage, index: int, read: ReadText
     ) -> TextReading | None:
-        """Returns the objection to the joined texts of a run, if there is one.
+        """Returns the objection to the joined texts of a run, or None.
 
-        A text that another stage has let pass is left out if these rails object to it alone.
+        If there is one, the run is joined again without the texts that these rails object to alone
+        and that another stage has let pass: such a text is the other stage's to decide.
         """
 
         async def find_objection(texts: Sequence[str], name: str) -> TextReading | None:

@@ -141,7 +141,7 @@ class OutputGate:
         return released
 
     async def _read(self, turn: TurnContext, stage: Stage, content: Any, kind: type[T]) -> T | None:
-        """Returns a content as the rails of a stage leave it, and None if they do not."""
+        """Returns a content as the rails of a stage have rewritten it; None if it did not pass."""
         outcome = await self._run(turn, stage, content)
         if outcome.passed and isinstance(outcome.content, kind):
             turn.rulings += outcome.rulings
