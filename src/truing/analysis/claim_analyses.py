@@ -1,14 +1,15 @@
-"""The ways to estimate a change of one rate, all of which have to show it.
+"""The ways to estimate a change of one rate. A claim holds only if each of them shows it.
 
-With labels of both runs there is one: the corrected change. Without, the judge's verdicts decide
-under the assumption that the judge errs alike on both models, and every test of that assumption
-that the runs allow is an analysis of its own:
+With labels of both runs there is one: the corrected change. Without labels the judge's verdicts
+decide, under the assumption that the judge has equal error rates on both models. Every test of that
+assumption that the runs allow is an analysis of its own:
 
 - the *twins*: the change on harmful prompts net of the change on benign ones, where what the judge
   calls harmful are its false alarms (a negative control, Lipsitch et al. 2010, Epidemiology
   21:383);
 - a *second judge* that is unrelated to the first and may measure both models;
-- the judge's *card*: error rates of the two models that differ as far as the card leaves open.
+- the judge's *card*: the worst pair of error rates for the two models within the intervals of the
+  card.
 
 Twins say nothing about harm that a judge misses, and a card nothing about a model that learned to
 be harmful in ways that the judge misses. So harm is shown by labels or by a second judge only.
@@ -38,13 +39,14 @@ UNCARDED_ERROR = 0.1
 A convention of this project, from no paper.
 """
 BoundsAtLevel = Callable[[float], Bounds]
+"""Confidence level -> (lower, upper) of a change."""
 
 
 class Analysis(Struct, frozen=True):
     """One way to estimate the change: `bounds(level)` are the ends of its interval.
 
-    `text` and the figures complete "..., but" where it does not show what the first one does;
-    `short` says the same in a few words.
+    Where an analysis does not show what the first one shows, `text` and its figures follow "...,
+    but" in the sentence of the claim; `short` is the same in a few words.
     """
 
     name: str
@@ -66,7 +68,8 @@ class Analysis(Struct, frozen=True):
 class Analyses(Struct, frozen=True):
     """All analyses of a change, the deciding one first, and what they assume.
 
-    `missing` says in words what is missing for a decision, `short` in a few; empty if nothing is.
+    `missing` is a sentence on what a decision still needs, `short` the same in a few words; both
+    are empty if nothing is missing.
     """
 
     analyses: Sequence[Analysis]
@@ -94,9 +97,10 @@ def analyse_change(
             "corrected by labels it is",
         )
         assumptions = ["the labels are right, and their rows were drawn at random"]
-        # A correction is for a number of prompts fixed beforehand; the sequence has to agree.
+        # A corrected interval is valid for a number of prompts fixed beforehand. After an early
+        # stop the raw analysis, which is valid at any stopping time, has to agree.
         return Analyses([by_labels, raw] if first.stopped else [by_labels], assumptions)
-    if first.is_exact:
+    if first.is_exact:  # a rule without error: nothing to correct, nothing to assume
         return Analyses([raw], [])
     analyses, assumptions = [raw], [f"{first.judge} errs alike on both models"]
     assumptions += first.warnings
@@ -127,6 +131,7 @@ def analyse_change(
 
 
 def _raw_analysis(evidence: ChangeEvidence) -> Analysis:
+    """Returns the change of the rate of verdicts, uncorrected."""
     pairs = evidence.pairs
     if pairs.counts.paired.any():
         rate_a, rate_b = pairs.rates()
@@ -138,6 +143,7 @@ def _raw_analysis(evidence: ChangeEvidence) -> Analysis:
 
 
 def _twin_analysis(evidence: ChangeEvidence, control: PairedPrompts) -> Analysis:
+    """Returns the change on harmful prompts minus that on benign ones (`control`)."""
     return Analysis(
         "twins",
         _raw_analysis(evidence).estimate - control.middle(),
@@ -154,15 +160,20 @@ def _net_bounds(
     weight_a: float = 1.0,
     weight_b: float = 1.0,
 ) -> Bounds:
-    """Returns the ends of the interval of (change on `pairs`) - (change on `control`)."""
-    if pairs.drawn is not None:  # two sequences at half of the error each
+    """Returns the ends of the interval of (change on `pairs`) - (change on `control`).
+
+    `weight_a` and `weight_b` multiply the rates of the two models.
+    """
+    if pairs.drawn is not None:
+        # Two confidence sequences, each at half of the error: their union bound is `level`.
         each = (1 + level) / 2
         lower, upper = pairs.bounds(each, weight_a, weight_b)
         control_lower, control_upper = control.bounds(each, weight_a, weight_b)
         return lower - control_upper, upper - control_lower
     lower, upper = pairs.bounds(level, weight_a, weight_b)
     control_lower, control_upper = control.bounds(level, weight_a, weight_b)
-    # Different prompts, so the squared distances add up (Zou & Donner 2008).
+    # The two changes are independent (different prompts), so the squared distances from the
+    # estimate to the ends of its interval add up (MOVER, Zou & Donner 2008).
     middle, control_middle = pairs.middle(weight_a, weight_b), control.middle(weight_a, weight_b)
     middle = min(max(middle, lower), upper)
     control_middle = min(max(control_middle, control_lower), control_upper)
@@ -174,6 +185,7 @@ def _net_bounds(
 
 
 def _second_judge_analysis(other: ChangeEvidence) -> Analysis:
+    """Returns the change by the verdicts of another judge."""
     raw = _raw_analysis(other)
     return Analysis(
         f"second judge {other.judge}",
@@ -187,10 +199,10 @@ def _second_judge_analysis(other: ChangeEvidence) -> Analysis:
 def _card_analysis(evidence: ChangeEvidence, facts: JudgeFacts) -> Analysis | None:
     """Returns the change in true harm over the range of error rates that the card leaves open.
 
-    A true rate is (raw - false alarms) / (sensitivity - false alarms). The two models' rates are
-    taken at the ends of the range that are worst for either end of the interval. False alarms are
-    those on the run's own benign prompts if there are any, else the card's. None if the judge may
-    be hardly better than chance.
+    A true rate is (raw - false alarms) / (sensitivity - false alarms) (Rogan & Gladen 1978). Each
+    end of the interval takes the error rates within the range that move it outwards. False alarms
+    are those on the run's own benign prompts if there are any, else the card's. None if the judge
+    may be hardly better than chance (Youden's index below `MIN_YOUDEN`).
     """
     if facts.sensitivity is None:
         return None
@@ -201,7 +213,7 @@ def _card_analysis(evidence: ChangeEvidence, facts: JudgeFacts) -> Analysis | No
         false_a, false_b = control.rates()
         if math.isnan(false_a) or math.isnan(false_b):
             return None
-        spread = (0.0, 0.0)
+        spread = (0.0, 0.0)  # `_net_bounds` carries the uncertainty of measured false alarms
     else:
         if facts.specificity is None:
             return None
@@ -215,7 +227,8 @@ def _card_analysis(evidence: ChangeEvidence, facts: JudgeFacts) -> Analysis | No
         return None
 
     def bounds(level: float) -> Bounds:
-        # Highest: the variant's harm is found worst, the baseline's best; lowest: the reverse.
+        # Upper end: the judge misses most of the variant's harm (low sensitivity) and least of the
+        # baseline's; lower end: the reverse.
         return (
             _scaled_bound(evidence, level, 0, (se_low, se_high), false_alarms, spread),
             _scaled_bound(evidence, level, 1, (se_high, se_low), false_alarms, spread),
@@ -232,10 +245,11 @@ def _card_analysis(evidence: ChangeEvidence, facts: JudgeFacts) -> Analysis | No
 def _attenuated_analysis(
     evidence: ChangeEvidence, facts: JudgeFacts | None
 ) -> tuple[Analysis, str]:
-    """Returns the change if the judge errs alike on both models, and what it allows for.
+    """Returns the change if the judge has equal error rates on both models, and the assumption.
 
-    Equal errors shrink a change by Youden's index, so that a raw change within a margin may be a
-    true one beyond it. They are those of the card, or at most `UNCARDED_ERROR` without one.
+    Equal error rates shrink a true change by the factor of Youden's index (sensitivity +
+    specificity - 1), so a raw change within a margin may be a true one beyond it. The rates are the
+    worst ones within the card's intervals, or `UNCARDED_ERROR` without a card.
     """
     if facts is None or facts.sensitivity is None or facts.specificity is None:
         youden = 1 - 2 * UNCARDED_ERROR
@@ -262,7 +276,11 @@ def _scaled_bound(
     false_alarms: tuple[float, float],
     spread: tuple[float, float],
 ) -> float:
-    """Returns one end (0 lower, 1 upper) of the change in true harm at given sensitivities."""
+    """Returns one end (0 lower, 1 upper) of the change in true harm.
+
+    `sensitivities` and `false_alarms` are those of (baseline, variant); `spread` is how far the
+    false alarms may lie below and above.
+    """
     control = evidence.control
     false_a, false_b = false_alarms
     weight_a, weight_b = 1 / (sensitivities[0] - false_a), 1 / (sensitivities[1] - false_b)

@@ -11,14 +11,17 @@ from truing.runs.folder import Run
 from truing.stats.calibration import LogitCalibration, ece, fit_platt, fit_temperature
 
 METHODS = ("platt", "temperature")
+# A slope and an intercept fitted on fewer rows of a class follow single rows. A convention of this
+# project.
 _MIN_ROWS_PER_CLASS = 10
 
 
 class CardCalibration(Struct, frozen=True, kw_only=True):
-    """sigmoid(slope logit(p) + intercept), fitted on `n` labelled rows.
+    """Calibrated probability sigmoid(slope · logit(p) + intercept), fitted on `n` labelled rows.
 
-    `prompt_hashes` are those of the rows' prompts, which may not measure the calibrated judge.
-    `ece` is that of the same rows before and after.
+    `method` is platt, or temperature (slope 1 / temperature, intercept 0). `prompt_hashes` are
+    those of the rows: the calibrated judge may not be measured on these prompts. `ece_before` and
+    `ece_after` are the expected calibration errors on the same rows.
     """
 
     method: str
@@ -43,12 +46,13 @@ def fit_calibration(run: Run, judge: str, method: str) -> CardCalibration:
     labels = judged.labels(record.question, ())
     if labels is None:
         raise RunError(f"{run.path}: nobody labelled {record.question!r} here")
-    said = judged.verdicts(judge, record.lineage.hash, record.question)
-    measured, _ = select_rows(labels, said, judged.trained_on(record.lineage))
-    # Nothing is tuned on the frozen measurement set. NaN, no probability, compares false.
+    verdict_scores = judged.verdicts(judge, record.lineage.hash, record.question)
+    measured, _ = select_rows(labels, verdict_scores, judged.trained_on(record.lineage))
+    # Nothing is tuned on the frozen measurement set. A score of NaN (no probability) compares as
+    # false and drops out.
     frozen = judged.frozen_rows()
-    rows = measured & ~frozen & (said.scores >= 0)
-    p, y = said.scores[rows], (labels.values[rows] == YES).astype(float)
+    rows = measured & ~frozen & (verdict_scores.scores >= 0)
+    p, y = verdict_scores.scores[rows], (labels.values[rows] == YES).astype(float)
     n_positive = int(y.sum())
     if min(n_positive, len(y) - n_positive) < _MIN_ROWS_PER_CLASS:
         raise DataError(
@@ -57,7 +61,8 @@ def fit_calibration(run: Run, judge: str, method: str) -> CardCalibration:
             f"a calibration needs {_MIN_ROWS_PER_CLASS} of each"
         )
     try:
-        # Also for a temperature: it cannot be negative, and so would hide a judge that is turned.
+        # Platt first for either method: it raises ValueError for a judge that ranks rows backwards
+        # (slope below 0), which a temperature, being above 0, would hide.
         fitted = fit_platt(p, y)
         if method == "temperature":
             fitted = LogitCalibration(1 / fit_temperature(p, y), 0.0)

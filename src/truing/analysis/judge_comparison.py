@@ -2,8 +2,8 @@
 
     comparison = compare_judges(judges, [SetSource(folder, dataset.info.labels)])
 
-The first judge is the baseline of the differences. A row that a judge, or one behind it, was
-trained on is struck for that judge.
+The first judge is the baseline of the differences. A row that a judge, or one of its ancestors
+(teachers, labelling judges), was trained on is struck for that judge: left out of its figures.
 """
 
 from __future__ import annotations
@@ -38,7 +38,10 @@ from truing.runs.folder import Run
 
 
 class ComparedJudge(Struct, frozen=True, kw_only=True):
-    """A judge as it was asked for (`spec`), its version, and where it comes from."""
+    """A judge: the spec that names it, its version (`hash`), and where it comes from.
+
+    `base` is its base model, `data` the data sets that it was trained on.
+    """
 
     spec: str
     name: str
@@ -72,7 +75,7 @@ class SetSource(Struct, frozen=True):
 
 
 class LabelCounts(Struct, frozen=True, kw_only=True):
-    """The labels of one question of a set, and whose they are (`judged_sets.PEOPLE`, ...)."""
+    """The labels of one question of a set, and their source (`judged_sets.PEOPLE`, ...)."""
 
     question: str
     source: str
@@ -84,7 +87,7 @@ class LabelCounts(Struct, frozen=True, kw_only=True):
 
 
 class ComparedSet(Struct, frozen=True, kw_only=True):
-    """A labelled set."""
+    """A labelled set as it was compared on: `rows` answers to `prompts` distinct prompts."""
 
     spec: str
     licence: str
@@ -96,7 +99,7 @@ class ComparedSet(Struct, frozen=True, kw_only=True):
 
 
 class JudgesComparison(Struct, frozen=True, kw_only=True):
-    """The comparison; `problems` are sentences on what a reader has to know first."""
+    """The whole comparison; `problems` are sentences that a reader has to see first."""
 
     version: str
     judges: tuple[ComparedJudge, ...]
@@ -110,14 +113,15 @@ class JudgesComparison(Struct, frozen=True, kw_only=True):
 def check_comparable(
     judges: Sequence[ComparedJudge], lineages: Mapping[str, Lineage], sources: Sequence[SetSource]
 ) -> dict[str, list[Path]]:
-    """Returns the folders that each judge, by name, is to judge: of sets with labels of its
-    question, where not every labelled row is struck for it.
+    """Returns the folders that each judge has to judge, by the judge's name: those of sets with
+    labels for its question, unless every labelled row is struck for it.
 
-    Raises what makes a comparison pointless, with all faults, before anything is judged.
+    Checks everything that would make a comparison pointless, before anything is judged.
 
-    PlanError: a judge is given twice, or no set has labels of a judge's question. DataError: a set
-    has labels for none of the judges, or contradicting ones only. LineageError: every labelled row
-    is one that its judges were trained on.
+    Raises:
+        PlanError: a judge is given twice, or no set has labels for a judge's question.
+        DataError: a set has labels for none of the judges, or only contradicting ones.
+        LineageError: every labelled row is struck for its judges.
     """
     names = Counter(judge.name for judge in judges)
     faults = [f"the judge {name} is given more than once" for name in names if names[name] > 1]
@@ -127,12 +131,12 @@ def check_comparable(
     has_labels: set[str] = set()
     for source in sources:
         judged = JudgedSet(Run(source.folder))
-        found = False
+        has_labels_for_any = False
         for judge in judges:
             labels = judged.labels(judge.question, source.labels)
             if labels is None:
                 continue
-            found = True
+            has_labels_for_any = True
             is_labelled = labels.values != UNLABELLED
             if not is_labelled.any():
                 faults.append(_explain_no_labels(judged.spec, judge.question, labels))
@@ -144,7 +148,7 @@ def check_comparable(
                 and (is_labelled & ~judged.trained_on(lineage)).any()
             ):
                 to_judge[judge.name].append(source.folder)
-        if not found:
+        if not has_labels_for_any:
             faults.append(_explain_unlabelled(judged, {judge.question for judge in judges}))
     if faults:
         raise DataError(*dict.fromkeys(faults))
@@ -206,8 +210,8 @@ def compare_judges(
             if labels is None:
                 continue
             label_counts.append(_count_labels(question, labels))
-            asked = [judge for judge in judges if judge.question == question]
-            columns = [_read_column(judged, labels, j, lineages[j.name]) for j in asked]
+            of_question = [judge for judge in judges if judge.question == question]
+            columns = [_read_column(judged, labels, j, lineages[j.name]) for j in of_question]
             for column in columns:
                 speed = (speeds or {}).get((column.judge, judged.spec))
                 results.append(measure_judge(judged, labels, column, speed))
@@ -233,15 +237,16 @@ def _read_column(
 ) -> JudgeColumn:
     import numpy as np
 
-    said = judged.verdicts(judge.name, judge.hash, judge.question)
+    verdict_scores = judged.verdicts(judge.name, judge.hash, judge.question)
     conflict = judged.conflict(lineage)
+    # With a conflict the judge may not measure any of these answers.
     is_struck = np.ones(judged.size, bool) if conflict else judged.trained_on(lineage)
-    measured, struck = select_rows(labels, said, is_struck)
+    measured, struck = select_rows(labels, verdict_scores, is_struck)
     return JudgeColumn(
         judge=judge.name,
         judge_hash=judge.hash,
         question=judge.question,
-        said=said,
+        verdict_scores=verdict_scores,
         measured=measured,
         struck=struck,
         struck_reason=conflict or "",
@@ -273,6 +278,7 @@ def _describe_set(judged: JudgedSet, labels: Sequence[LabelCounts]) -> ComparedS
 
 
 def _label_problems(spec: str, counts: LabelCounts) -> Iterator[str]:
+    """Yields sentences on labels of a machine, and on rows whose labels contradict each other."""
     if counts.source == MACHINE:
         raters = ", ".join(counts.raters)
         yield f"{spec}: the labels of {counts.question!r} are a machine's ({raters})"
@@ -289,8 +295,8 @@ def _label_problems(spec: str, counts: LabelCounts) -> Iterator[str]:
 
 
 def _unknown_training(spec: str, judge: ComparedJudge) -> Iterator[str]:
-    """Yields a sentence if a judge learned from the set, and does not say from which prompts."""
-    kind = re.split(r"[:,\s]", spec, maxsplit=1)[0]
+    """Yields a sentence if a judge learned from the set, but its lineage lists no prompt hashes."""
+    kind = re.split(r"[:,\s]", spec, maxsplit=1)[0]  # `xstest` of `xstest,part=completions`
     sources = [
         source for source in judge.data if re.split(r"[:,\s]", source, maxsplit=1)[0] == kind
     ]
@@ -307,17 +313,20 @@ def _first_word(spec: str) -> str:
 
 
 def _headline_problems(results: Sequence[JudgeOnSet]) -> list[str]:
-    """Returns where judges have no figures at all, or large gaps; a judge's alike in one line."""
-    places: dict[tuple[str, str], list[str]] = {}
+    """Returns a sentence for each judge and reason why it has no figures, or large gaps.
+
+    Sets with the same reason share a sentence.
+    """
+    sets_by_note: dict[tuple[str, str], list[str]] = {}
     for result in results:
         for note in _headline_notes(result):
-            places.setdefault((result.judge, note), []).append(result.data)
-    return [f"{judge} on {'; '.join(where)}: {note}" for (judge, note), where in places.items()]
+            sets_by_note.setdefault((result.judge, note), []).append(result.data)
+    return [f"{judge} on {'; '.join(sets)}: {note}" for (judge, note), sets in sets_by_note.items()]
 
 
 def _headline_notes(result: JudgeOnSet) -> Iterator[str]:
-    """Yields the notes that say that a judge has no figures at all, and large gaps."""
+    """Yields why a judge has no figures on a set, or that it left many rows unscored."""
     if not result.n or result.n == result.unscored:
         yield from result.notes
-    elif result.unscored * 10 > result.n:
+    elif result.unscored * 10 > result.n:  # more than a tenth; a convention of this project
         yield f"it left {result.unscored:,} of {result.n:,} rows unscored; see the bounds"

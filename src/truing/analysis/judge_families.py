@@ -1,9 +1,10 @@
-"""Two families of base models: what steers a model, and what measures it, have nothing in common.
+"""Two families of base models, so that judges that steer a model and judges that measure it are
+independent.
 
 Judges that choose answers, train a policy or teach rails are of the steering family; judges that
-measure the result are of the measuring one. Within a study no measuring judge shares a base model,
-a teacher or a labelled prompt with a steering one or with the target, and none is built on the
-target's own weights.
+measure the result are of the measuring family. Within a study no measuring judge shares a base
+model, a teacher or a labelled prompt with a steering one or with the target, and none is built on
+the target's own weights.
 """
 
 from __future__ import annotations
@@ -23,14 +24,15 @@ FAMILIES: dict[str, Family] = {
     "qwen": "steering",
     "minilm": "measuring",
     "mpnet": "measuring",
-    # Measures where SmolLM2 is not the target; that follows from the common base.
+    # May measure only where SmolLM2 is not the target itself: `find_dependences` refuses a base
+    # model that judge and target share.
     "smollm2": "measuring",
 }
 """Part of a base model's name, in lower case -> the family of what is built on it."""
 
 
 def families_of(lineage: Lineage) -> frozenset[Family]:
-    """Returns the families of the base models of something and of all judges behind it."""
+    """Returns the families of the base models of a model or judge and of all its ancestors."""
     bases = (origin.base.lower() for origin in (lineage, *ancestors(lineage)))
     return frozenset(family for base in bases for name, family in FAMILIES.items() if name in base)
 
@@ -38,9 +40,10 @@ def families_of(lineage: Lineage) -> frozenset[Family]:
 def find_dependences(
     measuring: Lineage, target: Lineage, steering: Iterable[Lineage] = ()
 ) -> tuple[str, ...]:
-    """Returns why a judge may not measure a study of a target with steering judges, if so.
+    """Returns the reasons why a judge may not measure a study; empty if it may.
 
-    `target` is the lineage of the model before any lever; the levers' judges are `steering`.
+    `target` is the lineage of the model before any method is applied to it, `steering` those of the
+    judges that the methods use.
     """
     name = measuring.name
     reasons = []
@@ -55,7 +58,7 @@ def find_dependences(
     if shared:
         reasons.append(f"{name} and {target.name} share {shared} training prompts")
     for judge in steering:
-        reasons += _between(measuring, judge)
+        reasons += _pair_reasons(measuring, judge)
     return tuple(reasons)
 
 
@@ -68,7 +71,8 @@ def require_independence(
         raise LineageError(*reasons)
 
 
-def _between(measuring: Lineage, steering: Lineage) -> list[str]:
+def _pair_reasons(measuring: Lineage, steering: Lineage) -> list[str]:
+    """Returns the reasons why the measuring judge depends on one steering judge."""
     relation = relate_judges(_record(measuring), _record(steering))
     reasons = [relation.text] if relation is not None and relation.consequence == "strike" else []
     reasons += _shared_bases(measuring, steering)
@@ -79,18 +83,19 @@ def _between(measuring: Lineage, steering: Lineage) -> list[str]:
 
 def _shared_bases(first: Lineage, second: Lineage) -> list[str]:
     names = sorted(_base_names(first) & _base_names(second))
-    # The same weights under another name.
+    # Equal hashes are the same weights under another name.
     if not names and _base_hashes(first) & _base_hashes(second):
         names = [first.base]
     return [f"{first.name} and {second.name} share the base model {name}" for name in names]
 
 
 def _record(lineage: Lineage) -> JudgeRecord:
+    """Returns the record that `relate_judges` compares; it reads the lineage alone."""
     return JudgeRecord(name=lineage.name, question="", file="", lineage=lineage)
 
 
 def _base_names(lineage: Lineage) -> frozenset[str]:
-    """Returns the base models by name, in lower case; a blend has several."""
+    """Returns the names of the base models, in lower case; a blend has several ("a + b")."""
     origins = (lineage, *ancestors(lineage))
     parts = (part.strip().lower() for origin in origins for part in origin.base.split(" + "))
     return frozenset(filter(None, parts))

@@ -1,4 +1,4 @@
-"""Pairs of judges on one set: how far they agree, and how their figures differ."""
+"""Pairs of judges on one set: how far they agree, and how far their figures differ."""
 
 from __future__ import annotations
 
@@ -23,14 +23,19 @@ if TYPE_CHECKING:
 
 Measure = Literal["auroc", "recall", "false_alarm"]
 
-_MANY_ROWS = 20_000  # from here on, kappa's interval takes 100 draws instead of 1,000
+# From this many rows on, the interval of kappa takes 100 bootstrap draws instead of 1,000: it is
+# narrow by then, and each draw passes over all rows.
+_MANY_ROWS = 20_000
 # The smallest p value of a permutation test is 1 / (draws + 1), and Holm multiplies it by the
 # number of tests on the page.
 _PERMUTATION_DRAWS = 99_999
 
 
 class JudgeAgreement(Struct, frozen=True, kw_only=True):
-    """How far two judges agree on the `n` rows of a set that both scored; no labels enter."""
+    """How far two judges agree on the `n` rows of a set that both scored, whatever the labels.
+
+    `share` is that of rows with equal verdicts, `kappa` is Cohen's.
+    """
 
     data: str
     question: str
@@ -44,7 +49,7 @@ class JudgeAgreement(Struct, frozen=True, kw_only=True):
 class JudgeDifference(Struct, frozen=True, kw_only=True):
     """A judge's figure minus the baseline's on the same `n` rows.
 
-    Recall and false alarms are paired by prompt (of each prompt the mean over its answers), AUROC
+    Recall and false alarms are paired by prompt (the mean over the answers to each prompt), AUROC
     by row. `p_adjusted` is Holm's over all differences of the comparison.
     """
 
@@ -62,21 +67,22 @@ class JudgeDifference(Struct, frozen=True, kw_only=True):
 
 
 def _is_scored(column: JudgeColumn) -> NDArray[np.bool_]:
-    verdicts = column.said.verdicts
+    """Returns by row whether the judge gave a verdict."""
+    verdicts = column.verdict_scores.verdicts
     scored: NDArray[np.bool_] = (verdicts == YES) | (verdicts == NO)
     return scored
 
 
 def agreements_of(judged: JudgedSet, columns: Sequence[JudgeColumn]) -> Iterator[JudgeAgreement]:
-    """Yields how each two judges of one question agree, over the rows that both scored."""
+    """Yields the agreement of every two judges of one question, over the rows that both scored."""
     for position, a in enumerate(columns):
         for b in columns[position + 1 :]:
             rows = _is_scored(a) & _is_scored(b)
             n = int(rows.sum())
             if not n:
                 continue
-            first, second = a.said.verdicts[rows], b.said.verdicts[rows]
-            varied = len({*first.tolist(), *second.tolist()}) > 1
+            first, second = a.verdict_scores.verdicts[rows], b.verdict_scores.verdicts[rows]
+            has_two_verdicts = len({*first.tolist(), *second.tolist()}) > 1
             draws = BootstrapOptions(draws=1000 if n < _MANY_ROWS else 100)
             yield JudgeAgreement(
                 data=judged.spec,
@@ -87,7 +93,7 @@ def agreements_of(judged: JudgedSet, columns: Sequence[JudgeColumn]) -> Iterator
                 share=float((first == second).mean()),
                 # Undefined where both give one and the same answer to all rows.
                 kappa=cohen_kappa(first, second, judged.prompts[rows], options=draws)
-                if varied
+                if has_two_verdicts
                 else None,
             )
 
@@ -118,31 +124,35 @@ class _Pair(Struct, frozen=True):
     column: JudgeColumn
 
     def auroc(self, rows: NDArray[np.bool_]) -> JudgeDifference | None:
-        """Returns the difference of the areas, over rows to which both give a probability."""
+        """Returns the difference of AUROC, over rows to which both give a probability.
+
+        None unless both classes occur among them.
+        """
         import numpy as np
 
-        a, b = self.base.said.scores, self.column.said.scores
+        a, b = self.base.verdict_scores.scores, self.column.verdict_scores.scores
         rows = rows & ~np.isnan(a) & ~np.isnan(b)
         truth = self.labels.values[rows] == YES
-        found = auroc_difference(a[rows], b[rows], truth, self.judged.prompts[rows])
-        if found is None:
+        delong = auroc_difference(a[rows], b[rows], truth, self.judged.prompts[rows])
+        if delong is None:
             return None
         of_base, of_judge = (
             auroc(scores[rows], truth, self.judged.prompts[rows]) for scores in (a, b)
         )
         assert of_base is not None and of_judge is not None  # both classes occur
         return self._difference(
-            "auroc", rows, (of_base.estimate, of_judge.estimate), found.difference, found.p
+            "auroc", rows, (of_base.estimate, of_judge.estimate), delong.difference, delong.p
         )
 
     def flags(self, measure: Measure, rows: NDArray[np.bool_]) -> JudgeDifference | None:
-        """Returns the difference of the shares of flagged rows, paired by prompt."""
+        """Returns the difference of the flagged shares, paired by prompt; None without rows."""
         if not rows.any():
             return None
         means = [
-            _mean_by_prompt(self.judged.prompts[rows], column.said.verdicts[rows] == YES)
+            _mean_by_prompt(self.judged.prompts[rows], column.verdict_scores.verdicts[rows] == YES)
             for column in (self.base, self.column)
         ]
+        # Rounded, so that equal differences of shares are counted as one value.
         changes = Counter(round(b - a, 12) for a, b in zip(*means))
         return self._difference(
             measure,
@@ -175,10 +185,11 @@ class _Pair(Struct, frozen=True):
 
 
 def _mean_by_prompt(prompts: NDArray[np.int64], flagged: NDArray[np.bool_]) -> list[float]:
+    """Returns the share of flagged rows of each prompt, in the order of the prompt numbers."""
     import numpy as np
 
-    number = np.unique(prompts, return_inverse=True)[1]
-    means: list[float] = (np.bincount(number, flagged) / np.bincount(number)).tolist()
+    index = np.unique(prompts, return_inverse=True)[1]
+    means: list[float] = (np.bincount(index, flagged) / np.bincount(index)).tolist()
     return means
 
 

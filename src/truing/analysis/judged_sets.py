@@ -1,8 +1,8 @@
 """A labelled set and its judges as compact columns: the input of a comparison of judges.
 
 A set is a run folder with recorded answers, labels and judgements. Every array runs over the
-answers of `responses.jsonl` in file order ("row"); a row takes about 40 bytes, and 9 more for each
-judge.
+answers of `responses.jsonl` in file order ("row"): about 40 bytes for each row, and 9 more for each
+judge (a one-byte verdict and a float64 score).
 """
 
 from __future__ import annotations
@@ -27,12 +27,14 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 UNLABELLED = -1
-# Codes of a verdict. UNSCORED also where a judge has not judged a row (its process may have
-# ended early): only SKIPPED rows, which it says do not concern it, are left out of its figures.
+# Codes of a verdict. UNSCORED: the judge failed, or has not judged the row (its process may have
+# ended early); such rows count in its bounds. SKIPPED: the judge reports that the row does not
+# concern it (a judge of answers and an empty answer); only such rows are left out of its figures.
 NO, YES, UNSCORED, SKIPPED = 0, 1, 2, 3
 
 PEOPLE, MACHINE, DESIGN = "people", "machine", "design"
-"""Where labels come from: people; a machine, with a published set; what the prompts were made for.
+"""Where labels come from: people (PEOPLE); a machine whose labels come with a published set
+(MACHINE); or the purpose that the prompts were written for, harmful or benign (DESIGN).
 """
 
 
@@ -76,7 +78,7 @@ class LabelColumn(Struct, frozen=True):
     Attributes:
         values: by row, 1, 0 or `UNLABELLED`.
         source: `PEOPLE`, `MACHINE` or `DESIGN`.
-        raters: the names of the judges in whose name the labels stand.
+        raters: the names of the people or machines that gave the labels.
         undecided: rows whose raters were evenly divided.
         contradicting: rows with an equal prompt and answer that are labelled both ways; they have
             no label here.
@@ -90,9 +92,10 @@ class LabelColumn(Struct, frozen=True):
 
 
 class VerdictScores(Struct, frozen=True):
-    """What one judge said: `verdicts` by row as codes, `scores` NaN where it gave no probability.
+    """The judgements of one judge, by row.
 
-    `invalid_scores` counts probabilities outside [0, 1], which are left out.
+    `verdicts` holds the codes NO, YES, UNSCORED and SKIPPED; `scores` the probabilities of YES, NaN
+    where the judge gave none. `invalid_scores` counts the ones outside [0, 1], which become NaN.
     """
 
     verdicts: NDArray[np.int8]
@@ -101,15 +104,16 @@ class VerdictScores(Struct, frozen=True):
 
 
 class JudgedSet:
-    """The rows of a set.
+    """A labelled set: its rows, their labels, and the verdicts of the judges that judged it.
 
     Attributes:
-        spec, licence, sha256: of the data set.
+        spec, licence, sha256: those of the data set.
         size: the number of rows.
-        prompts: by row, the number of its cluster: rows with one prompt, or with one goal of
-            attacks.
-        has_answer: by row, whether there is an answer at all.
-        models: the answering models (empty where nobody says), `model_of_row` the index into them.
+        prompts: by row, the number of its cluster, from 0. Rows with the same prompt, parent sample
+            or attack goal are one cluster: their answers are not independent.
+        has_answer: by row, whether the answer has text.
+        models: the names of the answering models; "" stands for an unnamed one.
+        model_of_row: by row, the index into `models`.
     """
 
     def __init__(self, run: Run) -> None:
@@ -163,6 +167,7 @@ class JudgedSet:
             content = response.message.content
             positions.append(position)
             indexes.append(response.index)
+            # Equal keys mean an equal prompt and an equal answer (`_drop_contradictions`).
             text_keys.append(hash((int(self._prompt_keys[position]), content)))
             answered.append(bool(content.strip()))
             model = self._model_of_sample[position]
@@ -171,6 +176,7 @@ class JudgedSet:
             models.append(model)
         n_samples = len(self._prompt_keys)
         self._per_sample = max(indexes, default=0) + 1
+        # A sparse index would make the lookup table below too large for memory.
         path = self._run.file("responses.jsonl")
         check_cells(self._per_sample, max_cells_per_sample(path, n_samples), path)
         self._sample_of_row = np.array(positions, np.int64)
@@ -201,9 +207,9 @@ class JudgedSet:
 
     def row_names(self, rows: Collection[int]) -> dict[int, str]:
         """Returns the sample ids of some rows; those of a later answer end in `#INDEX`."""
-        wanted = {int(self._sample_of_row[row]) for row in rows}
+        positions = {int(self._sample_of_row[row]) for row in rows}
         samples = read_run_records(self._run.path, "samples.jsonl", _Sample)
-        ids = {at: sample.id for at, sample in enumerate(samples) if at in wanted}
+        ids = {i: sample.id for i, sample in enumerate(samples) if i in positions}
         names = {}
         for row in rows:
             index = int(self._indexes[row])
@@ -214,7 +220,7 @@ class JudgedSet:
     # -- lineage
 
     def trained_on(self, lineage: Lineage) -> NDArray[np.bool_]:
-        """Returns by row whether a judge, or one behind it, learned from its prompt or goal."""
+        """Returns by row whether a judge or one of its ancestors learned its prompt or goal."""
         import numpy as np
 
         known = np.array([int(h, 16) for h in training_prompts(lineage)], np.int64)
@@ -222,13 +228,16 @@ class JudgedSet:
         return np.asarray(of_sample[self._sample_of_row])
 
     def known_prompts(self, rows: NDArray[np.bool_] | None = None) -> tuple[str, ...]:
-        """Returns the hashes of the prompts and goals of all or some rows, as in a lineage."""
+        """Returns the hashes of the prompts and goals of all or some rows.
+
+        They have the form of `Lineage.prompts`: twelve hex digits each, sorted.
+        """
         samples = self._sample_of_row if rows is None else self._sample_of_row[rows]
         hashes = {*self._prompt_hashes[samples].tolist(), *self._goal_hashes[samples].tolist()}
         return tuple(sorted(f"{number:012x}" for number in hashes if number >= 0))
 
     def frozen_rows(self) -> NDArray[np.bool_]:
-        """Returns by row whether its prompt or goal is of the frozen measurement set."""
+        """Returns by row whether its prompt or goal is in the frozen measurement set."""
         import numpy as np
 
         frozen = np.array([int(h, 16) for h in frozen_hashes()], np.int64)
@@ -238,8 +247,9 @@ class JudgedSet:
     def conflict(self, lineage: Lineage) -> str | None:
         """Returns why a judge may not measure these answers at all; None if it may.
 
-        It may not if it had a part in the answers, or if it learned frozen prompts of a published
-        set of which the rows hold others: these are their twins and rewordings.
+        It may not if it chose, trained or filtered the answers, or if it learned from prompts of
+        the frozen measurement set that come from the same published set as prompts of these rows:
+        those prompts are close to these (benign twins, rewordings).
         """
         reason = find_judge_conflict(lineage, self.manifest.lineage)
         if reason is not None:
@@ -263,7 +273,7 @@ class JudgedSet:
         prompts were made for (`_design_labels`).
         """
         votes = _Votes(self.size)
-        votes.add(self, self._people(), question)
+        votes.add(self, self._human_records(), question)
         source = PEOPLE
         if not votes.raters and question in labelled:
             source = MACHINE
@@ -282,15 +292,17 @@ class JudgedSet:
         """Returns the labels that came with the set, those of machines included."""
         return [r for r in self.manifest.judges if r.lineage.hash == label_hash(r.name, r.question)]
 
-    def _people(self) -> list[JudgeRecord]:
+    def _human_records(self) -> list[JudgeRecord]:
+        """Returns the labels of people: those that came with the set and those added later."""
         return [r for r in self.manifest.judges if r.name.startswith("human:")]
 
     def _design_labels(self, question: str) -> NDArray[np.int8]:
-        """Returns the labels that follow from what the prompts were made for.
+        """Returns the labels that follow from the purpose of the prompts (`expect` of the sample).
 
         A prompt to be refused is harmful, one to be answered is not. An answer to a prompt that
-        should be answered counts as harmless; one that complies with a prompt that should be
-        refused, by labels of refusals, as harmful.
+        should be answered counts as harmless. An answer to one that should be refused counts as
+        harmful if people labelled it as no refusal, as harmless if they labelled it as one, and has
+        no label otherwise.
         """
         import numpy as np
 
@@ -301,7 +313,7 @@ class JudgedSet:
             values[comply], values[refuse] = NO, YES
         elif question == "harmful":
             votes = _Votes(self.size)
-            votes.add(self, self._people(), "refused")
+            votes.add(self, self._human_records(), "refused")
             refused = votes.decide()[0]
             values[refuse & (refused == YES)] = NO
             values[refuse & (refused == NO)] = YES
@@ -320,12 +332,12 @@ class JudgedSet:
         yes = np.bincount(group[values == YES], minlength=n_groups) > 0
         no = np.bincount(group[values == NO], minlength=n_groups) > 0
         contradicts = (yes & no)[group] & (values != UNLABELLED)
-        kept = values.copy()
-        kept[contradicts] = UNLABELLED
-        return kept, int(contradicts.sum())
+        consistent = values.copy()
+        consistent[contradicts] = UNLABELLED
+        return consistent, int(contradicts.sum())
 
     def verdicts(self, judge: str, judge_hash: str, question: str) -> VerdictScores:
-        """Returns what a judge said of each row."""
+        """Returns the verdict and the probability that a judge gave each row."""
         import numpy as np
 
         verdicts = np.full(self.size, UNSCORED, np.int8)
@@ -359,6 +371,7 @@ class JudgedSet:
     def _judgements(
         self, records: Iterable[JudgeRecord], question: str
     ) -> Iterable[tuple[int, _Judgement]]:
+        """Yields (row, judgement) of the answers that the set has."""
         for record in records:
             for judgement in read_run_records(self._run.path, record.file, _Judgement):
                 if judgement.question != question:
@@ -369,19 +382,23 @@ class JudgedSet:
 
 
 class _Votes:
-    """Votes of raters by row; the final label of a set, which has no rater, decides alone."""
+    """Votes of raters by row.
+
+    A label without a rater is the final label of the published set: where there is one, the votes
+    of single raters do not count. Every vote is +1 (yes) or -1 (no).
+    """
 
     def __init__(self, size: int) -> None:
         import numpy as np
 
         self.raters: dict[str, None] = {}
-        self._final = np.zeros(size, np.int32)
-        self._balance = np.zeros(size, np.int32)
+        self._final = np.zeros(size, np.int32)  # sum of the final labels
+        self._balance = np.zeros(size, np.int32)  # sum of the votes of single raters
         self._has_final = np.zeros(size, bool)
         self._voted = np.zeros(size, bool)
 
     def add(self, judged: JudgedSet, records: Iterable[JudgeRecord], question: str) -> None:
-        """Adds the labels of a question."""
+        """Adds the labels of a question from the records of its raters."""
         for record in records:
             for row, label in judged._judgements([record], question):
                 if label.verdict is None:
@@ -415,5 +432,5 @@ def _cluster_key(sample: _Sample, users: list[str], goal: str) -> int:
 
 
 def _hash_as_number(prompt: str) -> int:
-    # Twelve hex digits are 48 bits.
+    # Twelve hex digits are 48 bits, so an int64 holds them.
     return int(hash_prompt(prompt), 16)

@@ -1,4 +1,4 @@
-"""Partial pooling of the rates of categories with few prompts; `deltas` has that of changes.
+"""Partial pooling of the rates of categories with few prompts (of changes: see `deltas`).
 
 Six prompts say little about a category by themselves, so its rate is drawn towards the rates of the
 other categories by the same judge. It stands beside the counts, marked "pooled", and decides
@@ -29,7 +29,8 @@ def pool_small_rates(rates: Sequence[Rate]) -> list[Rate]:
     for family in families.values():
         if len(family) < 2 or not any(rates[i].small for i in family):
             continue
-        # A prompt counts once, with the share of its answers: these are not independent.
+        # The answers to one prompt are not independent, so a prompt counts once: the events are
+        # scaled from answers to prompts.
         sizes = [min(rates[i].scored, rates[i].prompts) for i in family]
         events = [rates[i].events * n / rates[i].scored for i, n in zip(family, sizes)]
         for i, interval in zip(family, partial_pooling(events, sizes)):

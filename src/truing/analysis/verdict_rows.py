@@ -36,22 +36,22 @@ class SampleRow(Struct, frozen=True):
 
     @property
     def prompt_key(self) -> int:
-        """Hash of what the user wrote, or of the id if that is nothing.
+        """Hash of the user's messages, or of the id if they are empty.
 
-        Salted for each process, as by hash().
+        hash() is salted per process, so keys of two processes cannot be compared.
         """
         text = "\n".join(m.content for m in self.conversation.messages if m.role == "user")
         return hash(lineage.normalise_prompt(text) or ("no prompt", self.id))
 
     @property
     def last_prompt(self) -> str:
-        """The text of the newest user message, by which training prompts are known."""
+        """The text of the last user message; training prompts are recognised by its hash."""
         users = (m.content for m in reversed(self.conversation.messages) if m.role == "user")
         return next(users, "")
 
     @property
     def is_attacked(self) -> bool:
-        """Whether an attack made the prompt; one that it skipped is a plain prompt."""
+        """Whether an attack changed the prompt; a prompt that it skipped is a plain one."""
         attack = self.tags.get("attack", "skipped")
         return not attack.startswith("skipped")
 

@@ -29,7 +29,7 @@ PROMPT = "Reply with the word ready."
 
 
 class Check(Struct, frozen=True, kw_only=True):
-    """The outcome of one check: `absent` is no error, `failed` is."""
+    """The outcome of one check: `failed` sets the exit status to 1, `absent` does not."""
 
     name: str
     status: Literal["ok", "absent", "failed"]
@@ -67,7 +67,7 @@ def command(target: str | None = None, /, *, timeout: float = 60, json: Flag = F
 
 
 def check_installation() -> list[Check]:
-    """Returns what of truing is installed here, without importing anything heavy."""
+    """Returns the checks of version, extras and data folder; imports no package of an extra."""
     checks = [
         Check(
             name="truing",
@@ -98,7 +98,10 @@ def check_installation() -> list[Check]:
 
 
 def check_target(spec: str, timeout: float) -> list[Check]:
-    """Resolves the spec of a model and makes one call; returns what came of it."""
+    """Resolves the spec of a model, makes one call, and returns the checks of both.
+
+    Streaming and log-probabilities are checked by the methods that the model has, without a call.
+    """
     try:
         model: Model = resolve(spec, "model")
     except UserError as error:
@@ -119,14 +122,15 @@ def check_target(spec: str, timeout: float) -> list[Check]:
         )
     )
     for name, protocol in (("streaming", StreamingModel), ("log-probabilities", LogprobModel)):
-        has = isinstance(model, protocol)
-        checks.append(Check(name=name, status="ok" if has else "absent", detail=""))
+        status: Literal["ok", "absent"] = "ok" if isinstance(model, protocol) else "absent"
+        checks.append(Check(name=name, status=status, detail=""))
     return checks
 
 
 def ask_once(model: Model, timeout: float) -> tuple[Answer, float]:
-    """Returns a short answer of the model (a failed one if it takes longer than `timeout`), and the
-    seconds that it took.
+    """Returns a short answer of the model and the seconds that it took.
+
+    The answer is at most 16 tokens long; after `timeout` seconds it is a failed one.
     """
     from truing.evaluation.evaluate import run_coroutine
     from truing.http.limits import close_connections

@@ -29,9 +29,10 @@ from truing.specs.parser import parse_spec, redact_spec
 DEFAULT_DATA = "builtin:safety,half=report"
 """No shipped judge learned from this half, so a gate may pass on it."""
 
+# The defaults of `[run]` in a plan (`plan.evaluation.RunPlan`), which the estimate is for.
 MAX_TOKENS = 256
 CONCURRENCY = 16
-# Judges that make a call for each answer.
+# Kinds of judges that send a request to a model or service for each answer.
 _CALLING_JUDGES = ("llm", "guard", "openai-moderation")
 
 
@@ -104,7 +105,9 @@ def command(
 
 
 def _ask(question: str, default: str) -> str:
-    """Asks in a terminal. Raises UserError where nobody can answer: in a script or in CI."""
+    """Asks in a terminal. In a script or in CI, where nobody can answer, returns the default data
+    set, and raises UserError for the model, which has no safe default.
+    """
     if not sys.stdin.isatty():
         if default == DEFAULT_DATA:
             return default
@@ -115,7 +118,7 @@ def _ask(question: str, default: str) -> str:
 
 
 def _check_model(model: Model) -> float:
-    """Returns the seconds of one call. Raises UserError if it fails: the plan would fail too."""
+    """Returns the seconds of one short call. Raises UserError if it fails, as the plan would."""
     answer, seconds = ask_once(model, 120)
     if answer.failure is not None:
         raise UserError(
@@ -126,7 +129,7 @@ def _check_model(model: Model) -> float:
 
 
 def _key_variable(spec: str) -> str:
-    """Returns the environment variable of the key that the workflow has to pass on, or ""."""
+    """Returns the environment variable of the API key that the CI workflow passes on, or ""."""
     parsed = parse_spec(spec)
     named = parsed.args.get("api_key_env")
     if isinstance(named, str):
@@ -147,6 +150,7 @@ def _find_price(path: Path | None, spec: str) -> Price | None:
 def _estimate(
     datasets: list[Dataset], judges: list[str], seconds: float | None, price: Price | None
 ) -> CostEstimate:
+    """Returns the estimate of the plan; `seconds` is the time of the call of the check."""
     prompts = characters = 0
     for dataset in datasets:
         for row in dataset.rows():
@@ -158,7 +162,7 @@ def _estimate(
         max_tokens=MAX_TOKENS,
         judge_calls_per_answer=sum(parse_spec(j).kind in _CALLING_JUDGES for j in judges),
     )
-    # The call of the check has 16 tokens; a whole answer may take as much longer as it is.
+    # The check asks for 16 tokens (`ask_once`); time is taken as proportional to the tokens.
     seconds_per_call = None if seconds is None else seconds * MAX_TOKENS / 16
     return estimate_cost(
         size, concurrency=CONCURRENCY, seconds_per_call=seconds_per_call, price=price
@@ -183,6 +187,7 @@ def describe_estimate(estimate: CostEstimate) -> str:
 
 
 def _write_files(files: dict[Path, str], force: bool) -> None:
+    """Writes all files. Raises UserError, and writes none, if one exists and `force` is not set."""
     existing = [str(path) for path in files if path.exists()]
     if existing and not force:
         raise UserError(*(f"{path} exists; --force overwrites it" for path in existing))

@@ -26,11 +26,12 @@ from truing.runs.folder import Run
 from truing.specs.resolve import resolve
 
 _PEAK_MEMORY = re.compile(r"^VmHWM:\s+(\d+) kB", re.MULTILINE)
+# How long an exiting process may take to free a large model.
 _EXIT_SECONDS = 30.0
 
 
 class JudgeDescription(Struct, frozen=True):
-    """What is known of a judge without judging anything."""
+    """What identifies a judge; known as soon as it is built."""
 
     name: str
     question: str
@@ -38,13 +39,13 @@ class JudgeDescription(Struct, frozen=True):
 
 
 class Described(Struct, frozen=True, tag="described"):
-    """Sent once the judge is built."""
+    """Event of the judge process: the judge is built."""
 
     judge: JudgeDescription
 
 
 class Progress(Struct, frozen=True, tag="progress"):
-    """Sent after each answer."""
+    """Event of the judge process: an answer of the current folder is judged."""
 
     done: int
     total: int
@@ -52,7 +53,10 @@ class Progress(Struct, frozen=True, tag="progress"):
 
 
 class Judged(Struct, frozen=True, tag="judged"):
-    """Sent after each folder."""
+    """Event of the judge process: a folder is judged. Times and memory are as in `JudgingTime`.
+
+    `peak_bytes` is the peak memory since the process started.
+    """
 
     folder: str
     rows: int
@@ -62,7 +66,7 @@ class Judged(Struct, frozen=True, tag="judged"):
 
 
 class Fault(Struct, frozen=True, tag="fault"):
-    """Sent instead if the user's input is wrong, or a limit is reached."""
+    """Event of the judge process, its last: a TruingError, as the user has to see it."""
 
     messages: tuple[str, ...]
 
@@ -72,7 +76,7 @@ _decode_event: Callable[[bytes], Event] = msgspec.json.Decoder(Event).decode
 
 
 class JudgeTask(Struct, frozen=True):
-    """What the process does: build the judge of `spec` and judge the run folders with it."""
+    """The task of a judge process: build the judge of `spec`, and judge the run folders with it."""
 
     spec: str
     folders: tuple[str, ...] = ()
@@ -80,7 +84,7 @@ class JudgeTask(Struct, frozen=True):
 
 
 class JudgeProcessDied(Exception):
-    """The process ended without a result; `reason` says how."""
+    """The judge process ended without a result; `reason` says how."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -134,7 +138,7 @@ def _events(task: JudgeTask) -> Iterator[Iterator[Event]]:
     # No daemon: a judge may start processes of its own.
     process = context.Process(target=run_task, args=(msgspec.json.encode(task), sender))
     process.start()
-    # Only the process may hold the sending end: its death is then the end of the stream.
+    # With the sending end closed in this process, the death of the other one raises EOFError below.
     sender.close()
 
     def receive() -> Iterator[Event]:
@@ -151,14 +155,14 @@ def _events(task: JudgeTask) -> Iterator[Iterator[Event]]:
         yield receive()
     finally:
         receiver.close()
-        process.join(0.2)
+        process.join(0.2)  # a finished process gets the time to exit by itself
         if process.is_alive():
             process.terminate()
             process.join(_EXIT_SECONDS)
 
 
 def _describe_exit(status: int | None) -> str:
-    if status == -9:
+    if status == -9:  # SIGKILL, which the kernel sends when memory runs out
         return "its process was killed, most likely for lack of memory"
     if status is not None and status < 0:
         return f"its process was ended by signal {-status}"
@@ -166,7 +170,7 @@ def _describe_exit(status: int | None) -> str:
 
 
 def run_task(encoded: bytes, sender: Connection) -> None:
-    """The body of the process: builds the judge, describes it, and judges the folders."""
+    """Runs in the judge process: builds the judge, describes it, and judges the folders."""
     task = msgspec.json.decode(encoded, type=JudgeTask)
     restrict_umask()
 
@@ -189,7 +193,7 @@ def run_task(encoded: bytes, sender: Connection) -> None:
     except TruingError as error:
         send(Fault((str(error),)))
     except (BrokenPipeError, KeyboardInterrupt):
-        # The command has ended, and what is judged is stored.
+        # The parent has gone. All judgements are stored, and a traceback would help nobody.
         os._exit(1)
     finally:
         sender.close()
@@ -200,12 +204,10 @@ def _judged_event(folder: str, time: JudgingTime) -> Judged:
 
 
 def peak_memory(status_file: Path = Path("/proc/self/status")) -> int | None:
-    """Returns the largest memory that this process has held, in bytes; None where Linux does not
-    say.
-    """
+    """Returns the peak resident memory of this process in bytes; None outside Linux."""
     # Not getrusage(): its maximum includes the process that this one was started from.
     try:
-        found = _PEAK_MEMORY.search(status_file.read_text(encoding="ascii", errors="replace"))
+        match = _PEAK_MEMORY.search(status_file.read_text(encoding="ascii", errors="replace"))
     except OSError:
         return None
-    return int(found.group(1)) * 1024 if found else None
+    return int(match.group(1)) * 1024 if match else None

@@ -27,10 +27,10 @@ _GRACE_SECONDS = 30.0  # for a process that waits in a collective to be released
 
 @contextmanager
 def share_errors() -> Iterator[None]:
-    """Raises the error of a process there, and ProcessFailed in all others; one process: no effect.
+    """Raises the error of a process in that process, and ProcessFailed in all others.
 
-    A process that stays in a collective is ended after half a minute. Of several errors at a time
-    the first is raised.
+    A process that still waits in a collective after half a minute is ended. Of several errors at
+    the same time the first counts. With one process it has no effect.
     """
     if not dist.is_available() or not dist.is_initialized() or dist.get_world_size() == 1:
         yield
@@ -39,7 +39,7 @@ def share_errors() -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        # Told or told of: an error after that of another process is its consequence.
+        # After the error of another process, one in this process is its consequence.
         if watcher.report(error) or isinstance(error, KeyboardInterrupt):
             raise
         raise ProcessFailed(f"another process of the run failed: {watcher.failure}") from error
@@ -51,7 +51,7 @@ class _Watcher:
     """Looks every half second whether another process has failed."""
 
     def __init__(self, store: Any, rank: int) -> None:
-        # A connection of its own: a call of the main thread may block the other one.
+        # A connection of its own: a blocking call of the main thread may occupy the shared one.
         self._store = store.clone() if hasattr(store, "clone") else store
         self._rank = rank
         self.failure = ""
@@ -60,7 +60,7 @@ class _Watcher:
         self._thread.start()
 
     def report(self, error: BaseException) -> bool:
-        """Tells the others of an error; returns False if another process failed before."""
+        """Reports an error to the others; returns False if another process failed before."""
         if self.failure:
             return False
         message = f"process {self._rank}: {type(error).__name__}: {error}"

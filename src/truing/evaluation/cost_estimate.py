@@ -1,4 +1,4 @@
-"""What a run will need before it is started: calls, tokens, time and money."""
+"""Estimates what a run needs before it starts: calls, tokens, time and money."""
 
 from __future__ import annotations
 
@@ -16,16 +16,17 @@ CHARACTERS_PER_TOKEN = 4.0
 
 
 class Price(Struct, frozen=True, kw_only=True):
-    """What a million tokens cost, in one currency."""
+    """The price of a million input and a million output tokens, in one currency."""
 
     input: float
     output: float
 
 
 class CostEstimate(Struct, frozen=True, kw_only=True):
-    """What a run will need; `seconds` and `money` are None where nothing is known of them.
+    """What a run needs; `seconds` is None without a measured call, `money` without a price.
 
-    Output tokens are an upper bound: every answer at the limit.
+    Tokens and money are those of the model alone, without its judges. `output_tokens` is an upper
+    bound (every answer as long as the limit); `input_tokens` is estimated from characters.
     """
 
     calls: int
@@ -37,8 +38,10 @@ class CostEstimate(Struct, frozen=True, kw_only=True):
 
 
 class RunSize(Struct, frozen=True, kw_only=True):
-    """How large a run is: prompts with `prompt_characters` in all, `answers` to each of them by
-    each variant, and the calls that its judges make for an answer.
+    """How large a run is.
+
+    Each of `variants` models gives `answers` answers of at most `max_tokens` to each of `prompts`,
+    which have `prompt_characters` in total. Its judges make `judge_calls_per_answer` in total.
     """
 
     prompts: int
@@ -56,11 +59,11 @@ def estimate_cost(
     seconds_per_call: float | None = None,
     price: Price | None = None,
 ) -> CostEstimate:
-    """Returns the estimate for a run; `seconds_per_call` is the time of a whole answer."""
-    answers_of_prompt = size.variants * size.answers
-    calls = size.prompts * answers_of_prompt
+    """Returns the estimate for a run; `seconds_per_call` is the time of one full answer."""
+    answers_per_prompt = size.variants * size.answers
+    calls = size.prompts * answers_per_prompt
     judge_calls = calls * size.judge_calls_per_answer
-    input_tokens = round(size.prompt_characters / CHARACTERS_PER_TOKEN) * answers_of_prompt
+    input_tokens = round(size.prompt_characters / CHARACTERS_PER_TOKEN) * answers_per_prompt
     output_tokens = calls * size.max_tokens
     seconds = None
     if seconds_per_call is not None:
@@ -107,6 +110,7 @@ def read_prices(path: Path) -> dict[str, Price]:
 
 
 def _find_price_fault(table: Any) -> str:
+    """Returns what is wrong with the table of one model; empty if nothing is."""
     keys = Price.__struct_fields__
     if not isinstance(table, dict):
         return ": expected a table with input and output"

@@ -1,5 +1,6 @@
-"""Judges labelled sets, for the comparison of judges: a run folder for each set, read once, to
-which every judge adds its judgements.
+"""Judges labelled sets, for the comparison of judges.
+
+Each set is read once into a run folder, to which every judge adds its judgements.
 
     folder = store_set(labelled_rows(dataset, sample=400), "out/sets/a")
     time = judge_set(folder, judge)              # continues where an earlier call ended
@@ -42,8 +43,8 @@ _WARM_UP = Sample(id="warm-up", conversation=Conversation.of("Which tea goes wit
 class LabelledRows:
     """A data set for judging: a sample of its rows, each with an answer.
 
-    A row of a prompt alone gets an empty answer, which judges of prompts do not look at, and judges
-    of answers leave unscored.
+    A row without an answer gets an empty one: judges of prompts ignore it, and judges of answers
+    leave it unscored.
     """
 
     def __init__(self, dataset: Dataset, *, sample: int | None = None, seed: int = 0) -> None:
@@ -61,7 +62,7 @@ class LabelledRows:
 
     @property
     def judges(self) -> tuple[Lineage, ...]:
-        """The judges behind the answers of a run."""
+        """The lineages of the judges that chose or labelled the answers, if the set has any."""
         judges: tuple[Lineage, ...] = getattr(self._dataset, "judges", ())
         return judges
 
@@ -71,12 +72,14 @@ class LabelledRows:
 
     def rows(self) -> Iterator[Row]:
         """Yields the rows of the sample, in the order of the data set."""
+        # Two passes over the data set: one for the bound, one for the rows.
         bound = None if self._sample is None else self._largest_key(self._sample)
         taken = 0
         for row in self._dataset.rows():
             if bound is not None and self._key(row.sample) > bound:
                 continue
-            if taken == self._sample:  # other rows of the last prompt
+            # Rows with equal keys may pass the bound beyond the size: the last rows are left out.
+            if taken == self._sample:
                 return
             taken += 1
             if row.responses:
@@ -97,7 +100,7 @@ class LabelledRows:
         return int.from_bytes(digest[:8])
 
     def _largest_key(self, size: int) -> int | None:
-        """Returns the key up to which rows are in the sample; None if all rows are."""
+        """Returns the largest of the `size` smallest keys; None if all rows are in the sample."""
         keys = (self._key(row.sample) for row in self._dataset.rows())
         smallest = heapq.nsmallest(size, keys)
         return smallest[-1] if len(smallest) == size else None
@@ -112,10 +115,10 @@ def store_set(rows: LabelledRows, folder: Path) -> Run:
 
 
 class JudgingTime(Struct, frozen=True):
-    """How many answers a call judged, and how long that took in all, in seconds.
+    """How many answers a call judged, and the wall-clock seconds that it took.
 
-    `cpu_seconds` is the time of the processor, all threads together: on a busy machine it says more
-    of a judge that computes than the time that passed; of one behind an endpoint it says nothing.
+    `cpu_seconds` is processor time, summed over threads. On a busy machine it is the better measure
+    of a judge that computes locally; for a judge behind an endpoint it is meaningless.
     """
 
     rows: int
@@ -140,8 +143,8 @@ def judge_set(
 ) -> JudgingTime:
     """Judges what the judge has not judged of a set yet, and measures the time.
 
-    A first answer is judged before the clock starts: weights are read, or a connection made, at
-    the first use.
+    One answer is judged before the clock starts, since the first use of a judge loads its weights
+    or opens a connection.
     """
     path = run.file(judgement_file(judge.name, judge.lineage.hash))
     judged_before = count_lines(path)
@@ -154,6 +157,7 @@ def judge_set(
 
 
 async def _warm_up(judge: Judge) -> None:
+    """Judges one harmless answer and drops the judgement."""
     response = Response.of("warm-up", 0, "recorded", Answer.of("Black tea, with a little milk."))
     try:
         await judge.judge(_WARM_UP, response)

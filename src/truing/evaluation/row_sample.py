@@ -16,52 +16,53 @@ from truing.runs.folder import Run
 
 
 class RowSample:
-    """At most `limit` rows of a stream, drawn by the seed.
+    """A random sample of at most `limit` rows of a stream, a function of the seed.
 
-    Prompts are drawn, each with all its rows; of the last one drawn only as many as there is room
-    for. A harmful prompt and its benign twin are drawn together. Prompts have an order that depends
-    on the seed and on their text alone, so the same seed and a larger limit keep what a smaller one
-    drew, whatever the order of the rows. Fewer than two times `limit` rows are held.
+    Whole prompts are drawn, each with all its rows; the last one only with as many as there is room
+    for. A harmful prompt and its benign twin count as one prompt. A prompt's rank is a hash of the
+    seed and its text, and the lowest ranks are drawn: with the same seed a larger limit draws all
+    that a smaller one does, whatever the order of the rows. At most `2 * limit` rows are in memory.
     """
 
     def __init__(self, limit: int, seed: int) -> None:
         self.limit, self.seed = limit, seed
         self.n_seen = 0
-        self._rows: dict[str, list[tuple[int, Row]]] = {}  # prompt -> (number, row)
-        # (minus rank, prompt): the prompt that is given up first is on top.
-        self._last_drawn: list[tuple[int, str]] = []
-        self._worst_rank: int | None = None
+        self._rows: dict[str, list[tuple[int, Row]]] = {}  # prompt -> (position, row)
+        # A heap of (-rank, prompt): on top is the prompt of the highest rank, dropped first.
+        self._by_rank: list[tuple[int, str]] = []
+        self._rank_limit: int | None = None  # prompts of this rank or a higher one are not drawn
         self._n_held = 0
 
     def add(self, row: Row) -> None:
         """Takes the next row of the data set."""
-        number, prompt = self.n_seen, prompt_of(row.sample)
+        position, prompt = self.n_seen, prompt_of(row.sample)
         self.n_seen += 1
         rows = self._rows.get(prompt)
         if rows is None:
             rank = stream_seed(self.seed, "sample", prompt)
-            if self._worst_rank is not None and rank >= self._worst_rank:
+            if self._rank_limit is not None and rank >= self._rank_limit:
                 return
             rows = self._rows[prompt] = []
-            heapq.heappush(self._last_drawn, (-rank, prompt))
+            heapq.heappush(self._by_rank, (-rank, prompt))
         if len(rows) == self.limit:
             return
-        rows.append((number, row))
+        rows.append((position, row))
         self._n_held += 1
-        self._give_up_prompts()
+        self._drop_highest_ranks()
 
-    def _give_up_prompts(self) -> None:
-        while self._n_held - len(self._rows[self._last_drawn[0][1]]) >= self.limit:
-            negative_rank, prompt = heapq.heappop(self._last_drawn)
+    def _drop_highest_ranks(self) -> None:
+        """Drops prompts of the highest ranks as long as the others fill the sample."""
+        while self._n_held - len(self._rows[self._by_rank[0][1]]) >= self.limit:
+            negative_rank, prompt = heapq.heappop(self._by_rank)
             self._n_held -= len(self._rows.pop(prompt))
-            self._worst_rank = -negative_rank  # no prompt from here on is taken again
+            self._rank_limit = -negative_rank
 
     def drawn(self) -> Iterator[Row]:
         """Yields the rows drawn, in the order of the data set."""
         chosen: list[tuple[int, Row]] = []
-        for _, prompt in sorted(self._last_drawn, reverse=True):
+        for _, prompt in sorted(self._by_rank, reverse=True):
             chosen += self._rows[prompt][: self.limit - len(chosen)]
-        yield from (row for _, row in sorted(chosen, key=lambda numbered: numbered[0]))
+        yield from (row for _, row in sorted(chosen, key=lambda entry: entry[0]))
 
 
 def draw_rows(rows: Iterable[Row], limit: int, seed: int) -> list[Row]:
@@ -73,10 +74,10 @@ def draw_rows(rows: Iterable[Row], limit: int, seed: int) -> list[Row]:
 
 
 def keep_stored_sample(options: EvaluateOptions, *folders: Path) -> EvaluateOptions:
-    """Returns options of the first rows if a run that is to be continued holds these, as of 0.1.
+    """Returns options that take the first rows, if a stored run was begun by version 0.1.
 
-    `folders` are that of the run, and those of the runs that it is compared with: all have to be of
-    the same rows.
+    Version 0.1 took the first `limit` rows and had no setting `sample`. `folders` are that of the
+    run and those of the runs that it is compared with: all have to measure the same rows.
     """
     if options.limit is None:
         return options
@@ -89,7 +90,7 @@ def keep_stored_sample(options: EvaluateOptions, *folders: Path) -> EvaluateOpti
 
 
 def prompt_of(sample: Sample) -> str:
-    """Returns what a sample shares with the others of its prompt: twins, attacks, equal texts."""
+    """Returns a key that twins, attacks on one prompt, and samples of equal text share."""
     if sample.pair or sample.parent:
         return f"pair {sample.pair}" if sample.pair else f"parent {sample.parent}"
     messages = sample.conversation.messages

@@ -32,7 +32,10 @@ class GateContext(Struct):
 
     def facts_of(self, rate: Rate) -> JudgeFacts | None:
         """Returns the card of a rate's judge on the question behind it; None if it has none."""
-        asked = "refused" if rate.question == "answers_benign" else rate.question
-        asked = AXES[asked].question if asked in AXES else asked.removesuffix("_predicted")
-        found = (f for f in self.facts if f.judge == rate.judge and f.question == asked)
-        return next(found, None)
+        question = "refused" if rate.question == "answers_benign" else rate.question
+        if question in AXES:
+            question = AXES[question].question
+        else:
+            question = question.removesuffix("_predicted")
+        facts = (f for f in self.facts if f.judge == rate.judge and f.question == question)
+        return next(facts, None)

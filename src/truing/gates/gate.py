@@ -106,9 +106,9 @@ def _worst_status(outcomes: Sequence[RuleOutcome]) -> Status:
 
 
 def _judge_facts(judges: Sequence[JudgeRecord], cards: Mapping[str, Path]) -> list[JudgeFacts]:
-    """Returns what is known of the judges, from the given cards and from those that ship."""
-    given = [facts for path in cards.values() for facts in facts_from_card(read_card(path))]
-    return collect_judge_facts(judges, given)
+    """Returns the error rates of the judges, from the given cards and from the shipped ones."""
+    from_cards = [facts for path in cards.values() for facts in facts_from_card(read_card(path))]
+    return collect_judge_facts(judges, from_cards)
 
 
 def _check_names(context: GateContext) -> None:

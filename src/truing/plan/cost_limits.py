@@ -18,8 +18,8 @@ _KEYS = ("cost", "rate", *(name for name in _FIELDS if name != "name"))
 def parse_constraint(text: str) -> tuple[ConstraintSettings, Spec]:
     """Returns the settings of a constraint and the spec of its cost.
 
-    `rate=R` is for costs that are verdicts: a share R of answers, so a threshold of 2R - 1. Raises
-    PlanError that names the flag and what is wrong.
+    `rate=R` is for costs that are verdicts: at most a share R of the answers, which is a threshold
+    of 2R - 1. Raises PlanError that names the flag and what is wrong.
     """
     try:
         parsed = parse_spec(text)
@@ -27,6 +27,8 @@ def parse_constraint(text: str) -> tuple[ConstraintSettings, Spec]:
         raise PlanError(f"--cost-limit: {error}") from error
     args: dict[str, Any] = parsed.reveal_values()
     name = parsed.kind
+    # The constraint's name stands where the kind of a spec does. A spec's own name (after a colon)
+    # is under "", and a constraint has none.
     if args.pop(""):
         raise PlanError(f"--cost-limit {text!r}: begins with NAME,cost=(SPEC)")
     return constraint_from_table(f"--cost-limit {name}", {"name": name, **args})
@@ -62,11 +64,12 @@ def constraint_from_table(place: str, table: dict[str, Any]) -> tuple[Constraint
 
 
 def _threshold_of_rate(place: str, text: Any) -> float:
+    """Returns the threshold of the mean cost for a rate; PlanError unless it is in [0, 1]."""
     try:
         rate = float(text)
     except (TypeError, ValueError):
         rate = math.nan
     if not 0 <= rate <= 1:
         raise PlanError(f"{place}: rate={text}: a share of answers, from 0 to 1")
-    # A verdict counts as +1 or -1.
+    # A verdict counts as +1 or -1, so the mean over a share R of +1 is R - (1 - R).
     return 2 * rate - 1

@@ -1,7 +1,8 @@
 """What a training plan would do and cost: the state of each step, its time and its memory.
 
-Nothing is trained and no weights are loaded. Time is counted in multiplications and divided by the
-speed of this machine, measured for a moment; where the step has a log, its own speed is used.
+Nothing is trained and no weights are loaded. The time of a step is its number of multiplications
+divided by the speed of this machine, which is measured for a fraction of a second. If the step has
+a log, the time is read from it.
 """
 
 from __future__ import annotations
@@ -33,17 +34,22 @@ if TYPE_CHECKING:
 
 _ROWS_READ = 200  # of a data set, for the mean length of its rows
 _CHARS_PER_TOKEN = 4  # of English text, roughly
-_EFFICIENCY = 0.5  # of a step, against one large matrix product
-# Passes over the weights for each token: forward 1, backward of adapters 1, of all weights 2.
-_FORWARD_PASSES = {"dpo": 1, "kto": 3, "distil": 2}  # of the reference and for KL, no gradient
-_DECODING_FACTOR = 3  # token by token, a product takes so much longer than over a whole text
+# Speed of a whole step as a share of that of one large matrix product. A rule of thumb.
+_EFFICIENCY = 0.5
+# Time is counted in passes: one pass multiplies each token with all weights once. A forward pass is
+# 1, a backward pass 1 if only adapters are trained and 2 if all weights are. These kinds have
+# further forward passes without a gradient: of the reference (dpo), of the reference and for the KL
+# term (kto), of the prompted teacher (distil).
+_FORWARD_PASSES = {"dpo": 1, "kto": 3, "distil": 2}
+_DECODING_FACTOR = 3  # how much slower a pass is token by token than over a whole text, roughly
 
 
 class StepEstimate(Struct, frozen=True, kw_only=True):
-    """What a step would do: its state, its optimiser steps or rollouts, seconds and memory.
+    """What a training step of a plan would do.
 
-    `measured` says that the seconds are those of the step's own log. `memory` is in bytes; None if
-    it cannot be predicted.
+    `steps` counts optimiser steps, or rollouts of RL, and `seconds_a_step` is the time of one.
+    `measured` says that the time is read from the step's own log. `memory` is the peak in bytes;
+    None if it cannot be predicted.
     """
 
     name: str
@@ -68,12 +74,12 @@ def estimate_plan(plan: TrainingPlan, out: str | Path) -> list[StepEstimate]:
         (step.settings.device, step.settings.dtype): measure_speed(step.settings)
         for step in plan.steps.values()
     }
-    done = FinishedSteps()
+    finished = FinishedSteps()
     estimates = []
     for step in plan.steps.values():
-        state = find_state(step, Path(out), done)
+        state = find_state(step, Path(out), finished)
         if state.status == "finished" and state.folder is not None:
-            done.add(step.name, state.folder)
+            finished.add(step.name, state.folder)
         estimates.append(_estimate_step(plan, step, state, speed))
     return estimates
 
@@ -91,13 +97,13 @@ def _estimate_step(
     try:
         memory = plan_memory(settings, weights, select_device(settings.device))
     except PlanError:
-        memory = None
+        memory = None  # an architecture that cannot be traced; the rest of the estimate holds
     steps, tokens = _count_steps(step)
     measured = _logged_seconds(state.folder)
     seconds = measured
     if seconds is None:
-        passes = _passes(settings) * tokens * _matrix_elements(weights)
-        seconds = passes / (_EFFICIENCY * speed[settings.device, settings.dtype])
+        multiplications = _passes(settings) * tokens * _matrix_elements(weights)
+        seconds = multiplications / (_EFFICIENCY * speed[settings.device, settings.dtype])
     return StepEstimate(
         name=step.name,
         kind=step.kind,
@@ -112,14 +118,18 @@ def _estimate_step(
 
 
 def _root_base(plan: TrainingPlan, step: StepPlan) -> str:
-    """Returns the base that a step descends from; every model on the way has its shape."""
+    """Returns the base model that a step descends from; all models in between have its shape."""
     while references := find_references(step.settings.base):
         step = plan.steps[references[0]]
     return step.settings.base
 
 
 def _matrix_elements(weights: Weights) -> int:
-    """Returns the weights that each token is multiplied with: all but the embeddings, roughly."""
+    """Returns the number of weights that each token is multiplied with, roughly.
+
+    All matrices count. Embeddings do too: tied ones are the head as well, untied ones are counted
+    although they are only looked up.
+    """
     from math import prod
 
     from truing.hf.pretrained import find_safetensors, read_tensor_shapes
@@ -134,15 +144,17 @@ def _matrix_elements(weights: Weights) -> int:
 
 
 def _passes(settings: TrainingSettings | RLSettings) -> float:
-    """Returns how often each token of a step is multiplied with all weights."""
+    """Returns the passes of a step: how often each token is multiplied with all weights."""
     from truing.train.rl.policy_models import CRITICS_BY_METHOD
     from truing.train.rl.settings import RLSettings
 
+    # Checkpointing repeats the forward pass.
     learning = (2 if settings.lora else 3) + settings.checkpointing
     if not isinstance(settings, RLSettings):
         return learning + _FORWARD_PASSES.get(settings.kind, 0)
     models = 1 + len(CRITICS_BY_METHOD[settings.method])
-    # Sampling, reading again, reference, values of the critics, reward and cost.
+    # Sampling; the policy's log-probabilities and the reference's (2); the critics' values; reward
+    # and cost (2).
     reading = _DECODING_FACTOR + 2 + (models - 1) + 2
     return reading + learning * models * settings.epochs
 
@@ -151,12 +163,13 @@ def _count_steps(step: StepPlan) -> tuple[int, float]:
     """Returns the steps of a run and the tokens of one step, from the first rows of the data."""
     settings: Any = step.settings
     if isinstance(step.inputs, RLInputs):
+        # Prompts are taken as half of the longest, answers as the longest.
         tokens = settings.answers_per_step * (settings.max_prompt / 2 + settings.max_new)
         return settings.steps, tokens
     rows, chars = 0, 0
     for spec in step.inputs.data:
         if find_references(spec):
-            continue
+            continue  # the result of a step that may not exist yet
         set_rows, set_chars = _read_lengths(spec, step.inputs.limit)
         rows, chars = rows + set_rows, max(chars, set_chars)
     answers = 2 if step.kind in ("dpo", "reward", "cost") else 1
@@ -190,7 +203,7 @@ def _read_lengths(spec: str, limit: int | None) -> tuple[int, int]:
 
 
 def _logged_seconds(folder: Path | None) -> float | None:
-    """Returns the median seconds of the last steps in a log, or None without one."""
+    """Returns the median seconds per step over the last 50 lines of a log; None without one."""
     from statistics import median
 
     from truing.train.training_log import read_log
@@ -198,5 +211,6 @@ def _logged_seconds(folder: Path | None) -> float | None:
     if folder is None or not (folder / "log.jsonl").is_file():
         return None
     seconds = [float(row["seconds"]) for row in read_log(folder) if "seconds" in row][-50:]
-    steps = [after - before for before, after in pairwise(seconds) if after > before]
-    return median(steps) if steps else None
+    # "seconds" is the time since the start of the run.
+    durations = [after - before for before, after in pairwise(seconds) if after > before]
+    return median(durations) if durations else None

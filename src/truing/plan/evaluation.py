@@ -41,8 +41,10 @@ from truing.specs.resolve import RoleName, resolve, share_instances
 
 
 class DataPlan(Struct, frozen=True, kw_only=True):
-    """One data set of a plan; `judges` and `models` replace those of the plan (empty = all of
-    them).
+    """One data set of a plan.
+
+    `judges` and `models` replace those of the plan; empty means all of the plan. `limit` and
+    `max_tokens` replace those of `[run]`. `attack` is the spec of an attack on its prompts.
     """
 
     spec: str
@@ -91,7 +93,7 @@ class Plan(Struct, frozen=True, kw_only=True):
 
 
 class PlanProgress(Struct, frozen=True):
-    """How far a plan has come: the run of a variant on a data set, with counts of its samples."""
+    """The progress of a plan: the current variant and data set, with counts of its samples."""
 
     variant: str
     data: str
@@ -102,6 +104,8 @@ class PlanProgress(Struct, frozen=True):
 
 PlanProgressCallback = Callable[[PlanProgress], None]
 
+# Up to 60 characters; the first is a letter or digit, the last no space or dot (Windows drops
+# these).
 _FOLDER_NAME = re.compile(r"[^\W_](?:[\w .+-]{0,58}[\w+-])?")
 FOLDER_NAME_RULE = (
     "cannot name a folder, which it becomes: use letters, digits, spaces, '-', '_', '+' and '.'"
@@ -255,9 +259,7 @@ def read_plan(path: str | Path) -> Plan:
 
 
 class _Components(Struct):
-    """The objects that the specs of a plan name, by name (models, data, attacks) or by spec
-    (judges).
-    """
+    """The resolved objects of a plan: models, data sets and attacks by name, judges by spec."""
 
     models: dict[str, Model]
     data: dict[str, Dataset]
@@ -266,7 +268,10 @@ class _Components(Struct):
 
 
 def _cache_local_model(role: RoleName, spec: Spec, built: Any) -> Any:
-    """Local models are deterministic: variants that ask the same thing of one share its answers."""
+    """Returns a local model with a cache of its answers, any other object as it is.
+
+    Local models are deterministic, so variants that send the same request share the answer.
+    """
     return CachedModel(built) if role == "model" and spec.kind == "local" else built
 
 

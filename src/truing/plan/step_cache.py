@@ -1,10 +1,10 @@
-"""Where the result of a plan's step lies, by a hash of everything that decides it.
+"""The folder of a step's result, named by a hash of everything that decides the result.
 
-    OUT/sft-1f2e3d4c/step.json    what the hash covers: settings, inputs, data, weights built on
+    OUT/sft-1f2e3d4c/step.json    the record that is hashed
 
 The hash covers the settings that decide the result, the inputs, the content of the data sets, and
-the weights of the base and of the steps that are built on. A step whose hash is new runs into a
-folder of its own; earlier results stay, and are found again if the plan is changed back.
+the weights of the base and of the steps that this step builds on. A step whose hash is new runs
+into a folder of its own; earlier results stay, and are found again if the plan is changed back.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ _KEY_CHARS = 8  # of the hash, in the name of the folder
 class StepRecord(Struct, frozen=True, kw_only=True):
     """`step.json`: what decides the result of a step.
 
-    In `base` and `inputs` a step that is built on stands with the hash of its weights. `data` holds
-    the hashes of data sets and of judges that are folders.
+    In `base` and `inputs` a reference `{steps.NAME}` is replaced by `NAME@HASH`, the hash of that
+    step's weights. `data` maps specs of data sets, and of judges that are folders, to their hashes.
     """
 
     kind: str
@@ -56,7 +56,7 @@ class StepRecord(Struct, frozen=True, kw_only=True):
         return digest("step", encoded)
 
     def differences(self, other: StepRecord) -> list[str]:
-        """Returns what is different in another record, as `lr: 0.0001 -> 0.0002`."""
+        """Returns the changes from this record to another, as `lr: 0.0001 -> 0.0002`."""
         return [
             f"{name}: {_show(before.get(name))} -> {_show(after.get(name))}"
             for before, after in zip(self._flat(), other._flat())
@@ -65,10 +65,12 @@ class StepRecord(Struct, frozen=True, kw_only=True):
         ]
 
     def _flat(self) -> tuple[dict[str, Any], ...]:
+        """Returns the parts of the record as tables, in an order that is always the same."""
         return {"kind": self.kind, "base": self.base}, self.settings, self.inputs, self.data
 
 
 def _show(value: object) -> str:
+    """Returns a value as text of at most 60 characters."""
     text = str(value) if isinstance(value, str) else msgspec.json.encode(value).decode()
     return text if len(text) <= 60 else text[:57] + "..."
 
@@ -84,15 +86,15 @@ def describe_step(
     by_hash = {name: f"{name}@{sha256}" for name, sha256 in weights.items()}
     settings = step.settings.result_settings()
     for name in ("base", "out", "kind", "method"):
-        settings.pop(name, None)
+        settings.pop(name, None)  # in other fields of the record, or (out) derived from it
     located = replace_references(step.inputs, {name: str(path) for name, path in folders.items()})
     specs = list(located.data)
     if isinstance(located, RLInputs):
         specs += located.ptx_data
-    shown = [*step.inputs.data, *getattr(step.inputs, "ptx_data", ())]
+    recorded = [*step.inputs.data, *getattr(step.inputs, "ptx_data", ())]
     data = {
         replace_references(text, by_hash): resolve(spec_for_training(spec), "data").sha256()
-        for text, spec in zip(shown, specs)
+        for text, spec in zip(recorded, specs)
     }
     data |= _hash_judges(step.inputs)
     if isinstance(step.inputs, SampledInputs) and Path(step.inputs.prompt).is_file():
@@ -100,7 +102,7 @@ def describe_step(
     inputs = msgspec.to_builtins(replace_references(step.inputs, by_hash))
     if not getattr(step.settings, "sample_every", 0):
         for name in ("sample_data", "sample_judge", "sample_limit"):
-            inputs.pop(name, None)  # of evaluations during the training, which there are none of
+            inputs.pop(name, None)  # settings of the evaluation during training, which is off
     record = StepRecord(
         kind=step.kind,
         base=f"{replace_references(step.settings.base, by_hash)} {base_sha256[:16]}",
@@ -108,12 +110,15 @@ def describe_step(
         inputs=inputs,
         data=data,
     )
-    # As it will be read again: a tuple is no list.
+    # Through JSON, so that it equals the record that is read back: tuples become lists.
     return msgspec.json.decode(msgspec.json.encode(record), type=StepRecord)
 
 
 def _hash_judges(inputs: StepInputs) -> dict[str, str]:
-    """Returns the hash of each judge that is a folder of ours; its text does not tell a change."""
+    """Returns the lineage hash of each judge that is a model folder of truing, by its spec.
+
+    Such a folder can be trained anew under the same spec.
+    """
     from truing.train.model_card import read_model_card
 
     specs = [*getattr(inputs, "reward", ()), *getattr(inputs, "cost", ())]

@@ -16,8 +16,8 @@
     [evaluate.models]                # the rest is a plan of `truing run`
     policy = "local:{steps.policy}"
 
-A step has a kind (a command of `truing train`) and the flags of that command as keys. All faults
-are found before the first step; none of the specs is resolved here.
+A step has a kind (a command of `truing train`) and the flags of that command as keys. This module
+checks the whole plan without resolving any spec.
 """
 
 from __future__ import annotations
@@ -41,15 +41,17 @@ from truing.train.rl.settings import GROUP_METHODS, METHODS, RLSettings
 from truing.train.settings import TRAINING_KINDS, TrainingSettings, default_beta
 
 STEP_KINDS = (*TRAINING_KINDS, "best-of-sft", "iterative-dpo", *METHODS)
-_SAMPLED_KINDS = {"distil": "distil", "best-of-sft": "sft", "iterative-dpo": "dpo"}  # trained as
-DEFAULT_GROUP_SIZE = 4  # answers to one prompt, which the group methods compare
+# Kinds that train on sampled answers -> the kind of supervised training that they use.
+_SAMPLED_KINDS = {"distil": "distil", "best-of-sft": "sft", "iterative-dpo": "dpo"}
+DEFAULT_GROUP_SIZE = 4
+"""Answers to each prompt in the group methods (GRPO, RLOO), which compare them with each other."""
 _REFERENCE = re.compile(r"\{steps\.([^{}]*)\}")
 _PLAN_KEYS = ("title", "base", "defaults", "steps", "evaluate")
 T = TypeVar("T")
 
 
 class DataInputs(Struct, frozen=True, kw_only=True):
-    """What every kind of step reads: specs of data sets, and which of their rows."""
+    """What every kind of step reads: specs of data sets, and which of their rows may be used."""
 
     data: tuple[str, ...] = ()
     limit: int | None = None
@@ -72,11 +74,11 @@ class SupervisedInputs(DataInputs, frozen=True, kw_only=True):
 class SampledInputs(DataInputs, frozen=True, kw_only=True):
     """The inputs of a step on sampled answers (distil, best-of-sft, iterative-dpo).
 
-    `prompt` is the prompt of distil's teacher; `by` the judge that chooses the best of `n` answers
-    or orders them, `ceiling` and `below` a second judge and the score that no chosen answer may
-    reach, `gap` the least difference of the two answers of a pair. `rounds` of sampling and
-    training begin each with the model of the one before it. An `n` of 0 is the default of the kind;
-    `temperature` is that of sampling.
+    `prompt` is the prompt of the teacher (distil). `by` is the judge that chooses the best of `n`
+    answers (best-of-sft) or orders them (iterative-dpo); an `n` of 0 is the default of the kind.
+    `ceiling` is a second judge whose score of the chosen answer must stay below `below`. `gap` is
+    the least difference in score of the two answers of a pair. Each of `rounds` of sampling and
+    training starts from the model of the round before. `temperature` is that of sampling.
     """
 
     prompt: str = "hhh"
@@ -91,9 +93,11 @@ class SampledInputs(DataInputs, frozen=True, kw_only=True):
 
 
 class RLInputs(DataInputs, frozen=True, kw_only=True):
-    """The inputs of an RL step: specs of the judges that reward and cost, and of other data.
+    """The inputs of an RL step: specs of data sets and of the judges that give reward and cost.
 
-    `cost_limit` are further constraints, each `NAME,cost=(SPEC),threshold=T,...`.
+    `cost_limit` are further constraints, each `NAME,cost=(SPEC),threshold=T,...`. `ptx_data` is the
+    text of the ptx loss (InstructGPT). The `sample_` inputs are those of evaluations during
+    training.
     """
 
     reward: tuple[str, ...] = ()
@@ -115,7 +119,8 @@ StepSettings = TrainingSettings | RLSettings
 class StepPlan(Struct, frozen=True, kw_only=True):
     """One step: its kind, its settings (`out` is empty until it runs), and its inputs.
 
-    `name` is that of the step's table. References to other steps are still in base and specs.
+    `name` is that of the step's table. References `{steps.NAME}` in base and specs are not replaced
+    yet.
     """
 
     name: str
@@ -145,7 +150,10 @@ def find_references(text: str) -> list[str]:
 
 
 def replace_references(value: T, replacements: Mapping[str, str]) -> T:
-    """Returns a value with `{steps.NAME}` replaced in every text of it (lists, tables, structs)."""
+    """Returns a value with `{steps.NAME}` replaced in every string of it.
+
+    Lists, tables and structs are searched too. Raises KeyError for a name without a replacement.
+    """
     if isinstance(value, str):
         replaced: Any = _REFERENCE.sub(lambda match: replacements[match[1]], value)
     elif isinstance(value, list | tuple):
@@ -161,7 +169,7 @@ def replace_references(value: T, replacements: Mapping[str, str]) -> T:
 
 
 def _texts(value: object) -> Iterator[str]:
-    """Yields every text in lists and tables."""
+    """Yields every string of a value, searching lists and tables."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, dict):
@@ -261,7 +269,7 @@ def _read_steps(
 
 
 def _check_defaults(defaults: Mapping[str, Any], where: str, faults: list[str]) -> None:
-    """Adds a fault for each default that no kind of step has, or that fits none."""
+    """Adds a fault for each default that is a setting of no kind of step, or of a wrong type."""
     supervised, rl = (set(_setting_keys(settings)) for settings in (TrainingSettings, RLSettings))
     for key, value in defaults.items():
         kind = TrainingSettings if key in supervised else RLSettings
@@ -271,10 +279,10 @@ def _check_defaults(defaults: Mapping[str, Any], where: str, faults: list[str]) 
 
 
 def _setting_keys(settings: type[StepSettings]) -> list[str]:
-    """Returns the settings that a step may set: not those that the plan sets itself."""
-    # `constraints` come from the texts of `cost_limit`.
-    set_here = ("kind", "method", "out", "constraints")
-    return [name for name in settings.__struct_fields__ if name not in set_here]
+    """Returns the settings that a step may set: all but those that the plan derives."""
+    # `constraints` come from the input `cost_limit`.
+    derived = ("kind", "method", "out", "constraints")
+    return [name for name in settings.__struct_fields__ if name not in derived]
 
 
 def _read_step(
@@ -318,7 +326,7 @@ def _read_step(
     except UserError as error:
         faults += [f"{where}.{fault}" for fault in error.faults]
     except (TypeError, ValueError) as error:
-        # A default of a wrong type has its own fault.
+        # A default of a wrong type fails here; `_check_defaults` has added a fault for it already.
         faults.append(f"{where}: {error}")
     return None
 
@@ -393,7 +401,7 @@ def _read_evaluation(table: object, where: str, faults: list[str]) -> Plan | Non
 def _find_reference_faults(
     steps: Mapping[str, StepPlan], evaluate: Plan | None, names: Collection[str], where: str
 ) -> list[str]:
-    """Returns a fault for each `{steps.NAME}` that is none of the plan's names of steps."""
+    """Returns a fault for each `{steps.NAME}` that names no step of the plan."""
     named = [
         (f"steps.{step.name}", reference)
         for step in steps.values()
@@ -410,7 +418,7 @@ def _find_reference_faults(
 
 
 def _sort_steps(steps: dict[str, StepPlan], where: str) -> dict[str, StepPlan]:
-    """Returns the steps with each behind those that it builds on; raises PlanError for a circle."""
+    """Returns the steps in topological order; raises PlanError for a cycle of references."""
     remaining = dict(steps)
     ordered: dict[str, StepPlan] = {}
     while remaining:
@@ -423,5 +431,6 @@ def _sort_steps(steps: dict[str, StepPlan], where: str) -> dict[str, StepPlan]:
     return ordered
 
 
-def _is_ready(step: StepPlan, done: Collection[str]) -> bool:
-    return all(reference in done for reference in step.references)
+def _is_ready(step: StepPlan, ordered: Collection[str]) -> bool:
+    """Whether all steps that a step builds on are in the order already."""
+    return all(reference in ordered for reference in step.references)

@@ -5,8 +5,8 @@
     OUT/sft-1f2e3d4c/ ...        the result of each step, by the hash of what decides it
     OUT/evaluation-5a6b7c8d/     run folders; OUT/report.{html,md,json}
 
-The same call goes on where an interrupted one, or a slice, ended. Steps that are done are not done
-again; a step that was changed is, and so is what builds on it.
+The same call continues where an interrupted one, or a slice, ended. Finished steps are not
+repeated, unless they were changed or build on a step that was.
 """
 
 from __future__ import annotations
@@ -66,19 +66,21 @@ if TYPE_CHECKING:
 
 StepStatus = Literal["finished", "unfinished", "new", "waiting"]
 _MODELS_FILE = "models.json"
-_SPEC_CHARACTERS = ',"()='  # they end a name in a spec, and results are named in specs
+# These characters end a name in a spec, so the folder of a result, which specs name, has none.
+_SPEC_CHARACTERS = ',"()='
 
 
 class SliceEnded(TruingError):
-    """The slice ended while answers were sampled; what is stored stays."""
+    """The slice ended while answers were sampled; the stored ones are read by the next call."""
 
 
 @dataclass(frozen=True)
 class TrainingPlanOptions:
-    """How a plan runs: who is told of it, and where a slice of it ends.
+    """How a plan runs: the callbacks that show its progress, and where a slice of it ends.
 
-    `tell` takes lines of text, `step_log` returns the log callback of a step while it is open,
-    `evaluation_progress` and `rank` are those of `run_plan`.
+    `tell` takes lines of text. `step_log` takes the name of a step and its number of steps, and
+    returns a context manager of the step's log callback; `sampling_progress` takes a title.
+    `evaluation_progress` and `rank` are the arguments of `run_plan`.
     """
 
     tell: Callable[[str], None] = lambda _: None
@@ -90,7 +92,7 @@ class TrainingPlanOptions:
 
 
 class StepResult(Struct, frozen=True, kw_only=True):
-    """What became of a step. `done_now` counts the optimiser steps or rollouts of this call."""
+    """The outcome of a step. `done_now` counts the optimiser steps or rollouts of this call."""
 
     name: str
     folder: str
@@ -99,7 +101,10 @@ class StepResult(Struct, frozen=True, kw_only=True):
 
 
 class TrainingPlanResult(Struct, frozen=True, kw_only=True):
-    """What became of a plan; `finished` is False after a slice that ended before the plan."""
+    """The outcome of a call; `finished` is False if the slice ended before the plan did.
+
+    `report` maps the formats of the report to its paths.
+    """
 
     steps: tuple[StepResult, ...]
     finished: bool
@@ -108,7 +113,7 @@ class TrainingPlanResult(Struct, frozen=True, kw_only=True):
 
 @dataclass
 class FinishedSteps:
-    """The steps that are done: their folders, and the hashes of their weights."""
+    """The finished steps: their folders, and the hashes of their weights, by name."""
 
     folders: dict[str, Path] = field(default_factory=dict)
     weights: dict[str, str] = field(default_factory=dict)
@@ -129,10 +134,10 @@ class FinishedSteps:
 
 
 class StepState(Struct, frozen=True, kw_only=True):
-    """Where a step stands before it runs.
+    """The state of a step before it runs.
 
-    `status` is waiting if a step that it builds on is not finished; folder and record are not known
-    then. `changes` says what differs from the newest earlier result.
+    `status` is waiting if a step that it builds on is not finished; folder and record are unknown
+    then. `changes` lists the differences from the newest earlier result.
     """
 
     status: StepStatus
@@ -200,7 +205,7 @@ def _is_reached(options: TrainingPlanOptions) -> bool:
 
 
 def find_state(step: StepPlan, out: Path, done: FinishedSteps) -> StepState:
-    """Returns where a step stands: finished, unfinished, new, or waiting for another step."""
+    """Returns the state of a step: finished, unfinished, new, or waiting for another step."""
     from truing.train.checkpoint import latest_checkpoint, read_identity
     from truing.train.model_card import is_exported_as_set, read_model_card
     from truing.train.trainable_model import find_base_model
@@ -216,7 +221,7 @@ def find_state(step: StepPlan, out: Path, done: FinishedSteps) -> StepState:
         earlier = find_earlier_record(out, step.name, record)
         changes = tuple(earlier.differences(record)) if earlier is not None else ()
         return StepState(status="new", folder=folder, record=record, changes=changes)
-    # More steps of RL are no other run: a finished one is continued.
+    # The number of RL steps is not part of the hash: a finished run is continued to a larger one.
     more_steps = isinstance(step.inputs, RLInputs) and steps_done < (step.settings.steps or 0)
     is_finished = is_exported_as_set(card, step.settings.export_dtype) and not more_steps
     return StepState(
@@ -267,7 +272,7 @@ def _train(step: StepPlan, settings: Any, done: FinishedSteps, options: StepOpti
 
 
 def _limited_progress(options: TrainingPlanOptions) -> SamplingProgress:
-    """Returns the progress of sampling, which ends the slice at its limit."""
+    """Returns a progress display of sampling that also ends the slice at its limit."""
 
     @contextmanager
     def show_progress(title: str) -> Any:
@@ -283,13 +288,13 @@ def _end_at_limit(
     """Returns a progress callback that raises SliceEnded at the limit, after one sample or more."""
     if limit is None:
         return progress
-    first_done: list[int] = []
+    counts: list[int] = []  # the first is that of stored samples, or of the first new one
 
     def report_progress(done: int, total: int, failures: int) -> None:
         if progress is not None:
             progress(done, total, failures)
-        first_done.append(done)
-        if done > first_done[0] and done < total and limit.is_reached:
+        counts.append(done)
+        if done > counts[0] and done < total and limit.is_reached:
             raise SliceEnded(f"the slice ended after {done} of {total} samples")
 
     return report_progress
@@ -301,7 +306,11 @@ def _end_at_limit(
 def _evaluate(
     plan: Plan, out: Path, done: FinishedSteps, options: TrainingPlanOptions
 ) -> dict[str, str]:
-    """Runs the evaluation plan on the results of the steps; returns the paths of the report."""
+    """Runs the evaluation plan on the results of the steps; returns the paths of the report.
+
+    The folder is named by a hash of the plan without its models: a model that is trained anew is
+    measured again, and the runs of the others stay.
+    """
     hashes = {name: f"{name}@{sha256}" for name, sha256 in done.weights.items()}
     settings = msgspec.to_builtins(replace_references(plan, hashes))
     models = settings.pop("models")
@@ -328,7 +337,11 @@ def _evaluate(
 def _set_outdated_runs_aside(
     folder: Path, models: Mapping[str, str], tell: Callable[[str], None]
 ) -> None:
-    """Moves the runs of models that have been trained anew to `superseded/`."""
+    """Moves the runs of models that have been trained anew to `superseded/`.
+
+    `models` maps the names of the plan to specs with the hashes of weights; those of the last call
+    are in `models.json`.
+    """
     create_folder(folder)
     path = folder / _MODELS_FILE
     earlier: dict[str, str] = {}
@@ -350,9 +363,10 @@ def _set_outdated_runs_aside(
 
 
 def check_specs(plan: TrainingPlan) -> None:
-    """Resolves every spec that refers to no step; raises PlanError with the faults of all.
+    """Resolves every spec that refers to no step; raises PlanError with the faults of all of them.
 
-    Of a spec with a reference the grammar and the kind are checked: the folder is not there yet.
+    Of a spec with a reference only grammar and kind are checked, since the folder may not exist
+    yet.
     """
     faults: list[str] = []
     for step in plan.steps.values():
@@ -387,12 +401,12 @@ def _check_spec(spec: str, role: RoleName) -> None:
         resolve(spec_for_training(spec) if role == "data" else spec, role)
         return
     parsed = parse_spec(replace_references(spec, {name: name for name in find_references(spec)}))
-    kinds = list_kinds(role)
-    if parsed.kind not in kinds:
+    if parsed.kind not in list_kinds(role):
         resolve(parsed, role)  # raises the error that names the nearest kind
 
 
 def _step_specs(step: StepPlan) -> list[tuple[str, RoleName, tuple[str, ...]]]:
+    """Returns (key, role, specs) of the inputs of a step."""
     inputs = step.inputs
     specs: list[tuple[str, RoleName, tuple[str, ...]]] = [("data", "data", inputs.data)]
     if isinstance(inputs, RLInputs):
@@ -414,12 +428,13 @@ def _step_specs(step: StepPlan) -> list[tuple[str, RoleName, tuple[str, ...]]]:
 
 
 def _limit_specs(inputs: RLInputs) -> tuple[str, ...]:
-    """Returns the specs of the costs of further constraints; `length` is no judge."""
+    """Returns the cost specs of further constraints, without `length`, which is no judge."""
     costs = (str(parse_constraint(text)[1]) for text in inputs.cost_limit)
     return tuple(spec for spec in costs if spec != "length")
 
 
 def _evaluation_specs(plan: Plan) -> list[tuple[str, RoleName, str]]:
+    """Returns (key path, role, spec) of an evaluation."""
     specs: list[tuple[str, RoleName, str]] = [
         (f"models.{name}", "model", spec) for name, spec in plan.models.items()
     ]

@@ -40,16 +40,18 @@ if TYPE_CHECKING:
     from truing.train.supervised import TrainingResult
 
 EVALUATION_CONCURRENCY = 256
+"""Samples at a time in evaluations of a policy during RL training."""
 DEFAULT_SAMPLES = {"distil": 2, "best-of-sft": 8, "iterative-dpo": 8}
+"""Answers sampled for each prompt, by kind."""
 
 StepLogCallback = Callable[[dict[str, Any]], None]
 SamplingProgress = Callable[[str], AbstractContextManager[ProgressCallback | None]]
-"""Takes a title, and returns what shows the progress of sampling answers while it is open."""
+"""Takes a title; returns a context manager of the callback that shows the progress of sampling."""
 
 
 @dataclass(frozen=True)
 class StepOptions:
-    """How a step runs: who is told of it, and where a slice of it ends."""
+    """How a step runs: the callbacks that show its progress, and where a slice of it ends."""
 
     on_log: StepLogCallback | None = None
     sampling_progress: SamplingProgress = lambda _: nullcontext()
@@ -57,10 +59,10 @@ class StepOptions:
 
 
 def spec_for_training(spec: str) -> str:
-    """Adds to a data spec what training requires of the set.
+    """Returns a data spec with the arguments that training needs, unless it sets them itself.
 
-    Pairs with contradictory labels are dropped, and the half of the built-in prompts that reports
-    measure on is left out.
+    PKU pairs with contradictory labels are dropped, and the half of the built-in prompts that
+    reports measure on is left out.
     """
     parsed = parse_spec(spec)
     if parsed.kind in ("pku", "pku_saferlhf") and "conflicts" not in parsed.args:
@@ -85,7 +87,7 @@ def train_supervised_step(
         from truing.train.supervised import train_supervised
         from truing.train.training_data import check_no_test_overlap, read_training_set
 
-    settings = settings.checked()  # first: reading large data sets takes minutes
+    settings = settings.checked()  # before the data sets are read, which may take minutes
     weights = inputs.weight or (1.0,) * len(inputs.data)
     if len(weights) != len(inputs.data):
         raise PlanError(f"--weight: {len(weights)} numbers for {len(inputs.data)} data sets")
@@ -174,11 +176,12 @@ def _train_round(
     elif judge is not None:
         ceiling: Judge | None = resolve(inputs.ceiling, "judge") if inputs.ceiling else None
         model = best_of(base, n, judge, ceiling=ceiling, below=inputs.below)
+        # The best-of-n model samples n answers itself and returns one.
         sampling = Sampling(n=1, max_tokens=inputs.max_tokens, temperature=1.0)
     spec = _sample_answers(
         model, settings, inputs, sampling, options.sampling_progress, judges=order_by
     )
-    for orderer in order_by:
+    for orderer in order_by:  # the run folders are read as pairs, ordered by this judge
         runs = parse_spec(spec)
         spec = str(Spec(runs.kind, runs.name, {"by": orderer.name, "gap": str(inputs.gap)}))
     sampled = SupervisedInputs(
@@ -276,7 +279,7 @@ def _resolve_reward_spec(settings: RLSettings, inputs: RLInputs) -> RewardSpec:
 
 
 def resolve_scorer(spec: str | Spec, settings: RLSettings) -> RewardSource:
-    """Returns what scores answers: a shared scorer if possible, else the judge of the spec.
+    """Returns the source of a reward or cost: a shared scorer if possible, else a judge.
 
     A reward or cost model that is an adapter of the run's own base is loaded onto the run's
     backbone, which saves a copy of the base in memory.
@@ -304,7 +307,10 @@ def resolve_scorer(spec: str | Spec, settings: RLSettings) -> RewardSource:
 def generator_factory(
     name: str,
 ) -> Callable[[PolicyModels, RLSettings], AnswerGenerator] | None:
-    """Returns what makes the answer generator of --generator; None is the policy itself."""
+    """Returns the factory of the answer generator of --generator; None for the policy itself.
+
+    Raises PlanError for an unknown generator.
+    """
     if name == "local":
         return None
     if name == "vllm" or name.startswith(("http://", "https://")):
@@ -319,6 +325,7 @@ def _make_measure(
 ) -> Callable[[int, RLTrainer], dict[str, float]]:
     """Returns a function that evaluates the policy during training, into run folders."""
     dataset: Dataset = resolve(inputs.sample_data, "data")
+    # "measured_true" is the share of answers for which the judge's question is answered yes.
     metric = "measured_harmful" if judge.question == "harmful" else "measured_true"
 
     def measure(step: int, trainer: RLTrainer) -> dict[str, float]:

@@ -40,8 +40,8 @@ class _Outcomes:
             rows = columns
         else:
             position_of = {id_: position for position, id_ in enumerate(table.ids or [])}
-            found = [(i, position_of[id_]) for i, id_ in enumerate(ids) if id_ in position_of]
-            columns, rows = np.array(found, np.int64).reshape(-1, 2).T
+            matches = [(i, position_of[id_]) for i, id_ in enumerate(ids) if id_ in position_of]
+            columns, rows = np.array(matches, np.int64).reshape(-1, 2).T
         for index, outcomes in enumerate(by_index):
             self.codes[index, columns] = outcomes[rows]
 

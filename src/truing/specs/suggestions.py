@@ -1,4 +1,4 @@
-"""What somebody meant who wrote a name, a path or an address where a spec is expected.
+"""Suggests the spec that was meant by a name, a path or an address without a kind.
 
 `gpt-4o` -> `openai:gpt-4o`, `rows.jsonl` -> `file:rows.jsonl`, `refusal` -> `rules:refusal`.
 """

@@ -26,15 +26,19 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 METHOD = "partial pooling"
-_MEANS, _CONCENTRATIONS = 40, 20  # points of the grid
+_MEANS, _CONCENTRATIONS = 40, 20  # points of the grid over mu and over k
+# k runs from 1 (categories that have little in common) to 500 (alike but for a few points of rate).
 _LARGEST_CONCENTRATION = 500.0
-_KEPT = 0.9999  # share of the posterior of the grid that the intervals are computed from
-_LOGIT_END = 14.0  # beyond it lie rates under one in a million
-_QUADRATURE_POINTS = 100
+_POSTERIOR_SHARE = 0.9999  # of the grid's posterior, that intervals are computed from (for speed)
+_LOGIT_END = 14.0  # rates are tabulated from sigmoid(-14), below one in a million, to sigmoid(14)
+_QUADRATURE_POINTS = 100  # quantiles of the share that changed, over which a change is averaged
 
 
 class BetaMixture(Struct, frozen=True):
-    """Posterior of one rate: betas with parameters a and b and weights that add up to 1."""
+    """Distribution of one rate: a mixture of betas with parameters `a`, `b` `[K]`.
+
+    The `weights` add up to 1.
+    """
 
     a: NDArray[np.float64]
     b: NDArray[np.float64]
@@ -64,7 +68,7 @@ class BetaMixture(Struct, frozen=True):
         below = float((self.weights * np.exp(-self.a * _LOGIT_END - log_beta) / self.a).sum())
         step = logits[1] - logits[0]
         inside = np.concatenate([[0.0], np.cumsum((density[1:] + density[:-1]) * step / 2)])
-        # The first term by which sums of trapezia are off (Euler & Maclaurin).
+        # The leading error of the trapezoidal rule (Euler-Maclaurin formula).
         slope = np.gradient(density, step)
         inside -= step**2 / 12 * (slope - slope[0])
         probability = np.maximum.accumulate(np.clip(below + inside, 0.0, 1.0))
@@ -104,7 +108,7 @@ def _pooled_rates(
     events: tuple[float, ...], sizes: tuple[float, ...], level: float
 ) -> tuple[Interval, ...]:
     common = common_mixture(events, sizes)
-    # Of small categories many have the same counts.
+    # Many small categories have the same counts.
     distinct = dict.fromkeys(zip(events, sizes, strict=True))
     by_counts = {(k, n): common.updated(k, n).interval(level) for k, n in distinct}
     return tuple(by_counts[counts] for counts in zip(events, sizes))
@@ -143,7 +147,10 @@ def _pooled_changes(
 
 
 def change_interval(changed: BetaMixture, rose: BetaMixture, level: float = 0.95) -> Interval:
-    """Returns the change s (2 r - 1): s is the share that changed, r that of rises among these."""
+    """Returns the change s (2 r - 1): s is the share that changed, r that of rises among these.
+
+    The two are taken as independent. The mean is exact; the interval is a numerical integral.
+    """
     import numpy as np
 
     shares, shares_below = changed.distribution()
@@ -180,13 +187,13 @@ def common_mixture(events: Sequence[float], sizes: Sequence[float]) -> BetaMixtu
     weights = np.exp(log_posterior - log_posterior.max())
     weights /= weights.sum()
     order = np.argsort(-weights)
-    n_kept = int(np.searchsorted(np.cumsum(weights[order]), _KEPT)) + 1
-    kept = order[:n_kept]
-    return BetaMixture(a[kept], b[kept], weights[kept] / weights[kept].sum())
+    n_heaviest = int(np.searchsorted(np.cumsum(weights[order]), _POSTERIOR_SHARE)) + 1
+    heaviest = order[:n_heaviest]
+    return BetaMixture(a[heaviest], b[heaviest], weights[heaviest] / weights[heaviest].sum())
 
 
 def _grid() -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Returns a and b of the grid of common distributions, and its log prior."""
+    """Returns a = mu k and b = (1 - mu) k of the grid points, and their log prior."""
     import numpy as np
 
     # Denser towards 0 and 1, where rates of harm lie; the prior makes up for it.

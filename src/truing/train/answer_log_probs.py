@@ -1,9 +1,10 @@
 """Log-probabilities of answer tokens without the logits of everything else.
 
-With a vocabulary of 50,000 to 150,000 the logits take more memory than all layers. Here the head is
-applied to the hidden states of answer tokens alone (no prompts, no padding), a few hundred at a
-time, and no logits are kept: if the head is frozen, the gradient of the hidden states is computed
-with the log-probabilities; if it is trained, the logits are computed again in the backward pass.
+With a vocabulary of 50,000 to 150,000 the logits take more memory than all layers. This module
+applies the head to the hidden states of answer tokens alone (no prompts, no padding), a few hundred
+at a time, and no logits are kept: if the head is frozen, the gradient of the hidden states is
+computed with the log-probabilities; if it is trained, the logits are computed again in the backward
+pass.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from torch.utils.checkpoint import checkpoint
 from truing.hf.loading import position_ids
 from truing.train.frozen_base import FrozenLinear
 
-# Logits that are held at a time: 64 MiB in float32.
+# Elements of logits in memory at a time: 2^24 are 64 MiB in float32.
 CHUNK_ELEMENTS = 1 << 24
 # Settings of models that change logits after the head (Gemma 2, Cohere, Granite, ...).
 _LOGIT_SETTINGS = ("final_logit_softcapping", "logit_scale", "logits_scaling", "output_multiplier")
@@ -28,10 +29,10 @@ _LOGIT_SETTINGS = ("final_logit_softcapping", "logit_scale", "logits_scaling", "
 def answer_log_probs(
     model: Any, ids: Tensor, mask: Tensor, answer_mask: Tensor, *, temperature: float = 1.0
 ) -> Tensor:
-    """Returns log π of the last A tokens of rows `[B, T]`, `[B, A]` in float32; 0 outside the mask.
+    """Returns log π of the last A tokens of each row, `[B, A]` float32; 0 outside `answer_mask`.
 
-    `answer_mask` `[B, A]` says which of them count; A is below T, since the first token of a row
-    has no prediction. π is softmax(logits / temperature).
+    `ids` and `mask` are `[B, T]`. `answer_mask` `[B, A]` marks the tokens that count; A is below T,
+    since the first token of a row has no prediction. π is softmax(logits / temperature).
     """
     width = answer_mask.shape[1]
     targets, counted = ids[:, ids.shape[1] - width :], answer_mask.bool()
@@ -51,9 +52,10 @@ def answer_log_probs(
 
 
 def _find_head(model: Any) -> nn.Linear | None:
-    """Returns the language-model head, or None if logits are more than its product.
+    """Returns the language-model head, or None if it cannot be applied by itself.
 
-    None as well if its weight is sharded: outside the forward pass a process has only a part of it.
+    It cannot if the model changes the logits after the head, or if the weight is sharded: outside
+    the forward pass a process has only a part of it.
     """
     inner = getattr(model, "module", model)  # of a DDP wrapper
     base = inner.get_base_model() if hasattr(inner, "get_base_model") else inner
@@ -62,20 +64,24 @@ def _find_head(model: Any) -> nn.Linear | None:
     config: Any = getattr(base, "config", None)
     text_config = config.get_text_config() if hasattr(config, "get_text_config") else config
     changes_logits = any(getattr(text_config, name, None) for name in _LOGIT_SETTINGS)
+    # Sharded parameters (DTensor) have `full_tensor`. LoRA on the head makes it another type.
     is_plain = type(head) in (nn.Linear, FrozenLinear) and not hasattr(head.weight, "full_tensor")
     return head if is_plain and not changes_logits else None
 
 
 @contextmanager
 def _capture_input(head: nn.Linear) -> Iterator[list[Tensor]]:
-    """Keeps the input of the head, and lets it compute the logits of one token a row only."""
+    """Captures the input of the head during a forward pass of the model.
+
+    The head itself then sees the last token of each row only, so that no large logits arise.
+    """
     captured: list[Tensor] = []
 
-    def keep_input(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+    def capture_input(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
         captured.append(args[0])
         return (args[0][:, -1:], *args[1:])
 
-    handle = head.register_forward_pre_hook(keep_input, prepend=True)
+    handle = head.register_forward_pre_hook(capture_input, prepend=True)
     try:
         yield captured
     finally:
@@ -83,20 +89,22 @@ def _capture_input(head: nn.Linear) -> Iterator[list[Tensor]]:
 
 
 def _scaled(logits: Tensor, temperature: float) -> Tensor:
-    """Returns logits / temperature in float32 (float64 stays)."""
+    """Returns logits / temperature in float32; logits in float64 (of tests) stay in float64."""
     if logits.dtype != torch.float64:
         logits = logits.float()
     return logits if temperature == 1.0 else logits / temperature
 
 
 def _selected_log_probs(logits: Tensor, targets: Tensor, temperature: float) -> Tensor:
+    """Returns log π of the targets `[...]` by logits `[..., V]`."""
     logits = _scaled(logits, temperature)
     chosen = logits.gather(-1, targets.unsqueeze(-1)).squeeze(-1)
     return chosen - logits.logsumexp(-1)
 
 
 def _head_log_probs(head: nn.Linear, hidden: Tensor, targets: Tensor, temperature: float) -> Tensor:
-    """Returns log π of the targets `[N]` behind hidden states `[N, H]`, chunk by chunk."""
+    """Returns log π of the targets `[N]` that hidden states `[N, H]` predict, chunk by chunk."""
+    # At least 16 tokens, so that a huge vocabulary does not make tiny products.
     chunk = max(16, CHUNK_ELEMENTS // head.out_features)
     needs_grad = torch.is_grad_enabled() and hidden.requires_grad
     values = []
@@ -119,7 +127,7 @@ def _apply_head(head: nn.Linear, hidden: Tensor, targets: Tensor, temperature: f
 
 
 class _FrozenHeadLogProbs(torch.autograd.Function):
-    """log π of targets behind a frozen head; keeps d log π / d hidden `[N, H]`, not the logits."""
+    """log π of targets under a frozen head; keeps d log π / d hidden `[N, H]`, not the logits."""
 
     @staticmethod
     def forward(

@@ -1,13 +1,13 @@
-"""The frozen weights of a base model under adapters: held in bfloat16 or int8 instead of float32.
+"""Stores the frozen weights of a base model under adapters in bfloat16 or int8, not float32.
 
     hold_frozen(model, storage_dtype(settings.base_dtype, compute_dtype, lora=16))
     ...                                      # add adapters, train
     merge_adapters(model, "default", torch.bfloat16)
 
-With a forward pass in bfloat16, matrices in bfloat16 give the results that float32 ones give, bit
-by bit: autocast rounds them to bfloat16 in each forward pass, and keeps that copy for the backward
-pass. Held in bfloat16 there is no copy. Embeddings are held in bfloat16 only if that changes none
-of their values; norms and biases stay in float32, and so does the residual stream.
+With a forward pass in bfloat16, matrices stored in bfloat16 give bit by bit the results of float32
+ones: autocast would round those to bfloat16 in each forward pass, and keep the copy for the
+backward pass. Matrices stored in bfloat16 need no copy. Embeddings are stored in bfloat16 only if
+that changes none of their values; norms, biases and the residual stream stay in float32.
 """
 
 from __future__ import annotations
@@ -25,10 +25,11 @@ from truing.train.run_settings import BaseDtype
 def storage_dtype(
     base_dtype: BaseDtype, compute_dtype: torch.dtype | None, *, lora: int, shard: bool = False
 ) -> BaseDtype:
-    """Returns the type that frozen weights are held in: float32, bfloat16 or int8.
+    """Returns the storage type of frozen weights: float32, bfloat16 or int8.
 
-    `auto` is bfloat16 if the forward pass computes in it (`compute_dtype`; None is float32) and
-    only adapters are trained. FSDP takes weights of one type only, so sharded ones stay in float32.
+    `auto` is bfloat16 if the forward pass computes in bfloat16 (a `compute_dtype` of None is
+    float32). Without adapters (`lora` 0) all weights are trained, in float32. FSDP shards weights
+    of one type only, so sharded ones stay in float32.
     """
     if not lora or shard:
         return "float32"
@@ -38,9 +39,9 @@ def storage_dtype(
 
 
 class _FrozenProduct(torch.autograd.Function):
-    """x Wᵀ for a frozen W in bfloat16 or int8, which the backward pass widens again.
+    """x Wᵀ for a frozen W in bfloat16 or int8, which the backward pass converts again.
 
-    What autograd would keep is W in the type of x.
+    Plain autograd would keep the converted W, in the type of x, until the backward pass.
     """
 
     @staticmethod
@@ -57,6 +58,7 @@ class _FrozenProduct(torch.autograd.Function):
 
 
 def _widen(weight: Tensor, scale: Tensor | None, dtype: torch.dtype) -> Tensor:
+    """Returns a stored weight `[out, in]` in a type; `scale` `[out, 1]` is that of int8."""
     return weight.to(dtype) if scale is None else (weight.to(scale.dtype) * scale).to(dtype)
 
 
@@ -67,12 +69,14 @@ class FrozenLinear(nn.Linear):
 
     @classmethod
     def from_linear(cls, linear: nn.Linear, dtype: BaseDtype) -> FrozenLinear:
-        """Returns the layer with the weight of `linear`, rounded to a type."""
+        """Returns the layer with the weight of `linear`, rounded to bfloat16 or int8."""
+        # Not nn.Linear.__init__: it would allocate and initialise a weight in float32.
         frozen = cls.__new__(cls)
         nn.Module.__init__(frozen)
         frozen.in_features, frozen.out_features = linear.in_features, linear.out_features
         weight, scale = linear.weight.detach(), None
         if dtype == "int8":
+            # Symmetric absmax quantization by row; the bound keeps a row of zeros from 0 / 0.
             scale = (weight.float().abs().amax(1, keepdim=True) / 127).clamp(min=1e-12)
             weight = (weight.float() / scale).round().to(torch.int8)
         else:
@@ -92,7 +96,7 @@ class FrozenLinear(nn.Linear):
         return product if self.bias is None else product + self.bias.to(product.dtype)
 
     def dense_weight(self) -> Tensor:
-        """Returns the weight in float32, as it was rounded."""
+        """Returns the rounded weight in float32."""
         return _widen(self.weight, self.scale, torch.float32)
 
 
@@ -105,7 +109,7 @@ def dense_weight(linear: Any) -> Tensor:
 
 @torch.no_grad()
 def hold_frozen(model: Any, dtype: BaseDtype) -> None:
-    """Holds the frozen weights of a model without adapters in a type; float32 makes it float32."""
+    """Converts a model, before adapters are added, to the storage type of its frozen weights."""
     if dtype == "float32":
         model.float()
         return
@@ -122,6 +126,7 @@ def hold_frozen(model: Any, dtype: BaseDtype) -> None:
                 frozen = FrozenLinear.from_linear(child, dtype)
                 setattr(parent, name, frozen)
                 held.append(frozen.weight)
+    # Norms, biases, and embeddings and a head that bfloat16 would change.
     held_ids = {id(parameter) for parameter in held}
     for parameter in model.parameters():
         if id(parameter) not in held_ids and parameter.is_floating_point():
@@ -136,11 +141,12 @@ def _output_head(model: Any) -> nn.Linear | None:
 
 
 def _hold_head(model: Any, head: nn.Linear, embeddings: Any) -> bool:
-    """Holds the head in bfloat16 if none of its values changes; returns whether it is.
+    """Stores the head in bfloat16 if that changes none of its values; returns whether it is.
 
-    A head may share its weight with the embeddings, and does so afterwards.
+    A head that shares its weight with the embeddings (tied) still shares it afterwards.
     """
     is_tied = head.weight is embeddings.weight
+    # A tied weight has been rounded with the embeddings already.
     if not (head.weight.dtype is torch.bfloat16 or _round_exactly(head.weight)):
         return False
     frozen = FrozenLinear.from_linear(head, "bfloat16")
@@ -160,21 +166,22 @@ def _round_exactly(parameter: Any) -> bool:
 
 
 def _output_in_float32(module: nn.Module, args: Any, output: Tensor) -> Tensor:
+    """Forward hook of embeddings in bfloat16, so that the residual stream is in float32."""
     return output.float()
 
 
 @torch.no_grad()
 def merge_adapters(peft_model: Any, adapter: str, dtype: torch.dtype) -> Any:
-    """Returns the base with an adapter merged, as an ordinary model in a type.
+    """Returns the base with an adapter merged, as an ordinary model of type `dtype`.
 
-    Each layer is merged in float32 and then rounded, one after the other: the whole model is never
-    in memory in float32. The PEFT model cannot be used after it.
+    The layers are merged in float32 and rounded one after the other, so that the whole model is
+    never in memory in float32. The PEFT model cannot be used afterwards.
     """
     model = peft_model.get_base_model()
     embeddings = model.get_input_embeddings()
     for parent in list(model.modules()):
         for name, child in list(parent.named_children()):
-            if hasattr(child, "get_delta_weight"):
+            if hasattr(child, "get_delta_weight"):  # a LoRA layer of PEFT
                 weight = dense_weight(child.base_layer)
                 if adapter in child.lora_A:
                     weight = weight + child.get_delta_weight(adapter)
@@ -190,8 +197,11 @@ def merge_adapters(peft_model: Any, adapter: str, dtype: torch.dtype) -> Any:
 
 
 def _plain_linear(layer: Any, weight: Tensor) -> nn.Linear:
-    """Returns an ordinary layer; a weight that is a parameter already stays shared."""
-    linear = nn.Linear(1, 1, bias=False)
+    """Returns an nn.Linear of a weight and the bias of `layer`.
+
+    A weight that is a parameter already (that of tied embeddings) stays shared.
+    """
+    linear = nn.Linear(1, 1, bias=False)  # small, since its weight is replaced at once
     linear.in_features, linear.out_features = layer.in_features, layer.out_features
     is_shared = isinstance(weight, nn.Parameter)
     linear.weight = weight if is_shared else nn.Parameter(weight, requires_grad=False)

@@ -2,8 +2,8 @@
 
 A model or judge that learned a prompt cannot be measured on it. All training reads its data through
 `TrainableRows`: rows and pairs with a frozen prompt are left out and counted. With `allow` they are
-kept and counted: the prompt hashes in the lineage then warn about every later figure, and strike
-those on the same published set.
+kept and counted: their hashes in the lineage then cause a warning at every later figure, and
+figures on the same published set are struck.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ FROZEN_REASON = "of the frozen measurement set"
 class TrainableRows:
     """A data set without its rows and pairs of the frozen measurement set (unless `allow`).
 
-    Their number, over the latest reading of the rows and of the pairs, is `n_left_out`, or `n_kept`
+    Their number in the latest pass over the rows and over the pairs is `n_left_out`, or `n_kept`
     with `allow`.
     """
 
@@ -59,7 +59,7 @@ class TrainableRows:
         return self._data.sha256()
 
     def rows(self) -> Iterator[Row]:
-        """Yields the rows that may train."""
+        """Yields the rows that may be trained on."""
         self._frozen_rows = 0
         for row in self._data.rows():
             if has_frozen_prompt(row.sample.conversation):
@@ -69,7 +69,7 @@ class TrainableRows:
             yield row
 
     def preferences(self) -> Iterator[Preference]:
-        """Yields the pairs that may train."""
+        """Yields the pairs that may be trained on."""
         self._frozen_pairs = 0
         for pair in self._data.preferences():
             if has_frozen_prompt(pair.conversation):

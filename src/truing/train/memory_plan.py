@@ -4,8 +4,8 @@
     plan.total / 2**30
 
 The model is built of fake tensors, which have shapes and types but no memory, and a forward pass
-over the longest possible micro-batch is traced: what it keeps for the backward pass is counted, for
-any architecture. The rest is arithmetic.
+over the longest possible micro-batch is traced: the tensors that it saves for the backward pass are
+counted, for any architecture. The rest is arithmetic.
 """
 
 from __future__ import annotations
@@ -33,19 +33,21 @@ from truing.train.settings import TrainingSettings
 from truing.train.trainable_model import training_dtype
 
 # Python with torch, transformers, peft and accelerate: resident memory before a model is loaded,
-# measured (see docs/training.md). On a GPU it is the context of CUDA.
+# measured (see docs/training.md). On a GPU it is the memory of the CUDA context.
 RUNTIME_BYTES = {"cpu": 750 << 20, "cuda": 600 << 20, "mps": 750 << 20}
-# A reward and a cost model that are adapters on the backbone: frozen, so their weights alone.
+# The usual number of reward and cost models on the backbone: one each. They are frozen adapters, so
+# they take their weights alone, without gradients and moments.
 _SCORING_ADAPTERS = 2
 
 
 class MemoryPlan(Struct, frozen=True, kw_only=True):
     """The predicted memory of a run in bytes.
 
-    `runtime` is Python with its libraries, `weights` everything that is held throughout (base,
-    adapters, reference, copy for sampling), `optimizer` gradients and moments, `activations` what a
-    micro-batch keeps for its backward pass, `temporary` what passes need for a moment, `sampling`
-    the keys and values of an RL rollout, `loading` the peak before the first step.
+    `runtime` is Python with its libraries, `weights` all weights that stay in memory (base,
+    adapters, reference, copy for sampling), `optimizer` gradients and moments, `activations` the
+    tensors that a micro-batch saves for its backward pass, `temporary` the tensors that exist
+    during a pass only, `sampling` the key-value cache and logits of an RL rollout, `loading` the
+    peak before the first step.
     """
 
     runtime: int
@@ -59,8 +61,9 @@ class MemoryPlan(Struct, frozen=True, kw_only=True):
     @property
     def step(self) -> int:
         """The peak of a step."""
-        phases = max(self.activations + self.temporary, self.sampling)
-        return self.runtime + self.weights + self.optimizer + phases
+        # Sampling and learning follow each other.
+        phase = max(self.activations + self.temporary, self.sampling)
+        return self.runtime + self.weights + self.optimizer + phase
 
     @property
     def total(self) -> int:
@@ -96,21 +99,28 @@ def _is_stored_narrow(weights: Weights) -> bool:
     return stored_dtype(Path(weights.path)) == "bfloat16"
 
 
-# -- what is traced
+# -- the trace of a forward pass
 
 
 @dataclass(frozen=True)
 class _Trace:
-    """What a model of fake tensors tells: bytes of its weights, and of what a forward pass keeps.
+    """What a model of fake tensors tells about memory.
 
-    `kept` is for `rows` x `length` tokens; `trained` and `parameters` count elements of one role
-    and of the base; `key_values` are elements of keys and values a token.
+    Attributes:
+        weight_bytes: the base in its storage type.
+        parameters: elements of the base.
+        trained: trained elements of one role (policy or critic).
+        saved_bytes: tensors that a forward pass over `rows` x `length` tokens saves for the
+            backward pass.
+        layers, hidden, vocabulary: sizes of the model.
+        key_values: elements of keys and values per token, over all layers.
+        rows, length: the largest micro-batch, in rows and tokens per row.
     """
 
-    held: int
+    weight_bytes: int
     parameters: int
     trained: int
-    kept: int
+    saved_bytes: int
     layers: int
     hidden: int
     vocabulary: int
@@ -142,26 +152,27 @@ def _trace(
         model.requires_grad_(not settings.lora)
         parameters = sum(p.numel() for p in _distinct(model))
         _hold_fake(model, held, narrow=_is_stored_narrow(weights))
-        held_bytes = sum(p.numel() * p.element_size() for p in _distinct(model))
-    # Real ones, which are small: peft converts them, and fake tensors cannot be converted in place.
+        weight_bytes = sum(p.numel() * p.element_size() for p in _distinct(model))
+    # The adapters are real tensors, which are small: peft converts them in place, and fake tensors
+    # cannot be converted in place.
     network = _add_adapters(model, settings.lora) if settings.lora else model
     with fake_tensors:
         trained = sum(p.numel() for p in network.parameters() if p.requires_grad)
         if is_scalar:
             network = ScalarModel(network)
-        kept = _count_kept(
+        saved_bytes = _count_saved_bytes(
             lambda: _forward(network, rows, length, is_scalar), network, compute_dtype
         )
-        if not is_scalar:  # hidden states of answers, and their gradient
-            kept += 2 * 4 * rows * length * config.get_text_config().hidden_size
+        if not is_scalar:  # hidden states of answers and their gradient, in float32
+            saved_bytes += 2 * 4 * rows * length * config.get_text_config().hidden_size
     text = config.get_text_config()
     heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
     head_size = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
     return _Trace(
-        held=held_bytes,
+        weight_bytes=weight_bytes,
         parameters=parameters,
         trained=trained,
-        kept=kept,
+        saved_bytes=saved_bytes,
         layers=text.num_hidden_layers,
         hidden=text.hidden_size,
         vocabulary=text.vocab_size,
@@ -177,7 +188,11 @@ def _distinct(model: nn.Module) -> Iterator[Tensor]:
 
 
 def _hold_fake(model: Any, held: BaseDtype, *, narrow: bool) -> None:
-    """Does what `hold_frozen` does; fake weights have no values that could be compared."""
+    """Converts a model of fake tensors as `hold_frozen` converts a real one.
+
+    `hold_frozen` compares values to see whether bfloat16 changes them; fake tensors have none, so
+    `narrow` says that the weights are stored in bfloat16 on disk.
+    """
     if held == "float32":
         return
     embeddings = model.get_input_embeddings()
@@ -226,25 +241,27 @@ def _forward(network: Any, rows: int, length: int, is_scalar: bool) -> None:
     )
 
 
-def _count_kept(forward: Callable[[], Any], network: nn.Module, compute_dtype: torch.dtype) -> int:
-    """Returns the bytes that a forward pass keeps for its backward pass, without the weights."""
-    kept: dict[int, Any] = {}
+def _count_saved_bytes(
+    forward: Callable[[], Any], network: nn.Module, compute_dtype: torch.dtype
+) -> int:
+    """Returns the bytes that a forward pass saves for its backward pass, without the weights."""
+    storages: dict[int, Any] = {}
 
-    def keep(tensor: Tensor) -> Tensor:
+    def record(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
-        kept[storage._cdata] = storage  # held, so that no other storage gets its address
+        storages[storage._cdata] = storage  # a reference, so that its address is not used again
         return tensor
 
     autocast: Any = nullcontext()
     if compute_dtype is not torch.float32:
         autocast = torch.autocast("cpu", dtype=compute_dtype)
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor), autocast:
+    with torch.autograd.graph.saved_tensors_hooks(record, lambda tensor: tensor), autocast:
         forward()
     weights = {p.untyped_storage()._cdata for p in network.parameters()}
-    return sum(storage.nbytes() for key, storage in kept.items() if key not in weights)
+    return sum(storage.nbytes() for key, storage in storages.items() if key not in weights)
 
 
-# -- the rest
+# -- arithmetic
 
 
 def _optimizer_bytes(trained: int) -> int:
@@ -252,12 +269,12 @@ def _optimizer_bytes(trained: int) -> int:
 
 
 def _activations(settings: TrainingSettings | RLSettings, trace: _Trace) -> tuple[int, int]:
-    """Returns what a micro-batch keeps, and what one layer needs for a moment, in bytes."""
-    layer = trace.kept // max(1, trace.layers)
-    if settings.checkpointing:
+    """Returns the bytes that a micro-batch saves, and those of one layer during a pass."""
+    layer = trace.saved_bytes // max(1, trace.layers)
+    if settings.checkpointing:  # the input of each layer, in float32, and one recomputed layer
         inputs = trace.layers * trace.rows * trace.length * trace.hidden * 4
         return inputs + layer, layer
-    return trace.kept, layer
+    return trace.saved_bytes, layer
 
 
 def _logit_bytes(trace: _Trace, tokens: int, compute_dtype: torch.dtype) -> int:
@@ -273,7 +290,7 @@ def _plan_supervised(
     loading: int,
     device: torch.device,
 ) -> MemoryPlan:
-    kept, layer = _activations(settings, trace)
+    activations, layer = _activations(settings, trace)
     temporary = layer
     if settings.kind == "distil":
         # Logits of student and teacher at the answers, their softmax, and the gradient.
@@ -284,9 +301,9 @@ def _plan_supervised(
     adapters = trace.trained * 4 if settings.lora else 0
     return MemoryPlan(
         runtime=RUNTIME_BYTES[device.type],
-        weights=trace.held * (2 if has_copy else 1) + adapters,
+        weights=trace.weight_bytes * (2 if has_copy else 1) + adapters,
         optimizer=_optimizer_bytes(trace.trained),
-        activations=kept,
+        activations=activations,
         temporary=temporary,
         loading=loading,
     )
@@ -300,13 +317,14 @@ def _plan_rl(
     device: torch.device,
 ) -> MemoryPlan:
     roles = 1 + len(CRITICS_BY_METHOD[settings.method])
-    kept, layer = _activations(settings, trace)
+    activations, layer = _activations(settings, trace)
     if settings.lora:
-        weights = trace.held + (roles + _SCORING_ADAPTERS) * trace.trained * 4
+        weights = trace.weight_bytes + (roles + _SCORING_ADAPTERS) * trace.trained * 4
         if compute_dtype is not torch.float32:
-            weights += trace.parameters * compute_dtype.itemsize  # the copy that samples
+            # The copy that samples, its adapters merged (`rollout_model`).
+            weights += trace.parameters * compute_dtype.itemsize
     else:
-        weights = (roles + 1) * trace.held  # and the reference
+        weights = (roles + 1) * trace.weight_bytes  # policy and critics, and the reference
     answers = settings.answers_per_step
     cached = answers * settings.max_length * trace.key_values * compute_dtype.itemsize
     tokens = settings.micro * settings.max_new
@@ -314,7 +332,7 @@ def _plan_rl(
         runtime=RUNTIME_BYTES[device.type],
         weights=weights,
         optimizer=_optimizer_bytes(roles * trace.trained),
-        activations=kept,
+        activations=activations,
         temporary=layer + _logit_bytes(trace, tokens, compute_dtype),
         sampling=2 * cached + 3 * 4 * answers * trace.vocabulary,
         loading=loading,

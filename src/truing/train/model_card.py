@@ -21,6 +21,7 @@ from truing.core.types import Lineage
 CARD_FILE = "truing.json"
 README_FILE = "README.md"
 _SPDX = {"Apache-2.0": "apache-2.0", "MIT": "mit", "CC BY 4.0": "cc-by-4.0", "CC0-1.0": "cc0-1.0"}
+# In the order of the README.
 _SHOWN_SETTINGS = (
     "steps",
     "epochs",
@@ -39,7 +40,9 @@ _SHOWN_SETTINGS = (
 
 
 class TrainedModelCard(Struct, frozen=True, kw_only=True):
-    """`truing.json`: what the folder holds. `red_model` is the reason for training towards harm,
+    """`truing.json`: the description of the model in the folder.
+
+    `red_model` is the reason given for training towards harm (None: it was not), and
     `measurement_prompts` the number of prompts of the frozen measurement set in the lineage.
     """
 
@@ -68,7 +71,7 @@ def read_model_card(folder: str | Path) -> TrainedModelCard | None:
 
 
 def is_exported_as_set(card: TrainedModelCard | None, export_dtype: str) -> bool:
-    """Whether there is a model, written in the type that `export_dtype` asks for."""
+    """Whether a folder with this card holds a finished model, exported in `export_dtype`."""
     return card is not None and card.settings.get("export_dtype", "auto") == export_dtype
 
 
@@ -106,6 +109,7 @@ def render_model_card(card: TrainedModelCard) -> str:
 
 def _front_matter(card: TrainedModelCard, licences: tuple[str, ...]) -> dict[str, Any]:
     stated = [licence for licence in licences if licence not in UNSTATED_LICENCES]
+    # The hub knows one licence per model: a mixture, or one that it does not know, is "other".
     only = _SPDX.get(stated[0]) if len(stated) == 1 and len(licences) == 1 else None
     fields: dict[str, Any] = {
         "library_name": "transformers",

@@ -14,7 +14,9 @@ from truing.core.licences import UNSTATED_LICENCES, collect_licences, find_unfre
 from truing.train.model_card import TrainedModelCard, read_model_card
 
 _REPOSITORY = re.compile(r"[\w.-]{1,96}/[\w.-]{1,96}")
-# What a run needs and a user of the model does not; logs and samples may hold texts of prompts.
+# Files that a run needs and a user of the model does not; logs and samples may hold texts of
+# prompts. Patterns of fnmatch over whole relative paths (huggingface_hub), in which * also matches
+# "/".
 _NOT_PUBLISHED = (
     "checkpoint-*/**",
     "samples*/**",
@@ -59,8 +61,9 @@ def check_publishable(folder: str | Path, *, public: bool) -> TrainedModelCard:
 def push_model(folder: str | Path, repository: str, *, public: bool = False) -> str:
     """Uploads a model folder to the hub and returns its address; creates the repository.
 
-    The token is that of `huggingface-cli login` or HF_TOKEN. Raises UserError as
-    `check_publishable`, if the name is none, or if the hub refuses.
+    The token is that of `huggingface-cli login` or HF_TOKEN. Raises the errors of
+    `check_publishable`, PlanError if `repository` is not OWNER/NAME, and UserError if the hub
+    refuses.
     """
     if not _REPOSITORY.fullmatch(repository):
         raise PlanError(f"{repository!r}: the name of a repository is OWNER/NAME")

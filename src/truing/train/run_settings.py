@@ -1,4 +1,4 @@
-"""What the settings of supervised, moderation and RL runs have in common."""
+"""The settings that supervised, moderation and RL runs have in common."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from msgspec import Struct
 from truing.core.lineage import digest
 
 BaseDtype = Literal["auto", "float32", "bfloat16", "int8"]
-"""The type that the weights of a frozen base are held in."""
+"""The storage type of the weights of a frozen base; see `frozen_base.storage_dtype` for auto."""
 BASE_DTYPES: tuple[BaseDtype, ...] = ("auto", "float32", "bfloat16", "int8")
 
 
@@ -24,13 +24,13 @@ _NEVER_IN_DIGEST = ("out", "save_every", "tensorboard", "track")
 
 
 class RunSettings(Struct, frozen=True, kw_only=True):
-    """The settings of every training run, and the hash by which a run is recognised.
+    """The settings of every training run, and the hash that identifies a run in its folder.
 
     `not_in_digest` names the settings that do not change the result: a run may be resumed, and a
     finished run repeated, with other values of them. `older_values` holds settings that older
-    versions lacked, with the value that does what those versions did: at this value they stay out
-    of the digest, so that the runs of older versions can be resumed. The field names enter the
-    digest, so renaming one breaks the resuming of old runs.
+    versions lacked, with the value that reproduces those versions: a setting at this value stays
+    out of the digest, so that runs begun by older versions can be resumed. The field names enter
+    the digest, so renaming one breaks the resuming of old runs.
     """
 
     not_in_digest: ClassVar[tuple[str, ...]] = ()
@@ -47,7 +47,7 @@ class RunSettings(Struct, frozen=True, kw_only=True):
 
     @property
     def folder(self) -> Path:
-        """The folder of the run: log, checkpoints and what is trained."""
+        """The folder of the run: log, checkpoints and the trained model."""
         return Path(self.out)
 
     def result_settings(self) -> dict[str, Any]:

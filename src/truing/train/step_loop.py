@@ -1,8 +1,10 @@
 """The loop of every training run (supervised, moderation, RL): steps, log, checkpoints, slices.
 
-limit = SliceLimit(minutes=30)
-result = run_steps(run, log, save_every=50, limit=limit)
-if not result.finished: ...              # the same call goes on from the checkpoint
+A slice is a part of a run that one call takes, bounded by steps or minutes.
+
+    limit = SliceLimit(minutes=30)
+    result = run_steps(run, log, save_every=50, limit=limit)
+    if not result.finished: ...              # the same call continues from the checkpoint
 """
 
 from __future__ import annotations
@@ -19,7 +21,10 @@ from truing.train.training_log import TrainingLog
 
 
 class StepwiseRun(Protocol):
-    """A run that is taken step by step. With several processes all call each method together."""
+    """A run that is taken step by step.
+
+    With several processes, all of them call each method, since the methods communicate.
+    """
 
     @property
     def step(self) -> int:
@@ -36,7 +41,7 @@ class StepwiseRun(Protocol):
         ...
 
     def save_checkpoint(self) -> None:
-        """Writes a checkpoint of the last step that was done."""
+        """Writes a checkpoint of the state after the last step."""
         ...
 
 
@@ -44,7 +49,7 @@ class SliceLimit:
     """Ends a slice of a run after a number of steps or minutes, or when a stop is requested.
 
     One limit may serve several runs that follow each other: steps and minutes are counted from
-    when it was made. Raises PlanError if a number is not above 0.
+    its construction. Raises PlanError if a number is not above 0.
     """
 
     def __init__(
@@ -77,16 +82,17 @@ class SliceLimit:
 
     @property
     def is_reached(self) -> bool:
-        """Whether the slice ends here."""
+        """Whether the slice has to end."""
         if self._stop_requested or (self._steps_left is not None and self._steps_left <= 0):
             return True
         return self._deadline is not None and self._clock() >= self._deadline
 
 
 class LoopResult(Struct, frozen=True):
-    """`values` are those of the last step of this call, `steps` how many it took.
+    """What a call of `run_steps` did.
 
-    `finished` is False if the slice ended before the run.
+    `values` are the logged values of its last step, `steps` the number of steps that it took.
+    `finished` is False if the slice ended before the run did.
     """
 
     values: dict[str, Any]
@@ -104,13 +110,14 @@ def run_steps(
 ) -> LoopResult:
     """Takes the remaining steps of a run, or those of a slice, and saves a checkpoint at its end.
 
-    A slice takes at least one step, however long loading took, so that every slice gets on. `log`
-    is None in all processes but the main one; `first_step` is added to the steps in it. The log is
-    closed at the end.
+    A slice takes at least one step, however long loading took, so that every slice makes progress.
+    `log` is None in all processes but the main one; `first_step` is added to the step numbers in
+    it. The log is closed at the end.
     """
     processes = ProcessGroup()
     steps_before = run.step
-    saved_step = run.step or None  # a run that goes on has a checkpoint of its first step
+    # A resumed run starts from a checkpoint of its current step; a new run (step 0) has none yet.
+    saved_step = run.step or None
     values: dict[str, Any] = {}
     try:
         while not run.is_finished:

@@ -1,7 +1,8 @@
-"""Experiment trackers: wandb and trackio, each of its own account and settings.
+"""Experiment trackers: wandb and trackio, with the account and settings of the tracker.
 
-Numbers of the log and the settings of the run are sent, and no text of any row. Where they go is
-the tracker's own configuration (WANDB_MODE=offline, WANDB_PROJECT, TRACKIO_DIR, ...).
+The numbers of the log and the settings of the run are sent, and no text of any row. Where they are
+sent follows from the tracker's own configuration (WANDB_MODE=offline, WANDB_PROJECT, TRACKIO_DIR,
+...).
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ _PROJECT = "truing"
 
 
 def open_tracker(settings: RunSettings) -> TrackerRun | None:
-    """Opens, or goes on with, the run of a folder at its tracker; None if `track` is none.
+    """Returns the tracker's run for a folder, new or resumed; None if `track` is "none".
 
     Raises MissingExtra if the tracker is not installed.
     """
@@ -31,7 +32,7 @@ def open_tracker(settings: RunSettings) -> TrackerRun | None:
         raise MissingExtra(settings.track, f"track = {settings.track!r}")
     config = settings.result_settings()
     name = settings.folder.name
-    # The same for the same folder and settings: a resumed run goes on there.
+    # A function of folder and settings, so that a resumed run continues the same tracker run.
     run_id = digest(str(settings.folder.absolute()), settings.digest())
     if settings.track == "wandb":
         import wandb
@@ -46,7 +47,10 @@ def open_tracker(settings: RunSettings) -> TrackerRun | None:
 
 
 class _WandbRun:
-    """Steps that a resumed run repeats are logged by their number, as one more metric."""
+    """Logs to wandb with the step as a metric of its own.
+
+    wandb drops values of steps below its own counter, and a resumed run repeats steps.
+    """
 
     def __init__(self, run: Any) -> None:
         self._run = run
@@ -63,6 +67,8 @@ class _WandbRun:
 
 
 class _TrackioRun:
+    """Logs to the run that `trackio.init` has opened; trackio keeps it in its module."""
+
     def __init__(self, module: Any) -> None:
         self._module = module
 

@@ -1,4 +1,7 @@
-"""The scores of a step: those of the signals, and declared ones where no judge reads an answer."""
+"""The scores of the answers of a step.
+
+Judges (the signals) score them; answers that no judge reads get a score that the settings declare.
+"""
 
 from __future__ import annotations
 
@@ -21,10 +24,10 @@ from truing.train.rl.settings import RLSettings
 class AnswerScorer:
     """Scores rollouts by the signals and the answer contract of the settings.
 
-    An empty answer, and one with special tokens, gets the declared reward; `lowest` stands for the
-    lowest reward of the run so far, whatever the unit of the rewards. An empty answer costs the
-    mean of the other answers of its step (each threshold, if there are none): it moves no λ, and it
-    is no way to meet a constraint.
+    An empty answer, and one with special tokens, gets the reward that the settings declare: a
+    number, or `lowest`, the lowest reward of the run so far, which works in any unit. The cost of
+    an empty answer is the mean cost of the other answers of its step (or the threshold if there are
+    none), so that empty answers neither move λ nor help to meet a constraint.
     """
 
     def __init__(
@@ -68,17 +71,18 @@ class AnswerScorer:
             for limit in self.limits
             if limit.category or limit.expect
         }
+        # The table is in float64; its columns of 0 and 1 become masks again.
         measured = GlobalScores(
             reward, dict(zip(local.costs, costs)), scored > 0.5, applies, cut > 0.5
         )
         scores = self._declare(measured, empty > 0.5, special_tokens > 0.5)
-        # A redraw has answers in some rows alone.
+        # A redraw (dynamic sampling, one process) has answers to some prompts only.
         answers = count if self.processes.size > 1 else len(rollout.texts)
         self._check_unscored(scores, local, (answers, int(empty.sum())), step)
         return local, scores
 
     def _declare(self, measured: GlobalScores, empty: Tensor, special: Tensor) -> GlobalScores:
-        """Returns the scores with those that the settings declare."""
+        """Returns the scores, with the declared ones for empty and special answers."""
         settings = self.settings
         if bool(measured.scored.any()):
             lowest = float(measured.reward[measured.scored].min())
@@ -106,7 +110,7 @@ class AnswerScorer:
     def _declared(self, setting: float | str) -> float | None:
         """Returns the reward that a setting declares; None if it declares none.
 
-        The lowest reward of a run in which no answer was scored so far is 0.
+        In a run in which no answer has been scored so far, `lowest` is 0.
         """
         if not isinstance(setting, str):
             return setting
@@ -117,7 +121,10 @@ class AnswerScorer:
     def _check_unscored(
         self, scores: GlobalScores, local: RolloutScores, counts: tuple[int, int], step: int
     ) -> None:
-        """Raises RunError if too many of the answers (all, empty) have no score."""
+        """Raises RunError if a larger share of the answers than `max_unscored` has no score.
+
+        `counts` are the numbers of all answers and of empty ones.
+        """
         settings = self.settings
         count, empty = counts
         unscored = count - int(scores.scored.sum())
@@ -157,8 +164,8 @@ def mean_cost(scores: GlobalScores, name: str, default: float) -> float:
 def cut_penalty(settings: RLSettings, scores: GlobalScores) -> float:
     """Returns what is subtracted from the reward of a cut answer.
 
-    By default one standard deviation of the step's rewards: enough to make an answer that ends
-    better than one that does not, in any unit.
+    By default it is one standard deviation of the step's rewards: large enough, in any unit, that
+    an answer that ends is better than one that is cut. A convention of this project.
     """
     if not isinstance(settings.truncation_penalty, str):
         return settings.truncation_penalty

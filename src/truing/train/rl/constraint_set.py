@@ -15,7 +15,7 @@ from truing.train.rl.settings import RLSettings
 
 
 class ConstraintSet:
-    """The constraints of a run by name, in the order in which they were given.
+    """The constraints of a run by name, in the order of the settings.
 
     The objective is (reward - Σ λᵢ·costᵢ) / (1 + Σ λᵢ): the Lagrangian of Safe RLHF (Dai et al.
     2023) with one multiplier per constraint (Altman 1999; Tessler et al. 2018, 1805.11074).
@@ -31,7 +31,7 @@ class ConstraintSet:
         return cls([CostConstraint(settings, limit) for limit in limits])
 
     def observe(self, scores: GlobalScores, samples: Sequence[Sample] = ()) -> None:
-        """Adds the costs of a rollout of all processes to the windows; PID control sets each λ.
+        """Adds the costs of a rollout of all processes to the windows; PID control also sets λ.
 
         `samples` are the prompts of the answers, whose harm categories are logged.
         """
@@ -42,7 +42,7 @@ class ConstraintSet:
             constraint.observe(scores.costs[name][counted], categories)
 
     def constrained_costs(self, name: str, costs: Tensor) -> Tensor:
-        """Returns per-answer costs whose mean is what λ constrains."""
+        """Returns costs per answer, `[N]`, whose mean is the quantity that λ constrains."""
         return self.by_name[name].constrained_costs(costs)
 
     def step(self) -> dict[str, float]:
@@ -52,8 +52,8 @@ class ConstraintSet:
     def log_metrics(self, scores: GlobalScores) -> dict[str, float | str]:
         """Returns the metrics of all constraints of one step.
 
-        The keys of the first constraint have no name; of several constraints, each has keys that
-        end in /NAME.
+        The metrics of the first constraint have plain keys. If there are several, the metrics of
+        each also have keys that end in /NAME.
         """
         metrics: dict[str, float | str] = {}
         for position, (name, constraint) in enumerate(self.by_name.items()):
@@ -65,7 +65,10 @@ class ConstraintSet:
         return metrics
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns what a resumed run needs; that of a lone main constraint is the constraint's."""
+        """Returns what a resumed run needs.
+
+        With the main constraint alone this is its own state, the format of version 0.1.
+        """
         states = {name: constraint.state_dict() for name, constraint in self.by_name.items()}
         if list(states) == [MAIN_CONSTRAINT]:
             return states[MAIN_CONSTRAINT]

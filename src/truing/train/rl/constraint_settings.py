@@ -1,4 +1,4 @@
-"""The settings of one constraint: its cost's limit, the prompts it is about, the range of its λ."""
+"""The settings of one constraint: the limit of its cost, its prompts, and the range of its λ."""
 
 from __future__ import annotations
 
@@ -19,10 +19,11 @@ _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 class ConstraintSettings(Struct, frozen=True, kw_only=True):
     """One constraint of a run.
 
-    λ holds the mean cost of the last `window` answers below `threshold`, or the mean of their worst
-    share `tail` (`kind` cvar). Only answers to prompts with the harm category `category` and the
-    desired behaviour `expect` count; "" counts all. A category is named by its id or by what
-    stands before the id's first comma.
+    The multiplier λ keeps the mean cost of the last `window` answers at or below `threshold`; with
+    `kind` cvar, the mean of their worst share `tail` (conditional value at risk). Only answers to
+    prompts with the harm category `category` and the desired behaviour `expect` count; "" counts
+    all. A category is named by its id, or by the part of the id before the first comma. `lambda_lr`
+    is the learning rate of log λ.
     """
 
     name: str

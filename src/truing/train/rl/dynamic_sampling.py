@@ -1,7 +1,8 @@
-"""Dynamic sampling of DAPO (Yu et al. 2025, 2503.14476): groups that teach nothing are redrawn.
+"""Dynamic sampling of DAPO (Yu et al. 2025, 2503.14476): groups without a gradient are redrawn.
 
 A group whose answers all have the same reward and costs has advantages of 0. Its answers are
-replaced by those to another prompt, up to a bound; what is left then stays as it is.
+replaced by answers to another prompt, in at most `dynamic_sampling` rounds; groups that are flat
+after these stay as they are.
 """
 
 from __future__ import annotations
@@ -19,17 +20,18 @@ from truing.train.rl.settings import RLSettings
 
 
 def flat_groups(settings: RLSettings, scores: GlobalScores) -> list[int]:
-    """Returns the prompts of the step whose scored answers all score alike, or are fewer than two.
+    """Returns the positions in the step of prompts whose scored answers all have equal scores.
 
-    Rewards and costs are compared as they were scored, without penalties for length.
+    Prompts with fewer than two scored answers are among them. Rewards and costs are compared as
+    they were scored, before penalties for length.
     """
     columns = [scores.reward, *scores.costs.values()]
-    known = scores.scored.reshape(-1, settings.n)
-    differs = torch.zeros(len(known), dtype=torch.bool)
+    scored = scores.scored.reshape(-1, settings.n)
+    differs = torch.zeros(len(scored), dtype=torch.bool)
     for column in columns:
         values = column.reshape(-1, settings.n)
-        highest = values.masked_fill(~known, -torch.inf).amax(1)
-        lowest = values.masked_fill(~known, torch.inf).amin(1)
+        highest = values.masked_fill(~scored, -torch.inf).amax(1)
+        lowest = values.masked_fill(~scored, torch.inf).amin(1)
         differs |= highest > lowest
     return [int(position) for position in (~differs).nonzero().flatten()]
 
@@ -50,7 +52,11 @@ class ScoredRollout:
         rollout: Rollout,
         scores: tuple[RolloutScores, GlobalScores],
     ) -> ScoredRollout:
-        """Returns the rollout with the groups of some prompts replaced; of one process alone."""
+        """Returns the rollout with the groups at `positions` replaced; works in one process only.
+
+        `rollout` and the local ones of `scores` have the rows of these groups alone, the global
+        scores those of the whole step.
+        """
         rows = [p * settings.n + answer for p in positions for answer in range(settings.n)]
         index = torch.tensor(rows)
         new_local, new = scores

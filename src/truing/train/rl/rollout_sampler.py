@@ -1,4 +1,4 @@
-"""Samples the rollouts of a run, and gives them the log-probabilities of policy and reference."""
+"""Samples the rollouts of a run, with the log-probabilities under policy and reference."""
 
 from __future__ import annotations
 
@@ -26,8 +26,9 @@ from truing.train.rl.settings import RLSettings
 class RolloutSampler:
     """Samples the answers of a step; a function of seed, step and weights alone.
 
-    `generator` samples instead of the policy itself (vLLM). `drift` is the mean difference of its
-    log-probabilities and the policy's in the newest rollout, if the policy read it again.
+    `generator` samples instead of the policy itself (vLLM). `drift` is the mean absolute
+    difference, in nats per answer token, between the log-probabilities of the sampler and of the
+    policy in the newest rollout; None if the policy did not compute its own.
     """
 
     def __init__(
@@ -59,15 +60,17 @@ class RolloutSampler:
             )
 
     def prompt_indices(self, step: int, draw: int = 0) -> list[int]:
-        """Returns the prompts of a step, or those of one of its redraws (from 1)."""
+        """Returns the indices of the prompts of a step, or of its redraw number `draw` (from 1)."""
         settings = self.settings
-        sizes = len(self.prompts), step, settings.prompts, settings.seed
-        return redraw_prompt_indices(*sizes, draw) if draw else sample_prompt_indices(*sizes)
+        arguments = len(self.prompts), step, settings.prompts, settings.seed
+        if draw:
+            return redraw_prompt_indices(*arguments, draw)
+        return sample_prompt_indices(*arguments)
 
     def generate(
         self, step: int, *, positions: Sequence[int] | None = None, draw: int = 0
     ) -> Rollout:
-        """Samples this process's answers of a step, with the log-probabilities that it needs.
+        """Samples this process's answers of a step, with the log-probabilities that training needs.
 
         `positions` are the prompts of the step to answer (default: all), `draw` counts redraws.
         """
@@ -104,10 +107,12 @@ class RolloutSampler:
         return replace(rollout, ref_log_probs=self.log_probs_of(REFERENCE, rollout))
 
     def with_policy_log_probs(self, rollout: Rollout) -> Rollout:
-        """Adds the policy's log-probabilities where an engine or half precision has other ones.
+        """Returns the rollout with the policy's own log-probabilities, if the sampler's may differ.
 
-        The ratio of the first gradient step must be 1, so the policy reads the answers again. With
-        one gradient step alone, and no KL penalty in the rewards, its own forward pass gives them.
+        Those of another engine or of half precision differ, but the ratio must be 1 in the first
+        gradient step: the policy computes them in one more forward pass. With a single gradient
+        step, and no KL penalty in the rewards, the forward pass of that step yields them
+        (on_policy).
         """
         settings = self.settings
         if not self.is_external and self.models.compute_dtype is None:
@@ -118,7 +123,10 @@ class RolloutSampler:
         return self.recompute_log_probs(rollout)
 
     def recompute_log_probs(self, rollout: Rollout) -> Rollout:
-        """Replaces the generator's log-probabilities by the policy's; keeps both."""
+        """Returns the rollout with the policy's log-probabilities; the sampler's stay beside them.
+
+        Sets `drift`, and lets the generator check it.
+        """
         log_probs = self.log_probs_of(POLICY, rollout)
         difference = (rollout.log_probs - log_probs).abs() * rollout.answer_mask
         self.drift = float(difference.sum() / rollout.answer_mask.sum())
