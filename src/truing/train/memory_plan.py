@@ -148,7 +148,9 @@ def _trace(
     length = settings.max_length
     fake_tensors = FakeTensorMode(allow_non_fake_inputs=True)
     with fake_tensors:
-        model = auto_class.from_config(config, dtype=torch.float32, attn_implementation=attention)
+        model = auto_class.from_config(
+            config, dtype=torch.float32, attn_implementation=attention, trust_remote_code=False
+        )
         model.requires_grad_(not settings.lora)
         parameters = sum(p.numel() for p in _distinct(model))
         _hold_fake(model, held, narrow=_is_stored_narrow(weights))

@@ -138,4 +138,8 @@ def test_a_rail_that_fails_blocks_the_turn() -> None:
     answer = run_guarded(colang, actions={"fail": fail})
     assert answer.finish_reason == "blocked"
     assert "fine" not in answer.text
-    assert "out of memory" in str([r.reason for r in answer.rulings])
+    # What the exception says is evidence, which clients do not get; its type is the reason.
+    (failed,) = [r for r in answer.rulings if "failed" in r.reason]
+    assert "RuntimeError" in failed.reason
+    assert "out of memory" not in failed.reason
+    assert "out of memory" in str(failed.evidence)

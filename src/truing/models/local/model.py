@@ -244,6 +244,7 @@ def _stable_length(text: str, stop: Sequence[str]) -> int:
 class _ModelCard(msgspec.Struct):
     """The fields of a trained folder's `truing.json` that are needed."""
 
+    kind: str = ""
     lineage: Lineage | None = None
 
 
@@ -251,12 +252,16 @@ def _lineage(weights: Weights, name: str, dtype: str) -> Lineage:
     card = Path(weights.path) / "truing.json"
     if card.is_file():
         try:
-            lineage = msgspec.json.decode(read_input_bytes(card), type=_ModelCard).lineage
+            claims = msgspec.json.decode(read_input_bytes(card), type=_ModelCard)
         except msgspec.DecodeError as error:
             raise UserError(f"{card}: {error}") from error
-        if lineage is not None:
-            # Not the hash that the card may claim: it could be that of another model or judge.
-            return msgspec.structs.replace(lineage, hash=digest(weights.sha256, dtype))
+        if claims.lineage is not None:
+            # A card may claim the hash of another model or judge. What training writes follows
+            # from the files, so it can be checked; any other claim is replaced.
+            written = {digest(kind, weights.sha256) for kind in (claims.kind, "merged")}
+            if claims.lineage.hash in written:
+                return claims.lineage
+            return msgspec.structs.replace(claims.lineage, hash=digest(weights.sha256, dtype))
     return Lineage(
         name=name,
         hash=digest(weights.sha256, dtype),

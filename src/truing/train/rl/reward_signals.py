@@ -28,6 +28,7 @@ from truing.core.errors import PlanError
 from truing.core.lineage import digest
 from truing.core.protocols import Judge
 from truing.core.types import Judgement, Lineage, Response, Sample
+from truing.distributed.process_group import as_float64
 from truing.http.limits import INITIAL_CONCURRENCY, close_connections
 from truing.train.harm_check import require_red_model_reason
 from truing.train.rl.constraint_settings import MAIN_CONSTRAINT, ConstraintSettings
@@ -165,7 +166,7 @@ class FunctionSignal:
 
 def answer_length_signal() -> FunctionSignal:
     """Returns the signal `length`: the number of tokens of each answer, its end token included."""
-    return FunctionSignal("length", lambda rollout: rollout.answer_lengths.double())
+    return FunctionSignal("length", lambda rollout: as_float64(rollout.answer_lengths))
 
 
 def judgement_number(judgement: Judgement | str, *, cost: bool) -> SignalNumber:
