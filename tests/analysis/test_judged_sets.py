@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.analysis.judged_sets import ScoringJudge, labelled_rows, store_rows
+from tests.analysis.judged_sets import ScoringJudge, labelled_rows, number_in, store_rows
 
 from truing.analysis.judged_sets import DESIGN, MACHINE, NO, UNLABELLED, YES, JudgedSet
 from truing.core.types import Judgement, Lineage, Sample
 from truing.evaluation.evaluate import evaluate
-from truing.evaluation.judge_sets import LabelledRows, store_set
+from truing.evaluation.judge_sets import LabelledRows, judge_set, store_set
 from truing.models.scripted import ScriptedModel
 from truing.runs.folder import Run
 from truing.specs.resolve import resolve
@@ -20,10 +23,38 @@ from truing.specs.resolve import resolve
 def test_rows_of_one_prompt_or_goal_are_one_cluster(tmp_path: Path) -> None:
     rows = labelled_rows(8)
     judged = JudgedSet(store_rows(tmp_path, rows, "prompts"))
-    assert judged.prompts.tolist() == np.unique(judged.prompts, return_inverse=True)[1].tolist()
-    assert len(set(judged.prompts.tolist())) == 4 and judged.size == 8
+    assert judged.prompts.tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
     goals = [{**row, "goal": "one goal"} for row in rows]
     assert len(set(JudgedSet(store_rows(tmp_path, goals, "goals")).prompts.tolist())) == 1
+
+
+_PRINT_FIGURES = """
+import sys
+from truing.analysis.judge_comparison import ComparedJudge, SetSource, compare_judges
+from truing.runs.folder import Run
+import msgspec
+run = Run(sys.argv[1])
+judges = [ComparedJudge.of(r.name, r.name, r.question, r.lineage)
+          for r in run.manifest.judges if r.name in ("good", "worse")]
+sources = [SetSource(run.path, ())]
+lineages = {r.name: r.lineage for r in run.manifest.judges}
+print(msgspec.json.encode(compare_judges(judges, sources, lineages=lineages)).decode())
+"""
+
+
+def test_the_salt_of_a_process_changes_no_figure(tmp_path: Path, root: Path) -> None:
+    run = store_rows(tmp_path, labelled_rows(30))
+    judge_set(run, ScoringJudge("good", number_in))
+    judge_set(run, ScoringJudge("worse", lambda text: number_in(text) * (text[-1] != "3")))
+
+    def print_figures(salt: str) -> str:
+        environment = {**os.environ, "PYTHONHASHSEED": salt, "PYTHONPATH": str(root / "src")}
+        command = [sys.executable, "-c", _PRINT_FIGURES, str(run.path)]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+        return done.stdout
+
+    figures = print_figures("1")
+    assert '"lower"' in figures and figures == print_figures("2")
 
 
 def test_the_final_label_outweighs_its_raters(data_dir: Path, tmp_path: Path) -> None:
@@ -81,8 +112,6 @@ def _write(folder: Path) -> Path:
 
 
 def _add_judge(run: Run, scores: list[float | None]) -> Run:
-    from truing.evaluation.judge_sets import judge_set
-
     values = iter(scores)
 
     class Odd:

@@ -105,7 +105,8 @@ def test_best_of_sft_records_the_judge_that_chose(base: Path, pairs: str, tmp_pa
     train("reward", base, tmp_path / "reward", pairs)
     out = tmp_path / "out"
     flags = ("--by", f"reward:{tmp_path / 'reward'}", "--n", 3, "--max-tokens", 6)
-    train("best-of-sft", base, out, "builtin:helpful,limit=4", *flags)
+    train("best-of-sft", base, out, "builtin:helpful,limit=4", *flags, "--temperature", 0.5)
+    assert Run(out / "samples-0").manifest.plan["temperature"] == 0.5
     card = json.loads((out / "truing.json").read_text())
     assert [judge["name"] for judge in card["lineage"]["judges"]] == ["reward:reward"]
 
@@ -140,6 +141,8 @@ def test_pairs_need_two_answers_and_rounds_one(base: Path, tmp_path: Path) -> No
         result = truing(f"train iterative-dpo --by rules:refusal {arguments}", *flags)
         assert result.status == 1
         assert message in result.err
+    greedy = truing("train best-of-sft --by rules:refusal --temperature 0", *flags)
+    assert greedy.status == 1 and "--temperature = 0.0: above 0" in greedy.err
 
 
 def test_training_towards_harm_needs_a_reason(base: Path, tmp_path: Path) -> None:

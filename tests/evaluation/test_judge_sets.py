@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,18 @@ def test_a_sample_goes_by_prompts_and_not_by_order(tmp_path: Path) -> None:
     assert drawn.info.spec.endswith("(sample of 10, seed 0)")
     assert len(list(rows_of(tmp_path / "a.jsonl", rows, sample=1000).rows())) == 60
     assert len(list(rows_of(tmp_path / "a.jsonl", rows, sample=7).rows())) == 7
+
+
+def test_a_sample_holds_whole_prompts_whatever_the_order(tmp_path: Path) -> None:
+    """Goals of many rows, of which one does not fit whole into the sample."""
+    rows = [{**row, "goal": f"goal {k % 6}"} for k, row in enumerate(labelled_rows(60))]
+    for seed in range(4):
+        goals = []
+        for name, order in (("a", rows), ("b", rows[::-1]), ("c", rows[30:] + rows[:30])):
+            drawn = rows_of(tmp_path / f"{name}.jsonl", order, sample=25, seed=seed)
+            goals.append(Counter(row.sample.tags["goal"] for row in drawn.rows()))
+        assert goals[0] == goals[1] == goals[2]
+        assert sorted(goals[0].values()) == [5, 10, 10]
 
 
 def test_what_is_judged_is_read_back(tmp_path: Path) -> None:

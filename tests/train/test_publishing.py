@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import base64
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import msgspec
@@ -18,7 +22,7 @@ from truing.core.errors import LineageError, PlanError, UserError
 from truing.core.types import Lineage
 from truing.train.adapter_merging import merge_adapter
 from truing.train.model_card import TrainedModelCard, read_model_card, render_model_card
-from truing.train.publishing import check_publishable, push_model
+from truing.train.publishing import check_publishable, list_model_files, push_model
 from truing.train.supervised import train_supervised
 
 
@@ -74,6 +78,155 @@ def test_what_is_no_model_and_no_repository(tmp_path: Path) -> None:
         check_publishable(tmp_path, public=False)
     with pytest.raises(PlanError, match="OWNER/NAME"):
         push_model(write(tmp_path, make_card()), "name")
+
+
+class Hub(ThreadingHTTPServer):
+    """What a push needs of the hub: repositories that are all private or all public, and commits.
+
+    `uploaded` are the contents of the committed files by path.
+    """
+
+    def __init__(self, *, private: bool) -> None:
+        super().__init__(("127.0.0.1", 0), _HubHandler)
+        self.private = private
+        self.uploaded: dict[str, bytes] = {}
+        self.address = f"http://127.0.0.1:{self.server_port}"
+
+
+class _HubHandler(BaseHTTPRequestHandler):
+    server: Hub
+
+    def do_GET(self) -> None:
+        self._reply({"id": "org/name", "private": self.server.private, "sha": "0" * 40})
+
+    def do_POST(self) -> None:
+        content = self.rfile.read(int(self.headers["Content-Length"]))
+        if self.path.endswith("/repos/create"):
+            self._reply({"url": f"{self.server.address}/org/name"})
+        elif self.path.endswith("/validate-yaml"):
+            self._reply({"errors": [], "warnings": []})
+        elif self.path.endswith("/preupload/main"):
+            files = msgspec.json.decode(content)["files"]
+            self._reply(
+                {
+                    "files": [
+                        {"path": file["path"], "uploadMode": "regular", "shouldIgnore": False}
+                        for file in files
+                    ]
+                }
+            )
+        else:
+            for line in map(msgspec.json.decode, content.splitlines()):
+                if line["key"] == "file":
+                    value = line["value"]
+                    self.server.uploaded[value["path"]] = base64.b64decode(value["content"])
+            self._reply(
+                {
+                    "commitUrl": f"{self.server.address}/org/name/commit/{'0' * 40}",
+                    "commitOid": "0" * 40,
+                }
+            )
+
+    def _reply(self, value: object) -> None:
+        content = msgspec.json.encode(value)
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def start_hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[bool], Hub]]:
+    """Returns a function that starts a hub, whose repositories are private or not."""
+    from huggingface_hub import constants
+
+    hubs: list[Hub] = []
+
+    def start(private: bool) -> Hub:
+        hub = Hub(private=private)
+        hubs.append(hub)
+        monkeypatch.setattr(constants, "ENDPOINT", hub.address)
+        monkeypatch.setenv("HF_TOKEN", "hf_test")
+        threading.Thread(target=hub.serve_forever, daemon=True).start()
+        return hub
+
+    yield start
+    for hub in hubs:
+        hub.shutdown()
+        hub.server_close()
+
+
+MODEL_FILES = (
+    "README.md",
+    "adapter/adapter_config.json",
+    "adapter/adapter_model.safetensors",
+    "config.json",
+    "head.safetensors",
+    "model-00001-of-00002.safetensors",
+    "model.safetensors.index.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+)
+RUN_FILES = (
+    "adapter/README.md",
+    "checkpoint-2/samples.jsonl",
+    "evaluation.json",
+    "log.jsonl",
+    "manifest.json",
+    "round-1/README.md",
+    "round-1/checkpoint-2/state.safetensors",
+    "round-1/config.json",
+    "round-1/log.jsonl",
+    "round-1/model.safetensors",
+    "round-1/samples-0/responses.jsonl",
+    "samples/step-2/samples.jsonl",
+    "samples-0/responses.jsonl",
+    "step.json",
+    "tb/events",
+    ".model.tmp/model.safetensors",
+)
+
+
+def test_only_the_files_of_the_model_are_uploaded(
+    start_hub: Callable[[bool], Hub], tmp_path: Path
+) -> None:
+    """A model of two rounds: the folder of the first holds prompts and answers."""
+    for name in (*MODEL_FILES, *RUN_FILES):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("MODEL" if name in MODEL_FILES else "PROMPT")
+    hub = start_hub(True)
+    assert push_model(write(tmp_path, make_card()), "org/name") == f"{hub.address}/org/name"
+    assert sorted(hub.uploaded) == sorted([*MODEL_FILES, "truing.json"])
+    assert not any(b"PROMPT" in content for content in hub.uploaded.values())
+
+
+def test_every_file_that_training_exports_is_a_file_of_the_model(base: str, tmp_path: Path) -> None:
+    settings = make_settings("reward", str(tmp_path / "reward"), base)
+    folder = train_supervised(settings, [make_training_set()]).folder
+    names = list_model_files(folder)
+    assert {"truing.json", "README.md", "model.safetensors", "head.safetensors"} <= {*names}
+    assert {"tokenizer.json", "adapter/adapter_model.safetensors"} <= {*names}
+    files = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    run_files = {name for name in files if not name.startswith("checkpoint-")} - {*names}
+    assert run_files == {"adapter/README.md", "lock", "log.jsonl", "manifest.json"}
+
+
+@pytest.mark.parametrize(
+    ("private", "message"),
+    [(True, "this repository is private; make it public"), (False, "is public already; --public")],
+)
+def test_a_repository_of_the_other_kind_is_refused(
+    private: bool, message: str, start_hub: Callable[[bool], Hub], tmp_path: Path
+) -> None:
+    hub = start_hub(private)
+    with pytest.raises(UserError, match=message):
+        push_model(write(tmp_path, make_card()), "org/name", public=private)
+    assert not hub.uploaded
 
 
 def test_the_model_card_says_where_a_model_comes_from() -> None:

@@ -109,8 +109,9 @@ class JudgedSet:
     Attributes:
         spec, licence, sha256: those of the data set.
         size: the number of rows.
-        prompts: by row, the number of its cluster, from 0. Rows with the same prompt, parent sample
-            or attack goal are one cluster: their answers are not independent.
+        prompts: by row, the number of its cluster, from 0 in the order of first rows. Rows with the
+            same prompt, parent sample or attack goal are one cluster: their answers are not
+            independent.
         has_answer: by row, whether the answer has text.
         models: the names of the answering models; "" stands for an unnamed one.
         model_of_row: by row, the index into `models`.
@@ -189,8 +190,12 @@ class JudgedSet:
         self.models = tuple(self._model_numbers)
         self.model_of_row = np.array(models, np.int64)
         self._expects = self._expect_of_sample[self._sample_of_row]
-        clusters = np.unique(self._prompt_keys[self._sample_of_row], return_inverse=True)[1]
-        self.prompts: NDArray[np.int64] = np.asarray(clusters, np.int64)
+        # Not in the order of the keys, which are salted for each process: seeded bootstraps draw
+        # clusters by number.
+        numbers: dict[int, int] = {}
+        keys_of_rows = (self._prompt_keys[sample] for sample in positions)
+        clusters = array("q", (numbers.setdefault(k, len(numbers)) for k in keys_of_rows))
+        self.prompts: NDArray[np.int64] = np.array(clusters, np.int64)
 
     @property
     def size(self) -> int:

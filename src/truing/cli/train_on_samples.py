@@ -53,6 +53,8 @@ class BestOfFlags:
         The limit for --ceiling.
     max_tokens
         Maximum tokens of an answer.
+    temperature
+        Sampling temperature of the answers.
     rounds
         Rounds of sampling and training (RAFT): each begins with the model of the one before it.
     """
@@ -62,6 +64,7 @@ class BestOfFlags:
     ceiling: str | None = None
     below: float | None = None
     max_tokens: int = 64
+    temperature: float = 1.0
     rounds: int = 1
 
 
@@ -168,6 +171,7 @@ def best_of_sft(
         ceiling=choice.ceiling,
         below=choice.below,
         max_tokens=choice.max_tokens,
+        temperature=choice.temperature,
         rounds=choice.rounds,
     )
     train = partial(train_sampled_step, "best-of-sft", settings, inputs)

@@ -8,8 +8,6 @@ Each set is read once into a run folder, to which every judge adds its judgement
 
 from __future__ import annotations
 
-import hashlib
-import heapq
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,6 +31,7 @@ from truing.core.types import (
 from truing.evaluation.evaluate import evaluate, judge_run, run_coroutine
 from truing.evaluation.failures import RESPONSES, find_repeated
 from truing.evaluation.options import EvaluateOptions, ProgressCallback
+from truing.evaluation.row_sample import RowSample, prompt_of
 from truing.http.limits import close_connections
 from truing.runs.folder import Run, judgement_file
 
@@ -72,38 +71,31 @@ class LabelledRows:
 
     def rows(self) -> Iterator[Row]:
         """Yields the rows of the sample, in the order of the data set."""
-        # Two passes over the data set: one for the bound, one for the rows.
-        bound = None if self._sample is None else self._largest_key(self._sample)
-        taken = 0
-        for row in self._dataset.rows():
-            if bound is not None and self._key(row.sample) > bound:
-                continue
-            # Rows with equal keys may pass the bound beyond the size: the last rows are left out.
-            if taken == self._sample:
-                return
-            taken += 1
+        for row in self._drawn():
             if row.responses:
                 yield row
             else:
                 answer = replace(_NO_ANSWER, sample_id=row.sample.id)
                 yield replace(row, responses=(answer,))
 
+    def _drawn(self) -> Iterator[Row]:
+        if self._sample is None:
+            yield from self._dataset.rows()
+            return
+        drawn = RowSample(self._sample, self._seed, key=_prompt_or_goal)
+        for row in self._dataset.rows():
+            drawn.add(row)
+        yield from drawn.drawn()
+
     def preferences(self) -> Iterator[Preference]:
         """Yields none: judges are measured on single answers."""
         yield from ()
 
-    def _key(self, sample: Sample) -> int:
-        # By content, so that the sample does not depend on the order of the rows, and by the
-        # prompt (of an attack: its goal), so that rows that belong together are drawn together.
-        text = normalise_prompt(sample.tags.get("goal") or sample.prompt)
-        digest = hashlib.sha256(f"{self._seed}\n{text}".encode(errors="replace")).digest()
-        return int.from_bytes(digest[:8])
 
-    def _largest_key(self, size: int) -> int | None:
-        """Returns the largest of the `size` smallest keys; None if all rows are in the sample."""
-        keys = (self._key(row.sample) for row in self._dataset.rows())
-        smallest = heapq.nsmallest(size, keys)
-        return smallest[-1] if len(smallest) == size else None
+def _prompt_or_goal(sample: Sample) -> str:
+    # Attacks with one goal are drawn together, since their answers are not independent.
+    goal = sample.tags.get("goal")
+    return f"goal {normalise_prompt(goal)}" if goal else prompt_of(sample)
 
 
 def store_set(rows: LabelledRows, folder: Path) -> Run:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from msgspec.structs import replace
@@ -22,10 +22,14 @@ class RowSample:
     for. A harmful prompt and its benign twin count as one prompt. A prompt's rank is a hash of the
     seed and its text, and the lowest ranks are drawn: with the same seed a larger limit draws all
     that a smaller one does, whatever the order of the rows. At most `2 * limit` rows are in memory.
+    `key` returns what rows of one prompt share.
     """
 
-    def __init__(self, limit: int, seed: int) -> None:
+    def __init__(
+        self, limit: int, seed: int, *, key: Callable[[Sample], str] | None = None
+    ) -> None:
         self.limit, self.seed = limit, seed
+        self._key = key or prompt_of
         self.n_seen = 0
         self._rows: dict[str, list[tuple[int, Row]]] = {}  # prompt -> (position, row)
         # A heap of (-rank, prompt): on top is the prompt of the highest rank, dropped first.
@@ -35,7 +39,7 @@ class RowSample:
 
     def add(self, row: Row) -> None:
         """Takes the next row of the data set."""
-        position, prompt = self.n_seen, prompt_of(row.sample)
+        position, prompt = self.n_seen, self._key(row.sample)
         self.n_seen += 1
         rows = self._rows.get(prompt)
         if rows is None:

@@ -380,6 +380,9 @@ def sampling_faults(kind: str, inputs: SampledInputs) -> list[str]:
         faults.append(f"rounds = {inputs.rounds}: at least 1")
     if kind == "iterative-dpo" and inputs.n == 1:
         faults.append("n = 1: at least 2 answers, of which one is preferred")
+    # `not x > 0` and not `x <= 0`: a NaN must be a fault too.
+    if kind != "distil" and not inputs.temperature > 0:
+        faults.append(f"temperature = {inputs.temperature}: above 0, or all answers are the same")
     return faults
 
 

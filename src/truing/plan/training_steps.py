@@ -176,8 +176,8 @@ def _train_round(
     elif judge is not None:
         ceiling: Judge | None = resolve(inputs.ceiling, "judge") if inputs.ceiling else None
         model = best_of(base, n, judge, ceiling=ceiling, below=inputs.below)
-        # The best-of-n model samples n answers itself and returns one.
-        sampling = Sampling(n=1, max_tokens=inputs.max_tokens, temperature=1.0)
+        # The best-of-n model samples n answers itself, at this temperature, and returns one.
+        sampling = msgspec.structs.replace(sampling, n=1)
     spec = _sample_answers(
         model, settings, inputs, sampling, options.sampling_progress, judges=order_by
     )
