@@ -52,3 +52,37 @@ def test_ids_are_unique_and_the_hash_follows_the_rows(prompts: list[str]) -> Non
     assert len({row.sample.id for row in rows}) == len(prompts)
     assert dataset.sha256() == MemoryDataset(list(prompts)).sha256()
     assert dataset.sha256() != MemoryDataset([*prompts, "one more"]).sha256()
+
+
+class PolarsFrame:
+    """The part of a DataFrame of polars that is read: its `to_dict` takes keywords only."""
+
+    columns = ("prompt", "id")
+
+    def to_dict(self, *, as_series: bool = True) -> dict[str, list[str]]:
+        return {"prompt": ["p", "q"], "id": ["1", "2"]}
+
+    def to_dicts(self) -> list[dict[str, str]]:
+        return [{"prompt": "p", "id": "1"}, {"prompt": "q", "id": "2"}]
+
+
+def test_a_table_of_polars_is_read() -> None:
+    rows = list(MemoryDataset(PolarsFrame()).rows())
+    assert [(row.sample.id, row.sample.conversation.prompt) for row in rows] == [
+        ("1", "p"),
+        ("2", "q"),
+    ]
+
+
+@pytest.mark.parametrize("value", [object(), 1j, {1.5: object()}, ["x", object()]])
+def test_a_cell_that_has_no_hash_is_a_fault_with_its_row_and_column(value: object) -> None:
+    rows = [{"prompt": "p"}, {"prompt": "q", "note": value}]
+    with pytest.raises(DataError, match=r"table\[1\]: column 'note'"):
+        MemoryDataset(rows, name="table").sha256()
+
+
+def test_a_cell_that_contains_itself_is_a_fault() -> None:
+    endless: list[object] = []
+    endless.append(endless)
+    with pytest.raises(DataError, match=r"rows\[0\]: column 'note'"):
+        MemoryDataset([{"prompt": "p", "note": endless}]).sha256()

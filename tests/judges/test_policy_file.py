@@ -91,6 +91,8 @@ breaks = "c"
     [
         ("name = ", "p.toml: Invalid value"),
         ('name = "x"', "no [[category]] tables"),
+        ("naem = 3", "no [[category]] tables"),  # with other faults too
+        ('name = "x"\ncategory = []\n[[example]]', "no [[category]] tables"),
         ('name = "x"\ncategory = 3', "expected [[category]] tables"),
         ('name = "x"\n' + "[[category]]\n" * 65, "65 [[category]] tables; at most 64"),
         (POLICY + "#" * MAX_CHARACTERS, "characters; at most 24,000"),

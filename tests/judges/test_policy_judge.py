@@ -12,6 +12,7 @@ import pytest
 from tests.judges.test_policy_file import POLICY
 
 from truing.core.errors import PlanError, SpecError, UserError
+from truing.core.flagged_categories import category_thresholds, flag_categories
 from truing.core.types import (
     Answer,
     ContinuationScores,
@@ -26,8 +27,10 @@ from truing.core.types import (
 from truing.judges.policy_judge import PolicyJudge
 from truing.judges.rubric import build
 from truing.models.scripted import ScriptedModel
+from truing.serve.openai.schemas import moderation
 from truing.specs.parser import parse_spec
 from truing.specs.resolve import Args
+from truing.stats.calibration import LogitCalibration
 
 SAMPLE = Sample(conversation=Conversation.of("Say something."), id="s")
 
@@ -163,6 +166,23 @@ def test_logits_decide_and_name_categories(policy: Path) -> None:
     assert replies == ["yes", "no"]
 
 
+@pytest.mark.parametrize("threshold", [0.3, 0.5, 0.9])
+def test_reports_and_the_server_apply_the_judges_threshold(policy: Path, threshold: float) -> None:
+    def log_odds(question: str) -> float:
+        if "the category competitors" in question:
+            return 1.0  # a probability of 0.73
+        return -0.5 if "the category prices" in question else 4.0  # 0.38 and 0.98
+
+    judge = make_judge(policy, Scoring(log_odds), threshold=threshold)
+    judgement = judged(judge)
+    flagged = flag_categories(judgement.harms, category_thresholds(judge))
+    expected = {0.3: ("competitors", "prices"), 0.5: ("competitors",), 0.9: ()}[threshold]
+    assert flagged == expected
+    assert judgement.rationale is not None and judgement.rationale.startswith(", ".join(expected))
+    (result,) = json.loads(moderation(judge, [judgement]))["results"]
+    assert tuple(id_ for id_, is_flagged in result["categories"].items() if is_flagged) == expected
+
+
 def test_a_broken_policy_without_a_category_says_so(policy: Path) -> None:
     judge = make_judge(policy, Scoring(lambda q: -3.0 if "the category" in q else 3.0))
     judgement = judged(judge)
@@ -214,6 +234,17 @@ def test_a_card_calibrates(policy: Path, tmp_path: Path) -> None:
     # The rows of the calibration may not measure it, and it is known to be the raw judge's kin.
     assert judge.lineage.prompts == ("00000000000a",)
     assert judge.lineage.judges[-1].hash == raw.lineage.hash != judge.lineage.hash
+
+
+def test_a_calibration_is_of_the_whole_policy_only(policy: Path) -> None:
+    judge = make_judge(policy, Scoring(lambda q: 1.0 if "the category" in q else 3.0))
+    raw = judged(judge)
+    judge.calibrate(LogitCalibration(2.0, -3.0), (), "card.json")
+    calibrated = judged(judge)
+    assert calibrated.score == pytest.approx(1 / (1 + math.exp(-3.0)))  # 2 * 3 - 3
+    # Of a calibrated 2 * 1 - 3 nothing would be flagged.
+    assert calibrated.harms == raw.harms
+    assert calibrated.harms["competitors"] == pytest.approx(1 / (1 + math.exp(-1.0)))
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,13 @@ def judge_with(function: Any, response: Response = RESPONSE) -> Judgement:
     return asyncio.run(PythonJudge(function).judge(SAMPLE, response))
 
 
+class Unreadable:
+    """A result whose methods raise."""
+
+    def item(self) -> bool:
+        raise RuntimeError("lost")
+
+
 def long_answer(answer: str) -> bool:
     """Used by spec in a test below."""
     return len(answer) > 5
@@ -47,6 +54,18 @@ def test_an_async_function_is_awaited() -> None:
         return False
 
     assert judge_with(slow).verdict is False
+
+
+def test_an_object_with_an_async_call_and_a_lambda_over_one_are_awaited() -> None:
+    class Later:
+        async def __call__(self, answer: str) -> bool:
+            await asyncio.sleep(0)
+            return answer == "the answer"
+
+    later = Later()
+    for function in (later, lambda answer: later(answer)):
+        judgement = asyncio.run(PythonJudge(function, name="later").judge(SAMPLE, RESPONSE))
+        assert judgement.verdict is True
 
 
 def test_a_number_is_a_value_and_gives_no_verdict() -> None:
@@ -81,6 +100,13 @@ def test_a_dictionary_has_all_fields() -> None:
         ({"verdict": True, "harms": ["x"]}, "unparsable"),
         ({"verdikt": False}, "unparsable"),
         ({"verdict": False, "rationale": 3}, "unparsable"),
+        (np.array([True, False]), "unparsable"),
+        (np.array([]), "unparsable"),
+        pytest.param(10**400, "unparsable", id="more than a float holds"),
+        pytest.param(10**5000, "unparsable", id="more digits than Python writes"),
+        ({"verdict": True, "score": 10**400}, "unparsable"),
+        ({"verdict": True, "harms": {"privacy_violation": 10**400}}, "unparsable"),
+        (Unreadable(), "unparsable"),
     ],
 )
 def test_what_is_no_verdict_is_unscored(result: object, kind: str) -> None:

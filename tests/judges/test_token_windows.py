@@ -50,3 +50,14 @@ def test_a_passage_of_a_quarter_of_a_window_is_whole_in_one(
     first = data.draw(st.integers(0, count - 1))
     passage = set(range(first, min(count, first + int(size * OVERLAP))))
     assert any(passage <= set(span.ids[0]) for span in split_text(text, [tokenised], [size]))
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.text("aé\u0101 ", min_size=1, max_size=40), st.integers(1, 9))
+def test_no_span_is_empty_if_a_character_has_more_tokens_than_a_window(
+    text: str, size: int
+) -> None:
+    spans = list(split_text(text, [tokenise_bytes(text)], [size]))
+    assert all(span.start < span.end for span in spans)
+    assert all(b.start <= a.end and b.start > a.start for a, b in zip(spans, spans[1:]))
+    assert spans[0].start == 0 and spans[-1].end == len(text)

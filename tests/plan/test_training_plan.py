@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from truing.cli.train import DPOFlags
 from truing.core.errors import PlanError
 from truing.plan.training_plan import (
     RLInputs,
@@ -202,3 +203,15 @@ def test_references_are_replaced_at_any_depth() -> None:
     value = {"a": ["x:{steps.b}", ("{steps.b}/{steps.c}", 3)]}
     replaced = replace_references(value, {"b": "B", "c": "C"})
     assert replaced == {"a": ["x:B", ("B/C", 3)]}
+
+
+@pytest.mark.parametrize("kind", ["dpo", "iterative-dpo"])
+@pytest.mark.parametrize(("loss", "beta"), [("", 0.1), ("ipo", 0.1), ("orpo", 0.1), ("simpo", 2.0)])
+def test_the_default_beta_is_that_of_the_command_line(kind: str, loss: str, beta: float) -> None:
+    step = f'[steps.own]\nkind = "{kind}"\ndata = ["file:x"]\n'
+    step += 'by = "rules:refusal"\n' if kind == "iterative-dpo" else ""
+    step += f'loss = "{loss}"\n' if loss else ""
+    flags = DPOFlags(loss=loss) if loss else DPOFlags()
+    settings = parse_training_plan(step).steps["own"].settings
+    assert settings.beta == flags.settings()["beta"] == beta
+    assert parse_training_plan(step + "beta = 0.7").steps["own"].settings.beta == 0.7

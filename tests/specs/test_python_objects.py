@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from truing.core.errors import SpecError
 from truing.specs.parser import parse_spec
-from truing.specs.python_objects import load_function
+from truing.specs.python_objects import is_async_function, load_function
 from truing.specs.resolve import Args
 
 
@@ -47,3 +48,16 @@ def test_a_module_that_fails_says_how(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.syspath_prepend(str(tmp_path))
     with pytest.raises(SpecError, match="ValueError: not today"):
         load("python:broken_module_here:f")
+
+
+def test_async_functions_are_known_in_all_their_forms() -> None:
+    async def later(text: str) -> str:
+        return text
+
+    class Later:
+        async def __call__(self, text: str) -> str:
+            return text
+
+    functions = (later, partial(later, "x"), Later(), Later().__call__)
+    assert all(is_async_function(function) for function in functions)
+    assert not any(is_async_function(f) for f in (str, len, lambda text: text, partial(str)))

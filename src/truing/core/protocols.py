@@ -147,7 +147,13 @@ class JudgeStream(Protocol):
 
 @runtime_checkable
 class StreamingJudge(Protocol):
-    """A judge that can judge an answer while it is written, at a cost linear in its length."""
+    """A judge that can judge an answer while it is written.
+
+    In this process the cost is linear in the length of the answer: each sentence adds its own
+    tokens, or one window. A judge whose model is at an endpoint sends all of the text again at each
+    sentence, so that the text sent, and its price, grow with the square of the length; a server
+    that caches prefixes saves only the computation.
+    """
 
     def start(self, conversation: Conversation) -> JudgeStream:
         """Returns a new stream for one answer to a conversation."""

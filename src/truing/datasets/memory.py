@@ -24,6 +24,10 @@ from truing.datasets.readers import Record
 # The key under which a record holds a whole sample; no column of a user's table has this name.
 _SAMPLE = "\0sample"
 
+# What msgspec raises for an unknown type, a lone surrogate, a key that is no text, a huge integer
+# and a value that contains itself.
+_ENCODING_ERRORS = (TypeError, ValueError, OverflowError, RecursionError, msgspec.MsgspecError)
+
 
 class MemoryDataset(FileDataset):
     """Rows that are in memory.
@@ -33,6 +37,7 @@ class MemoryDataset(FileDataset):
     """
 
     def __init__(self, rows: object, *, name: str = "rows", **columns: str) -> None:
+        self._name = name
         self._records = [_read_record(row, i, name) for i, row in enumerate(_iterate_rows(rows))]
         if not self._records:
             raise DataError(f"{name}: no rows")
@@ -47,8 +52,15 @@ class MemoryDataset(FileDataset):
         super().__init__(published, (), DatasetOptions(extra=columns), f"memory:{name}")
 
     def sha256(self) -> str:
-        """Returns the SHA-256 (hex) of the rows, encoded as JSON."""
-        encoded = msgspec.json.encode([record.data for record in self._records])
+        """Returns the SHA-256 (hex) of the rows, encoded as JSON.
+
+        Raises DataError, with row and column, for a value that JSON cannot hold.
+        """
+        try:
+            encoded = msgspec.json.encode([record.data for record in self._records])
+        except _ENCODING_ERRORS as error:
+            faults = (fault for record in self._records for fault in _find_encoding_faults(record))
+            raise next(faults, DataError(f"{self._name}: {error}")) from error
         return hashlib.sha256(encoded).hexdigest()
 
     def records(self) -> Iterator[Record]:
@@ -59,13 +71,14 @@ class MemoryDataset(FileDataset):
 def _iterate_rows(rows: object) -> Iterable[object]:
     """Returns the rows of a table or of an iterable."""
     # Tables are recognised by their methods, so that pandas, polars or pyarrow is never imported.
-    if hasattr(rows, "to_dict") and hasattr(rows, "columns"):
-        records: list[object] = rows.to_dict("records")
-        return records
+    # polars before pandas: its tables have a `to_dict` too, which gives columns.
     for method in ("to_dicts", "to_pylist"):
         if hasattr(rows, method):
-            records = getattr(rows, method)()
+            records: list[object] = getattr(rows, method)()
             return records
+    if hasattr(rows, "to_dict") and hasattr(rows, "columns"):
+        records = rows.to_dict("records")
+        return records
     if isinstance(rows, (str, bytes, Mapping)) or not isinstance(rows, Iterable):
         raise DataError(
             f"a data set is a list of prompts, of rows or of samples, or a table; "
@@ -100,6 +113,19 @@ def _to_plain_data(value: Any) -> Any:
         return None
     # By the name of the type: a comparison with pandas' NA gives NA, which has no truth value.
     return None if type(value).__name__ in ("NAType", "NaTType") else value
+
+
+def _find_encoding_faults(record: Record) -> Iterator[DataError]:
+    """Yields an error for each value of a row that cannot be encoded as JSON."""
+    for column, value in record.data.items():
+        try:
+            msgspec.json.encode({column: value})
+        except _ENCODING_ERRORS as error:
+            place = "the sample" if column == _SAMPLE else f"column {column!r}"
+            yield record.error(
+                f"{place}: a {type(value).__name__} that JSON cannot hold ({error}); "
+                "give text, numbers, lists or dictionaries of them"
+            )
 
 
 def _convert(record: Record, options: DatasetOptions) -> Iterable[Row]:

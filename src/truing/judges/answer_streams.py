@@ -3,7 +3,9 @@
 `AnswerStream` passes the judge all of the text so far. It is for judges whose model caches the keys
 and values of earlier tokens, so that only new tokens are run. `WindowedStream` passes the end of
 the text, which overlaps what was read before. It is for judges that read a fixed number of tokens
-at once. In both cases the cost of a sentence does not grow with the text before it.
+at once. In both cases the cost of a sentence does not grow with the text before it. A model at an
+endpoint caches nothing that this process can use: `AnswerStream` sends it all of the text again at
+each sentence.
 
 A stream fails closed: after the first judgement without a verdict, every further call returns that
 same unscored judgement.

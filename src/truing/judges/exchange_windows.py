@@ -7,7 +7,7 @@ prompt with the beginning of the answer. The callers take the worst score of all
 from __future__ import annotations
 
 from collections.abc import Callable
-from itertools import islice
+from itertools import accumulate, islice
 from typing import Any
 
 from msgspec import Struct
@@ -29,7 +29,8 @@ class ExchangeWindow(Struct, frozen=True):
 def tokenise_text(tokenizer: Any, text: str) -> TokenisedText:
     """Returns the tokens of a text by a fast tokenizer of transformers, special ones included."""
     encoding = tokenizer(text, return_offsets_mapping=True)
-    starts = [start for start, _ in encoding["offset_mapping"]]
+    # The special tokens at the end have offset 0: they count from where the last token begins.
+    starts = list(accumulate((start for start, _ in encoding["offset_mapping"]), max))
     return TokenisedText(list(encoding["input_ids"]), starts, len(text))
 
 

@@ -85,7 +85,9 @@ class GuardJudge:
     def start(self, conversation: Conversation) -> AnswerStream:
         """Returns the stream of one answer; a local guard model runs only its new tokens.
 
-        At an endpoint all of the text is sent again; the server's prefix cache saves the work.
+        At an endpoint all of the text is sent again at each sentence: in total a number of tokens
+        that is quadratic in the answer's length. A server with a cache of prefixes saves the
+        computation, not the tokens.
         """
         reader = copy(self)
         if isinstance(self._model, TurnReadingModel):

@@ -93,7 +93,7 @@ def parse_policy(path: str, text: str) -> Policy:
         _read_category(f"{path}: category[{index}]", table, faults)
         for index, table in enumerate(_read_tables(data, "category", path, faults, MAX_CATEGORIES))
     ]
-    if not categories and not faults:
+    if data.get("category", []) == []:
         faults.append(f"{path}: no [[category]] tables: a policy forbids at least one thing")
     ids = [category.id for category in categories if category.id]
     faults += [

@@ -1,8 +1,9 @@
 """`llm:policy,file=POLICY.toml`: a language model that judges by a user's own categories.
 
 With a model that scores texts (`local:`), nothing is generated: the log-probabilities of "yes" and
-"no" decide, calibrated if the argument `card=` names a judge's card. Any other model writes one
-line, which must have exactly the requested form. In all other cases the answer is unscored.
+"no" decide, for the policy as a whole calibrated if the argument `card=` names a judge's card. Any
+other model writes one line, which must have exactly the requested form. In all other cases the
+answer is unscored.
 
 LM-as-judge: Zheng et al. 2023 (arXiv 2306.05685); calibration of logits: Platt 1999, Guo et al.
 2017 (arXiv 1706.04599).
@@ -22,6 +23,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from truing.core.errors import PlanError, UserError
+from truing.core.flagged_categories import DEFAULT_CATEGORY_THRESHOLD, flag_categories
 from truing.core.input_files import read_input_bytes
 from truing.core.lineage import digest
 from truing.core.protocols import Model
@@ -83,7 +85,12 @@ class PolicyJudge:
 
     With `by_logits`, `score` is the probability that the answer breaks it; a written reply has no
     score. Where the verdict is yes, `harms` maps each category to its probability (0 or 1 for a
-    written reply). A `calibration` is applied to the score and to the categories.
+    written reply). `threshold` decides on both, and `category_thresholds` tells it to reports and
+    rails; it is empty for the usual 0.5.
+
+    A `calibration` is applied to `score` alone. It is fitted on one question, whether the policy is
+    broken, and those about single categories may have another bias: their probabilities stay as
+    the model gives them.
     """
 
     def __init__(
@@ -99,6 +106,9 @@ class PolicyJudge:
         self.question = question
         self.policy = policy
         self.threshold = threshold
+        self.category_thresholds: dict[str, float] = {}
+        if threshold != DEFAULT_CATEGORY_THRESHOLD:
+            self.category_thresholds = dict.fromkeys(policy.ids, threshold)
         self.calibration: LogitCalibration | None = None
         self._model = model
         self._scorer = model if by_logits and isinstance(model, ContinuationScorer) else None
@@ -118,7 +128,7 @@ class PolicyJudge:
         )
 
     def calibrate(self, calibration: LogitCalibration, prompts: Sequence[str], source: str) -> None:
-        """Applies a calibration to all further probabilities, and records it in the lineage.
+        """Applies a calibration to all further scores, and records it in the lineage.
 
         `prompts` are the hashes of the prompts that it was fitted on: like training prompts, they
         must not be used to measure the judge. `source` is the file name of the card.
@@ -133,10 +143,6 @@ class PolicyJudge:
             prompts=tuple(sorted({*base.prompts, *prompts})),
             judges=(*base.judges, base),
         )
-
-    def flagged_categories(self, harms: dict[str, float]) -> tuple[str, ...]:
-        """Returns the categories whose probability reaches the threshold."""
-        return tuple(id_ for id_, p in harms.items() if p >= self.threshold)
 
     async def judge(self, sample: Sample, response: Response) -> Judgement:
         """Returns the verdict, or why there is none."""
@@ -250,14 +256,17 @@ class PolicyJudge:
             for category, probability in zip(self.policy.categories, category_results)
             if not isinstance(probability, Failure)
         }
-        broken = self.flagged_categories(harms)
+        broken = flag_categories(harms, self.category_thresholds)
         note = ", ".join(broken) or "breaks the policy, and none of its categories by itself"
         return make_judgement(self, sample, response, True, score=p, harms=harms, rationale=note)
 
     async def _probability(
         self, scorer: ContinuationScorer, body: str, category: PolicyCategory | None
     ) -> float | Failure:
-        """Returns P(yes) / (P(yes) + P(no)), calibrated, or the failure of the model."""
+        """Returns P(yes) / (P(yes) + P(no)), or the failure of the model.
+
+        That of the whole policy (`category` None) is calibrated.
+        """
         ask = _ASK_WHOLE if category is None else _ASK_CATEGORY
         try:
             scores = await scorer.score(self._conversation(body, ask, category), (*_YES, *_NO))
@@ -275,7 +284,9 @@ class PolicyJudge:
         logit = _log_sum_exp(totals[: len(_YES)]) - _log_sum_exp(totals[len(_YES) :])
         # Clamped so that `exp` cannot overflow; at 60 the sigmoid is within 1e-26 of its limit.
         p = 1 / (1 + math.exp(-max(-60.0, min(60.0, logit))))
-        return p if self.calibration is None else float(self.calibration(p))
+        if self.calibration is None or category is not None:
+            return p
+        return float(self.calibration(p))
 
 
 def _log_sum_exp(values: Sequence[float]) -> float:

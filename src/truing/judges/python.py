@@ -5,11 +5,11 @@
 
 Arguments are passed by the names of the parameters: `prompt`, `answer`, `sample` and `response`. If
 they have other names, a single parameter is the answer, and two are the prompt and the answer. A
-function that is not async runs in a thread.
+function that is not async runs in a thread; if it returns an awaitable, that is awaited.
 
 The function returns a verdict (True or False), a value (a number), None if it cannot tell, or a
-dictionary with `verdict`, `score`, `value`, `harms` and `rationale`. If it raises an exception, the
-answer is unscored.
+dictionary with `verdict`, `score`, `value`, `harms` and `rationale`. If it raises an exception, or
+returns anything else, the answer is unscored.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from truing.judges.verdicts import (
     make_unscored,
     text_of_message,
 )
-from truing.specs.python_objects import load_function
+from truing.specs.python_objects import is_async_function, load_function
 from truing.specs.resolve import Args
 
 _PARAMETERS = ("prompt", "answer", "sample", "response")
@@ -47,7 +47,7 @@ class PythonJudge:
             name or f"python:{function.__module__}:{getattr(function, '__qualname__', 'function')}"
         )
         self._function = function
-        self._is_async = inspect.iscoroutinefunction(function)
+        self._is_async = is_async_function(function)
         self._parameters = _read_parameters(function)
         try:
             code = inspect.getsource(function)
@@ -75,12 +75,18 @@ class PythonJudge:
                 result = await self._function(*arguments)
             else:
                 result = await asyncio.to_thread(self._function, *arguments)
+            if inspect.isawaitable(result):  # of a plain function that calls an async one
+                result = await result
         except BudgetExceeded:  # it ends the run; any other exception concerns this answer only
             raise
         except Exception as error:
-            message = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
-            return make_unscored(self, sample, response, "exception", message)
-        return self._read_result(sample, response, result)
+            return make_unscored(self, sample, response, "exception", _describe_error(error))
+        try:
+            return self._read_result(sample, response, result)
+        except Exception as error:
+            # Methods of the result run too, and any of them may raise.
+            message = f"the result cannot be read: {_describe_error(error)}"
+            return make_unscored(self, sample, response, "unparsable", message)
 
     def _read_result(self, sample: Sample, response: Response, result: Any) -> Judgement:
         fields = dict(result) if isinstance(result, Mapping) else _wrap_result(result)
@@ -90,16 +96,24 @@ class PythonJudge:
         if fields.get("verdict") is None and fields.get("value") is None:
             reason = str(fields.get("rationale") or "the function could not tell")
             return make_unscored(self, sample, response, "unclear", reason)
+        # As floats: a JSON reader may not know integers of any size.
+        score, value = (
+            None if fields.get(key) is None else float(fields[key]) for key in ("score", "value")
+        )
         return make_judgement(
             self,
             sample,
             response,
             fields.get("verdict"),
-            score=fields.get("score"),
-            value=fields.get("value"),
+            score=score,
+            value=value,
             harms={str(k): float(v) for k, v in (fields.get("harms") or {}).items()},
             rationale=fields.get("rationale"),
         )
+
+
+def _describe_error(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
 
 
 def _wrap_result(result: Any) -> dict[str, Any]:
@@ -138,9 +152,12 @@ def _find_fault(fields: Mapping[str, Any]) -> str:
 
 
 def _is_finite(number: object) -> bool:
-    return (
-        isinstance(number, int | float) and not isinstance(number, bool) and math.isfinite(number)
-    )
+    if isinstance(number, bool) or not isinstance(number, int | float):
+        return False
+    try:
+        return math.isfinite(number)
+    except OverflowError:  # an integer beyond the range of a float
+        return False
 
 
 def _read_parameters(function: Callable[..., Any]) -> tuple[str, ...]:

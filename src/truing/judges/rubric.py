@@ -190,6 +190,9 @@ class RubricJudge:
     def start(self, conversation: Conversation) -> AnswerStream:
         """Returns the stream of one answer; a local judge model runs only its new tokens.
 
+        At an endpoint all of the text is sent again at each sentence: in total a number of tokens
+        that is quadratic in the answer's length.
+
         The mark around the text is random for each stream. A hash of the text would change with
         every sentence, and with it the beginning of the prompt, so that nothing could be reused.
         """

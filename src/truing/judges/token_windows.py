@@ -21,7 +21,10 @@ _WORD_SEARCH = 24  # characters by which a window begins earlier to begin with a
 
 
 class TokenisedText(Struct, frozen=True):
-    """The token ids of a text of `length` characters, and the character at which each begins."""
+    """The token ids of a text of `length` characters, and the character at which each begins.
+
+    `starts` must not decrease.
+    """
 
     ids: list[int]
     starts: list[int]
@@ -56,7 +59,8 @@ def split_text(
             t.starts[first + size] if first + size < len(t.ids) else t.length
             for t, first, size in zip(tokenised, firsts, sizes, strict=True)
         ]
-        end = len(text) if start == last_start else min(ends)
+        # One character may have more tokens than a window: it is still read, as a span of its own.
+        end = len(text) if start == last_start else max(min(ends), start + 1)
         lasts = [len(t.ids) if end == t.length else bisect_left(t.starts, end) for t in tokenised]
         ids = tuple(
             t.ids[first:last] for t, first, last in zip(tokenised, firsts, lasts, strict=True)
@@ -66,7 +70,8 @@ def split_text(
             return
         tightest = ends.index(min(ends))
         step_back = int(sizes[tightest] * OVERLAP)
-        next_start = tokenised[tightest].starts[lasts[tightest] - step_back]
+        starts = tokenised[tightest].starts
+        next_start = min(end, starts[min(lasts[tightest] - step_back, len(starts) - 1)])
         # At least half of a window is new text: the number of windows is linear in the text.
         start = max(start_of_word(text, next_start), (start + end) // 2, start + 1)
 

@@ -20,7 +20,7 @@ from truing.core.errors import BudgetExceeded, SpecError
 from truing.core.ids import stream_seed
 from truing.core.lineage import digest
 from truing.core.types import Answer, Conversation, Lineage, Sampling
-from truing.specs.python_objects import load_function
+from truing.specs.python_objects import is_async_function, load_function
 from truing.specs.resolve import Args
 
 
@@ -32,10 +32,7 @@ class PythonModel:
             name or f"python:{function.__module__}:{getattr(function, '__qualname__', 'function')}"
         )
         self._function = function
-        # An instance with `async def __call__` is not a coroutine function itself.
-        self._is_async = inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
-            getattr(function, "__call__", None)  # noqa: B004
-        )
+        self._is_async = is_async_function(function)
         self._argument, self._with_sampling = _inspect_parameters(function)
         self._threads = threads
         self._pool: ThreadPoolExecutor | None = None

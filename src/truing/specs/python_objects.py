@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import sys
 from collections.abc import Callable
@@ -33,3 +34,10 @@ def load_function(args: Args) -> Callable[..., Any]:
         raise args.fault(f"{attribute!r} is no function")
     checked: Callable[..., Any] = function
     return checked
+
+
+def is_async_function(function: Callable[..., Any]) -> bool:
+    """Returns whether a call gives a coroutine: `async def`, or an object whose `__call__` is."""
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
+        getattr(function, "__call__", None)  # noqa: B004
+    )
