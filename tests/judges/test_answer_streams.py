@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.judges.guard_stand_in import GuardStandIn
 
+from truing.core.errors import BudgetExceeded
 from truing.core.protocols import JudgeStream, StreamingJudge
 from truing.core.types import Conversation, Judgement, Lineage, Response, Sample
 from truing.judges.answer_streams import (
@@ -77,6 +78,17 @@ def test_a_stream_that_failed_stays_failed(word: str) -> None:
     for judgement in (asyncio.run(stream.flush()), asyncio.run(stream.finish())):
         assert judgement.verdict is None and judgement.failure is not None
     assert len(judge.read) == 2
+
+
+def test_a_spent_budget_ends_the_run_and_not_the_answer_alone() -> None:
+    class SpentJudge(WordJudge):
+        async def judge(self, sample: Sample, response: Response) -> Judgement:
+            raise BudgetExceeded("the budget of 1 requests is spent")
+
+    stream = AnswerStream(SpentJudge(), CHAT)
+    for call in (lambda: stream.push("Fine. "), stream.flush, stream.finish):
+        with pytest.raises(BudgetExceeded):
+            asyncio.run(call())
 
 
 def test_flush_reads_within_a_sentence_and_nothing_twice() -> None:

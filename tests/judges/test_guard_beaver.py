@@ -1,12 +1,21 @@
-"""The labels of beaver-dam's head."""
+"""The labels of beaver-dam's head; what it cannot compute, on tiny random classifiers."""
 
 from __future__ import annotations
 
+import asyncio
+from pathlib import Path
+
 import pytest
+
+pytest.importorskip("torch")
+pytest.importorskip("transformers")
+
+from tests.judges.tiny_classifiers import write_encoder
 
 from truing.core.errors import UserError
 from truing.core.taxonomy import load_taxonomy
-from truing.judges.guard_beaver import TEMPLATE, read_head_labels
+from truing.core.types import Answer, Conversation, Judgement, Response, Sample
+from truing.judges.guard_beaver import TEMPLATE, BeaverDam, read_head_labels
 
 IDS = list(load_taxonomy("beavertails").ids)
 
@@ -28,3 +37,23 @@ def test_other_labels_are_refused(labels: list[str]) -> None:
 
 def test_the_published_prompt_format() -> None:
     assert TEMPLATE == "BEGINNING OF CONVERSATION: USER: {prompt} ASSISTANT:{response}"
+
+
+def judge_answer(judge: BeaverDam, answer: str) -> Judgement:
+    sample = Sample(id="a", conversation=Conversation.of("a question"))
+    return asyncio.run(judge.judge(sample, Response.of("a", 0, "m", Answer.of(answer))))
+
+
+def test_what_the_classifier_cannot_compute_is_unscored(tmp_path: Path) -> None:
+    labels = {"id2label": dict(enumerate(IDS)), "label2id": {n: i for i, n in enumerate(IDS)}}
+    folder = write_encoder(tmp_path / "nan", 14, nan_letter="x", **labels)
+    judge = BeaverDam(str(folder), dtype="float32", device="cpu", tokens=256)
+    assert judge_answer(judge, "letters " * 60).verdict is not None
+    for answer in ("x", "letters " * 60 + "x", "x" + " letters" * 60):
+        failure = judge_answer(judge, answer).failure
+        assert failure is not None and failure.kind == "nan"
+    # A token that the model has no embedding of raises an IndexError.
+    folder = write_encoder(tmp_path / "small", 14, tokens=10, **labels)
+    judge = BeaverDam(str(folder), dtype="float32", device="cpu")
+    failure = judge_answer(judge, "letters").failure
+    assert failure is not None and failure.kind == "error" and "IndexError" in failure.message

@@ -12,74 +12,12 @@ pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
 import torch
+from tests.judges.tiny_classifiers import write_decoder, write_encoder
 
 from truing.core.errors import UserError
 from truing.core.types import Answer, Conversation, Judgement, Response, Sample
 from truing.judges.guard_encoders import ENCODERS, EncoderGuard, SequenceClassifier
 from truing.specs.resolve import resolve
-
-
-def write_tokenizer(folder: Path) -> int:
-    """Writes a tokenizer of single letters that joins pairs by a separator; returns its size."""
-    from tokenizers import Tokenizer, models, pre_tokenizers, processors
-    from transformers import PreTrainedTokenizerFast
-
-    names = ["[PAD]", "[CLS]", "[SEP]", "[UNK]", *"abcdefghijklmnopqrstuvwxyz "]
-    raw = Tokenizer(models.WordLevel({n: i for i, n in enumerate(names)}, unk_token="[UNK]"))
-    raw.pre_tokenizer = pre_tokenizers.Split("", "isolated")
-    raw.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]",
-        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
-        special_tokens=[("[CLS]", 1), ("[SEP]", 2)],
-    )
-    PreTrainedTokenizerFast(
-        tokenizer_object=raw, pad_token="[PAD]", cls_token="[CLS]", sep_token="[SEP]"
-    ).save_pretrained(folder)
-    return len(names)
-
-
-def write_encoder(folder: Path, labels: int, **config: Any) -> Path:
-    """Writes a BERT with a head of `labels` outputs."""
-    from transformers import BertConfig, BertForSequenceClassification
-
-    torch.manual_seed(0)
-    size = write_tokenizer(folder)
-    BertForSequenceClassification(
-        BertConfig(
-            vocab_size=size,
-            hidden_size=16,
-            intermediate_size=16,
-            num_hidden_layers=1,
-            num_attention_heads=2,
-            max_position_embeddings=512,
-            initializer_range=0.5,
-            num_labels=labels,
-            **config,
-        )
-    ).save_pretrained(folder)
-    return folder
-
-
-def write_decoder(folder: Path, labels: int) -> Path:
-    """Writes a Qwen2 with a head of `labels` outputs."""
-    from transformers import Qwen2Config, Qwen2ForSequenceClassification
-
-    torch.manual_seed(0)
-    size = write_tokenizer(folder)
-    Qwen2ForSequenceClassification(
-        Qwen2Config(
-            vocab_size=size,
-            hidden_size=16,
-            intermediate_size=16,
-            num_hidden_layers=1,
-            num_attention_heads=2,
-            num_key_value_heads=2,
-            num_labels=labels,
-            initializer_range=0.5,
-            pad_token_id=0,
-        )
-    ).save_pretrained(folder)
-    return folder
 
 
 def ask(judge: EncoderGuard, prompt: str, answer: str) -> Judgement:
@@ -122,6 +60,19 @@ def test_long_and_bad_texts(tmp_path: Path) -> None:
         judgement = ask(judge, "q", "a" * characters)
         assert judgement.verdict is None and judgement.failure is not None
         assert judgement.failure.kind == "too-long"
+
+
+def test_what_the_classifier_cannot_compute_is_unscored(tmp_path: Path) -> None:
+    # A token that the model has no embedding of raises an IndexError.
+    folder = write_encoder(tmp_path / "small", 2, tokens=10)
+    judge = EncoderGuard("harmaug", SequenceClassifier("harmaug", str(folder), dtype="float32"))
+    failure = ask(judge, "a question", "a long answer").failure
+    assert failure is not None and failure.kind == "error" and "IndexError" in failure.message
+    folder = write_encoder(tmp_path / "nan", 2, nan_letter="x")
+    judge = EncoderGuard("harmaug", SequenceClassifier("harmaug", str(folder), dtype="float32"))
+    assert ask(judge, "q", "letters").verdict is not None
+    failure = ask(judge, "q", "letters " * 100 + "x").failure
+    assert failure is not None and failure.kind == "nan"
 
 
 def test_duoguard_takes_the_highest_of_twelve_categories(tmp_path: Path) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 from tests.judges.guard_stand_in import GuardStandIn, ask_guard
 
-from truing.core.types import Conversation, Message
+from truing.core.types import Answer, Conversation, Message, Response, Sample
 from truing.judges.guard_formats import GuardReading
 from truing.judges.guard_formats_nvidia import (
     CONTENT_SAFETY,
@@ -16,6 +18,7 @@ from truing.judges.guard_formats_nvidia import (
     parse_harm_lines,
     parse_safety_json,
 )
+from truing.judges.guards import GuardJudge
 
 BOTH = '{"User Safety": "unsafe", "Response Safety": "%s", "Safety Categories": "%s"}'
 
@@ -104,6 +107,19 @@ def test_thoughts_that_were_cut_are_unscored() -> None:
         make_reasoning_format(thinks=True), GuardStandIn("<think>hm", finish_reason="length")
     )
     assert judgement.verdict is None and judgement.failure is not None
+
+
+@pytest.mark.parametrize("turns", [(), (Message("user", " "),)])
+def test_a_conversation_that_the_topic_prompt_does_not_show_is_unscored(
+    turns: tuple[Message, ...],
+) -> None:
+    model = GuardStandIn("on-topic")
+    judge = GuardJudge("topic", make_topic_format("Bicycles."), model)
+    texts = (Message("system", "Talk about trains."), Message("tool", "a timetable"), *turns)
+    sample = Sample(id="a", conversation=Conversation(texts))
+    judgement = asyncio.run(judge.judge(sample, Response.of("a", 0, "m", Answer.of("x"))))
+    assert judgement.verdict is None and judgement.failure is not None
+    assert model.asked == []
 
 
 def test_topic_control_gets_the_rules_and_the_dialogue() -> None:

@@ -18,6 +18,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
+from truing.core.errors import BudgetExceeded
 from truing.core.protocols import Judge
 from truing.core.text import ends_sentence
 from truing.core.types import Answer, Conversation, Judgement, Response, Sample
@@ -87,9 +88,14 @@ class AnswerStream:
         return await self._reader.judge(self._sample, self._response(self._text))
 
     async def _attempt(self, judgement: Coroutine[Any, Any, Judgement]) -> Judgement:
-        """Awaits a judgement; from then on the stream returns it if it is unscored."""
+        """Awaits a judgement; from then on the stream returns it if it is unscored.
+
+        Raises BudgetExceeded.
+        """
         try:
             result = await judgement
+        except BudgetExceeded:  # it ends the run; any other exception concerns this answer only
+            raise
         except Exception as error:
             # Whatever the error is, the text was not judged.
             result = self._unscored("error", f"{type(error).__name__}: {str(error)[:200]}")

@@ -15,6 +15,7 @@ Texts that need several windows are read in all of them, and the worst counts. N
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -149,10 +150,10 @@ class EncoderGuard:
             rows = await asyncio.gather(
                 *(self._classifier.score(self._join(window)) for window in windows)
             )
-        except (RuntimeError, MemoryError, ValueError) as error:
+        except Exception as error:  # whatever it is, the text was not read
             message = f"{type(error).__name__}: {str(error)[:200]}"
             return make_unscored(self, sample, response, "error", message)
-        if any(value != value for row in rows for value in row):  # NaN
+        if any(math.isnan(value) for row in rows for value in row):
             return make_unscored(self, sample, response, "nan", "the classifier returned NaN")
         return self._make_judgement(sample, response, windows, rows)
 

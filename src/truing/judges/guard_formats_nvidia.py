@@ -229,13 +229,18 @@ TOPIC_ENDING = (
 
 
 def make_topic_prompt_builder(rules: str) -> PromptBuilder:
-    """Returns the builder of a dialogue with the operator's rules, which end as the card asks."""
+    """Returns the builder of a dialogue with the operator's rules, which end as the card asks.
+
+    It builds no prompt where neither user nor assistant has said anything.
+    """
     system = rules.strip()
     if not system.endswith(TOPIC_ENDING):
         system = f"{system}\n\n{TOPIC_ENDING}"
 
     def build(conversation: Conversation, response: str | None) -> tuple[Conversation, ...]:
         turns = judged_turns(conversation, response).messages
+        if not any(turn.content.strip() for turn in turns):
+            return ()
         return (Conversation((Message("system", system), *turns)),)
 
     return build

@@ -75,6 +75,11 @@ class GuardJudge:
             judges=model_lineage.judges,
         )
 
+    @property
+    def labels(self) -> frozenset[str]:
+        """The labels that are known to the guard's taxonomy; others are the guard's own words."""
+        return frozenset(self._crosswalk)
+
     def of_prompts(self) -> GuardJudge:
         """Returns the judge of prompts with the same guard model."""
         if self.question in PROMPT_QUESTIONS:
@@ -107,6 +112,9 @@ class GuardJudge:
         if not (prompt_text if judges_prompt else answer_text).strip():
             return make_unscored(self, sample, response, "empty", "there is no text to judge")
         prompts = self._format.ask(sample.conversation, None if judges_prompt else answer_text)
+        if not prompts:
+            message = "the guard's prompt shows none of these texts"
+            return make_unscored(self, sample, response, "empty", message)
         results = await asyncio.gather(*(self._ask_guard(conversation) for conversation in prompts))
         readings = [r for r in results if isinstance(r, GuardReading)]
         if len(readings) < len(results):

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 import torch
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
 from tests.models.local.generation import ASKS, answers, texts
 
 from truing.core.types import Conversation, Sampling
 from truing.models.local import LocalModel
+from truing.models.local.attention import PrefixBlock
 from truing.models.local.decoding import Decoder, GenerationRequest, _split_by_tokens
+from truing.models.local.kept_prefix import KeptPrefix, KeptPrefixes
 from truing.models.local.template import EncodedPrompt
 
 
@@ -71,9 +77,19 @@ def test_logits_that_are_no_numbers_are_a_failure(make: Callable[..., Path]) -> 
     assert answer.failure is not None and answer.failure.kind == "nan"
 
 
-def make_request(ids: tuple[int, ...], heads: tuple[int, ...] = ()) -> GenerationRequest:
+def make_request(
+    ids: tuple[int, ...],
+    heads: tuple[int, ...] = (),
+    kept_prefix: KeptPrefix | None = None,
+    on_finish: Callable[[GenerationRequest], None] = lambda request: None,
+    max_tokens: int = 3,
+) -> GenerationRequest:
     return GenerationRequest(
-        EncodedPrompt(ids, heads), Sampling(max_tokens=3), None, lambda request: None
+        EncodedPrompt(ids, heads),
+        Sampling(max_tokens=max_tokens, logprobs=3),
+        None,
+        on_finish,
+        kept_prefix=kept_prefix,
     )
 
 
@@ -133,3 +149,131 @@ def test_fail_ends_running_and_waiting_requests(tiny: LocalModel) -> None:
     assert not decoder.busy
     assert {r.failure for r in requests if not r.output_ids} == {("MemoryError", "out of memory")}
     assert all(r.finish_reason for r in requests)
+
+
+# -- cached prefixes -----------------------------------------------------------------------------
+
+# Heads of one prompt that others share in part, and tails that diverge.
+PROMPTS = st.builds(
+    lambda base, length, tail: (*base[:length], *tail),
+    st.sampled_from([tuple(range(20, 60)), (20, 21, 22, *range(100, 137)), tuple(range(60, 100))]),
+    st.sampled_from([2, 4, 13, 20, 40]),
+    st.lists(st.integers(3, 4), min_size=1, max_size=2),
+)
+
+
+class PromptCall(NamedTuple):
+    """A prompt, its answer's length, whether its prefix is cached, and the steps until the next."""
+
+    ids: tuple[int, ...]
+    max_tokens: int
+    keeps_prefix: bool
+    steps: int
+
+
+CALLS = st.builds(
+    PromptCall,
+    PROMPTS,
+    st.integers(1, 8),
+    st.sampled_from([True, True, False]),
+    st.sampled_from([0, 1, 10]),
+)
+
+
+def run_until_done(decoder: Decoder) -> None:
+    while decoder.busy:
+        decoder.step()
+
+
+def check_equal_logprobs(one: GenerationRequest, other: GenerationRequest) -> None:
+    for first, second in zip(one.logprobs, other.logprobs, strict=True):
+        assert first.logprob == pytest.approx(second.logprob, abs=1e-3)
+
+
+def run_calls(model: LocalModel, calls: list[PromptCall], heads: int, size: int) -> None:
+    """Runs calls that overlap, and compares each with the same prompt read by itself."""
+    prefixes = KeptPrefixes(size=size)
+    decoder = Decoder(model.forward, slots=8, heads=heads)
+    requests: list[GenerationRequest] = []
+    with torch.inference_mode():
+        for call in calls:
+            shared = (6, 3) if len(call.ids) > 6 else ()
+            if call.keeps_prefix:
+                prefix = prefixes.take(call.ids)
+                request = make_request(
+                    call.ids,
+                    shared,
+                    prefix,
+                    lambda request, prefix=prefix: prefixes.give_back(prefix),  # type: ignore[misc]
+                    call.max_tokens,
+                )
+            else:
+                request = make_request(call.ids, shared, max_tokens=call.max_tokens)
+            requests.append(request)
+            decoder.add([request])
+            for _ in range(call.steps):
+                decoder.step()
+        run_until_done(decoder)
+        for request in requests:
+            alone = make_request(request.prompt.ids, max_tokens=request.sampling.max_tokens)
+            fresh = Decoder(model.forward)
+            fresh.add([alone])
+            run_until_done(fresh)
+            assert request.failure is None
+            check_equal_logprobs(request, alone)
+
+
+@settings(
+    max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    calls=st.lists(CALLS, min_size=4, max_size=10), heads=st.integers(1, 3), size=st.integers(1, 3)
+)
+# A live head that is longer than what the prompt's own prefix has: its tokens are not cached.
+@example(
+    calls=[
+        PromptCall((20, 21, 90, 91, 92, 93, 94, 95), 1, True, 1),
+        PromptCall((*range(20, 40), 3), 8, False, 1),
+        PromptCall((*range(20, 40), 4), 1, True, 10),
+        PromptCall((*range(20, 40), 4, 5), 1, True, 1),
+    ],
+    heads=1,
+    size=1,
+)
+# A prefix that stores a prompt which diverges earlier, while another request reads its head.
+@example(
+    calls=[
+        PromptCall((*range(20, 40), 3), 1, True, 0),
+        PromptCall((*range(20, 40), 4), 1, True, 1),
+        PromptCall((*range(20, 40), 5), 8, True, 0),
+        PromptCall((*range(20, 40), 6), 1, True, 1),
+        PromptCall((*range(20, 33), *range(70, 76)), 1, True, 1),
+    ],
+    heads=3,
+    size=2,
+)
+def test_prompts_that_grow_and_diverge_at_once_have_the_logits_of_fresh_ones(
+    tiny: LocalModel, calls: list[PromptCall], heads: int, size: int
+) -> None:
+    run_calls(tiny, calls, heads, size)
+
+
+def test_the_block_of_a_head_goes_with_its_last_request(tiny: LocalModel) -> None:
+    prefixes = KeptPrefixes(size=1)
+    decoder = Decoder(tiny.forward, slots=8)
+    decoder.add([make_request((5, 6, 7), max_tokens=200)])
+    blocks: list[weakref.ref[PrefixBlock]] = []
+    with torch.inference_mode():
+        for length in range(10, 20):
+            ids = tuple(range(20, 20 + length))
+            prefix = prefixes.take(ids)
+            request = make_request(ids, (), prefix, max_tokens=1)
+            decoder.add([request])
+            decoder.step()
+            if request.block is not None:
+                blocks.append(weakref.ref(request.block))
+            decoder.step()
+            prefixes.give_back(prefix)
+            del request
+    assert decoder.busy and len(blocks) > 5
+    assert [block for block in blocks if block() is not None] == []

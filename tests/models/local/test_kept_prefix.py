@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -16,7 +17,8 @@ from truing.judges.guard_formats import GuardFormat, GuardReading, build_llama_g
 from truing.judges.guards import GuardJudge
 from truing.models.cached_model import CachedModel
 from truing.models.local import LocalModel
-from truing.models.local.kept_prefix import KeptPrefixes
+from truing.models.local.attention import PrefixBlock
+from truing.models.local.kept_prefix import KeptPrefix, KeptPrefixes
 
 TEXT = "the cat sat on the mat. how do I repair a wheel? numbers 0123 are in the garden. "
 SAMPLING = Sampling(max_tokens=4, logprobs=3)
@@ -116,6 +118,51 @@ def test_prefixes_are_bounded() -> None:
         prefixes.give_back(prefix)
     assert prefixes.take((9, 9)).ids == (3, 0)
     assert prefixes.take((4, 0, 1)).ids == (4, 0)
+
+
+def store_numbers(prefix: KeptPrefix, ids: tuple[int, ...], start: int) -> None:
+    """Stores keys and values that are the token ids."""
+    numbers = torch.tensor([float(i) for i in ids[start:]])[None, :, None]
+    prefix.store(ids, start, [numbers], [numbers])
+
+
+@given(
+    st.lists(st.lists(st.integers(0, 1), min_size=1, max_size=6).map(tuple), max_size=12),
+    st.data(),
+)
+def test_views_hold_their_tokens_whatever_is_stored(
+    prompts: list[tuple[int, ...]], data: st.DataObject
+) -> None:
+    prefix = KeptPrefix()
+    views: list[tuple[tuple[int, ...], PrefixBlock]] = []
+    for ids in prompts:
+        start = data.draw(st.integers(0, prefix.match(ids)))
+        if start:
+            views.append((ids[:start], prefix.block(start)))
+        store_numbers(prefix, ids, start)
+        views.append((ids, prefix.block(len(ids))))
+        for held, block in views:
+            assert block.k[0].flatten().tolist() == list(held)
+            assert block.v[0].flatten().tolist() == list(held)
+
+
+def test_tokens_that_are_not_cached_are_not_stored_as_cached() -> None:
+    prefix = KeptPrefix()
+    store_numbers(prefix, (1, 2, 3, 4), 0)
+    for ids in ((1, 2, 9, 9, 5), (1, 2, 3, 4, 5, 6)):
+        with pytest.raises(ValueError, match="not cached"):
+            store_numbers(prefix, ids, prefix.match(ids) + 1)
+    assert prefix.ids == (1, 2, 3, 4)
+
+
+def test_a_growing_prompt_is_not_copied() -> None:
+    prefix = KeptPrefix()
+    store_numbers(prefix, tuple(range(10)), 0)
+    first = prefix.block(9).k[0]
+    store_numbers(prefix, (*range(9), 50, 51), 9)
+    assert prefix.block(9).k[0].data_ptr() == first.data_ptr()
+    store_numbers(prefix, (*range(4), 60), 4)
+    assert prefix.block(4).k[0].data_ptr() != first.data_ptr()
 
 
 def test_a_guard_on_a_local_model_reads_closed_turns_and_each_once(tiny: LocalModel) -> None:

@@ -15,6 +15,7 @@ from truing.http.limits import close_connections
 from truing.models.scripted import ScriptedModel
 from truing.rails.library.guard_models import find_guard_name, guard_key
 from truing.rails.runtime.app import RuntimeParts
+from truing.specs.resolve import resolve
 
 SAFE_PROMPT, UNSAFE_PROMPT = (
     '{"User Safety": "safe"}',
@@ -116,7 +117,39 @@ def test_what_a_guard_says_unclearly_blocks(tmp_path: Path, reply: str) -> None:
     model = guarded(tmp_path, flows, entry, GuardStandIn(reply, reply))
     answer = ask(model, "hello")
     assert answer.finish_reason == "blocked"
-    assert "counts as an objection" in decisive_ruling(answer).reason
+    ruling = decisive_ruling(answer)
+    assert ruling.reason == "the guard could not judge it, which counts as an objection"
+    assert ruling.evidence and repr(reply) in ruling.evidence
+
+
+def test_what_a_guard_says_in_its_own_words_is_evidence_and_no_reason(tmp_path: Path) -> None:
+    reply = '{"violation": 1, "policy_category": "S1, words of the guard"}'
+    policy = tmp_path / "policy.md"
+    policy.write_text("# No trains")
+    model = ScriptedModel(reply, name="guard")
+    judge = resolve(f"guard:gpt-oss-safeguard,policy={policy}", "judge", model=model)
+    settings = {
+        **rails(input=["jailbreak detection model"]),
+        "truing": {"jailbreak": {"judge": "keywords:"}},
+    }
+    judges = {guard_key("jailbreak detection model"): judge}
+    ruling = decisive_ruling(ask(guard(tmp_path / "bot", settings, judges=judges), "hello"))
+    assert ruling.ruling == "block"
+    assert ruling.reason == "the guard model objects: no known category"
+    assert ruling.evidence == "S1, words of the guard"
+
+
+def test_what_a_guard_says_to_a_prompt_of_the_configuration_is_no_reason(tmp_path: Path) -> None:
+    task = "content_safety_check_input $model=guard"
+    settings = {
+        **rails(input=["content safety check input $model=guard"]),
+        "models": [nim("guard", "some/model")],
+        "prompts": [{"task": task, "content": "Judge: {{ user_input }}"}],
+    }
+    parts = RuntimeParts(models={"guard": ScriptedModel("unsafe\nits own words", name="guard")})
+    ruling = decisive_ruling(ask(guard(tmp_path, settings, parts=parts), "hello"))
+    assert ruling.ruling == "block" and "own words" not in str(ruling.reason)
+    assert "own words" in str(ruling.evidence)
 
 
 def test_a_prompt_of_the_configuration_goes_first(tmp_path: Path) -> None:

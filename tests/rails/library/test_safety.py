@@ -58,7 +58,10 @@ def test_a_judge_of_a_rail_is_in_the_lineage_so_that_it_cannot_measure(tmp_path:
 def test_what_the_judge_cannot_score_is_blocked(tmp_path: Path) -> None:
     answer = ask(guard(tmp_path, moderation()), "odd words")
     assert answer.finish_reason == "blocked"
-    assert "not English" in (decisive_ruling(answer).reason or "")
+    ruling = decisive_ruling(answer)
+    # Clients see the reason; what the judge says may quote a model's reply.
+    assert ruling.reason == "could not be judged: no verdict"
+    assert ruling.evidence == "not English"
 
 
 def test_a_judge_that_fails_blocks(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ and kept as one block of keys and values.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,7 +32,8 @@ class GenerationRequest:
     `on_text` is called with the text so far after each token, `on_finish` with the finished
     request; `shared_length` is the length of the shared head in front of the request's own tokens.
     With `kept_prefix`, that head is what this prompt has in common with the cached one, and this
-    prompt is cached in its place.
+    prompt is cached in its place. `block` holds the keys and values of the head while the request
+    runs.
     """
 
     prompt: EncodedPrompt
@@ -42,6 +43,7 @@ class GenerationRequest:
     on_text: Callable[[str], None] | None = None
     kept_prefix: KeptPrefix | None = None
     shared_length: int = 0
+    block: PrefixBlock | None = None
     output_ids: list[int] = field(default_factory=list)
     logprobs: list[TokenLogprob] = field(default_factory=list)
     finish_reason: str = ""
@@ -69,7 +71,6 @@ class Decoder:
         self.live: list[GenerationRequest] = []
         self.waiting: list[GenerationRequest] = []
         self._joining: list[GenerationRequest] = []
-        self._blocks: dict[tuple[int, ...], PrefixBlock] = {}
 
     @property
     def busy(self) -> bool:
@@ -132,7 +133,7 @@ class Decoder:
         """Ends all requests with a failure (the forward pass raised)."""
         for request in (*self.live, *self._joining, *self.waiting):
             self._finish_request(request, "error", failure=(kind, message))
-        self.live, self.waiting, self._joining, self._blocks = [], [], [], {}
+        self.live, self.waiting, self._joining = [], [], []
         self.rows = KVCache(self.slots)
 
     def _remove_finished(self) -> None:
@@ -144,13 +145,13 @@ class Decoder:
                 self.live[index] = self.live[last]
                 self.live.pop()
         self.waiting = [r for r in self.waiting if not r.cancelled]
-        if not self.live:
-            # Only when no row is left: a running row still attends to its block at each step.
-            self._blocks.clear()
 
     def _admit_requests(self, free_slots: int) -> None:
         requests_by_head: dict[tuple[int, ...], list[GenerationRequest]] = {}
-        live_heads = {r.prompt.ids[: r.shared_length] for r in self.live if r.shared_length}
+        live_blocks = {
+            r.prompt.ids[: r.shared_length]: r.block for r in self.live if r.block is not None
+        }
+        live_heads = set(live_blocks)
         for _ in range(min(free_slots, len(self.waiting))):
             request = self.waiting.pop()
             # Until they are live, requests are kept here so that `fail` reaches them too.
@@ -160,25 +161,36 @@ class Decoder:
                 and request.prompt.ids[: request.shared_length] not in live_heads
                 and len(live_heads) >= self.max_heads
             ):
-                ids = (
-                    request.prompt.ids
-                )  # too many different heads at once: this one is read with its row
-                request.shared_length = next(
-                    (h for h in request.prompt.heads if ids[:h] in live_heads), 0
-                )
+                # Too many different heads at once: this one is read with its row.
+                request.shared_length = self._find_live_head(request, live_heads)
             head = request.prompt.ids[: request.shared_length]
             live_heads.update({head} if head else ())
             requests_by_head.setdefault(head, []).append(request)
         for head, requests in requests_by_head.items():
-            if head and head not in self._blocks:
-                prefixes = (r.kept_prefix for r in requests if r.kept_prefix is not None)
-                prefix = next(prefixes, None)
-                self._blocks[head] = (
-                    self.forward.cached_prefix(head) if prefix is None else prefix.block(len(head))
-                )
+            block = live_blocks.get(head) or self._make_block(head, requests)
+            for request in requests:
+                request.block = block
             for batch in _split_by_tokens(requests, self.read):
-                self._prefill(batch, self._blocks.get(head))
+                self._prefill(batch, block)
         self._joining.clear()
+
+    @staticmethod
+    def _find_live_head(request: GenerationRequest, live_heads: Collection[tuple[int, ...]]) -> int:
+        """Returns the length of the longest head of a prompt that runs already; 0 if none does."""
+        ids, heads = request.prompt.ids, request.prompt.heads
+        if request.kept_prefix is not None:
+            # The tokens behind the head are cached, and so those of the head must be.
+            heads = tuple(h for h in heads if h <= request.shared_length)
+        return next((h for h in heads if ids[:h] in live_heads), 0)
+
+    def _make_block(
+        self, head: tuple[int, ...], requests: Sequence[GenerationRequest]
+    ) -> PrefixBlock | None:
+        """Returns the keys and values of a head that the requests share; None for an empty one."""
+        if not head:
+            return None
+        prefix = next((r.kept_prefix for r in requests if r.kept_prefix is not None), None)
+        return self.forward.cached_prefix(head) if prefix is None else prefix.block(len(head))
 
     def _prefill(self, requests: list[GenerationRequest], block: PrefixBlock | None) -> None:
         """Prefills prompts packed; equal prompts (n > 1) are prefilled once."""
@@ -223,13 +235,16 @@ class Decoder:
         self._append_tokens(self.live, forward.logits(hidden))
 
     def _shared_blocks(self) -> list[tuple[PrefixBlock, Tensor | None]]:
-        heads = [r.prompt.ids[: r.shared_length] for r in self.live]
-        batches: list[tuple[PrefixBlock, Tensor | None]] = []
-        for head in dict.fromkeys(h for h in heads if h):
-            rows = [i for i, h in enumerate(heads) if h == head]
-            whole_batch = len(rows) == len(heads)
-            batches.append((self._blocks[head], None if whole_batch else self.forward.tensor(rows)))
-        return batches
+        # By identity: rows with the same head have the same block.
+        rows_of_block: dict[int, tuple[PrefixBlock, list[int]]] = {}
+        for row, request in enumerate(self.live):
+            if request.block is not None:
+                block = request.block
+                rows_of_block.setdefault(id(block), (block, []))[1].append(row)
+        return [
+            (block, None if len(rows) == len(self.live) else self.forward.tensor(rows))
+            for block, rows in rows_of_block.values()
+        ]
 
     def _append_tokens(self, requests: Sequence[GenerationRequest], logits: Tensor) -> None:
         """Samples a token for each row and finishes the rows that are done."""

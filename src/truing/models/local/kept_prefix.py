@@ -27,6 +27,7 @@ class KeptPrefix:
         self.ids: tuple[int, ...] = ()
         self._keys: list[Tensor] = []
         self._values: list[Tensor] = []
+        self._viewed = 0  # the length of the longest view of these tensors
 
     def match(self, ids: tuple[int, ...]) -> int:
         """Returns how many leading tokens of a prompt are cached, at most all but the last.
@@ -40,10 +41,8 @@ class KeptPrefix:
         return int(differs[0]) if differs.size else size
 
     def block(self, length: int) -> PrefixBlock:
-        """Returns a view of the first `length` tokens.
-
-        It stays valid until a prompt is stored that differs in these tokens.
-        """
+        """Returns a view of the first `length` tokens, which no later prompt changes."""
+        self._viewed = max(self._viewed, length)
         return PrefixBlock(
             [tensor[:, :, :length] for tensor in self._keys],
             [tensor[:, :, :length] for tensor in self._values],
@@ -54,25 +53,32 @@ class KeptPrefix:
     ) -> None:
         """Stores a prompt whose first `start` tokens are cached already.
 
-        `keys` and `values` are those of the other tokens, `[heads, T, D]` for each layer.
+        `keys` and `values` are those of the other tokens, `[heads, T, D]` for each layer. Raises
+        ValueError if the first `start` tokens are not those of the cached prompt.
         """
-        self._grow(len(ids), start, keys)
+        if ids[:start] != self.ids[:start]:
+            raise ValueError(f"the first {start} tokens of the prompt are not cached")
+        self._make_room(len(ids), start, keys)
         for tensors, new_tensors in ((self._keys, keys), (self._values, values)):
             for tensor, new in zip(tensors, new_tensors, strict=True):
                 tensor[0, :, start : len(ids)] = new
         self.ids = ids
 
-    def _grow(self, length: int, start: int, like: Sequence[Tensor]) -> None:
-        """Makes room for `length` tokens, and copies the first `start` ones.
+    def _make_room(self, length: int, start: int, like: Sequence[Tensor]) -> None:
+        """Makes room for `length` tokens of which those from `start` on are written.
 
-        `like` holds one tensor for each layer with the heads, head size and dtype to use.
+        New tensors get the first `start` tokens. `like` holds one tensor for each layer with the
+        heads, head size and dtype to use.
         """
         capacity = int(self._keys[0].shape[2]) if self._keys else 0
-        if length <= capacity:
+        # What is behind the longest view may be written in place: no running request reads it.
+        if length <= capacity and start >= self._viewed:
             return
-        # Doubling: over all growth steps, no more tokens are copied than the final text has.
-        capacity = max(_FIRST_CAPACITY, length, 2 * capacity)
+        if length > capacity:
+            # Doubling: over all growth steps, no more tokens are copied than the final text has.
+            capacity = max(_FIRST_CAPACITY, length, 2 * capacity)
         old = self._keys, self._values
+        self._viewed = 0
         self._keys, self._values = (
             [t.new_empty(1, t.shape[0], capacity, t.shape[2]) for t in like] for _ in range(2)
         )

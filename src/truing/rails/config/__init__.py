@@ -16,6 +16,9 @@ __getattr__, __dir__, __all__ = lazy_exports(
         "client_settings": "ClientSettings",
         "engines": "ENGINES TRUING_ENGINE",
         "entries": "ModelEntry PromptEntry",
+        "jailbreak_service": (
+            "JAILBREAK_BLOCK JAILBREAK_RAIL make_jailbreak_spec read_config_block"
+        ),
         "loader": "RailsConfig iterate_stages list_rail_flow_names",
         "models": "build_model build_task_models find_engine_fault find_entry_faults",
         "parameters": "DefaultSampling",

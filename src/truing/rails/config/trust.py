@@ -24,6 +24,7 @@ from truing.rails.config.engines import (
     TRUING_ENGINE,
     find_address,
 )
+from truing.rails.config.jailbreak_service import JAILBREAK_BLOCK, make_jailbreak_spec
 from truing.rails.config.loader import RailsConfig
 from truing.specs.builders import BUILDERS
 from truing.specs.keys import VENDOR_HOSTS, allow_key_variables, is_vendor_address
@@ -82,7 +83,7 @@ def find_code_uses(config: RailsConfig) -> list[CodeUse]:
     """Returns all that a configuration would run or read beyond its own data; [] for pure data."""
     uses = [CodeUse(f"{_relative_name(config, file)}:1", "Python code") for file in config.code]
     uses += [CodeUse(place, what) for place, what in config.outside]
-    for key, role, spec in iterate_spec_texts(config):
+    for key, role, spec in iterate_specs(config):
         uses += [
             CodeUse(_locate(config, key), what) for what in _find_spec_uses(spec, role, config)
         ]
@@ -132,8 +133,8 @@ def resolve_configured_spec(
 # -- specs -------------------------------------------------------------------------------------
 
 
-def iterate_spec_texts(config: RailsConfig) -> Iterator[tuple[str, RoleName, str]]:
-    """Yields (YAML key, role, text) of each spec in the YAML."""
+def iterate_specs(config: RailsConfig) -> Iterator[tuple[str, RoleName, str | Spec]]:
+    """Yields (YAML key, role, spec) of each spec in the YAML, and of the service that it names."""
     for index, entry in enumerate(config.models):
         if entry.engine == TRUING_ENGINE:
             yield f"models.{index}.model", "model", entry.model
@@ -149,6 +150,10 @@ def iterate_spec_texts(config: RailsConfig) -> Iterator[tuple[str, RoleName, str
             block = block.get(key) if isinstance(block, dict) else None
         if isinstance(block, dict) and block.get("judge"):
             yield ".".join(("truing", *path, "judge")), "judge", str(block["judge"])
+    service = make_jailbreak_spec(config)
+    if service is not None:
+        key = "api_key_env_var" if "api_key_env" in service.reveal_values() else "nim_base_url"
+        yield f"rails.config.{JAILBREAK_BLOCK}.{key}", "judge", service
 
 
 def _find_spec_uses(spec: str | Spec, role: RoleName, config: RailsConfig) -> Iterator[str]:

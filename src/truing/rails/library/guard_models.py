@@ -9,7 +9,7 @@ must be exactly in the published format. A reply that is unclear blocks.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from truing.core.errors import PlanError
@@ -17,6 +17,12 @@ from truing.core.protocols import Judge, Model
 from truing.rails.actions import RailOutcome
 from truing.rails.colang.flow_reference import parse_flow_name, parse_flow_parameters
 from truing.rails.config.entries import ModelEntry
+from truing.rails.config.jailbreak_service import (
+    JAILBREAK_BLOCK,
+    JAILBREAK_RAIL,
+    make_jailbreak_spec,
+    read_config_block,
+)
 from truing.rails.config.loader import RailsConfig, iterate_stages, list_rail_flow_names
 from truing.rails.config.trust import resolve_configured_spec
 from truing.rails.library.judged_texts import judge_text
@@ -33,10 +39,8 @@ GUARD_TASKS = {
     "llama guard check output": "llama_guard_check_output",
 }
 LLAMA_GUARD_MODEL = "llama_guard"
-JAILBREAK_RAIL = "jailbreak detection model"
 GUARD_MAX_TOKENS = 1024
 GUARD_TEMPERATURE = 1e-20  # NeMo's value
-NIM_PATH = "classify"  # NeMo's default of nim_server_endpoint
 
 # Part of a model's name, in lower case and without punctuation -> the name in a `guard:` spec. The
 # first match counts.
@@ -127,7 +131,7 @@ def _guard_spec(entry: ModelEntry, config: RailsConfig) -> Spec | None:
         return None
     arguments: dict[str, Any] = {}
     if guard == "nemotron-reasoning":
-        block = _config_block(config, "content_safety").get("reasoning")
+        block = read_config_block(config, "content_safety").get("reasoning")
         reasons = isinstance(block, dict) and bool(block.get("enabled"))
         arguments["reasoning"] = "true" if reasons else "false"
     return Spec("guard", guard, arguments)
@@ -136,31 +140,14 @@ def _guard_spec(entry: ModelEntry, config: RailsConfig) -> Spec | None:
 def _jailbreak_spec(config: RailsConfig) -> Spec | str:
     """Returns the spec of the judge of `jailbreak detection model`."""
     judge = (config.truing.get("jailbreak") or {}).get("judge")
-    if judge:
-        return str(judge)
-    block = _config_block(config, "jailbreak_detection")
-    address = block.get("nim_base_url")
-    if not address:
+    spec = str(judge) if judge else make_jailbreak_spec(config)
+    if spec is None:
         raise PlanError(
-            f"{config.locate('key', 'rails.config.jailbreak_detection')}: the rail "
+            f"{config.locate('key', f'rails.config.{JAILBREAK_BLOCK}')}: the rail "
             f"{JAILBREAK_RAIL!r} needs truing: {{jailbreak: {{judge: SPEC}}}} (such as "
-            "guard:prompt-guard-2,path=DIR), or rails.config.jailbreak_detection.nim_base_url"
+            f"guard:prompt-guard-2,path=DIR), or rails.config.{JAILBREAK_BLOCK}.nim_base_url"
         )
-    arguments = {
-        "base_url": str(address),
-        "path": str(block.get("nim_server_endpoint") or NIM_PATH),
-    }
-    if block.get("api_key_env_var"):
-        arguments["api_key_env"] = str(block["api_key_env_var"])
-    return Spec("guard", "nemoguard-jailbreak", arguments)
-
-
-def _config_block(config: RailsConfig, name: str) -> dict[str, Any]:
-    """Returns a block under `rails.config`; empty where there is none."""
-    block: Any = config.raw
-    for key in ("rails", "config", name):
-        block = block.get(key) if isinstance(block, dict) else None
-    return block if isinstance(block, dict) else {}
+    return spec
 
 
 # -- asking --------------------------------------------------------------------------------------
@@ -178,15 +165,23 @@ async def ask_guard_judge(turn: TurnContext, judge: Judge, source: str, text: st
     """Returns a block if the guard objects to a text, or cannot judge it."""
     judgement = await judge_text(turn, judge, source, text)
     if judgement.verdict is None:
+        # The message may quote the guard's reply, and clients see the reason.
         failure = judgement.failure.message if judgement.failure else "no verdict"
-        turn.set_reason(f"the guard could not judge it, which counts as an objection: {failure}")
+        turn.set_reason(
+            "the guard could not judge it, which counts as an objection",
+            evidence=failure[:EVIDENCE_CHARACTERS],
+        )
         return RailOutcome.block(metadata={"policy_violations": []})
     if not judgement.verdict:
         turn.set_reason("the guard model has nothing to object", score=judgement.score)
         return RailOutcome.allow(metadata={"policy_violations": []})
     labels = [label for label in (judgement.rationale or "").split(", ") if label]
+    known_labels: Collection[str] = getattr(judge, "labels", ())
+    shown = ", ".join(label for label in labels if label in known_labels)
     turn.set_reason(
-        f"the guard model objects: {', '.join(labels) or 'no category'}", score=judgement.score
+        f"the guard model objects: {shown or 'no known category'}",
+        score=judgement.score,
+        evidence=(judgement.rationale or "")[:EVIDENCE_CHARACTERS] or None,
     )
     return RailOutcome.block(metadata={"policy_violations": labels})
 
@@ -230,7 +225,7 @@ async def _ask_guard(
     violations = [str(violation) for violation in parsed[1:]]
     is_clear = bool(violations) or is_objection(reply.content)
     turn.set_reason(
-        f"the guard model objects: {', '.join(violations) or 'no category'}"
+        "the guard model objects"
         if is_clear
         else "the guard model's verdict is unclear, which counts as an objection",
         evidence=reply.content[:EVIDENCE_CHARACTERS],

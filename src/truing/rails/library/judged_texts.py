@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from truing.core.protocols import Judge, StreamingJudge
 from truing.core.types import Answer, Conversation, Judgement, Message, Response, Sample
 from truing.rails.runtime.answer_readings import current_readings
+from truing.rails.runtime.client_texts import is_read_by_flows, message_role, message_text
 from truing.rails.runtime.turn_context import TurnContext
 
 EMPTY_CONVERSATION = Conversation()
+_JUDGED_ROLES: dict[str, Literal["system", "user", "assistant"]] = {
+    "system": "system",
+    "user": "user",
+    "assistant": "assistant",
+}
 
 
 async def judge_text(turn: TurnContext, judge: Judge, source: str, text: str) -> Judgement:
@@ -32,12 +40,14 @@ async def judge_text(turn: TurnContext, judge: Judge, source: str, text: str) ->
 
 
 def read_conversation(turn: TurnContext) -> Conversation:
-    """Returns the conversation up to the user's newest message."""
-    messages = [
-        m
-        for m in turn.messages
-        if m.get("role") in ("system", "user", "assistant") and isinstance(m.get("content"), str)
-    ]
-    while messages and messages[-1]["role"] != "user":
+    """Returns the conversation up to the user's newest message, as the input rails read it."""
+    messages: list[Message] = []
+    for row in turn.messages:
+        role = "user" if is_read_by_flows(row) else _JUDGED_ROLES.get(message_role(row))
+        text = message_text(row)
+        # An assistant's message with tool calls alone has no text.
+        if role is not None and (text or role == "user"):
+            messages.append(Message(role, text))
+    while messages and messages[-1].role != "user":
         messages.pop()
-    return Conversation(tuple(Message(m["role"], m["content"]) for m in messages))
+    return Conversation(tuple(messages))

@@ -26,7 +26,7 @@ from truing.rails.library.jailbreak_patterns import find_injected_instruction, f
 from truing.rails.library.judged_texts import EMPTY_CONVERSATION, judge_text
 from truing.rails.library.texts import rail_settings
 from truing.rails.library.tone import TonePolicy
-from truing.rails.runtime.turn_context import TurnContext
+from truing.rails.runtime.turn_context import EVIDENCE_CHARACTERS, TurnContext
 
 DEFAULT_JUDGE = "moderation:fast"
 DEFAULT_ALTERNATIVE = (
@@ -70,8 +70,9 @@ async def moderation_check(turn: TurnContext, source: str, text: str, **params: 
     thresholds = settings.get("thresholds") or {}
     gap = _find_judgement_gap(judgement, settings.get("threshold"), thresholds)
     if gap is not None:
-        failure = judgement.failure.message if judgement.failure else gap
-        turn.set_reason(f"could not be judged: {failure}")
+        # The failure may quote a model's reply, and clients see the reason.
+        failure = judgement.failure.message[:EVIDENCE_CHARACTERS] if judgement.failure else None
+        turn.set_reason(f"could not be judged: {gap}", evidence=failure)
         return RailOutcome.block(
             reason="I could not check that it is safe", metadata={"alternative": alternative}
         )
