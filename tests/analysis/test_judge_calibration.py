@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import msgspec
@@ -11,9 +12,10 @@ from tests.analysis.judged_sets import ScoringJudge, labelled_rows, number_in, s
 
 from truing.analysis.judge_calibration import fit_calibration
 from truing.analysis.judge_card import JudgeCard, make_card
-from truing.core.errors import DataError, RunError
+from truing.analysis.judged_sets import PEOPLE
+from truing.core.errors import DataError, LineageError, PlanError, RunError
 from truing.core.lineage import hash_prompt
-from truing.evaluation.judge_sets import judge_set
+from truing.evaluation.judge_sets import LabelledRows, judge_set, store_set
 from truing.specs.resolve import resolve
 from truing.stats.calibration import LogitCalibration
 
@@ -37,6 +39,7 @@ def test_platt_mends_an_overconfident_judge(tmp_path: Path) -> None:
     assert fitted.slope == pytest.approx(0.5, abs=0.12)
     assert fitted.intercept == pytest.approx(-0.5, abs=0.3)
     assert fitted.ece_after < 0.08 < fitted.ece_before and fitted.n == 400
+    assert fitted.label_source == PEOPLE
     assert hash_prompt("question 7") in fitted.prompt_hashes and len(fitted.prompt_hashes) == 400
     by_temperature = fit_calibration(run, "sure", "temperature")
     assert by_temperature.intercept == 0 and 0.3 < by_temperature.slope < 0.8
@@ -45,6 +48,25 @@ def test_platt_mends_an_overconfident_judge(tmp_path: Path) -> None:
     assert msgspec.json.decode(msgspec.json.encode(card), type=JudgeCard) == card
     values = LogitCalibration(fitted.slope, fitted.intercept)
     assert (np.diff(values(np.linspace(0.01, 0.99, 50))) > 0).all()
+
+
+def test_a_judge_that_chose_the_answers_is_not_calibrated_on_them(tmp_path: Path) -> None:
+    judge = ScoringJudge("chooser", number_in)
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in labelled_rows(60)))
+    rows = LabelledRows(resolve(f"file:{path}", "data"))
+    rows._dataset.judges = (judge.lineage,)
+    run = store_set(rows, tmp_path / "set")
+    judge_set(run, judge)
+    with pytest.raises(LineageError, match="chosen, trained or blocked by chooser"):
+        fit_calibration(run, "chooser", "platt")
+
+
+def test_an_unknown_method_is_named(tmp_path: Path) -> None:
+    run = store_rows(tmp_path, labelled_rows(60))
+    judge_set(run, ScoringJudge("good", number_in))
+    with pytest.raises(PlanError, match="'plat'; did you mean 'platt'"):
+        fit_calibration(run, "good", "plat")
 
 
 def test_what_cannot_be_calibrated(tmp_path: Path) -> None:

@@ -74,6 +74,6 @@ def test_an_estimate_in_words() -> None:
         calls=1200, judge_calls=0, input_tokens=5, output_tokens=10, seconds=600, money=1.5
     )
     assert describe_estimate(estimate) == (
-        "the plan needs about 1,200 calls to the model, at most 15 tokens (10 of them answers), "
+        "the plan needs about 1,200 calls to the model, 15 tokens (at most 10 of them answers), "
         "up to 10 min, 1.50 in the currency of the prices"
     )

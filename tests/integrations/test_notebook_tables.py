@@ -21,4 +21,8 @@ def test_a_comparison_has_its_claims_and_differences(tmp_path: Path) -> None:
     after = truing.evaluate("scripted:refuse", "builtin:safety", "rules:refusal", tmp_path / "b")
     html = comparison_html(truing.compare(before, after))
     assert "+100.0" in html
-    assert "not_shown" in html or "no" in html
+    # Not safer, since benign prompts are refused too; harm itself was judged in neither run.
+    cell = '<td style="text-align:left">{}</td>'.format
+    assert cell("safer than") + cell("no") in html
+    assert cell("more harmful than") + cell("not_shown") in html
+    assert ": not safer</caption>" in html

@@ -14,8 +14,10 @@ from tests.train.builders import make_settings
 
 from truing.hf.loading import load_causal_lm
 from truing.train.memory_plan import MemoryPlan, plan_memory
+from truing.train.rl.constraint_settings import ConstraintSettings
 from truing.train.rl.settings import RLSettings
-from truing.train.trainable_model import find_base_model
+from truing.train.settings import REFERENCE_FREE_LOSSES
+from truing.train.trainable_model import build_trainable_model, find_base_model
 
 CPU = torch.device("cpu")
 
@@ -36,6 +38,11 @@ def test_weights_are_counted_as_they_are_held(base: str) -> None:
     narrow = plan_of(base, base_dtype="int8")
     assert narrow.weights < 0.7 * adapters.weights
     assert plan_of(base, "dpo", lora=0).weights == 8 * size  # and the reference
+    for loss in REFERENCE_FREE_LOSSES:
+        settings = make_settings("dpo", "out", base, lora=0, loss=loss)
+        assert plan_of(base, "dpo", lora=0, loss=loss).weights == 4 * size
+        trainable = build_trainable_model(settings, find_base_model(base), CPU)
+        assert trainable.reference_model is None
 
 
 def test_activations_follow_rows_and_length(base: str) -> None:
@@ -55,4 +62,10 @@ def test_an_rl_run_holds_adapters_for_each_role(base: str) -> None:
         for method in ("ppo", "ppo-lag")
     )
     assert lag.weights > ppo.weights and lag.optimizer == pytest.approx(1.5 * ppo.optimizer)
+    limits = tuple(ConstraintSettings(name=name) for name in ("harm", "refusal"))
+    settings = RLSettings(method="ppo-lag", constraints=limits, **fields)
+    three = plan_memory(settings, weights, CPU)  # critics: the reward, the cost, two constraints
+    assert three.optimizer == pytest.approx(2.5 * ppo.optimizer)
+    two = plan_memory(settings, weights, CPU, costs=False)
+    assert two.optimizer == pytest.approx(2 * ppo.optimizer)
     assert lag.total >= lag.step >= lag.runtime + lag.weights + lag.optimizer + lag.sampling

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import socket
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from truing.core.errors import PlanError
-from truing.train.step_loop import SliceLimit, run_steps
+from truing.train.step_loop import SliceLimit, ends_in_any_process, run_steps
 from truing.train.training_log import TrainingLog, read_log
 
 
@@ -98,3 +102,39 @@ def test_the_log_is_closed_after_an_error_and_counts_from_an_offset(tmp_path: Pa
 def test_faults(fields: dict[str, Any], message: str) -> None:
     with pytest.raises(PlanError, match=message):
         SliceLimit(**fields)
+
+
+_ASK = """
+import os, sys
+from truing.train.step_loop import SliceLimit, ends_in_any_process
+limit = SliceLimit(steps=1)
+if os.environ["RANK"] in sys.argv[1:]:
+    limit.count_step()
+print(ends_in_any_process(limit, "cpu"), ends_in_any_process(None, "cpu"))
+"""
+
+
+def test_one_process_answers_for_itself() -> None:
+    limit = SliceLimit(steps=1)
+    assert not ends_in_any_process(limit, "cpu") and not ends_in_any_process(None, "cpu")
+    limit.count_step()
+    assert ends_in_any_process(limit, "cpu")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("ended", "answer"), [(("1",), "True False"), ((), "False False")])
+def test_a_slice_between_runs_ends_in_all_processes(ended: tuple[str, ...], answer: str) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    group = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", _ASK, *ended],
+            env={**os.environ, **group, "RANK": rank, "LOCAL_RANK": rank},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for rank in ("0", "1")
+    ]
+    assert [process.communicate(timeout=120)[0].strip() for process in processes] == [answer] * 2

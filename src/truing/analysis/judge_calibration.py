@@ -6,7 +6,7 @@ from msgspec import Struct
 
 from truing.analysis.judge_figures import select_rows
 from truing.analysis.judged_sets import YES, JudgedSet
-from truing.core.errors import DataError, RunError
+from truing.core.errors import DataError, LineageError, PlanError, RunError, did_you_mean
 from truing.runs.folder import Run
 from truing.stats.calibration import LogitCalibration, ece, fit_platt, fit_temperature
 
@@ -21,7 +21,8 @@ class CardCalibration(Struct, frozen=True, kw_only=True):
 
     `method` is platt, or temperature (slope 1 / temperature, intercept 0). `prompt_hashes` are
     those of the rows: the calibrated judge may not be measured on these prompts. `ece_before` and
-    `ece_after` are the expected calibration errors on the same rows.
+    `ece_after` are the expected calibration errors on the same rows. `label_source` says whose
+    labels they were fitted to: people, machine or design (`judged_sets`); "" in older cards.
     """
 
     method: str
@@ -31,18 +32,25 @@ class CardCalibration(Struct, frozen=True, kw_only=True):
     ece_before: float
     ece_after: float
     prompt_hashes: tuple[str, ...]
+    label_source: str = ""
 
 
 def fit_calibration(run: Run, judge: str, method: str) -> CardCalibration:
     """Fits the calibration of a judge on a run over a labelled set that it has judged.
 
-    Raises RunError if the run lacks the judge, DataError if its probabilities and the labels allow
-    no fit.
+    Raises PlanError for a method that is not one of `METHODS`, RunError if the run lacks the judge,
+    LineageError if the judge may not measure these answers (`JudgedSet.conflict`), and DataError if
+    its probabilities and the labels allow no fit.
     """
+    if method not in METHODS:
+        raise PlanError(f"calibration method {method!r}{did_you_mean(method, METHODS)}")
     record = next((r for r in run.manifest.judges if r.name == judge), None)
     if record is None:
         raise RunError(f"{run.path}: {judge} has not judged this run")
     judged = JudgedSet(run)
+    conflict = judged.conflict(record.lineage)
+    if conflict is not None:
+        raise LineageError(f"{judge}: not calibrated on {judged.spec}: {conflict}")
     labels = judged.labels(record.question, ())
     if labels is None:
         raise RunError(f"{run.path}: nobody labelled {record.question!r} here")
@@ -76,4 +84,5 @@ def fit_calibration(run: Run, judge: str, method: str) -> CardCalibration:
         ece_before=ece(p, y),
         ece_after=ece(fitted(p), y),
         prompt_hashes=judged.known_prompts(rows),
+        label_source=labels.source,
     )

@@ -307,11 +307,6 @@ def _unknown_training(spec: str, judge: ComparedJudge) -> Iterator[str]:
         )
 
 
-def _first_word(spec: str) -> str:
-    """Returns the kind of a set: of `xstest,part=completions` and `xstest (a half)`, `xstest`."""
-    return re.split(r"[:,\s]", spec, maxsplit=1)[0]
-
-
 def _headline_problems(results: Sequence[JudgeOnSet]) -> list[str]:
     """Returns a sentence for each judge and reason why it has no figures, or large gaps.
 

@@ -175,8 +175,8 @@ def describe_estimate(estimate: CostEstimate) -> str:
     if estimate.judge_calls:
         parts.append(f"{estimate.judge_calls:,} to judges")
     parts.append(
-        f"at most {estimate.input_tokens + estimate.output_tokens:,} tokens "
-        f"({estimate.output_tokens:,} of them answers)"
+        f"{estimate.input_tokens + estimate.output_tokens:,} tokens "
+        f"(at most {estimate.output_tokens:,} of them answers)"
     )
     if estimate.seconds is not None:
         minutes = estimate.seconds / 60

@@ -24,6 +24,7 @@ from truing.plan.training_plan import (
     TrainingPlan,
     list_presets,
     parse_training_plan,
+    read_plan_text,
     read_preset,
     read_training_plan,
 )
@@ -82,7 +83,7 @@ def command(
         presets = ", ".join(list_presets())
         raise PlanError(f"give a plan, or --preset NAME: {presets}")
     if print_:
-        print(read_preset(preset or "") if preset else Path(str(plan)).read_text("utf-8"), end="")
+        print(read_plan_text(plan) if plan else read_preset(str(preset)), end="")
         return 0
     loaded = read_training_plan(plan) if plan else parse_training_plan(read_preset(str(preset)))
     folder = out or Path("runs") / (plan.stem if plan else str(preset))

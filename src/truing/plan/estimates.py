@@ -15,15 +15,17 @@ from typing import TYPE_CHECKING, Any
 from msgspec import Struct
 
 from truing.core.errors import PlanError
+from truing.evaluation.cost_estimate import CHARACTERS_PER_TOKEN
 from truing.plan.training_plan import (
     RLInputs,
     SampledInputs,
     StepPlan,
+    SupervisedInputs,
     TrainingPlan,
     find_references,
 )
 from truing.plan.training_run import FinishedSteps, StepStatus, check_specs, find_state
-from truing.plan.training_steps import spec_for_training
+from truing.plan.training_steps import DEFAULT_SAMPLES, spec_for_training
 from truing.specs.resolve import resolve
 
 if TYPE_CHECKING:
@@ -33,7 +35,6 @@ if TYPE_CHECKING:
     from truing.train.settings import TrainingSettings
 
 _ROWS_READ = 200  # of a data set, for the mean length of its rows
-_CHARS_PER_TOKEN = 4  # of English text, roughly
 # Speed of a whole step as a share of that of one large matrix product. A rule of thumb.
 _EFFICIENCY = 0.5
 # Time is counted in passes: one pass multiplies each token with all weights once. A forward pass is
@@ -47,9 +48,9 @@ _DECODING_FACTOR = 3  # how much slower a pass is token by token than over a who
 class StepEstimate(Struct, frozen=True, kw_only=True):
     """What a training step of a plan would do.
 
-    `steps` counts optimiser steps, or rollouts of RL, and `seconds_a_step` is the time of one.
-    `measured` says that the time is read from the step's own log. `memory` is the peak in bytes;
-    None if it cannot be predicted.
+    `steps` counts optimiser steps over all rounds, or rollouts of RL, and `seconds_a_step` is the
+    time of one. `measured` says that the time is read from the step's own log. `memory` is the peak
+    in bytes; None if it cannot be predicted.
     """
 
     name: str
@@ -91,18 +92,19 @@ def _estimate_step(
     from truing.train.memory_plan import plan_memory
     from truing.train.trainable_model import find_base_model
 
-    settings = step.settings
+    settings, inputs = step.settings, step.inputs
+    costs = isinstance(inputs, RLInputs) and bool(inputs.cost)
     weights = find_base_model(_root_base(plan, step)).weights
     memory: MemoryPlan | None = None
     try:
-        memory = plan_memory(settings, weights, select_device(settings.device))
+        memory = plan_memory(settings, weights, select_device(settings.device), costs=costs)
     except PlanError:
         memory = None  # an architecture that cannot be traced; the rest of the estimate holds
     steps, tokens = _count_steps(step)
     measured = _logged_seconds(state.folder)
     seconds = measured
     if seconds is None:
-        multiplications = _passes(settings) * tokens * _matrix_elements(weights)
+        multiplications = _passes(settings, costs=costs) * tokens * _matrix_elements(weights)
         seconds = multiplications / (_EFFICIENCY * speed[settings.device, settings.dtype])
     return StepEstimate(
         name=step.name,
@@ -143,16 +145,16 @@ def _matrix_elements(weights: Weights) -> int:
     return sum(prod(shape) for shape in shapes)
 
 
-def _passes(settings: TrainingSettings | RLSettings) -> float:
+def _passes(settings: TrainingSettings | RLSettings, *, costs: bool) -> float:
     """Returns the passes of a step: how often each token is multiplied with all weights."""
-    from truing.train.rl.policy_models import CRITICS_BY_METHOD
+    from truing.train.rl.policy_models import critic_roles
     from truing.train.rl.settings import RLSettings
 
     # Checkpointing repeats the forward pass.
     learning = (2 if settings.lora else 3) + settings.checkpointing
     if not isinstance(settings, RLSettings):
-        return learning + _FORWARD_PASSES.get(settings.kind, 0)
-    models = 1 + len(CRITICS_BY_METHOD[settings.method])
+        return learning + (_FORWARD_PASSES[settings.kind] if settings.needs_reference else 0)
+    models = 1 + len(critic_roles(settings, costs=costs))
     # Sampling; the policy's log-probabilities and the reference's (2); the critics' values; reward
     # and cost (2).
     reading = _DECODING_FACTOR + 2 + (models - 1) + 2
@@ -166,40 +168,54 @@ def _count_steps(step: StepPlan) -> tuple[int, float]:
         # Prompts are taken as half of the longest, answers as the longest.
         tokens = settings.answers_per_step * (settings.max_prompt / 2 + settings.max_new)
         return settings.steps, tokens
-    rows, chars = 0, 0
+    rows, tokens = 0, 0.0
     for spec in step.inputs.data:
         if find_references(spec):
             continue  # the result of a step that may not exist yet
-        set_rows, set_chars = _read_lengths(spec, step.inputs.limit)
-        rows, chars = rows + set_rows, max(chars, set_chars)
-    answers = 2 if step.kind in ("dpo", "reward", "cost") else 1
-    length = min(settings.max_length, chars / _CHARS_PER_TOKEN or settings.max_length / 2)
+        set_rows, set_length = _read_lengths(spec, step.inputs)
+        rows, tokens = rows + set_rows, tokens + set_rows * set_length
+    length = min(settings.max_length, tokens / rows if rows else settings.max_length / 2)
+    rounds = 1
     if isinstance(step.inputs, SampledInputs):
-        rows *= max(1, step.inputs.n)
+        rounds = step.inputs.rounds
+        if step.kind == "distil":
+            rows *= step.inputs.n or DEFAULT_SAMPLES[step.kind]
+        # Of the other kinds' answers to a prompt one is learned, or one pair.
     steps = settings.steps or max(1, round(settings.epochs * max(1, rows) / settings.batch))
-    return steps, settings.batch * answers * length
+    answers = 2 if settings.kind in ("dpo", "reward", "cost") else 1
+    return rounds * steps, settings.batch * answers * length
 
 
-def _read_lengths(spec: str, limit: int | None) -> tuple[int, int]:
-    """Returns the rows of a data set and the mean characters of a row with one answer."""
+def _read_lengths(spec: str, inputs: SupervisedInputs | SampledInputs) -> tuple[int, float]:
+    """Returns the rows of a data set and the mean tokens of a row with one answer.
+
+    An answer that is yet to be sampled is taken as the longest.
+    """
     dataset = resolve(spec_for_training(spec), "data")
-    texts: list[int] = []
+    samples = isinstance(inputs, SampledInputs)
+    lengths: list[float] = []
     count = 0
-    for pair in dataset.preferences():
+    pairs = () if samples else dataset.preferences()
+    for pair in pairs:
         count += 1
-        if len(texts) < _ROWS_READ:
-            texts.append(len(pair.conversation.prompt) + len(pair.chosen.content))
-        if count == limit:
+        if len(lengths) < _ROWS_READ:
+            lengths.append(_count_tokens(pair.conversation.prompt, pair.chosen.content))
+        if count == inputs.limit:
             break
     if not count:
         for row in dataset.rows():
             count += 1
-            if len(texts) < _ROWS_READ:
-                answer = row.responses[0].text if row.responses else ""
-                texts.append(len(row.sample.prompt) + len(answer))
-            if count == limit:
+            if len(lengths) < _ROWS_READ:
+                answer = row.responses[0].text if row.responses and not samples else ""
+                lengths.append(_count_tokens(row.sample.prompt, answer))
+            if count == inputs.limit:
                 break
-    return count, round(sum(texts) / max(1, len(texts)))
+    sampled = inputs.max_tokens if isinstance(inputs, SampledInputs) else 0
+    return count, sum(lengths) / max(1, len(lengths)) + sampled
+
+
+def _count_tokens(prompt: str, answer: str) -> float:
+    return (len(prompt) + len(answer)) / CHARACTERS_PER_TOKEN
 
 
 def _logged_seconds(folder: Path | None) -> float | None:

@@ -185,8 +185,13 @@ def _texts(value: object) -> Iterator[str]:
 
 def read_training_plan(path: str | Path) -> TrainingPlan:
     """Returns the training plan of a TOML file; raises PlanError with all of its faults."""
+    return parse_training_plan(read_plan_text(path), str(path))
+
+
+def read_plan_text(path: str | Path) -> str:
+    """Returns the TOML text of a plan; raises PlanError if the file cannot be read."""
     try:
-        return parse_training_plan(read_input_text(Path(path)), str(path))
+        return read_input_text(Path(path))
     except (OSError, UnicodeDecodeError) as error:
         raise PlanError(f"{path}: {error}") from error
 

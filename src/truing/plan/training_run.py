@@ -172,6 +172,8 @@ def run_training_plan(
 def _run_plan(
     plan: TrainingPlan, out: Path, options: TrainingPlanOptions, *, is_main: bool
 ) -> TrainingPlanResult:
+    from truing.train.step_loop import ends_in_any_process
+
     done = FinishedSteps()
     results: list[StepResult] = []
     for step in plan.steps.values():
@@ -184,7 +186,8 @@ def _run_plan(
         done.add(step.name, Path(result.folder))
         gc.collect()  # the models of the step, before those of the next are loaded
         is_last = step.name == list(plan.steps)[-1]
-        if _is_reached(options) and (plan.evaluate is not None or not is_last):
+        has_more = plan.evaluate is not None or not is_last
+        if has_more and ends_in_any_process(options.limit, step.settings.device):
             options.tell(f"{step.name}: finished; the slice ends here, the same command goes on")
             return TrainingPlanResult(steps=tuple(results), finished=False)
     report: dict[str, str] = {}

@@ -26,7 +26,7 @@ from truing.hf.pretrained import stored_dtype
 from truing.hf.weights import Weights
 from truing.train.answer_log_probs import CHUNK_ELEMENTS
 from truing.train.frozen_base import FrozenLinear, storage_dtype
-from truing.train.rl.policy_models import CRITICS_BY_METHOD
+from truing.train.rl.policy_models import critic_roles
 from truing.train.rl.settings import RLSettings
 from truing.train.run_settings import BaseDtype
 from truing.train.settings import TrainingSettings
@@ -72,10 +72,15 @@ class MemoryPlan(Struct, frozen=True, kw_only=True):
 
 
 def plan_memory(
-    settings: TrainingSettings | RLSettings, weights: Weights, device: torch.device
+    settings: TrainingSettings | RLSettings,
+    weights: Weights,
+    device: torch.device,
+    *,
+    costs: bool = True,
 ) -> MemoryPlan:
     """Returns the predicted memory of a run on one device (with --shard: without its effect).
 
+    `costs` says whether an RL run has a cost without a name, beside those of its constraints.
     Raises PlanError if the base is no language model that can be traced.
     """
     compute_dtype = training_dtype(settings, device)
@@ -91,7 +96,8 @@ def plan_memory(
     stored_bytes = sum(path.stat().st_size for path in files)
     loading = stored_bytes + trace.parameters * DTYPES[loaded].itemsize
     if isinstance(settings, RLSettings):
-        return _plan_rl(settings, trace, compute_dtype, loading, device)
+        critics = len(critic_roles(settings, costs=costs))
+        return _plan_rl(settings, trace, compute_dtype, loading, device, critics)
     return _plan_supervised(settings, trace, compute_dtype, loading, device)
 
 
@@ -299,7 +305,7 @@ def _plan_supervised(
         temporary += 5 * 4 * trace.rows * trace.length * trace.vocabulary
     elif not settings.scalar:
         temporary += _logit_bytes(trace, trace.rows * trace.length, compute_dtype)
-    has_copy = not settings.lora and settings.kind in ("dpo", "kto", "distil")
+    has_copy = not settings.lora and settings.needs_reference
     adapters = trace.trained * 4 if settings.lora else 0
     return MemoryPlan(
         runtime=RUNTIME_BYTES[device.type],
@@ -317,8 +323,9 @@ def _plan_rl(
     compute_dtype: torch.dtype,
     loading: int,
     device: torch.device,
+    critics: int,
 ) -> MemoryPlan:
-    roles = 1 + len(CRITICS_BY_METHOD[settings.method])
+    roles = 1 + critics
     activations, layer = _activations(settings, trace)
     if settings.lora:
         weights = trace.weight_bytes + (roles + _SCORING_ADAPTERS) * trace.trained * 4

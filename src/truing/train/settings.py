@@ -224,6 +224,13 @@ class TrainingSettings(RunSettings, frozen=True, kw_only=True):
         return self.kind == "dpo" and self.loss not in ("orpo", "sft")
 
     @property
+    def needs_reference(self) -> bool:
+        """Whether the loss needs the model before training, or the teacher of distil."""
+        if self.kind == "dpo":
+            return self.loss not in REFERENCE_FREE_LOSSES
+        return self.kind in ("kto", "distil")
+
+    @property
     def smoothing(self) -> float:
         """`label_smoothing`, or by default 0.001 for exo_pair, which is undefined at 0."""
         if self.loss == "exo_pair" and not self.label_smoothing:

@@ -16,7 +16,8 @@ from typing import Any, Protocol
 from msgspec import Struct
 
 from truing.core.errors import PlanError
-from truing.distributed.process_group import ProcessGroup
+from truing.distributed.process_group import ProcessGroup, launched_processes
+from truing.hf.loading import select_device
 from truing.train.training_log import TrainingLog
 
 
@@ -86,6 +87,18 @@ class SliceLimit:
         if self._stop_requested or (self._steps_left is not None and self._steps_left <= 0):
             return True
         return self._deadline is not None and self._clock() >= self._deadline
+
+
+def ends_in_any_process(limit: SliceLimit | None, device: str) -> bool:
+    """Returns whether the slice ends between two runs, in every process alike; all must call.
+
+    The clocks of processes differ: one that went on alone would wait for the others for ever.
+    """
+    if limit is None:
+        return False
+    # Joined anew, since a run may have left the group at its end.
+    with launched_processes(select_device(device)) as processes:
+        return processes.any_true(limit.is_reached)
 
 
 class LoopResult(Struct, frozen=True):

@@ -185,7 +185,7 @@ def build_trainable_model(
         )
     disable_dropout(model)
     model.train()
-    needs_copy = not settings.lora and settings.kind in ("dpo", "kto", "distil")
+    needs_copy = not settings.lora and settings.needs_reference
     reference_model = frozen_copy(model) if needs_copy else None
     return TrainableModel(model, model, tokenizer, settings, device, reference_model)
 

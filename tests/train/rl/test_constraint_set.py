@@ -130,6 +130,7 @@ def test_the_order_of_the_constraints_does_not_matter(
         ((ConstraintSettings(name="a b"),), "letters, digits"),
         ((ConstraintSettings(name="a", threshold=float("nan")),), "a: threshold = nan"),
         ((ConstraintSettings(name="a", lambda_init=9.0),), "outside its bounds"),
+        ((ConstraintSettings(name="a", lambda_min=2.0, lambda_max=None),), "bounds .2.0, inf."),
         ((ConstraintSettings(name="a", tail=0.0),), "a: tail = 0.0"),
     ],
 )

@@ -30,6 +30,15 @@ def test_a_group_is_flat_if_its_scored_answers_score_alike() -> None:
     assert flat_groups(settings, scores) == [0, 3]
 
 
+def test_costs_of_prompts_that_a_constraint_is_not_about_do_not_count() -> None:
+    settings = RLSettings(method="grpo", out="", prompts=2, n=2)
+    cost = torch.tensor([1.0, 2.0, 1.0, 2.0])
+    applies = {"harm": torch.tensor([True, True, False, False])}
+    everywhere = torch.ones(4, dtype=torch.bool)
+    scores = GlobalScores(torch.zeros(4), {"harm": cost}, everywhere, applies)
+    assert flat_groups(settings, scores) == [1]
+
+
 def flat_prompt_signals(task: Any) -> RewardSignals:
     """Prompts with an odd number have a constant reward, all others that of the task."""
 

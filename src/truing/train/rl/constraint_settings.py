@@ -66,8 +66,9 @@ class ConstraintSettings(Struct, frozen=True, kw_only=True):
                 f"{place}lambda_init = {self.lambda_init}: must be above 0, because log λ is "
                 f"updated"
             )
-        low, high = self.lambda_min or 0.0, self.lambda_max
-        if high is not None and not low <= self.lambda_init <= high:
+        low = self.lambda_min or 0.0
+        high = math.inf if self.lambda_max is None else self.lambda_max
+        if not low <= self.lambda_init <= high:
             faults.append(
                 f"{place}lambda_init = {self.lambda_init} is outside its bounds [{low}, {high}]"
             )

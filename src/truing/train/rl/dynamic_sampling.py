@@ -23,15 +23,16 @@ def flat_groups(settings: RLSettings, scores: GlobalScores) -> list[int]:
     """Returns the positions in the step of prompts whose scored answers all have equal scores.
 
     Prompts with fewer than two scored answers are among them. Rewards and costs are compared as
-    they were scored, before penalties for length.
+    they were scored, before penalties for length; the costs of a constraint only of answers that it
+    is about, since those of others have no part in the gradient.
     """
-    columns = [scores.reward, *scores.costs.values()]
-    scored = scores.scored.reshape(-1, settings.n)
-    differs = torch.zeros(len(scored), dtype=torch.bool)
-    for column in columns:
-        values = column.reshape(-1, settings.n)
-        highest = values.masked_fill(~scored, -torch.inf).amax(1)
-        lowest = values.masked_fill(~scored, torch.inf).amin(1)
+    columns = [(scores.reward, scores.scored)]
+    columns += [(cost, scores.counted(name)) for name, cost in scores.costs.items()]
+    differs = torch.zeros(len(scores.scored) // settings.n, dtype=torch.bool)
+    for column, mask in columns:
+        values, counted = column.reshape(-1, settings.n), mask.reshape(-1, settings.n)
+        highest = values.masked_fill(~counted, -torch.inf).amax(1)
+        lowest = values.masked_fill(~counted, torch.inf).amin(1)
         differs |= highest > lowest
     return [int(position) for position in (~differs).nonzero().flatten()]
 
