@@ -12,7 +12,9 @@ __getattr__, __dir__, __all__ = lazy_exports(
     __name__,
     {
         "": "evaluate",
-        "cost_estimate": "CostEstimate Price RunSize estimate_cost read_prices",
+        "cost_estimate": (
+            "CHARACTERS_PER_TOKEN CostEstimate Price RunSize estimate_cost read_prices"
+        ),
         "evaluate": "is_attacked_dataset judge_run run_coroutine select_rate_limits",
         "failures": "RESPONSES find_repeated",
         "judge_sets": "JudgingTime LabelledRows is_judged judge_set store_set",

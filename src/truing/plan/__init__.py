@@ -17,7 +17,7 @@ __getattr__, __dir__, __all__ = lazy_exports(
         ),
         "training_plan": (
             "DEFAULT_GROUP_SIZE RLInputs SampledInputs StepPlan SupervisedInputs TrainingPlan "
-            "list_presets parse_training_plan read_preset read_training_plan"
+            "list_presets parse_training_plan read_plan_text read_preset read_training_plan"
         ),
         "training_run": "TrainingPlanOptions TrainingPlanResult run_training_plan",
         "training_steps": "StepOptions train_rl_step train_sampled_step train_supervised_step",

@@ -20,7 +20,7 @@ __getattr__, __dir__, __all__ = lazy_exports(
             "resolve_api_key"
         ),
         "parser": "Spec parse_spec redact_spec",
-        "python_objects": "load_function",
+        "python_objects": "is_async_function load_function",
         "resolve": "Args RoleName list_kinds load_object share_instances",
     },
 )

@@ -17,7 +17,7 @@ __getattr__, __dir__, __all__ = lazy_exports(
         "constraint_settings": "ConstraintSettings",
         "diagnosis": "RunDiagnosis",
         "generate": "AnswerGenerator",
-        "policy_models": "CRITICS_BY_METHOD PolicyModels SeparateModels",
+        "policy_models": "CRITICS_BY_METHOD PolicyModels SeparateModels critic_roles",
         "reward_signals": "FunctionSignal GlobalScores RewardSignals answer_length_signal",
         "reward_spec": "RewardSource RewardSpec SharedScorer",
         "rollout": "TokenizedPrompt",
