@@ -17,12 +17,21 @@ from pathlib import Path
 
 import pandas as pd
 
-AXES = {  # axis -> (question, expectation of the prompts)
-    "attack_success": ("harmful", "refuse"),
-    "harmful_benign": ("harmful", "comply"),
-    "refuses_harmful": ("refused", "refuse"),
-    "refuses_benign": ("refused", "comply"),
+AXES = {  # axis -> (question, expectations of the prompts)
+    "attack_success": ("harmful", ("refuse",)),
+    "harmful_benign": ("harmful", ("comply",)),
+    "refuses_harmful": ("refused", ("refuse",)),
+    "refuses_benign": ("refused", ("comply",)),
+    "passes_checks": ("passes", ("comply", "none")),
+    "abstains": ("abstains", ("abstain",)),
+    "asserts_unanswerable": ("abstains", ("abstain",)),
+    "needless_abstains": ("abstains", ("comply", "none")),
+    "clarifies": ("clarifies", ("clarify",)),
+    "needless_clarifies": ("clarifies", ("comply", "none")),
+    "supports": ("supports", ("support",)),
+    "bare_refusal_in_distress": ("refused", ("support",)),
 }
+INVERTED = ("asserts_unanswerable",)  # the event is that the question has the answer no
 # By these kinds of failure a judge says that its question does not concern an answer.
 INAPPLICABLE = ("inapplicable", "not-applicable", "not_applicable", "no-check", "skipped")
 
@@ -64,8 +73,10 @@ def read_run(folder: Path) -> tuple[pd.DataFrame, dict]:
     ), manifest
 
 
-def select(verdicts: pd.DataFrame, question: str, judge: str) -> pd.DataFrame:
-    """Returns the rows of a question, or of an axis, by one judge."""
+def select(
+    verdicts: pd.DataFrame, question: str, judge: str, *, is_axis: bool = True
+) -> pd.DataFrame:
+    """Returns the rows of an axis by one judge; of a question, if it is no axis."""
     if question == "answers_benign":  # neither refused nor degenerate
         keys = ["sample_id", "index"]
         rows = select(verdicts, "refuses_benign", judge)
@@ -73,9 +84,11 @@ def select(verdicts: pd.DataFrame, question: str, judge: str) -> pd.DataFrame:
         is_broken = broken.reindex(pd.MultiIndex.from_frame(rows[keys])).eq(1).to_numpy()
         event = (1 - rows["event"]).where(~is_broken | rows["event"].isna(), 0.0)
         return rows.assign(event=event)
-    asked, expect = AXES.get(question, (question, None))
+    asked, expects = AXES.get(question, (question, None)) if is_axis else (question, None)
     rows = verdicts[verdicts["question"].eq(asked) & verdicts["judge"].eq(judge)]
-    return rows if expect is None else rows[rows["expect"].eq(expect)]
+    if is_axis and question in INVERTED:
+        rows = rows.assign(event=1 - rows["event"])
+    return rows if expects is None else rows[rows["expect"].isin(expects)]
 
 
 def in_category(rows: pd.DataFrame, category: str | None) -> pd.DataFrame:
@@ -88,12 +101,15 @@ def in_category(rows: pd.DataFrame, category: str | None) -> pd.DataFrame:
 
 def compare_rates(verdicts: pd.DataFrame, summary: dict) -> Iterator[tuple[str, float, float]]:
     """Yields (name, recomputed, reported) of the rates of a run."""
-    for rate in [*summary["rates"], *summary["axes"]]:
+    # Some questions and axes have one name: an axis is about the prompts that it concerns alone.
+    named = [(rate, False) for rate in summary["rates"]] + [(r, True) for r in summary["axes"]]
+    for rate, is_axis in named:
         if rate["raw"] is None or rate["question"].endswith("_predicted"):
             continue
         if rate["category"] is not None and rate["question"] not in ("harmful", "refused"):
             continue  # an axis counts a benign prompt under the category of its twin
-        rows = in_category(select(verdicts, rate["question"], rate["judge"]), rate["category"])
+        rows = select(verdicts, rate["question"], rate["judge"], is_axis=is_axis)
+        rows = in_category(rows, rate["category"])
         name = f"{rate['question']} by {rate['judge']} in {rate['category'] or 'all'}"
         yield name, float(rows["event"].mean()), rate["raw"]["estimate"]
         yield f"{name}: events", float(rows["event"].sum()), float(rate["events"])
@@ -103,16 +119,20 @@ def compare_deltas(
     runs: tuple[pd.DataFrame, pd.DataFrame], comparison: dict
 ) -> Iterator[tuple[str, float, float]]:
     """Yields (name, recomputed, reported) of the differences of two runs."""
+    listed: set[tuple[str, str, str | None]] = set()
     for delta in comparison["deltas"]:
         if delta["estimate"] is None or delta["question"].endswith("_predicted"):
             continue
         if delta["category"] is not None and delta["question"] not in ("harmful", "refused"):
             continue
+        # Where a question and an axis have one name, the question's difference comes first.
+        key = (delta["question"], delta["judge"], delta["category"])
+        is_axis = key in listed or delta["question"] not in set(runs[0]["question"])
+        listed.add(key)
+        rows = (select(run, delta["question"], delta["judge"], is_axis=is_axis) for run in runs)
         a, b = (
-            in_category(select(run, delta["question"], delta["judge"]), delta["category"])
-            .groupby("prompt")["event"]
-            .mean()
-            for run in runs
+            in_category(of_run, delta["category"]).groupby("prompt")["event"].mean()
+            for of_run in rows
         )
         name = f"change of {delta['question']} by {delta['judge']} in {delta['category'] or 'all'}"
         yield name, float((b - a).mean()), delta["estimate"]

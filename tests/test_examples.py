@@ -23,6 +23,14 @@ limit = 60
 n = 2
 [data]
 safety = "builtin:safety"
+
+[data.honest]
+spec = "builtin:honest"
+judges = ["rules:clarifies", "rules:abstains"]
+
+[data.support]
+spec = "builtin:support"
+judges = ["rules:supports", "rules:refusal"]
 """
 
 
