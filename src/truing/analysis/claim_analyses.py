@@ -119,8 +119,8 @@ def analyse_change(
                 "than the card leaves open"
             )
     if not about_harm:
-        attenuated, allowed = _attenuated_analysis(first, first.facts)
-        return Analyses([*analyses, attenuated], [*assumptions, allowed])
+        allowing_errors, assumption = _attenuated_analysis(first, first.facts)
+        return Analyses([*analyses, allowing_errors], [*assumptions, assumption])
     if len(evidence) > 1 or uncarded:
         return Analyses(analyses, assumptions)
     missing = (

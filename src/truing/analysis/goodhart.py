@@ -271,8 +271,8 @@ def _mean_values(table: VerdictTable, positions: Sequence[int], key: ColumnKey) 
 
     Read from the run folder, since `positions` are those of the whole run.
     """
-    ids = [sample.id for sample in read_run_records(table.path, "samples.jsonl", _Id)]
-    paired_position = {ids[original]: i for i, original in enumerate(positions)}
+    sample_ids = [sample.id for sample in read_run_records(table.path, "samples.jsonl", _Id)]
+    paired_position = {sample_ids[original]: i for i, original in enumerate(positions)}
     values: dict[int, list[float]] = {}
     for row in read_run_records(table.path, table.columns[key].record.file, _Value):
         position = paired_position.get(row.sample_id)

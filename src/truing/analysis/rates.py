@@ -368,8 +368,8 @@ def count_non_answers(table: VerdictTable, refused: VerdictColumn) -> dict[str |
     ):
         code = _as_array(answered)
         is_scored = (code == YES) | (code == NO)
-        counted = np.where(is_scored, _as_array(non_answers), ABSENT)
-        codes.append(counted.astype(np.uint8).tobytes())
+        code_if_scored = np.where(is_scored, _as_array(non_answers), ABSENT)
+        codes.append(code_if_scored.astype(np.uint8).tobytes())
     return count_by_category(table, codes, ("comply",), axis=True)
 
 

@@ -302,8 +302,8 @@ def parse_options(args: Args, about: PublishedDataset) -> DatasetOptions:
     # Sets of a user's own files have no parts.
     if parts and part not in parts:
         raise args.fault(f"part={part!r}{did_you_mean(part, parts)}")
-    halves: dict[str, Half] = {"": "", "train": "train", "report": "report"}
-    half = halves.get(args.text("half", ""))
+    half_by_argument: dict[str, Half] = {"": "", "train": "train", "report": "report"}
+    half = half_by_argument.get(args.text("half", ""))
     if half is None:
         raise args.fault(f"half={args.text('half')!r} is neither train nor report")
     limit = args.integer("limit")

@@ -97,8 +97,8 @@ def fit_temperature(p: ArrayLike, y: ArrayLike) -> float:
     p, y = _check_probabilities(p, y)
     z = _logit(p)
 
-    def log_loss(log_t: float) -> float:
-        scaled = z / np.exp(log_t)
+    def log_loss(log_temperature: float) -> float:
+        scaled = z / np.exp(log_temperature)
         # -log sigmoid(s) = log(1 + e^-s), without overflow for large |s|.
         return float((np.logaddexp(0, scaled) - y * scaled).mean())
 

@@ -190,8 +190,10 @@ def check_equal_logprobs(one: GenerationRequest, other: GenerationRequest) -> No
         assert first.logprob == pytest.approx(second.logprob, abs=1e-3)
 
 
-def run_calls(model: LocalModel, calls: list[PromptCall], heads: int, size: int) -> None:
-    """Runs calls that overlap, and compares each with the same prompt read by itself."""
+def run_calls(
+    model: LocalModel, calls: list[PromptCall], heads: int, size: int
+) -> list[tuple[GenerationRequest, GenerationRequest]]:
+    """Runs calls that overlap; returns each beside the same prompt read by itself."""
     prefixes = KeptPrefixes(size=size)
     decoder = Decoder(model.forward, slots=8, heads=heads)
     requests: list[GenerationRequest] = []
@@ -214,13 +216,14 @@ def run_calls(model: LocalModel, calls: list[PromptCall], heads: int, size: int)
             for _ in range(call.steps):
                 decoder.step()
         run_until_done(decoder)
+        pairs = []
         for request in requests:
             alone = make_request(request.prompt.ids, max_tokens=request.sampling.max_tokens)
             fresh = Decoder(model.forward)
             fresh.add([alone])
             run_until_done(fresh)
-            assert request.failure is None
-            check_equal_logprobs(request, alone)
+            pairs.append((request, alone))
+    return pairs
 
 
 @settings(
@@ -255,7 +258,11 @@ def run_calls(model: LocalModel, calls: list[PromptCall], heads: int, size: int)
 def test_prompts_that_grow_and_diverge_at_once_have_the_logits_of_fresh_ones(
     tiny: LocalModel, calls: list[PromptCall], heads: int, size: int
 ) -> None:
-    run_calls(tiny, calls, heads, size)
+    pairs = run_calls(tiny, calls, heads, size)
+    assert len(pairs) == len(calls)
+    for request, alone in pairs:
+        assert request.failure is None
+        check_equal_logprobs(request, alone)
 
 
 def test_the_block_of_a_head_goes_with_its_last_request(tiny: LocalModel) -> None:

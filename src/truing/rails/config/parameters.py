@@ -139,11 +139,11 @@ class DefaultSampling(Struct, frozen=True, kw_only=True):
         be the fields that differ from `Sampling()`.
         """
         if explicit_fields is None:
-            unset = Sampling()
+            default_sampling = Sampling()
             explicit_fields = {
                 name
                 for name in self.__struct_fields__
-                if getattr(request, name) != getattr(unset, name)
+                if getattr(request, name) != getattr(default_sampling, name)
             }
         defaults = {
             name: value

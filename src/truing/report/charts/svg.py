@@ -186,10 +186,10 @@ def plane_chart(points: Sequence[Point], x_label: str, y_label: str, title: str)
             svg_text(px, height - low + 18, percent_tick(x), "tick", "middle"),
         ]
     for y in up:
-        _, py = to_pixels(x0, y)
+        _, pixel_y = to_pixels(x0, y)
         body += [
-            svg_line(left, py, width - 24, py, "grid"),
-            svg_text(left - 8, py + 4, percent_tick(y), "tick", "end"),
+            svg_line(left, pixel_y, width - 24, pixel_y, "grid"),
+            svg_text(left - 8, pixel_y + 4, percent_tick(y), "tick", "end"),
         ]
     front = sorted((p for p in points if p.front), key=lambda p: p.x[0])
     if len(front) > 1:
