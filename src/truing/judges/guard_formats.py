@@ -10,8 +10,10 @@ arXiv:2412.07724): Yes or No, with a confidence from 3.2 on, in tags from 3.3 on
 from __future__ import annotations
 
 import itertools
+import json
 import re
 from collections.abc import Callable
+from typing import Any
 
 from msgspec import Struct
 
@@ -347,3 +349,22 @@ FORMATS: dict[str, GuardFormat] = {
         no=("no",),
     ),
 }
+
+
+def read_json_object(reply: str) -> dict[str, Any] | str:
+    """Returns the fields of a reply that is one JSON object, or an error message.
+
+    A key that stands twice is an error: the second value would hide the first.
+    """
+
+    def reject_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        fields = dict(pairs)
+        if len(fields) != len(pairs):
+            raise ValueError("a key stands twice")
+        return fields
+
+    try:
+        fields = json.loads(reply, object_pairs_hook=reject_duplicates)
+    except (ValueError, RecursionError):
+        fields = None
+    return fields if isinstance(fields, dict) else f"not one JSON object: {reply[:60]!r}"

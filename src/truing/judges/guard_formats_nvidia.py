@@ -12,9 +12,7 @@ fixed ending of the model card as system message, then the dialogue; the reply i
 
 from __future__ import annotations
 
-import json
 import re
-from typing import Any
 
 from truing.core.types import Conversation, Message
 from truing.judges.guard_formats import (
@@ -25,6 +23,7 @@ from truing.judges.guard_formats import (
     join_lines,
     judged_turns,
     prompts_to_judge,
+    read_json_object,
 )
 from truing.judges.prompt_templates import fill_placeholders
 
@@ -130,18 +129,10 @@ def parse_safety_json(reply: str) -> GuardReading | str:
 
 def _read_text_fields(reply: str) -> dict[str, str] | str:
     """Returns the fields of a reply that is one JSON object of texts, or an error message."""
-
-    def reject_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        fields = dict(pairs)
-        if len(fields) != len(pairs):
-            raise ValueError("a key stands twice")
+    fields = read_json_object(reply)
+    if isinstance(fields, str):
         return fields
-
-    try:
-        fields = json.loads(reply, object_pairs_hook=reject_duplicates)
-    except (ValueError, RecursionError):
-        return f"not one JSON object: {reply[:60]!r}"
-    if not isinstance(fields, dict) or not all(isinstance(v, str) for v in fields.values()):
+    if not all(isinstance(value, str) for value in fields.values()):
         return f"not a JSON object of texts: {reply[:60]!r}"
     return fields
 

@@ -9,14 +9,19 @@ final channel. The verdict is the guide's policy-referencing output.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Collection
 from typing import Any, Literal
 
 from truing.core.taxonomy import load_taxonomy
 from truing.core.types import Conversation, Message
-from truing.judges.guard_formats import GuardFormat, GuardReading, PromptBuilder, ReplyParser
+from truing.judges.guard_formats import (
+    GuardFormat,
+    GuardReading,
+    PromptBuilder,
+    ReplyParser,
+    read_json_object,
+)
 from truing.judges.verdicts import text_of_message
 
 Effort = Literal["low", "medium", "high"]
@@ -127,17 +132,10 @@ def _read_verdict(reply: str) -> dict[str, Any] | str:
             return f"no single final channel: {text[:60]!r}"
         text = match["final"].strip()
 
-    def reject_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        fields = dict(pairs)
-        if len(fields) != len(pairs):
-            raise ValueError("a key stands twice")
+    fields = read_json_object(text)
+    if isinstance(fields, str):
         return fields
-
-    try:
-        fields = json.loads(text, object_pairs_hook=reject_duplicates)
-    except (ValueError, RecursionError):
-        return f"not one JSON object: {text[:60]!r}"
-    if not isinstance(fields, dict) or not fields.keys() <= _KEYS:
+    if not fields.keys() <= _KEYS:
         return f"not the documented keys: {text[:60]!r}"
     # `type`, not `isinstance`: JSON's true is an int in Python, and not what the prompt asks for.
     if type(fields.get("violation")) is not int or fields["violation"] not in (0, 1):
