@@ -31,11 +31,12 @@ setup: .venv/.ready ## .venv with truing and all that its development needs
 run: .venv/.ready-run ## the main job on the embedded default model: measure, align, guard, compare; ends with a report
 	$(BIN)/truing run --out runs/default
 
-check: setup ## style, types, layers
+check: setup ## style, types, layers, and the documentation site without a dead link
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python docs/make_site.py
 
 format: setup ## sorts imports and formats
 	$(BIN)/ruff check --fix --select I .
@@ -53,8 +54,9 @@ test-peers: setup ## against nemoguardrails, lm-eval, TRL, garak, PyRIT, Inspect
 coverage: ## the suite with branch coverage; files that are not covered whole are listed
 	$(MAKE) test COVERAGE=1
 
-docs: setup ## the CLI reference, generated
+docs: setup ## the generated references, and the documentation site at http://localhost:8000
 	$(BIN)/python docs/generate.py
+	$(BIN)/python docs/make_site.py serve
 
 bench: setup ## the quick form of every benchmark (see benchmarks/README.md)
 	$(BIN)/python benchmarks/run.py

@@ -61,11 +61,11 @@ def test_links_lead_somewhere(page: Path) -> None:
     assert dead == []
 
 
-def test_the_cli_reference_is_what_the_commands_say() -> None:
+def test_generated_references_are_what_commands_and_docstrings_say() -> None:
     spec = importlib.util.spec_from_file_location("generate", ROOT / "docs" / "generate.py")
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    assert (ROOT / "docs" / "cli.md").read_text(encoding="utf-8") == module.render(), (
-        "run `make docs`"
-    )
+    for page, text in (("cli.md", module.render()), ("reference/python.md", module.render_python())):
+        written = (ROOT / "docs" / page).read_text(encoding="utf-8")
+        assert written == text, f"docs/{page}: run `make docs`"
