@@ -66,6 +66,9 @@ def test_generated_references_are_what_commands_and_docstrings_say() -> None:
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    for page, text in (("cli.md", module.render()), ("reference/python.md", module.render_python())):
+    for page, text in (
+        ("cli.md", module.render()),
+        ("reference/python.md", module.render_python()),
+    ):
         written = (ROOT / "docs" / page).read_text(encoding="utf-8")
         assert written == text, f"docs/{page}: run `make docs`"
