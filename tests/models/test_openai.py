@@ -140,6 +140,24 @@ def test_what_is_sent_and_what_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     assert second.logprobs == (TokenLogprob("Te", -0.5, (("Te", -0.5),)),)
 
 
+def test_a_model_without_a_chat_api_gets_the_prompt_as_text() -> None:
+    async def handler(request: Request) -> None:
+        text = f"about {request.json['prompt']}"
+        usage = {"prompt_tokens": 2, "completion_tokens": 3}
+        choices = [{"text": text, "finish_reason": "length"}]
+        await request.send(200, {"choices": choices, "usage": usage})
+
+    with serving(handler) as server:
+        (answer,) = ask(model(server.url, api="completions"), Sampling(max_tokens=7))
+    assert answer.text.startswith("about system: Be brief.\nuser: What is a kettle for?")
+    assert answer.finish_reason == "length" and answer.usage.completion_tokens == 3
+    (request,) = server.requests
+    assert request.path.endswith("/completions") and "chat" not in request.path
+    assert "messages" not in request.json and request.json["max_tokens"] == 7
+    with pytest.raises(SpecError, match="chat or completions"):
+        model("http://localhost:1", api="text")
+
+
 def test_a_server_that_gives_one_answer_at_a_time_is_asked_again() -> None:
     async def handler(r: Request) -> None:
         await r.send_completion(f"answer {r.number} of {r.json.get('n', 1)}")

@@ -39,6 +39,9 @@ def check(
 ) -> int:
     """Checks a configuration without running it; the exit status is 2 if it has errors.
 
+    An error is a fault: the configuration would not run. A difference runs otherwise than in NeMo
+    Guardrails. Warnings and notes are advice.
+
     Parameters
     ----------
     folder
@@ -48,7 +51,7 @@ def check(
     tree
         Show the flows as a tree.
     strict
-        Treat warnings as errors.
+        Treat warnings and differences as errors.
     allow_key_env
         An environment variable with a key that the configuration may send to the address that it
         names.
@@ -65,11 +68,12 @@ def check(
         if tree and flows:
             print_text(render_tree(flows))
         _print_report(report)
-    return 2 if report.errors or (strict and _count_warnings(report)) else 0
+    is_strict_fault = strict and (_count(report, "warning") or _count(report, "difference"))
+    return 2 if report.errors or is_strict_fault else 0
 
 
-def _count_warnings(report: RailsCheckReport) -> int:
-    return sum(finding.level == "warning" for finding in report.findings)
+def _count(report: RailsCheckReport, level: str) -> int:
+    return sum(finding.level == level for finding in report.findings)
 
 
 def _report_fields(report: RailsCheckReport) -> dict[str, Any]:
@@ -86,7 +90,8 @@ def _report_fields(report: RailsCheckReport) -> dict[str, Any]:
         "path": report.path,
         "findings": report.findings,
         "errors": len(report.errors),
-        "warnings": _count_warnings(report),
+        "differences": _count(report, "difference"),
+        "warnings": _count(report, "warning"),
         "llm_calls": llm_calls,
     }
 
@@ -99,7 +104,10 @@ def _print_report(report: RailsCheckReport) -> None:
         print_text(f"LLM calls a turn, at most: {report.calls.total} ({parts})")
         for reason in sorted(report.calls.total.open):
             print_text(f"  without a bound: {reason}")
-    print_text(f"{report.path}: {len(report.errors)} errors, {_count_warnings(report)} warnings")
+    print_text(
+        f"{report.path}: {len(report.errors)} errors, {_count(report, 'difference')} differences, "
+        f"{_count(report, 'warning')} warnings"
+    )
 
 
 def run_dialogues(

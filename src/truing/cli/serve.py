@@ -149,6 +149,9 @@ def command(
     )
     if flags.request_log:
         log_to_stderr()
+    for config_id, faults in router.skipped.items():
+        for fault in faults:
+            print_text(f"truing: {config_id} is not served: {fault}", file=sys.stderr)
     behind = f" behind {', '.join(router.guarded)}" if router.guarded else ""
     url = f"http://{flags.host}:{port}/v1"
     print_text(f"truing serves {', '.join(router.names)}{behind} at {url}", file=sys.stderr)

@@ -3,7 +3,7 @@
 Arguments: `base_url`, `api_key_env` (the name of the variable, never the key), `stream=true`,
 `timeout`, `retries`, `budget_requests`, `budget_tokens`, `body` (a JSON object that is merged into
 each request; a null takes a key out), `tokens_key` (`max_tokens`, or `max_completion_tokens` where
-a server wants that).
+a server wants that), `api=completions` (for models without a chat API).
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 import msgspec
 from msgspec import Struct, field
+from msgspec.structs import replace
 
 from truing.core.errors import UserError
 from truing.core.ids import stream_seed
@@ -31,7 +32,14 @@ from truing.http.client import (
     validate_url,
 )
 from truing.http.retry import RequestError, RetryPolicy
-from truing.models.openai_format import Completion, StreamAssembler, answers_from_completion
+from truing.models.openai_format import (
+    Completion,
+    CompletionChoice,
+    CompletionMessage,
+    CompletionUsage,
+    StreamAssembler,
+    answers_from_completion,
+)
 from truing.specs.resolve import Args
 
 _encode = msgspec.json.Encoder().encode
@@ -50,6 +58,29 @@ def _read_answers(limit: int, data: bytes) -> tuple[list[Answer], int]:
     return answers_from_completion(completion, limit), tokens
 
 
+class _TextChoice(Struct):
+    text: str
+    finish_reason: str | None = None
+
+
+class _TextCompletion(Struct):
+    choices: list[_TextChoice]
+    usage: CompletionUsage | None = None
+
+
+def _read_texts(limit: int, data: bytes) -> tuple[list[Answer], int]:
+    """Returns at most `limit` answers of a reply of `/completions`, and the tokens that it used."""
+    reply = msgspec.json.decode(data, type=_TextCompletion)
+    choices = [
+        CompletionChoice(CompletionMessage(content=choice.text), choice.finish_reason)
+        for choice in reply.choices
+    ]
+    if not choices:
+        raise ValueError("no choices")
+    tokens = reply.usage.total if reply.usage is not None else 0
+    return answers_from_completion(Completion(choices, reply.usage), limit), tokens
+
+
 def _failed(failure: Failure) -> Answer:
     return Answer(message=Answer.of("").message, finish_reason="error", failure=failure)
 
@@ -58,6 +89,8 @@ class OpenAIModel:
     """A model behind `/chat/completions` (and, for log-probabilities of given text,
     `/completions`).
     """
+
+    _read_reply = staticmethod(_read_answers)
 
     def __init__(
         self,
@@ -131,7 +164,7 @@ class OpenAIModel:
                 new_answers = [await self._generate_streamed(conversation, sampling, seed)]
             else:
                 body = self._request_body(conversation, sampling, missing, seed, False)
-                reply = await self.endpoint.send_request(body, partial(_read_answers, missing))
+                reply = await self.endpoint.send_request(body, partial(self._read_reply, missing))
                 if isinstance(reply, Failure):
                     return (*answers, *[_failed(reply)] * missing)
                 new_answers, tokens = reply
@@ -233,6 +266,36 @@ class OpenAIModel:
         return logprobs
 
 
+class OpenAICompletionsModel(OpenAIModel):
+    """A model behind `/completions`, such as gpt-3.5-turbo-instruct.
+
+    The prompt is the text of a single message, or one line `role: text` for each of several. Tools
+    are not passed on, and an answer streams as a whole.
+    """
+
+    _read_reply = staticmethod(_read_texts)
+
+    def _request_body(
+        self, conversation: Conversation, sampling: Sampling, n: int, seed: int, stream: bool
+    ) -> bytes:
+        plain = replace(sampling, tools=(), logprobs=None)
+        body = json.loads(super()._request_body(conversation, plain, n, seed, stream))
+        body.pop("messages", None)
+        messages = conversation.messages
+        if len(messages) == 1:
+            prompt = messages[0].content
+        else:
+            prompt = "\n".join(f"{m.role}: {m.content}" for m in messages) + "\nassistant:"
+        return _encode({**body, "prompt": prompt})
+
+    async def stream(self, conversation: Conversation, sampling: Sampling) -> AsyncIterator[str]:
+        """Yields the whole answer. Raises StreamError where there is none."""
+        (answer,) = await self.generate(conversation, replace(sampling, n=1))
+        if answer.failure is not None:
+            raise StreamError(answer.failure)
+        yield answer.text
+
+
 class _Echo(Struct):
     text_offset: list[int] = field(default_factory=list)
     token_logprobs: list[float | None] = field(default_factory=list)
@@ -269,6 +332,12 @@ def build(args: Args, kind: type[M] = OpenAIModel) -> M:  # type: ignore[assignm
         raise args.fault(f"body is not JSON: {error.msg}") from error
     if not isinstance(body, dict):
         raise args.fault("body is no JSON object")
+    api = args.text("api", "chat")
+    if api not in ("chat", "completions"):
+        raise args.fault(f"api={api}: it is chat or completions")
+    paths = ("chat/completions", "completions")
+    if api == "completions":
+        paths, kind = ("completions", "completions"), OpenAICompletionsModel  # type: ignore[assignment]
     endpoints = [
         Endpoint(
             join_url(base, path),
@@ -278,7 +347,7 @@ def build(args: Args, kind: type[M] = OpenAIModel) -> M:  # type: ignore[assignm
             retry_policy=retry_policy,
             budget=budget,
         )
-        for path in ("chat/completions", "completions")
+        for path in paths
     ]
     return kind(
         args.name,

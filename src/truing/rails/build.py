@@ -6,6 +6,7 @@ from truing.core.errors import PlanError
 from truing.core.protocols import Model
 from truing.rails.config.loader import RailsConfig
 from truing.rails.config.trust import require_trusted_code
+from truing.rails.library.guard_models import find_guard_faults
 from truing.rails.library.references import (
     find_missing_references,
     find_parser_faults,
@@ -28,7 +29,12 @@ def build_runtime(config: RailsConfig, model: Model, parts: RuntimeParts | None 
     library = library_for_config(config)
     flows = [*config.flows, *library.flows]
     missing = find_missing_references(config, flows, PromptManager(config))
-    faults = [f"{place}: {fault}" for place, fault in (*missing, *find_pattern_faults(config))]
+    passed_models = parts.models if parts is not None else ()
+    wrong_guards = find_guard_faults(config, passed_models)
+    faults = [
+        f"{place}: {fault}"
+        for place, fault in (*missing, *find_pattern_faults(config), *wrong_guards)
+    ]
     if faults:
         raise PlanError(*faults)
     runtime = Runtime(config, model, library, parts)

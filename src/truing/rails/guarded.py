@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import time
 from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -31,6 +32,7 @@ from truing.core.types import (
 )
 from truing.rails.build import build_runtime
 from truing.rails.config.client_settings import ClientSettings
+from truing.rails.config.key_effects import find_differences
 from truing.rails.config.loader import RailsConfig, list_rail_flow_names
 from truing.rails.config.models import build_task_models
 from truing.rails.config.trust import require_trusted_code, resolve_configured_spec
@@ -45,6 +47,7 @@ from truing.rails.runtime.stream_guard import StreamGuard, TurnSettings
 from truing.rails.runtime.turn_context import EVIDENCE_CHARACTERS
 from truing.rails.runtime.turn_result import TurnResult
 
+_LOG = logging.getLogger("truing.rails")
 DEFAULT_MAX_MESSAGE = 200_000  # characters
 MAX_MESSAGES = 5_000  # of a conversation
 
@@ -73,6 +76,8 @@ class GuardedModel:
             config = RailsConfig.load(config, trust_code=trust_code, key_variables=key_variables)
         self.config = config
         require_trusted_code(config)
+        for place, message in find_differences(config):
+            _LOG.warning("%s: differs from NeMo Guardrails: %s", place, message)
         parts = parts or RuntimeParts()
         if judges is not None:
             parts.judges = {**parts.judges, **judges}

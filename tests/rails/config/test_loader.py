@@ -118,12 +118,12 @@ def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
             "passthrough: true\n"
             "rails:\n"
             "  config:\n"
-            "    autoalign: {}\n"
+            "    jailbreak_detection: {api_key: abc}\n"
             "  dialog:\n"
             "    single_call: {enabled: true}\n"
             "    user_messages: {embeddings_only_similarity_threshold: 2}\n",
             [
-                "config.yml:4: the library rail 'autoalign' calls a service",
+                "config.yml:4: the configuration contains a secret",
                 "config.yml:1: passthrough and single_call exclude each other",
                 "config.yml:7: 2 is not between 0 and 1",
             ],

@@ -79,6 +79,8 @@ def test_faults_of_models(tmp_path: Path) -> None:
         "did you mean 'max_tokens'?",
         "config.yml:8: warning: the engine 'opanai' is not known; did you mean 'openai'? "
         "(engine: truing takes any truing spec)",
+        "config.yml:9: difference: y: truing finds examples and chunks with its own encoder, "
+        "all-MiniLM-L6-v2, instead",
     ]
 
 

@@ -100,6 +100,17 @@ def test_undefined_names_can_be_declared_as_generated(
     tmp_path: Path, setting: str, steps: str
 ) -> None:
     flow = f"\ndefine flow\n{steps}"
-    assert len(lines_of(check_folder(tmp_path, flow))) == 1
+    # NeMo Guardrails runs it: the LLM writes the message, or finds the intent by its name.
+    report = check_folder(tmp_path, flow)
+    assert (len(lines_of(report)), len(lines_of(report, "warning"))) == (0, 1)
     declared = f"truing: {{{setting}: true}}\n"
-    assert lines_of(check_folder(tmp_path, flow, config=declared)) == []
+    assert check_folder(tmp_path, flow, config=declared).findings == []
+    refused = f"truing: {{{setting}: false}}\n"
+    assert len(lines_of(check_folder(tmp_path, flow, config=refused))) == 1
+
+
+def test_embeddings_do_not_find_an_intent_without_examples(tmp_path: Path) -> None:
+    config = "rails: {dialog: {user_messages: {embeddings_only: true}}}\n"
+    flow = "\ndefine flow\n  user feel good\n  bot say hello\n"
+    (error,) = lines_of(check_folder(tmp_path, flow, config=config))
+    assert "the intent 'feel good' is not defined" in error

@@ -42,6 +42,20 @@ def test_a_request_selects_a_configuration(rails: Path) -> None:
     assert ModelRouter(model, find_configs(rails / "mild")).select(None) is not model
 
 
+def test_a_configuration_with_faults_is_named_and_the_others_are_served(rails: Path) -> None:
+    (rails / "strict" / "config.yml").write_text("rails: {input: {flow: [x]}}\n")
+    router = ModelRouter(ScriptedModel("x"), find_configs(rails))
+    assert list(router.guarded) == ["mild"]
+    assert "unknown key 'flow'" in router.skipped["strict"][0]
+    with pytest.raises(UnknownConfig, match="'strict' has faults and is not served"):
+        router.select("strict")
+    with pytest.raises(UnknownConfig, match="config_id is needed"):
+        router.select(None)
+    (rails / "mild" / "config.yml").write_text("models: 3\n")
+    with pytest.raises(PlanError, match="unknown key 'flow'"):
+        ModelRouter(ScriptedModel("x"), find_configs(rails))
+
+
 def test_what_cannot_be_served_is_refused_at_the_start(tmp_path: Path, rails: Path) -> None:
     with pytest.raises(PlanError, match="give --model"):
         ModelRouter(None)

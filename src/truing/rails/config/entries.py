@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+DEFAULT_CACHE_SIZE = 50_000  # NeMo's default of models.cache.maxsize
+
 
 @dataclass(slots=True)
 class RailStage:
@@ -55,6 +57,9 @@ class ModelEntry:
     model: str = ""
     parameters: dict[str, Any] = field(default_factory=dict)
     api_key_env_var: str | None = None
+    mode: str = "chat"
+    cache_size: int = 0  # verdicts that are cached; 0: none
+    hides_thinking: bool = False
 
 
 @dataclass(slots=True)
@@ -78,19 +83,31 @@ def parse_model_entry(raw: dict[str, Any]) -> tuple[ModelEntry, str | None]:
     # NeMo accepts the model's name among the parameters.
     name_in_parameters = parameters.pop("model_name", None) or parameters.pop("model", None)
     name = str(raw.get("model") or name_in_parameters or "")
+    cache = raw.get("cache") or {}
     fault = None
     if not raw.get("type") or not raw.get("engine"):
         fault = "a model needs type and engine"
     elif raw.get("model") and name_in_parameters:
         fault = "the model's name is set twice, also under parameters"
+    elif raw.get("mode") not in (None, "chat", "text"):
+        fault = "the mode of a model is chat or text"
+    elif cache.get("enabled") and int(cache.get("maxsize") or 1) < 1:
+        fault = "cache.maxsize is at least 1"
     elif not name.strip():
         fault = "a model needs a name: model: NAME"
+    reasoning = raw.get("reasoning_config") or {}
+    hides_thinking = reasoning.get("remove_reasoning_traces")
+    if hides_thinking is None:
+        hides_thinking = reasoning.get("remove_thinking_traces")
     entry = ModelEntry(
         type=str(raw.get("type")),
         engine=str(raw.get("engine")),
         model=name,
         parameters=parameters,
         api_key_env_var=raw.get("api_key_env_var"),
+        mode=raw.get("mode") or "chat",
+        cache_size=int(cache.get("maxsize") or DEFAULT_CACHE_SIZE) if cache.get("enabled") else 0,
+        hides_thinking=bool(hides_thinking),
     )
     return entry, fault
 

@@ -23,6 +23,9 @@ def make_jailbreak_spec(config: RailsConfig) -> Spec | None:
     settings = config.truing.get("jailbreak")
     block = read_config_block(config, JAILBREAK_BLOCK)
     address = block.get("nim_base_url")
+    if not address and block.get("nim_url"):
+        # NeMo's older keys.
+        address = f"http://{block['nim_url']}:{block.get('nim_port') or 8000}/v1"
     if not address or (isinstance(settings, dict) and settings.get("judge")):
         return None
     arguments = {

@@ -27,7 +27,6 @@ from truing.rails.config.entries import (
     parse_prompt_entry,
 )
 from truing.rails.config.files import ConfigFiles
-from truing.rails.config.schema import UNSUPPORTED_BLOCKS
 
 DEFAULT_INSTRUCTIONS = (
     "Below is a conversation between a helpful assistant and a user. "
@@ -121,6 +120,11 @@ class RailsConfig:
         files.add_yaml("config.yml", yaml_text)
         files.add_colang("main.co", colang)
         return _build_config(files, trust_code)
+
+    @property
+    def hides_thinking(self) -> bool:
+        """Whether the main model's thinking is left out of the answer."""
+        return any(entry.hides_thinking for entry in self.models if entry.type == "main")
 
     def locate(self, kind: str, name: str) -> str:
         """Returns ``file:line`` of a definition or a YAML key; the folder if it is not known."""
@@ -300,13 +304,16 @@ def _set_rails(config: RailsConfig, raw: dict[str, Any]) -> None:
 
 
 def _find_rail_faults(config: RailsConfig, raw: dict[str, Any]) -> Iterator[str]:
-    for name in raw.get("config") or {}:
-        if name in UNSUPPORTED_BLOCKS:
-            place = config.locate("key", f"rails.config.{name}")
-            yield (
-                f"{place}: the library rail {name!r} calls a service or a model that truing does "
-                "not have; docs/from-nemo.md names what to use in its place"
-            )
+    blocks = raw.get("config") or {}
+    if (blocks.get("sensitive_data_detection") or {}).get("recognizers"):
+        place = config.locate("key", "rails.config.sensitive_data_detection.recognizers")
+        yield (
+            f"{place}: recognizers of Presidio's are not supported, and without them data would "
+            "pass; use rails.config.regex_detection or an action of your own"
+        )
+    if (blocks.get("jailbreak_detection") or {}).get("api_key"):
+        place = config.locate("key", "rails.config.jailbreak_detection.api_key")
+        yield f"{place}: the configuration contains a secret; use api_key_env_var: NAME"
     for key, fault in find_client_setting_faults(config.truing):
         yield f"{config.locate('key', key)}: {fault}"
     if config.passthrough and config.single_call:

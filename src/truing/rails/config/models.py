@@ -29,11 +29,13 @@ from truing.rails.config.parameters import (
     with_default_sampling,
 )
 from truing.rails.config.trust import resolve_configured_spec
+from truing.rails.config.verdict_cache import VerdictCache
 from truing.specs.keys import is_vendor_address
 from truing.specs.parser import Spec
 
 # Values of `api_key` for servers that need no key; anything else is taken for a secret.
 _PLACEHOLDER_KEYS = frozenset({"none", "empty", "not-needed", "not needed", "dummy", "no-key"})
+_TEXT_MODELS = ("gpt-3.5-turbo-instruct", "davinci-002", "babbage-002")
 # Parameter -> argument of the `openai:` spec.
 _SPEC_ARGUMENTS = (
     ("timeout", "timeout"),
@@ -60,6 +62,8 @@ def build_model(entry: ModelEntry, config: RailsConfig) -> Model:
     Raises PlanError if the configuration is not trusted with what it does.
     """
     model: Model = resolve_configured_spec(config, build_model_spec(entry, config), "model")
+    if entry.cache_size and entry.type != "main":
+        model = VerdictCache(model, entry.cache_size)
     return with_default_sampling(model, entry.parameters)
 
 
@@ -87,8 +91,7 @@ def find_engine_fault(entry: ModelEntry) -> str | None:
         return (
             f"the engine {entry.engine!r} is not known{hint} (engine: truing takes any truing spec)"
         )
-    has_address = any(entry.parameters.get(key) for key in ADDRESS_KEYS)
-    if ENGINES[entry.engine] == "" and not has_address:
+    if ENGINES[entry.engine] == "" and not find_given_address(entry):
         return f"the engine {entry.engine!r} needs parameters: base_url: http://HOST:PORT/v1"
     return None
 
@@ -110,6 +113,17 @@ def build_model_spec(entry: ModelEntry, config: RailsConfig) -> Spec | str:
     return Spec("openai", entry.model, _build_endpoint_arguments(entry))
 
 
+def is_text_model(entry: ModelEntry) -> bool:
+    """Returns whether an entry names a model of OpenAI's that has no chat API."""
+    is_openai = entry.engine == "openai" and not find_given_address(entry)
+    return is_openai and entry.model.startswith(_TEXT_MODELS)
+
+
+def find_given_address(entry: ModelEntry) -> bool:
+    """Returns whether the entry's parameters give an address."""
+    return any(entry.parameters.get(key) for key in ADDRESS_KEYS)
+
+
 def _build_endpoint_arguments(entry: ModelEntry) -> dict[str, Any]:
     """Returns the arguments of the `openai:` spec of an entry without faults."""
     parameters = entry.parameters
@@ -126,6 +140,8 @@ def _build_endpoint_arguments(entry: ModelEntry) -> dict[str, Any]:
     for parameter, argument in _SPEC_ARGUMENTS:
         if parameters.get(parameter) is not None:
             arguments[argument] = str(parameters[parameter])
+    if entry.mode == "text" or is_text_model(entry):
+        arguments["api"] = "completions"
     if parameters.get("allow_http"):
         arguments["allow_http"] = "true"
     body = build_request_body(parameters)

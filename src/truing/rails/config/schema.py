@@ -1,7 +1,7 @@
 """The keys of ``config.yml`` with their types: NeMo's, and truing's own under ``truing:``.
 
 A schema is a type (str, bool, int, float; object accepts anything), a list with the schema of its
-items, or a dictionary from keys to schemas.
+items, or a dictionary from keys to schemas. With the key `OPEN`, unknown keys are accepted.
 """
 
 from __future__ import annotations
@@ -10,9 +10,11 @@ from collections.abc import Iterator
 from typing import Any
 
 from truing.core.errors import did_you_mean
+from truing.rails.config.library_blocks import LIBRARY_BLOCKS, UNSUPPORTED_BLOCKS
 from truing.rails.yaml_lines import KeyPath
 
 ANY_KEYS: dict[str, Any] = {"*": None}
+OPEN = "..."
 _EMBEDDING_PROVIDER = {
     "name": str,
     "parameters": ANY_KEYS,
@@ -20,48 +22,21 @@ _EMBEDDING_PROVIDER = {
 }
 _RAIL_STAGE = {"flows": [str], "parallel": bool}
 
-# NeMo's library blocks under rails.config: those that truing reads, and those of rails that call a
-# service or a model which truing does not have.
-SUPPORTED_BLOCKS = (
-    "sensitive_data_detection",
-    "jailbreak_detection",
-    "regex_detection",
-    "injection_detection",
-    "fact_checking",
-    "content_safety",
-    "context_bloat_detection",
-)
-UNSUPPORTED_BLOCKS = (
-    "activefence",
-    "ai_defense",
-    "autoalign",
-    "clavata",
-    "cleanlab",
-    "crowdstrike_aidr",
-    "f5",
-    "fiddler",
-    "gcp_moderate_text",
-    "gliner",
-    "guardrails_ai",
-    "hf_classifier",
-    "pangea",
-    "patronus",
-    "policyai",
-    "polygraf",
-    "privateai",
-    "private_ai_detection",
-    "prompt_security",
-    "trend_micro",
-    "topic_safety",
-    "llama_guard",
-)
-
 _MODERATION: dict[str, Any] = {
     "judge": str,
     "threshold": float,
     "thresholds": ANY_KEYS,
     "alternative": str,
 }
+
+
+def _open_schema(schema: Any) -> Any:
+    """Returns a schema whose mappings accept unknown keys, at every depth."""
+    if isinstance(schema, dict):
+        return {OPEN: None, **{key: _open_schema(child) for key, child in schema.items()}}
+    return schema
+
+
 _STAGES: dict[str, Any] = {"stages": [str]}
 TRUING_SCHEMA: dict[str, Any] = {
     "intent_margin": float,
@@ -127,6 +102,12 @@ SCHEMA: dict[str, Any] = {
                 "maxsize": int,
                 "stats": {"enabled": bool, "log_interval": float},
             },
+            "reasoning_config": {
+                "remove_reasoning_traces": bool,
+                "remove_thinking_traces": bool,
+                "start_token": str,
+                "end_token": str,
+            },
         }
     ],
     "instructions": [{"type": str, "content": str}],
@@ -168,10 +149,14 @@ SCHEMA: dict[str, Any] = {
     "knowledge_base": {"folder": str, "embedding_search_provider": _EMBEDDING_PROVIDER},
     "core": {"embedding_search_provider": _EMBEDDING_PROVIDER},
     "rails": {
-        "config": dict.fromkeys((*SUPPORTED_BLOCKS, *UNSUPPORTED_BLOCKS), ANY_KEYS),
+        "config": {
+            **{name: _open_schema(block) for name, block in LIBRARY_BLOCKS.items()},
+            **dict.fromkeys(UNSUPPORTED_BLOCKS, ANY_KEYS),
+        },
         "input": {**_RAIL_STAGE, "speculative_generation": bool},
         "output": {
             **_RAIL_STAGE,
+            "apply_to_reasoning_traces": bool,
             "streaming": {
                 "enabled": bool,
                 "chunk_size": int,
@@ -244,9 +229,9 @@ def find_schema_faults(
             return
         for key, child in value.items():
             child_path = (*path, str(key))
-            if key in schema:
+            if key in schema and key != OPEN:
                 yield from find_schema_faults(child, schema[key], child_path)
-            else:
+            elif OPEN not in schema:
                 hint = did_you_mean(str(key), schema)
                 yield child_path, f"unknown key {str(key)!r} in {where}{hint}"
     elif isinstance(schema, list):

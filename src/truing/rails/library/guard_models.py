@@ -12,7 +12,7 @@ import re
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
-from truing.core.errors import PlanError
+from truing.core.errors import PlanError, did_you_mean
 from truing.core.protocols import Judge, Model
 from truing.rails.actions import RailOutcome
 from truing.rails.colang.flow_reference import parse_flow_name, parse_flow_parameters
@@ -39,6 +39,7 @@ GUARD_TASKS = {
     "llama guard check output": "llama_guard_check_output",
 }
 LLAMA_GUARD_MODEL = "llama_guard"
+TOPIC_RAIL = "topic safety check input"
 GUARD_MAX_TOKENS = 1024
 GUARD_TEMPERATURE = 1e-20  # NeMo's value
 
@@ -131,10 +132,50 @@ def _guard_spec(entry: ModelEntry, config: RailsConfig) -> Spec | None:
         return None
     arguments: dict[str, Any] = {}
     if guard == "nemotron-reasoning":
-        block = read_config_block(config, "content_safety").get("reasoning")
-        reasons = isinstance(block, dict) and bool(block.get("enabled"))
-        arguments["reasoning"] = "true" if reasons else "false"
+        arguments["reasoning"] = "true" if _reasons(config) else "false"
     return Spec("guard", guard, arguments)
+
+
+def _reasons(config: RailsConfig) -> bool:
+    """Returns NeMo's ``rails.config.content_safety.reasoning.enabled``."""
+    block = read_config_block(config, "content_safety").get("reasoning")
+    return isinstance(block, dict) and bool(block.get("enabled"))
+
+
+def find_guard_faults(
+    config: RailsConfig, passed_models: Collection[str] = ()
+) -> Iterator[tuple[str, str]]:
+    """Yields (place, fault) for guard rails whose model does not exist, or cannot be asked.
+
+    `passed_models` are the types of models that do not come from the configuration.
+    """
+    prompts = PromptManager(config)
+    entries = {entry.type: entry for entry in config.models}
+    for stage_name, stage in iterate_stages(config):
+        for index, rail in enumerate(stage.flows):
+            task = GUARD_TASKS.get(parse_flow_name(rail))
+            is_topic = parse_flow_name(rail) == TOPIC_RAIL
+            if task is None and not is_topic:
+                continue
+            place = config.locate("key", f"rails.{stage_name}.flows.{index}")
+            name = _model_type(rail)
+            if not name:
+                yield place, f"the rail {rail!r} names no model: $model=TYPE"
+            elif name in passed_models:
+                continue
+            elif name not in entries:
+                hint = did_you_mean(name, entries)
+                yield place, f"the rail {rail!r} asks {name!r}: no model has that type{hint}"
+            elif (
+                task is not None
+                and prompts.find_entry(prompt_task(task, name)) is None
+                and find_guard_name(entries[name].model) is None
+            ):
+                yield (
+                    place,
+                    f"the rail {rail!r} needs a prompt for the task {prompt_task(task, name)!r}: "
+                    f"{entries[name].model!r} is no guard model that truing knows",
+                )
 
 
 def _jailbreak_spec(config: RailsConfig) -> Spec | str:
@@ -211,7 +252,9 @@ async def _ask_guard(
         return await ask_guard_judge(turn, judge, "input" if is_input else "output", str(text))
     scoped_task = prompt_task(task, name)
     reply = await turn.llm(name)(
-        prompts.render_task_prompt(scoped_task, {**variables, "reasoning_enabled": False}),
+        prompts.render_task_prompt(
+            scoped_task, {**variables, "reasoning_enabled": _reasons(turn.services.config)}
+        ),
         stop=prompts.get_stop_tokens(scoped_task),
         temperature=GUARD_TEMPERATURE,
         max_tokens=prompts.get_max_tokens(scoped_task) or GUARD_MAX_TOKENS,

@@ -25,6 +25,20 @@ REQUIRED_PROMPTS = {
 }
 
 
+# NeMo's rails that truing does not have -> what they need.
+UNSUPPORTED_RAILS = {
+    "injection detection": "YARA rules, which truing does not read; `prompt injection check` and "
+    "`check text output` are its own checks",
+    "cleanlab trustworthiness": "the package cleanlab-studio",
+    "gcpnlp moderation": "the package google-cloud-language",
+    "guardrailsai check input": "the validators of guardrails-ai",
+    "guardrailsai check output": "the validators of guardrails-ai",
+    **{
+        f"gliner {verb} pii on {source}": "a GLiNER server; `mask sensitive data` masks by patterns"
+        for verb in ("detect", "mask")
+        for source in ("input", "output", "retrieval")
+    },
+}
 # Tasks whose reply decides whether a text may pass.
 _VERDICT_TASKS = frozenset(
     {
@@ -59,7 +73,9 @@ def find_missing_references(
         for index, rail in enumerate(rails.flows):
             place = config.locate("key", f"rails.{stage}.flows.{index}")
             name = parse_flow_name(rail)
-            if name not in known:
+            if name in UNSUPPORTED_RAILS:
+                yield place, f"the rail {name!r} needs {UNSUPPORTED_RAILS[name]}"
+            elif name not in known:
                 yield place, f"there is no flow {name!r}{did_you_mean(name, known)}"
             task = REQUIRED_PROMPTS.get(name)
             # A rail with $variant=... takes a task of its own, which is looked up when it runs.

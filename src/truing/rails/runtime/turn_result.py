@@ -88,7 +88,8 @@ def build_result(turn: TurnContext, output: TurnOutput, events: Sequence[Event])
     message = output.message()
     message.pop("tool_calls", None)
     # As in NeMo: thinking is part of the text only where the caller sets no options.
-    if output.thinking and turn.options is None and output.exception is None:
+    hides_thinking = turn.services.config.hides_thinking
+    if output.thinking and turn.options is None and output.exception is None and not hides_thinking:
         content = f"<think>{output.thinking}</think>\n{message['content']}"
         message = {**message, "content": content}
     tool_calls = tuple(

@@ -15,10 +15,12 @@ from truing.core.errors import PlanError, TruingError
 from truing.rails.colang.compiler import CompiledFlow, Program, compile_flow
 from truing.rails.colang.flow_reference import parse_flow_name
 from truing.rails.config.engines import ENGINES, TRUING_ENGINE
+from truing.rails.config.key_effects import find_differences, find_unused_keys
 from truing.rails.config.loader import RailsConfig, iterate_stages, list_rail_flow_names
 from truing.rails.config.models import find_engine_fault, find_entry_faults
 from truing.rails.config.trust import find_code_uses
 from truing.rails.library.catalog import all_actions, pure_action_names
+from truing.rails.library.guard_models import find_guard_faults
 from truing.rails.library.pii import split_entities
 from truing.rails.library.references import (
     find_missing_references,
@@ -96,6 +98,7 @@ def check_rails_config(path: str | Path, *, key_variables: Sequence[str] = ()) -
         *check_reachability(config.flows),
         *compile_findings,
         *_notes_to_findings(config),
+        *_list_differences(config),
         *_check_concurrency(config, program),
         *_check_speculation(config, program),
         *find_given_up_checks(config, program),
@@ -132,6 +135,14 @@ def _finding_from_fault(fault: str, kind: str) -> Finding:
 def _notes_to_findings(config: RailsConfig) -> Iterator[Finding]:
     for place, message in config.notes:
         yield Finding(place=place, kind="twice", what=message, level="warning")
+
+
+def _list_differences(config: RailsConfig) -> Iterator[Finding]:
+    """Yields the settings that run otherwise than in NeMo Guardrails, or have no effect."""
+    for place, message in find_differences(config):
+        yield Finding(place=place, kind="nemo", what=message, level="difference")
+    for place, message in find_unused_keys(config):
+        yield Finding(place=place, kind="unused_key", what=message, level="note")
 
 
 def _compile_flows(config: RailsConfig) -> tuple[list[CompiledFlow], list[Finding]]:
@@ -174,6 +185,8 @@ def _check_rail_references(config: RailsConfig) -> Iterator[Finding]:
         yield Finding(place=place, kind="rail", what=message)
     for place, message in find_pattern_faults(config):
         yield Finding(place=place, kind="pattern", what=message)
+    for place, message in find_guard_faults(config):
+        yield Finding(place=place, kind="guard", what=message)
 
 
 def _list_code(config: RailsConfig) -> Iterator[Finding]:

@@ -6,8 +6,9 @@ from typing import Literal
 
 from msgspec import Struct
 
-# A note says what the operator should know, and is no fault.
-Level = Literal["error", "warning", "note"]
+# An error is a fault: the configuration would not run, or does not do what it says. A difference
+# runs otherwise than in NeMo Guardrails. Warnings and notes are advice.
+Level = Literal["error", "difference", "warning", "note"]
 
 
 class Finding(Struct, frozen=True, kw_only=True):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
+from difflib import SequenceMatcher, get_close_matches
 from typing import Any
 
 from truing.core.errors import did_you_mean
@@ -115,9 +115,16 @@ class NameChecker:
         if intent in _WILDCARDS or intent in known:
             return
         hint = did_you_mean(intent, known - _WILDCARDS)
+        # Embeddings find only an intent with examples.
+        is_fault = (
+            self.config.truing.get("generated_intents") is False
+            or self.config.embeddings_only
+            or _find_misspelt(intent, known) is not None
+        )
         yield Finding(
             place=place,
             kind="intent",
+            level="error" if is_fault else "warning",
             what=f"the intent {intent!r} is not defined{hint} (to have the "
             "LLM find it by its name alone, set truing: {generated_intents: true})",
         )
@@ -127,9 +134,14 @@ class NameChecker:
         if is_defined or name in _WILDCARDS or name.startswith("$"):
             return
         hint = did_you_mean(name, self.config.bot_messages)
+        is_fault = (
+            self.config.truing.get("generated_messages") is False
+            or _find_misspelt(name, self.config.bot_messages) is not None
+        )
         yield Finding(
             place=place,
             kind="message",
+            level="error" if is_fault else "warning",
             what=f"the bot message {name!r} is not defined{hint} (to have the LLM "
             "write such messages, set truing: {generated_messages: true})",
         )
@@ -280,6 +292,19 @@ class NameChecker:
                 for condition in text.conditions:
                     for name in sorted(find_variables(condition)):
                         yield place, name
+
+
+def _find_misspelt(name: str, known: Iterable[str]) -> str | None:
+    """Returns the known name that differs from `name` by the spelling of one word, if any."""
+    words = name.split()
+    for other in known:
+        other_words = other.split()
+        if len(other_words) != len(words):
+            continue
+        changed = [pair for pair in zip(words, other_words, strict=True) if pair[0] != pair[1]]
+        if len(changed) == 1 and SequenceMatcher(None, *changed[0]).ratio() >= 0.8:
+            return other
+    return None
 
 
 def _describe_parameters(

@@ -53,8 +53,8 @@ class ModelRouter:
     `model` answers behind each configuration; without it `main_model` makes one from the
     configuration's own `models:`. With `trust_code` the configurations may run code; they may send
     the environment variables in `key_variables`. `default` is the configuration of requests that
-    name none. Raises PlanError, with the faults of all
-    configurations together.
+    name none. Of several configurations, one with faults is left out: `skipped` has its faults, and
+    the others are served. Raises PlanError, with all faults, where none is left.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class ModelRouter:
                 "serve: give --model, or --rails with a configuration that names its models"
             )
         self.guarded: dict[str, GuardedModel] = {}
-        faults: list[str] = []
+        self.skipped: dict[str, tuple[str, ...]] = {}
         for config_id, path in (configs or {}).items():
             try:
                 inner = model
@@ -89,13 +89,13 @@ class ModelRouter:
                     key_variables=key_variables,
                 )
             except UserError as error:
-                faults.extend(error.faults)
-        if faults:
-            raise PlanError(*faults)
+                self.skipped[config_id] = tuple(error.faults)
+        if self.skipped and not self.guarded:
+            raise PlanError(*(fault for faults in self.skipped.values() for fault in faults))
         if default is not None and default not in self.guarded:
             raise PlanError(f"serve: there is no configuration {default!r}; {self._known_configs}")
         self.model = model
-        if default is None and len(self.guarded) == 1:
+        if default is None and len(self.guarded) == 1 and not self.skipped:
             default = next(iter(self.guarded))
         self.default = default
         for served in (model, *(guarded.model for guarded in self.guarded.values())):
@@ -127,6 +127,8 @@ class ModelRouter:
                 configs = ", ".join(self.guarded)
                 raise UnknownConfig(f"guardrails.config_id is needed: one of {configs}")
             return self.model
+        if config_id in self.skipped:
+            raise UnknownConfig(f"the configuration {config_id!r} has faults and is not served")
         if config_id not in self.guarded:
             raise UnknownConfig(
                 f"there is no configuration {config_id[:100]!r}; {self._known_configs}"
