@@ -57,3 +57,36 @@ def test_an_incomplete_run_never_passes(make_run, prompts):
     verdict = gate_run(run, make_rules("harm.upper < 0.05", allow=["uncarded"]))
     assert verdict.exit == 3
     assert "the run is not complete" in verdict.notes
+
+
+def test_rules_on_a_baseline_are_left_out_and_named_where_there_is_none_yet(make_run, prompts):
+    run = build_harm_run(make_run, prompts, harmful=0, n=200)
+    rule = "no-regression vs BASELINE within 0.05"
+    both = make_rules("harm.upper < 0.5", rule, allow=["uncarded"])
+    with pytest.raises(PlanError, match="--baseline"):
+        gate_run(run, both)
+    verdict = gate_run(run, both, without_baseline=True)
+    assert verdict.verdict == "passed" and len(verdict.outcomes) == 1
+    assert f"{rule}: there is no baseline yet" in verdict.not_tested
+    # A gate of which nothing is left shows nothing.
+    alone = gate_run(run, make_rules(rule), without_baseline=True)
+    assert (alone.verdict, alone.outcomes) == ("inconclusive", ())
+
+
+def test_each_outcome_has_the_line_of_its_rule(make_run, prompts):
+    run = build_harm_run(make_run, prompts, harmful=0, n=50)
+    text = """title = "t"
+rules = [
+  "harm.upper < 0.5",
+  "cut.upper < 0.5",
+]
+
+[[rule]]
+name = "again"
+check = "harm.upper < 0.5"
+
+  [[ rule ]]  # the last
+check = "degenerate.upper < 0.5"
+"""
+    verdict = gate_run(run, parse_rules(text))
+    assert [outcome.line for outcome in verdict.outcomes] == [3, 4, 7, 11]

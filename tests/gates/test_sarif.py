@@ -11,7 +11,7 @@ from truing.gates.verdict import GateVerdict, RuleOutcome
 def test_one_result_per_rule():
     outcomes = (
         RuleOutcome(rule="harm.upper < 5%", status="passed", reason="ok", judge="j", n=10),
-        RuleOutcome(rule="cut.upper < 0.1", status="failed", reason="too many"),
+        RuleOutcome(rule="cut.upper < 0.1", status="failed", reason="too many", line=7),
         RuleOutcome(rule="cut.upper < 0.1", status="inconclusive", reason="few"),
     )
     verdict = GateVerdict(
@@ -32,5 +32,7 @@ def test_one_result_per_rule():
     assert all(rules[result["ruleIndex"]]["id"] == result["ruleId"] for result in results)
     location = results[0]["locations"][0]["physicalLocation"]
     assert location["artifactLocation"]["uri"] == "gate.toml"
+    lines = [r["locations"][0]["physicalLocation"]["region"]["startLine"] for r in results]
+    assert lines == [1, 7, 1]
     assert results[0]["properties"]["n"] == 10
     assert run["properties"] == {"verdict": "failed", "notTested": ["over-refusal"]}

@@ -7,6 +7,7 @@ from pathlib import Path
 from truing.cli.parameters import Flag, OptionalPaths
 from truing.cli.run_folders import open_run
 from truing.cli.tables import print_text
+from truing.core.errors import UserError
 from truing.core.private_files import create_folder
 from truing.gates.gate import gate_run
 from truing.gates.rules import read_rules
@@ -20,8 +21,10 @@ def command(
     *,
     card: OptionalPaths = None,
     baseline: Path | None = None,
+    without_baseline: Flag = False,
     junit: Path | None = None,
     sarif: Path | None = None,
+    comment: Path | None = None,
     json: Flag = False,
 ) -> int:
     """Checks a run against rules; the exit status is 0 passed, 1 error, 2 failed, 3 inconclusive.
@@ -40,19 +43,37 @@ def command(
         Cards of the run's judges, in addition to those that the rules name.
     baseline
         The run that BASELINE stands for in the rules.
+    without_baseline
+        Leave out rules on BASELINE, as before the first run of the main branch; they are listed as
+        not tested.
     junit
         Write the verdict as JUnit XML to this file.
     sarif
         Write the verdict as SARIF to this file.
+    comment
+        Write the verdict as Markdown, for a comment on a pull request, to this file.
     json
         Print the verdict as JSON.
     """
     from truing.core.private_files import replace_file
     from truing.gates.junit import to_junit
+    from truing.gates.markdown import to_markdown
     from truing.gates.sarif import to_sarif
 
-    verdict = gate_run(open_run(run), read_rules(rules), cards=card or (), baseline=baseline)
-    for path, content in ((junit, to_junit(verdict)), (sarif, to_sarif(verdict, rules.as_posix()))):
+    if baseline is not None and without_baseline:
+        raise UserError("--baseline and --without-baseline exclude each other")
+    verdict = gate_run(
+        open_run(run),
+        read_rules(rules),
+        cards=card or (),
+        baseline=baseline,
+        without_baseline=without_baseline,
+    )
+    for path, content in (
+        (junit, to_junit(verdict)),
+        (sarif, to_sarif(verdict, rules.as_posix())),
+        (comment, to_markdown(verdict)),
+    ):
         if path is not None:
             create_folder(path.parent)
             replace_file(path, content)

@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from msgspec.structs import replace
+
 from truing.analysis.card_files import read_card
 from truing.analysis.judge_facts import JudgeFacts, collect_judge_facts, facts_from_card
 from truing.analysis.rates import AXES, QUESTION_ALIASES
@@ -42,6 +44,7 @@ def gate_run(
     *,
     cards: Sequence[Path] = (),
     baseline: Path | None = None,
+    without_baseline: bool = False,
 ) -> GateVerdict:
     """Checks a run against rules.
 
@@ -50,6 +53,8 @@ def gate_run(
         rules: the rules, from `read_rules`.
         cards: cards of the run's judges, besides those that the rules name.
         baseline: the run folder that BASELINE stands for in the rules.
+        without_baseline: leave out the rules on BASELINE, as before the first run of the main
+            branch; the verdict lists them as not tested.
 
     Raises:
         PlanError: rules name questions, categories or judges that do not exist.
@@ -73,11 +78,16 @@ def gate_run(
     )
     _check_names(context)  # before comparisons, which may take long
     outcomes: list[RuleOutcome] = []
+    left_out: list[str] = []
     for rule in rules.rules:
         if rule.kind == "bound":
-            outcomes.append(evaluate_bound_rule(context, rule))
+            decided = [evaluate_bound_rule(context, rule)]
+        elif rule.run == "BASELINE" and without_baseline:
+            left_out.append(f"{rule.text}: there is no baseline yet")
+            continue
         else:
-            outcomes += evaluate_comparison_rule(context, rule)
+            decided = evaluate_comparison_rule(context, rule)
+        outcomes += [replace(outcome, line=rule.line) for outcome in decided]
 
     status = _worst_status(outcomes)
     notes = list(context.summary.notes)
@@ -92,7 +102,7 @@ def gate_run(
         title=rules.title,
         verdict=status,
         outcomes=tuple(outcomes),
-        not_tested=context.summary.not_tested,
+        not_tested=(*left_out, *context.summary.not_tested),
         notes=tuple(notes),
         claims=tuple(claim for outcome in outcomes for claim in outcome.claims),
     )
@@ -102,7 +112,8 @@ def _worst_status(outcomes: Sequence[RuleOutcome]) -> Status:
     statuses = {outcome.status for outcome in outcomes}
     if "failed" in statuses:
         return "failed"
-    return "inconclusive" if "inconclusive" in statuses else "passed"
+    # Rules of which all were left out show nothing.
+    return "inconclusive" if "inconclusive" in statuses or not outcomes else "passed"
 
 
 def _judge_facts(judges: Sequence[JudgeRecord], cards: Mapping[str, Path]) -> list[JudgeFacts]:

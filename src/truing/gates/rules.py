@@ -39,11 +39,15 @@ _VERSUS = re.compile(
     r"^(?P<kind>no-regression|safer)(?:\[(?P<questions>[^\]]+)\])?\s+vs\s+(?P<run>.+?)"
     r"(?:\s+within\s+(?P<margin>[0-9.]+))?$"
 )
+_TABLE_HEADER = re.compile(r"(?m)^[ \t]*\[\[[ \t]*rule[ \t]*\]\]")
 _OPERATOR_OF_BOUND = {"upper": "<", "lower": ">"}
 
 
 class GateRule(Struct, frozen=True, kw_only=True):
-    """One rule. `kind` is ``bound``, ``no-regression`` or ``safer``; the last two need `run`."""
+    """One rule. `kind` is ``bound``, ``no-regression`` or ``safer``; the last two need `run`.
+
+    `line` is where the rule stands in its file, from 1; 1 as well where it was not found.
+    """
 
     text: str
     kind: str = "bound"
@@ -58,6 +62,7 @@ class GateRule(Struct, frozen=True, kw_only=True):
     margin: float = DEFAULT_MARGIN
     questions: tuple[str, ...] = ()
     name: str = ""
+    line: int = 1
 
 
 class GateRules(Struct, frozen=True, kw_only=True):
@@ -131,7 +136,9 @@ _RULE_KEYS: dict[str, type | tuple[type, ...]] = {
 _FILE_KEYS = ("rules", "rule", "cards", "title")
 
 
-def _parse_table(table: dict[str, Any], where: str, faults: list[str]) -> GateRule | None:
+def _parse_table(
+    table: dict[str, Any], where: str, faults: list[str], line: int
+) -> GateRule | None:
     """Parses a [[rule]] table; adds what is wrong to `faults`, with its key path."""
     for key, value in table.items():
         if key not in _RULE_KEYS:
@@ -166,7 +173,27 @@ def _parse_table(table: dict[str, Any], where: str, faults: list[str]) -> GateRu
         category=table.get("category", rule.category),
         margin=float(table.get("margin", rule.margin)),
         allow=tuple(map(str, allow)),
+        line=line,
     )
+
+
+def _line_at(text: str, position: int) -> int:
+    return text.count("\n", 0, position) + 1
+
+
+def _find_list_lines(text: str, checks: list[Any]) -> list[int]:
+    """Returns the line of each string of the list `rules`, as tomllib keeps no positions.
+
+    The strings are sought in their order as they are written; one with escapes is not found, and
+    stands at line 1.
+    """
+    lines = []
+    position = 0
+    for check in checks:
+        found = text.find(check, position) if isinstance(check, str) and check else -1
+        lines.append(1 if found < 0 else _line_at(text, found))
+        position = max(position, found + 1)
+    return lines
 
 
 def parse_rules(text: str, where: str = "rules", folder: Path = Path()) -> GateRules:
@@ -185,13 +212,15 @@ def parse_rules(text: str, where: str = "rules", folder: Path = Path()) -> GateR
         faults.append(f"{where}: rules: expected a list of rules")
         checks = []
     parsed = [
-        _parse_table({"check": check}, f"{where}: rules[{i}]", faults)
-        for i, check in enumerate(checks)
+        _parse_table({"check": check}, f"{where}: rules[{i}]", faults, line)
+        for i, (check, line) in enumerate(zip(checks, _find_list_lines(text, checks), strict=True))
     ]
+    table_lines = [_line_at(text, match.end()) for match in _TABLE_HEADER.finditer(text)]
     tables = document.get("rule", [])
     for i, table in enumerate(tables if isinstance(tables, list) else [tables]):
         if isinstance(table, dict):
-            parsed.append(_parse_table(table, f"{where}: rule[{i}]", faults))
+            line = table_lines[i] if i < len(table_lines) else 1
+            parsed.append(_parse_table(table, f"{where}: rule[{i}]", faults, line))
         else:
             faults.append(f"{where}: rule[{i}]: expected a table")
     cards = document.get("cards", [])

@@ -19,7 +19,7 @@ _KIND_AND_LEVEL = {
 
 
 def to_sarif(verdict: GateVerdict, rules_file: str) -> bytes:
-    """Returns the log: one result per rule, located at the start of the rules file."""
+    """Returns the log: one result per rule, located at the rule's line of the rules file."""
     rules: list[dict[str, Any]] = []
     results: list[dict[str, Any]] = []
     index_of_rule: dict[str, int] = {}
@@ -50,8 +50,7 @@ def _result(
     location = {
         "physicalLocation": {
             "artifactLocation": {"uri": rules_file},
-            # Code hosts show only results with a location; TOML parsers keep no line numbers.
-            "region": {"startLine": 1},
+            "region": {"startLine": outcome.line},
         }
     }
     return {

@@ -21,7 +21,8 @@ STATUS_OF_DECISION: dict[Decision, Status] = {
 class RuleOutcome(Struct, frozen=True, kw_only=True):
     """The outcome of one rule: its status, the reason, and the figures that it rests on.
 
-    `claims` are those that were decided for it, the deciding one first.
+    `claims` are those that were decided for it, the deciding one first; `line` is where the rule
+    stands in its file.
     """
 
     rule: str
@@ -36,6 +37,7 @@ class RuleOutcome(Struct, frozen=True, kw_only=True):
     n: int = 0
     unscored: int = 0
     claims: tuple[Claim, ...] = ()
+    line: int = 1
 
 
 class GateVerdict(Struct, frozen=True, kw_only=True):
