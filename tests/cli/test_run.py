@@ -21,7 +21,7 @@ def test_models_and_data_of_the_command_line_make_a_report(tmp_path: Path) -> No
     report = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
     assert report["baseline"] == "comply"
     assert (tmp_path / "never" / "safety" / "responses.jsonl").is_file()
-    assert f"truing view {tmp_path}/comply/safety --open" in text
+    assert f"truing ui {tmp_path}" in text
 
 
 def test_a_spec_is_called_by_what_it_names() -> None:

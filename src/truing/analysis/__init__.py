@@ -49,7 +49,8 @@ __getattr__, __dir__, __all__ = lazy_exports(
         "summary": "OutcomeCounts RunSummary summarise write_summary",
         "transport": "check_card_matches",
         "verdict_table": (
-            "ABSENT EXPECTS FAILED INAPPLICABLE_KINDS NO SKIPPED VerdictColumn VerdictTable YES "
+            "ABSENT EXPECTS FAILED INAPPLICABLE_KINDS NO SKIPPED UNSCORED VerdictColumn "
+            "VerdictTable YES "
             "cached_verdict_tables read_verdict_table"
         ),
     },

@@ -22,7 +22,7 @@ __getattr__, __dir__, __all__ = lazy_exports(
         "group_commit": "MAX_BATCH",
         "imports": "import_gold import_run",
         "overview": "has_admin",
-        "people": "NewLogin create_invitation create_phrase_reset",
+        "people": "NewLogin check_phrase create_invitation create_phrase_reset hash_phrase",
         "queue": "Assessment",
         "review_items": "NewItem Target add_item decode_targets",
         "sign_in_limits": "release_guess reserve_guess",

@@ -48,6 +48,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "truing.cli.view:command",
         "Write a page to look through runs: filters, flips and disagreements first.",
     ),
+    "ui": (
+        "truing.cli.ui:command",
+        "Look through a folder of runs in the browser: figures, rows side by side, search.",
+    ),
     "plan-size": (
         "truing.cli.plan_size:command",
         "Calculate how many prompts and labels a question needs.",
@@ -258,6 +262,7 @@ SECTIONS: dict[str, tuple[str, ...]] = {
         "report",
         "show",
         "view",
+        "ui",
     ),
     "Believe the figures": ("label", "card", "judges", "plan-size", "gate", "certify"),
     "Make a model safer": ("train",),

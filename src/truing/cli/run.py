@@ -139,7 +139,7 @@ def default_judges() -> list[str]:
 def _next_steps(out: Path, plan: Plan) -> list[str]:
     run = out / plan.baseline_variant / next(iter(plan.data))
     return [
-        f"truing view {run} --open",
+        f"truing ui {out}",
         f"truing label {run} --n 60",
         f"truing gate {run} RULES.toml",
     ]

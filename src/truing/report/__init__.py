@@ -10,10 +10,12 @@ __getattr__, __dir__, __all__ = lazy_exports(
     __name__,
     {
         "": "rankings render",
-        "assembly": "ReportOptions RunsByVariant assemble_report",
+        "assembly": "ReportOptions RunsByVariant assemble_report has_only_builtin_data",
+        "blocks": "Cell",
         "formatting": (
-            "axis_title category_label format_difference format_p_value format_percent "
-            "format_rate format_value format_value_interval rows_by_judge"
+            "axis_title category_label category_name format_difference format_p_value "
+            "format_percent format_rate format_value format_value_interval make_rate_cell "
+            "rows_by_judge"
         ),
         "judges_page": "write_judges_page",
         "rankings": "NAMES",

@@ -22,5 +22,6 @@ __getattr__, __dir__, __all__ = lazy_exports(
             "delete_run_file is_judgement_file locate_run_file open_run_file "
             "read_located_run_records read_run_records"
         ),
+        "write_lock": "is_being_written",
     },
 )

@@ -14,14 +14,12 @@ and files are private (`truing.core.private_files`). A folder may come from some
 from __future__ import annotations
 
 import contextlib
-import errno
-import fcntl
 import logging
 import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import msgspec
 from msgspec import UNSET, Struct, UnsetType, field
@@ -31,7 +29,6 @@ from truing.core.input_files import read_input_bytes
 from truing.core.lineage import digest
 from truing.core.private_files import (
     create_folder,
-    private_opener,
     rename_file,
     replace_file,
     replace_file_with,
@@ -49,6 +46,7 @@ from truing.runs.run_files import (
     open_run_file,
     read_run_records,
 )
+from truing.runs.write_lock import acquire_write_lock
 
 _log = logging.getLogger(__name__)
 
@@ -189,7 +187,9 @@ class RunWriter(Run):
         # Not super().__init__, which requires a manifest.
         self.path = Path(path)
         self._files: dict[str, AppendOnlyFile] = {}
-        self._lock = self._acquire_lock()
+        create_folder(self.path)
+        create_folder(self.path / "judgements")
+        self._lock = acquire_write_lock(self.path)
         try:
             manifest_path = self.file("manifest.json")
             self.is_new = not manifest_path.exists()
@@ -209,25 +209,6 @@ class RunWriter(Run):
     def manifest(self) -> Manifest:
         """The manifest in memory; changes are written by `save_manifest`."""
         return self._manifest
-
-    def _acquire_lock(self) -> IO[bytes]:
-        create_folder(self.path)
-        create_folder(self.path / "judgements")
-        path = self.file("lock")
-        try:
-            descriptor = private_opener(str(path), os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-        except OSError as error:
-            raise RunError(f"{self.path}: cannot be a run folder: {error.strerror}") from error
-        lock = os.fdopen(descriptor, "ab")
-        try:
-            # flock and not a PID file: the kernel releases it when the process dies.
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            lock.close()
-            if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
-                raise RunError(f"{path}: cannot be locked: {error.strerror}") from error
-            raise RunError(f"{self.path}: another process is writing to this run folder") from error
-        return lock
 
     def save_manifest(self) -> None:
         """Writes the manifest atomically."""

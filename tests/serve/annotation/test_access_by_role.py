@@ -20,8 +20,9 @@ from tests.serve.annotation.site import Site, Visitor, run_site
 from truing.annotation.study import Study
 from truing.annotation.tables import ReviewItem
 from truing.models.scripted import ScriptedModel
-from truing.serve.annotation.app import SECURITY_HEADERS, create_app
+from truing.serve.annotation.app import create_app
 from truing.serve.annotation.app_state import ServerLimits
+from truing.serve.page_headers import SECURITY_HEADERS
 
 # `newcomer` has every role but that of an administrator, and has not consented yet.
 ROLES = ("nobody", "newcomer", "redteamer", "rater", "adjudicator", "admin")

@@ -10,8 +10,9 @@ import pytest
 from tests.serve.annotation.site import Visitor, run_site
 
 from truing.annotation.store import DatabaseUnavailable
-from truing.serve.annotation.app import SECURITY_HEADERS, STATUS_BY_KIND, create_app
+from truing.serve.annotation.app import create_app
 from truing.serve.annotation.app_state import AppState, ServerLimits
+from truing.serve.page_headers import SECURITY_HEADERS, STATUS_BY_KIND
 
 
 def test_every_kind_of_rejection_has_a_status() -> None:

@@ -10,7 +10,7 @@ from tests.serve.annotation.site import MODELS, run_site
 from truing.annotation import queue
 from truing.annotation.store import RequestRejected
 from truing.serve.annotation.routes_dialogue import _parse_closing_form
-from truing.serve.annotation.session import FormData
+from truing.serve.forms import FormData
 
 
 @pytest.mark.parametrize("rating", ["", "x", "-1", "100000"])

@@ -9,7 +9,7 @@ from tests.serve.annotation.site import MODELS, run_site
 from truing.annotation import queue
 from truing.annotation.study import Study
 from truing.serve.annotation.routes_review import MAX_RESPONSES, parse_assessment
-from truing.serve.annotation.session import FormData
+from truing.serve.forms import FormData
 
 
 def test_an_assessment_is_read_from_the_form() -> None:

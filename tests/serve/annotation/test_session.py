@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from truing.annotation.wellbeing import ExposureStatus
-from truing.serve.annotation.session import CurrentUser, FormData
+from truing.serve.annotation.session import CurrentUser
+from truing.serve.forms import FormData
 
 
 def test_missing_fields_are_empty() -> None:

@@ -25,47 +25,15 @@ from truing.serve.annotation import (
 )
 from truing.serve.annotation.app_state import STATIC_TYPES, AppState
 from truing.serve.annotation.session import AppRequest, PathParam
+from truing.serve.page_headers import SECURITY_HEADERS, STATUS_BY_KIND, add_headers
 
 _log = logging.getLogger(__name__)
-# HTTP status by `RequestRejected.kind`.
-STATUS_BY_KIND = {
-    "sign-in": 401,
-    "forbidden": 403,
-    "form": 403,
-    "timeout": 408,
-    "host": 421,
-    "consent": 403,
-    "budget": 403,
-    "break": 403,
-    "missing": 404,
-    "late": 409,
-    "order": 409,
-    "closed": 409,
-    "gone": 410,
-    "used": 410,
-    "long": 413,
-    "invalid": 422,
-    "slow": 429,
-}
 # Rejections that lead to a page instead of an error message.
 _REDIRECTS = {"sign-in": "/sign-in", "consent": "/consent", "budget": "/rest", "break": "/rest"}
 _HTTP_MESSAGES = {
     404: "There is no such page.",
     405: "There is no such page.",
     413: "That is too large.",
-}
-# The pages show text from models and strangers: no script, style or frame from anywhere else may
-# load.
-SECURITY_HEADERS = {
-    b"content-security-policy": b"default-src 'none'; script-src 'self'; style-src 'self'; "
-    b"img-src 'self' data:; connect-src 'self'; form-action 'self'; base-uri 'none'; "
-    b"frame-ancestors 'none'",
-    b"x-content-type-options": b"nosniff",
-    b"referrer-policy": b"same-origin",
-    b"x-frame-options": b"DENY",
-    b"cross-origin-opener-policy": b"same-origin",
-    b"cross-origin-resource-policy": b"same-origin",
-    b"permissions-policy": b"camera=(), microphone=(), geolocation=()",
 }
 
 
@@ -167,16 +135,10 @@ def _check_host(request: AppRequest) -> None:
 
 
 async def _add_security_headers(message: Message, scope: Scope) -> None:
-    if message["type"] != "http.response.start":
-        return
-    headers = list(message.get("headers", []))
-    present = {name.lower() for name, _ in headers}
     defaults = SECURITY_HEADERS | {b"cache-control": b"no-store"}
     if scope["litestar_app"].state.annotation.limits.https:
         defaults |= {b"strict-transport-security": b"max-age=31536000"}
-    message["headers"] = headers + [
-        (name, value) for name, value in defaults.items() if name not in present
-    ]
+    add_headers(message, defaults)
 
 
 def create_app(state: AppState) -> Litestar:

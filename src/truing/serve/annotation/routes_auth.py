@@ -14,11 +14,11 @@ from truing.annotation.study import decode_list
 from truing.annotation.tables import Person
 from truing.serve.annotation.session import (
     AppRequest,
-    FormData,
     PathParam,
     RequestSession,
     open_session,
 )
+from truing.serve.forms import FormData
 
 
 @get("/sign-in")

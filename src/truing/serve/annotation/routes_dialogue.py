@@ -9,7 +9,8 @@ from litestar.response import Stream
 
 from truing.annotation import dialogues
 from truing.annotation.store import RequestRejected, Transaction
-from truing.serve.annotation.session import AppRequest, FormData, PathParam, require_session
+from truing.serve.annotation.session import AppRequest, PathParam, require_session
+from truing.serve.forms import FormData
 
 # nginx buffers responses unless told not to, which would hold the events back.
 _STREAM_HEADERS = {"cache-control": "no-store", "x-accel-buffering": "no"}

@@ -11,11 +11,11 @@ from truing.annotation.queue import Assessment
 from truing.annotation.store import RequestRejected, Transaction
 from truing.serve.annotation.session import (
     AppRequest,
-    FormData,
     PathParam,
     RequestSession,
     require_session,
 )
+from truing.serve.forms import FormData
 
 MAX_RESPONSES = 200  # of one form; an item has far fewer
 

@@ -7,12 +7,9 @@ gets JSON, a browser's form a redirect or a page.
 
 from __future__ import annotations
 
-import asyncio
 import hmac
 import secrets
-from collections.abc import Mapping
 from typing import Annotated, Any
-from urllib.parse import parse_qsl, urlsplit
 
 from litestar import MediaType, Request, Response
 from litestar.datastructures import Cookie, State
@@ -23,6 +20,7 @@ from truing.annotation import people, wellbeing
 from truing.annotation.store import RequestRejected, Transaction
 from truing.annotation.study import new_id
 from truing.serve.annotation.app_state import AppState
+from truing.serve.forms import FormData, read_fields
 
 AppRequest = Request[Any, Any, State]
 # Litestar 3 will need the marker; `FromPath` would need 2.25.
@@ -30,8 +28,6 @@ PathParam = Annotated[str, Parameter()]
 # The login; the token of a visitor's forms; that somebody has signed in with this browser before.
 SESSION_COOKIE, VISITOR_COOKIE = "truing_session", "truing_visitor"
 BROWSER_COOKIE, BROWSER_SECONDS = "truing_browser", 180 * 86400
-_FORM_TYPE = "application/x-www-form-urlencoded"
-_MAX_FIELDS = 2000
 
 
 class CurrentUser(Struct, frozen=True, kw_only=True):
@@ -48,34 +44,6 @@ class CurrentUser(Struct, frozen=True, kw_only=True):
     def reads_texts(self) -> bool:
         """Whether a role of this person shows them texts, so that consent is needed."""
         return bool(self.roles - {"admin"})
-
-
-class FormData:
-    """The fields of a submitted form; a missing field is empty."""
-
-    def __init__(self, fields: Mapping[str, list[str]]) -> None:
-        self._fields = fields
-
-    def text(self, name: str) -> str:
-        """Returns the first value of a field."""
-        return (self._fields.get(name) or [""])[0]
-
-    def values(self, name: str) -> tuple[str, ...]:
-        """Returns all values of a field, in order."""
-        return tuple(self._fields.get(name, ()))
-
-    def integer(self, name: str) -> int | None:
-        """Returns a whole number of up to five digits, or none."""
-        value = self.text(name)
-        return int(value) if value.isascii() and value.isdigit() and len(value) < 6 else None
-
-    def with_prefix(self, prefix: str) -> dict[str, str]:
-        """Returns the fields whose names begin with `prefix`, by the rest of the name."""
-        return {
-            name[len(prefix) :]: values[0]
-            for name, values in self._fields.items()
-            if name.startswith(prefix) and values
-        }
 
 
 class RequestSession:
@@ -116,21 +84,7 @@ class RequestSession:
 
     async def read_form(self) -> FormData:
         """Returns the request's form; raises RequestRejected without a valid CSRF token."""
-        content_type = self.request.headers.get("content-type", "").split(";")[0].strip().lower()
-        if content_type != _FORM_TYPE:
-            raise RequestRejected("form", "Only forms of these pages are accepted.")
-        self._check_origin()
-        body = (await self._read_body()).decode("utf-8", "replace")
-        try:
-            pairs = parse_qsl(
-                body, keep_blank_values=True, max_num_fields=_MAX_FIELDS, errors="replace"
-            )
-        except ValueError as error:
-            raise RequestRejected("invalid", "The form has too many fields.") from error
-        fields: dict[str, list[str]] = {}
-        for name, value in pairs:
-            fields.setdefault(name, []).append(value)
-        form = FormData(fields)
+        form = await read_fields(self.request, self.state.limits.body_seconds)
         submitted = form.text("csrf").encode("utf-8", "replace")
         if self._new_visitor or not hmac.compare_digest(submitted, self.csrf_token.encode()):
             raise RequestRejected(
@@ -138,23 +92,6 @@ class RequestSession:
                 "This form is out of date or did not come from this site. Load the page again.",
             )
         return form
-
-    async def _read_body(self) -> bytes:
-        # Otherwise a client that sends a byte a minute would hold its connection for ever.
-        try:
-            async with asyncio.timeout(self.state.limits.body_seconds):
-                return await self.request.body()
-        except TimeoutError as error:
-            raise RequestRejected("timeout", "The form took too long to arrive.") from error
-
-    def _check_origin(self) -> None:
-        headers = self.request.headers
-        # Browsers send these headers and scripts of other sites cannot change them; other clients
-        # may omit them, and are left to the CSRF token.
-        cross_site = headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none")
-        origin = headers.get("origin")
-        if cross_site or (origin is not None and urlsplit(origin).netloc != headers.get("host")):
-            raise RequestRejected("form", "This form came from another site.")
 
     def render(self, template: str, /, *, status: int = 200, **values: Any) -> Response[str]:
         """Returns a page. The template gets a fresh `key`, with which a form counts once."""

@@ -1,0 +1,160 @@
+"""State shared by the route handlers: the folder, what is known of its runs, who may look."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import secrets
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, TypeVar
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from msgspec import Struct
+
+from truing.annotation.store import RequestRejected
+from truing.core.version import __version__
+from truing.serve.annotation.app_state import STATIC_TYPES, HashingQueue, Throttle
+from truing.serve.ui.figures import Figures
+from truing.serve.ui.row_indexes import RowIndexes, load_index_key
+from truing.serve.ui.run_scan import FolderScan, ScanLimits, scan_folder
+from truing.serve.ui.run_state import RunState, RunStateReader
+from truing.serve.ui.side_by_side import Alignments
+from truing.serve.ui.template_filters import FILTERS
+
+T = TypeVar("T")
+_PACKAGE = Path(__file__).parent
+# The look and the script of the red-teaming pages, which these pages share.
+_SHARED_STATIC = _PACKAGE.parent / "annotation" / "static"
+_SCAN_SECONDS = 2.0
+IMPORT_SUFFIXES = (".eval", ".json", ".jsonl", ".db", ".sqlite", ".sqlite3", ".toml")
+_SIGN_INS_PER_MINUTE, _ALL_SIGN_INS_PER_MINUTE = 10, 60
+
+
+class UiOptions(Struct, frozen=True, kw_only=True):
+    """How the app is served.
+
+    `password_hash` (argon2) is needed where other machines reach it; without one, the app answers
+    to loopback names alone, and to processes of this user or whoever has the link with the token.
+    """
+
+    password_hash: str | None = None
+    port: int = 0
+    max_body_bytes: int = 1_000_000
+    body_seconds: float = 30.0
+    rows_per_page: int = 25
+    scan: ScanLimits = ScanLimits()
+
+
+class UiState:
+    """State shared by the route handlers (stored in `app.state.ui`)."""
+
+    def __init__(
+        self, folder: Path, options: UiOptions | None = None, *, index_key: bytes | None = None
+    ) -> None:
+        self.folder, self.options = folder.resolve(), options or UiOptions()
+        self.link_token = secrets.token_urlsafe(24)
+        self._secret = secrets.token_bytes(32)
+        self.sign_in_throttle = Throttle(_SIGN_INS_PER_MINUTE)
+        self.password_throttle = Throttle(_ALL_SIGN_INS_PER_MINUTE)
+        self.hashing = HashingQueue(16)
+        self.states = RunStateReader()
+        self.figures = Figures()
+        self.indexes = RowIndexes(load_index_key() if index_key is None else index_key)
+        self.alignments = Alignments()
+        self._scan: tuple[float, FolderScan] | None = None
+        self._scan_lock = threading.Lock()
+        self._seen_runs: set[str] = set()
+        self._pool = ThreadPoolExecutor(6, "page")
+        self.static = {
+            path.name: path.read_bytes()
+            for folder_ in (_SHARED_STATIC, _PACKAGE / "static")
+            for path in sorted(folder_.iterdir())
+            if path.suffix in STATIC_TYPES
+        }
+        self._templates = self._load_templates()
+
+    def _load_templates(self) -> Environment:
+        templates = Environment(
+            loader=FileSystemLoader(_PACKAGE / "templates"),
+            autoescape=True,
+            undefined=StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+            auto_reload=False,
+        )
+        templates.filters.update(FILTERS)
+        # The version is part of the links to static files, which browsers cache for a year.
+        version = hashlib.sha256(b"".join(self.static.values())).hexdigest()[:12]
+        templates.globals.update(
+            version=version, truing_version=__version__, folder_name=self.folder.name or "/"
+        )
+        return templates
+
+    def render(self, template: str, /, **values: Any) -> str:
+        """Renders a template as HTML."""
+        return self._templates.get_template(template).render(**values)
+
+    async def run(self, work: Callable[..., T], *args: Any) -> T:
+        """Runs a function that reads files in a thread."""
+        return await asyncio.get_running_loop().run_in_executor(self._pool, work, *args)
+
+    # -- runs
+
+    def scan(self) -> FolderScan:
+        """Returns what lies in the folder; looks again after two seconds."""
+        with self._scan_lock:
+            now = time.monotonic()
+            if self._scan is None or now - self._scan[0] > _SCAN_SECONDS:
+                scan = scan_folder(self.folder, IMPORT_SUFFIXES, self.options.scan)
+                self._scan = (time.monotonic(), scan)
+                self._seen_runs.update(scan.runs)
+            return self._scan[1]
+
+    def find_run(self, id_: str) -> RunState:
+        """Returns the state of a run; raises RequestRejected if it is not in the folder."""
+        relative = self.scan().runs.get(id_)
+        if relative is not None:
+            state = self.read_state(id_, relative)
+            if state.status != "gone":
+                return state
+        if id_ in self._seen_runs:
+            raise RequestRejected("gone", "This run has been deleted or moved.")
+        raise RequestRejected("missing", "There is no such run in this folder.")
+
+    def read_state(self, id_: str, relative: Path) -> RunState:
+        """Returns the state of the run at a path relative to the folder."""
+        name = relative.as_posix() if relative.parts else self.folder.name
+        return self.states.read(id_, name, self.folder / relative)
+
+    # -- sessions
+
+    def new_session(self) -> str:
+        """Returns the token of a new session."""
+        nonce = secrets.token_urlsafe(18)
+        return f"{nonce}.{self._sign('session', nonce)}"
+
+    def is_session(self, token: str) -> bool:
+        """Returns whether this server has made a session's token."""
+        nonce, _, signature = token.partition(".")
+        return hmac.compare_digest(signature.encode(), self._sign("session", nonce).encode())
+
+    def form_token(self, session: str) -> str:
+        """Returns the CSRF token of a session's forms."""
+        return self._sign("form", session)
+
+    def _sign(self, purpose: str, text: str) -> str:
+        message = f"{purpose}:{text}".encode("utf-8", "replace")
+        return hmac.new(self._secret, message, hashlib.sha256).hexdigest()[:40]
+
+    def close(self) -> None:
+        """Stops what runs in the background."""
+        self.indexes.close()
+        self.figures.close()
+        self.alignments.close()
+        self.hashing.close()
+        self._pool.shutdown(wait=True)

@@ -1,0 +1,259 @@
+"""Routes of a run's rows: a filtered page of them, and one row with all its texts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from litestar import Response, get
+from msgspec import Struct, structs
+
+from truing.analysis.outcomes import OUTCOME_NAMES
+from truing.annotation.store import RequestRejected
+from truing.report.assembly import has_only_builtin_data
+from truing.runs.folder import Run
+from truing.serve.ui.app_state import UiState
+from truing.serve.ui.background import Fault, Pending
+from truing.serve.ui.routes_runs import list_states
+from truing.serve.ui.row_reader import Mask, RowFilter, RunChanged
+from truing.serve.ui.row_views import view_rows
+from truing.serve.ui.run_state import RunState
+from truing.serve.ui.session import (
+    AppRequest,
+    PathParam,
+    RequestSession,
+    open_session,
+    with_query,
+)
+from truing.serve.ui.side_by_side import (
+    MAX_VARIANTS,
+    OpenRun,
+    comparable_runs,
+    select_rows,
+)
+
+_MAX_WORDS_CHARACTERS = 300
+_FILTER_FLAGS = ("disagrees", "unscored", "flips")
+
+
+class NotReady(Exception):
+    """The index of a run is still being built (`share` of it is done), or cannot be built."""
+
+    def __init__(self, run: RunState, share: float = 0.0, fault: str = "") -> None:
+        super().__init__(run.name)
+        self.run, self.share, self.fault = run, share, fault
+
+
+class RowsQuery(Struct, frozen=True, kw_only=True):
+    """The query of a page of rows: the filter, the runs beside the first, the page."""
+
+    wanted: RowFilter
+    beside: tuple[str, ...]
+    page: int
+
+    def path(self, base: str, **changes: Any) -> str:
+        """Returns a link with this query, changed in some parameters."""
+        values = structs.asdict(self.wanted) | {"beside": self.beside, "page": self.page} | changes
+        values |= {name: "1" if values[name] else "" for name in _FILTER_FLAGS}
+        if values["page"] == 1:
+            values["page"] = None
+        return with_query(base, **values)
+
+
+def read_query(request: AppRequest) -> RowsQuery:
+    """Returns the query of a request; what cannot be read is left out."""
+    values = request.query_params
+
+    def number(name: str) -> int | None:
+        text = values.get(name, "")
+        return int(text) if text.isascii() and text.isdigit() and len(text) < 9 else None
+
+    outcome = values.get("outcome", "")
+    return RowsQuery(
+        wanted=RowFilter(
+            outcome=outcome if outcome in OUTCOME_NAMES else "",
+            category=values.get("category", "")[:200],
+            judge=number("judge"),
+            verdict=values.get("verdict", "")[:10],
+            disagrees=bool(values.get("disagrees")),
+            unscored=bool(values.get("unscored")),
+            flips=bool(values.get("flips")),
+            words=values.get("words", "")[:_MAX_WORDS_CHARACTERS],
+        ),
+        beside=tuple(dict.fromkeys(values.getall("beside", [])))[: MAX_VARIANTS - 1],
+        page=max(1, number("page") or 1),
+    )
+
+
+def open_runs(state: UiState, id_: str, beside: tuple[str, ...]) -> list[OpenRun]:
+    """Returns the open indexes of a run and of those beside it, which are on the same data.
+
+    Raises NotReady, and RequestRejected if the first run is not there; another that has gone, or
+    is on other data, is left out.
+    """
+    first = state.find_run(id_)
+    index = _open_index(state, first)
+    opened = [OpenRun(first, index, np.arange(index.size, dtype=np.int32))]
+    for other_id in beside:
+        try:
+            other = state.find_run(other_id)
+        except RequestRejected:
+            continue
+        if other.id == first.id or other.manifest.data_key != first.manifest.data_key:
+            continue
+        other_index = _open_index(state, other)
+        rows = state.alignments.get(index, other_index)
+        if isinstance(rows, Pending):
+            raise NotReady(other)
+        if isinstance(rows, Fault):
+            raise NotReady(other, fault=rows.message)
+        opened.append(OpenRun(other, other_index, rows))
+    return opened
+
+
+def _open_index(state: UiState, run: RunState) -> Any:
+    if not run.readable:
+        raise NotReady(run, fault=run.reason)
+    index = state.indexes.get(run)
+    if isinstance(index, Pending):
+        raise NotReady(run, share=index.share)
+    if isinstance(index, Fault):
+        raise NotReady(run, fault=index.message)
+    return index
+
+
+async def render_rows(
+    session: RequestSession, template: str, collect: Callable[[], dict[str, Any]], id_: str
+) -> Response[Any]:
+    """Returns a page of rows, or one that waits for the index, or says what is damaged."""
+
+    def collect_or_reindex() -> dict[str, Any]:
+        try:
+            return collect()
+        except RunChanged as error:
+            run = session.state.find_run(id_)
+            session.state.indexes.forget(run)
+            raise NotReady(run) from error
+
+    try:
+        values = await session.state.run(collect_or_reindex)
+    except NotReady as wait:
+        return session.render(
+            "waiting.html",
+            run=wait.run,
+            share=wait.share,
+            fault=wait.fault,
+            status=200 if not wait.fault else 422,
+        )
+    return session.render(template, **values)
+
+
+@get("/runs/{id_:str}/rows")
+async def rows_page(request: AppRequest, id_: PathParam) -> Response[Any]:
+    """Shows a page of the rows that a filter selects."""
+    session = open_session(request)
+    query = read_query(request)
+    return await render_rows(
+        session, "rows.html", lambda: _collect_rows(session.state, id_, query), id_
+    )
+
+
+def _collect_rows(state: UiState, id_: str, query: RowsQuery) -> dict[str, Any]:
+    runs = open_runs(state, id_, query.beside)
+    first = runs[0]
+    mask = select_rows(runs, query.wanted)
+    selected = np.flatnonzero(mask)
+    per_page = state.options.rows_per_page
+    n_pages = max(1, -(-len(selected) // per_page))
+    page = min(query.page, n_pages)
+    shown = selected[(page - 1) * per_page : page * per_page].tolist()
+    base = f"/runs/{id_}/rows"
+    return {
+        **_shared_values(state, runs, query),
+        "rows": view_rows(runs, shown, whole=False),
+        "n_selected": len(selected),
+        "outcome_counts": _count_without_outcome(runs, query.wanted, mask),
+        "page": page,
+        "n_pages": n_pages,
+        "previous": query.path(base, page=page - 1) if page > 1 else "",
+        "next": query.path(base, page=page + 1) if page < n_pages else "",
+        "beside_choices": comparable_runs(first.state, list_states(state))[:50],
+        "row_path": lambda row: query.path(
+            f"/runs/{id_}/row", page=None, sample=row.sample_id, index=row.index
+        ),
+    }
+
+
+def _count_without_outcome(runs: list[OpenRun], wanted: RowFilter, mask: Mask) -> dict[str, int]:
+    """Returns how many rows each outcome would select, the other filters being as they are."""
+    if wanted.outcome:
+        mask = select_rows(runs, structs.replace(wanted, outcome=""))
+    return runs[0].index.count_outcomes(mask)
+
+
+def _shared_values(state: UiState, runs: list[OpenRun], query: RowsQuery) -> dict[str, Any]:
+    first = runs[0]
+    meta = first.index.meta
+    return {
+        "run": first.state,
+        "runs": runs,
+        "query": query,
+        "wanted": query.wanted,
+        "meta": meta,
+        "taxonomy": meta.taxonomy,
+        "categories": tuple(dict.fromkeys((*meta.prompt_categories, *meta.judged_categories))),
+        "texts_hidden": not all(has_only_builtin_data(Run(run.state.path)) for run in runs),
+    }
+
+
+@get("/runs/{id_:str}/row")
+async def row_page(request: AppRequest, id_: PathParam) -> Response[Any]:
+    """Shows one row with its whole texts and all verdicts and reasons."""
+    session = open_session(request)
+    query = read_query(request)
+    sample = request.query_params.get("sample", "")[:1000]
+    index = request.query_params.get("index", "0")
+    number = int(index) if index.isascii() and index.isdigit() and len(index) < 6 else 0
+    return await render_rows(
+        session,
+        "row.html",
+        lambda: _collect_row(session.state, id_, query, (sample, number)),
+        id_,
+    )
+
+
+def _collect_row(
+    state: UiState, id_: str, query: RowsQuery, key: tuple[str, int]
+) -> dict[str, Any]:
+    runs = open_runs(state, id_, query.beside)
+    index = runs[0].index
+    row = index.find(*key)
+    if row is None:
+        raise RequestRejected("missing", "This run has no such row.")
+    selected = np.flatnonzero(select_rows(runs, query.wanted))
+    place = int(np.searchsorted(selected, row))
+    is_selected = place < len(selected) and selected[place] == row
+    before = int(selected[place - 1]) if place > 0 else None
+    behind = place + 1 if is_selected else place
+    after = int(selected[behind]) if behind < len(selected) else None
+    per_page = state.options.rows_per_page
+
+    def link(number: int | None) -> str:
+        if number is None:
+            return ""
+        sample_id, answer = index.key_of(number)
+        return query.path(f"/runs/{id_}/row", page=None, sample=sample_id, index=answer)
+
+    return {
+        **_shared_values(state, runs, query),
+        "row": view_rows(runs, [row], whole=True)[0],
+        "place": place + 1 if is_selected else 0,
+        "n_selected": len(selected),
+        "before": link(before),
+        "after": link(after),
+        "list_path": query.path(f"/runs/{id_}/rows", page=1 + place // per_page),
+    }
+
+
+HANDLERS = (rows_page, row_page)
