@@ -215,11 +215,12 @@ def main() -> None:
         os.environ.setdefault(name, "x")
     os.environ["PS_PROTECT_URL"] = "https://eu.prompt.security/api/protect"
     folders = find_configurations(args.folder.resolve())
-    peer = ask_peer(args.peer, folders) if args.peer else {}
+    compared = [folder for folder in folders if not is_language_sample(folder)]
+    peer = ask_peer(args.peer, compared) if args.peer else {}
     table: dict[str, dict[str, Any]] = {}
     for folder in folders:
         row = classify(folder)
-        if peer:
+        if str(folder) in peer:
             compare_with_peer(row, folder, peer[str(folder)])
         table[str(folder.relative_to(args.folder.resolve()))] = row
     if args.out:

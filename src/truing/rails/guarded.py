@@ -38,6 +38,8 @@ from truing.rails.config.models import build_task_models
 from truing.rails.config.trust import require_trusted_code, resolve_configured_spec
 from truing.rails.library.guard_models import build_guard_judges
 from truing.rails.library.safety import required_judge_specs
+from truing.rails.library.service_rails import build_services
+from truing.rails.library.service_recipes import RECIPES
 from truing.rails.runtime.app import RailsError, RuntimeParts
 from truing.rails.runtime.conversation_check import CheckResult, NoStageError
 from truing.rails.runtime.llm_client import LlmError
@@ -89,7 +91,11 @@ class GuardedModel:
         }
         parts.judges = {**resolved, **parts.judges}
         parts.models = {**build_task_models(self.config, parts.models), **parts.models}
-        parts.judges = {**build_guard_judges(self.config, parts.models), **parts.judges}
+        parts.judges = {
+            **build_guard_judges(self.config, parts.models),
+            **build_services(self.config, RECIPES),
+            **parts.judges,
+        }
         self.model = model
         self.runtime = build_runtime(self.config, model, parts)
         self.options = options

@@ -31,6 +31,15 @@ VENDOR_HOSTS: dict[str, tuple[str, ...]] = {
     "DEEPSEEK_API_KEY": ("api.deepseek.com",),
     "OPENROUTER_API_KEY": ("openrouter.ai",),
     "FIREWORKS_API_KEY": ("api.fireworks.ai",),
+    # Services of guardrails.
+    "ACTIVEFENCE_API_KEY": ("apis.activefence.com",),
+    "AUTOALIGN_API_KEY": ("autoalign.ai",),
+    "CLAVATA_API_KEY": ("gateway.app.clavata.ai",),
+    "PAI_API_KEY": ("api.private-ai.com",),
+    "PANGEA_API_TOKEN": ("pangea.cloud",),
+    "PATRONUS_API_KEY": ("api.patronus.ai",),
+    "PS_APP_ID": ("prompt.security",),
+    "V1_API_KEY": ("api.xdr.trendmicro.com",),
 }
 """Environment variable -> the hosts of its vendor; their subdomains (`eu.api.openai.com`) count
 too. To these a key may go without the operator's word."""

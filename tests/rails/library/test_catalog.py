@@ -27,7 +27,8 @@ def test_a_configuration_gets_only_the_modules_that_it_names() -> None:
 
 
 def test_all_modules_together_are_the_library() -> None:
-    assert set(load_optional_modules()) == {"texts", "safety", "guard_models", "tools"}
+    names = {"texts", "safety", "guard_models", "tools", "services"}
+    assert set(load_optional_modules()) == names
     everything = load_library_for(library_flow_names())
     assert flow_names(everything.flows) == library_flow_names()
     assert {action.__name__ for action in everything.actions} == pure_action_names()

@@ -315,6 +315,12 @@ def _find_other_embeddings(config: RailsConfig) -> Iterator[tuple[str, str]]:
 
 def _find_default_differences(config: RailsConfig) -> Iterator[tuple[str, str]]:
     """Yields what differs by the use of a rail, though no key says so."""
+    for index, rail in enumerate(config.rails.output.flows):
+        if rail in ("autoalign groundedness output", "autoalign factcheck output"):
+            yield (
+                config.locate("key", f"rails.output.flows.{index}"),
+                f"{rail}: blocks an answer with a score below 0.5, which NeMo only computes",
+            )
     stage = config.rails.input.flows
     block = ((config.raw.get("rails") or {}).get("config") or {}).get("jailbreak_detection") or {}
     thresholds = [key for key in block if key.endswith("perplexity_threshold")]

@@ -81,6 +81,7 @@ TRUING_SCHEMA: dict[str, Any] = {
     "language": {"allow": [str], "min_words": int, **_STAGES},
     "sensitive": {"entities": [str]},
     "library": {"nemo_alias": bool},
+    "services": ANY_KEYS,
     "models": ANY_KEYS,
     "bad_input": ANY_KEYS,
     "trusted_roles": [str],

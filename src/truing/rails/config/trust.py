@@ -26,6 +26,7 @@ from truing.rails.config.engines import (
 )
 from truing.rails.config.jailbreak_service import JAILBREAK_BLOCK, make_jailbreak_spec
 from truing.rails.config.loader import RailsConfig
+from truing.rails.config.service_addresses import find_service_addresses
 from truing.specs.builders import BUILDERS
 from truing.specs.keys import VENDOR_HOSTS, allow_key_variables, is_vendor_address
 from truing.specs.parser import Spec, parse_spec
@@ -92,7 +93,20 @@ def find_code_uses(config: RailsConfig) -> list[CodeUse]:
         fault = find_key_fault(entry.api_key_env_var, address, config)
         if fault is not None and entry.engine != TRUING_ENGINE:
             uses.append(CodeUse(_locate(config, f"models.{index}.api_key_env_var"), fault))
+    uses += _find_service_uses(config)
     return uses
+
+
+def _find_service_uses(config: RailsConfig) -> Iterator[CodeUse]:
+    """Yields the keys that the configuration would send to the services of its rails."""
+    try:
+        addresses = find_service_addresses(config)
+    except PlanError:
+        return  # nothing is sent: whoever builds the services says what is wrong
+    for address in addresses:
+        fault = find_key_fault(address.variable, address.url, config)
+        if fault is not None and not address.is_key_optional:
+            yield CodeUse(_locate(config, address.key), fault)
 
 
 def require_trusted_code(config: RailsConfig) -> None:

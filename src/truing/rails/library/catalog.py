@@ -13,7 +13,14 @@ from typing import Any
 
 from truing.rails.colang.ast import BotText, Flow
 from truing.rails.colang.parser import parse_colang
-from truing.rails.library import checks, guard_models, safety, texts, tools
+from truing.rails.library import (
+    checks,
+    guard_models,
+    safety,
+    service_actions,
+    texts,
+    tools,
+)
 from truing.rails.runtime.rail_library import RailLibrary
 
 # (name, actions) of the modules that every configuration has.
@@ -28,6 +35,7 @@ OPTIONAL_MODULES: tuple[tuple[str, Sequence[Callable[..., Any]]], ...] = (
     ("safety", safety.ACTIONS),
     ("guard_models", guard_models.ACTIONS),
     ("tools", tools.ACTIONS),
+    ("services", service_actions.ACTIONS),
 )
 
 
@@ -68,6 +76,35 @@ RAIL_TITLES: dict[str, tuple[str, str]] = {
     "regex check retrieval": ("retrieval", "Your patterns."),
     "check text input": ("input", "Hidden characters, secrets, links, length, language."),
     "check text output": ("output", "Hidden characters, secrets, links, length, language."),
+    "service check input": ("input", "Your own service over HTTP."),
+    "service check output": ("output", "Your own service over HTTP."),
+    "service check retrieval": ("retrieval", "Your own service over HTTP."),
+    "fiddler user safety": ("input", "Fiddler's service."),
+    "fiddler bot safety": ("output", "Fiddler's service."),
+    "fiddler bot faithfulness": ("output", "Fiddler's service, against retrieved chunks."),
+    "autoalign check input": ("input", "AutoAlign's service; may rewrite."),
+    "autoalign check output": ("output", "AutoAlign's service; may rewrite."),
+    "autoalign groundedness output": ("output", "AutoAlign's service, against chunks."),
+    "autoalign factcheck output": ("output", "AutoAlign's fact checker."),
+    "detect pii on input": ("input", "Private AI blocks personal data."),
+    "detect pii on output": ("output", "Private AI blocks personal data."),
+    "detect pii on retrieval": ("retrieval", "Private AI blocks personal data."),
+    "mask pii on input": ("input", "Private AI masks personal data."),
+    "mask pii on output": ("output", "Private AI masks personal data."),
+    "mask pii on retrieval": ("retrieval", "Private AI masks personal data."),
+    "protect prompt": ("input", "Prompt Security's service; may rewrite."),
+    "protect response": ("output", "Prompt Security's service; may rewrite."),
+    "pangea ai guard input": ("input", "Pangea's service; may rewrite."),
+    "pangea ai guard output": ("output", "Pangea's service; may rewrite."),
+    "trend ai guard input": ("input", "Trend Micro's service."),
+    "trend ai guard output": ("output", "Trend Micro's service."),
+    "clavata check input": ("input", "Clavata's policies."),
+    "clavata check output": ("output", "Clavata's policies."),
+    "patronus api check output": ("output", "Patronus' evaluators."),
+    "patronus lynx check output hallucination": ("output", "Patronus' Lynx model."),
+    "activefence moderation on input": ("input", "ActiveFence's service."),
+    "activefence moderation on output": ("output", "ActiveFence's service."),
+    "alignscore check facts": ("output", "An AlignScore server, against retrieved chunks."),
     "check tool calls": ("tool output", "Allowed tools, argument rules, number of calls."),
     "check tool results": ("tool input", "Results that are too long or hold instructions."),
 }

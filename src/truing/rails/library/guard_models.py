@@ -26,6 +26,7 @@ from truing.rails.config.jailbreak_service import (
 from truing.rails.config.loader import RailsConfig, iterate_stages, list_rail_flow_names
 from truing.rails.config.trust import resolve_configured_spec
 from truing.rails.library.judged_texts import judge_text
+from truing.rails.library.service_rails import JAILBREAK_SERVER, ask_service, read_inputs
 from truing.rails.runtime.prompts import PromptManager
 from truing.rails.runtime.turn_context import EVIDENCE_CHARACTERS, TurnContext
 from truing.rails.runtime.verdict_parsers import allows, is_objection
@@ -39,6 +40,7 @@ GUARD_TASKS = {
     "llama guard check output": "llama_guard_check_output",
 }
 LLAMA_GUARD_MODEL = "llama_guard"
+LYNX_RAIL, LYNX_MODEL = "patronus lynx check output hallucination", "patronus_lynx"
 TOPIC_RAIL = "topic safety check input"
 GUARD_MAX_TOKENS = 1024
 GUARD_TEMPERATURE = 1e-20  # NeMo's value
@@ -84,7 +86,7 @@ def build_guard_judges(config: RailsConfig, models: Mapping[str, Model]) -> dict
             judges[guard_key(entry.type)] = resolve_configured_spec(
                 config, spec, "judge", model=models[entry.type]
             )
-    if JAILBREAK_RAIL in list_rail_flow_names(config):
+    if JAILBREAK_RAIL in list_rail_flow_names(config) and not _asks_jailbreak_server(config):
         spec_text = _jailbreak_spec(config)
         judges[guard_key(JAILBREAK_RAIL)] = resolve_configured_spec(config, spec_text, "judge")
     return judges
@@ -154,11 +156,11 @@ def find_guard_faults(
     for stage_name, stage in iterate_stages(config):
         for index, rail in enumerate(stage.flows):
             task = GUARD_TASKS.get(parse_flow_name(rail))
-            is_topic = parse_flow_name(rail) == TOPIC_RAIL
-            if task is None and not is_topic:
+            rail_name = parse_flow_name(rail)
+            if task is None and rail_name not in (TOPIC_RAIL, LYNX_RAIL):
                 continue
             place = config.locate("key", f"rails.{stage_name}.flows.{index}")
-            name = _model_type(rail)
+            name = LYNX_MODEL if rail_name == LYNX_RAIL else _model_type(rail)
             if not name:
                 yield place, f"the rail {rail!r} names no model: $model=TYPE"
             elif name in passed_models:
@@ -176,6 +178,13 @@ def find_guard_faults(
                     f"the rail {rail!r} needs a prompt for the task {prompt_task(task, name)!r}: "
                     f"{entries[name].model!r} is no guard model that truing knows",
                 )
+
+
+def _asks_jailbreak_server(config: RailsConfig) -> bool:
+    """Returns whether NeMo's own server of the classifier is named, and neither judge nor NIM."""
+    has_server = bool(read_config_block(config, JAILBREAK_BLOCK).get("server_endpoint"))
+    judge = (config.truing.get("jailbreak") or {}).get("judge")
+    return has_server and not judge and make_jailbreak_spec(config) is None
 
 
 def _jailbreak_spec(config: RailsConfig) -> Spec | str:
@@ -312,7 +321,10 @@ async def llama_guard_check_output(turn: TurnContext, **params: Any) -> RailOutc
 
 async def jailbreak_detection_model(turn: TurnContext, text: str, **params: Any) -> RailOutcome:
     """Blocks a message that the judge of jailbreaks objects to, or cannot judge."""
-    judge = turn.services.judges[guard_key(JAILBREAK_RAIL)]
+    judge = turn.services.judges.get(guard_key(JAILBREAK_RAIL))
+    if judge is None:
+        inputs = read_inputs(turn, "input", text, JAILBREAK_BLOCK)
+        return await ask_service(turn, JAILBREAK_SERVER, inputs)
     return await ask_guard_judge(turn, judge, "input", text or "")
 
 

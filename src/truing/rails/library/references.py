@@ -22,6 +22,7 @@ REQUIRED_PROMPTS = {
     "self check output": "self_check_output",
     "self check facts": "self_check_facts",
     "self check hallucination": "self_check_hallucination",
+    "patronus lynx check output hallucination": "patronus_lynx_check_output_hallucination",
 }
 
 
@@ -42,7 +43,7 @@ UNSUPPORTED_RAILS = {
 # Tasks whose reply decides whether a text may pass.
 _VERDICT_TASKS = frozenset(
     {
-        *REQUIRED_PROMPTS.values(),
+        *(task for task in REQUIRED_PROMPTS.values() if task.startswith("self_check")),
         "content_safety_check_input",
         "content_safety_check_output",
         "llama_guard_check_input",

@@ -19,11 +19,18 @@ from truing.core.protocols import Judge
 from truing.core.taxonomy import load_taxonomy
 from truing.core.types import Answer, Judgement, Response, Sample
 from truing.rails.actions import RailOutcome
+from truing.rails.config.jailbreak_service import JAILBREAK_BLOCK
 from truing.rails.library import distress
 from truing.rails.library.classifier_heads import score_text
 from truing.rails.library.guard_models import read_model_name
 from truing.rails.library.jailbreak_patterns import find_injected_instruction, find_jailbreak_sign
 from truing.rails.library.judged_texts import EMPTY_CONVERSATION, judge_text
+from truing.rails.library.service_rails import (
+    JAILBREAK_SERVER,
+    ask_service,
+    read_inputs,
+    service_key,
+)
 from truing.rails.library.texts import rail_settings
 from truing.rails.library.tone import TonePolicy
 from truing.rails.runtime.turn_context import EVIDENCE_CHARACTERS, TurnContext
@@ -195,8 +202,12 @@ async def jailbreak_detection_heuristics(
 ) -> RailOutcome:
     """Blocks a text with generic signs of a jailbreak, by pattern.
 
-    (NeMo uses the perplexity of gpt2-large here.)
+    (NeMo uses the perplexity of gpt2-large here.) With NeMo's `server_endpoint`, its server of the
+    heuristics is asked instead.
     """
+    if service_key(JAILBREAK_SERVER) in turn.services.judges:
+        inputs = read_inputs(turn, "input", text, JAILBREAK_BLOCK)
+        return await ask_service(turn, JAILBREAK_SERVER, inputs)
     sign = find_jailbreak_sign(text or "")
     if sign is None:
         return RailOutcome.allow()

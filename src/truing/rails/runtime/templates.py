@@ -14,7 +14,7 @@ from contextvars import ContextVar
 from functools import lru_cache
 from typing import Any
 
-from jinja2 import TemplateError, meta, nodes
+from jinja2 import TemplateError, Undefined, meta, nodes
 from jinja2.exceptions import SecurityError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.visitor import NodeTransformer
@@ -59,6 +59,9 @@ _FORBIDDEN_NODES = (
     nodes.Extends,
 )
 _DOLLAR_VARIABLE = re.compile(r"\$([^ \"'!?\-,;</]{0,200}(?:\w|]))")
+
+
+_SINGLE_EXPRESSION = re.compile(r"\s*\{\{((?:(?!\}\}|\{\{)[\s\S])*)\}\}\s*")
 
 
 class PromptError(TruingError):
@@ -251,6 +254,24 @@ def render_template(source: str, context: Mapping[str, Any]) -> str:
     except Exception as error:
         raise PromptError(f"the template failed: {error}") from error
     return "".join(parts)
+
+
+def evaluate_template(source: str, context: Mapping[str, Any]) -> Any:
+    """Returns the value of a text that is one ``{{ expression }}``; renders any other text.
+
+    A missing value is None. Raises PromptError as `render_template` does.
+    """
+    match = _SINGLE_EXPRESSION.fullmatch(source)
+    if match is None:
+        return render_template(source, context)
+    values: list[Any] = []
+
+    def capture(value: Any) -> str:
+        values.append(value)
+        return ""
+
+    render_template("{{ capture_(" + match[1] + ") }}", {**context, "capture_": capture})
+    return None if not values or isinstance(values[0], Undefined) else values[0]
 
 
 @lru_cache(maxsize=4096)

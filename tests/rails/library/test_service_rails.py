@@ -1,0 +1,189 @@
+"""Services of one's own, asked over HTTP: requests, verdicts, and everything that can go wrong."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+from tests.servers import Request, serving
+
+from truing.core.errors import PlanError
+from truing.core.types import Answer, Conversation, Sampling
+from truing.http.limits import close_connections
+from truing.models.scripted import ScriptedModel
+from truing.rails.config.loader import RailsConfig
+from truing.rails.config.trust import find_code_uses
+from truing.rails.guarded import GuardedModel
+from truing.rails.runtime.app import RuntimeParts
+from truing.rails.runtime.embeddings import LexicalEncoder
+
+YAML = """\
+rails:
+  {stage}: {{flows: ["service check {stage} $service=guard"]}}
+truing:
+  services:
+    guard: {settings}
+"""
+SETTINGS: dict[str, Any] = {
+    "request": {"content": "{{ text }}", "limits": {"length": "{{ text | length }}"}},
+    "blocked": "{{ reply.verdict == 'bad' }}",
+    "reason": "{{ reply.why }}",
+    "rewrite": "{{ reply.masked }}",
+    "timeout": 2,
+    "retries": 0,
+}
+
+
+def guard(url: str, stage: str = "input", /, **settings: Any) -> GuardedModel:
+    fields = {"url": f"{url}/check", **SETTINGS, **settings}
+    yaml = YAML.format(stage=stage, settings=json.dumps(fields))
+    parts = RuntimeParts(encoder=LexicalEncoder())
+    return GuardedModel(RailsConfig.from_text(yaml), ScriptedModel("Hello."), parts=parts)
+
+
+def ask(model: GuardedModel, *texts: str) -> list[Answer]:
+    async def run() -> list[Answer]:
+        try:
+            return [await model.answer(Conversation.of(text), Sampling()) for text in texts]
+        finally:
+            await close_connections()
+
+    return asyncio.run(run())
+
+
+def test_a_verdict_blocks_allows_and_rewrites() -> None:
+    replies = {
+        "fine": {"verdict": "good"},
+        "FORBIDDEN": {"verdict": "bad", "why": "it says so"},
+        "call 555": {"verdict": "good", "masked": "call ***"},
+    }
+
+    async def handler(request: Request) -> None:
+        await request.send(200, replies[request.json["content"]])
+
+    with serving(handler) as server:
+        passed, blocked, rewritten = ask(guard(server.url), *replies)
+    assert server.requests[0].json == {"content": "fine", "limits": {"length": 4}}
+    assert passed.text == "Hello." and passed.rulings[0].ruling == "allow"
+    assert blocked.finish_reason == "blocked"
+    assert blocked.rulings[0].reason == "the service 'guard' objects"
+    assert blocked.rulings[0].evidence == "it says so"
+    assert (rewritten.rulings[0].ruling, rewritten.rulings[0].text) == ("rewrite", "call ***")
+
+
+def test_an_answer_is_rewritten_before_it_is_shown() -> None:
+    async def handler(request: Request) -> None:
+        await request.send(200, {"verdict": "good", "masked": "Hello, ***."})
+
+    with serving(handler) as server:
+        (answer,) = ask(guard(server.url, "output"), "hi")
+    assert answer.text == "Hello, ***."
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        (200, b"<html>Welcome</html>"),
+        (200, b'{"verdict": null'),
+        (200, b"[]"),
+        (200, b'{"masked": {"a": 1}, "verdict": "good"}'),
+        (503, b"{}"),
+        (401, b"{}"),
+    ],
+)
+def test_a_service_that_cannot_tell_blocks(status: int, body: bytes) -> None:
+    async def handler(request: Request) -> None:
+        await request.send(status, body, kind="text/html")
+
+    with serving(handler) as server:
+        (answer,) = ask(guard(server.url, blocked="{{ reply.verdict != 'good' }}"), "hi")
+    assert answer.finish_reason == "blocked"
+    assert answer.rulings[0].reason in (
+        "the service 'guard' could not tell, which counts as an objection",
+        "the service 'guard' objects",
+    )
+
+
+@pytest.mark.parametrize("blocked", ["{{ reply.nothing }}", "perhaps", "{{ 1 }}", "{{ reply }}"])
+def test_a_verdict_is_true_or_false(blocked: str) -> None:
+    async def handler(request: Request) -> None:
+        await request.send(200, {"verdict": "good"})
+
+    with serving(handler) as server:
+        (answer,) = ask(guard(server.url, blocked=blocked), "hi")
+    assert answer.finish_reason == "blocked"
+    assert "could not tell" in (answer.rulings[0].reason or "")
+
+
+def test_a_service_that_hangs_or_is_not_there_blocks() -> None:
+    async def hang(request: Request) -> None:
+        await asyncio.sleep(5)
+
+    with serving(hang) as server:
+        (answer,) = ask(guard(server.url, timeout=0.05), "hi")
+    assert answer.finish_reason == "blocked"
+    (answer,) = ask(guard("http://127.0.0.1:9"), "hi")
+    assert answer.finish_reason == "blocked"
+
+
+def test_clear_verdicts_are_cached_and_failures_are_not() -> None:
+    async def handler(request: Request) -> None:
+        await request.send(200 if request.number else 500, {"verdict": "good"})
+
+    with serving(handler) as server:
+        answers = ask(guard(server.url, cache=10), "hi", "hi", "hi")
+    assert [a.finish_reason for a in answers] == ["blocked", "stop", "stop"]
+    assert len(server.requests) == 2
+
+
+def test_replies_of_lines() -> None:
+    async def handler(request: Request) -> None:
+        await request.send(200, b'{"bad": false}\n\n{"bad": true}\n')
+
+    with serving(handler) as server:
+        model = guard(server.url, reply="lines", blocked="{{ reply[-1].bad }}")
+        (answer,) = ask(model, "hi")
+    assert answer.rulings[0].reason == "the service 'guard' objects"
+
+
+def test_a_key_goes_where_the_operator_lets_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GUARD_KEY", "s3cret-s3cret")
+
+    async def handler(request: Request) -> None:
+        await request.send(200, {"verdict": "good"})
+
+    with serving(handler) as server:
+        settings = {"api_key_env": "GUARD_KEY", "api_key_header": "X-Key", "api_key_prefix": ""}
+        fields = {"url": server.url, **SETTINGS, **settings}
+        config = RailsConfig.from_text(YAML.format(stage="input", settings=json.dumps(fields)))
+        (use,) = find_code_uses(config)
+        assert "sends the environment variable GUARD_KEY to 127.0.0.1" in use.what
+        with pytest.raises(PlanError, match="--allow-key-env GUARD_KEY"):
+            GuardedModel(config, ScriptedModel("Hello."))
+        config.key_variables = ("GUARD_KEY",)
+        parts = RuntimeParts(encoder=LexicalEncoder())
+        ask(GuardedModel(config, ScriptedModel("Hello."), parts=parts), "hi")
+    assert server.requests[0].headers["x-key"] == "s3cret-s3cret"
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"url": "ftp://x"}, "no http or https address"),
+        ({"blocked": ""}, "blocked is missing"),
+        ({"time_out": 3}, "unknown key 'time_out'"),
+        ({"reply": "xml"}, "reply is json or lines"),
+    ],
+)
+def test_faults_of_a_service(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(PlanError, match=message) as caught:
+        guard("http://localhost", **settings)
+    assert caught.value.faults[0].startswith("config.yml:5: the service 'guard'")
+
+
+def test_a_rail_names_its_service() -> None:
+    yaml = "rails: {input: {flows: [service check input $service=other]}}\n"
+    with pytest.raises(PlanError, match="config.yml:1: there is no service 'other'"):
+        GuardedModel(RailsConfig.from_text(yaml), ScriptedModel("x"))
