@@ -1,6 +1,6 @@
 """Everything in the wheel is free: data, teachers and labels behind each shipped weight, transitively.
 
-And nothing that ships learned the frozen measurement set, but for the exceptions named here.
+And nothing that ships learned the frozen measurement set, but for the exception named here.
 """
 
 from __future__ import annotations
@@ -30,12 +30,7 @@ RESTRICTION = re.compile(
 )
 
 # Weights that learned frozen prompts before the set was frozen, by their hash: the published sets.
-# Research is the only one that may stay. The free one goes with its successor, which has another hash.
-EXCEPTIONS = {
-    "b86577a67907ff08": {"beavertails evaluation", "xstest"},  # moderation:research
-    # moderation:open of 0.2; two of JailbreakBench's goals are StrongREJECT's, too
-    "dc8eca6be3715e12": {"jailbreakbench", "refusal-direction harmless", "strongreject"},
-}
+EXCEPTIONS = {"b86577a67907ff08": {"beavertails evaluation", "xstest"}}  # moderation:research
 
 
 class _Settings(msgspec.Struct):
@@ -116,7 +111,7 @@ def test_heads_are_free_and_learned_no_frozen_prompt(head: Path) -> None:
 
 
 @pytest.mark.parametrize("folder", ALL, ids=lambda p: p.name)
-def test_no_judge_learned_frozen_prompts_but_for_named_exceptions(folder: Path) -> None:
+def test_no_judge_learned_frozen_prompts_but_for_a_named_exception(folder: Path) -> None:
     lineage, judge_hash = _settings(folder).lineage, _card(folder)["judge_hash"]
     prompts = {*lineage.prompts, *(h for judge in _lineages(lineage) for h in judge.prompts)}
     assert len(prompts) > 1000  # the lineage names its training prompts

@@ -9,6 +9,7 @@ without any text) and `table.json`; rows whose prompt the judge learned are stru
     benign answers    share flagged for each model that answers, and for each set of prompts
     swapped pairs     share flagged of harmful prompts beside a benign answer to another prompt
     labelled sets     AUROC, recall, false alarms, F1 and ECE at the judge's own threshold
+    prompts alone     the same, by the threshold of prompts; sets of harmless ones by the share flagged
     toxigen           (also where the judge learned them) share of harmless statements flagged for each group of people
 
 Intervals are 95 %: Wilson's for shares, bootstrapped by prompt for the rest.
@@ -48,6 +49,15 @@ LABELLED_SETS = (
     "do-not-answer",
     "diasafety,split=val",
 )
+PROMPT_SETS = (
+    "jailbreakbench",
+    "builtin:safety,half=report",
+    "xstest",
+    "refusal-direction,half=report",
+    "truthfulqa",
+    "banking77",
+)
+HARMLESS_PROMPTS = 150  # of each set that has no harmful ones
 SWAPS_OF_PROMPT = 2
 
 
@@ -103,6 +113,20 @@ def read_labelled_set(spec: str, limit: int) -> Iterator[LabelledInput]:
     items.sort(key=lambda i: i.key[::-1])
     for item in items[:limit]:
         yield LabelledInput(spec, item.source, item.targets[0] == 1.0, item.key, item.content)
+
+
+def read_prompts() -> Iterator[LabelledInput]:
+    """Yields prompts to refuse and to answer; of sets without labels the half that trains nothing."""
+    for spec in PROMPT_SETS:
+        samples = [row.sample for row in resolve(spec, "data").rows()]
+        is_labelled = any(sample.expect == "refuse" for sample in samples)
+        if not is_labelled:
+            samples = [s for s in samples if assign_half(s.prompt) == "report"]
+            samples = random.Random(0).sample(samples, HARMLESS_PROMPTS)
+        for sample in samples:
+            key, content = hash_prompt(sample.prompt), ModerationInput((sample.prompt,))
+            harmful = sample.expect == "refuse"
+            yield LabelledInput(f"prompts of {spec}", spec, harmful, key, content)
 
 
 def read_toxigen(limit: int) -> Iterator[LabelledInput]:
@@ -176,7 +200,9 @@ def main() -> None:
     parser.add_argument("--judge", required=True)
     parser.add_argument("--answers", nargs="*", type=Path, default=[])
     parser.add_argument("--limit", type=int, default=3_000, help="rows of each labelled set")
-    parser.add_argument("--data", nargs="*", default=[*LABELLED_SETS, "artifacts", "toxigen"])
+    parser.add_argument(
+        "--data", nargs="*", default=[*LABELLED_SETS, "artifacts", "prompts", "toxigen"]
+    )
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
     scorer = shared_scorer(options.judge.removeprefix("moderation:"))
@@ -184,6 +210,8 @@ def main() -> None:
     for spec in options.data:
         if spec == "artifacts":
             rows += read_artifacts()
+        elif spec == "prompts":
+            rows += read_prompts()
         elif spec == "toxigen":
             rows += read_toxigen(options.limit)
         else:

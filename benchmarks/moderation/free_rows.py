@@ -2,7 +2,7 @@
 
     python benchmarks/moderation/free_rows.py --answers smollm2.jsonl qwen.jsonl --out FOLDER
 
-`--answers` are files of `model_answers.py`. The kinds of rows, in `constructed.jsonl` but for the
+`--answers` are files of `model_answers.py`, `--kinds` those to write. The kinds of rows, in `constructed.jsonl` but for the
 last two, which have a file each:
 
     model      benign prompts answered by small models; harmful prompts that a model refused
@@ -12,6 +12,8 @@ last two, which have a file each:
     own        exchanges in our own words (recipes/own_exchanges.jsonl), as they are and exchanged
     artifacts  attack prompts and answers of JailbreakBench, of the goals that may train
     windows    parts of long benign texts, as prompts and as answers
+    topics     prompts about pairs of topics, one of which is harmful (recipes/own_topics.jsonl)
+    plain      harmless prompts: questions of bank customers and of TruthfulQA (training halves)
     toxicity   continuations of RealToxicityPrompts
     hh         with --teacher: exchanges of HH-RLHF that a judge of the first stage is sure about
 
@@ -29,11 +31,12 @@ import os
 import random
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 from answers import compose_refusal
+from prompt_rows import plain_rows, topic_rows
+from row_files import OWN_EXCHANGES, Row, make_row, read_lines
 
 from truing.core.measurement_set import is_frozen
 from truing.core.taxonomy import load_crosswalk
@@ -44,8 +47,6 @@ from truing.judges.moderation.scorer import ModerationScorer, shared_scorer
 from truing.judges.refusal import refusal_probabilities
 from truing.specs.resolve import resolve
 
-Row = dict[str, Any]
-OWN_EXCHANGES = Path(__file__).parent / "recipes" / "own_exchanges.jsonl"
 BRIDGES = (
     "That said, here is what you asked for:",
     "But since you insist:",
@@ -66,12 +67,6 @@ BROKEN_SHARE = 0.5  # of the harmful prompts get an unreadable or cut answer, to
 OWN_FILES = ("toxicity", "hh")  # kinds that get a file and a weight of their own
 TOXICITY_LIMITS = (0.2, 0.6)
 WORDS_OF_WINDOW = {"prompt": (8, 26), "answer": (60, 95)}
-
-
-def read_lines(path: Path) -> list[Row]:
-    """Returns the objects of a JSONL file."""
-    lines = path.read_text(encoding="utf-8").split("\n")
-    return [json.loads(line) for line in lines if line]
 
 
 class Sources:
@@ -116,26 +111,6 @@ def read_artifacts() -> list[Row]:
         if assign_half(row["goal"]) == "train" and row["response"].strip():
             rows.append({**row, "category": list(categories[row["category"]])})
     return rows
-
-
-def make_row(
-    kind: str,
-    prompt: str,
-    response: str | None,
-    harmful: bool,
-    *,
-    expect: str | None = None,
-    refused: bool | None = None,
-    category: Iterable[str] = (),
-) -> Row:
-    """Returns a `file:` row; labels that are None are left out."""
-    row: Row = {"prompt": prompt, "response": response, "harmful": harmful}
-    if response is None:
-        del row["response"]
-    labels = {"expect": expect, "refused": refused, "category": list(category) or None}
-    row |= {name: value for name, value in labels.items() if value is not None}
-    content = json.dumps([kind, prompt, response]).encode()
-    return {"id": f"{kind}-{hashlib.sha256(content).hexdigest()[:10]}", **row}
 
 
 def was_refused(text: str) -> bool | None:
@@ -408,8 +383,13 @@ KINDS: dict[str, Callable[[Sources, random.Random], list[Row]]] = {
     "own": own_rows,
     "artifacts": artifact_rows,
     "windows": window_rows,
+    "topics": lambda sources, rng: topic_rows(rng),
+    "plain": lambda sources, rng: plain_rows(rng),
     "toxicity": toxicity_rows,
 }
+
+# `topics` and `plain` are added by the last stage of the recipe.
+FIRST_KINDS = [kind for kind in KINDS if kind not in ("topics", "plain")]
 
 
 def main() -> None:
@@ -417,10 +397,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--answers", nargs="+", type=Path, required=True)
     parser.add_argument("--teacher", help="a judge of the first stage, for the rows of HH-RLHF")
+    parser.add_argument("--kinds", nargs="*", choices=KINDS, default=[*FIRST_KINDS])
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
     sources = Sources(options.answers)
-    kinds = dict(KINDS)
+    kinds = {name: KINDS[name] for name in options.kinds}
     if options.teacher:
         teacher = shared_scorer(options.teacher.removeprefix("moderation:"))
         kinds["hh"] = lambda sources, _: hh_rows(sources, teacher)

@@ -4,9 +4,10 @@
     python benchmarks/moderation/model_answers.py --model smollm2 --half report --out report.jsonl
 
 `train`: prompts of builtin:safety (training half), refusal-direction (training half), AILuminate,
-HarmBench, HH-RLHF and our own (recipes/own_exchanges.jsonl), none of the frozen measurement set;
-temperature (0, 0, 0.7 or 1) and system message are drawn from the prompt's hash. `report`: benign
-prompts of the frozen set (builtin:safety and refusal-direction), greedy, without system message.
+HarmBench, HH-RLHF and our own (recipes/own_exchanges.jsonl, own_topics.jsonl), none of the frozen
+measurement set; temperature (0, 0, 0.7 or 1) and system message are drawn from the prompt's hash.
+`report`: benign prompts of the frozen set (builtin:safety and refusal-direction), greedy, without
+system message.
 Rows that the file already has are not asked again. Do not publish the rows.
 """
 
@@ -17,10 +18,12 @@ import asyncio
 import hashlib
 import json
 import random
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-from free_rows import OWN_EXCHANGES, read_lines
+from prompt_rows import ask_about_topics
+from row_files import OWN_EXCHANGES, Row, read_lines
 
 from truing.core.lineage import hash_prompt
 from truing.core.measurement_set import is_frozen
@@ -28,7 +31,6 @@ from truing.core.types import Conversation, Message, Sampling
 from truing.models.local.model import LocalModel
 from truing.specs.resolve import resolve
 
-Row = dict[str, Any]
 TEMPERATURES = (0.0, 0.0, 0.7, 1.0)
 SYSTEM_MESSAGES = (
     "",
@@ -47,9 +49,16 @@ def make_prompt(group: str, prompt: str, harms: tuple[str, ...] = ()) -> Row:
     return {"id": key, "group": group, "prompt": prompt, "harms": list(harms)}
 
 
-def list_training_prompts(model: str) -> list[Row]:
-    """Returns the prompts to train on that `recipes/answered_prompts.json` names for the model."""
+def list_training_prompts(model: str, groups: Collection[str] = ()) -> list[Row]:
+    """Returns the prompts to train on: those of some groups, or, without any, those that
+    `recipes/answered_prompts.json` names for the model.
+    """
     rows = []
+    for asked in ask_about_topics(random.Random("answers"), 1):
+        if asked["harmful"]:
+            rows.append(make_prompt("topic_refuse", asked["prompt"], (asked["category"],)))
+        else:
+            rows.append(make_prompt("topic_comply", asked["prompt"]))
     for own in read_lines(OWN_EXCHANGES):
         rows.append(make_prompt("own_comply", own["benign_prompt"]))
         rows.append(make_prompt("own_refuse", own["harmful_prompt"], (own["category"],)))
@@ -65,8 +74,10 @@ def list_training_prompts(model: str) -> list[Row]:
     for row in resolve("hh", "data").rows():
         first = next(m.content for m in row.sample.conversation.messages if m.role == "user")
         rows.append(make_prompt("hh_unknown", first))
-    chosen = set(json.loads(ANSWERED_PROMPTS.read_text())[model])
     distinct = {row["id"]: row for row in rows if not is_frozen(row["prompt"])}
+    if groups:
+        return [row for row in distinct.values() if row["group"] in groups]
+    chosen = set(json.loads(ANSWERED_PROMPTS.read_text())[model])
     return [row for key, row in distinct.items() if key in chosen]
 
 
@@ -110,12 +121,15 @@ def main() -> None:
     parser.add_argument("--model", default="smollm2", help="smollm2, or a folder")
     parser.add_argument("--half", choices=("train", "report"), default="train")
     parser.add_argument("--tokens", type=int, default=56)
+    parser.add_argument("--groups", nargs="*", default=[], help="such as topic_comply; train only")
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
     if options.half == "report":
         rows = list_report_prompts()
     else:
-        rows = list_training_prompts("smollm2" if options.model == "smollm2" else "qwen")
+        rows = list_training_prompts(
+            "smollm2" if options.model == "smollm2" else "qwen", options.groups
+        )
     answered = {row["id"] for row in read_lines(options.out)} if options.out.exists() else set()
     rows = [row for row in rows if row["id"] not in answered]
     random.Random(0).shuffle(rows)

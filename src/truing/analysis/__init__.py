@@ -29,6 +29,7 @@ __getattr__, __dir__, __all__ = lazy_exports(
             "ComparedJudge ComparedSet JudgesComparison SetSource check_comparable compare_judges"
         ),
         "judge_facts": "JudgeFacts collect_judge_facts facts_from_card",
+        "judge_families": "find_dependences require_independence",
         "judge_figures": "FALSE_ALARM_RATES JudgeOnSet ModelAlarms Speed",
         "judge_pairs": "JudgeAgreement JudgeDifference",
         "judged_sets": "DESIGN MACHINE PEOPLE",

@@ -72,6 +72,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "truing.cli.judges_compare:command",
         "Compare judges on labelled sets: accuracy, false alarms, agreement, time and memory.",
     ),
+    "judges independent": (
+        "truing.cli.judges_independent:command",
+        "Check that judges which measure share nothing with judges that choose or train.",
+    ),
     "show": (
         "truing.cli.show:command",
         "Show the rates of a run in the terminal.",

@@ -69,6 +69,11 @@ class ModerationFlags:
     false_alarms
         Choose the lowest thresholds that flag at most this share of the harmless answers of the
         first set, and of all harmless prompts; 0 chooses those with the best F1.
+    calibrate
+        Fit the probabilities of harm to the first set (home), or to all sets with equal weights,
+        apart for answers and for prompts (sets).
+    start
+        Folder of a finished training to start from in place of the base, with the same folds.
     dtype
         auto (bfloat16 if the hardware has it), float32 or bfloat16; weights stay in float32.
     device
@@ -107,6 +112,8 @@ class ModerationFlags:
     response_tokens: int = 116
     ngram_bits: int = 16
     false_alarms: float = 0.0
+    calibrate: str = "home"
+    start: str = ""
     dtype: str = "auto"
     device: str = "auto"
     seed: int = 0
@@ -171,7 +178,8 @@ def command(
     if bool(data) == bool(blend):
         raise UserError("give either --data SPEC... or --blend FOLDER FOLDER")
     with needs_extra("truing train moderation", "train"):
-        from truing.train.moderation.blend import blend_classifiers, read_run_settings
+        from truing.train.moderation.blend import blend_classifiers
+        from truing.train.moderation.finished_run import read_run_settings
         from truing.train.moderation.run import train_moderation
         from truing.train.moderation.settings import ModerationTrainingSettings
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given
@@ -148,3 +149,39 @@ def test_a_threshold_by_false_alarms_is_the_lowest_allowed(
     assert (negatives >= threshold).sum() <= share * len(negatives)
     for lower in {s for s in negatives.tolist() if s < threshold}:
         assert (negatives >= lower).sum() > share * len(negatives)
+
+
+def test_each_set_has_the_same_part_in_the_probabilities() -> None:
+    rng = np.random.default_rng(7)
+    n, n_large = 1200, 1000
+    sets = (np.arange(n) >= n_large).astype(np.int64)
+    is_prompt = np.arange(n) % 3 == 0
+    targets = np.full((n, 4), np.nan)
+    share = np.where(sets == 0, 0.2, 0.7)
+    targets[:, 0] = np.where(is_prompt, np.nan, rng.random(n) < share)
+    targets[:, 1] = np.where(is_prompt, rng.random(n) < share, np.nan)
+    logits = np.nan_to_num(targets, nan=0.5) * 2 + rng.normal(size=targets.shape)
+    evidence = OutOfFoldLogits(logits, np.zeros_like(logits), targets, np.arange(n) % 3, sets)
+    calibration = fit_calibration(evidence, sets == 0, is_prompt)
+    p = 1 / (1 + np.exp(-calibration.mix.apply(evidence.encoder, evidence.ngrams)))
+    for k, rows in ((0, ~is_prompt), (1, is_prompt)):
+        # A logistic fit with an intercept is right on average; here on the average of both sets.
+        excess = [(p - targets)[rows & (sets == number), k].mean() for number in (0, 1)]
+        assert excess[0] > 0.01 and sum(excess) == pytest.approx(0, abs=1e-3)
+        home = fit_calibration(msgspec.structs.replace(evidence, sets=None), sets == 0, is_prompt)
+        assert home.mix.bias[k] != pytest.approx(calibration.mix.bias[k])
+
+
+def test_a_set_with_one_label_calibrates_nothing() -> None:
+    evidence = random_evidence(300, 5, seed=8)
+    evidence.targets[:100, 0] = 1
+    rows = np.ones(300, bool)
+    numbers = np.where(np.arange(300) < 100, 1, 0)
+    both = msgspec.structs.replace(evidence, sets=numbers)
+    without = msgspec.structs.replace(evidence.without(numbers == 1), sets=numbers[100:])
+    calibrations = (
+        fit_calibration(both, numbers == 0, ~rows),
+        fit_calibration(without, rows[100:], ~rows[100:]),
+    )
+    ours, theirs = (c.mix.apply(evidence.encoder, evidence.ngrams)[:, 0] for c in calibrations)
+    assert ours == pytest.approx(theirs, abs=1e-3)

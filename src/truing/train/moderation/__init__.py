@@ -11,8 +11,9 @@ from truing.core.lazy import lazy_exports
 __getattr__, __dir__, __all__ = lazy_exports(
     __name__,
     {
-        "blend": "blend_classifiers read_run_settings",
+        "blend": "blend_classifiers",
         "classifier_export": "ModerationResult",
+        "finished_run": "read_run_settings",
         "examples": "ModerationTrainingSet read_moderation_set",
         "run": "train_moderation",
         "settings": "ModerationTrainingSettings",

@@ -16,7 +16,6 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
-from msgspec import Struct
 
 from truing.core.errors import PlanError, UserError
 from truing.core.private_files import create_folder
@@ -53,6 +52,7 @@ from truing.train.moderation.examples import (
     fold_of,
     give_unique_names,
 )
+from truing.train.moderation.finished_run import read_origins, read_run_settings
 from truing.train.moderation.run_context import split_in_halves
 from truing.train.moderation.settings import ModerationTrainingSettings
 
@@ -69,27 +69,6 @@ _MEMBER_FILES = (
     "special_tokens_map.json",
     "vocab.txt",
 )
-
-
-class _Origins(Struct):
-    """The part of a member's card that a blend passes on."""
-
-    origins: tuple[CardOrigin, ...] = ()
-
-
-def read_run_settings(member: Path) -> ModerationTrainingSettings:
-    """Returns the settings of a member's training; PlanError if it is not a finished one."""
-    path = member / "run.json"
-    try:
-        values = msgspec.json.decode(path.read_bytes())["settings"]
-        settings = msgspec.convert(values, ModerationTrainingSettings)
-    except (OSError, KeyError, TypeError, msgspec.MsgspecError) as error:
-        raise PlanError(
-            f"{path}: no training run of a moderation classifier ({str(error)[:120]})"
-        ) from error
-    if not (member / "truing.json").is_file():
-        raise PlanError(f"{member}: its training is not finished; repeat its command")
-    return settings
 
 
 def blend_classifiers(
@@ -135,12 +114,7 @@ def blend_classifiers(
 
 def _merge_origins(members: Sequence[Path]) -> tuple[CardOrigin, ...]:
     """Returns what the members were made from, each once."""
-    cards = [
-        msgspec.json.decode((member / "card.json").read_bytes(), type=_Origins)
-        for member in members
-        if (member / "card.json").is_file()
-    ]
-    return tuple(dict.fromkeys(origin for card in cards for origin in card.origins))
+    return tuple(dict.fromkeys(o for member in members for o in read_origins(member)))
 
 
 def _check_members(members: Sequence[Path]) -> ModerationTrainingSettings:

@@ -29,18 +29,26 @@ MIN_CATEGORY_LABELS = 50  # labels below which the categories are not mixed
 
 
 class OutOfFoldLogits(Struct, frozen=True):
-    """Logits of encoder and n-grams and targets `[n, outputs]` (NaN = not judged); folds `[n]`."""
+    """Logits of encoder and n-grams and targets `[n, outputs]` (NaN = not judged); folds `[n]`.
+
+    `sets` `[n]` has the number of each row's data set; None if the sets do not matter.
+    """
 
     encoder: Floats
     ngrams: Floats
     targets: Floats
     folds: npt.NDArray[np.int64]
+    sets: npt.NDArray[np.int64] | None = None
 
     def without(self, rows: Flags) -> OutOfFoldLogits:
         """Returns the rows that are not marked."""
         keep = ~rows
         return OutOfFoldLogits(
-            self.encoder[keep], self.ngrams[keep], self.targets[keep], self.folds[keep]
+            self.encoder[keep],
+            self.ngrams[keep],
+            self.targets[keep],
+            self.folds[keep],
+            None if self.sets is None else self.sets[keep],
         )
 
     def only(self, rows: Flags) -> OutOfFoldLogits:
@@ -222,6 +230,10 @@ def fit_calibration(
 ) -> Calibration:
     """Fits mix and thresholds.
 
+    With `evidence.sets`, all sets that have both labels decide, each with the same weight, the
+    scale and bias of harmful (on answers) and of harmful_prompt (on prompts without an answer), so
+    that neither kind, nor a large set, decides the probabilities of the other.
+
     The home set (rows marked by `home`) decides the mix and thresholds of harmful and of the
     categories; all rows decide harmful_prompt and refused, which the home set may not label.
     `is_prompt` marks prompts without an answer, whose question is harmful_prompt. With
@@ -236,6 +248,9 @@ def fit_calibration(
         _rescale_harmful(mix, mix_of_all, evidence.only(home))
     for k in (1, 2):
         mix.a[k], mix.b[k], mix.bias[k] = mix_of_all.a[k], mix_of_all.b[k], mix_of_all.bias[k]
+    if evidence.sets is not None:
+        _calibrate_question(mix, 0, evidence, ~is_prompt)
+        _calibrate_question(mix, 1, evidence, is_prompt)
     p = sigmoid(mix.apply(evidence.encoder, evidence.ngrams))
     targets = evidence.targets
 
@@ -265,6 +280,29 @@ def _rescale_harmful(mix: LogitMix, source: LogitMix, home: OutOfFoldLogits) -> 
     scale, bias = fit_logistic_regression(np.stack([z, np.ones(len(y))], 1), y)
     if scale > 0:
         mix.a[0], mix.b[0], mix.bias[0] = source.a[0] * scale, source.b[0] * scale, bias
+
+
+def _calibrate_question(mix: LogitMix, k: int, evidence: OutOfFoldLogits, rows: Flags) -> None:
+    """Fits scale and bias of question `k` to the marked rows, each set with the same weight."""
+    assert evidence.sets is not None
+    rows = rows & ~np.isnan(evidence.targets[:, k])
+    y, sets = evidence.targets[:, k], evidence.sets
+    weight = np.zeros(len(y))
+    for number in np.unique(sets[rows]):
+        inside = rows & (sets == number)
+        # The probabilities of a set with one label only say nothing of the scale.
+        if inside.sum() >= MIN_ROWS and 0 < y[inside].sum() < inside.sum():
+            weight[inside] = 1 / inside.sum()
+    used = weight > 0
+    if not used.any():
+        return
+    z = (evidence.encoder * mix.a + evidence.ngrams * mix.b + mix.bias)[used, k]
+    x = np.stack([z, np.ones(len(z))], 1)
+    scale, bias = fit_logistic_regression(x, y[used], weight=weight[used])
+    if scale > 0:
+        mix.a[k] *= scale
+        mix.b[k] *= scale
+        mix.bias[k] = mix.bias[k] * scale + bias
 
 
 def cross_fit(

@@ -148,15 +148,18 @@ def build_thresholds(category_ids: Sequence[str], calibration: Calibration) -> C
 
 def _build_classifier_settings(context: RunContext) -> ClassifierSettings:
     settings, base, sources = context.settings, context.base, context.sources
+    start = context.start.lineage if context.start else Lineage()
     judges = {judge.hash or judge.name: judge for s in sources for judge in s.judges}
-    licences = join_licences(*(source.licence for source in sources))
-    data = tuple(source.spec for source in sources)
+    judges |= {judge.hash or judge.name: judge for judge in start.judges}
+    licences = join_licences(*(source.licence for source in sources), start.licence)
+    data = tuple(dict.fromkeys((*(source.spec for source in sources), *start.data)))
+    prompts = hash_prompts(i.content.turns[-1] for i in context.items if i.content.turns)
     lineage = Lineage(
         name=f"moderation:{settings.folder.name}",
         base=base.title or base.name,
         base_sha256=base.sha256,
         data=data,
-        prompts=hash_prompts(i.content.turns[-1] for i in context.items if i.content.turns),
+        prompts=tuple(sorted({*prompts, *start.prompts})),
         licence=licences,
         judges=tuple(judges.values()),
     )
@@ -214,13 +217,15 @@ def _build_card(
         if not has_positive
     ]
     notes = [note, f"no positive row for: {', '.join(absent)}" if absent else ""]
+    start = context.start
+    origins = list_origins(settings.lineage, context.sources, context.base.licence)
     return build_card(
         metrics,
         settings,
         hash_classifier_folder(context.settings.folder),
         context.sources[0],
         method=method,
-        origins=list_origins(settings.lineage, context.sources, context.base.licence),
+        origins=tuple(dict.fromkeys((*origins, *(start.origins if start else ())))),
         notes=tuple(text for text in notes if text),
     )
 

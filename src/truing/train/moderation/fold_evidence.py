@@ -31,6 +31,7 @@ def collect_evidence(context: RunContext) -> tuple[OutOfFoldLogits, NgramRegress
         ngram_logits[measured],
         targets[measured],
         _calibration_folds(context)[measured],
+        _number_sets(context)[measured] if context.settings.calibrate == "sets" else None,
     )
     return evidence, ngram_model
 
@@ -80,3 +81,10 @@ def _calibration_folds(context: RunContext) -> np.ndarray:
     if settings.trained_folds > 1 or settings.folds == 1:
         return context.folds
     return split_in_halves(context.items, settings.folds)
+
+
+def _number_sets(context: RunContext) -> np.ndarray:
+    """Returns the number of each item's data set."""
+    sources = [item.source for item in context.items]
+    numbers = {source: number for number, source in enumerate(dict.fromkeys(sources))}
+    return np.array([numbers[source] for source in sources])

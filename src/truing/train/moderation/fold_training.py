@@ -30,6 +30,7 @@ from truing.judges.moderation.network_files import build_network
 from truing.train import checkpoint as ck
 from truing.train.moderation.batching import make_batches, sample_epoch_units
 from truing.train.moderation.examples import ModerationExample
+from truing.train.moderation.finished_run import StartingPoint
 from truing.train.moderation.frozen_layer_cache import FrozenLayerCache
 from truing.train.moderation.loss import (
     LossWeights,
@@ -37,7 +38,7 @@ from truing.train.moderation.loss import (
     positive_weights,
     sets_with_categories,
 )
-from truing.train.moderation.settings import ModerationTrainingSettings
+from truing.train.moderation.settings import ModerationTrainingSettings, fold_name
 from truing.train.optimizer import clip_gradients, learning_rate
 from truing.train.step_loop import SliceLimit, run_steps
 from truing.train.trainable_model import load_trainable_state, trainable_state
@@ -56,7 +57,7 @@ class FoldTrainingContext:
     """What the training of a fold needs.
 
     `items` are the rows to learn from, `passes` the passes over each set in an epoch, `identity`
-    that of the run's checkpoints.
+    that of the run's checkpoints, `start` the run that training starts from, if not from the base.
     """
 
     settings: ModerationTrainingSettings
@@ -68,6 +69,7 @@ class FoldTrainingContext:
     log: TrainingLog
     identity: ck.CheckpointIdentity
     accelerator: Accelerator
+    start: StartingPoint | None = None
 
 
 # -- the network
@@ -245,6 +247,8 @@ class FoldTrainer:
         self.accelerator, self.first_step = context.accelerator, first_step
         ck.seed_all(self.settings.seed + fold)
         self.network = build_trainable_network(self.settings, context.base, context.categories)
+        if context.start is not None and resume is None:
+            context.start.load_network(self.network, fold_name(fold, self.settings.folds))
         self.batches = self._local_batches()
         optimizer = _build_optimizer(self.network, self.settings)
         self.steps_done = 0

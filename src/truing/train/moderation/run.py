@@ -30,6 +30,7 @@ from truing.judges.moderation.network import ModerationNetwork
 from truing.train import checkpoint as ck
 from truing.train.moderation.classifier_export import ModerationResult, export_classifier
 from truing.train.moderation.examples import ModerationTrainingSet
+from truing.train.moderation.finished_run import NETWORK_FILE
 from truing.train.moderation.fold_evidence import LOGITS_FILE
 from truing.train.moderation.fold_training import (
     STATE_FILE,
@@ -39,7 +40,7 @@ from truing.train.moderation.fold_training import (
 )
 from truing.train.moderation.run_context import RunContext, prepare_run
 from truing.train.moderation.settings import ModerationTrainingSettings
-from truing.train.moderation.weight_average import NETWORK_FILE, SHARED_LOGITS_FILE
+from truing.train.moderation.weight_average import SHARED_LOGITS_FILE
 from truing.train.run_lock import lock_run_folder
 from truing.train.step_loop import SliceLimit
 from truing.train.tracker import open_tracker
@@ -146,6 +147,7 @@ def _build_trainer(
         log=log,
         identity=context.identity,
         accelerator=accelerator,
+        start=context.start,
     )
     return FoldTrainer(fold_context, fold, first_step=steps_before, resume=resume)
 

@@ -24,7 +24,8 @@ from truing.train.moderation.examples import (
     fold_of,
     give_unique_names,
 )
-from truing.train.moderation.settings import ModerationTrainingSettings
+from truing.train.moderation.finished_run import StartingPoint, read_starting_point
+from truing.train.moderation.settings import ModerationTrainingSettings, fold_name
 
 SHARED_SAMPLE_SIZE = 1000  # rows on which the logits of all networks are compared
 
@@ -41,6 +42,7 @@ class RunContext:
     tokenizer: Any
     category_ids: tuple[str, ...]
     identity: CheckpointIdentity
+    start: StartingPoint | None = None
 
     @property
     def pad_id(self) -> int:
@@ -85,10 +87,10 @@ class RunContext:
     def fold_folders(self) -> dict[int, Path]:
         """The folder of each network to train; the one that learns every row is number `folds`."""
         folder = self.settings.folder / "folds"
-        folders = {fold: folder / f"fold-{fold}" for fold in range(self.settings.trained_folds)}
+        folds = [*range(self.settings.trained_folds)]
         if self.settings.whole:
-            folders[self.settings.folds] = folder / "whole"
-        return folders
+            folds.append(self.settings.folds)
+        return {fold: folder / fold_name(fold, self.settings.folds) for fold in folds}
 
 
 def prepare_run(
@@ -99,6 +101,7 @@ def prepare_run(
     Raises PlanError if there are too few prompts for the folds.
     """
     sources = give_unique_names(sources)
+    start = read_starting_point(settings)
     base = find_weights(settings.base)
     tokenizer = load_encoder(base, dtype="float32", device="cpu").tokenizer
     encoder = build_input_encoder(
@@ -114,11 +117,23 @@ def prepare_run(
     identity = CheckpointIdentity(
         step=0,
         kind="moderation",
-        digest=digest(settings.digest(), *(source.identity for source in sources)),
+        digest=digest(
+            settings.digest(),
+            *(source.identity for source in sources),
+            *([start.hash] if start else []),
+        ),
         base_sha256=base.sha256,
     )
     return RunContext(
-        settings, sources, items, folds, base, tokenizer, load_taxonomy().ids, identity
+        settings,
+        sources,
+        items,
+        folds,
+        base,
+        tokenizer,
+        load_taxonomy().ids,
+        identity,
+        start,
     )
 
 

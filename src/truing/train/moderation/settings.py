@@ -21,6 +21,11 @@ _LOWER_BOUNDS = (
 )
 
 
+def fold_name(fold: int, folds: int) -> str:
+    """Returns the folder's name of a fold's network; number `folds` has learned every row."""
+    return "whole" if fold == folds else f"fold-{fold}"
+
+
 class ModerationTrainingSettings(RunSettings, frozen=True, kw_only=True):
     """How to train a moderation classifier.
 
@@ -38,6 +43,12 @@ class ModerationTrainingSettings(RunSettings, frozen=True, kw_only=True):
     `harmful_prompt` on all prompts; or, with `false_alarms` above 0, each is the lowest one by
     which at most that share of the harmless rows is flagged.
 
+    The probabilities of `harmful` are fitted to the rows of the first set; with `calibrate` =
+    "sets" to those of all sets, each with the same weight, apart for answers and for prompts.
+
+    Networks start from the base, or, with `start`, from those of the finished run in that folder:
+    each from the one of its fold, which has not learned the rows of the fold either.
+
     `form` is what is written: full, delta (int8 change of the base), or the rank of a low-rank
     change. Of a language model the first `layers` layers are used (0: all), and the first `frozen`
     of them are not trained, so that their outputs can be cached. The field names enter the digest
@@ -46,7 +57,11 @@ class ModerationTrainingSettings(RunSettings, frozen=True, kw_only=True):
 
     # What `allow_measurement_prompts` leaves in is in the identity of the training sets.
     not_in_digest: ClassVar[tuple[str, ...]] = ("allow_measurement_prompts",)
-    older_values: ClassVar[Mapping[str, Any]] = {"false_alarms": 0.0}
+    older_values: ClassVar[Mapping[str, Any]] = {
+        "false_alarms": 0.0,
+        "calibrate": "home",
+        "start": "",
+    }
 
     data: tuple[str, ...]
     weights: tuple[float, ...]
@@ -72,6 +87,8 @@ class ModerationTrainingSettings(RunSettings, frozen=True, kw_only=True):
     category_weight: float = 4.0
     ngram_bits: int = 16
     false_alarms: float = 0.0
+    calibrate: str = "home"
+    start: str = ""
     form: str = "full"
     save_every: int = 200
     languages: tuple[str, ...] = ("en",)
@@ -112,6 +129,8 @@ class ModerationTrainingSettings(RunSettings, frozen=True, kw_only=True):
                 faults.append(f"{name} = {getattr(self, name)}: must be a share, 0 <= share < 1")
         if not 8 <= self.ngram_bits <= 20 and self.ngram_bits != 0:
             faults.append(f"ngram_bits = {self.ngram_bits}: must be 8 to 20, or 0 for no n-grams")
+        if self.calibrate not in ("home", "sets"):
+            faults.append(f"calibrate = {self.calibrate!r}: must be home or sets")
         if self.form not in ("full", "delta") and not (self.rank or 0) > 0:
             faults.append(f"form = {self.form!r}: must be full, delta, or a rank such as 64")
         return faults
@@ -122,6 +141,8 @@ class ModerationTrainingSettings(RunSettings, frozen=True, kw_only=True):
             faults.append(f"frozen = {self.frozen}: needs adapters (lora)")
         if self.layers and self.frozen >= self.layers:
             faults.append(f"frozen = {self.frozen}: must be below layers = {self.layers}")
+        if self.start and self.lora:
+            faults.append(f"start = {self.start}: cannot be used with adapters (lora)")
         if self.held and (self.held > self.folds or not self.whole):
             faults.append(
                 f"held = {self.held}: must be at most folds = {self.folds}, and needs whole"

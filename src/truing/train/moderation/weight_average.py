@@ -8,6 +8,7 @@ import torch
 
 from truing.judges.moderation.network import ModerationNetwork
 from truing.judges.moderation.network_files import read_safetensors
+from truing.train.moderation.finished_run import NETWORK_FILE
 from truing.train.moderation.fold_training import (
     build_trainable_network,
     compute_logits,
@@ -15,7 +16,6 @@ from truing.train.moderation.fold_training import (
 )
 from truing.train.moderation.run_context import RunContext
 
-NETWORK_FILE = "network.safetensors"  # in the folder of a fold
 SHARED_LOGITS_FILE = "shared.npy"  # in the folder of a fold: the logits of the shared sample
 MIN_AVERAGING_CORRELATION = 0.9
 
