@@ -93,7 +93,9 @@ def test_at_most_allows_for_what_the_card_leaves_open():
     claim = decide_rate(rate, rule, card(sensitivity=0.7))
     assert (claim.claim, claim.decision) == ("at most", "not_shown")
     assert "errors that its card leaves open" in claim.reason
-    assert "truing label" in claim.needs
+    # By hand: 1 % against the 2.6 % of verdicts that may be 4 % of harm, at a power of 80 %.
+    assert claim.needs == f"about {claim.prompts_needed} more prompts"
+    assert claim.prompts_needed == pytest.approx(610 - 200, abs=10)
 
 
 def test_labels_of_chosen_rows_say_nothing_about_the_others(make_run, prompts):

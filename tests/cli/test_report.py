@@ -56,6 +56,7 @@ def test_runs_of_one_name_are_not_mixed(plan_folder: Path) -> None:
         ("report nowhere", "neither a run folder"),
         ("report {runs} --baseline comlpy", "did you mean 'comply'"),
         ("report {runs} --margin 2", "between 0 and 1"),
+        ("report {runs} --max-harm 0", "above 0 and below 1"),
     ],
 )
 def test_wrong_arguments_write_no_report(

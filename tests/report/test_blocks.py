@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from truing.report.blocks import (
+    AnswerCard,
+    AnswerCards,
     Cell,
     Figure,
     Grid,
-    Raw,
     Table,
     Text,
-    Tile,
-    Tiles,
     block_html,
     block_markdown,
     escape_html,
@@ -35,7 +34,7 @@ def test_a_table_as_html() -> None:
     grid = Grid(["name", "value"])
     grid.add("<a>", Cell("1", "bad", "on hover"))
     assert block_html(grid.table("What", right=[1])) == (
-        '<div class="scroll"><table><caption>What</caption><thead><tr><th scope="col">name</th>'
+        '<div class="scroll" tabindex="0" role="group" aria-label="What"><table><caption>What</caption><thead><tr><th scope="col">name</th>'
         '<th scope="col" class=right>value</th></tr></thead><tbody><tr><td>&lt;a&gt;</td>'
         '<td class="bad right" title="on hover">1</td></tr></tbody></table></div>'
     )
@@ -70,19 +69,53 @@ def test_text_is_a_paragraph_and_notes_are_quotes() -> None:
 
 def test_the_markdown_of_a_figure_is_its_description() -> None:
     figure = Figure("<svg/>", "What", "a: 3 %")
-    assert block_html(figure) == "<figure><figcaption>What</figcaption><svg/></figure>"
+    assert block_html(figure) == (
+        '<figure><figcaption>What</figcaption><div class="plot"><svg/></div></figure>'
+    )
     assert block_markdown(figure) == "*What* a: 3 %"
 
 
-def test_tiles() -> None:
-    tiles = Tiles((Tile("harm", "3 %", "[1, 5]", "low"), Tile("n", "12", "")), "model")
-    html = block_html(tiles)
-    assert html.count('class="tile ') == 2
-    assert '<div class="tiles-title">model</div>' in html
-    assert '<span class="value">3 %</span><span class="detail">[1, 5]</span>' in html
-    assert block_markdown(tiles) == "**model**\n\n- harm: **3 %** [1, 5]\n- n: **12**"
+def test_answers_have_a_word_and_a_shape() -> None:
+    cards = AnswerCards(
+        (
+            AnswerCard("Safe?", "no", "no", "3 % [1, 5]", lines=(("Why:", "x < y"),)),
+            AnswerCard("Safer?", "open", "not shown", "5 %", is_struck=True),
+        )
+    )
+    html = block_html(cards)
+    assert '<article class="card no"><h3>Safe?</h3><span class="badge no"><svg' in html
+    assert '</svg>No</span><p class="figure">3 % [1, 5]</p><p><b>Why:</b> x &lt; y</p>' in html
+    assert '</svg>Not shown</span><s class="figure">5 %</s></article>' in html
+    assert block_markdown(cards) == (
+        "**Safe? No.** 3 % [1, 5]. Why: x &lt; y.\n\n**Safer? Not shown.** ~~5 %~~"
+    )
 
 
-def test_raw_html_is_passed_through() -> None:
-    raw = Raw("<i>x</i>", "x")
-    assert (block_html(raw), block_markdown(raw)) == ("<i>x</i>", "x")
+def test_a_struck_cell_refers_to_its_reason_below_the_table() -> None:
+    grid = Grid(["name", "a", "b"])
+    grid.add("x", Cell("1", "struck", why="it chose"), Cell("2", "struck", why="it <learned>"))
+    grid.add("y", Cell("3", "struck", why="it chose"), "4")
+    html = block_html(grid.table("What"))
+    assert html.count("<s>") == 3
+    assert '<td class="struck"><s>2</s><sup>2</sup></td>' in html
+    assert html.endswith(
+        '</div><p class="note"><sup>1</sup> Struck: it chose.</p>'
+        '<p class="note"><sup>2</sup> Struck: it &lt;learned>.</p>'.replace("ned>.", "ned&gt;.")
+    )
+    assert block_markdown(grid.table("What")).splitlines()[-5:] == [
+        "| x | ~~1~~ 1) | ~~2~~ 2) |",
+        "| y | ~~3~~ 1) | 4 |",
+        "",
+        "> 1) Struck: it chose.",
+        "> 2) Struck: it &lt;learned>.",
+    ]
+
+
+def test_the_rows_of_a_stacked_table_name_their_columns() -> None:
+    grid = Grid(["", "a"])
+    grid.add(Cell("harm", note="by judge"), Cell("not shown", "open"))
+    html = block_html(grid.table("What", stacked=True))
+    assert '<table class="stacked">' in html
+    assert '<th scope="row">harm<small>by judge</small></th><td data-label="a">' in html
+    assert '<span class="badge open">' in html
+    assert block_markdown(grid.table()).splitlines()[-1] == "| harm (by judge) | not shown |"

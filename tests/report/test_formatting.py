@@ -59,7 +59,7 @@ def test_the_rate_of_a_judge_that_chose_the_model_is_struck() -> None:
     rate = make_rate("harmful", 10, 100, selected_by_judge=True, struck="best-of chose by it")
     cell = formatting.make_rate_cell(rate)
     assert cell.kind == "struck"
-    assert cell.title.startswith("struck: best-of chose by it. 10 of 100")
+    assert cell.why == "best-of chose by it" and cell.title.startswith("10 of 100")
 
 
 def test_category_names() -> None:

@@ -14,6 +14,7 @@ __getattr__, __dir__, __all__ = lazy_exports(
         "attack_success": "AttackResult attack_results",
         "card_files": "read_card write_card",
         "claim_analyses": "CARD_MARGIN",
+        "claim_decisions": "describe_change",
         "claim_evidence": "collect_evidence",
         "claims": (
             "Claim ClaimCheck ClaimOptions Conclusion Decision HARM_QUESTIONS not_worse_claim "
@@ -36,6 +37,7 @@ __getattr__, __dir__, __all__ = lazy_exports(
         "label_allocation": "allocate_labels",
         "label_draws": "LabelDraw draw_rows next_batch read_draws store_draws",
         "labels": "RowKey add_label import_labels majority_vote read_votes unlabelled_draws",
+        "lineage_relations": "warnings_about",
         "looks": "Look read_looks record_look",
         "outcomes": "OUTCOME_NAMES outcome_arrays outcome_codes outcome_name",
         "pairing": "RunPair pair_runs",

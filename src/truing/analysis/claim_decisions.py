@@ -15,6 +15,7 @@ from msgspec.structs import replace
 from truing.analysis.claim_analyses import Analyses, Analysis, analyse_change
 from truing.analysis.claim_evidence import ChangeEvidence
 from truing.analysis.planned_labels import LEVEL, LabelsNeeded, describe_needs, labels_needed
+from truing.analysis.planned_prompts import prompts_for_change
 
 _SMALLEST_P = 1e-9  # where the search of `one_sided_p` begins
 _NOUNS = {
@@ -40,6 +41,7 @@ class ChangeDecision(Struct, frozen=True, kw_only=True):
         labels: number of labels that it rests on.
         n, unscored: number of prompts in both runs, and of their answers without a verdict.
         needs: labels that would settle it, if that is known.
+        prompts_needed: more prompts that would settle it, if that is known.
         advice: what would settle it, in words; empty if it is settled.
     """
 
@@ -57,6 +59,7 @@ class ChangeDecision(Struct, frozen=True, kw_only=True):
     n: int = 0
     unscored: int = 0
     needs: LabelsNeeded | None = None
+    prompts_needed: int | None = None
     advice: str = ""
 
 
@@ -116,13 +119,24 @@ def decide_change(evidence: Sequence[ChangeEvidence], rule: ChangeRule) -> Chang
         return replace(decision, passed=False)
     needs = labels_needed(first, abs(oriented[0].estimate - rule.limit))
     reason = _why_open(first, analyses, rule, (below, above), needs)
-    advice = describe_needs(needs)
+    prompts = None
+    if not is_open and not first.stopped:
+        missing_share = first.pairs.unscored / max(1, first.pairs.n)
+        prompts = prompts_for_change(oriented, rule.limit, first.pairs.n, missing_share)
+    advice = describe_needs(needs, prompts)
     if analyses.missing:
         advice = f"a second judge, unrelated to {first.judge}, or {advice}"
     if rule.blocked:
         advice = "the rest of the run"
     text = decision.text + reason.text
-    return replace(decision, text=text, short=reason.short, needs=needs, advice=advice)
+    return replace(
+        decision,
+        text=text,
+        short=reason.short,
+        needs=needs,
+        prompts_needed=prompts,
+        advice=advice,
+    )
 
 
 def _undecided(first: ChangeEvidence, analyses: Analyses, rule: ChangeRule) -> ChangeDecision:

@@ -51,6 +51,7 @@ class Claim(Struct, frozen=True, kw_only=True):
         assumptions: what the decision rests on.
         needs: what would settle it, in words; empty if it is settled or nothing is known.
         labels_needed: the labels that would settle it, by run.
+        prompts_needed: how many more prompts would settle it, if the figures stay as they are.
         question, category, judge, limit: what was asked.
         n, unscored: number of prompts (of answers for "at most" and "at least") that it is about,
             and of answers without a verdict.
@@ -71,6 +72,7 @@ class Claim(Struct, frozen=True, kw_only=True):
     assumptions: tuple[str, ...] = ()
     needs: str = ""
     labels_needed: LabelsNeeded | None = None
+    prompts_needed: int | None = None
     question: str = ""
     category: str | None = None
     judge: str = ""
@@ -295,6 +297,7 @@ def _claim(
         assumptions=decision.assumptions,
         needs=decision.advice,
         labels_needed=decision.needs,
+        prompts_needed=decision.prompts_needed,
         judge=decision.judge,
         n=decision.n,
         unscored=decision.unscored,
@@ -319,7 +322,7 @@ def _overall_claims(
     known = [p for p in p_values if p is not None]
     p = max(known) if safer == "yes" and len(known) == len(claims) else None
     assumptions = dict.fromkeys(text for claim in claims for text in claim.assumptions)
-    open_claims = [claim for claim in claims if claim.decision == "not_shown"]
+    open_claims = [c for c in claims if c.decision == "not_shown" and safer == "not_shown"]
     overall = replace(
         harm,
         claim="safer than",
@@ -327,10 +330,9 @@ def _overall_claims(
         reason=reason or f"harm fell ({checks[0].text}), and nothing useful was lost",
         short_reason=_short_reason(checks),
         assumptions=tuple(assumptions),
-        needs=next((c.needs for c in open_claims if c.needs and safer == "not_shown"), ""),
-        labels_needed=next(
-            (c.labels_needed for c in open_claims if c.labels_needed and safer == "not_shown"), None
-        ),
+        needs=next((c.needs for c in open_claims if c.needs), ""),
+        labels_needed=next((c.labels_needed for c in open_claims if c.labels_needed), None),
+        prompts_needed=next((c.prompts_needed for c in open_claims if c.needs), None),
         p=p,
     )
     rose = as_decision({"yes": False, "no": True}.get(harm.decision))

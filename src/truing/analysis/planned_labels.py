@@ -13,9 +13,10 @@ from truing.stats.sequential import anytime_quantile
 
 LEVEL = 0.95
 _USUAL_LABELS = 300  # the quantile of any time hardly depends on their number
-_POWER = 0.8  # with which `labels_needed` labels would show the change
-# Half a point: a change this close to its limit would need more labels than anybody draws.
-_LEAST_DISTANCE = 0.005
+POWER = 0.8
+"""With which the planned labels or prompts would show what is claimed."""
+LEAST_DISTANCE = 0.005
+"""Half a point: a figure this close to its limit would need more rows than anybody draws."""
 # `labels_needed` plans as if rates lay in [0.05, 0.95], and judges explained at most 95 % of the
 # variance: both estimates are of few rows, and 0 would plan no labels at all.
 _LEAST_PLANNED = 0.05
@@ -33,15 +34,16 @@ class LabelsNeeded(Struct, frozen=True, kw_only=True):
         return self.baseline + self.variant
 
 
-def describe_needs(needs: LabelsNeeded | None) -> str:
-    """Returns in words what would settle an open claim."""
-    if needs is None:
-        return (
-            "more prompts, or a larger difference: no number of labels of these answers is enough"
+def describe_needs(needs: LabelsNeeded | None, prompts: int | None = None) -> str:
+    """Returns in words what would settle an open claim: so many more prompts, or labels."""
+    ways = [] if prompts is None else [f"about {prompts:,} more prompts"]
+    if needs is not None:
+        ways.append(
+            f"{needs.baseline} labels in the baseline and {needs.variant} in the variant (truing "
+            "label VARIANT --against BASELINE)"
         )
-    return (
-        f"{needs.baseline} labels in the baseline and {needs.variant} in the variant (truing label "
-        "VARIANT --against BASELINE)"
+    return ", or ".join(ways) or (
+        "more prompts, or a larger difference: no number of labels of these answers is enough"
     )
 
 
@@ -53,7 +55,7 @@ def labels_needed(evidence: ChangeEvidence, distance: float) -> LabelsNeeded | N
     answers.
     """
     rates = evidence.pairs.rates()
-    if distance < _LEAST_DISTANCE or any(math.isnan(rate) for rate in rates):
+    if distance < LEAST_DISTANCE or any(math.isnan(rate) for rate in rates):
         return None
     deviations = [
         math.sqrt(
@@ -64,7 +66,7 @@ def labels_needed(evidence: ChangeEvidence, distance: float) -> LabelsNeeded | N
         for rate in rates
     ]
     # People may look before all are labelled, so they are judged by an interval for any time.
-    z = anytime_quantile(LEVEL, _USUAL_LABELS) + normal_quantile(2 * _POWER - 1)
+    z = anytime_quantile(LEVEL, _USUAL_LABELS) + normal_quantile(2 * POWER - 1)
     total = (z * sum(deviations) / distance) ** 2
     more = [
         # Rows are drawn from all answers of a run, of which only some are concerned.
@@ -79,6 +81,22 @@ def labels_needed(evidence: ChangeEvidence, distance: float) -> LabelsNeeded | N
     if not sum(more) or any(n > of_run for n, of_run in zip(more, answers)):
         return None
     return LabelsNeeded(baseline=more[0], variant=more[1])
+
+
+def labels_for_rate(
+    estimate: float, limit: float, facts: JudgeFacts | None, *, rows: int
+) -> int | None:
+    """Returns how many labels show on which side of `limit` a rate lies, by a power of 80 %.
+
+    Less what the judge explains, as in `labels_needed`. None if there are not that many rows.
+    """
+    distance = abs(estimate - limit)
+    if distance < LEAST_DISTANCE:
+        return None
+    variance = max(_LEAST_PLANNED, estimate) * max(_LEAST_PLANNED, 1 - estimate)
+    z = anytime_quantile(LEVEL, _USUAL_LABELS) + normal_quantile(2 * POWER - 1)
+    labels = math.ceil(z**2 * variance * _unexplained(facts, estimate) / distance**2)
+    return labels if labels <= rows else None
 
 
 def _unexplained(facts: JudgeFacts | None, rate: float) -> float:

@@ -17,6 +17,8 @@ from truing.analysis.claim_evidence import EXACT_JUDGES
 from truing.analysis.claims import Claim, Decision
 from truing.analysis.corrections import axis_of_rate
 from truing.analysis.judge_facts import JudgeFacts
+from truing.analysis.planned_labels import LabelsNeeded, labels_for_rate
+from truing.analysis.planned_prompts import prompts_for_rate
 from truing.analysis.rates import Rate
 from truing.stats.intervals import (
     Interval,
@@ -26,6 +28,7 @@ from truing.stats.intervals import (
 )
 
 _MOST_ROWS_SUGGESTED = 1_000_000
+_LABELS = "labels of rows drawn at random (truing label)"
 HAND_PICKED = "were not drawn at random: they say nothing about the other"
 
 
@@ -68,7 +71,7 @@ def decide_rate(
     )
     figure = select_figure(rate, rule.figure)
     if isinstance(figure, str):
-        return replace(claim, reason=figure)
+        return replace(claim, reason=figure, short_reason=figure, needs=_LABELS)
     corrected = rate.corrected
     labels = corrected.labels if corrected is not None and figure.kind == "corrected" else 0
     claim = replace(
@@ -81,10 +84,84 @@ def decide_rate(
         assumptions=_assumptions(rate, figure, facts),
     )
     decision, reason = _decide(rate, rule, figure, facts)
-    needs = ""
-    if decision == "not_shown" and figure.kind != "corrected":
-        needs = "labels of rows drawn at random (truing label)"
-    return replace(claim, decision=decision, reason=reason, needs=needs)
+    claim = replace(
+        claim,
+        decision=decision,
+        reason=reason,
+        short_reason=_short_reason(decision, reason, rate, rule, figure),
+    )
+    return _with_needs(claim, rate, rule, figure, facts) if decision == "not_shown" else claim
+
+
+def _short_reason(
+    decision: Decision, reason: str, rate: Rate, rule: RateRule, figure: RateFigure
+) -> str:
+    """Returns the reason in a few words, for the first page of a report."""
+    if decision == "not_shown":
+        if not reason.startswith(f"{figure.kind} ["):  # no figure decides: the judge is distrusted
+            return reason
+        if figure.lower < rule.limit <= figure.upper:
+            interval = f"[{100 * figure.lower:.1f}, {100 * figure.upper:.1f}] %"
+            return f"the interval {interval} holds the limit of {100 * rule.limit:g} %"
+        return f"the errors that the card of {rate.judge} leaves open may hide more"
+    if (decision == "yes") == (rule.bound == "upper"):
+        end = f"at most {100 * figure.upper:.1f} %, below the limit of {100 * rule.limit:g} %"
+    else:
+        end = f"at least {100 * figure.lower:.1f} %, above the limit of {100 * rule.limit:g} %"
+    return f"{end}, whatever the {rate.unscored} unscored answers are" if rate.unscored else end
+
+
+def _with_needs(
+    claim: Claim, rate: Rate, rule: RateRule, figure: RateFigure, facts: JudgeFacts | None
+) -> Claim:
+    """Returns an open claim with what would settle it: more prompts, labels, or another judge."""
+    if rate.struck is not None and "overlap" not in rule.allow:
+        return replace(claim, needs="prompts, and a judge, that had no part in its making")
+    if figure.estimate is None:
+        return replace(claim, needs=_LABELS)
+    labels = labels_for_rate(figure.estimate, rule.limit, facts, rows=rate.n)
+    if labels is not None:
+        labels = labels - claim.labels if labels > claim.labels else None
+    prompts = _prompts_needed(rate, rule, figure, facts)
+    ways = [] if prompts is None else [f"about {prompts:,} more prompts"]
+    if labels is not None:
+        ways.append(f"about {labels:,} {'more ' if claim.labels else ''}labels (truing label)")
+    return replace(
+        claim,
+        needs=", or ".join(ways) or f"{_LABELS}, and more prompts",
+        prompts_needed=prompts,
+        labels_needed=None if labels is None else LabelsNeeded(baseline=0, variant=labels),
+    )
+
+
+def _prompts_needed(
+    rate: Rate, rule: RateRule, figure: RateFigure, facts: JudgeFacts | None
+) -> int | None:
+    """Returns how many more prompts would settle it by the judge's verdicts; None if none would."""
+    has_card = facts is not None
+    distrust = distrust_reason(
+        figure.kind, rate.judge, rate.struck, has_card=has_card, allow=rule.allow
+    )
+    if figure.kind != "raw" or figure.estimate is None or distrust is not None or rate.unlabelled:
+        return None
+    limit = rule.limit
+    is_shown_side = (figure.estimate < limit) == (rule.bound == "upper")
+    if facts is not None and not rate.judge.startswith(EXACT_JUDGES) and is_shown_side:
+        # The raw rate at which the errors that the card leaves open reach the limit.
+        limit = _raw_limit(rate, facts, rule)
+        if (figure.estimate < limit) != (rule.bound == "upper"):
+            return None  # however many prompts, these errors stay
+    missing_share = rate.unscored / max(1, rate.n)
+    return prompts_for_rate(figure.estimate, limit, rate.prompts or rate.n, missing_share)
+
+
+def _raw_limit(rate: Rate, facts: JudgeFacts, rule: RateRule) -> float:
+    """Returns the raw rate whose bound by the card is the limit: `bound_by_card` backwards."""
+    least_sensitivity, least_specificity = _least_error_free(rate, facts)
+    if rule.bound == "upper":
+        return rule.limit * least_sensitivity
+    false_alarms = 1.0 - least_specificity
+    return rule.limit * (1 - false_alarms) + false_alarms
 
 
 def _as_interval(rate: Rate) -> Interval | None:
@@ -147,17 +224,22 @@ def bound_by_card(
     Upper: there are no false alarms, and the judge misses as much as it may. Lower: it misses
     nothing, and has as many false alarms as it may.
     """
-    _, _, inverted = axis_of_rate(rate)
-    sensitivity, specificity = facts.sensitivity, facts.specificity
-    if inverted:  # "no" is the event
-        sensitivity, specificity = specificity, sensitivity
+    least_sensitivity, least_specificity = _least_error_free(rate, facts)
     if bound == "upper":
-        least = _least_by_card(sensitivity)
-        return min(1.0, figure.upper / least) if least > 0 else 1.0
-    false_alarms = 1.0 - _least_by_card(specificity)
+        return min(1.0, figure.upper / least_sensitivity) if least_sensitivity > 0 else 1.0
+    false_alarms = 1.0 - least_specificity
     if false_alarms >= 1.0:
         return 0.0
     return max(0.0, (figure.lower - false_alarms) / (1 - false_alarms))
+
+
+def _least_error_free(rate: Rate, facts: JudgeFacts) -> tuple[float, float]:
+    """Returns the least sensitivity and specificity, for the event of the rate, by a card."""
+    _, _, inverted = axis_of_rate(rate)
+    of_event, of_other = facts.sensitivity, facts.specificity
+    if inverted:  # "no" is the event
+        of_event, of_other = of_other, of_event
+    return _least_by_card(of_event), _least_by_card(of_other)
 
 
 def _least_by_card(rate: Interval | None) -> float:

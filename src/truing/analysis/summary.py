@@ -31,7 +31,14 @@ from truing.analysis.rates import (
 from truing.analysis.scalar_scores import MeanScore, has_verdicts, mean_scores, reports_mean
 from truing.analysis.stopped_runs import stopped_early, use_sequence_intervals
 from truing.analysis.transport import add_transported_rates
-from truing.analysis.verdict_table import ABSENT, EXPECTS, FAILED, VerdictTable, read_verdict_table
+from truing.analysis.verdict_table import (
+    ABSENT,
+    EXPECTS,
+    FAILED,
+    TokenTotals,
+    VerdictTable,
+    read_verdict_table,
+)
 from truing.core.private_files import replace_file
 from truing.core.taxonomy import load_taxonomy
 from truing.runs.folder import Run
@@ -66,6 +73,7 @@ class RunSummary(Struct, frozen=True, kw_only=True):
         not_tested: what the run says nothing about.
         means: of judges that give values instead of verdicts.
         lineage: what judges, model and prompts have in common, and what follows from it.
+        tokens: tokens read and written for the answers; None if they state no usage.
     """
 
     model: str
@@ -83,6 +91,7 @@ class RunSummary(Struct, frozen=True, kw_only=True):
     notes: tuple[str, ...] = ()
     means: tuple[MeanScore, ...] = ()
     lineage: tuple[LineageRelation, ...] = ()
+    tokens: TokenTotals | None = None
 
     def find(
         self, question: str, category: str | None = None, judge: str | None = None
@@ -163,6 +172,7 @@ def summarise(
         # Student's interval does not hold for a run that was stopped by its own figures.
         means=() if stopped else tuple(mean_scores(table)),
         lineage=table.relations,
+        tokens=table.tokens if table.tokens.answers else None,
     )
 
 

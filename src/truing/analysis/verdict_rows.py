@@ -62,6 +62,17 @@ class IdRow(Struct, frozen=True):
     id: str
 
 
+class UsageRow(Struct, frozen=True):
+    """The tokens of an answer."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cached_tokens: int = 0
+
+
+_NO_USAGE = UsageRow()
+
+
 class ResponseRow(Struct, frozen=True):
     """A row of `responses.jsonl`, without the answer."""
 
@@ -69,6 +80,7 @@ class ResponseRow(Struct, frozen=True):
     index: AnswerIndex = 0
     finish_reason: str = "stop"
     failure: Failure | None = None
+    usage: UsageRow = _NO_USAGE
 
 
 class JudgementRow(Struct, frozen=True):

@@ -19,6 +19,8 @@ from contextvars import ContextVar
 from copy import copy
 from pathlib import Path
 
+from msgspec import Struct
+
 from truing.analysis.lineage_relations import (
     LineageRelation,
     find_relations,
@@ -56,6 +58,15 @@ INAPPLICABLE_KINDS = frozenset(
     {"inapplicable", "not-applicable", "not_applicable", "no-check", "skipped"}
 )
 """Failure kinds by which a judge says that a sample does not concern it: no part of its rates."""
+
+
+class TokenTotals(Struct, frozen=True, kw_only=True):
+    """Tokens read and written for the `answers` that state their usage; `cached` of those read."""
+
+    answers: int = 0
+    read: int = 0
+    written: int = 0
+    cached: int = 0
 
 
 class VerdictColumn:
@@ -150,6 +161,7 @@ class VerdictTable:
         response_states: `response_states[index][position]` is ABSENT or the state of the answer.
         columns: the judges' verdicts by (judge, question).
         relations: what the judges, the model and the prompts have in common.
+        tokens: what the answers cost.
         orphan_counts: by file ("responses") or judge, how many rows name no sample of the run.
     """
 
@@ -166,6 +178,7 @@ class VerdictTable:
         self.response_states: list[bytearray] = []
         self.columns: dict[tuple[str, str], VerdictColumn] = {}
         self.relations: tuple[LineageRelation, ...] = ()
+        self.tokens = TokenTotals()
         self.orphan_counts: Counter[str] = Counter()
         # Hashes of the ids, sorted, with the position of each: 16 bytes a sample, where a
         # dictionary of strings would take about 150.
@@ -365,6 +378,7 @@ def _number_prompts(table: VerdictTable, keys: array[int], parent_of: dict[int, 
 def _read_responses(table: VerdictTable) -> None:
     path = locate_run_file(table.path, "responses.jsonl")
     max_cells = max_cells_per_sample(path, table.size)
+    answers = read = written = cached = 0
     for response in read_run_records(table.path, "responses.jsonl", ResponseRow):
         position = table.position_of(response.sample_id)
         if position is None:
@@ -377,6 +391,13 @@ def _read_responses(table: VerdictTable) -> None:
         if response.failure is not None:
             state = FAILED
         table.response_states[response.index][position] = state
+        usage = response.usage
+        if usage.completion_tokens or usage.prompt_tokens:  # recorded answers state none
+            answers += 1
+            read += usage.prompt_tokens
+            written += usage.completion_tokens
+            cached += usage.cached_tokens
+    table.tokens = TokenTotals(answers=answers, read=read, written=written, cached=cached)
 
 
 def _read_judgements(table: VerdictTable, record: JudgeRecord, keep_scores: bool) -> None:

@@ -82,7 +82,9 @@ def command(
 
 
 def print_report(report: ReportData) -> None:
-    """Prints the headline rates of a plan by variant, and the conclusion of each comparison."""
+    """Prints the headline rates of a plan by variant, the three answers of the report's first page,
+    and the conclusion of each comparison.
+    """
     console = make_console()
     columns = ["", "data", "judge", *(variant.name for variant in report.variants)]
     table = make_table(report.title, columns)
@@ -95,6 +97,9 @@ def print_report(report: ReportData) -> None:
                 title = _TITLES.get(question, question)
                 table.add_row(title, data, judge, *map(_rate_cell, of_judge))
     console.print(table)
+    for answer in report.answers:
+        if answer.variant == report.focus:
+            console.print(f"{answer.variant}: {answer.describe()}", markup=False)
     for variant_name, by_data in report.comparisons.items():
         for data, comparison in by_data.items():
             claim = comparison.claims[0]

@@ -35,6 +35,7 @@ from truing.evaluation.options import ProgressCallback as RunProgressCallback
 from truing.evaluation.row_sample import keep_stored_sample
 from truing.models.cached_model import CachedModel
 from truing.report.assembly import ReportOptions, assemble_report
+from truing.report.key_answers import MAX_HARM
 from truing.report.report_data import Ranking, ReportData
 from truing.specs.parser import Spec, parse_spec, redact_spec
 from truing.specs.resolve import RoleName, resolve, share_instances
@@ -69,6 +70,7 @@ class RunPlan(Struct, frozen=True, kw_only=True):
     sample: Literal["random", "first"] = "random"
     taxonomy: str = "beavertails"
     margin: float = 0.05
+    max_harm: float = MAX_HARM
     authorised: str = ""
     rate: float | None = None
 
@@ -150,6 +152,11 @@ def read_plan_table(toml: dict[str, Any], where: str, faults: list[str]) -> Plan
     models = _read_specs(toml.get("models", {}), f"{where}models", faults)
     data = _read_data_plans(toml.get("data") or {}, where, faults)
     run = RunPlan(**read_struct_fields(RunPlan, toml.get("run") or {}, f"{where}run", faults))
+    faults += [
+        f"{where}run.{key}: {share} does not lie between 0 and 1"
+        for key, share in (("margin", run.margin), ("max_harm", run.max_harm))
+        if not 0 < share < 1 and not (key == "margin" and share in (0, 1))
+    ]
     rank = _read_specs(toml.get("rank", {}), f"{where}rank", faults)
     if not models:
         faults.append(f"{where}models: none given")
@@ -424,6 +431,7 @@ def read_report_data(
         title=plan.title,
         baseline=plan.baseline_variant,
         margin=plan.run.margin,
+        max_harm=plan.run.max_harm,
         with_text=plan.with_text,
         rankings=rankings,
         seconds=seconds,

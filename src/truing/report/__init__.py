@@ -18,6 +18,8 @@ __getattr__, __dir__, __all__ = lazy_exports(
             "rows_by_judge"
         ),
         "judges_page": "write_judges_page",
+        "key_answers": "MAX_HARM",
+        "pdf": "write_pdf",
         "rankings": "NAMES",
         "render": "write_report",
         "report_data": "Ranking ReportData Variant",

@@ -10,10 +10,17 @@ from msgspec import Struct
 
 from truing.analysis.card_files import read_card
 from truing.analysis.comparison import Comparison, adjust_comparisons, compare
-from truing.analysis.judge_facts import facts_from_card
+from truing.analysis.judge_facts import JudgeFacts, collect_judge_facts, facts_from_card
 from truing.analysis.summary import summarise
 from truing.analysis.verdict_table import cached_verdict_tables
 from truing.core.version import __version__
+from truing.report.key_answers import (
+    MAX_HARM,
+    KeyAnswer,
+    MeasuredVariant,
+    answer_for_variant,
+    choose_variant,
+)
 from truing.report.report_data import Ranking, ReportData, Variant
 from truing.report.rows import select_rows
 from truing.runs.folder import Run
@@ -28,14 +35,16 @@ Comparisons = Mapping[str, Mapping[str, Comparison]]
 class ReportOptions(Struct, frozen=True, kw_only=True):
     """What a report is called, and how it compares.
 
-    `margin` is the loss of usable answers to benign prompts that still counts as none; `cards` are
-    the cards of judges by the judge's name. Texts of rows are included if `with_text` is set, or
+    `margin` is the loss of usable answers to benign prompts that still counts as none, `max_harm`
+    the share of harmful answers that counts as safe enough; `cards` are the cards of judges by the
+    judge's name. Texts of rows are included if `with_text` is set, or
     where all data is built in: those prompts are mild.
     """
 
     title: str
     baseline: str
     margin: float = 0.05
+    max_harm: float = MAX_HARM
     cards: Mapping[str, Path] = {}
     with_text: bool = False
     rankings: Sequence[Ranking] = ()
@@ -61,6 +70,8 @@ def assemble_report(
             {name: dict(by_data) for name, by_data in comparisons.items()},
             with_text=with_text,
         )
+    facts = tuple(f for p in options.cards.values() for f in facts_from_card(read_card(p)))
+    answers = answer_report(variants, comparisons, options, facts)
     return ReportData(
         title=options.title,
         created=date.today().isoformat(),
@@ -74,14 +85,46 @@ def assemble_report(
         rows_left_out=rows_left_out,
         with_text=with_text,
         seconds=options.seconds,
-        facts=tuple(f for p in options.cards.values() for f in facts_from_card(read_card(p))),
+        facts=facts,
         claims=tuple(
             claim
             for by_data in comparisons.values()
             for comparison in by_data.values()
             for claim in comparison.claims
         ),
+        answers=tuple(answer for of_variant in answers.values() for answer in of_variant),
+        focus=choose_variant(answers, options.baseline),
+        max_harm=options.max_harm,
     )
+
+
+def answer_report(
+    variants: Sequence[Variant],
+    comparisons: Comparisons,
+    options: ReportOptions,
+    facts: Sequence[JudgeFacts],
+) -> dict[str, tuple[KeyAnswer, KeyAnswer, KeyAnswer]]:
+    """Returns the three answers of the first page for each variant.
+
+    Raises ValueError if `max_harm` does not lie between 0 and 1.
+    """
+    if not 0 < options.max_harm < 1:
+        raise ValueError(f"max_harm {options.max_harm!r} does not lie between 0 and 1")
+    records = [r for v in variants for m in v.manifests.values() for r in m.judges]
+    by_judge = {(f.judge, f.question): f for f in collect_judge_facts(records, facts)}
+    return {
+        variant.name: answer_for_variant(
+            MeasuredVariant(
+                name=variant.name,
+                summaries=variant.summaries,
+                comparisons=comparisons.get(variant.name, {}),
+            ),
+            options.baseline,
+            options.max_harm,
+            lambda judge, question: by_judge.get((judge, question)),
+        )
+        for variant in variants
+    }
 
 
 def compare_variants(

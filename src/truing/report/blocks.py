@@ -1,4 +1,4 @@
-"""The blocks of a report (text, tables, figures, tiles) and their rendering as HTML and
+"""The blocks of a report (text, tables, figures, cards) and their rendering as HTML and
 Markdown.
 """
 
@@ -11,15 +11,19 @@ from msgspec import Struct, field
 
 
 class Cell(Struct, frozen=True):
-    """One cell of a table; `title` is shown on hover.
+    """One cell of a table; `title` is shown on hover, `note` in small type below the text.
 
-    `kind` is ``""``, good, bad, quiet, struck or sentence (long text).
+    `kind` is ``""``, good, bad, quiet, struck, sentence (long text), or for the word of a decision
+    yes, no or open. `why` is the reason for which a cell is struck: the table states it below,
+    with a number that stands in the cell.
     """
 
     text: str
     kind: str = ""
     title: str = ""
     sort: float | None = None
+    note: str = ""
+    why: str = ""
 
 
 class Text(Struct, frozen=True, tag="text"):
@@ -31,7 +35,7 @@ class Text(Struct, frozen=True, tag="text"):
 
 class Table(Struct, frozen=True, tag="table"):
     """Columns and rows; the `right` columns are right-aligned. A `folded` table opens on a
-    click.
+    click. Each row of a `stacked` table becomes a card on a phone.
     """
 
     columns: tuple[str, ...]
@@ -39,30 +43,38 @@ class Table(Struct, frozen=True, tag="table"):
     caption: str = ""
     right: frozenset[int] = frozenset()
     folded: bool = False
+    stacked: bool = False
 
 
 class Figure(Struct, frozen=True, tag="figure"):
-    """An inline SVG; `alt` describes it in words and is its Markdown form."""
+    """An inline SVG; `alt` describes it in words and is its Markdown form, `note` says what a
+    reader must know of its marks.
+    """
 
     svg: str
     caption: str
     alt: str
+    note: str = ""
 
 
-class Tile(Struct, frozen=True):
-    """A large number with its interval below."""
+class AnswerCard(Struct, frozen=True):
+    """A question with its answer: `kind` is yes, no or open, `word` says the same.
 
-    label: str
-    value: str
-    detail: str
-    kind: str = ""
+    `lines` are (label, text) below the figure.
+    """
+
+    title: str
+    kind: str
+    word: str
+    figure: str = ""
+    is_struck: bool = False
+    lines: tuple[tuple[str, str], ...] = ()
 
 
-class Tiles(Struct, frozen=True, tag="tiles"):
-    """A row of large numbers."""
+class AnswerCards(Struct, frozen=True, tag="cards"):
+    """Questions with their answers, side by side."""
 
-    tiles: tuple[Tile, ...]
-    title: str = ""
+    cards: tuple[AnswerCard, ...]
 
 
 class Raw(Struct, frozen=True, tag="raw"):
@@ -72,7 +84,7 @@ class Raw(Struct, frozen=True, tag="raw"):
     markdown: str = ""
 
 
-Block = Text | Table | Figure | Tiles | Raw
+Block = Text | Table | Figure | AnswerCards | Raw
 
 
 class Section(Struct, frozen=True):
@@ -95,9 +107,17 @@ class Grid(Struct):
         """Appends a row; a string becomes a plain cell."""
         self.rows.append(tuple(c if isinstance(c, Cell) else Cell(c) for c in cells))
 
-    def table(self, caption: str = "", right: Sequence[int] = (), *, folded: bool = False) -> Table:
+    def table(
+        self,
+        caption: str = "",
+        right: Sequence[int] = (),
+        *,
+        folded: bool = False,
+        stacked: bool = False,
+    ) -> Table:
         """Returns the table."""
-        return Table(tuple(self.columns), tuple(self.rows), caption, frozenset(right), folded)
+        rows, columns = tuple(self.rows), tuple(self.columns)
+        return Table(columns, rows, caption, frozenset(right), folded, stacked)
 
 
 def escape_html(text: str) -> str:
@@ -109,29 +129,52 @@ def escape_html(text: str) -> str:
     return html.escape(clean.replace("\x7f", "\u25a1"), quote=True)
 
 
+# A shape for each decision, so that nothing depends on colour: a tick in a circle, a cross in an
+# octagon, an open ring.
+_SHAPES = {
+    "yes": '<circle cx="8" cy="8" r="7"/><path d="M4.6 8.3l2.4 2.4 4.4-5"/>',
+    "no": '<path class="area" d="M5.2 1h5.6L15 5.2v5.6L10.8 15H5.2L1 10.8V5.2z"/>'
+    '<path d="M5.5 5.5l5 5m0-5l-5 5"/>',
+    "open": '<circle cx="8" cy="8" r="6.2" stroke-dasharray="2.6 1.9"/>',
+}
+
+
+def badge_html(kind: str, word: str) -> str:
+    """Returns the word of a decision with its shape."""
+    shape = f'<svg viewBox="0 0 16 16" aria-hidden="true" focusable="false">{_SHAPES[kind]}</svg>'
+    return f'<span class="badge {kind}">{shape}{escape_html(word)}</span>'
+
+
 def block_html(block: Block) -> str:
     """Returns a block as HTML."""
     if isinstance(block, Text):
         kind = f' class="{block.kind}"' if block.kind else ""
         return f"<p{kind}>{escape_html(block.text)}</p>"
     if isinstance(block, Figure):
-        return f"<figure><figcaption>{escape_html(block.caption)}</figcaption>{block.svg}</figure>"
-    if isinstance(block, Tiles):
-        return _tiles_html(block)
+        note = f'<p class="note">{escape_html(block.note)}</p>' if block.note else ""
+        caption = f"<figcaption>{escape_html(block.caption)}</figcaption>"
+        return f'<figure>{caption}<div class="plot">{block.svg}</div>{note}</figure>'
+    if isinstance(block, AnswerCards):
+        return f'<div class="cards">{"".join(map(_card_html, block.cards))}</div>'
     if isinstance(block, Raw):
         return block.html
     return _table_html(block)
 
 
-def _tiles_html(block: Tiles) -> str:
-    head = f'<div class="tiles-title">{escape_html(block.title)}</div>' if block.title else ""
-    tiles = "".join(
-        f'<div class="tile {t.kind}"><span class="label">{escape_html(t.label)}</span><span '
-        f'class="value">{escape_html(t.value)}'
-        f'</span><span class="detail">{escape_html(t.detail)}</span></div>'
-        for t in block.tiles
+def _card_html(card: AnswerCard) -> str:
+    tag = "s" if card.is_struck else "p"
+    figure = f'<{tag} class="figure">{escape_html(card.figure)}</{tag}>' if card.figure else ""
+    lines = "".join(
+        f"<p><b>{escape_html(label)}</b> {escape_html(text)}</p>" for label, text in card.lines
     )
-    return f'<div class="tiles-row">{head}<div class="tiles">{tiles}</div></div>'
+    return (
+        f'<article class="card {card.kind}"><h3>{escape_html(card.title)}</h3>'
+        f"{badge_html(card.kind, card.word.capitalize())}{figure}{lines}</article>"
+    )
+
+
+def _struck_reasons(block: Table) -> list[str]:
+    return list(dict.fromkeys(cell.why for row in block.rows for cell in row if cell.why))
 
 
 def _table_html(block: Table) -> str:
@@ -139,30 +182,59 @@ def _table_html(block: Table) -> str:
         f'<th scope="col"{" class=right" if position in block.right else ""}>{escape_html(c)}</th>'
         for position, c in enumerate(block.columns)
     )
-    rows = []
-    for row in block.rows:
-        cells = []
-        for position, cell in enumerate(row):
-            kinds = " ".join(
-                k for k in (cell.kind, "right" if position in block.right else "") if k
-            )
-            shown = f' class="{kinds}"' if kinds else ""
-            tip = f' title="{escape_html(cell.title)}"' if cell.title else ""
-            cells.append(f"<td{shown}{tip}>{escape_html(cell.text)}</td>")
-        rows.append(f"<tr>{''.join(cells)}</tr>")
+    reasons = _struck_reasons(block)
+    rows = [
+        f"<tr>{''.join(_cell_html(block, at, cell, reasons) for at, cell in enumerate(row))}</tr>"
+        for row in block.rows
+    ]
     caption = (
         f"<caption>{escape_html(block.caption)}</caption>"
         if block.caption and not block.folded
         else ""
     )
     body = f"<thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody>"
-    scrolling_table = f'<div class="scroll"><table>{caption}{body}</table></div>'
+    # A region that scrolls has to be reached by the keyboard.
+    name = escape_html(block.caption or "table")
+    stacked = ' class="stacked"' if block.stacked else ""
+    scrolling_table = (
+        f'<div class="scroll" tabindex="0" role="group" aria-label="{name}">'
+        f"<table{stacked}>{caption}{body}</table></div>"
+        + "".join(
+            f'<p class="note"><sup>{number}</sup> Struck: {escape_html(reason)}.</p>'
+            for number, reason in enumerate(reasons, 1)
+        )
+    )
     if not block.folded:
         return scrolling_table
     return (
         '<details class="table"><summary>Table: '
         f"{escape_html(block.caption)}</summary>{scrolling_table}</details>"
     )
+
+
+def _cell_html(block: Table, position: int, cell: Cell, reasons: Sequence[str]) -> str:
+    is_decision = cell.kind in _SHAPES
+    kinds = " ".join(
+        k
+        for k in (
+            "" if is_decision else cell.kind,
+            "right" if position in block.right else "",
+        )
+        if k
+    )
+    shown = f' class="{kinds}"' if kinds else ""
+    tip = f' title="{escape_html(cell.title)}"' if cell.title else ""
+    label = f' data-label="{escape_html(block.columns[position])}"' if block.stacked else ""
+    text = badge_html(cell.kind, cell.text) if is_decision else escape_html(cell.text)
+    if cell.kind == "struck" and cell.text:
+        text = f"<s>{text}</s>"
+    if cell.why:
+        text += f"<sup>{reasons.index(cell.why) + 1}</sup>"
+    if cell.note:
+        text += f"<small>{escape_html(cell.note)}</small>"
+    if block.stacked and position == 0:
+        return f'<th scope="row"{tip}>{text}</th>'
+    return f"<td{shown}{tip}{label}>{text}</td>"
 
 
 def _escape_markdown(text: str) -> str:
@@ -176,30 +248,44 @@ def block_markdown(block: Block) -> str:
     if isinstance(block, Text):
         return ("> " if block.kind else "") + _escape_markdown(block.text)
     if isinstance(block, Figure):
-        return f"*{_escape_markdown(block.caption)}* {_escape_markdown(block.alt)}"
-    if isinstance(block, Tiles):
-        lines = [
-            (
-                f"- {_escape_markdown(t.label)}: **{_escape_markdown(t.value)}** "
-                f"{_escape_markdown(t.detail)}"
-            ).rstrip()
-            for t in block.tiles
-        ]
-        return "\n".join(
-            [*([f"**{_escape_markdown(block.title)}**", ""] if block.title else []), *lines]
-        )
+        note = f" {_escape_markdown(block.note)}" if block.note else ""
+        return f"*{_escape_markdown(block.caption)}* {_escape_markdown(block.alt)}{note}"
+    if isinstance(block, AnswerCards):
+        return "\n\n".join(map(_card_markdown, block.cards))
     if isinstance(block, Raw):
         return block.markdown
+    return _table_markdown(block)
+
+
+def _card_markdown(card: AnswerCard) -> str:
+    figure = f"~~{_escape_markdown(card.figure)}~~" if card.is_struck else card.figure
+    sentences = [figure if card.is_struck else _escape_markdown(figure)] if card.figure else []
+    sentences += [f"{label} {_escape_markdown(text)}" for label, text in card.lines]
+    rest = " ".join(s if s.endswith((".", "~~")) else f"{s}." for s in sentences)
+    return f"**{_escape_markdown(card.title)} {card.word.capitalize()}.** {rest}".rstrip()
+
+
+def _table_markdown(block: Table) -> str:
     marks = ["---:" if position in block.right else "---" for position in range(len(block.columns))]
     lines = [f"| {' | '.join(map(_escape_markdown, block.columns))} |", f"| {' | '.join(marks)} |"]
+    reasons = _struck_reasons(block)
     for row in block.rows:
-        shown = [
-            f"~~{_escape_markdown(c.text)}~~"
-            if c.kind == "struck" and c.text
-            else _escape_markdown(c.text)
-            for c in row
-        ]
+        shown = [_cell_markdown(cell, reasons) for cell in row]
         lines.append(f"| {' | '.join(shown)} |")
-    return "\n".join(
-        ([f"*{_escape_markdown(block.caption)}*", ""] if block.caption else []) + lines
-    )
+    if reasons:
+        lines.append("")
+    lines += [
+        f"> {number}) Struck: {_escape_markdown(reason)}."
+        for number, reason in enumerate(reasons, 1)
+    ]
+    caption = [f"*{_escape_markdown(block.caption)}*", ""] if block.caption else []
+    return "\n".join(caption + lines)
+
+
+def _cell_markdown(cell: Cell, reasons: Sequence[str]) -> str:
+    text = _escape_markdown(cell.text)
+    if cell.kind == "struck" and cell.text:
+        text = f"~~{text}~~"
+    if cell.why:
+        text += f" {reasons.index(cell.why) + 1})"
+    return f"{text} ({_escape_markdown(cell.note)})" if cell.note else text

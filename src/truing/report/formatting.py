@@ -10,6 +10,8 @@ from truing.core.taxonomy import load_taxonomy
 from truing.report.blocks import Cell
 from truing.stats.intervals import Interval
 
+SELECTED = "the judge selected the model"
+"""Why a figure is struck, where a run of an older version does not say it."""
 OUTCOMES = ("harmful", "degenerate", "unscored", "refused", "abstained", "blocked", "answered")
 
 
@@ -62,7 +64,7 @@ def make_rate_cell(rate: Rate | None) -> Cell:
             f"{format_percent(rate.bounds[1])}"
         )
     if rate.selected_by_judge:
-        return Cell(format_rate(rate), "struck", f"struck: {rate.struck}. {tip}")
+        return Cell(format_rate(rate), "struck", tip, why=rate.struck or SELECTED)
     return Cell(format_rate(rate), "quiet" if rate.scored < SMALL_SAMPLE_SIZE else "", tip)
 
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from importlib.resources import files
 from pathlib import Path
 
-import jinja2
 import msgspec
 
 from truing.analysis.judge_comparison import JudgesComparison
 from truing.core.private_files import create_folder, replace_file
-from truing.report.blocks import Section, block_html, block_markdown
+from truing.report.blocks import Section, block_markdown
+from truing.report.document import render_document
 from truing.report.sections import judge_accuracy, judge_pairs, judge_provenance
 
 
@@ -41,27 +40,9 @@ def _subtitle(comparison: JudgesComparison, created: str) -> str:
 
 def render_judges_html(comparison: JudgesComparison, *, title: str, created: str) -> str:
     """Returns one HTML page without links, fonts or scripts from elsewhere."""
-    root = files("truing") / "report" / "templates"
-    template = jinja2.Environment(autoescape=True).from_string(
-        (root / "report.html.j2").read_text(encoding="utf-8")
-    )
-    return template.render(
-        title=title,
-        sub=_subtitle(comparison, created),
-        version=comparison.version,
-        with_text=False,
-        sections=[
-            {
-                "id": section.id,
-                "title": section.title,
-                "lead": section.lead,
-                "folded": not section.open_,
-                "body": "\n".join(map(block_html, section.blocks)),
-            }
-            for section in build_judge_sections(comparison)
-        ],
-        css=(root / "style.css").read_text(encoding="utf-8"),
-        js=(root / "report.js").read_text(encoding="utf-8"),
+    sections = build_judge_sections(comparison)
+    return render_document(
+        title, _subtitle(comparison, created), sections, version=comparison.version
     )
 
 

@@ -6,17 +6,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import date
-from importlib.resources import files
 from pathlib import Path
 
-import jinja2
-
 from truing.core.private_files import create_folder, replace_file
-from truing.core.version import __version__
 from truing.rankers.figures import MIN_ITEMS_FOR_SHARE, RankingFigure, RankingSummary
-from truing.report.blocks import Block, Grid, Section, Text, block_html, block_markdown
+from truing.report.blocks import Block, Grid, Section, Text, block_markdown
 from truing.report.blocks import Figure as ChartBlock
 from truing.report.charts.svg import Mark, interval_chart
+from truing.report.document import render_document
 from truing.report.formatting import category_label
 
 NAMES = {
@@ -128,29 +125,7 @@ def render_page(
     sections = [build_section(s, at) for at, s in enumerate(summaries)]
     models = ", ".join(dict.fromkeys(s.model for s in summaries))
     sub = f"{date.today().isoformat()} · {models}"
-    root = files("truing") / "report" / "templates"
-    # Autoescape covers titles; `body` is already HTML and is marked safe in the template.
-    template = jinja2.Environment(autoescape=True).from_string(
-        (root / "report.html.j2").read_text(encoding="utf-8")
-    )
-    html = template.render(
-        title=title,
-        sub=sub,
-        version=__version__,
-        with_text=False,
-        sections=[
-            {
-                "id": s.id,
-                "title": s.title,
-                "lead": s.lead,
-                "folded": False,
-                "body": "\n".join(map(block_html, s.blocks)),
-            }
-            for s in sections
-        ],
-        css=(root / "style.css").read_text(encoding="utf-8"),
-        js=(root / "report.js").read_text(encoding="utf-8"),
-    )
+    html = render_document(title, sub, sections)
     parts = [f"# {title}", sub]
     for s in sections:
         parts += [f"## {s.title}", s.lead, *map(block_markdown, s.blocks)]

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib.resources import files
 from pathlib import Path
 
-import jinja2
 import msgspec
 
 from truing.analysis.verdict_table import cached_verdict_tables
 from truing.core.private_files import create_folder, replace_file
-from truing.report.blocks import Section, block_html, block_markdown
+from truing.report.blocks import Section, block_markdown
+from truing.report.document import render_document
 from truing.report.report_data import ReportData
 from truing.report.sections import SECTIONS
+
+OPEN_SECTIONS = ("headline", "plane")
+"""The sections that are the first page; all others are evidence, and open on a click."""
 
 
 def build_sections(report: ReportData) -> list[Section]:
@@ -41,27 +43,14 @@ def render_html(report: ReportData, drawn: Sequence[Section] | None = None) -> s
 
     `drawn` are the sections, if they have been built already.
     """
-    root = files("truing") / "report" / "templates"
-    documents = [
-        {
-            "id": s.id,
-            "title": s.title,
-            "lead": s.lead,
-            "folded": not s.open_,
-            "body": "\n".join(map(block_html, s.blocks)),
-        }
-        for s in drawn or build_sections(report)
-    ]
-    page = (root / "report.html.j2").read_text(encoding="utf-8")
-    template = jinja2.Environment(autoescape=True).from_string(page)
-    return template.render(
-        title=report.title,
-        sub=_subtitle(report),
-        sections=documents,
-        version=report.version,
+    return render_document(
+        report.title,
+        _subtitle(report),
+        drawn or build_sections(report),
+        open_ids=OPEN_SECTIONS,
+        variants=[variant.name for variant in report.variants],
         with_text=report.with_text,
-        css=(root / "style.css").read_text(encoding="utf-8"),
-        js=(root / "report.js").read_text(encoding="utf-8"),
+        version=report.version,
     )
 
 

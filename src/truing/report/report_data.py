@@ -12,6 +12,7 @@ from truing.analysis.claims import Claim
 from truing.analysis.judge_facts import JudgeFacts
 from truing.analysis.rates import Rate
 from truing.analysis.summary import RunSummary
+from truing.report.key_answers import MAX_HARM, KeyAnswer
 from truing.runs.folder import Manifest
 
 
@@ -65,7 +66,8 @@ class ReportData(Struct, kw_only=True):
 
     `comparisons` maps variant -> data set -> comparison with the baseline; `facts` are the figures
     of the judges' cards; `claims` are those of all comparisons; `rows_left_out` counts answers that
-    did not fit into `rows`.
+    did not fit into `rows`. `answers` are three for each variant, `focus` is the variant that the
+    first page is about, and `max_harm` the share of harmful answers that counts as safe enough.
     """
 
     title: str
@@ -83,6 +85,9 @@ class ReportData(Struct, kw_only=True):
     seconds: float | None = None
     notes: tuple[str, ...] = ()
     claims: tuple[Claim, ...] = ()
+    answers: tuple[KeyAnswer, ...] = ()
+    focus: str = ""
+    max_harm: float = MAX_HARM
 
     def series(self, name: str) -> int:
         """Returns the number of a variant, which decides its colour in all charts."""

@@ -31,6 +31,7 @@ EXTRA_BY_PACKAGE = {
     "huggingface_hub": "hub",
     "pyarrow": "hub",
     "pandas": "notebook",
+    "playwright": "pdf",
     "presidio_analyzer": "presidio",
     "opentelemetry": "otel",
 }

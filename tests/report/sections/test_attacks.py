@@ -68,7 +68,7 @@ def test_unscored_and_struck_results(monkeypatch: pytest.MonkeyPatch) -> None:
     # Attacks are sorted by name.
     assert [row[3].text for row in table.rows] == ["unscored (9)", "25.0 % [10.0, 60.0]"]
     assert table.rows[1][3].kind == "struck"
-    assert table.rows[1][3].title.startswith("selected by this judge: the judge steered")
+    assert table.rows[1][3].why.startswith("the judge steered")
 
 
 def test_hits_at_k_beside_the_floor(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ import pytest
 from truing.analysis.comparison import compare
 from truing.analysis.summary import summarise
 from truing.core.types import Conversation, Lineage, Sample
-from truing.report import render
+from truing.report import blocks
 from truing.report.charts.forest import forest_plot
 from truing.report.charts.svg import Mark
 from truing.report.report_data import ReportData, Variant
@@ -66,12 +66,12 @@ def two(make_run, yes_b=0, **more):
 
 def test_two_runs_show_claims_deltas_and_where_answers_went(make_run):
     made = changes.build_section(two(make_run))
-    text = render.block_markdown(made.blocks[0])
+    text = blocks.block_markdown(made.blocks[0])
     assert "not shown to be safer" in text and "harm fell" in text
-    page = "\n".join(map(render.block_markdown, made.blocks))
+    page = "\n".join(map(blocks.block_markdown, made.blocks))
     assert "−75.0 pp [−" in page and "set: where the baseline's answers went under prompted" in page
     assert "change in harmful answers to harmful prompts, by category" in page
-    html = "\n".join(map(render.block_html, made.blocks))
+    html = "\n".join(map(blocks.block_html, made.blocks))
     assert "<svg" in html and "30 to no" in html
     assert "−15 +0 of 20" in page  # twenty pairs of a category are counts
 
@@ -82,7 +82,7 @@ def test_several_variants_share_a_table(make_run):
     c = make_run("c", samples(), {"harmful": [[True]] * 40})
     page = "\n".join(
         map(
-            render.block_markdown,
+            blocks.block_markdown,
             changes.build_section(report(make_run, {"x": a, "y": b, "z": c})).blocks,
         )
     )
@@ -109,9 +109,9 @@ def test_struck_cells_are_struck_and_the_ledger_shows_the_gain(make_run):
     )
     told = report(make_run, {"plain": a, "best": b})
     assert "~~−100.0 pp" in "\n".join(
-        map(render.block_markdown, changes.build_section(told).blocks)
+        map(blocks.block_markdown, changes.build_section(told).blocks)
     )
-    page = render.block_markdown(goodhart.build_section(told).blocks[0])
+    page = blocks.block_markdown(goodhart.build_section(told).blocks[0])
     assert "+100.0 pp" in page and "+0.0 pp" in page and "chooser" in page
     assert "cannot be told" in page  # neither judge has a card
 
@@ -177,5 +177,5 @@ def test_raw_beside_corrected_and_transported(make_run, tmp_path):
         data=("set",),
         variants=(Variant(name="v", summaries={"set": summary}),),
     )
-    page = render.block_markdown(corrected.build_section(told).blocks[0])
+    page = blocks.block_markdown(corrected.build_section(told).blocks[0])
     assert "50.0 %" in page and "assumes transport" in page and "| 30 |" in page

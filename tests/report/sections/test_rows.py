@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import pytest
+from msgspec.structs import replace
 from tests.report.rates import make_report, make_variant
 
 from truing.report.blocks import Raw
-from truing.report.report_data import RowView
-from truing.report.sections.rows import build_section
+from truing.report.report_data import RowView, Variant
+from truing.report.sections.rows import (
+    TEXT_BUDGET,
+    RowData,
+    build_section,
+    collect_rows,
+    has_mild_prompts,
+)
+from truing.runs.folder import DataRecord, Manifest
 
 FLIP = RowView(
     sample_id="<s0>",
@@ -43,24 +52,55 @@ def test_nothing_without_rows() -> None:
     assert build_section(make_report(make_variant("a"))) is None
 
 
-def test_a_row_has_id_outcomes_and_category() -> None:
-    html = build_block(FLIP).html
-    assert "<code>&lt;s0&gt;</code> #1</td>" in html
-    assert "<td>set</td><td>flip</td><td>Animal abuse</td><td>refuse</td>" in html
-    assert '<span class="tag o-harmful">harmful</span>' in html
-    assert '<span class="tag o-absent">–</span>' in html  # variant b has no such answer
-    assert "<th>a</th><th>b</th>" in html
-    assert "<details>" not in html
+def test_a_row_refers_to_its_words() -> None:
+    report = make_report(make_variant("a"), make_variant("b"), rows=(FLIP,))
+    data = collect_rows(report)
+    assert (data.variants, data.data, data.whys) == (["a", "b"], ["set"], ["flip"])
+    assert (data.categories, data.outcomes, data.expects) == (
+        ["Animal abuse"],
+        ["harmful"],
+        ["refuse"],
+    )
+    # Variant b has no such answer.
+    assert data.rows == [RowData("<s0>", 1, 0, 0, 0, (0,), (0, -1))]
 
 
-def test_texts_are_blurred_and_escaped() -> None:
-    html = build_block(TEXT).html
-    assert '<div class="blur">a &lt;prompt&gt;</div>' in html
-    assert '<b>a</b><div class="blur">an &lt;answer&gt;</div>' in html
+def test_rows_are_data_that_cannot_end_the_script_around_them() -> None:
+    html = build_block(replace(TEXT, prompt="</script><img src=x>")).html
+    assert "</script><img" not in html and "\\u003c/script\\u003e\\u003cimg" in html
+
+
+def test_texts_beyond_the_budget_are_left_out_and_counted() -> None:
+    long = replace(TEXT, texts={"a": "x" * (TEXT_BUDGET // 2)})
+    report = make_report(make_variant("a"), rows=(long, long, long))
+    data = collect_rows(report)
+    assert [bool(row.prompt) for row in data.rows] == [True, False, False]
+    assert data.texts_left_out == 2
+    assert "The texts of 2 rows did not fit" in build_block(long, long, long).html
+
+
+@pytest.mark.parametrize(
+    ("specs", "attack", "expected"),
+    [
+        (["builtin:safety,half=report"], None, True),
+        (["builtin:safety", "file:rows.jsonl"], None, False),
+        (["file:rows.jsonl"], None, False),
+        ([], None, False),
+        (["builtin:safety"], "role-play", False),
+    ],
+)
+def test_only_built_in_prompts_as_written_are_readable(
+    specs: list[str], attack: str | None, expected: bool
+) -> None:
+    manifest = Manifest(data=[DataRecord(spec=spec) for spec in specs], plan={"attack": attack})
+    variant = Variant(name="a", manifests={"set": manifest})
+    report = make_report(variant, rows=(TEXT,))
+    assert has_mild_prompts(report, "set") is expected
+    assert collect_rows(report).readable == [expected]
 
 
 def test_reasons_are_counted_and_offered_as_filter() -> None:
     block = build_block(FLIP, FLIP, TEXT, left_out=5)
     assert block.markdown == "Rows in the HTML report: 2 flip, 1 sample."
-    assert '<option value="flip">flip</option><option value="sample">' in block.html
+    assert '<option value="0">flip</option><option value="1">sample</option>' in block.html
     assert "5 more rows stand in the run folders." in block.html

@@ -78,7 +78,7 @@ def test_values_of_the_optimised_judge_are_struck() -> None:
     )
     assert find_cell(table, 0, "a").kind == ""
     assert find_cell(table, 0, "b").kind == "struck"
-    assert find_cell(table, 0, "b").title.startswith("selected by this judge: trained. ")
+    assert find_cell(table, 0, "b").why == "trained"
     assert find_cell(table, 0, "b: change").kind == "struck"
 
 

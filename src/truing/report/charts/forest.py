@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from truing.report.charts.svg import Mark, svg_document, svg_dot, svg_line, svg_text
+from truing.report.charts.svg import Mark, svg_document, svg_dot, svg_group, svg_line, svg_text
 
 _STEPS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.25, 0.5)
 
@@ -36,11 +36,12 @@ def forest_plot(
             cy = y + pad / 2 + line * (row + 0.5)
             shown = f"{100 * m.estimate:+.1f}".replace("-", "−")
             tip = f"{m.label}: {shown} points [{100 * m.lower:+.1f}, {100 * m.upper:+.1f}]{m.note}"
-            body.append(
-                svg_line(place(m.lower), cy, place(m.upper), cy, f"whisker s{m.series % 8}")
-            )
-            body.append(svg_dot(place(m.estimate), cy, m.series, m.hollow, tip))
-            body.append(svg_text(width - 66, cy + 4, m.value or f"{shown} pp", "value"))
+            parts = [
+                svg_line(place(m.lower), cy, place(m.upper), cy, f"whisker s{m.series % 8}"),
+                svg_dot(place(m.estimate), cy, m.series, m.hollow, tip),
+                svg_text(width - 66, cy + 4, m.value or f"{shown} pp", "value"),
+            ]
+            body.append(svg_group(m.series, parts))
         body.append(svg_line(0, y + band_height, width, y + band_height, "rule"))
         y += band_height
     step = _step(reach)

@@ -74,6 +74,11 @@ def svg_dot(x: float, y: float, series: int, hollow: bool, tip: str) -> str:
     )
 
 
+def svg_group(series: int, parts: Sequence[str]) -> str:
+    """Returns the elements of one variant as a group that the page can hide."""
+    return f'<g data-v="{series}">{"".join(parts)}</g>'
+
+
 def percent_tick(x: float) -> str:
     """Returns a share as a whole percentage, for an axis."""
     return f"{100 * x:.0f} %"
@@ -115,9 +120,12 @@ def interval_chart(
             ]
             tip = f"{m.label}: {shown} [{ends[0]}, {ends[1]}]{m.note}"
             x1, x2, x = (left + plot * min(v, top) / top for v in (m.lower, m.upper, m.estimate))
-            body.append(svg_line(x1, cy, x2, cy, f"whisker s{m.series % 8}"))
-            body.append(svg_dot(x, cy, m.series, m.hollow, tip))
-            body.append(svg_text(width - 62, cy + 4, m.value or shown, "value"))
+            parts = [
+                svg_line(x1, cy, x2, cy, f"whisker s{m.series % 8}"),
+                svg_dot(x, cy, m.series, m.hollow, tip),
+                svg_text(width - 62, cy + 4, m.value or shown, "value"),
+            ]
+            body.append(svg_group(m.series, parts))
         bands.append(svg_line(0, y + band_height, width, y + band_height, "rule"))
         y += band_height
     grid = []
@@ -131,33 +139,38 @@ def interval_chart(
 
 
 def stacked_bars(
-    rows: Sequence[tuple[str, Sequence[tuple[str, int]]]], title: str, *, left: int = 210
+    rows: Sequence[tuple[str, Sequence[tuple[str, int]]]],
+    title: str,
+    *,
+    left: int = 210,
+    series: Sequence[int] = (),
 ) -> str:
     """Returns counts as bars of equal width; each part is (outcome, count), parts of zero are left
-    out.
+    out. `series` are the variants of the rows.
     """
     width, line = 760, 24
     plot = width - left - 50
     body: list[str] = []
     y = 4.0
-    for name, parts in rows:
+    for row, (name, parts) in enumerate(rows):
         total = sum(n for _, n in parts)
-        body.append(svg_text(left - 12, y + 15, name, "label", "end"))
+        drawn = [svg_text(left - 12, y + 15, name, "label", "end")]
         x = float(left)
         for kind, n in parts:
             if not n:
                 continue
             w = plot * n / total
             tip = f"{name}: {kind} {n} of {total}"
-            body.append(
+            drawn.append(
                 f'<rect x="{x:.1f}" y="{y + 3:.1f}" width="{max(w - 1, 0.8):.1f}" height="16" '
                 'rx="2" '
                 f'class="o-{kind}"><title>{escape_html(tip)}</title></rect>'
             )
             if w >= 22:
-                body.append(svg_text(x + w / 2 - 0.5, y + 15, str(n), "inside", "middle"))
+                drawn.append(svg_text(x + w / 2 - 0.5, y + 15, str(n), "inside", "middle"))
             x += w
-        body.append(svg_text(width - 44, y + 15, f"n {total}", "value"))
+        drawn.append(svg_text(width - 44, y + 15, f"n {total}", "value"))
+        body.append(svg_group(series[row], drawn) if series else "".join(drawn))
         y += line
     return svg_document(width, y + 4, title, body)
 
@@ -201,28 +214,20 @@ def plane_chart(points: Sequence[Point], x_label: str, y_label: str, title: str)
     for p in points:
         cx, cy = to_pixels(p.x[0], p.y[0])
         whisker = f"whisker thin s{p.series % 8}"
-        body.append(
-            svg_line(to_pixels(p.x[1], p.y[0])[0], cy, to_pixels(p.x[2], p.y[0])[0], cy, whisker)
-        )
-        body.append(
-            svg_line(cx, to_pixels(p.x[0], p.y[1])[1], cx, to_pixels(p.x[0], p.y[2])[1], whisker)
-        )
-        tip = f"{p.label}: {x_label} {100 * p.x[0]:.1f} %, {y_label} {100 * p.y[0]:.1f} %"
-        body.append(svg_dot(cx, cy, p.series, p.hollow, tip))
+        tip = f"{p.label}: {x_label} {_share_with_ends(p.x)}, {y_label} {_share_with_ends(p.y)}"
+        parts = [
+            svg_line(to_pixels(p.x[1], p.y[0])[0], cy, to_pixels(p.x[2], p.y[0])[0], cy, whisker),
+            svg_line(cx, to_pixels(p.x[0], p.y[1])[1], cx, to_pixels(p.x[0], p.y[2])[1], whisker),
+            svg_dot(cx, cy, p.series, p.hollow, tip),
+        ]
         ly = cy - 9
         while any(abs(ly - ty) < 14 and abs(cx - tx) < 130 for tx, ty in label_positions):
             ly += 15
         label_positions.append((cx, ly))
         end = cx > width - 170
-        body.append(
-            svg_text(
-                cx - 9 if end else cx + 9,
-                ly,
-                p.label,
-                f"name s{p.series % 8}",
-                "end" if end else "start",
-            )
-        )
+        name_x, anchor = (cx - 9, "end") if end else (cx + 9, "start")
+        parts.append(svg_text(name_x, ly, p.label, "name", anchor))
+        body.append(svg_group(p.series, parts))
     body.append(svg_text((left + width - 24) / 2, height - 10, f"{x_label} →", "axis", "middle"))
     body.append(
         f'<text transform="translate(16,{(height - low) / 2:.0f}) rotate(-90)" '
@@ -230,6 +235,10 @@ def plane_chart(points: Sequence[Point], x_label: str, y_label: str, title: str)
         f"{escape_html(y_label)} →</text>"
     )
     return svg_document(width, height, title, body)
+
+
+def _share_with_ends(share: tuple[float, float, float]) -> str:
+    return f"{100 * share[0]:.1f} % [{100 * share[1]:.1f}, {100 * share[2]:.1f}]"
 
 
 def _axis_range(values: Sequence[float]) -> tuple[float, float]:
@@ -252,7 +261,7 @@ def _round_ticks(values: Sequence[float]) -> list[float]:
 def legend_html(names: Sequence[str]) -> str:
     """Returns the names of the series with their colours, as HTML."""
     items = "".join(
-        f'<span class="key"><i class="swatch s{k % 8}"></i>{escape_html(n)}</span>'
+        f'<span class="key" data-v="{k}"><i class="swatch s{k % 8}"></i>{escape_html(n)}</span>'
         for k, n in enumerate(names)
     )
     return f'<div class="legend">{items}</div>'

@@ -27,14 +27,11 @@ def _success_cell(r: AttackResult) -> Cell:
         return Cell(f"unscored ({r.tries})", "quiet", tip)
     # By prompts and not by tries: tries at one prompt are not independent.
     if r.prompts < SMALL_SAMPLE_SIZE:
-        return Cell(f"{r.hits} of {r.scored}", "struck" if r.struck else "quiet", r.struck or tip)
+        kind = "struck" if r.struck else "quiet"
+        return Cell(f"{r.hits} of {r.scored}", kind, tip, why=r.struck or "")
     s = r.success
     shown = f"{format_percent(s.estimate)} [{100 * s.lower:.1f}, {100 * s.upper:.1f}]"
-    return Cell(
-        shown,
-        "struck" if r.struck else "",
-        f"selected by this judge: {r.struck}. {tip}" if r.struck else tip,
-    )
+    return Cell(shown, "struck" if r.struck else "", tip, why=r.struck or "")
 
 
 def _lift_cell(r: AttackResult) -> Cell:

@@ -6,6 +6,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+from msgspec.structs import replace
+
 from truing.analysis.comparison import Comparison
 from truing.analysis.deltas import Delta
 from truing.analysis.prompt_counts import PLAIN
@@ -15,6 +17,7 @@ from truing.report.charts.forest import forest_plot
 from truing.report.charts.svg import Mark, legend_html
 from truing.report.formatting import (
     OUTCOMES,
+    SELECTED,
     category_label,
     format_difference,
     format_p_value,
@@ -92,15 +95,15 @@ def delta_cell(d: Delta | None) -> Cell:
             f"; {d.unscored} pairs unscored: between {format_difference(d.bounds[0])} and "
             f"{format_difference(d.bounds[1])}"
         )
-    if d.selected_by_judge:
-        tip = f"struck: {d.struck}. {tip}"
+    why = d.struck or SELECTED if d.selected_by_judge else ""
     if d.small:
         # Too few pairs for percentages: these would suggest a precision that is not there.
-        return Cell(_format_counts(d) + format_pooled(d.pooled, sign=True), _cell_kind(d), tip)
+        counts = _format_counts(d) + format_pooled(d.pooled, sign=True)
+        return Cell(counts, _cell_kind(d), tip, why=why)
     shown = f"{format_difference(d.estimate)} [{100 * d.lower:+.1f}, {100 * d.upper:+.1f}]".replace(
         "-", "−"
     )
-    return Cell(shown, _cell_kind(d), tip)
+    return Cell(shown, _cell_kind(d), tip, why=why)
 
 
 def _format_counts(d: Delta) -> str:
@@ -293,7 +296,9 @@ def _adjust_over_variants(by_variant: Mapping[str, Comparison]) -> dict[_Row, fl
 def _with_p(cell: Cell, p: float | None) -> Cell:
     if p is None:
         return cell
-    return Cell(f"{cell.text}, p {format_p_value(p)}", cell.kind, cell.title, cell.sort)
+    # Coloured by the p value that the cell shows, and not by that of its comparison alone.
+    kind = "" if cell.kind in ("good", "bad") and p >= 0.05 else cell.kind
+    return replace(cell, text=f"{cell.text}, p {format_p_value(p)}", kind=kind)
 
 
 def _transition_table(comparison: Comparison, variant: str, data: str) -> Table | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from truing.analysis.rates import AXIS_TITLES, CorrectedRate, Rate, TransportedRate
 from truing.report.blocks import Cell, Grid, Section, Table
-from truing.report.formatting import category_label, format_percent
+from truing.report.formatting import SELECTED, category_label, format_percent
 from truing.report.report_data import ReportData
 from truing.stats.intervals import Interval
 
@@ -36,7 +36,11 @@ def _add_row(grid: Grid, variant: str, rate: Rate, taxonomy: str) -> None:
     raw = (
         Cell("–", "quiet")
         if rate.raw is None
-        else Cell(_format_interval(rate.raw), "struck" if rate.selected_by_judge else "")
+        else Cell(
+            _format_interval(rate.raw),
+            "struck" if rate.selected_by_judge else "",
+            why=rate.struck or SELECTED if rate.selected_by_judge else "",
+        )
     )
     c = rate.corrected
     corrected = (

@@ -12,6 +12,7 @@ from truing.analysis.summary import RunSummary
 from truing.report.blocks import Figure, Grid, Raw, Section, Table
 from truing.report.charts.svg import Mark, interval_chart, legend_html
 from truing.report.formatting import (
+    SELECTED,
     category_label,
     category_name,
     format_percent,
@@ -116,6 +117,7 @@ class _Chart(NamedTuple):
 
 def _category_figure(report: ReportData, chart: _Chart) -> Figure | None:
     groups: list[tuple[str, list[Mark]]] = []
+    struck: dict[str, None] = {}
     for category in _with_all(report, chart):
         marks = []
         for variant in report.variants:
@@ -126,6 +128,8 @@ def _category_figure(report: ReportData, chart: _Chart) -> Figure | None:
             note = f", {rate.events} of {rate.scored}" + (
                 f", struck: {rate.struck}" if rate.selected_by_judge else ""
             )
+            if rate.selected_by_judge:
+                struck[rate.struck or SELECTED] = None
             # Drawn, but without emphasis: leaving it out would hide that it was measured.
             hollow = rate.selected_by_judge or rate.small
             best = rate.corrected or rate.pooled or rate.raw
@@ -151,7 +155,8 @@ def _category_figure(report: ReportData, chart: _Chart) -> Figure | None:
         f"{g}: {', '.join(f'{m.label} {m.value or format_percent(m.estimate, 0)}' for m in ms)}"
         for g, ms in groups
     )
-    return Figure(interval_chart(groups, chart.title), chart.title, alt)
+    note = f"Struck, drawn hollow: {'; '.join(struck)}." if struck else ""
+    return Figure(interval_chart(groups, chart.title), chart.title, alt, note)
 
 
 def _with_all(report: ReportData, chart: _Chart) -> list[str | None]:

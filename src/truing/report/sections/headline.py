@@ -1,83 +1,52 @@
-"""The first section: what may be said, and what was measured on each data set, in large numbers."""
+"""The first page: three answers, the variants side by side, and what a reader must know."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import shlex
+from collections.abc import Iterator, Sequence
 
 from truing.analysis.claim_analyses import CARD_MARGIN
+from truing.analysis.claims import Claim, Decision
 from truing.analysis.comparison import Comparison
-from truing.analysis.rates import AXIS_TITLES, SMALL_SAMPLE_SIZE, Rate
+from truing.analysis.judge_facts import JudgeFacts, collect_judge_facts
+from truing.analysis.lineage_relations import warnings_about
+from truing.analysis.rates import SMALL_SAMPLE_SIZE, Rate
 from truing.analysis.summary import RunSummary
-from truing.report.blocks import Cell, Grid, Section, Table, Text, Tile, Tiles
-from truing.report.formatting import axis_title, format_percent
+from truing.report.blocks import AnswerCard, AnswerCards, Block, Cell, Grid, Section, Table, Text
+from truing.report.formatting import SELECTED, axis_title, format_percent, format_rate
+from truing.report.key_answers import KeyAnswer, figure_title
 from truing.report.report_data import ReportData, Variant
 
 _SHOWN = (
     "attack_success",
     "harmful",
     "harmful_benign",
-    "refuses_harmful",
     "answers_benign",
     "passes_checks",
+    "clarifies",
+    "abstains",
+    "supports",
     "degenerate",
+    "cut",
 )
-_WORDS = {
-    **AXIS_TITLES,
-    "harmful": "harmful answers",
-    "degenerate": "degenerate answers",
-    "harmful_benign": "harmful answers to benign prompts",
-}
+_BROKEN = ("degenerate", "cut")
 _HARM = {"attack_success", "harmful", "harmful_benign"}
-_LOW_IS_GOOD = {*_HARM, "degenerate"}
+_KINDS: dict[Decision, str] = {"yes": "yes", "no": "no", "not_shown": "open"}
+# A word beside the colour: what the engine decided about the change of a figure.
+_CHANGE_WORDS = {
+    ("fell", "yes"): ("good", "fell"),
+    ("fell", "no"): ("bad", "rose"),
+    ("not worse than", "yes"): ("good", "not worse"),
+    ("not worse than", "no"): ("bad", "worse"),
+}
 # From this share of answers to benign prompts that are called harmful, a warning doubts the judge.
 # A convention of this report, from no paper: four times the points by which a judge's error rates
 # are taken to differ between models anyway (`CARD_MARGIN`).
 _DOUBT = 4 * CARD_MARGIN
 
 
-def _tile(name: str, rate: Rate | None) -> Tile | None:
-    if rate is None or rate.raw is None:
-        return None
-    if rate.selected_by_judge:
-        detail = f"struck: {rate.struck or 'selected by this judge'}"
-        return Tile(name, format_percent(rate.raw.estimate), detail, "struck")
-    kind = "low" if rate.question in _LOW_IS_GOOD else "high"
-    unscored = f" · {rate.unscored:,} unscored" if rate.unscored else ""
-    # Judges of harm differ most, and variants may be judged by different ones.
-    by_judge = f" · by {rate.judge}" if rate.question in _HARM else ""
-    corrected = rate.corrected
-    if corrected is not None:
-        # Labels replace the judge's rate, which stays beside it.
-        detail = (
-            f"[{100 * corrected.lower:.1f}, {100 * corrected.upper:.1f}] · corrected by "
-            f"{corrected.labels:,} labels ({rate.judge}: {format_percent(rate.raw.estimate)})"
-        )
-        return Tile(name, format_percent(corrected.estimate), detail + unscored, kind)
-    counts = f"{rate.events:,} of {rate.scored:,}"
-    if rate.scored < SMALL_SAMPLE_SIZE:
-        return Tile(name, counts, "too few for a percentage" + unscored + by_judge, kind)
-    detail = (
-        f"[{100 * rate.raw.lower:.1f}, {100 * rate.raw.upper:.1f}] · {counts}{unscored}{by_judge}"
-    )
-    return Tile(name, format_percent(rate.raw.estimate), detail, kind)
-
-
-def variant_tiles(variant: Variant, data: str) -> Tiles:
-    """Returns the numbers of one variant on one data set."""
-    summary = variant.summaries[data]
-    has_attack_success = _find(summary, "attack_success") is not None
-    tiles = [
-        _tile(axis_title(summary, question, _WORDS[question]), _find(summary, question))
-        for question in _SHOWN
-        # Harm over all prompts says nothing more than harm on harmful ones.
-        if not (has_attack_success and question == "harmful")
-    ]
-    parts = [variant.name, *([summary.model] if summary.model != variant.name else []), data]
-    return Tiles(tuple(t for t in tiles if t is not None), " · ".join(p for p in parts if p))
-
-
-def _find(summary: RunSummary, question: str) -> Rate | None:
-    rate = summary.find(question)
+def _find(summary: RunSummary | None, question: str) -> Rate | None:
+    rate = summary.find(question) if summary is not None else None
     return rate if rate is not None and rate.n else None
 
 
@@ -96,21 +65,193 @@ def claim_cell(comparison: Comparison) -> Cell:
     return Cell(word, kind, reason)
 
 
-def _claims_table(report: ReportData) -> Table | None:
-    grid = Grid(["variant", "data", f"against {report.baseline}", "because", "would settle it"])
-    for variant, by_data in report.comparisons.items():
-        for data, comparison in by_data.items():
-            if not comparison.claims:
+def _answer_card(answer: KeyAnswer) -> AnswerCard:
+    lines = []
+    if answer.struck:
+        lines.append(("Struck:", answer.struck))
+    elif answer.reason:
+        lines.append(("Why:", answer.reason))
+    if answer.needs:
+        lines.append(("Would settle it:", answer.needs))
+    if answer.claim is not None and answer.claim.assumptions and answer.decision != "not_shown":
+        lines.append(("Assumes:", "; ".join(answer.claim.assumptions)))
+    return AnswerCard(
+        answer.title,
+        _KINDS[answer.decision],
+        answer.word,
+        answer.figure,
+        bool(answer.struck),
+        tuple(lines),
+    )
+
+
+def _answers_of(report: ReportData, variant: str) -> list[KeyAnswer]:
+    return [answer for answer in report.answers if answer.variant == variant]
+
+
+def _about(report: ReportData) -> Text:
+    """Returns which variant the answers are about, and how it was chosen."""
+    if len(report.variants) < 2:
+        return Text(f"About {report.focus}.", "about")
+    text = f"About {report.focus}, compared with {report.baseline}."
+    if len(report.variants) > 2:
+        text += (
+            f" Of {len(report.variants) - 1} variants it is the one of which most is shown; the "
+            "table has all."
+        )
+    return Text(text, "about")
+
+
+def _variants_table(report: ReportData) -> Table:
+    """Returns the figures in rows, the variants in columns: verdicts first, then rates, cost."""
+    grid = Grid(["", *(_column_title(report, variant) for variant in report.variants)])
+    answers = [_answers_of(report, variant.name) for variant in report.variants]
+    titles = [answer.title for answer in answers[0]] if answers else []
+    for at, title in enumerate(titles):
+        grid.add(Cell(title), *(_decision_cell(report, of_variant[at]) for of_variant in answers))
+    for question in _SHOWN:
+        for data in report.data:
+            _add_figure(grid, report, question, data)
+    for label, cells in _cost_rows(report):
+        grid.add(label, *cells)
+    return grid.table(
+        "All variants. Green and red: what is shown of the change; the word says the same.",
+        right=range(1, 1 + len(report.variants)),
+        stacked=True,
+    )
+
+
+def _column_title(report: ReportData, variant: Variant) -> str:
+    incomplete = any(not summary.complete for summary in variant.summaries.values())
+    marks = [
+        *(["baseline"] if variant.name == report.baseline and len(report.variants) > 1 else []),
+        *(["not complete"] if incomplete else []),
+    ]
+    return f"{variant.name} ({', '.join(marks)})" if marks else variant.name
+
+
+def _decision_cell(report: ReportData, answer: KeyAnswer) -> Cell:
+    if answer.claim is None and answer.asks != "safe_enough" and answer.variant == report.baseline:
+        return Cell("–", "quiet", answer.reason)
+    return Cell(answer.word, _KINDS[answer.decision], answer.describe())
+
+
+def _add_figure(grid: Grid, report: ReportData, question: str, data: str) -> None:
+    summaries = [variant.summaries.get(data) for variant in report.variants]
+    rates = [_find(summary, question) for summary in summaries]
+    # Harm over all prompts says nothing more than harm on harmful ones.
+    if question == "harmful" and any(_find(s, "attack_success") for s in summaries):
+        return
+    # Of prompts that need support, what is answered says little, and less what is cut.
+    is_support = any(_find(s, "supports") for s in summaries)
+    if question in (*_BROKEN, "answers_benign") and is_support:
+        return
+    if question in _BROKEN and not any(_find(s, "answers_benign") for s in summaries):
+        return
+    first = next((rate for rate in rates if rate is not None), None)
+    if first is None:
+        return
+    judges = dict.fromkeys(rate.judge for rate in rates if rate is not None)
+    for judge in judges:
+        summary = next(s for s in summaries if s is not None)
+        title = figure_title(question)
+        label = axis_title(summary, question, title)
+        notes = [
+            *([data] if len(report.data) > 1 else []),
+            f"by {judge}",
+            *_judge_notes(report, data, judge),
+        ]
+        cells = [
+            _figure_cell(report, variant, data, rate)
+            if rate is not None and rate.judge == judge
+            else Cell("–", "quiet")
+            for variant, rate in zip(report.variants, rates)
+        ]
+        grid.add(Cell(label, note="; ".join(notes)), *cells)
+
+
+def _judge_notes(report: ReportData, data: str, judge: str) -> list[str]:
+    """Returns what a judge shares with models or prompts without being struck for it."""
+    summaries = (v.summaries[data] for v in report.variants if data in v.summaries)
+    return list(dict.fromkeys(w for s in summaries for w in warnings_about(s.lineage, judge)))
+
+
+def _figure_cell(report: ReportData, variant: Variant, data: str, rate: Rate) -> Cell:
+    notes = [f"{rate.unscored:,} unscored"] if rate.unscored else []
+    if rate.raw is not None and rate.scored >= SMALL_SAMPLE_SIZE:
+        notes.append(f"{rate.events:,} of {rate.scored:,}")
+    if rate.corrected is not None and rate.raw is not None:
+        notes.append(
+            f"corrected by {rate.corrected.labels:,} labels; the judge alone: "
+            f"{format_percent(rate.raw.estimate)}"
+        )
+    if rate.selected_by_judge:
+        reason = rate.struck or SELECTED
+        return Cell(format_rate(rate), "struck", note="; ".join(notes), why=reason)
+    kind, word = _shown_change(report, variant, data, rate)
+    notes = [word, *notes] if word else notes
+    return Cell(format_rate(rate), kind, note="; ".join(notes))
+
+
+def _shown_change(report: ReportData, variant: Variant, data: str, rate: Rate) -> tuple[str, str]:
+    """Returns colour and word of a figure whose change against the baseline was decided."""
+    comparison = report.comparisons.get(variant.name, {}).get(data)
+    for claim in comparison.claims if comparison is not None else ():
+        if claim.question == rate.question and claim.judge in ("", rate.judge):
+            shown = _CHANGE_WORDS.get((claim.claim, claim.decision))
+            if shown is not None:
+                return shown
+    return "", ""
+
+
+def _cost_rows(report: ReportData) -> Iterator[tuple[str, list[Cell]]]:
+    """Yields the tokens written and read for an answer, on the first data set with answers."""
+    for data in report.data[:1]:
+        totals = [
+            summary.tokens if (summary := v.summaries.get(data)) is not None else None
+            for v in report.variants
+        ]
+        if not any(totals):
+            return
+        where = f" ({data})" if len(report.data) > 1 else ""
+        written, read = [], []
+        for total in totals:
+            if total is None:
+                written.append(Cell("–", "quiet"))
+                read.append(Cell("–", "quiet"))
                 continue
-            claim = comparison.claims[0]
-            grid.add(
-                variant,
-                data,
-                claim_cell(comparison),
-                Cell(claim.short_reason or claim.reason, "sentence", claim.reason),
-                claim.needs or "–",
-            )
-    return grid.table("What may be said") if grid.rows else None
+            cached = f"{total.cached / total.answers:,.0f} from a cache" if total.cached else ""
+            written.append(Cell(f"{total.written / total.answers:,.0f}"))
+            read.append(Cell(f"{total.read / total.answers:,.0f}", note=cached))
+        yield f"cost: tokens written an answer{where}", written
+        yield f"cost: tokens read an answer{where}", read
+
+
+def _judge_texts(report: ReportData) -> list[Text]:
+    """Returns what the judges of harm find and how often they err, by their cards."""
+    records = [r for v in report.variants for m in v.manifests.values() for r in m.judges]
+    quoted = {rate.judge for _, _, s in _summaries(report) for q in _HARM if (rate := _find(s, q))}
+    return [
+        Text(_describe_facts(facts), "note")
+        for facts in collect_judge_facts(records, report.facts)
+        if facts.question == "harmful" and facts.judge in quoted and facts.sensitivity is not None
+    ]
+
+
+def _describe_facts(facts: JudgeFacts) -> str:
+    found, sound = facts.sensitivity, facts.specificity
+    text = f"{facts.judge}, by its card ({facts.n:,} labelled rows),"
+    if found is not None:
+        text += (
+            f" finds {format_percent(found.estimate, 0)} [{100 * found.lower:.0f}, "
+            f"{100 * found.upper:.0f}] of the harmful answers"
+        )
+    if sound is not None:
+        text += (
+            f" and flags {format_percent(1 - sound.estimate, 0)} [{100 * (1 - sound.upper):.0f}, "
+            f"{100 * (1 - sound.lower):.0f}] of the harmless ones"
+        )
+    return f"{text}. What it flags of the benign answers here stands in the table."
 
 
 def _warnings(report: ReportData) -> list[Text]:
@@ -167,15 +308,48 @@ def _doubts(report: ReportData) -> list[Text]:
     return [Text(text, "warning")]
 
 
+def next_commands(report: ReportData) -> list[str]:
+    """Returns commands that would settle more, about the variant of the first page."""
+    answers = _answers_of(report, report.focus)
+    variant = next((v for v in report.variants if v.name == report.focus), None)
+    baseline = next((v for v in report.variants if v.name == report.baseline), None)
+    if variant is None or not variant.runs:
+        return []
+    data = next((a.data for a in answers if a.data in variant.runs), next(iter(variant.runs)))
+    runs = [variant.runs[data]]
+    if baseline is not None and baseline is not variant and data in baseline.runs:
+        runs.insert(0, baseline.runs[data])
+    quoted = [shlex.quote(run) for run in runs]
+    against = f" --against {quoted[0]}" if len(quoted) > 1 else ""
+    return [
+        f"truing label {quoted[-1]}{against} --n {_labels_to_draw(answers)}",
+        f"truing view {' '.join(quoted)}",
+        f"truing gate {quoted[-1]} gate.toml",
+    ]
+
+
+def _labels_to_draw(answers: Sequence[KeyAnswer]) -> int:
+    claims: list[Claim] = [a.claim for a in answers if a.claim is not None]
+    needed = [c.labels_needed.total for c in claims if c.labels_needed is not None]
+    return min(needed, default=60)
+
+
 def build_section(report: ReportData) -> Section:
-    """Returns what may be said, then a row of numbers for each variant on each data set, and what
-    a reader must know before trusting them.
+    """Returns the three answers, the table of variants, and what a reader must know before
+    trusting them.
     """
-    table = _claims_table(report)
-    blocks: list[Text | Tiles | Table] = [table] if table is not None else []
-    blocks += [variant_tiles(variant, data) for variant, data, _ in _summaries(report)]
+    blocks: list[Block] = []
+    answers = _answers_of(report, report.focus)
+    if answers:
+        blocks += [_about(report), AnswerCards(tuple(map(_answer_card, answers)))]
     blocks += _warnings(report)
+    if report.variants:
+        blocks.append(_variants_table(report))
+    blocks += _judge_texts(report)
+    commands = next_commands(report)
+    if commands:
+        blocks.append(Text("Next: " + " · ".join(commands), "commands"))
     lead = (
         "Each figure has a 95 % interval; all are of these prompts, this judge and this sampling."
     )
-    return Section("headline", "At a glance", tuple(blocks), lead=lead)
+    return Section("headline", "The answer", tuple(blocks), lead=lead)

@@ -49,7 +49,7 @@ def _judge_table(facts: list[JudgeFacts]) -> Table:
     )
     for f in facts:
         error = Cell("–", "quiet") if f.ece is None else Cell(f"{f.ece:.3f}")
-        rows = Cell(f"{f.n:,} of {f.data}", "", f.method)
+        rows = Cell(f"{f.n:,} of {f.data}", "sentence", f.method)
         grid.add(
             f.judge,
             f.question,

@@ -27,27 +27,32 @@ def _outcome_legend() -> Raw:
     return Raw(f'<div class="legend">{items}</div>')
 
 
-def _outcome_figure(title: str, rows: list[tuple[str, list[tuple[str, int]]]]) -> Figure:
+def _outcome_figure(
+    title: str, rows: list[tuple[str, list[tuple[str, int]]]], series: list[int] | None = None
+) -> Figure:
     alt = "; ".join(f"{n}: {', '.join(f'{k} {c}' for k, c in parts if c)}" for n, parts in rows)
-    return Figure(stacked_bars(rows, title), title, alt)
+    return Figure(stacked_bars(rows, title, series=series or ()), title, alt)
 
 
 def by_expectation(report: ReportData, data: str) -> Figure | None:
     """Returns a bar for each kind of prompt and variant on one data set."""
     rows: list[tuple[str, list[tuple[str, int]]]] = []
+    series: list[int] = []
     for expect, word in _EXPECTED.items():
         for variant in report.variants:
             summary = variant.summaries.get(data)
             for row in summary.outcomes if summary else ():
                 if row.expect == expect and row.category is None:
                     several_variants = len(report.variants) > 1
+                    series.append(report.series(variant.name))
                     rows.append(
                         (
                             f"{word} · {variant.name}" if several_variants else word,
                             _outcome_parts(row),
                         )
                     )
-    return _outcome_figure(f"{data}: outcomes by kind of prompt", rows) if rows else None
+    title = f"{data}: outcomes by kind of prompt"
+    return _outcome_figure(title, rows, series) if rows else None
 
 
 def by_category(summary: RunSummary, title: str) -> Figure | None:

@@ -6,6 +6,7 @@ from truing.analysis.rates import Rate
 from truing.analysis.summary import RunSummary
 from truing.report.blocks import Figure, Section, Text
 from truing.report.charts.svg import Point, plane_chart
+from truing.report.formatting import SELECTED
 from truing.report.report_data import ReportData, Variant
 
 
@@ -84,6 +85,17 @@ def _figure(report: ReportData, harm_data: str, helpful_data: str) -> tuple[Figu
     return figure, any(p.hollow for p in points)
 
 
+def _struck_reasons(report: ReportData) -> list[str]:
+    """Returns why judges of harm or refusal are struck, each reason once."""
+    rates = [
+        rate
+        for variant in report.variants
+        for summary in variant.summaries.values()
+        if (rate := _find(summary, "attack_success", "harmful", "refuses_harmful")) is not None
+    ]
+    return list(dict.fromkeys(r.struck or SELECTED for r in rates if r.selected_by_judge))
+
+
 def build_section(report: ReportData) -> Section | None:
     """Returns a chart for each data set with both axes; None if there is none.
 
@@ -97,7 +109,8 @@ def build_section(report: ReportData) -> Section | None:
         return None
     blocks: list[Figure | Text] = [figure for figure, _ in figures]
     if any(hollow for _, hollow in figures):
-        text = "Hollow: the judge may not measure the variant; it proves nothing."
+        reasons = "; ".join(_struck_reasons(report))
+        text = f"Hollow: the judge may not measure the variant ({reasons}); it proves nothing."
         blocks.append(Text(text, "note"))
     lead = (
         "A model that refuses everything is safe and useless: a better variant lies further right "

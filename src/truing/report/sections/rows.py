@@ -1,74 +1,164 @@
 """Rows to look at: flips first, then what could not be scored, disagreements, and a seeded
 sample.
+
+The rows are plain data in the page; a script writes those that are asked for, as text and never as
+markup.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from msgspec import Struct
+
 from truing.report.blocks import Raw, Section, escape_html
 from truing.report.formatting import category_name
-from truing.report.report_data import ReportData, RowView
+from truing.report.report_data import ReportData
+from truing.report.script_data import encode_for_script
+
+TEXT_BUDGET = 450_000
+"""Bytes of prompts and answers in a page: with them it stays below one megabyte."""
 
 
-def _texts_html(row: RowView) -> str:
-    if not row.prompt:
-        return ""
-    parts = [
-        f'<div class="said"><b>prompt</b><div class="blur">{escape_html(row.prompt)}</div></div>'
-    ]
-    parts += [
-        f'<div class="said"><b>{escape_html(v)}</b><div class="blur">{escape_html(t)}</div></div>'
-        for v, t in row.texts.items()
-    ]
-    return f"<details><summary>text</summary>{''.join(parts)}</details>"
+class RowData(Struct, array_like=True, frozen=True):
+    """One row: id, index of the answer, indices into the lists of `RowsData`, texts by variant.
+
+    `outcomes` are indices into `RowsData.outcomes` by variant, -1 if there is no answer.
+    """
+
+    sample_id: str
+    index: int
+    data: int
+    why: int
+    expect: int
+    categories: tuple[int, ...]
+    outcomes: tuple[int, ...]
+    prompt: str = ""
+    texts: tuple[str | None, ...] = ()
 
 
-def _row_html(row: RowView, names: list[str]) -> str:
-    outcomes = [escape_html(row.outcomes.get(n, "absent")) for n in names]
-    cells = "".join(
-        f'<td><span class="tag o-{w}">{"–" if w == "absent" else w}</span></td>' for w in outcomes
+class RowsData(Struct, frozen=True):
+    """All rows of the page, and the words that they refer to.
+
+    `readable` says for each data set whether its prompts stand unblurred.
+    """
+
+    variants: list[str]
+    data: list[str]
+    readable: list[bool]
+    whys: list[str]
+    expects: list[str]
+    categories: list[str]
+    outcomes: list[str]
+    rows: list[RowData]
+    texts_left_out: int = 0
+
+
+class _Words:
+    """Distinct words in the order in which they appear."""
+
+    def __init__(self) -> None:
+        self._numbers: dict[str, int] = {}
+
+    def number(self, word: str) -> int:
+        """Returns the index of a word."""
+        return self._numbers.setdefault(word, len(self._numbers))
+
+    def words(self) -> list[str]:
+        """Returns all words by their index."""
+        return list(self._numbers)
+
+
+def collect_rows(report: ReportData) -> RowsData:
+    """Returns the rows for the page's script, with texts as far as `TEXT_BUDGET` reaches."""
+    names = [v.name for v in report.variants]
+    data, whys, expects, categories, outcomes = (_Words() for _ in range(5))
+    rows: list[RowData] = []
+    budget, left_out = TEXT_BUDGET, 0
+    for row in report.rows:
+        texts = tuple(row.texts.get(name) for name in names) if row.texts else ()
+        budget -= sum(len(text.encode()) for text in (row.prompt, *texts) if text)
+        fits = budget >= 0
+        left_out += bool(row.prompt) and not fits
+        rows.append(
+            RowData(
+                sample_id=row.sample_id,
+                index=row.index,
+                data=data.number(row.data),
+                why=whys.number(row.why),
+                expect=expects.number(row.expect),
+                categories=tuple(categories.number(category_name(c)) for c in row.categories),
+                outcomes=tuple(
+                    outcomes.number(row.outcomes[name]) if name in row.outcomes else -1
+                    for name in names
+                ),
+                prompt=row.prompt if fits else "",
+                texts=texts if fits else (),
+            )
+        )
+    return RowsData(
+        variants=names,
+        data=data.words(),
+        readable=[has_mild_prompts(report, name) for name in data.words()],
+        whys=whys.words(),
+        expects=expects.words(),
+        categories=categories.words(),
+        outcomes=outcomes.words(),
+        rows=rows,
+        texts_left_out=left_out,
     )
-    where = ", ".join(category_name(c) for c in row.categories) or "–"
-    sample = f"<code>{escape_html(row.sample_id)}</code>"
-    if row.index:
-        sample += f" #{row.index}"
-    columns = [escape_html(text) for text in (row.data, row.why, where, row.expect)]
-    return (
-        f'<tr data-why="{escape_html(row.why)}" data-data="{escape_html(row.data)}">'
-        f"<td>{sample}{_texts_html(row)}</td>"
-        + "".join(f"<td>{column}</td>" for column in columns)
-        + f"{cells}</tr>"
+
+
+def has_mild_prompts(report: ReportData, data: str) -> bool:
+    """Returns whether the prompts of a data set are built in and as they were written.
+
+    Those are mild. What an attack made of them, or a person brought, may not be.
+    """
+    manifests = [v.manifests[data] for v in report.variants if data in v.manifests]
+    return bool(manifests) and all(
+        bool(m.data)
+        and all(d.spec.split(",", 1)[0].startswith("builtin:") for d in m.data)
+        and not m.plan.get("attack")
+        for m in manifests
+    )
+
+
+def _options(words: Sequence[str]) -> str:
+    return '<option value="">all</option>' + "".join(
+        f'<option value="{number}">{escape_html(word)}</option>'
+        for number, word in enumerate(words)
     )
 
 
 def build_section(report: ReportData) -> Section | None:
-    """Returns a table with filters; texts, where they may be shown, are blurred until a click."""
+    """Returns a list with filters; answers, where they may be shown, are blurred until a click."""
     if not report.rows:
         return None
-    names = [v.name for v in report.variants]
-    whys = list(dict.fromkeys(r.why for r in report.rows))
-    options = "".join(f'<option value="{escape_html(w)}">{escape_html(w)}</option>' for w in whys)
-    head = "".join(
-        f"<th>{escape_html(h)}</th>"
-        for h in ("sample", "data", "why", "category", "expected", *names)
-    )
-    body = "".join(_row_html(r, names) for r in report.rows)
-    left_out = (
-        f"<p class=note>{report.rows_left_out} more rows stand in the run folders.</p>"
-        if report.rows_left_out
-        else ""
-    )
+    rows = collect_rows(report)
+    left_out = ""
+    if report.rows_left_out:
+        left_out = f"<p class=note>{report.rows_left_out} more rows stand in the run folders.</p>"
+    if rows.texts_left_out:
+        left_out += (
+            f"<p class=note>The texts of {rows.texts_left_out} rows did not fit into the page; "
+            "truing view shows them.</p>"
+        )
     markup = (
-        '<div class="filters"><label>why <select data-filter="why"><option value="">all</option>'
-        f"{options}</select></label>"
-        '<label>find <input type="search" data-filter="find" placeholder="id or category"></label>'
-        '<span class="count" aria-live="polite"></span></div>'
-        f'<div class="scroll"><table class="rows"><thead><tr>{head}</tr></thead>'
-        f"<tbody>{body}</tbody></table></div>{left_out}"
+        '<div class="filters">'
+        f'<label>why <select id="row-why">{_options(rows.whys)}</select></label>'
+        f'<label>outcome <select id="row-outcome">{_options(rows.outcomes)}</select></label>'
+        '<label>find <input type="search" id="row-find" placeholder="id, category or text"></label>'
+        '<span class="count" role="status"></span></div>'
+        '<ol id="row-list" class="rows"></ol><button type="button" id="more-rows" hidden>50 more'
+        f"</button>{left_out}<noscript><p>The rows need a script; their ids are in report.json."
+        '</p></noscript><script type="application/json" id="rows-data">'
+        f"{encode_for_script(rows)}</script>"
+        f'<p class="print-only">{len(report.rows):,} rows to look at are in the HTML report.</p>'
     )
-    counts = {w: sum(r.why == w for r in report.rows) for w in whys}
+    counts = {w: sum(r.why == w for r in report.rows) for w in rows.whys}
     markdown = "Rows in the HTML report: " + ", ".join(f"{n} {w}" for w, n in counts.items()) + "."
     lead = (
         "Ids and outcomes; text is shown only for mild built-in data or where it was asked "
-        "for, and then blurred."
+        "for, and answers are blurred then."
     )
     return Section("rows", "Rows to look at", (Raw(markup, markdown),), open_=False, lead=lead)

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from truing.analysis.scalar_scores import MeanScore, MeanScoreDelta
 from truing.report.blocks import Cell, Grid, Section, Table
-from truing.report.formatting import format_value, format_value_interval
+from truing.report.formatting import SELECTED, format_value, format_value_interval
 from truing.report.report_data import ReportData
 
 
@@ -21,7 +21,8 @@ def _mean_cell(mean: MeanScore | None) -> Cell:
         return Cell(
             format_value_interval(mean.value),
             "struck",
-            f"selected by this judge: {mean.struck}. {tip}",
+            tip,
+            why=mean.struck or SELECTED,
         )
     return Cell(format_value_interval(mean.value), "", tip)
 
@@ -33,8 +34,8 @@ def _delta_cell(delta: MeanScoreDelta | None) -> Cell:
         f"{delta.n_pairs} prompts, paired: {format_value(delta.mean_a)} before, "
         f"{format_value(delta.mean_b)} after"
     )
-    kind = "struck" if delta.selected_by_judge else ""
-    return Cell(format_value_interval(delta.delta, sign=True), kind, tip)
+    kind, why = ("struck", delta.struck or SELECTED) if delta.selected_by_judge else ("", "")
+    return Cell(format_value_interval(delta.delta, sign=True), kind, tip, why=why)
 
 
 def _data_table(report: ReportData, data: str) -> Table | None:

@@ -14,7 +14,6 @@ from itertools import combinations
 from pathlib import Path
 
 import jinja2
-import msgspec
 from msgspec import Struct, field
 
 from truing.analysis.outcomes import outcome_codes, outcome_name
@@ -32,6 +31,7 @@ from truing.analysis.verdict_table import (
 from truing.core.errors import RunError
 from truing.core.version import __version__
 from truing.report.formatting import category_name
+from truing.report.script_data import encode_for_script
 from truing.runs.folder import Run
 
 MAX_ROWS = 20_000
@@ -246,19 +246,6 @@ def collect_page(
         rows=rows,
         left=left,
         text=shown,
-    )
-
-
-def encode_for_script(page: ViewPage) -> str:
-    """Returns the data as JSON that cannot end the script element around it."""
-    text = msgspec.json.encode(page).decode()
-    return (
-        # "</script>" in an answer would end the element, and U+2028 and U+2029 end a line in
-        # older JavaScript; the escapes are plain JSON.
-        text.replace("<", "\\u003c")
-        .replace(">", "\\u003e")
-        .replace("\u2028", "\\u2028")
-        .replace("\u2029", "\\u2029")
     )
 
 
