@@ -16,6 +16,10 @@ __getattr__, __dir__, __all__ = lazy_exports(
             "FREE_EXPANDED_BYTES MAX_DOCUMENT_BYTES MAX_EXPANSION MAX_JSON_DEPTH MAX_ROW_BYTES "
             "MAX_XZ_MEMORY"
         ),
+        "episodes": (
+            "AgentTurn CallRecord CallStatus Condition Environment Episode Injection Scalar "
+            "StateChange StopReason TaskKind Value"
+        ),
         "errors": (
             "BudgetExceeded DataError LineageError MissingExtra PlanError ProcessFailed RunError "
             "SpecError TruingError UserError did_you_mean"

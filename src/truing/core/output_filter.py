@@ -27,7 +27,7 @@ from functools import cache
 from pathlib import Path
 
 import msgspec
-from msgspec import Struct
+from msgspec import UNSET, Struct
 
 from truing.core.types import Answer, Failure, Message, Response
 
@@ -131,7 +131,7 @@ def find_prohibited_content(text: str) -> FilterMatch | None:
 
 def filter_answer(answer: Answer) -> Answer:
     """Returns the answer itself, or an empty one with a failure if its content is withheld."""
-    match = find_prohibited_content(_all_text(answer.message))
+    match = find_prohibited_content(_all_text(answer))
     if match is None:
         return answer
     return Answer(
@@ -144,7 +144,7 @@ def filter_answer(answer: Answer) -> Answer:
 
 def filter_response(response: Response) -> Response:
     """Like `filter_answer`, for a recorded response of a data set."""
-    match = find_prohibited_content(_all_text(response.message))
+    match = find_prohibited_content(_all_text(response))
     if match is None:
         return response
     return msgspec.structs.replace(
@@ -154,6 +154,7 @@ def filter_response(response: Response) -> Response:
         logprobs=None,
         rulings=(),
         failure=withheld_failure(match),
+        episode=UNSET,
     )
 
 
@@ -170,10 +171,15 @@ def withheld_failure(match: FilterMatch) -> Failure:
     return Failure("floor", "withheld", match.message)
 
 
-def _all_text(message: Message) -> str:
-    if not message.tool_calls:
+def _all_text(record: Answer | Response) -> str:
+    message = record.message
+    if not message.tool_calls and record.episode is UNSET:
         return message.content
-    return "\n".join([message.content, *(c.arguments for c in message.tool_calls)])
+    texts = [message.content, *(call.arguments for call in message.tool_calls)]
+    for turn in record.episode.turns if record.episode is not UNSET else ():
+        texts.append(turn.text)
+        texts += [text for call in turn.calls for text in (call.arguments, call.result)]
+    return "\n".join(texts)
 
 
 def _occur_nearby(words: list[str], left: frozenset[str], right: frozenset[str]) -> bool:

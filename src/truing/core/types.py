@@ -10,8 +10,10 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from msgspec import Meta, Struct, field
+from msgspec import UNSET, Meta, Struct, UnsetType, field
 
+from truing.core.episodes import Environment as Environment
+from truing.core.episodes import Episode as Episode
 from truing.core.messages import Conversation as Conversation
 from truing.core.messages import Message as Message
 from truing.core.messages import MessageFormatError as MessageFormatError
@@ -81,6 +83,7 @@ class Sample(Struct, frozen=True, kw_only=True):
     - `check`: a programmatic check of the answer
     - `source`: the data set (``builtin:safety``)
     - `parent`: the id of the original sample, if this one is the result of an attack
+    - `environment`: the simulated world of an agent's task; not stored for other samples
     - `tags`: further attributes from the data set (``{"direct": "yes"}``)
     """
 
@@ -95,6 +98,8 @@ class Sample(Struct, frozen=True, kw_only=True):
     source: str = ""
     parent: str | None = None
     tags: dict[str, str] = field(default_factory=dict)
+    # Left out of the JSON of all other samples, whose ids and files stay as they are.
+    environment: Environment | UnsetType = UNSET
 
     @property
     def prompt(self) -> str:
@@ -106,7 +111,7 @@ class Sampling(Struct, frozen=True, kw_only=True):
     """Sampling parameters.
 
     `temperature` 0 is greedy decoding; `seed` and the index of an answer determine its random
-    stream.
+    stream. `environment` is the world in which an agent works; other models ignore it.
     """
 
     n: int = 1
@@ -117,6 +122,7 @@ class Sampling(Struct, frozen=True, kw_only=True):
     stop: tuple[str, ...] = ()
     tools: tuple[Tool, ...] = ()
     logprobs: int | None = None
+    environment: Environment | None = None
 
 
 class Usage(Struct, frozen=True):
@@ -170,6 +176,7 @@ class Answer(Struct, frozen=True, kw_only=True):
     """What a model returns.
 
     `finish_reason` is one of stop, length, tool_calls, content_filter, abstained, blocked, error.
+    `episode` is what an agent did before it gave this answer.
     """
 
     message: Message
@@ -178,6 +185,7 @@ class Answer(Struct, frozen=True, kw_only=True):
     logprobs: tuple[TokenLogprob, ...] | None = None
     rulings: tuple[Ruling, ...] = ()
     failure: Failure | None = None
+    episode: Episode | UnsetType = UNSET
 
     @classmethod
     def of(cls, text: str, *, finish_reason: str = "stop") -> Answer:
@@ -214,6 +222,7 @@ class Response(Struct, frozen=True, kw_only=True):
     logprobs: tuple[TokenLogprob, ...] | None = None
     rulings: tuple[Ruling, ...] = ()
     failure: Failure | None = None
+    episode: Episode | UnsetType = UNSET
 
     @classmethod
     def of(cls, sample_id: str, index: int, model: str, answer: Answer) -> Response:
@@ -228,6 +237,7 @@ class Response(Struct, frozen=True, kw_only=True):
             logprobs=answer.logprobs,
             rulings=answer.rulings,
             failure=answer.failure,
+            episode=answer.episode,
         )
 
     @property

@@ -188,6 +188,14 @@ class FileDataset:
         """Returns the rows of one record; a subclass may use data of the other records too."""
         return list(self.published.convert(record, self.options))
 
+    def converted(self) -> Iterator[list[Row]]:
+        """Yields the rows of each record; a malformed one raises or is counted in `skipped`."""
+        for record in self.records():
+            try:
+                yield self.convert(record)
+            except DataError as fault:
+                self._bad(fault)
+
     def rows(self) -> Iterator[Row]:
         """Yields the selected rows; their ids do not depend on the selection."""
         seen: dict[str, int] = {}
@@ -195,12 +203,7 @@ class FileDataset:
         count = 0
         if self.options.limit == 0:
             return
-        for record in self.records():
-            try:
-                converted = self.convert(record)
-            except DataError as fault:
-                self._bad(fault)
-                continue
+        for converted in self.converted():
             for row in converted:
                 # Before the selection, so that an id does not depend on the arguments.
                 identified = _assign_ids(row, seen, self._source())

@@ -3,8 +3,8 @@
 `safety` (red-team prompts over the 14 categories, direct and indirect, each with a benign twin),
 `honest` (requests that need a question back, questions that nobody can answer, each with a twin),
 `helpful` (everyday instructions with a program check), `support` (a person in distress, with
-neutral twins), `pairs` (multiple choice of two answers). A prompt and its twin are in the same
-half.
+neutral twins), `pairs` (multiple choice of two answers), `agents` (tasks in simulated worlds, see
+`agent_tasks`). A prompt and its twin are in the same half.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from pathlib import Path
 
 from truing.core.errors import did_you_mean
 from truing.core.types import AnswerCheck, Conversation, Expect, Row, Sample
+from truing.datasets import agent_tasks
 from truing.datasets.base import (
     DatasetOptions,
     FileDataset,
@@ -104,8 +105,11 @@ BUILTIN_DATASETS = {
 
 def build(args: Args) -> FileDataset:
     """Builds `builtin:NAME`."""
+    if args.name == "agents":
+        return agent_tasks.build_builtin(args)
     if args.name not in TITLES:
-        raise args.fault(f"there is no built-in set {args.name!r}{did_you_mean(args.name, TITLES)}")
+        names = (*TITLES, "agents")
+        raise args.fault(f"there is no built-in set {args.name!r}{did_you_mean(args.name, names)}")
     about = BUILTIN_DATASETS[args.name]
     return BuiltinDataset(
         about, (RESOURCES / f"{args.name}.jsonl",), parse_options(args, about), str(args.spec)

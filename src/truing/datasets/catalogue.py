@@ -6,6 +6,7 @@ from pathlib import Path
 
 from truing.datasets import (
     aegis,
+    agent_tasks,
     beavertails,
     behaviours,
     builtin_sets,
@@ -27,6 +28,8 @@ from truing.datasets.base import PublishedDataset
 CATALOGUE: tuple[PublishedDataset, ...] = (
     file.DATASET,
     *builtin_sets.BUILTIN_DATASETS.values(),
+    agent_tasks.BUILTIN_AGENTS,
+    agent_tasks.AGENTS_FILE,
     beavertails.DATASET,
     pku.DATASET,
     dialogues.HH_DATASET,

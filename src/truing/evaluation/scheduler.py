@@ -18,7 +18,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
-from msgspec import Struct
+from msgspec import UNSET, Struct
 from msgspec.structs import replace
 
 from truing.core.errors import BudgetExceeded, UserError
@@ -264,6 +264,8 @@ class Scheduler:
 
     async def _generate(self, model: Model, sample: Sample) -> Sequence[Any]:
         sampling = replace(self.options.sampling, seed=stream_seed(self.options.seed, sample.id))
+        if sample.environment is not UNSET:
+            sampling = replace(sampling, environment=sample.environment)
         try:
             return tuple(await model.generate(sample.conversation, sampling))
         except (BudgetExceeded, UserError):

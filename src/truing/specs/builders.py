@@ -18,6 +18,8 @@ BUILDERS: dict[str, dict[str, str]] = {
         "prompted": "truing.align.build:build_prompted",
         "best-of": "truing.align.build:build_best_of",
         "guarded": "truing.align.build:build_guarded",
+        "agent": "truing.agents.build:build_agent",
+        "scripted-agent": "truing.agents.build:build_scripted",
     },
     "judge": {
         "rules": "truing.judges.rules:build",
@@ -32,10 +34,13 @@ BUILDERS: dict[str, dict[str, str]] = {
         "reward": "truing.judges.preference:build_reward",
         "preference": "truing.judges.preference:build_reward",
         "cost": "truing.judges.preference:build_cost",
+        "state": "truing.judges.world_state:build",
+        "transcript": "truing.judges.transcript:build",
     },
     "data": {
         "file": "truing.datasets.file:build",
         "builtin": "truing.datasets.builtin_sets:build",
+        "agents": "truing.datasets.agent_tasks:build",
         "run": "truing.datasets.run_answers:build",
         "trl": "truing.datasets.trl:build",
         "pairs": "truing.datasets.preference_pairs:build",

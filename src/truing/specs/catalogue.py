@@ -42,6 +42,14 @@ MODEL_KINDS = _kinds(
             "The answer that a judge likes best of several.",
         ),
         "guarded": ("guarded:DIR,of=(MODEL)", "A model behind the rails of a configuration."),
+        "agent": (
+            "agent,of=(MODEL),tools=mail",
+            "A model in a loop with the tools of a simulated world (the sample's, or a named one).",
+        ),
+        "scripted-agent": (
+            "scripted-agent,solve=0.8,follow=0.3",
+            "An agent with known behaviour, to try worlds, checks and rails without a model.",
+        ),
     }
 )
 
@@ -77,6 +85,14 @@ JUDGE_KINDS = _kinds(
         "reward": ("reward:DIR", "A trained reward model: a value, no verdict."),
         "preference": ("preference:DIR", "The same as reward:DIR."),
         "cost": ("cost:DIR", "A trained cost model: above 0 is harmful."),
+        "state": (
+            "state:harm",
+            "What an agent did, by the end state of its world: done, harm or injection.",
+        ),
+        "transcript": (
+            "transcript,of=(JUDGE)",
+            "Another judge, on an agent's turns, calls and results in place of its answer.",
+        ),
     }
 )
 

@@ -206,6 +206,7 @@ class LlmClient:
             seed=base.seed,
             stop=tuple(stop or params.get("stop") or base.stop),
             tools=tools,
+            environment=base.environment,
         )
 
     async def __call__(

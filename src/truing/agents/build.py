@@ -1,0 +1,65 @@
+"""Builds `agent:` and `scripted-agent:` specs.
+
+agent:local:smollm2                                a model without arguments may stand as the name
+agent,of=(openai:NAME,base_url=URL),tools=mail     a shipped world
+agent,of=(MODEL),tools=library.toml,max_turns=8    a world file
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from truing.agents.agent import AgentLimits, AgentModel
+from truing.agents.scripted import AgentScript, ScriptedAgent
+from truing.agents.toolsets import SimulatedTools, ToolSource
+from truing.core.protocols import Model
+from truing.specs.resolve import Args, resolve
+from truing.worlds import load_world
+
+
+def build_agent(args: Args) -> AgentModel:
+    """Returns the model of an `agent:` spec."""
+    return AgentModel(_read_model(args), _read_tools(args), _read_limits(args))
+
+
+def _read_model(args: Args) -> Model:
+    if not args.name:
+        model: Model = args.required("of", "model")
+        return model
+    if "of" in args.spec.args:
+        raise args.fault("the model stands twice, as the name and in of=")
+    model = resolve(args.name, "model")
+    return model
+
+
+def _read_tools(args: Args) -> ToolSource:
+    tools = args.text("tools")
+    return SimulatedTools(load_world(tools) if tools else None)
+
+
+def _read_limits(args: Args) -> AgentLimits:
+    defaults = AgentLimits()
+    limits = AgentLimits(
+        max_turns=args.integer("max_turns", defaults.max_turns),
+        max_calls=args.integer("max_calls", defaults.max_calls),
+        max_tokens=args.integer("max_tokens", defaults.max_tokens),
+        max_result=args.integer("max_result", defaults.max_result),
+        call_timeout=args.number("call_timeout", defaults.call_timeout),
+    )
+    too_small = [name for name, value in msgspec.structs.asdict(limits).items() if not value > 0]
+    if too_small:
+        raise args.fault(f"{', '.join(too_small)}: above 0")
+    return limits
+
+
+def build_scripted(args: Args) -> ScriptedAgent:
+    """Returns the model of a `scripted-agent:` spec."""
+    defaults = AgentScript()
+    shares = {name: args.number(name, getattr(defaults, name)) for name in _SHARES}
+    outside = [name for name, share in shares.items() if not 0 <= share <= 1]
+    if outside:
+        raise args.fault(f"{', '.join(outside)}: a share, from 0 to 1")
+    return ScriptedAgent(AgentScript(**shares), name=str(args.spec))
+
+
+_SHARES = AgentScript.__struct_fields__

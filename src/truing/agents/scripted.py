@@ -1,0 +1,143 @@
+"""Agents with known behaviour: to test worlds, checks, rails and statistics without a model.
+
+scripted-agent,solve=0.8,refuse=0.1,harm=0.5,follow=0.3
+
+Such an agent reads the checks of its task, which no other model sees, and makes the calls that
+fulfil them. Which tasks it solves, refuses, harms or is misled on is decided by a hash of the
+task's name, so that the shares are exact for a given set and can be computed beside it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from truing.core.episodes import Condition, Environment
+from truing.core.lineage import digest
+from truing.core.types import (
+    Answer,
+    Conversation,
+    Lineage,
+    Message,
+    Sampling,
+    Tool,
+    ToolCall,
+    Usage,
+)
+
+REFUSAL = "I'm sorry, but I can't help with that."
+
+
+class AgentScript(Struct, frozen=True, kw_only=True):
+    """Shares of tasks, from 0 to 1.
+
+    - `solve`: benign tasks that are done
+    - `over_refuse`: benign tasks that are refused (decided before `solve`)
+    - `harm`: harmful tasks that are carried out; the others are refused
+    - `follow`: injections that are followed, if the agent has read them
+    """
+
+    solve: float = 1.0
+    over_refuse: float = 0.0
+    harm: float = 0.0
+    follow: float = 0.0
+
+
+def unit_hash(task: str, part: str) -> float:
+    """Returns a number in [0, 1) for a task and a part of the script."""
+    content = f"{part}\0{task}".encode("utf-8", "replace")
+    return int.from_bytes(hashlib.blake2b(content, digest_size=4).digest(), "big") / 2**32
+
+
+class ScriptedAgent:
+    """A model with tool calls that behaves by a script."""
+
+    def __init__(self, script: AgentScript | None = None, *, name: str = "scripted-agent") -> None:
+        self.script = script or AgentScript()
+        self.name = name
+        self.lineage = Lineage(name=name, hash=digest("scripted-agent", repr(self.script)))
+
+    async def generate(self, conversation: Conversation, sampling: Sampling) -> tuple[Answer, ...]:
+        """Returns the next step: the calls of the script in one turn each, then the answer."""
+        environment = sampling.environment
+        if environment is None:
+            return (Answer.of("There is no task."),) * sampling.n
+        steps = self._steps(environment, conversation, sampling.tools)
+        n_done = sum(bool(m.tool_calls) for m in _newest_episode(conversation))
+        step = steps[n_done] if n_done < len(steps) else Message("assistant", "Done.")
+        answer = Answer(
+            message=step,
+            finish_reason="tool_calls" if step.tool_calls else "stop",
+            usage=Usage(len(conversation.messages), 1),
+        )
+        return (answer,) * sampling.n
+
+    def _steps(
+        self, environment: Environment, conversation: Conversation, tools: tuple[Tool, ...]
+    ) -> list[Message]:
+        script, task = self.script, f"{environment.world}/{environment.task}"
+        if environment.kind == "harmful":
+            if unit_hash(task, "harm") >= script.harm:
+                return [Message("assistant", REFUSAL)]
+            return [*_fulfil(environment.harm[:1], tools), Message("assistant", "Done.")]
+        if unit_hash(task, "over_refuse") < script.over_refuse:
+            return [Message("assistant", REFUSAL)]
+        steps = [Message("assistant", "", (call,)) for call in environment.reads]
+        if _has_read(environment, conversation) and unit_hash(task, "follow") < script.follow:
+            steps += _fulfil(environment.misled[:1], tools)
+        if unit_hash(task, "solve") < script.solve:
+            steps += _fulfil(environment.done, tools)
+        answer = environment.answer if unit_hash(task, "solve") < script.solve else "I am stuck."
+        return [*steps, Message("assistant", answer or "Done.")]
+
+
+def _newest_episode(conversation: Conversation) -> tuple[Message, ...]:
+    """Returns the messages after the newest one of the user."""
+    messages = conversation.messages
+    asked = [index for index, message in enumerate(messages) if message.role == "user"]
+    return messages[asked[-1] + 1 :] if asked else messages
+
+
+def _has_read(environment: Environment, conversation: Conversation) -> bool:
+    injection = environment.injection
+    if injection is None:
+        return False
+    written = msgspec.json.encode(injection.text).decode()[1:-1]
+    return any(m.role == "tool" and written in m.content for m in conversation.messages)
+
+
+def _fulfil(conditions: tuple[Condition, ...], tools: tuple[Tool, ...]) -> list[Message]:
+    """Returns a turn for each condition on a call: the call that fulfils it."""
+    schemas = {tool.name: msgspec.json.decode(tool.parameters) for tool in tools}
+    turns = []
+    for number, condition in enumerate(conditions):
+        name, where = condition.call, dict(condition.where)
+        if name not in schemas:
+            continue
+        arguments = {
+            key: _concrete(where[key]) if key in where else _filler(schema)
+            for key, schema in schemas[name]["properties"].items()
+            if key in where or key in schemas[name]["required"]
+        }
+        text = msgspec.json.encode(arguments).decode()
+        turns.append(Message("assistant", "", (ToolCall(f"{name}{number}", name, text),)))
+    return turns
+
+
+def _concrete(wanted: Any) -> Any:
+    """Returns a value that matches a condition: the first alternative of ``~a|b``."""
+    if isinstance(wanted, str) and wanted.startswith("~"):
+        return wanted[1:].split("|")[0]
+    return wanted
+
+
+def _filler(schema: dict[str, Any]) -> Any:
+    for key in ("examples", "enum"):
+        if key in schema:
+            return schema[key][0]
+    if schema.get("type") in ("integer", "number"):
+        return schema.get("minimum", 1)
+    return {"boolean": False, "array": []}.get(str(schema.get("type")), "text")

@@ -1,0 +1,115 @@
+"""The tools of an agent: what a session of them is, and the simulated ones."""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Protocol
+
+from truing.core.episodes import CallStatus, Environment, StateChange
+from truing.core.types import Tool
+from truing.worlds import ArgumentError, Simulation, ToolError, WorldFile, load_world
+
+
+class ToolResult(NamedTuple):
+    """What a call gave: its status, and the text that the model reads."""
+
+    status: CallStatus
+    text: str
+
+
+class ToolSession(Protocol):
+    """The tools of one episode."""
+
+    @property
+    def tools(self) -> tuple[Tool, ...]:
+        """The tools as the model is told of them."""
+        ...
+
+    @property
+    def world(self) -> tuple[str, str]:
+        """Name and hash of the simulated world; empty texts for real tools."""
+        ...
+
+    async def call(self, name: str, arguments: str) -> ToolResult:
+        """Executes one call; errors are results. `name` is one of the session's tools."""
+        ...
+
+    def changes(self) -> tuple[StateChange, ...]:
+        """Returns what the calls have changed in a simulated world."""
+        ...
+
+
+class ToolSource(Protocol):
+    """Where the tools of an agent come from."""
+
+    @property
+    def name(self) -> str:
+        """The name in specs and reports; contains no secret."""
+        ...
+
+    @property
+    def hash(self) -> str:
+        """Identifies the tools in the lineage of the agent."""
+        ...
+
+    async def start(self, environment: Environment | None) -> ToolSession:
+        """Returns a session for one episode; raises UserError if there can be none."""
+        ...
+
+    async def close(self) -> None:
+        """Releases processes and connections."""
+        ...
+
+
+class SimulatedTools:
+    """The tools of the world that a sample names, or of `world_file` where it names none."""
+
+    def __init__(self, world_file: WorldFile | None = None) -> None:
+        self._world_file = world_file
+        self.name = world_file.world.name if world_file is not None else "of the sample"
+        self.hash = world_file.world.hash if world_file is not None else ""
+
+    async def start(self, environment: Environment | None) -> ToolSession:
+        """Returns a copy of the world; one without tools if neither sample nor source has any."""
+        if environment is not None:
+            return _SimulatedSession(Simulation(load_world(environment.world).world, environment))
+        if self._world_file is None:
+            return NoTools()
+        return _SimulatedSession(Simulation(self._world_file.world))
+
+    async def close(self) -> None:
+        """There is nothing to release."""
+
+
+class _SimulatedSession:
+    """One copy of a world."""
+
+    def __init__(self, simulation: Simulation) -> None:
+        self._simulation = simulation
+        self.tools = simulation.tools
+        self.world = (simulation.world.name, simulation.world.hash)
+
+    async def call(self, name: str, arguments: str) -> ToolResult:
+        try:
+            return ToolResult("ok", self._simulation.call(name, arguments))
+        except ArgumentError as error:
+            return ToolResult("invalid", f"error: {error}")
+        except ToolError as error:
+            return ToolResult("error", f"error: {error}")
+
+    def changes(self) -> tuple[StateChange, ...]:
+        return self._simulation.changes()
+
+
+class NoTools:
+    """A session without tools: the agent is a chat model then."""
+
+    tools: tuple[Tool, ...] = ()
+    world = ("", "")
+
+    async def call(self, name: str, arguments: str) -> ToolResult:
+        """Says that there is no such tool."""
+        return ToolResult("unknown", f"error: there is no tool {name!r}")
+
+    def changes(self) -> tuple[StateChange, ...]:
+        """Returns no changes."""
+        return ()

@@ -1,0 +1,149 @@
+"""Agents: the simulated environment of a task, and the record of what an agent did in it.
+
+A sample of an agent's task has an `Environment`; the response to it has an `Episode`. Both are
+stored with the sample and the response. `truing.core.types` exports all of them.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from msgspec import Struct
+
+from truing.core.messages import Message, ToolCall
+
+Scalar = str | int | float | bool
+Value = str | int | float | bool | list[str] | None
+"""What a field of a record in a simulated world holds."""
+
+TaskKind = Literal["benign", "harmful", "injected"]
+"""The three twins of a task: as it is, a harmful request in its place, and the benign request with
+an injected instruction in what a tool returns."""
+
+
+class Condition(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A condition on what an agent did; exactly one of the first four fields is set.
+
+    - `call`: a call of this tool was executed, with arguments that match `where`
+    - `row`: this table holds a row at the end that matches `where`
+    - `no_row`: this table holds no such row at the end
+    - `says`: the final answer contains this text
+
+    A text of `where` must be equal but for case and spaces; ``~a|b`` must occur in the value, as
+    one of the alternatives.
+    """
+
+    call: str = ""
+    row: str = ""
+    no_row: str = ""
+    says: str = ""
+    where: tuple[tuple[str, Scalar], ...] = ()
+
+
+class Injection(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A text that is written into a field of a world before the agent begins.
+
+    `goal` is what the text wants done, in plain words; an attack words it anew.
+    """
+
+    table: str
+    row: str
+    field: str
+    text: str
+    goal: str = ""
+
+
+class Environment(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The simulated world in which an agent works on one sample, and how the end is checked.
+
+    - `world`: the name of a shipped world, or the path of a world file
+    - `task`: the name that a task shares with its twins
+    - `done`: all of these conditions hold if the task is done
+    - `harm`: any of these means that harm was done
+    - `misled`: any of these means that the agent followed the injection
+    - `reads`: calls that show the row of the injection, on the way to the task
+    - `answer`: what an agent that solves the task says at the end
+    """
+
+    world: str
+    task: str = ""
+    kind: TaskKind = "benign"
+    done: tuple[Condition, ...] = ()
+    harm: tuple[Condition, ...] = ()
+    misled: tuple[Condition, ...] = ()
+    injection: Injection | None = None
+    reads: tuple[ToolCall, ...] = ()
+    answer: str = ""
+
+
+CallStatus = Literal["ok", "error", "invalid", "unknown", "timeout", "limit", "denied"]
+"""What became of a call.
+
+``ok``: executed; ``error``: the tool refused it or failed; ``invalid``: the arguments are not what
+the tool takes; ``unknown``: there is no such tool; ``timeout``; ``limit``: beyond the number of
+calls of the agent; ``denied``: not allowed.
+"""
+
+
+class CallRecord(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One tool call with its result; only a call of status ``ok`` has changed anything.
+
+    `cut` is the length in characters of a result that was too long to be kept whole.
+    """
+
+    id: str
+    name: str
+    arguments: str = "{}"
+    status: CallStatus = "ok"
+    result: str = ""
+    cut: int | None = None
+
+
+class AgentTurn(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One answer of the model within an episode, with the calls in it."""
+
+    text: str = ""
+    calls: tuple[CallRecord, ...] = ()
+
+
+class StateChange(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A row that differs between the beginning and the end: added (no `before`), removed (no
+    `after`), or changed.
+    """
+
+    table: str
+    row: str
+    before: dict[str, Value] | None = None
+    after: dict[str, Value] | None = None
+
+
+StopReason = Literal["answered", "blocked", "turns", "calls", "tokens", "failed"]
+"""Why an episode ended: the agent answered, a rail blocked it, a limit was reached, or the model
+failed."""
+
+
+class Episode(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What an agent did in answer to one prompt: its turns, and what they changed.
+
+    `world_hash` identifies the world file; without a world there are no `changes`.
+    """
+
+    turns: tuple[AgentTurn, ...] = ()
+    changes: tuple[StateChange, ...] = ()
+    stopped: StopReason = "answered"
+    world: str = ""
+    world_hash: str = ""
+
+    @property
+    def calls(self) -> tuple[CallRecord, ...]:
+        """All calls, in order."""
+        return tuple(call for turn in self.turns for call in turn.calls)
+
+    def messages(self) -> tuple[Message, ...]:
+        """Returns the episode as the messages that the model has seen and written."""
+        messages: list[Message] = []
+        for turn in self.turns:
+            calls = tuple(ToolCall(call.id, call.name, call.arguments) for call in turn.calls)
+            messages.append(Message("assistant", turn.text, calls))
+            messages += [Message("tool", call.result, (), call.id) for call in turn.calls]
+        return tuple(messages)

@@ -1,0 +1,18 @@
+"""Simulated worlds for agents: tables of records and tools that change them, their tasks with
+twins, and checks of the end state. Pure data from TOML files; nothing is executed or reached.
+"""
+
+from __future__ import annotations
+
+from truing.core.lazy import lazy_exports
+
+__getattr__, __dir__, __all__ = lazy_exports(
+    __name__,
+    {
+        "arguments": "ArgumentError ArgumentSchema Parameter",
+        "conditions": "find_call holds read_arguments",
+        "files": "AgentTask WORLD_NAMES WorldFile load_world parse_world",
+        "simulation": "Simulation ToolError apply_changes starting_state",
+        "world": "State World WorldRow WorldTool",
+    },
+)

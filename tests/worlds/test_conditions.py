@@ -1,0 +1,55 @@
+"""Conditions on calls, rows and the answer."""
+
+from __future__ import annotations
+
+import pytest
+
+from truing.core.episodes import CallRecord, Condition, Scalar
+from truing.worlds import State, find_call, holds
+
+STATE: State = {"inbox": {"m1": {"id": "m1", "subject": "Lunch on Friday", "read": True}}}
+SENT = CallRecord(
+    id="1", name="send", arguments='{"to": "Ana@Example.org", "n": "2", "cc": ["bo", "cy"]}'
+)
+
+
+def _call(**where: Scalar) -> Condition:
+    return Condition(call="send", where=tuple(where.items()))
+
+
+@pytest.mark.parametrize(
+    ("condition", "expected"),
+    [
+        (_call(), True),
+        (_call(to="ana@example.org "), True),
+        (_call(to="ana"), False),
+        (_call(to="~ANA|bob"), True),
+        (_call(to="~bob|cy"), False),
+        (_call(n=2), True),
+        (_call(n=3), False),
+        (_call(cc="cy"), True),
+        (_call(missing="x"), False),
+        (Condition(call="other"), False),
+        (Condition(row="inbox", where=(("subject", "~friday"),)), True),
+        (Condition(row="inbox", where=(("read", True),)), True),
+        (Condition(row="inbox", where=(("read", False),)), False),
+        (Condition(no_row="inbox", where=(("subject", "~monday"),)), True),
+        (Condition(no_row="inbox"), False),
+        (Condition(row="unknown"), False),
+        (Condition(says="12   euros|free"), True),
+    ],
+)
+def test_a_condition(condition: Condition, expected: bool) -> None:
+    assert holds(condition, [SENT], STATE, "It is 12 euros.") is expected
+
+
+@pytest.mark.parametrize("arguments", ["no JSON", "[1]", "[" * 5000, ""])
+def test_arguments_that_cannot_be_read_match_no_value(arguments: str) -> None:
+    call = CallRecord(id="1", name="send", arguments=arguments)
+    assert not holds(_call(to="x"), [call], {}, "")
+
+
+def test_a_call_that_was_not_executed_does_not_count() -> None:
+    refused = CallRecord(id="0", name="send", status="error")
+    assert find_call(_call(), [refused]) is None
+    assert find_call(_call(), [refused, SENT]) == 1
