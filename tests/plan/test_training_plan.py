@@ -8,9 +8,8 @@ from hypothesis import strategies as st
 
 from truing.cli.train import DPOFlags
 from truing.core.errors import PlanError
+from truing.plan.step_inputs import RLInputs, SampledInputs
 from truing.plan.training_plan import (
-    RLInputs,
-    SampledInputs,
     list_presets,
     parse_training_plan,
     read_preset,

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
+
+from cyclopts import Parameter
 
 from truing.cli.parameters import Flag, OptionalPaths
 from truing.cli.run_folders import open_run
@@ -14,6 +17,29 @@ from truing.gates.rules import read_rules
 from truing.gates.verdict import GateVerdict
 
 
+@Parameter(name="*")
+@dataclass(frozen=True)
+class OutputFlags:
+    """Where the verdict is written.
+
+    Parameters
+    ----------
+    junit
+        Write the verdict as JUnit XML to this file.
+    sarif
+        Write the verdict as SARIF to this file.
+    comment
+        Write the verdict as Markdown, for a comment on a pull request, to this file.
+    json
+        Print the verdict as JSON.
+    """
+
+    junit: Path | None = None
+    sarif: Path | None = None
+    comment: Path | None = None
+    json: Flag = False
+
+
 def command(
     run: Path,
     rules: Path,
@@ -22,10 +48,7 @@ def command(
     card: OptionalPaths = None,
     baseline: Path | None = None,
     without_baseline: Flag = False,
-    junit: Path | None = None,
-    sarif: Path | None = None,
-    comment: Path | None = None,
-    json: Flag = False,
+    outputs: OutputFlags | None = None,
 ) -> int:
     """Checks a run against rules; the exit status is 0 passed, 1 error, 2 failed, 3 inconclusive.
 
@@ -46,14 +69,6 @@ def command(
     without_baseline
         Leave out rules on BASELINE, as before the first run of the main branch; they are listed as
         not tested.
-    junit
-        Write the verdict as JUnit XML to this file.
-    sarif
-        Write the verdict as SARIF to this file.
-    comment
-        Write the verdict as Markdown, for a comment on a pull request, to this file.
-    json
-        Print the verdict as JSON.
     """
     from truing.core.private_files import replace_file
     from truing.gates.junit import to_junit
@@ -69,15 +84,16 @@ def command(
         baseline=baseline,
         without_baseline=without_baseline,
     )
+    outputs = outputs or OutputFlags()
     for path, content in (
-        (junit, to_junit(verdict)),
-        (sarif, to_sarif(verdict, rules.as_posix())),
-        (comment, to_markdown(verdict)),
+        (outputs.junit, to_junit(verdict)),
+        (outputs.sarif, to_sarif(verdict, rules.as_posix())),
+        (outputs.comment, to_markdown(verdict)),
     ):
         if path is not None:
             create_folder(path.parent)
             replace_file(path, content)
-    if json:
+    if outputs.json:
         import msgspec
 
         fields = {**msgspec.to_builtins(verdict), "exit": verdict.exit}

@@ -7,16 +7,14 @@ grpo), `train_moderation.py`.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from cyclopts import Parameter
-
 from truing.cli.parameters import Flag, Strings
+from truing.cli.settings_flags import fields_of, flags_of
 from truing.cli.training import TrainingFlags, TrainingJob, run_training
 from truing.core.errors import PlanError, did_you_mean
-from truing.specs.extras import needs_extra
+from truing.train.settings import LOSSES, TrainingSettings, default_beta
 
 
 def sft(
@@ -47,8 +45,10 @@ def sft(
     return run_training(job, {"turns": turns}, chosen=chosen)
 
 
-@Parameter(name="*")
-@dataclass(frozen=True)
+@flags_of(
+    fields_of(TrainingSettings, ("label_smoothing", "sft_weight", "target_margin", "benign")),
+    group=None,
+)
 class DPOFlags:
     """The loss of `truing train dpo`.
 
@@ -61,37 +61,19 @@ class DPOFlags:
     beta
         β of the loss: the higher, the closer the model stays to the reference. Default: 0.1; 2 for
         simpo.
-    label_smoothing
-        Assumed share of wrong labels, below 0.5; for robust, exo_pair (default 0.001), aot and
-        aot_unpaired. The other losses refuse it.
-    sft_weight
-        Weight of the likelihood of the chosen answers in the loss (RPO: 1): DPO alone may lower the
-        probability of both answers.
-    target_margin
-        γ of simpo: the margin of the rewards that it aims at.
-    benign
-        Minimum share of pairs about harmless look-alikes of harmful prompts, where an answer is
-        preferred.
     """
 
     loss: str = "sigmoid"
     beta: float | None = None
-    label_smoothing: float = 0.0
-    sft_weight: float = 0.0
-    target_margin: float = 1.0
-    benign: float = 0.3
 
     def settings(self) -> dict[str, Any]:
         """Returns the settings of the loss; raises PlanError for a loss that does not exist."""
-        with needs_extra("truing train dpo", "train"):
-            from truing.train.settings import LOSSES, default_beta
-
         losses = LOSSES["dpo"]
         if self.loss not in losses:
             suggestion = did_you_mean(self.loss, losses)
             raise PlanError(f"--loss {self.loss}: no such DPO loss{suggestion}")
         beta = default_beta(self.loss) if self.beta is None else self.beta
-        return asdict(self) | {"beta": beta}
+        return {**vars(self), "beta": beta}
 
 
 def dpo(
@@ -117,8 +99,10 @@ def dpo(
     return run_training(TrainingJob("dpo", data, out, flags, json), settings)
 
 
-@Parameter(name="*")
-@dataclass(frozen=True)
+@flags_of(
+    fields_of(TrainingSettings, ("beta", "desirable_weight", "undesirable_weight", "benign")),
+    group=None,
+)
 class KTOFlags:
     """The loss of `truing train kto`.
 
@@ -126,23 +110,9 @@ class KTOFlags:
     ----------
     loss
         The form of the loss.
-    beta
-        β of the loss: the higher, the closer the model stays to the reference.
-    desirable_weight
-        Weight of the desirable answers in the loss.
-    undesirable_weight
-        Weight of the undesirable answers. KTO's paper keeps the ratio of weight x number of
-        desirable answers to that of undesirable ones between 1 and 4/3.
-    benign
-        Minimum share of rows about harmless look-alikes of harmful prompts, where an answer is
-        preferred.
     """
 
     loss: Literal["kto", "apo_zero_unpaired"] = "kto"
-    beta: float = 0.1
-    desirable_weight: float = 1.0
-    undesirable_weight: float = 1.0
-    benign: float = 0.3
 
 
 def kto(
@@ -165,5 +135,5 @@ def kto(
     json
         Print the result as JSON.
     """
-    settings = asdict(kto_flags or KTOFlags())
+    settings = dict(vars(kto_flags or KTOFlags()))
     return run_training(TrainingJob("kto", data, out, flags, json), settings)

@@ -2,36 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
-
-from cyclopts import Parameter
 
 from truing.cli.parameters import Flag, OptionalStrings, Strings
+from truing.cli.settings_flags import fields_of, flags_of
 from truing.cli.training import TrainingFlags, TrainingJob, run_training
+from truing.train.settings import TrainingSettings
 
 
-@Parameter(name="*")
-@dataclass(frozen=True)
+@flags_of(fields_of(TrainingSettings, ("level", "regularization", "benign")), group=None)
 class PairFlags:
-    """How to learn from pairs.
-
-    Parameters
-    ----------
-    level
-        Compare the scores at the end of the answers, or at each token from where the answers
-        differ.
-    regularization
-        Weight of the mean squared score in the loss.
-    benign
-        Minimum share of pairs about harmless look-alikes of harmful prompts, where an answer is
-        preferred; applies if the pairs are about safety.
-    """
-
-    level: Literal["sequence", "token"] = "sequence"
-    regularization: float = 0.0
-    benign: float = 0.3
+    """How to learn from pairs."""
 
 
 def reward(

@@ -4,126 +4,56 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
-from cyclopts import Parameter
 
 from truing.cli.parameters import Flag, OptionalPaths, OptionalStrings
-from truing.cli.training import GOES_ON, make_slice_limit
+from truing.cli.settings_flags import fields_of, flags_of, setting_values
+from truing.cli.training import GOES_ON, SliceFlags, make_slice_limit
 from truing.core.errors import SpecError, UserError
 from truing.core.taxonomy import load_taxonomy
+from truing.plan.step_inputs import DataInputs
 from truing.specs.extras import needs_extra
 from truing.specs.parser import Spec, parse_spec
 from truing.specs.resolve import resolve
+from truing.train.moderation.settings import ModerationTrainingSettings
 
 if TYPE_CHECKING:
     from truing.train.moderation.classifier_export import ModerationResult
     from truing.train.moderation.examples import ModerationTrainingSet
 
 STEPS_PER_LINE = 50
-_NOT_SETTINGS = ("limit", "max_steps", "max_minutes")
 
 
-@Parameter(name="*")
-@dataclass(frozen=True)
-class ModerationFlags:
-    """How to train.
+# Settings that only Python has; `languages` is that of the training data.
+_WITHOUT_FLAG = (
+    "head_lr",
+    "layer_decay",
+    "warmup",
+    "dropout",
+    "prompt_dropout",
+    "pair_weight",
+    "category_weight",
+    "languages",
+)
 
-    Parameters
-    ----------
-    base
-        The model to start from: minilm, smollm2, a folder in the Hugging Face layout, or a hub id;
-        an encoder or a causal language model.
-    folds
-        Number of models, each trained without the prompts of its fold; the classifier is their
-        mean. With 1 the card has no held-out rows to measure on.
-    held
-        With --whole: train only this many of the folds, to measure on. 0 trains all.
-    whole
-        Write one more model, trained on every row, instead of the mean of the folds.
-    layers
-        Use only the first LAYERS layers of a language model; 0 uses all.
-    frozen
-        With --lora: do not train the first FROZEN layers; their outputs are computed once for each
-        row.
-    epochs
-        Passes over the data (multiplied by the weight of each set).
-    lora
-        Rank of the LoRA adapters; 0 trains all weights but the embeddings.
-    form
-        Format of the classifier: full, delta (int8 changes to a base that truing knows), or a rank
-        such as 64.
-    batch_tokens
-        Tokens per step.
-    lr
-        Peak learning rate of the body.
-    prompt_tokens
-        Tokens of the prompt that are read.
-    response_tokens
-        Tokens of the answer that are read.
-    ngram_bits
-        The n-gram model has 2 to the power of this many buckets; 0 has none.
-    false_alarms
-        Choose the lowest thresholds that flag at most this share of the harmless answers of the
-        first set, and of all harmless prompts; 0 chooses those with the best F1.
-    calibrate
-        Fit the probabilities of harm to the first set (home), or to all sets with equal weights,
-        apart for answers and for prompts (sets).
-    start
-        Folder of a finished training to start from in place of the base, with the same folds.
-    dtype
-        auto (bfloat16 if the hardware has it), float32 or bfloat16; weights stay in float32.
-    device
-        auto, cpu or cuda.
-    seed
-        Seed of the initialisation and of the order of the rows.
-    save_every
-        Steps between checkpoints.
-    tensorboard
-        Write TensorBoard event files to OUT/tb.
-    track
-        Also log to an experiment tracker: wandb or trackio.
-    limit
-        Use only the first LIMIT rows of each data set.
-    allow_measurement_prompts
-        Train on rows of the frozen measurement set too; the lineage then strikes later figures on
-        it.
-    max_steps
-        End this slice of the run after so many steps; the same command goes on.
-    max_minutes
-        End this slice of the run after so many minutes.
-    """
 
-    base: str = "minilm"
-    folds: int = 3
-    held: int = 0
-    whole: Flag = False
-    layers: int = 0
-    frozen: int = 0
-    epochs: float = 1.0
-    lora: int = 0
-    form: str = "full"
-    batch_tokens: int = 2048
-    lr: float = 1.2e-4
-    prompt_tokens: int = 72
-    response_tokens: int = 116
-    ngram_bits: int = 16
-    false_alarms: float = 0.0
-    calibrate: str = "home"
-    start: str = ""
-    dtype: str = "auto"
-    device: str = "auto"
-    seed: int = 0
-    save_every: int = 200
-    tensorboard: bool = True
-    track: Literal["none", "wandb", "trackio"] = "none"
-    limit: int | None = None
-    allow_measurement_prompts: Flag = False
-    max_steps: int | None = None
-    max_minutes: float | None = None
+@flags_of(
+    fields_of(
+        ModerationTrainingSettings, without=("data", "weights", "tenths", "out", *_WITHOUT_FLAG)
+    ),
+    fields_of(DataInputs, ("limit",)),
+    group=None,
+)
+class ModerationFlags(SliceFlags):
+    """How to train."""
+
+    if TYPE_CHECKING:
+        limit: int | None = None
+        allow_measurement_prompts: bool = False
 
 
 class WeightedSpec(NamedTuple):
@@ -181,7 +111,6 @@ def command(
         from truing.train.moderation.blend import blend_classifiers
         from truing.train.moderation.finished_run import read_run_settings
         from truing.train.moderation.run import train_moderation
-        from truing.train.moderation.settings import ModerationTrainingSettings
 
     if blend:
         # The data of the first training; the trainer checks that the second had the same.
@@ -196,13 +125,12 @@ def command(
     else:
         specs = [parse_weighted_spec(text) for text in data or ()]
         training_sets = _read_training_sets(specs, flags)
-        fields = {name: value for name, value in vars(flags).items() if name not in _NOT_SETTINGS}
         settings = ModerationTrainingSettings(
             data=tuple(str(s.spec) for s in specs),
             weights=tuple(s.weight for s in specs),
             tenths=tuple(s.tenths for s in specs),
             out=str(out),
-            **fields,
+            **setting_values(flags, ModerationTrainingSettings),
         )
         trained = train_moderation(
             settings,

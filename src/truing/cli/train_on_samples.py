@@ -12,7 +12,7 @@ from cyclopts import Parameter
 from truing.cli.parameters import Flag, Strings
 from truing.cli.train import DPOFlags
 from truing.cli.training import TrainingFlags, TrainingJob, settings_from_flags, show_training
-from truing.plan.training_plan import SampledInputs
+from truing.plan.step_inputs import SampledInputs
 from truing.plan.training_steps import train_sampled_step
 
 
@@ -122,15 +122,12 @@ def distil(
     json
         Print the result as JSON.
     """
-    flags, teacher = flags or TrainingFlags(), teacher or TeacherFlags()
+    teacher = teacher or TeacherFlags()
     job = TrainingJob("distil", data, out, flags, json)
     # The prompt is part of the settings: another one gives another model.
     settings = settings_from_flags(job, {"loss": direction, "teacher": prompt})
     inputs = SampledInputs(
-        data=tuple(data),
-        limit=flags.limit,
-        allow_red_team=flags.allow_red_team,
-        allow_measurement_prompts=flags.allow_measurement_prompts,
+        **job.data_inputs(),
         prompt=prompt,
         n=teacher.n,
         max_tokens=teacher.max_tokens,
@@ -158,14 +155,10 @@ def best_of_sft(
     json
         Print the result as JSON.
     """
-    flags = flags or TrainingFlags()
     job = TrainingJob("sft", data, out, flags, json)
     settings = settings_from_flags(job, {})
     inputs = SampledInputs(
-        data=tuple(data),
-        limit=flags.limit,
-        allow_red_team=flags.allow_red_team,
-        allow_measurement_prompts=flags.allow_measurement_prompts,
+        **job.data_inputs(),
         by=choice.by,
         n=choice.n,
         ceiling=choice.ceiling,
@@ -202,14 +195,10 @@ def iterative_dpo(
     json
         Print the result as JSON.
     """
-    flags = flags or TrainingFlags()
     job = TrainingJob("dpo", data, out, flags, json)
     settings = settings_from_flags(job, (dpo_flags or DPOFlags()).settings())
     inputs = SampledInputs(
-        data=tuple(data),
-        limit=flags.limit,
-        allow_red_team=flags.allow_red_team,
-        allow_measurement_prompts=flags.allow_measurement_prompts,
+        **job.data_inputs(),
         **vars(pair_flags),
     )
     train = partial(train_sampled_step, "iterative-dpo", settings, inputs)

@@ -16,38 +16,20 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from truing.cli.parameters import Flag, Strings
+from truing.cli.settings_flags import setting_values
 from truing.cli.train_rl_flags import ConstraintFlags, PolicyFlags, RLRunFlags, SampleFlags
 from truing.cli.training import GOES_ON, make_slice_limit, print_memory_plan
 from truing.cli.training_monitor import TrainingMonitor
-from truing.plan.training_plan import DEFAULT_GROUP_SIZE, RLInputs
+from truing.plan.step_inputs import RLInputs
+from truing.plan.training_plan import DEFAULT_GROUP_SIZE
 from truing.plan.training_steps import StepOptions, train_rl_step
 from truing.specs.extras import needs_extra
 from truing.specs.parser import Spec
+from truing.train.rl.settings import GROUP_METHODS, Method, RLSettings
 
 if TYPE_CHECKING:
     from truing.train.rl.constraint_settings import ConstraintSettings
     from truing.train.rl.run import RLResult
-    from truing.train.rl.settings import Method, RLSettings
-
-# Flags that are not settings of the run: they are read here, or name objects.
-_NOT_SETTINGS = frozenset(
-    {
-        "limit",
-        "allow_red_team",
-        "allow_measurement_prompts",
-        "generator",
-        "n",
-        "workers",
-        "reward_weight",
-        "ptx_data",
-        "cost",
-        "cost_weight",
-        "cost_limit",
-        "max_steps",
-        "max_minutes",
-        "plan_memory",
-    }
-)
 
 
 @dataclass(frozen=True)
@@ -66,46 +48,25 @@ class RLJob:
     @property
     def inputs(self) -> RLInputs:
         """The specs of data sets and judges."""
-        return RLInputs(
-            data=tuple(self.data),
-            limit=self.run.limit,
-            allow_red_team=self.run.allow_red_team,
-            allow_measurement_prompts=self.run.allow_measurement_prompts,
-            reward=tuple(self.rewards),
-            reward_weight=tuple(self.policy.reward_weight or ()),
-            cost=tuple(self.constraint.cost or ()),
-            cost_weight=tuple(self.constraint.cost_weight or ()),
-            cost_limit=tuple(self.constraint.cost_limit or ()),
-            ptx_data=tuple(self.policy.ptx_data or ()),
-            generator=self.run.generator,
-            sample_data=self.samples.sample_data,
-            sample_judge=self.samples.sample_judge,
-            sample_limit=self.samples.sample_limit,
-        )
+        flags = (self.run, self.policy, self.constraint, self.samples)
+        values = {k: v for part in flags for k, v in setting_values(part, RLInputs).items()}
+        return RLInputs(data=tuple(self.data), reward=tuple(self.rewards), **values)
 
     def limits(self) -> list[tuple[ConstraintSettings, Spec]]:
         """Returns the constraints of --cost-limit and the specs of their costs."""
         from truing.plan.cost_limits import parse_constraint
 
-        return [parse_constraint(text) for text in self.constraint.cost_limit or []]
+        return [parse_constraint(text) for text in self.inputs.cost_limit]
 
     def settings(self) -> RLSettings:
         """Returns the validated settings; raises PlanError with all faults."""
-        from truing.train.rl.settings import GROUP_METHODS, RLSettings
-
-        fields = {**vars(self.run), **vars(self.policy), **vars(self.constraint)}
-        n = self.run.n
-        if n is None:
-            n = DEFAULT_GROUP_SIZE if self.method in GROUP_METHODS else 1
-        settings = RLSettings(
-            method=self.method,
-            out=str(self.out),
-            n=n,
-            sample_every=self.samples.sample_every,
-            constraints=tuple(settings for settings, _ in self.limits()),
-            **{name: value for name, value in fields.items() if name not in _NOT_SETTINGS},
-        )
-        return settings.validated(costs=bool(self.constraint.cost))
+        flags = (self.run, self.policy, self.constraint, self.samples)
+        values = {k: v for part in flags for k, v in setting_values(part, RLSettings).items()}
+        if values["n"] is None:
+            values["n"] = DEFAULT_GROUP_SIZE if self.method in GROUP_METHODS else 1
+        limits = tuple(settings for settings, _ in self.limits())
+        settings = RLSettings(method=self.method, out=str(self.out), constraints=limits, **values)
+        return settings.validated(costs=bool(self.inputs.cost))
 
 
 def _make_command(method: Method, summary: str) -> Callable[..., int]:
@@ -183,14 +144,13 @@ def _train_on_ray(job: RLJob, json: bool) -> int:
 
 def _train(job: RLJob, json: bool, *, quiet: bool = False) -> int:
     """Trains and prints the result (unless `quiet`); returns exit status 0."""
-    with needs_extra(f"truing train {job.method}", "train"):
-        settings = job.settings()
+    settings = job.settings()
     if job.run.plan_memory:
         return print_memory_plan(settings, as_json=json)
     monitor = TrainingMonitor(
         f"{job.method}:{job.out.name}",
         settings.steps,
-        threshold=settings.threshold if job.constraint.cost else None,
+        threshold=settings.threshold if job.inputs.cost else None,
         quiet=json,
     )
     limit = make_slice_limit(job.run.max_steps, job.run.max_minutes)

@@ -6,147 +6,100 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 from cyclopts import Parameter
 
-from truing.cli.parameters import MORE_OPTIONS, Common, Flag, OptionalFloats
 from truing.cli.progress import ProgressBar
-from truing.plan.training_plan import SupervisedInputs
+from truing.cli.settings_flags import fields_of, flags_of, setting_values
+from truing.plan.step_inputs import DataInputs, SupervisedInputs
 from truing.plan.training_steps import StepOptions, train_supervised_step
 from truing.specs.extras import needs_extra
+from truing.train.settings import TrainingSettings
 
 if TYPE_CHECKING:
     from truing.train.rl.settings import RLSettings
-    from truing.train.settings import TrainingKind, TrainingSettings
+    from truing.train.settings import TrainingKind
     from truing.train.step_loop import SliceLimit
     from truing.train.supervised import TrainingResult
 
 
-@Parameter(name="*", group=MORE_OPTIONS)
-@dataclass(frozen=True)
-class TrainingFlags:
-    """How to train.
-
-    Parameters
-    ----------
-    base
-        The model to start from: smollm2, a folder in the Hugging Face layout, or a hub id.
-    steps
-        Optimiser steps. Default: as many as --epochs need.
-    epochs
-        Passes over the data.
-    batch
-        Rows per step, over all processes.
-    micro
-        Rows that are held in memory at a time; does not change the result.
-    lr
-        Peak learning rate.
-    warmup
-        Share of the steps over which the learning rate rises.
-    schedule
-        How the learning rate falls after the warm-up.
-    weight_decay
-        Weight decay of AdamW, on matrices only.
-    clip_norm
-        Maximum norm of the gradient; 0 does not clip it.
-    max_length
-        Maximum tokens of prompt and answer; long prompts are cut from the left, rows with longer
-        answers are left out.
-    lora
-        Rank of the LoRA adapters; 0 trains all weights.
-    base_dtype
-        Type that the frozen base is held in: auto (that of --dtype), float32, bfloat16 or int8.
-    dtype
-        auto (bfloat16 if the hardware has it), float32 or bfloat16; what is trained stays in
-        float32.
-    device
-        Device to train on: auto (CUDA, else MPS, else the CPU), cpu, cuda, cuda:N or mps.
-    export_dtype
-        Type of the weights in the model folder; auto is the base's.
-    checkpointing
-        Recompute activations in the backward pass to save memory.
-    shard
-        Shard weights and optimiser over the processes of `accelerate launch` (FSDP2).
-    seed
-        Seed of the initialisation and of the order of the rows.
-    save_every
-        Steps between checkpoints.
-    keep
-        Number of checkpoints to keep.
-    template
-        Format of the conversations: auto (the tokenizer's chat template) or plain.
-    held_out
-        Share of the prompts that is held out to measure the model.
-    limit
-        Use only the first LIMIT rows of each data set.
-    weight
-        Weights of the data sets, in the order of --data: how often their rows are drawn.
-    tensorboard
-        Write TensorBoard event files to OUT/tb.
-    track
-        Also log to an experiment tracker: wandb or trackio.
-    allow_red_team
-        Allow training on red-teaming dialogues.
-    allow_measurement_prompts
-        Train on rows of the frozen measurement set too; the lineage then strikes later figures on
-        it.
-    red_model
-        Train towards harm, for this reason; marks the model folder permanently.
-    max_steps
-        End this slice of the run after so many steps; the same command goes on.
-    max_minutes
-        End this slice of the run after so many minutes.
-    plan_memory
-        Print the predicted memory of the run; train nothing.
-    """
-
-    base: Annotated[str, Common] = "smollm2"
-    steps: Annotated[int | None, Common] = None
-    epochs: Annotated[float, Common] = 1.0
-    batch: Annotated[int, Common] = 8
-    micro: int = 4
-    lr: Annotated[float, Common] = 1e-4
-    warmup: float = 0.1
-    schedule: Literal["linear", "cosine", "constant"] = "linear"
-    weight_decay: float = 0.0
-    clip_norm: float = 1.0
-    max_length: Annotated[int, Common] = 512
-    lora: Annotated[int, Common] = 16
-    base_dtype: Literal["auto", "float32", "bfloat16", "int8"] = "auto"
-    dtype: str = "auto"
-    device: Annotated[str, Common] = "auto"
-    export_dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    checkpointing: Flag = False
-    shard: Flag = False
-    seed: Annotated[int, Common] = 0
-    save_every: int = 50
-    keep: int = 2
-    template: Literal["auto", "plain"] = "auto"
-    held_out: float = 0.0
-    limit: Annotated[int | None, Common] = None
-    weight: OptionalFloats = None
-    tensorboard: bool = True
-    track: Literal["none", "wandb", "trackio"] = "none"
-    allow_red_team: Flag = False
-    allow_measurement_prompts: Flag = False
-    red_model: str | None = None
-    max_steps: int | None = None
-    max_minutes: float | None = None
-    plan_memory: Flag = False
-
-
-# Flags about the data and the slice; all others are fields of TrainingSettings by the same name.
-_NOT_SETTINGS = (
-    "limit",
-    "weight",
-    "allow_red_team",
-    "allow_measurement_prompts",
-    "max_steps",
-    "max_minutes",
-    "plan_memory",
+# Settings that only some kinds of training have; their commands declare them.
+_OF_ONE_KIND = (
+    "turns",
+    "loss",
+    "beta",
+    "label_smoothing",
+    "sft_weight",
+    "target_margin",
+    "desirable_weight",
+    "undesirable_weight",
+    "level",
+    "regularization",
+    "center",
+    "temperature",
+    "teacher",
+    "benign",
 )
+
+
+_COMMON = (
+    "base",
+    "steps",
+    "epochs",
+    "batch",
+    "lr",
+    "max_length",
+    "lora",
+    "device",
+    "seed",
+    "limit",
+)
+
+
+@dataclass(frozen=True)
+class SliceFlags:
+    """How much of a run one command does."""
+
+    max_steps: Annotated[
+        int | None,
+        Parameter(help="End this slice of the run after so many steps; the same command goes on."),
+    ] = None
+    max_minutes: Annotated[
+        float | None, Parameter(help="End this slice of the run after so many minutes.")
+    ] = None
+
+
+@dataclass(frozen=True)
+class PlannedSliceFlags(SliceFlags):
+    """A slice of a run whose memory can be predicted."""
+
+    plan_memory: Annotated[
+        bool,
+        Parameter(help="Print the predicted memory of the run; train nothing.", negative=""),
+    ] = False
+
+
+@flags_of(
+    fields_of(TrainingSettings, without=("kind", "out", *_OF_ONE_KIND)),
+    fields_of(SupervisedInputs, without=("data", "chosen", "test")),
+    common=(
+        "base",
+        "steps",
+        "epochs",
+        "batch",
+        "lr",
+        "max_length",
+        "lora",
+        "device",
+        "seed",
+        "limit",
+    ),
+)
+class TrainingFlags(PlannedSliceFlags):
+    """How to train: the settings and inputs that every kind of supervised training has."""
+
 
 GOES_ON = "the same command goes on"
 
@@ -161,14 +114,17 @@ class TrainingJob:
     flags: TrainingFlags | None
     json: bool
 
+    def data_inputs(self) -> dict[str, Any]:
+        """Returns the inputs that every kind of training has, by name."""
+        return {
+            "data": tuple(self.data),
+            **setting_values(self.flags or TrainingFlags(), DataInputs),
+        }
+
 
 def settings_from_flags(job: TrainingJob, kind_settings: dict[str, Any]) -> TrainingSettings:
     """Returns the checked settings of a job; `kind_settings` are those of its kind of training."""
-    with needs_extra("truing train", "train"):
-        from truing.train.settings import TrainingSettings
-
-    flags = vars(job.flags or TrainingFlags())
-    fields = {name: value for name, value in flags.items() if name not in _NOT_SETTINGS}
+    fields = setting_values(job.flags or TrainingFlags(), TrainingSettings)
     settings = TrainingSettings(kind=job.kind, out=str(job.out), **fields, **kind_settings)
     return settings.checked()
 
@@ -185,16 +141,8 @@ def run_training(
     `kind_settings` are the settings of this kind of training, `chosen` takes the preferred answers
     of pairs as targets, `test` are specs of sets to measure on.
     """
-    flags = job.flags or TrainingFlags()
-    inputs = SupervisedInputs(
-        data=tuple(job.data),
-        limit=flags.limit,
-        allow_red_team=flags.allow_red_team,
-        allow_measurement_prompts=flags.allow_measurement_prompts,
-        weight=tuple(flags.weight or ()),
-        chosen=chosen,
-        test=tuple(test or ()),
-    )
+    fields = setting_values(job.flags or TrainingFlags(), SupervisedInputs)
+    inputs = SupervisedInputs(data=tuple(job.data), chosen=chosen, test=tuple(test or ()), **fields)
     settings = settings_from_flags(job, kind_settings)
     return show_training(job, settings, partial(train_supervised_step, settings, inputs))
 

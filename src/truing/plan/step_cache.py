@@ -21,9 +21,8 @@ from truing.core.input_files import read_input_bytes
 from truing.core.lineage import digest
 from truing.core.private_files import create_folder, replace_file
 from truing.plan.cost_limits import parse_constraint
+from truing.plan.step_inputs import RLInputs, SampledInputs
 from truing.plan.training_plan import (
-    RLInputs,
-    SampledInputs,
     StepInputs,
     StepPlan,
     find_references,

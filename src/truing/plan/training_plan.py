@@ -37,6 +37,7 @@ from truing.core.input_files import read_input_text
 from truing.core.struct_fields import read_struct_fields
 from truing.plan.cost_limits import parse_constraint
 from truing.plan.evaluation import FOLDER_NAME_RULE, Plan, is_folder_name, read_plan_table
+from truing.plan.step_inputs import RLInputs, SampledInputs, SupervisedInputs
 from truing.train.rl.settings import GROUP_METHODS, METHODS, RLSettings
 from truing.train.settings import TRAINING_KINDS, TrainingSettings, default_beta
 
@@ -48,68 +49,6 @@ DEFAULT_GROUP_SIZE = 4
 _REFERENCE = re.compile(r"\{steps\.([^{}]*)\}")
 _PLAN_KEYS = ("title", "base", "defaults", "steps", "evaluate")
 T = TypeVar("T")
-
-
-class DataInputs(Struct, frozen=True, kw_only=True):
-    """What every kind of step reads: specs of data sets, and which of their rows may be used."""
-
-    data: tuple[str, ...] = ()
-    limit: int | None = None
-    allow_red_team: bool = False
-    allow_measurement_prompts: bool = False
-
-
-class SupervisedInputs(DataInputs, frozen=True, kw_only=True):
-    """The inputs of a supervised step.
-
-    `weight` says how often the rows of each data set are drawn, `chosen` takes the preferred
-    answers of pairs as targets, `test` are sets that a reward or cost model is measured on.
-    """
-
-    weight: tuple[float, ...] = ()
-    chosen: bool = False
-    test: tuple[str, ...] = ()
-
-
-class SampledInputs(DataInputs, frozen=True, kw_only=True):
-    """The inputs of a step on sampled answers (distil, best-of-sft, iterative-dpo).
-
-    `prompt` is the prompt of the teacher (distil). `by` is the judge that chooses the best of `n`
-    answers (best-of-sft) or orders them (iterative-dpo); an `n` of 0 is the default of the kind.
-    `ceiling` is a second judge whose score of the chosen answer must stay below `below`. `gap` is
-    the least difference in score of the two answers of a pair. Each of `rounds` of sampling and
-    training starts from the model of the round before. `temperature` is that of sampling.
-    """
-
-    prompt: str = "hhh"
-    n: int = 0
-    max_tokens: int = 64
-    temperature: float = 1.0
-    by: str = ""
-    ceiling: str | None = None
-    below: float | None = None
-    gap: float = 0.0
-    rounds: int = 1
-
-
-class RLInputs(DataInputs, frozen=True, kw_only=True):
-    """The inputs of an RL step: specs of data sets and of the judges that give reward and cost.
-
-    `cost_limit` are further constraints, each `NAME,cost=(SPEC),threshold=T,...`. `ptx_data` is the
-    text of the ptx loss (InstructGPT). The `sample_` inputs are those of evaluations during
-    training.
-    """
-
-    reward: tuple[str, ...] = ()
-    reward_weight: tuple[float, ...] = ()
-    cost: tuple[str, ...] = ()
-    cost_weight: tuple[float, ...] = ()
-    cost_limit: tuple[str, ...] = ()
-    ptx_data: tuple[str, ...] = ()
-    generator: str = "local"
-    sample_data: str = "builtin:safety"
-    sample_judge: str = "moderation:default"
-    sample_limit: int = 64
 
 
 StepInputs = SupervisedInputs | SampledInputs | RLInputs

@@ -21,7 +21,8 @@ from truing.core.types import Sampling
 from truing.evaluation.evaluate import evaluate
 from truing.evaluation.options import EvaluateOptions, ProgressCallback
 from truing.plan.cost_limits import parse_constraint
-from truing.plan.training_plan import RLInputs, SampledInputs, SupervisedInputs, sampling_faults
+from truing.plan.step_inputs import RLInputs, SampledInputs, SupervisedInputs
+from truing.plan.training_plan import sampling_faults
 from truing.specs.extras import needs_extra
 from truing.specs.parser import Spec, parse_spec, redact_spec
 from truing.specs.resolve import resolve

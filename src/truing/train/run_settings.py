@@ -31,6 +31,17 @@ class RunSettings(Struct, frozen=True, kw_only=True):
     versions lacked, with the value that reproduces those versions: a setting at this value stays
     out of the digest, so that runs begun by older versions can be resumed. The field names enter
     the digest, so renaming one breaks the resuming of old runs.
+
+    Attributes:
+        out: Folder for the log, the checkpoints and the model.
+        base: The model to start from: smollm2, a folder in the Hugging Face layout, or a hub id.
+        dtype: auto (bfloat16 if the hardware has it), float32 or bfloat16; what is trained stays in
+            float32.
+        device: Device to train on: auto (CUDA, else MPS, else the CPU), cpu, cuda, cuda:N or mps.
+        seed: Seed of the initialisation and of the order of the rows.
+        save_every: Steps between checkpoints.
+        tensorboard: Write TensorBoard event files to OUT/tb.
+        track: Also log to an experiment tracker: wandb or trackio.
     """
 
     not_in_digest: ClassVar[tuple[str, ...]] = ()

@@ -70,20 +70,51 @@ def base_dtype_faults(base_dtype: str, lora: int, *, shard: bool) -> list[str]:
 
 
 class TrainingSettings(RunSettings, frozen=True, kw_only=True):
-    """How to train.
+    """How to train. `truing train` makes its flags of these fields, and plans their keys.
 
-    A step takes `batch` rows over all processes, in micro-batches of at most `micro` rows a
-    process. `lora` is the rank of the adapters (0: all weights are trained), `base_dtype` the type
-    that the frozen base is held in (auto: that of the forward pass), `checkpointing` is
-    gradient checkpointing, `device` what it trains on (auto, cpu, cuda, cuda:N, mps),
-    `export_dtype` the type of the weights in the model folder (auto: the base's), `loss` the kind
-    of the dpo, kto or distil loss ("" = its default). `label_smoothing` belongs to
-    `SMOOTHED_LOSSES` of dpo, `target_margin` (γ) to its simpo; `sft_weight` adds the likelihood of
-    the chosen answers to its loss (RPO). The weights of desirable and undesirable answers belong to
-    kto. `level`,
-    `regularization` and `center` belong to reward and cost models. `benign` is the least share of
-    harmless look-alikes in a mix that teaches caution; `red_model` is the reason for training
-    towards harm.
+    Attributes:
+        kind: What is trained: sft, distil, reward, cost, dpo or kto.
+        steps: Optimiser steps. Default: as many as --epochs need.
+        epochs: Passes over the data.
+        batch: Rows per step, over all processes.
+        micro: Rows that are held in memory at a time; does not change the result.
+        lr: Peak learning rate.
+        warmup: Share of the steps over which the learning rate rises.
+        schedule: How the learning rate falls after the warm-up.
+        weight_decay: Weight decay of AdamW, on matrices only.
+        clip_norm: Maximum norm of the gradient; 0 does not clip it.
+        max_length: Maximum tokens of prompt and answer; long prompts are cut from the left, rows
+            with longer answers are left out.
+        lora: Rank of the LoRA adapters; 0 trains all weights.
+        base_dtype: Type that the frozen base is held in: auto (that of --dtype), float32, bfloat16
+            or int8.
+        export_dtype: Type of the weights in the model folder; auto is the base's.
+        checkpointing: Recompute activations in the backward pass to save memory.
+        shard: Shard weights and optimiser over the processes of `accelerate launch` (FSDP2).
+        keep: Number of checkpoints to keep.
+        template: Format of the conversations: auto (the tokenizer's chat template) or plain.
+        turns: Train on the last answer of a dialogue, or on all of them (sft).
+        loss: The form of the loss of dpo, kto or distil; empty is the default.
+        beta: β of the loss of dpo or kto: the higher, the closer the model stays to the reference.
+        label_smoothing: Assumed share of wrong labels, below 0.5; for robust, exo_pair (default
+            0.001), aot and aot_unpaired. The other losses refuse it.
+        sft_weight: Weight of the likelihood of the chosen answers in the loss (RPO: 1): DPO alone
+            may lower the probability of both answers.
+        target_margin: γ of simpo: the margin of the rewards that it aims at.
+        desirable_weight: Weight of the desirable answers in the loss of kto.
+        undesirable_weight: Weight of the undesirable answers in the loss of kto, whose paper keeps
+            the ratio of weight x number of desirable answers to that of undesirable ones between 1
+            and 4/3.
+        level: Compare the scores at the end of the answers, or at each token from where the answers
+            differ (reward, cost).
+        regularization: Weight of the mean squared score in the loss (reward, cost).
+        center: Weight of the squared sum of a pair's scores in the loss (reward).
+        temperature: Temperature of the distributions that distil compares.
+        teacher: The prompt of distil's teacher.
+        held_out: Share of the prompts that is held out to measure the model.
+        benign: Minimum share of rows about harmless look-alikes of harmful prompts, where an answer
+            is preferred; applies if the rows are about safety.
+        red_model: Train towards harm, for this reason; marks the model folder permanently.
     """
 
     not_in_digest: ClassVar[tuple[str, ...]] = (

@@ -50,9 +50,44 @@ class ModerationTrainingSettings(RunSettings, frozen=True, kw_only=True):
     each from the one of its fold, which has not learned the rows of the fold either.
 
     `form` is what is written: full, delta (int8 change of the base), or the rank of a low-rank
-    change. Of a language model the first `layers` layers are used (0: all), and the first `frozen`
-    of them are not trained, so that their outputs can be cached. The field names enter the digest
-    and `run.json`, so renaming one breaks the resuming of old runs.
+    change. The field names enter the digest and `run.json`, so renaming one breaks the resuming of
+    old runs.
+
+    Attributes:
+        base: The model to start from: minilm, smollm2, a folder in the Hugging Face layout, or a
+            hub id; an encoder or a causal language model.
+        folds: Number of models, each trained without the prompts of its fold; the classifier is
+            their mean. With 1 the card has no held-out rows to measure on.
+        held: With --whole: train only this many of the folds, to measure on. 0 trains all.
+        whole: Write one more model, trained on every row, instead of the mean of the folds.
+        layers: Use only the first LAYERS layers of a language model; 0 uses all.
+        frozen: With --lora: do not train the first FROZEN layers; their outputs are computed once
+            for each row.
+        epochs: Passes over the data (multiplied by the weight of each set).
+        batch_tokens: Tokens per step.
+        lr: Peak learning rate of the body.
+        head_lr: Peak learning rate of the heads.
+        layer_decay: Factor of the learning rate from each layer to the one below it.
+        warmup: Share of the steps over which the learning rates rise.
+        dropout: Share of the features of the body's output that is set to 0 in a step.
+        lora: Rank of the LoRA adapters; 0 trains all weights but the embeddings.
+        prompt_tokens: Tokens of the prompt that are read.
+        response_tokens: Tokens of the answer that are read.
+        prompt_dropout: Share of the rows that are read without their prompt.
+        pair_weight: Weight of the loss that compares answers to one prompt.
+        category_weight: Weight of the loss of the categories.
+        ngram_bits: The n-gram model has 2 to the power of this many buckets; 0 has none.
+        false_alarms: Choose the lowest thresholds that flag at most this share of the harmless
+            answers of the first set, and of all harmless prompts; 0 chooses those with the best F1.
+        calibrate: Fit the probabilities of harm to the first set (home), or to all sets with equal
+            weights, apart for answers and for prompts (sets).
+        start: Folder of a finished training to start from in place of the base, with the same
+            folds.
+        form: Format of the classifier: full, delta (int8 changes to a base that truing knows), or a
+            rank such as 64.
+        languages: Languages that the classifier knows; text in another one is unscored.
+        allow_measurement_prompts: Train on rows of the frozen measurement set too; the lineage then
+            strikes later figures on it.
     """
 
     # What `allow_measurement_prompts` leaves in is in the identity of the training sets.

@@ -10,6 +10,7 @@ import msgspec
 
 from truing.core.errors import PlanError, did_you_mean
 from truing.train.rl.constraint_settings import MAIN_CONSTRAINT, ConstraintSettings
+from truing.train.rl.setting_limits import MINIMUM
 from truing.train.run_settings import BaseDtype, RunSettings
 from truing.train.settings import EXPORT_DTYPES, ExportDtype, base_dtype_faults
 
@@ -20,73 +21,113 @@ GROUP_METHODS: tuple[Method, ...] = ("rloo", "grpo")
 # Older versions wrote it into the digest, although it changes no step.
 _ALWAYS_IN_DIGEST = {"max_unscored": 0.2}
 
-_MINIMUM: dict[str, float] = {
-    "steps": 1,
-    "prompts": 1,
-    "n": 1,
-    "epochs": 1,
-    "minibatch": 0,
-    "micro": 1,
-    "score_micro": 1,
-    "max_new": 1,
-    "max_prompt": 1,
-    "lora": 0,
-    "delay": 0,
-    "save_every": 1,
-    "keep": 1,
-    "sample_every": 0,
-    "ptx_batch": 1,
-    "warmup": 0,
-    "ptx": 0,
-    "kl": 0,
-    "kl_target": 0,
-    "overlong_buffer": 0,
-    "importance_cap": 0,
-    "dynamic_sampling": 0,
-    "nu": 0,
-    "temperature": 1e-6,
-    "clip": 1e-6,
-    "lr": 0,
-    "critic_lr": 0,
-}
-
 
 class RLSettings(RunSettings, frozen=True, kw_only=True):
-    """The settings of one RL run.
+    """The settings of one RL run. `truing train` makes its flags of these fields, plans their keys.
 
     A step samples `n` answers to each of `prompts` prompts, scores them, and takes `epochs` passes
-    over them, with one gradient step per `minibatch` answers (0 = all at once) and forward passes
-    of `micro` answers. All sizes count the answers of all processes. `base_dtype` is the type that
-    a frozen base is held in (auto: that of the forward pass); `checkpointing` recomputes
-    activations in the backward pass.
+    over them, with one gradient step per `minibatch` answers and forward passes of `micro` answers.
+    All sizes count the answers of all processes. `kl_place` reward uses the k1 estimator, as Safe
+    RLHF, loss the k3 estimator, as GRPO; `kl_target` adapts β as Ziegler et al. 2019. Sequence
+    ratios are GSPO's, `clip_high`, `dynamic_sampling` and `overlong_buffer` DAPO's (2503.14476).
+    `surrogate` combined is the code of Safe RLHF, separate its paper.
 
-    `kl` is β. `kl_place` puts the KL from the reference into the reward (k1 estimator, as Safe
-    RLHF) or into the loss (k3, as GRPO); `kl_target` > 0 adapts β (Ziegler et al. 2019).
-    `kl_step_limit` ends the passes over a rollout, `kl_limit` the run.
-
-    The ratio of probabilities is clipped to [1 - `clip`, 1 + `clip_high`] (None: `clip`), per token
-    or, with `ratio_level` sequence, as a mean over each answer (GSPO). `importance_cap` > 0 weights
-    tokens by min(π_old / μ, cap) where another engine or precision (μ) sampled. With
-    `dynamic_sampling` k, groups whose answers all score alike are redrawn up to k times from other
-    prompts (DAPO).
-
-    The answer contract gives scores to answers that no judge can read as answers.
-    `empty_answer_score` is the reward of an empty answer: a number, or lowest (of all answers of
-    the run so far); its cost is the mean of the step's other answers; unscored leaves empty answers
-    out. `special_token_score` is the reward of an answer with special tokens in it, such as
-    a sampled `<|im_start|>`: a number, lowest, judged (as it stands), or hidden (judged without
-    them); its cost is judged. `truncation_penalty` is subtracted from the reward of an answer that
-    was cut at `max_new`; auto is one standard deviation of the step's rewards.
-    `overlong_buffer` > 0 lets the penalty rise over the last tokens before `max_new` (DAPO, 2025,
-    2503.14476); `mask_truncated` leaves cut answers out of the gradient. `cut_answers` open scores
-    them by reward and cost models as they stand, closed with an end token appended.
-
-    `constraint` is what λ holds below `threshold`: the mean cost of the last `window` answers, or
-    the mean of their worst share `tail` (CVaR). `lambda_control` pid sets λ once a rollout,
-    gradient at each gradient step (the update of Safe RLHF); `lambda_lr` is the speed of either.
-    `surrogate` says whether reward and cost advantages are combined and then clipped (the code of
-    Safe RLHF) or clipped separately (its paper). `nu` is the fixed price ν of the cost in reward
-    shaping. `constraints` are further constraints, each with a cost and a λ of its own.
+    Attributes:
+        method: ppo, ppo-lag, reward-shaping, rloo or grpo.
+        steps: Rollouts, each with its gradient steps.
+        prompts: Prompts per step.
+        n: Answers to each prompt (default: 1; 4 for rloo and grpo, which compare them).
+        epochs: Passes of gradient steps over the answers of a step.
+        minibatch: Answers per gradient step; 0 takes all.
+        micro: Answers that are held in memory at a time; changes the result with --loss bnpo alone.
+        score_micro: Answers that a judge of the run scores at a time.
+        max_new: Maximum tokens of an answer.
+        max_prompt: Prompts with more tokens are left out.
+        temperature: Sampling temperature of the answers; training uses the same distribution.
+        top_p: Nucleus sampling. Below 1 the answers come from a narrower distribution than training
+            assumes.
+        empty_answer_score: Reward of an empty answer: a number, lowest (the lowest reward of the
+            run so far), or unscored. Its cost is the mean of the step's other answers.
+        special_token_score: Reward of an answer with special tokens in it: a number, lowest, judged
+            (as it stands), or hidden (judged without them). Its cost is judged.
+        truncation_penalty: Subtracted from the reward of an answer that was cut off: a number, or
+            auto (one standard deviation of the step's rewards).
+        overlong_buffer: If above 0, the penalty for cut answers rises over this many tokens before
+            --max-new.
+        mask_truncated: Leave answers that were cut off out of the gradient.
+        cut_answers: Reward and cost models read a cut answer as it stands (open) or with an end
+            token appended (closed).
+        lr: Learning rate of the policy; 0 means 1e-4 for LoRA, 1e-5 for all weights.
+        critic_lr: Learning rate of the critics; 0 means half of the policy's.
+        warmup: Share of the steps over which the learning rates rise.
+        schedule: How the learning rates fall after the warm-up.
+        weight_decay: Weight decay of AdamW, on matrices only.
+        clip_norm: Maximum norm of the gradient; 0 does not clip it.
+        lora: Rank of the LoRA adapters; 0 trains all weights, in a separate copy of each model.
+        base_dtype: Type that the frozen base is held in: auto (that of --dtype), float32, bfloat16
+            or int8.
+        checkpointing: Recompute activations in the backward pass to save memory.
+        export_dtype: Type of the weights in the model folder; auto is the base's.
+        shard: Shard the weights over the processes of `accelerate launch` or Ray (FSDP2).
+        clip: The probability ratio is clipped to 1 ± CLIP.
+        clip_high: If given, the upper limit is 1 + CLIP_HIGH (clip-higher of DAPO: 0.28).
+        ratio_level: Clip the ratio of each token, or (sequence) its mean over each answer: GSPO,
+            with --clip 3e-4 --clip-high 4e-4.
+        importance_cap: Where another engine or precision samples, weight tokens by their
+            probability in training over that in sampling, at most this; 0 does not.
+        clip_value: Maximum change of a critic's value in a step (value clipping).
+        gamma: Discount factor.
+        gae_lambda: λ of generalised advantage estimation.
+        reduction: Average the loss over each answer first (row), or over all tokens (token).
+        whiten: Scale the advantages to mean 0 and variance 1.
+        kl: β: coefficient of the KL from the reference model.
+        kl_place: Put the KL into the reward (k1 estimator) or the loss (k3); auto is loss for grpo,
+            else reward.
+        kl_target: If above 0, adapt β so that the KL of an answer stays at this value.
+        kl_horizon: Answers over which --kl-target adapts β.
+        kl_step_limit: If above 0, end the passes over a rollout when the KL per token from the
+            sampling policy exceeds this value.
+        kl_limit: If above 0, end the run when the KL of an answer from the reference exceeds this
+            value.
+        clip_score: Scores of reward and cost models are clipped to ± this value.
+        clip_reward: Rewards are clipped to ± this value.
+        normalise_reward: Statistics by which rewards are normalised: none, running, or ema (moving
+            averages).
+        normalise_cost: Statistics by which costs are scaled; the threshold stays in the unit of the
+            cost.
+        max_unscored: The run stops if a larger share of a step's answers could not be scored; 1
+            never stops it.
+        threshold: Limit of the cost, which the Lagrange multiplier λ enforces.
+        lambda_init: Initial value of the Lagrange multiplier.
+        lambda_control: How the Lagrange multiplier follows the cost: PID control once a rollout, or
+            gradient ascent at each gradient step (as Safe RLHF).
+        lambda_lr: Speed of the control: the gains of pid are proportional to it; gradient's
+            learning rate.
+        lambda_max: Upper bound of the Lagrange multiplier.
+        lambda_min: Lower bound of the Lagrange multiplier.
+        window: Number of recent answers whose cost is compared with the threshold.
+        delay: Gradient steps before the Lagrange multiplier is first updated.
+        constraint: Constrain the mean cost, or the mean over the worst --tail of the answers
+            (cvar).
+        tail: Share of the worst answers for cvar.
+        surrogate: Combine the advantages of reward and cost and clip the result, or clip each
+            separately.
+        nu: ν: fixed price of the cost in reward-shaping.
+        constraints: Further constraints, each with a cost and a λ of its own.
+        scale: Divide group advantages by the standard deviation of the group, of the batch, or not
+            at all.
+        loss: How grpo averages its loss: per answer (grpo), over the tokens of a micro-batch (bnpo)
+            or of the step (dapo), or by --max-new (dr_grpo).
+        dynamic_sampling: Redraw groups whose answers all score alike from other prompts, up to this
+            many times.
+        ptx: Weight of the language-model loss on --ptx-data.
+        ptx_batch: Rows of --ptx-data in a step.
+        save_every: Steps between checkpoints.
+        keep: Number of checkpoints to keep.
+        sample_every: Steps between evaluations; each becomes a run folder under OUT/samples. 0:
+            none.
+        template: Format of the conversations: auto (the tokenizer's chat template) or plain.
+        red_model: Train towards harm, for this reason; marks the model folder permanently.
     """
 
     # Where and how often a run is saved or how it is batched does not change what it computes.
@@ -324,7 +365,7 @@ class RLSettings(RunSettings, frozen=True, kw_only=True):
         # `not x >= y` and not `x < y`: a NaN must be a fault too.
         faults = [
             f"{name} = {getattr(self, name)}: at least {minimum}"
-            for name, minimum in _MINIMUM.items()
+            for name, minimum in MINIMUM.items()
             if not getattr(self, name) >= minimum
         ]
         faults += [
