@@ -74,8 +74,13 @@ def flags_of(
             generated[field.name] = Annotated[field.kind, *marks]
             setattr(cls, field.name, field.default)
         cls.__annotations__ = {**generated, **declared}
+        flags = dataclasses.dataclass(frozen=True)(cls)
+        hints = get_type_hints(flags, include_extras=True)
+        for entry in dataclasses.fields(flags):  # type: ignore[arg-type]
+            # cyclopts would read the annotations of a base class by the names of this module.
+            entry.type = hints[entry.name]
         placed = {} if group is None else {"group": group}
-        return Parameter(name="*", **placed)(dataclasses.dataclass(frozen=True)(cls))
+        return Parameter(name="*", **placed)(flags)
 
     return decorate
 

@@ -15,6 +15,7 @@ __getattr__, __dir__, __all__ = lazy_exports(
         "certificate_draws": "CertificateRequest draw_rows_to_label",
         "gate": "gate_run",
         "junit": "to_junit",
+        "markdown": "to_markdown",
         "rules": "parse_rules read_rules",
         "sarif": "to_sarif",
         "verdict": "GateVerdict",

@@ -15,9 +15,10 @@ __getattr__, __dir__, __all__ = lazy_exports(
         "evaluation": (
             "DataPlan Plan PlanProgress RunPlan parse_plan plan_from_specs read_plan run_plan"
         ),
+        "step_inputs": "DataInputs RLInputs SampledInputs SupervisedInputs",
         "training_plan": (
-            "DEFAULT_GROUP_SIZE RLInputs SampledInputs StepPlan SupervisedInputs TrainingPlan "
-            "list_presets parse_training_plan read_plan_text read_preset read_training_plan"
+            "DEFAULT_GROUP_SIZE StepPlan TrainingPlan list_presets parse_training_plan "
+            "read_plan_text read_preset read_training_plan"
         ),
         "training_run": "TrainingPlanOptions TrainingPlanResult run_training_plan",
         "training_steps": "StepOptions train_rl_step train_sampled_step train_supervised_step",

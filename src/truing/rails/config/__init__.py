@@ -19,6 +19,7 @@ __getattr__, __dir__, __all__ = lazy_exports(
         "jailbreak_service": (
             "JAILBREAK_BLOCK JAILBREAK_RAIL make_jailbreak_spec read_config_block"
         ),
+        "key_effects": "find_differences find_unused_keys",
         "loader": "RailsConfig iterate_stages list_rail_flow_names",
         "models": "build_model build_task_models find_engine_fault find_entry_faults",
         "parameters": "DefaultSampling",

@@ -11,7 +11,7 @@ __getattr__, __dir__, __all__ = lazy_exports(
     __name__,
     {
         "catalog": "RAIL_TITLES all_actions pure_action_names",
-        "guard_models": "build_guard_judges",
+        "guard_models": "build_guard_judges find_guard_faults",
         "pii": "split_entities",
         "references": (
             "find_missing_references find_parser_faults find_pattern_faults library_for_config"
