@@ -49,9 +49,7 @@ __getattr__, __dir__, __all__ = lazy_exports(
         ),
         "linear_regex": "LinearRegex NotLinear SearchMode",
         "measurement_set": "count_frozen_by_source frozen_hashes has_frozen_prompt is_frozen",
-        "output_filter": (
-            "filter_answer filter_response find_prohibited_content withheld_failure"
-        ),
+        "output_filter": ("filter_answer filter_response find_prohibited_content withheld_failure"),
         "private_files": (
             "create_folder create_private_file file_mode folder_mode private_opener rename_file "
             "replace_file replace_file_with restrict_umask sync_path write_error"

@@ -43,8 +43,7 @@ __getattr__, __dir__, __all__ = lazy_exports(
         "planning": "n_for_non_inferiority n_for_upper_bound n_pairs_for_mcnemar",
         "pooling": "partial_pooling partial_pooling_of_changes",
         "sequential": (
-            "BettingSequence HarmRateAlarm PairedBettingSequence anytime_quantile "
-            "betting_interval"
+            "BettingSequence HarmRateAlarm PairedBettingSequence anytime_quantile betting_interval"
         ),
     },
 )
