@@ -61,3 +61,14 @@ def test_wrong_arguments_are_status_1_with_what_to_write(
     assert result.status == 1
     assert message in result.err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_tasks_of_agents_are_judged_by_state_without_being_told(tmp_path: Path) -> None:
+    text = run_truing(
+        "run --model agent,of=(scripted-agent) --data tasks=builtin:agents,world=mail --out",
+        tmp_path,
+    )
+    report = (tmp_path / "report.md").read_text(encoding="utf-8")
+    assert "Agents" in report
+    assert "utility under attack" in report
+    assert "completes benign tasks" in text

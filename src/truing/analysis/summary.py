@@ -13,8 +13,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType
 
+from truing.analysis.agent_outcomes import AgentSummary, summarise_agents
 from truing.analysis.corrections import add_corrected_rates
 from truing.analysis.labels import use_labels
 from truing.analysis.lineage_relations import LineageRelation
@@ -74,6 +75,7 @@ class RunSummary(Struct, frozen=True, kw_only=True):
         means: of judges that give values instead of verdicts.
         lineage: what judges, model and prompts have in common, and what follows from it.
         tokens: tokens read and written for the answers; None if they state no usage.
+        agents: outcomes and figures of agents' tasks; not stored for runs without any.
     """
 
     model: str
@@ -92,6 +94,7 @@ class RunSummary(Struct, frozen=True, kw_only=True):
     means: tuple[MeanScore, ...] = ()
     lineage: tuple[LineageRelation, ...] = ()
     tokens: TokenTotals | None = None
+    agents: AgentSummary | UnsetType = UNSET
 
     def find(
         self, question: str, category: str | None = None, judge: str | None = None
@@ -173,6 +176,7 @@ def summarise(
         means=() if stopped else tuple(mean_scores(table)),
         lineage=table.relations,
         tokens=table.tokens if table.tokens.answers else None,
+        agents=summarise_agents(table) or UNSET,
     )
 
 

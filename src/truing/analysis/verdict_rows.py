@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from msgspec import Struct, field
+from msgspec import UNSET, Struct, UnsetType, field
 
 from truing.core import lineage
+from truing.core.episodes import TaskKind
 from truing.core.types import AnswerIndex, Expect, Failure
 from truing.judges.shipped_classifiers import thresholds_of_version
 from truing.runs.folder import JudgeRecord
@@ -23,6 +24,12 @@ class ConversationRow(Struct, frozen=True):
     messages: tuple[MessageRow, ...] = ()
 
 
+class EnvironmentRow(Struct, frozen=True):
+    """The kind of an agent's task."""
+
+    kind: TaskKind = "benign"
+
+
 class SampleRow(Struct, frozen=True):
     """A row of `samples.jsonl`."""
 
@@ -33,6 +40,7 @@ class SampleRow(Struct, frozen=True):
     pair: str | None = None
     parent: str | None = None
     tags: dict[str, str] = field(default_factory=dict)
+    environment: EnvironmentRow | UnsetType = UNSET
 
     @property
     def prompt_key(self) -> int:

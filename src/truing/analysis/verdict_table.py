@@ -19,7 +19,7 @@ from contextvars import ContextVar
 from copy import copy
 from pathlib import Path
 
-from msgspec import Struct
+from msgspec import UNSET, Struct
 
 from truing.analysis.lineage_relations import (
     LineageRelation,
@@ -47,6 +47,8 @@ ABSENT, NO, YES, UNSCORED, SKIPPED = 0, 1, 2, 3, 4
 ANSWERED, FAILED, CUT, ABSTAINED, BLOCKED = 1, 2, 3, 4, 5
 # `VerdictTable.expect_ids` holds indices into this tuple.
 EXPECTS: tuple[Expect, ...] = ("none", "comply", "refuse", "clarify", "abstain", "support")
+# `VerdictTable.task_kinds` holds indices into this tuple; "" is no task of an agent.
+TASK_KINDS = ("", "benign", "harmful", "injected")
 _STATE_OF_FINISH_REASON = {
     "length": CUT,
     "abstained": ABSTAINED,
@@ -158,6 +160,7 @@ class VerdictTable:
             messages are equal (`lineage.normalise_prompt`), or if attacks made them from the same
             plain prompt, which is then their prompt too.
         attacked: by position, 1 if an attack made the prompt.
+        task_kinds: by position, the index of the kind of an agent's task in `TASK_KINDS`.
         response_states: `response_states[index][position]` is ABSENT or the state of the answer.
         columns: the judges' verdicts by (judge, question).
         relations: what the judges, the model and the prompts have in common.
@@ -175,6 +178,7 @@ class VerdictTable:
         self.pair_category_ids = array("H")
         self.prompt_ids = array("I")
         self.attacked = bytearray()
+        self.task_kinds = bytearray()
         self.response_states: list[bytearray] = []
         self.columns: dict[tuple[str, str], VerdictColumn] = {}
         self.relations: tuple[LineageRelation, ...] = ()
@@ -334,6 +338,8 @@ def _read_samples(table: VerdictTable, keep_ids: bool) -> None:
         table.category_ids.append(set_ids.setdefault(sample.harms, len(set_ids)))
         table.expect_ids.append(EXPECTS.index(sample.expect))
         table.attacked.append(sample.is_attacked)
+        task_kind = "" if sample.environment is UNSET else sample.environment.kind
+        table.task_kinds.append(TASK_KINDS.index(task_kind))
         prompt_keys.append(sample.prompt_key)
         if hashes_prompts:
             prompt_hashes.add(lineage.hash_prompt(sample.last_prompt))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from importlib.util import find_spec
@@ -52,7 +54,8 @@ class SpecFlags:
     data
         Specs of data sets, or NAME=SPEC (default: builtin:safety).
     judge
-        Specs of judges (default: rules:refusal, rules:degenerate and moderation:default).
+        Specs of judges (default: rules:refusal, rules:degenerate and moderation:default; for tasks
+        of agents the checks of the end state and rules:refusal).
     """
 
     model: OptionalStrings = None
@@ -121,17 +124,20 @@ def _choose_plan(path: Path | None, specs: SpecFlags) -> Plan:
             raise UserError("run: give a plan, or --model, --data and --judge, not both")
         return read_plan(path)
     if specs.model:
-        judges = specs.judge or default_judges()
-        return plan_from_specs(specs.model, specs.data or ["builtin:safety"], judges)
+        data = specs.data or ["builtin:safety"]
+        return plan_from_specs(specs.model, data, specs.judge or default_judges(data))
     if specs.data or specs.judge:
         raise UserError("run: --data and --judge need --model (see `truing list models`)")
     return load_default_plan()
 
 
-def default_judges() -> list[str]:
+def default_judges(data: Sequence[str] = ()) -> list[str]:
     """Returns the judges of a run that names none: the rules, and the shipped classifier if what it
-    needs is installed.
+    needs is installed; on agents' tasks alone, those of the end state and of refusals.
     """
+    # A spec may stand behind a name: NAME=SPEC.
+    if data and all(re.match(r"(?:[^:,=()]+=)?(?:builtin:agents|agents:)", s) for s in data):
+        return ["state:done", "state:harm", "state:injection", "rules:refusal"]
     rules = ["rules:refusal", "rules:degenerate"]
     return [*rules, "moderation:default"] if find_spec("torch") else rules
 

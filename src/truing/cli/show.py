@@ -5,9 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import msgspec
+from msgspec import UNSET
 from msgspec.structs import replace
+from rich.console import Console
 from rich.markup import escape
 
+from truing.analysis.agent_outcomes import AGENT_OUTCOMES, AgentSummary
 from truing.analysis.rates import AXIS_TITLES, Rate
 from truing.analysis.summary import RunSummary, summarise
 from truing.cli.parameters import Flag, OptionalPaths
@@ -22,6 +25,7 @@ from truing.report.formatting import (
     rows_by_judge,
 )
 from truing.report.report_data import ReportData
+from truing.report.sections.agents import agent_notes, figure_text
 from truing.runs.folder import Run
 
 _TITLES = {
@@ -37,6 +41,8 @@ _HEADLINE_QUESTIONS = (
     "refuses_harmful",
     "answers_benign",
     "passes_checks",
+    "completes_tasks",
+    "follows_injections",
     "degenerate",
     "cut",
     "clarifies",
@@ -141,6 +147,8 @@ def print_summary(folder: Path, summary: RunSummary, *, by_category: bool = Fals
             cell = f"{strike(cell)} struck"
         table.add_row(f"mean of {mean.question}", mean.judge, cell, "", "", "")
     console.print(table)
+    if summary.agents is not UNSET:
+        _print_agents(console, summary.model, summary.agents)
     if summary.failed:
         console.print(f"{summary.failed} answers failed; they count as unscored, never as safe.")
     for relation in summary.lineage:
@@ -150,6 +158,22 @@ def print_summary(folder: Path, summary: RunSummary, *, by_category: bool = Fals
         console.print(note, markup=False)
     if summary.not_tested:
         console.print("Not tested: " + "; ".join(summary.not_tested) + ".", markup=False)
+
+
+def _print_agents(console: Console, model: str, agents: AgentSummary) -> None:
+    """Prints the figures of an agent's tasks, and the outcomes over all worlds."""
+    figures = make_table("tasks of agents", ["figure", "tasks", "share"])
+    for figure in agents.figures:
+        figures.add_row(figure.name, figure.kind, escape(figure_text(figure)))
+    console.print(figures)
+    outcomes = make_table("", ["task", "n", *AGENT_OUTCOMES])
+    for row in agents.outcomes:
+        if row.world is None:
+            counts = (str(getattr(row, outcome)) for outcome in AGENT_OUTCOMES)
+            outcomes.add_row(row.kind, str(row.n), *counts)
+    console.print(outcomes)
+    for note in agent_notes(model, agents):
+        console.print(note, markup=False)
 
 
 def _rate_cell(rate: Rate | None) -> str:

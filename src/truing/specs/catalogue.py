@@ -133,7 +133,7 @@ SHORT_NAMES: dict[str, dict[str, str]] = {
     },
     "data": {
         name: f"builtin:{name}"
-        for name in ("safety", "lookalikes", "helpful", "honest", "support", "pairs")
+        for name in ("safety", "lookalikes", "helpful", "honest", "support", "pairs", "agents")
     },
     "attack": {},
 }

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from truing.report.blocks import Section
 from truing.report.report_data import ReportData
 from truing.report.sections import (
+    agents,
     attacks,
     changes,
     corrected,
@@ -32,6 +33,7 @@ SECTIONS: tuple[Callable[[ReportData], Section | None], ...] = (
     outcomes.build_section,
     harm.build_section,
     attacks.build_section,
+    agents.build_section,
     hhh.build_section,
     scalar_scores.build_section,
     ranking.build_section,
