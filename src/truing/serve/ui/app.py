@@ -17,9 +17,10 @@ from truing.core.errors import TruingError
 from truing.serve.annotation.app_state import STATIC_TYPES
 from truing.serve.openai.local_host import names_this_machine
 from truing.serve.page_headers import SECURITY_HEADERS, STATUS_BY_KIND, add_headers
-from truing.serve.ui import routes_auth, routes_rows, routes_runs
+from truing.serve.ui import routes_auth, routes_jobs, routes_labels, routes_rows, routes_runs
 from truing.serve.ui.app_state import UiState
 from truing.serve.ui.background import log_error
+from truing.serve.ui.routes_rows import NotReady
 from truing.serve.ui.session import AppRequest, PathParam
 
 _HTTP_MESSAGES = {
@@ -86,6 +87,11 @@ def _handle_user_error(request: Request[Any, Any, State], error: TruingError) ->
     return _error_response(request, 422, "invalid", str(error))
 
 
+def _handle_not_ready(request: Request[Any, Any, State], error: NotReady) -> Response[Any]:
+    message = error.fault or "The rows of this run are being indexed; try again in a moment."
+    return _error_response(request, 422 if error.fault else 409, "invalid", message)
+
+
 def _handle_http_error(request: Request[Any, Any, State], error: HTTPException) -> Response[Any]:
     message = _HTTP_MESSAGES.get(error.status_code, "The request could not be read.")
     return _error_response(request, error.status_code, "http", message)
@@ -141,6 +147,8 @@ def create_app(state: UiState) -> Litestar:
             *routes_auth.HANDLERS,
             *routes_runs.HANDLERS,
             *routes_rows.HANDLERS,
+            *routes_labels.HANDLERS,
+            *routes_jobs.HANDLERS,
         ],
         state=State({"ui": state}),
         lifespan=[lifespan],
@@ -152,6 +160,7 @@ def create_app(state: UiState) -> Litestar:
         exception_handlers={
             RequestRejected: _handle_rejection,
             TruingError: _handle_user_error,
+            NotReady: _handle_not_ready,
             HTTPException: _handle_http_error,
             Exception: _handle_unexpected,
         },

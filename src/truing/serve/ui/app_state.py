@@ -20,6 +20,7 @@ from truing.annotation.store import RequestRejected
 from truing.core.version import __version__
 from truing.serve.annotation.app_state import STATIC_TYPES, HashingQueue, Throttle
 from truing.serve.ui.figures import Figures
+from truing.serve.ui.jobs import JobQueue
 from truing.serve.ui.row_indexes import RowIndexes, load_index_key
 from truing.serve.ui.run_scan import FolderScan, ScanLimits, scan_folder
 from truing.serve.ui.run_state import RunState, RunStateReader
@@ -66,6 +67,7 @@ class UiState:
         self.figures = Figures()
         self.indexes = RowIndexes(load_index_key() if index_key is None else index_key)
         self.alignments = Alignments()
+        self.jobs = JobQueue()
         self._scan: tuple[float, FolderScan] | None = None
         self._scan_lock = threading.Lock()
         self._seen_runs: set[str] = set()
@@ -153,6 +155,7 @@ class UiState:
 
     def close(self) -> None:
         """Stops what runs in the background."""
+        self.jobs.close()
         self.indexes.close()
         self.figures.close()
         self.alignments.close()

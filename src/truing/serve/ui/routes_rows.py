@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import urlencode
 
 import numpy as np
 from litestar import Response, get
 from msgspec import Struct, structs
 
+from truing.analysis.label_draws import LabelDraw, read_draws
 from truing.analysis.outcomes import OUTCOME_NAMES
 from truing.annotation.store import RequestRejected
 from truing.report.assembly import has_only_builtin_data
 from truing.runs.folder import Run
+from truing.serve.ui import people
 from truing.serve.ui.app_state import UiState
 from truing.serve.ui.background import Fault, Pending
 from truing.serve.ui.routes_runs import list_states
@@ -167,6 +170,7 @@ def _collect_rows(state: UiState, id_: str, query: RowsQuery) -> dict[str, Any]:
     per_page = state.options.rows_per_page
     n_pages = max(1, -(-len(selected) // per_page))
     page = min(query.page, n_pages)
+    row_base = query.path(f"/runs/{id_}/row", page=None)
     shown = selected[(page - 1) * per_page : page * per_page].tolist()
     base = f"/runs/{id_}/rows"
     return {
@@ -179,10 +183,13 @@ def _collect_rows(state: UiState, id_: str, query: RowsQuery) -> dict[str, Any]:
         "previous": query.path(base, page=page - 1) if page > 1 else "",
         "next": query.path(base, page=page + 1) if page < n_pages else "",
         "beside_choices": comparable_runs(first.state, list_states(state))[:50],
-        "row_path": lambda row: query.path(
-            f"/runs/{id_}/row", page=None, sample=row.sample_id, index=row.index
-        ),
+        "row_path": lambda row: _add_key(row_base, row.sample_id, row.index),
     }
+
+
+def _add_key(path: str, sample_id: str, index: int) -> str:
+    mark = "&" if "?" in path else "?"
+    return f"{path}{mark}{urlencode({'sample': sample_id, 'index': index})}"
 
 
 def _count_without_outcome(runs: list[OpenRun], wanted: RowFilter, mask: Mask) -> dict[str, int]:
@@ -203,8 +210,13 @@ def _shared_values(state: UiState, runs: list[OpenRun], query: RowsQuery) -> dic
         "meta": meta,
         "taxonomy": meta.taxonomy,
         "categories": tuple(dict.fromkeys((*meta.prompt_categories, *meta.judged_categories))),
-        "texts_hidden": not all(has_only_builtin_data(Run(run.state.path)) for run in runs),
+        "texts_hidden": not shows_texts(runs),
     }
+
+
+def shows_texts(runs: list[OpenRun]) -> bool:
+    """Returns whether texts are shown without being asked for: built-in data are mild."""
+    return all(has_only_builtin_data(Run(run.state.path)) for run in runs)
 
 
 @get("/runs/{id_:str}/row")
@@ -242,18 +254,41 @@ def _collect_row(
     def link(number: int | None) -> str:
         if number is None:
             return ""
-        sample_id, answer = index.key_of(number)
-        return query.path(f"/runs/{id_}/row", page=None, sample=sample_id, index=answer)
+        return _add_key(query.path(f"/runs/{id_}/row", page=None), *index.key_of(number))
 
+    run = Run(runs[0].state.path)
     return {
         **_shared_values(state, runs, query),
         "row": view_rows(runs, [row], whole=True)[0],
+        "labels": _describe_labels(run, key),
+        "notes": list(people.read_notes(run).get(key, {}).values()),
         "place": place + 1 if is_selected else 0,
         "n_selected": len(selected),
         "before": link(before),
         "after": link(after),
+        "self_path": link(row),
         "list_path": query.path(f"/runs/{id_}/rows", page=1 + place // per_page),
     }
+
+
+def _describe_labels(run: Run, key: people.RowKey) -> list[dict[str, Any]]:
+    """Returns for each question for which the row was drawn what people say."""
+    described = []
+    for question in dict.fromkeys(d.question for d in read_draws(run) if _is_row(d, key)):
+        labels = people.read_labels_of(run, question).get(key, {})
+        described.append(
+            {
+                "question": question,
+                "labels": people.describe_labels(labels),
+                "vote": people.describe_vote(labels) if labels else "",
+                "differ": people.differ(labels.values()),
+            }
+        )
+    return described
+
+
+def _is_row(draw: LabelDraw, key: people.RowKey) -> bool:
+    return (draw.sample_id, draw.index) == key
 
 
 HANDLERS = (rows_page, row_page)

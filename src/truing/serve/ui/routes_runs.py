@@ -107,6 +107,9 @@ def _describe_run(state: UiState, id_: str) -> dict[str, Any]:
         "rates": rate_rows(summary) if isinstance(summary, RunSummary) else [],
         "outcomes": _overall_outcomes(summary) if isinstance(summary, RunSummary) else [],
         "others": others[:50],
+        "rules": [p.as_posix() for p in state.scan().files if p.suffix == ".toml"][:200],
+        "has_report": (run.path / "report.html").is_file(),
+        "jobs": state.jobs.newest(run.id)[:5],
         "rows_path": rows_path(run, others),
         "refresh": _FAST_REFRESH if listed.pending or run.status == "running" else 0,
     }

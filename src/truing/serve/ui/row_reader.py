@@ -146,11 +146,11 @@ class RowIndex:
 
     def outcome_name(self, row: int) -> str:
         """Returns the outcome of a row."""
-        return OUTCOME_NAMES[self.outcome[row]]
+        return OUTCOME_NAMES[int(self.outcome[row])]
 
     def expect_name(self, row: int) -> str:
         """Returns what a good answer to the row's prompt is expected to do."""
-        return EXPECTS[self.expect[row]]
+        return EXPECTS[int(self.expect[row])]
 
     def judge_codes(self, judge: int) -> Codes:
         """Returns the verdict codes of a judge of `meta.judges`."""
