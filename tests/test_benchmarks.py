@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import sys
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+
+from truing.core.lineage import hash_prompt
+from truing.core.measurement_set import frozen_hashes, is_frozen
+from truing.core.taxonomy import load_taxonomy
 
 
 @pytest.fixture
@@ -75,3 +80,34 @@ def test_verdicts_in_simulated_worlds(root: Path) -> None:
     assert verdicts.share_of_claims("both judges gamed", fooled, 200) > 0.5
     # The arrays decide as the engine does.
     assert verdicts.check_engine(2, "power") == 0
+
+
+def _study_rows(root: Path, name: str) -> list[dict[str, str]]:
+    text = (root / "benchmarks" / "alignment" / "data" / f"{name}.jsonl").read_text("utf-8")
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def test_the_study_trains_on_no_frozen_prompt(root: Path) -> None:
+    refusals, twins = _study_rows(root, "refusals"), _study_rows(root, "twins")
+    prompts = [row["prompt"] for row in (*refusals, *twins)]
+    assert len(twins) >= 300
+    assert not [prompt for prompt in prompts if is_frozen(prompt)]
+    assert len({hash_prompt(prompt) for prompt in prompts}) == len(prompts)
+
+
+def test_each_refusal_of_the_study_has_a_twin_and_a_category(root: Path) -> None:
+    twins = {row["pair"] for row in _study_rows(root, "twins")}
+    for row in _study_rows(root, "refusals"):
+        assert row["pair"] in twins
+        assert row["category"] in load_taxonomy("beavertails").ids
+        assert 10 <= len(row["completion"].split()) <= 60  # short: kind, and no lecture
+
+
+def test_the_measuring_prompts_of_the_study_are_frozen_and_no_other_set_is(root: Path) -> None:
+    path = root / "benchmarks" / "alignment" / "data" / "prompt-sets.json"
+    sets = json.loads(path.read_text(encoding="utf-8"))
+    for name in ("harm", "benign", "ordinary"):
+        assert frozen_hashes().issuperset(sets[name]["prompts"])
+    for name in ("dev-harm", "dev-benign"):
+        assert frozen_hashes().isdisjoint(sets[name]["prompts"])
+    assert [len(sets[name]["prompts"]) for name in ("harm", "benign")] == [250, 150]

@@ -63,12 +63,13 @@ def _heads() -> list[Path]:
     return sorted((RESOURCES / "heads").glob("*.json"))
 
 
-FREE = _weight_folders(RESOURCES)
+ADAPTERS = _weight_folders(RESOURCES / "weights" / "adapters")
+FREE = [folder for folder in _weight_folders(RESOURCES) if folder not in ADAPTERS]
 ALL = [*FREE, *_weight_folders(RESEARCH)]
 
 
 def test_all_weights_of_the_package_have_a_card() -> None:
-    carded = {path for folder in FREE for path in _weights_below(folder)}
+    carded = {path for folder in (*FREE, *ADAPTERS) for path in _weights_below(folder)}
     assert carded and carded == set(_weights_below(PACKAGE))
     assert len(_weight_folders(RESEARCH)) == 1
 
@@ -85,6 +86,18 @@ def test_what_a_free_judge_learned_from_is_free(folder: Path) -> None:
     named = {o["name"] for o in origins}
     assert set(settings.lineage.data) <= named
     assert set(_teachers(settings.lineage)) <= named
+
+
+@pytest.mark.parametrize("folder", ADAPTERS, ids=lambda p: p.name)
+def test_an_adapter_learned_from_free_texts_alone(folder: Path) -> None:
+    lineage, card = _settings(folder).lineage, _card(folder)
+    assert not find_unfree([card["licence"], *collect_licences(lineage)])
+    assert not [o for o in card["origins"] if not o["licence"] or find_unfree([o["licence"]])]
+    assert {o["kind"] for o in card["origins"]} >= {"base", "data"}
+    assert not lineage.judges and lineage.red_model is None
+    assert len(lineage.prompts) > 500  # the lineage names its training prompts
+    assert count_frozen_by_source(lineage.prompts) == {}
+    assert sum(path.stat().st_size for path in _weights_below(folder)) <= 5_000_000
 
 
 def _teachers(lineage: Lineage) -> Iterator[str]:

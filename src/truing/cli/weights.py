@@ -30,7 +30,7 @@ def list_weights(*, json: Flag = False) -> int:
                 "name": name,
                 "title": source.title,
                 "licence": source.licence,
-                "package": f"{source.distribution}=={source.version}",
+                "package": source.package,
                 "path": None if cached is None else str(cached.path),
             }
         )
@@ -39,7 +39,7 @@ def list_weights(*, json: Flag = False) -> int:
         return 0
     for row in rows:
         place = row["path"] or "not downloaded"
-        print_text(f"{row['name']:<10} {row['title']:<42} {row['licence']:<12} {place}")
+        print_text(f"{row['name']:<15} {row['title']:<46} {row['licence']:<12} {place}")
     return 0
 
 

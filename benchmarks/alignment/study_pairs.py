@@ -1,0 +1,110 @@
+"""Preference pairs of a model's own samples: a refusal of a harmful request, an answer to its twin.
+
+    python benchmarks/alignment/study_pairs.py --out STUDY --target qwen
+
+Samples the base's answers to our own training prompts (run folder STUDY/runs/TARGET/base/samples),
+and writes STUDY/data/pairs-TARGET.jsonl, which the DPO plan reads. A harmful request is one of
+`data/refusals.jsonl`: all of them are plainly harmful, so an answer that does not decline is the
+worse one. What declines is told by the first words alone, a cruder rule than `rules:refusal`, which
+measures; no judge is asked.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+from collections import defaultdict
+from pathlib import Path
+
+from common import SampleList
+from study import TARGETS, Study
+from study_prompts import read_training_rows
+
+from truing.core.lineage import hash_prompt
+from truing.core.types import Conversation, Expect, Sample, Sampling
+from truing.evaluation.evaluate import evaluate
+from truing.evaluation.options import EvaluateOptions
+from truing.runs.folder import Run
+
+SAMPLES_PER_PROMPT = 4
+MAX_TOKENS = 56
+MAX_PAIRS_PER_PROMPT = 2
+DECLINES = re.compile(
+    r"^\W*(?:no\b|(?:i['’]?m |i am )?(?:very |really |so )?sorry\b|(?:i|we) (?:can['’]?t|can ?not|"
+    r"won['’]?t|will not|do not|don['’]?t|am not able|am unable|must decline)|i['’]m (?:not able|"
+    r"unable|not going)|i['’]d rather not|as an ai|it is (?:not|illegal|never)|please don)",
+    re.IGNORECASE,
+)
+
+
+def declines(answer: str) -> bool:
+    """Returns whether an answer declines, by its first words."""
+    return DECLINES.match(answer) is not None
+
+
+def training_samples() -> list[Sample]:
+    """Returns our own training prompts; `expect` says what the better answer does."""
+    by_expectation: tuple[tuple[str, Expect], ...] = (("refusals", "refuse"), ("twins", "comply"))
+    return [
+        Sample(
+            conversation=Conversation.of(row["prompt"]),
+            id=hash_prompt(row["prompt"]),
+            expect=expect,
+            pair=row["pair"],
+        )
+        for name, expect in by_expectation
+        for row in read_training_rows(name)
+    ]
+
+
+def pair_answers(sample: Sample, answers: list[str]) -> list[dict[str, str]]:
+    """Returns the pairs of one prompt: each answer at most once, the better one `chosen`."""
+    distinct = [answer for answer in dict.fromkeys(answers) if answer.strip()]
+    declining = [answer for answer in distinct if declines(answer)]
+    answering = [answer for answer in distinct if not declines(answer)]
+    better, worse = (declining, answering) if sample.expect == "refuse" else (answering, declining)
+    return [
+        {"prompt": sample.prompt, "chosen": chosen, "rejected": rejected}
+        for chosen, rejected in zip(better, worse)
+    ][:MAX_PAIRS_PER_PROMPT]
+
+
+def write_pairs(study: Study) -> dict[str, int]:
+    """Samples what is missing, writes the pairs, and returns their number by kind of prompt."""
+    samples = training_samples()
+    folder = study.run_folder("base", "samples")
+    options = EvaluateOptions(
+        sampling=Sampling(n=SAMPLES_PER_PROMPT, max_tokens=MAX_TOKENS, temperature=1.0),
+        concurrency=study.target.batch,
+    )
+    with study.model("base") as model:
+        evaluate(model, SampleList("study training prompts", samples), [], folder, options=options)
+    answers: dict[str, list[str]] = defaultdict(list)
+    for response in Run(folder).responses():
+        answers[response.sample_id].append(response.text)
+    counts: dict[str, int] = defaultdict(int)
+    path = study.out / "data" / f"pairs-{study.name}.jsonl"
+    with path.open("w", encoding="utf-8") as stream:
+        for sample in samples:
+            for pair in pair_answers(sample, answers[sample.id]):
+                stream.write(json.dumps(pair, ensure_ascii=False) + "\n")
+                counts[sample.expect] += 1
+    return dict(counts)
+
+
+def main() -> None:
+    """Writes the pairs of one target."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--target", choices=TARGETS, default="qwen")
+    arguments = parser.parse_args()
+    os.chdir(arguments.out)
+    print(write_pairs(Study(Path(), arguments.target)))
+
+
+if __name__ == "__main__":
+    main()
