@@ -154,10 +154,11 @@ def test_what_other_packages_import_is_public() -> None:
     assert hidden == []
 
 
-def test_print_stands_in_the_command_line_alone() -> None:
+def test_print_stands_in_one_module_of_the_command_line() -> None:
+    """What is printed comes from files and models: `print_text` and `print_json` make it harmless."""
     found = []
     for path, tree in _trees():
-        if path.parts[0] == "cli":
+        if path.as_posix() == "cli/tables.py":
             continue
         for node in ast.walk(tree):
             if (

@@ -28,6 +28,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from bypass_cells import (
     APART_PLACES,
+    DEFINITION_PLACES,
     PATTERN,
     UNSAFE,
     Cell,
@@ -129,7 +130,9 @@ class MarkerModel:
             self.saw_marker = True
         if UNSAFE.search("".join(shown)) or UNSAFE.search("\n".join(shown)):
             self.saw_marker = True
-        everything = "\n".join([*shown, *(tool.description for tool in sampling.tools)])
+        names = [call.name for message in conversation.messages for call in message.tool_calls]
+        tools = [f"{tool.name} {tool.description} {tool.parameters}" for tool in sampling.tools]
+        everything = "\n".join([*shown, *names, *tools])
         if self.halves and all(half in everything for half in self.halves):
             self.saw_marker = True
         return self.reply
@@ -162,7 +165,7 @@ class Bench:
     def run(self, entry: str, cell: Cell) -> str:
         """Returns "passed" or "refused"; an unsafe cell that passed is a hole."""
         rows = cell.messages()
-        if cell.place == "split answer" and entry not in ("checks", "check"):
+        if cell.place in ("split answer", "split real") and entry not in ("checks", "check"):
             self.model.reply = Answer.of(rows[cell.index + 1]["content"])
             self._answer(entry, cell, rows[: cell.index + 1])
         self.model.saw_marker = False
@@ -242,7 +245,9 @@ class Bench:
 
 
 def _tool(definition: dict[str, Any]) -> Tool:
-    return Tool(definition["function"]["name"], definition["function"]["description"])
+    function = definition["function"]
+    parameters = function.get("parameters", {"type": "object", "properties": {}})
+    return Tool(function["name"], function["description"], json.dumps(parameters))
 
 
 def _reply_of(cell: Cell) -> Answer:
@@ -338,7 +343,7 @@ def run_matrix(
 def _is_row(cell: Cell) -> bool:
     """Returns whether a data set takes the messages: they ask something, and set no variables."""
     return (
-        cell.place not in ("context", "split tools")
+        cell.place not in ("context", "split context", *DEFINITION_PLACES)
         and "user" in cell.shape
         and cell.shape[-1] != "assistant"
     )

@@ -24,7 +24,15 @@ CALL_ID = "call_1"
 # Where the marker stands in what a client sends, and in what the model answers.
 # A word split over two keys of a tool call, a message and its own tool call, two messages of a role
 # with another between them, two messages around a real answer, two definitions of tools.
-APART_PLACES = ("split keys", "split call", "split around", "split answer", "split tools")
+# And over a key and its value, the name of a call and a value, a real answer and what follows it, a
+# chunk of the context and the first message; in definitions over a name and its description, two
+# keys, two types.
+CONVERSATION_PLACES = (
+    *("split keys", "split call", "split around", "split answer"),
+    *("split key value", "split call name", "split real", "split context"),
+)
+DEFINITION_PLACES = ("split tools", "split names", "split schema", "split types")
+APART_PLACES = (*CONVERSATION_PLACES, *DEFINITION_PLACES)
 INPUT_PLACES = (
     *("text", "arguments", "call id", "split word", "split phrase", "context"),
     *APART_PLACES,
@@ -73,6 +81,10 @@ class Cell:
                     row["tool_calls"] = [_call({"q": f"about {first}", "r": f"{second} and tea"})]
                 elif self.place == "split call":
                     row["tool_calls"] = [_call({"q": f"{second} and tea"})]
+                elif self.place == "split key value":
+                    row["tool_calls"] = [_call({f"about_{first}": f"{second} and tea"})]
+                elif self.place == "split call name":
+                    row["tool_calls"] = [_call({"q": f"{second} and tea"}, f"about_{first}")]
             rows.append(row)
         return rows
 
@@ -83,12 +95,20 @@ class Cell:
 
     def tools(self) -> list[dict[str, Any]]:
         """Returns the definitions of tools that the client sends."""
+        first, second = self.halves
         if self.place == "split tools":
-            first, second = self.halves
             return [
                 tool_definition("look_up", f"Looks a thing up: {first}"),
                 tool_definition("find_out", f"{second} and finds a thing out."),
             ]
+        if self.place == "split names":
+            return [tool_definition(f"look_up_{first}", f"{second} finds a thing out.")]
+        if self.place == "split schema":
+            properties = {f"about_{first}": {"type": "string"}, f"{second}_tea": {"type": "string"}}
+            return [tool_definition("look_up", "Looks a thing up.", properties)]
+        if self.place == "split types":
+            properties = {"q": {"type": f"about {first}"}, "r": {"type": f"{second} of tea"}}
+            return [tool_definition("look_up", "Looks a thing up.", properties)]
         is_needed = self.place == "answer arguments"
         return [tool_definition("look_up", "Looks a thing up.")] if is_needed else []
 
@@ -97,18 +117,27 @@ class Cell:
         if self.place == "text" and number == self.index:
             return placed(self.word, text, self.position)
         first, second = self.halves
-        distance = {"split word": 1, "split phrase": 1, "split around": 2, "split answer": 2}
-        if number == self.index and (self.place in distance or self.place == "split call"):
+        # Place -> the messages with the two pieces, counted from `index`.
+        first_at, second_at = {
+            "split word": (0, 1),
+            "split phrase": (0, 1),
+            "split around": (0, 2),
+            "split answer": (0, 2),
+            "split real": (1, 2),
+            "split call": (0, None),
+            "split context": (None, 0),
+        }.get(self.place, (None, None))
+        if number - self.index == first_at:
             return f"{text} {first}"
-        if number == self.index + distance.get(self.place, -1):
-            return f"{second} {text}"
-        return text
+        return f"{second} {text}" if number - self.index == second_at else text
 
     def context(self) -> dict[str, str] | None:
         """Returns the variables of the request."""
+        text = "The tea house opens at nine."
+        if self.place == "split context":
+            return {"relevant_chunks": f"{text} {self.halves[0]}"}
         if self.place != "context":
             return None
-        text = "The tea house opens at nine."
         return {"relevant_chunks": placed(self.word, text, self.position)}
 
     def answer(self) -> str:
@@ -141,14 +170,19 @@ def tool_call(word: str) -> dict[str, Any]:
     return _call({"q": f"about {word} and tea"})
 
 
-def _call(arguments: dict[str, str]) -> dict[str, Any]:
-    function = {"name": "look_up", "arguments": json.dumps(arguments)}
+def _call(arguments: dict[str, str], name: str = "look_up") -> dict[str, Any]:
+    function = {"name": name, "arguments": json.dumps(arguments)}
     return {"id": CALL_ID, "type": "function", "function": function}
 
 
-def tool_definition(name: str, description: str) -> dict[str, Any]:
-    """Returns the definition of a tool without parameters."""
-    return {"type": "function", "function": {"name": name, "description": description}}
+def tool_definition(
+    name: str, description: str, properties: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    """Returns the definition of a tool, without parameters if it has no properties."""
+    function: dict[str, Any] = {"name": name, "description": description}
+    if properties is not None:
+        function["parameters"] = {"type": "object", "properties": properties}
+    return {"type": "function", "function": function}
 
 
 def shapes(longest: int) -> list[tuple[str, ...]]:
@@ -187,7 +221,7 @@ def cells(longest: int = 4) -> Iterator[Cell]:
 def cells_apart(longest: int = 4) -> Iterator[Cell]:
     """Yields the cells whose marker is split over texts that do not follow each other, and twins.
 
-    The answer between two messages of the user is a real one in `split answer`: the model gave it.
+    The answer is a real one in `split answer` and `split real`: the model gave it.
     Between two messages of a role stands one of another role: amid texts of the same sender the
     pieces are no split word, but words with others between them, as within one message.
     """
@@ -198,10 +232,15 @@ def cells_apart(longest: int = 4) -> Iterator[Cell]:
 
     for shape in shapes(longest):
         yield from twins(shape, "split tools", 0)
+        if len(shape) <= 2:  # definitions and variables stand before all messages
+            for place in (*DEFINITION_PLACES[1:], "split context"):
+                yield from twins(shape, place, 0)
         for index, role in enumerate(shape):
             if role == "assistant":
-                yield from twins(shape, "split keys", index)
-                yield from twins(shape, "split call", index)
+                for place in ("split keys", "split call", "split key value", "split call name"):
+                    yield from twins(shape, place, index)
+            if shape[index : index + 2] == ("user", "assistant") and index + 2 < len(shape):
+                yield from twins(shape, "split real", index)
             folded = [
                 "system" if name == "developer" else name for name in shape[index : index + 3]
             ]

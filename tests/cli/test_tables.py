@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
-from truing.cli.tables import make_console, make_table, print_text
+from truing.cli.tables import make_console, make_table, print_json, print_text
 
 HOSTILE = "a\x1b]52;c;x\x07b\x9b2Jc\x1b[31md"
 WRITTEN_OUT = r"a\x1b]52;c;x\x07b\x9b2Jc\x1b[31md"
@@ -21,6 +23,17 @@ def test_text_and_tables_write_control_characters_out(capsys: pytest.CaptureFixt
     assert not set(output) & {"\x1b", "\x07", "\x9b"}
     assert output.count("52;c;x") == 4
     assert output.splitlines()[-1] == WRITTEN_OUT
+
+
+def test_json_stays_json_and_moves_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    values = {"name": HOSTILE + "\u202e\x7f", "plain": "ß 你"}
+    print_json(json.dumps(values, ensure_ascii=False, indent=1))
+    print_json(json.dumps(values, ensure_ascii=False).encode())
+    output = capsys.readouterr().out
+    assert not set(output) & {"\x1b", "\x07", "\x9b", "\u202e", "\x7f"}
+    first, second = output[: output.index("}") + 1], output[output.index("}") + 1 :]
+    assert json.loads(first) == json.loads(second) == values
+    assert "ß 你" in first
 
 
 def test_styles_stay_in_a_terminal() -> None:

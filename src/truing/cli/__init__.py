@@ -12,9 +12,9 @@ from typing import Any
 from cyclopts import App, CycloptsError, Group
 
 from truing.cli.commands import COMMANDS, GROUPS, SECTIONS
+from truing.cli.tables import print_text
 from truing.core.errors import ProcessFailed, TruingError
 from truing.core.private_files import restrict_umask
-from truing.core.text import escape_controls
 from truing.core.version import __version__
 
 
@@ -68,7 +68,7 @@ def main() -> None:
     except ProcessFailed:
         sys.exit(1)  # that process prints the message
     except TruingError as error:
-        print(escape_controls(f"truing: {error}"), file=sys.stderr)
+        print_text(f"truing: {error}", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)
@@ -79,7 +79,7 @@ def main() -> None:
         sys.exit(1)
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        print(escape_controls(f"truing: {where}{error.strerror or error}"), file=sys.stderr)
+        print_text(f"truing: {where}{error.strerror or error}", file=sys.stderr)
         sys.exit(1)
     # cyclopts returns None for --help and --version.
     sys.exit(status if isinstance(status, int) else 0)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ from truing.analysis.judge_calibration import METHODS, fit_calibration
 from truing.analysis.judge_card import GradedAgreement, JudgeCard, make_card
 from truing.cli.parameters import Flag, resolve_all
 from truing.cli.progress import ProgressBar
-from truing.cli.tables import make_console, make_table, print_text
+from truing.cli.tables import make_console, make_table, print_json, print_text
 from truing.core.errors import PlanError, did_you_mean
 from truing.core.licences import describe_restriction
 from truing.core.protocols import Judge
@@ -104,7 +103,7 @@ def command(
             card = replace(card, calibration=fitted)
     write_card(card, out)
     if json:
-        sys.stdout.write(out.read_text(encoding="utf-8"))
+        print_json(out.read_text(encoding="utf-8").rstrip("\n"))
     else:
         print_card(card)
         print_text(f"card: {out}")

@@ -11,7 +11,7 @@ from cyclopts import Parameter
 
 from truing.cli.parameters import Flag
 from truing.cli.run_folders import open_run
-from truing.cli.tables import print_text
+from truing.cli.tables import print_json, print_text
 from truing.core.errors import UserError
 from truing.core.private_files import create_folder, replace_file
 from truing.gates.certificate import Certificate, certify
@@ -110,7 +110,7 @@ def command(
         create_folder(out.parent)
         replace_file(out, content + b"\n")
     if json:
-        print(content.decode())
+        print_json(content)
     else:
         print_certificate(certificate)
     # hopeless: more labels would not help, as harm exceeds ALPHA at every threshold.

@@ -10,9 +10,9 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from truing.cli.parameters import KeyVariables
+from truing.cli.tables import print_text
 from truing.core.errors import PlanError
 from truing.core.protocols import Closeable, Model, StreamingModel
-from truing.core.text import escape_controls
 from truing.core.types import Answer, Conversation, Message, Sampling
 from truing.http.limits import close_connections
 from truing.specs.resolve import resolve
@@ -106,7 +106,7 @@ class ChatSession:
         try:
             while True:
                 if prompt_user:
-                    print("you> ", end="", flush=True)
+                    print_text("you> ", end="", flush=True)
                 # In a thread: the connections of the model stay alive while the user types.
                 line = await asyncio.to_thread(sys.stdin.readline)
                 if line.strip() in ("", "/quit", "/exit"):
@@ -120,8 +120,8 @@ class ChatSession:
                     conversation = with_question.then(answer.message)
                 else:
                     # The question is dropped, so that the user can ask it again.
-                    message = escape_controls(answer.failure.message)
-                    print(f"  [{answer.failure.kind}: {message}]", file=sys.stderr)
+                    failure = f"{answer.failure.kind}: {answer.failure.message}"
+                    print_text(f"  [{failure}]", file=sys.stderr)
         finally:
             if isinstance(self.model, Closeable):
                 await self.model.close()
@@ -130,14 +130,14 @@ class ChatSession:
 
     async def _answer(self, conversation: Conversation) -> Answer:
         """Prints the answer as it arrives, then the rails' decisions; returns the whole answer."""
-        print("bot> ", end="", flush=True)
+        print_text("bot> ", end="", flush=True)
         answer = await self._print_answer(conversation)
-        print()
+        print_text()
         if self.show_decisions:
             for ruling in answer.rulings:
                 line = f"  {ruling.stage:<7} {ruling.name:<32} {ruling.ruling:<8}"
                 line += f"{ruling.ms:>8.1f} ms  {ruling.reason or ''}"
-                print(escape_controls(line.rstrip()))
+                print_text(line.rstrip())
         return answer
 
     async def _print_answer(self, conversation: Conversation) -> Answer:
@@ -152,12 +152,12 @@ class ChatSession:
                 if isinstance(chunk, Answer):
                     answer = chunk
                 else:
-                    print(escape_controls(chunk), end="", flush=True)
+                    print_text(chunk, end="", flush=True)
             return answer or Answer.failed("empty", _NO_ANSWER)
         if isinstance(self.model, StreamingModel):
             return await self._print_stream(self.model, conversation)
         answer = (await self.model.generate(conversation, self.sampling))[0]
-        print(escape_controls(answer.text), end="")
+        print_text(answer.text, end="")
         return answer
 
     async def _print_stream(self, model: StreamingModel, conversation: Conversation) -> Answer:
@@ -166,7 +166,7 @@ class ChatSession:
         try:
             async for text in model.stream(conversation, self.sampling):
                 chunks.append(text)
-                print(escape_controls(text), end="", flush=True)
+                print_text(text, end="", flush=True)
         except ConnectionError as error:
             return Answer.failed("connect", str(error))
         # A stream has no place for a failure: without text, there was one.

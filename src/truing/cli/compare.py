@@ -16,7 +16,7 @@ from truing.analysis.rates import AXIS_TITLES
 from truing.analysis.verdict_table import cached_verdict_tables
 from truing.cli.parameters import Flag, OptionalPaths
 from truing.cli.run_folders import cards_by_judge, open_run, short_run_names
-from truing.cli.tables import make_console, make_table, strike
+from truing.cli.tables import make_console, make_table, print_json, print_text, strike
 from truing.core.errors import RunError, UserError
 from truing.core.private_files import create_folder
 from truing.report.assembly import ReportOptions, assemble_report
@@ -76,12 +76,12 @@ def command(
             report = build_report_data(runs, comparisons, with_text=with_text, cards=cards)
             _write_report(report, content, out)
     if json:
-        print(content.decode())
+        print_json(content)
         return 0
     for name, comparison in comparisons.items():
         print_comparison(comparison, name)
     if out is not None:
-        print(f"\nreport: {out}  (also .md and .json)")
+        print_text(f"\nreport: {out}  (also .md and .json)")
     return 0
 
 

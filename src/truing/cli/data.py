@@ -8,10 +8,10 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 from truing.cli.parameters import Flag
+from truing.cli.tables import make_console, print_json
 from truing.core.lineage import hash_prompt
 from truing.core.protocols import Dataset
 from truing.core.types import Judgement
@@ -29,7 +29,7 @@ def list_data(*, json: Flag = False) -> int:
     """
     rows = _list_rows()
     if json:
-        print(json_module.dumps(rows, indent=2))
+        print_json(json_module.dumps(rows, indent=2))
         return 0
     table = Table("kind", "set", "parts (* found here)", "licence", box=None, pad_edge=False)
     for row in rows:
@@ -38,7 +38,7 @@ def list_data(*, json: Flag = False) -> int:
         else:
             parts = " ".join(row["found"])
         table.add_row(row["kind"], row["title"], parts, row["licence"])
-    Console().print(table)
+    make_console().print(table)
     return 0
 
 
@@ -89,7 +89,7 @@ def show(spec: str, /, *, json: Flag = False) -> int:
     """
     facts = summarise_dataset(resolve(spec, "data"))
     if json:
-        print(json_module.dumps(facts, indent=2))
+        print_json(json_module.dumps(facts, indent=2))
         return 0
     table = Table(box=None, show_header=False, pad_edge=False)
     for _ in range(3):
@@ -100,7 +100,7 @@ def show(spec: str, /, *, json: Flag = False) -> int:
                 table.add_row(key, str(name), _format_value(count))
         elif value not in ("", None, []):
             table.add_row(key, _format_value(value))
-    Console().print(table)
+    make_console().print(table)
     return 0
 
 

@@ -16,7 +16,7 @@ from msgspec import Struct
 from rich.markup import escape
 
 from truing.cli.parameters import Flag
-from truing.cli.tables import make_console, make_text_table, print_next_steps
+from truing.cli.tables import make_console, make_text_table, print_json, print_next_steps
 from truing.core.errors import UserError
 from truing.core.protocols import LogprobModel, Model, StreamingModel
 from truing.core.types import Answer, Conversation, Sampling
@@ -54,7 +54,7 @@ def command(target: str | None = None, /, *, timeout: float = 60, json: Flag = F
         checks += check_target(target, timeout)
     failed = any(check.status == "failed" for check in checks)
     if json:
-        print(msgspec.json.encode(checks).decode())
+        print_json(msgspec.json.encode(checks))
         return int(failed)
     table = make_text_table("check", "", "")
     for check in checks:

@@ -9,7 +9,7 @@ from cyclopts import Parameter
 
 from truing.cli.parameters import Flag, OptionalPaths
 from truing.cli.run_folders import open_run
-from truing.cli.tables import print_text
+from truing.cli.tables import print_json, print_text
 from truing.core.errors import UserError
 from truing.core.private_files import create_folder
 from truing.gates.gate import gate_run
@@ -97,7 +97,7 @@ def command(
         import msgspec
 
         fields = {**msgspec.to_builtins(verdict), "exit": verdict.exit}
-        print(msgspec.json.encode(fields).decode())
+        print_json(msgspec.json.encode(fields))
     else:
         print_verdict(verdict)
     return verdict.exit

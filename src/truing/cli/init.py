@@ -12,7 +12,7 @@ from truing.cli.doctor import ask_once
 from truing.cli.init_files import gate_toml, plan_toml, workflow_yaml
 from truing.cli.parameters import Flag, OptionalStrings, resolve_all
 from truing.cli.run import default_judges
-from truing.cli.tables import print_next_steps, print_text
+from truing.cli.tables import print_json, print_next_steps, print_text
 from truing.core.errors import PlanError, UserError
 from truing.core.private_files import create_folder, replace_file
 from truing.core.protocols import Dataset, Model
@@ -90,7 +90,7 @@ def command(
     _write_files(files, force)
     if json:
         content = {"files": [str(p) for p in files], "estimate": msgspec.to_builtins(estimate)}
-        print(json_module.dumps(content))
+        print_json(json_module.dumps(content))
         return 0
     for path in files:
         print_text(f"wrote {path}")

@@ -32,7 +32,7 @@ from truing.cli.judge_process import (
 )
 from truing.cli.parameters import Flag, Strings, resolve_all
 from truing.cli.progress import ProgressBar
-from truing.cli.tables import make_console, make_table, print_text
+from truing.cli.tables import make_console, make_table, print_json, print_text
 from truing.core.errors import DataError, PlanError, UserError
 from truing.core.input_files import read_input_bytes
 from truing.core.private_files import create_folder, replace_file
@@ -111,7 +111,7 @@ def command(
     comparison = msgspec.structs.replace(comparison, problems=(*died, *comparison.problems))
     written = write_judges_page(comparison, out, title=title, created=date.today().isoformat())
     if json:
-        print(written["json"].read_text(encoding="utf-8"))
+        print_json(written["json"].read_text(encoding="utf-8"))
     else:
         print_comparison(comparison)
         print_text(f"report: {written['html']}  (also .md and .json)")

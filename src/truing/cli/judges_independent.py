@@ -7,7 +7,7 @@ from msgspec import Struct
 
 from truing.analysis.judge_families import find_dependences
 from truing.cli.parameters import Flag, OptionalStrings, resolve_all
-from truing.cli.tables import print_text
+from truing.cli.tables import print_json, print_text
 from truing.core.errors import PlanError
 from truing.core.protocols import Judge, Model
 
@@ -48,7 +48,7 @@ def command(*judges: str, target: str, steering: OptionalStrings = None, json: F
         reasons = find_dependences(judge.lineage, model.lineage, lineages)
         results.append(Independence(judge=judge.name, independent=not reasons, reasons=reasons))
     if json:
-        print(msgspec.json.encode(results).decode())
+        print_json(msgspec.json.encode(results))
     else:
         for result in results:
             print_text(f"{result.judge}: {'independent' if result.independent else 'dependent'}")

@@ -16,7 +16,7 @@ from truing.analysis.labels import add_label, import_labels, unlabelled_draws
 from truing.cli.parameters import Flag
 from truing.cli.progress import finish_run
 from truing.cli.run_folders import open_run
-from truing.cli.tables import print_text
+from truing.cli.tables import make_console, print_text
 from truing.core.errors import DataError, UserError
 from truing.core.types import Judgement
 from truing.runs.folder import Run
@@ -172,14 +172,12 @@ def ask_for_labels(
     `judge` is the name under which the labels are stored. The verdicts of other judges are not
     shown: they would bias the label.
     """
-    from rich.console import Console
-
     keys = {(d.sample_id, d.index) for d in draws}
     ids = {d.sample_id for d in draws}
     samples = {s.id: s for s in run.samples() if s.id in ids}
     answers = {(r.sample_id, r.index): r for r in run.responses() if (r.sample_id, r.index) in keys}
     question_text = _QUESTION_TEXTS.get(question, f"Is the answer {question}?")
-    console = Console(highlight=False)
+    console = make_console()
     console.print(
         f"{len(draws)} rows. What you will read may be harmful or distressing. {_KEY_HELP}",
         markup=False,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json as json_module
 
 from truing.cli.parameters import Flag
-from truing.cli.tables import make_console, make_text_table
+from truing.cli.tables import make_console, make_text_table, print_json
 from truing.core.text import escape_controls
 from truing.specs.catalogue import KINDS
 from truing.specs.resolve import RoleName, list_kinds
@@ -61,7 +61,7 @@ def rails(*, json: Flag = False) -> int:
         for name, (stage, title) in RAIL_TITLES.items()
     ]
     if json:
-        print(json_module.dumps(rows, indent=2))
+        print_json(json_module.dumps(rows, indent=2))
         return 0
     table = make_text_table("flow under rails: <stage>: flows:", "stage", "what it does")
     for row in rows:
@@ -84,7 +84,7 @@ def _print_role(role: RoleName, as_json: bool, next_step: str) -> int:
         if kind not in descriptions
     ]
     if as_json:
-        print(json_module.dumps(rows, indent=2, ensure_ascii=False))
+        print_json(json_module.dumps(rows, indent=2, ensure_ascii=False))
         return 0
     table = make_text_table("spec", "what it is")
     for row in rows:

@@ -16,6 +16,7 @@ from msgspec import Struct
 
 from truing.cli.parameters import Flag
 from truing.cli.progress import ProgressBar
+from truing.cli.tables import print_json, print_text
 from truing.core.bounds import MAX_JSON_DEPTH
 from truing.core.errors import DataError, RunError, UserError
 from truing.core.flagged_categories import category_thresholds, flag_categories
@@ -117,16 +118,16 @@ def command(
             **msgspec.structs.asdict(counts),
             **({"restriction": restriction} if restriction else {}),
         }
-        print(msgspec.json.encode(fields).decode(), file=report_to)
+        print_json(msgspec.json.encode(fields), file=report_to)
     else:
         resumed = f" (continued at row {rows_before + 1})" if rows_before else ""
-        print(
+        print_text(
             f"{counts.rows} rows judged by {resolved_judge.name}{resumed}: "
             f"{counts.flagged} flagged, {counts.unscored} unscored",
             file=report_to,
         )
         if restriction:
-            print(restriction, file=report_to)
+            print_text(restriction, file=report_to)
     return 1 if counts.rows and counts.unscored == counts.rows else 0
 
 

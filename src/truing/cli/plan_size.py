@@ -9,7 +9,7 @@ import msgspec
 from cyclopts import Parameter
 
 from truing.cli.parameters import Flag
-from truing.cli.tables import print_text
+from truing.cli.tables import print_json, print_text
 from truing.core.errors import UserError
 from truing.stats import planning
 from truing.stats.conformal import labels_needed
@@ -101,7 +101,7 @@ def command(
         sizes = {line: max(1, math.ceil(n * effect)) for line, n in sizes.items()}
         sizes["answers to each prompt"] = expected.answers
     if json:
-        print(msgspec.json.encode(sizes).decode())
+        print_json(msgspec.json.encode(sizes))
         return 0
     for line, n in sizes.items():
         print_text(f"{n:>8,}  {line}")

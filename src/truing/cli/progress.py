@@ -12,7 +12,7 @@ import msgspec
 
 from truing.analysis.rates import PREDICTED_SUFFIX, Rate
 from truing.analysis.summary import RunSummary, write_summary
-from truing.cli.tables import print_text
+from truing.cli.tables import print_json, print_text
 from truing.evaluation.failures import RESPONSES, find_repeated
 from truing.evaluation.options import EvaluateOptions
 from truing.runs.folder import Run
@@ -99,7 +99,7 @@ def finish_run(out: Path, *, as_json: bool, repeatable: bool = False) -> int:
             "responses": len(outcomes),
             "failures": dict(failures),
         }
-        print(msgspec.json.encode({**counts, **msgspec.to_builtins(summary)}).decode())
+        print_json(msgspec.json.encode({**counts, **msgspec.to_builtins(summary)}))
     else:
         print_text(f"{out}: {len(outcomes)} answers of {model}")
         for rate in rates_by_expectation(summary):

@@ -10,7 +10,7 @@ import msgspec
 
 from truing.cli.parameters import KeyVariables
 from truing.cli.rails_models import load_main_model
-from truing.cli.tables import print_text
+from truing.cli.tables import print_json, print_text
 from truing.core.errors import PlanError
 from truing.core.private_files import replace_file
 from truing.core.protocols import Model
@@ -63,7 +63,7 @@ def check(
     if picture is not None and report.config is not None:
         replace_file(picture, render_svg(flows).encode())
     if json:
-        print(msgspec.json.encode(_report_fields(report)).decode())
+        print_json(msgspec.json.encode(_report_fields(report)))
     else:
         if tree and flows:
             print_text(render_tree(flows))
@@ -160,7 +160,7 @@ def run_dialogues(
     failed = sum(not outcome.passed for outcome in outcomes)
     if json:
         fields = {"passed": len(outcomes) - failed, "failed": failed, "dialogues": outcomes}
-        print(msgspec.json.encode(fields).decode())
+        print_json(msgspec.json.encode(fields))
     else:
         for outcome in outcomes:
             _print_outcome(outcome)

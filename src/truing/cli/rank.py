@@ -17,7 +17,7 @@ from truing.analysis.transport import check_card_matches
 from truing.cli.card import describe_graded_agreement, format_interval
 from truing.cli.parameters import Flag, OptionalStrings, resolve_all
 from truing.cli.progress import ProgressBar
-from truing.cli.tables import print_text
+from truing.cli.tables import print_json, print_text
 from truing.core.errors import DataError, UserError
 from truing.core.input_files import read_input_text
 from truing.core.protocols import Judge
@@ -189,7 +189,7 @@ def by(
         fields = msgspec.to_builtins(result)
         if judge_card is not None:
             fields["card"] = msgspec.to_builtins(judge_card)
-        print(msgspec.json.encode(fields).decode())
+        print_json(msgspec.json.encode(fields))
         return 0
     print_text(f"{run}: {result.ordered} of {result.samples} samples in order by {result.judge}")
     print_text(f"  {result.preferences} preferences in {result.file}")
@@ -254,7 +254,7 @@ def _report_summaries(summaries: Sequence[RankingSummary], out: Path, *, as_json
     """Writes the report, prints the figures; returns 1 if a ranker could score nothing, else 0."""
     rankings.write_rankings(summaries, out)
     if as_json:
-        print(msgspec.json.encode(list(summaries)).decode())
+        print_json(msgspec.json.encode(list(summaries)))
     else:
         for summary in summaries:
             _print_summary(summary)

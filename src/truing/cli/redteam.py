@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, get_args
 from cyclopts import Parameter
 
 from truing.cli.parameters import Flag
-from truing.cli.tables import print_text
+from truing.cli.tables import print_json, print_text
 from truing.core.errors import PlanError
 from truing.core.protocols import Model
 from truing.specs.extras import needs_extra
@@ -199,7 +199,10 @@ def invite(
     tokens = store.write(create_tokens)
     store.close()
     links = [f"{url.rstrip('/')}/join/{token}" for token in tokens]
-    print(json_module.dumps(links) if json else "\n".join(links))
+    if json:
+        print_json(json_module.dumps(links))
+    else:
+        print_text("\n".join(links))
     return 0
 
 
@@ -244,7 +247,7 @@ def import_items(
         counts[str(gold)] = import_gold(store, gold, study)
     store.close()
     if json:
-        print(json_module.dumps(counts))
+        print_json(json_module.dumps(counts))
     else:
         for path, count in counts.items():
             print_text(f"{path}: {count} new items")
@@ -293,7 +296,7 @@ def export(
             "labels": labels,
             "contradicted": exported.contradicted,
         }
-        print(json_module.dumps(fields))
+        print_json(json_module.dumps(fields))
         return 0
     for name, count in exported.files.items():
         print_text(f"{out / name}: {count} rows")

@@ -17,7 +17,7 @@ from truing.attacks.generate import (
     measure_diversity,
 )
 from truing.cli.parameters import Flag, OptionalStrings
-from truing.cli.tables import make_console, make_table, print_text
+from truing.cli.tables import make_console, make_table, print_json, print_text
 from truing.core.errors import PlanError, RunError
 from truing.core.private_files import replace_file
 from truing.core.protocols import Closeable, Model
@@ -93,7 +93,7 @@ def command(
     replace_file(figures_file, figures_json + b"\n")
     replace_file(out, _encode_rows(generated))
     if json:
-        print(figures_json.decode())
+        print_json(figures_json)
     else:
         _print_figures(writer.name, generated, diversity)
         print_text(f"prompts: {out}  (figures: {figures_file})")

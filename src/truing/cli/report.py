@@ -11,7 +11,7 @@ from cyclopts import Parameter
 from truing.cli.parameters import Flag, OptionalPaths
 from truing.cli.run_folders import cards_by_judge, find_runs, short_run_names
 from truing.cli.show import print_report
-from truing.cli.tables import print_text
+from truing.cli.tables import print_json, print_text
 from truing.core.errors import RunError, UserError, did_you_mean
 from truing.report import render
 from truing.report.assembly import ReportOptions, RunsByVariant, assemble_report
@@ -96,7 +96,7 @@ def command(
         write_pdf(paths["html"], pdf)
         paths["pdf"] = pdf
     if json:
-        print(msgspec.json.encode({name: str(path) for name, path in paths.items()}).decode())
+        print_json(msgspec.json.encode({name: str(path) for name, path in paths.items()}))
         return 0
     print_report(report)
     print_text(f"\nreport: {paths['html']}  (also .md and .json)")

@@ -29,7 +29,7 @@ from rich.progress import (
 from truing.cli.parameters import Flag, OptionalStrings
 from truing.cli.plan_ranking import rank_for_report
 from truing.cli.show import print_report
-from truing.cli.tables import print_next_steps
+from truing.cli.tables import print_json, print_next_steps, print_text
 from truing.core.errors import UserError
 from truing.plan.evaluation import (
     Plan,
@@ -109,10 +109,10 @@ def command(
     paths = render.write_report(report, out)
     if json_:
         fields = {name: str(path) for name, path in paths.items()} | {"seconds": report.seconds}
-        print(msgspec.json.encode(fields).decode())
+        print_json(msgspec.json.encode(fields))
         return 0
     print_report(report)
-    print(f"\nreport: {paths['html']}  (also .md and .json)")
+    print_text(f"\nreport: {paths['html']}  (also .md and .json)")
     print_next_steps(_next_steps(out, loaded))
     return 0
 
@@ -195,4 +195,4 @@ class PlanProgressBars:
             return
         self._finished.add(run)
         seconds = time.monotonic() - self._started
-        print(f"{name}: {progress.total} in {seconds:.0f} s", file=sys.stderr, flush=True)
+        print_text(f"{name}: {progress.total} in {seconds:.0f} s", file=sys.stderr, flush=True)

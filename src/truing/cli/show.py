@@ -15,7 +15,7 @@ from truing.analysis.rates import AXIS_TITLES, Rate
 from truing.analysis.summary import RunSummary, summarise
 from truing.cli.parameters import Flag, OptionalPaths
 from truing.cli.run_folders import cards_by_judge, find_runs
-from truing.cli.tables import make_console, make_table, strike
+from truing.cli.tables import make_console, make_table, print_json, strike
 from truing.report.formatting import (
     axis_title,
     category_label,
@@ -80,7 +80,7 @@ def command(
         content = {str(folder): summary for folder, summary in summaries.items()}
         if len(content) == 1:
             (content,) = content.values()
-        print(msgspec.json.encode(content).decode())
+        print_json(msgspec.json.encode(content))
         return 0
     for folder, summary in summaries.items():
         print_summary(folder, summary, by_category=category)

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TextIO
 
-from truing.core.text import escape_controls
+from truing.core.text import escape_controls, escape_json_controls
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -55,9 +55,20 @@ class _Escaped:
                 yield Segment(escape_controls(segment.text), segment.style)
 
 
-def print_text(text: str = "", *, file: TextIO | None = None) -> None:
-    """Prints a line, on standard output if no file is given; control characters are written out."""
-    print(escape_controls(text), file=file)
+def print_text(
+    text: str = "", *, file: TextIO | None = None, end: str = "\n", flush: bool = False
+) -> None:
+    """Prints a line, on standard output if no file is given; control characters are written out.
+
+    No other module of the command line calls `print`.
+    """
+    print(escape_controls(text), file=file, end=end, flush=flush)
+
+
+def print_json(json_text: str | bytes, *, file: TextIO | None = None) -> None:
+    """Prints a JSON text, on standard output if no file is given; it stays valid JSON."""
+    text = json_text if isinstance(json_text, str) else json_text.decode()
+    print(escape_json_controls(text), file=file)
 
 
 def print_next_steps(commands: Sequence[str]) -> None:

@@ -12,6 +12,7 @@ import msgspec
 
 from truing.cli.parameters import Flag, OptionalPaths, OptionalStrings
 from truing.cli.settings_flags import fields_of, flags_of, setting_values
+from truing.cli.tables import print_json, print_text
 from truing.cli.training import GOES_ON, SliceFlags, make_slice_limit
 from truing.core.errors import SpecError, UserError
 from truing.core.taxonomy import load_taxonomy
@@ -139,7 +140,7 @@ def command(
             limit=make_slice_limit(flags.max_steps, flags.max_minutes),
         )
         if trained is None:
-            print(f"{out}: the slice ends here; {GOES_ON}", file=sys.stderr)
+            print_text(f"{out}: the slice ends here; {GOES_ON}", file=sys.stderr)
             return 0
         result = trained
     _print_result(result, as_json=json)
@@ -169,7 +170,7 @@ def _print_step(row: dict[str, Any]) -> None:
     """Prints every fiftieth step to standard error."""
     if int(row["step"]) % STEPS_PER_LINE == 0:
         step = f"step {row['step']} of {row['steps']}"
-        print(f"fold {row['fold']}  {step}  loss {row['loss']:.3f}", file=sys.stderr)
+        print_text(f"fold {row['fold']}  {step}  loss {row['loss']:.3f}", file=sys.stderr)
 
 
 def _print_result(result: ModerationResult, *, as_json: bool) -> None:
@@ -177,14 +178,14 @@ def _print_result(result: ModerationResult, *, as_json: bool) -> None:
     judge = f"moderation:{result.folder}"
     if as_json:
         fields = {"judge": judge, "judge_hash": result.hash, "card": card}
-        print(msgspec.json.encode(fields).decode())
+        print_json(msgspec.json.encode(fields))
         return
-    print(f"{judge} ({result.hash}); {card.method}")
+    print_text(f"{judge} ({result.hash}); {card.method}")
     for dataset, questions in card.sets.items():
         for question, measured in questions.items():
             scores = measured.scores
             if scores.auroc is not None and scores.f1 is not None:
-                print(
+                print_text(
                     f"  {dataset:<20} {question:<15} n {scores.n:<6} "
                     f"AUROC {scores.auroc.estimate:.3f}  F1 {scores.f1.estimate:.3f}"
                 )
@@ -192,6 +193,6 @@ def _print_result(result: ModerationResult, *, as_json: bool) -> None:
         macro = ""
         if card.macro_f1 is not None:
             macro = f", macro-F1 {card.macro_f1:.3f} over {len(card.macro_over)}"
-        print(f"  categories: micro-F1 {card.micro_f1.estimate:.3f}{macro}")
+        print_text(f"  categories: micro-F1 {card.micro_f1.estimate:.3f}{macro}")
     for note in card.notes:
-        print(f"  {note}")
+        print_text(f"  {note}")

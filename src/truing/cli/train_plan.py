@@ -12,13 +12,12 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-from rich.console import Console
 
 from truing.cli.parameters import Flag
 from truing.cli.plan_ranking import rank_for_report
 from truing.cli.progress import ProgressBar
 from truing.cli.run import PlanProgressBars
-from truing.cli.tables import make_text_table, print_text
+from truing.cli.tables import make_console, make_text_table, print_json, print_text
 from truing.core.errors import PlanError
 from truing.plan.training_plan import (
     TrainingPlan,
@@ -83,7 +82,7 @@ def command(
         presets = ", ".join(list_presets())
         raise PlanError(f"give a plan, or --preset NAME: {presets}")
     if print_:
-        print(read_plan_text(plan) if plan else read_preset(str(preset)), end="")
+        print_text(read_plan_text(plan) if plan else read_preset(str(preset)), end="")
         return 0
     loaded = read_training_plan(plan) if plan else parse_training_plan(read_preset(str(preset)))
     folder = out or Path("runs") / (plan.stem if plan else str(preset))
@@ -115,7 +114,7 @@ def _show_estimates(plan: TrainingPlan, folder: Path, *, as_json: bool) -> int:
 
     estimates = estimate_plan(plan, folder)
     if as_json:
-        print(msgspec.json.encode(estimates).decode())
+        print_json(msgspec.json.encode(estimates))
         return 0
     table = make_text_table("step", "kind", "state", "steps", "time", "memory")
     for step in estimates:
@@ -130,7 +129,7 @@ def _show_estimates(plan: TrainingPlan, folder: Path, *, as_json: bool) -> int:
             f"{step.seconds_a_step:.2g} s a step, {minutes:.0f} min ({source})",
             "unknown" if step.memory is None else f"{step.memory / 2**30:.1f} GiB",
         )
-    Console().print(table)
+    make_console().print(table)
     for step in estimates:
         for change in step.changes:
             print_text(f"{step.name}: {change}")
@@ -172,7 +171,7 @@ def _stop_on_terminate(limit: SliceLimit) -> Iterator[None]:
 
 def _print_result(result: TrainingPlanResult, folder: Path, *, as_json: bool) -> None:
     if as_json:
-        print(msgspec.json.encode(result).decode())
+        print_json(msgspec.json.encode(result))
         return
     for step in result.steps:
         state = "finished" if step.finished else f"{step.done_now} steps in this slice"

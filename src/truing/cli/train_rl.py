@@ -17,6 +17,7 @@ import msgspec
 
 from truing.cli.parameters import Flag, Strings
 from truing.cli.settings_flags import setting_values
+from truing.cli.tables import print_json, print_text
 from truing.cli.train_rl_flags import ConstraintFlags, PolicyFlags, RLRunFlags, SampleFlags
 from truing.cli.training import GOES_ON, make_slice_limit, print_memory_plan
 from truing.cli.training_monitor import TrainingMonitor
@@ -175,15 +176,15 @@ def _print_result(result: RLResult, *, as_json: bool) -> None:
             "warnings": list(result.warnings),
             "red_model": result.lineage.red_model,
         }
-        print(msgspec.json.encode(fields).decode())
+        print_json(msgspec.json.encode(fields))
         return
     if not result.finished:
-        print(f"{result.folder}: the slice ends after {result.done_now} steps; {GOES_ON}")
+        print_text(f"{result.folder}: the slice ends after {result.done_now} steps; {GOES_ON}")
         return
     if not result.done_now:
-        print(f"{result.folder}: was trained already ({result.steps} steps)")
+        print_text(f"{result.folder}: was trained already ({result.steps} steps)")
     if result.left_out:
-        print(f"{result.left_out} prompts were longer than --max-prompt and left out")
+        print_text(f"{result.left_out} prompts were longer than --max-prompt and left out")
     if last.get("halted"):
-        print(f"stopped at step {result.steps}: {last['halted']}")
-    print(f"{result.folder}  (local:{result.folder}, log.jsonl, training.html, manifest.json)")
+        print_text(f"stopped at step {result.steps}: {last['halted']}")
+    print_text(f"{result.folder}  (local:{result.folder}, log.jsonl, training.html, manifest.json)")

@@ -13,6 +13,7 @@ from cyclopts import Parameter
 
 from truing.cli.progress import ProgressBar
 from truing.cli.settings_flags import fields_of, flags_of, setting_values
+from truing.cli.tables import print_json, print_text
 from truing.plan.step_inputs import DataInputs, SupervisedInputs
 from truing.plan.training_steps import StepOptions, train_supervised_step
 from truing.specs.extras import needs_extra
@@ -188,11 +189,11 @@ def print_memory_plan(settings: TrainingSettings | RLSettings, *, as_json: bool)
     parts = {name: getattr(plan, name) for name in plan.__struct_fields__}
     if as_json:
         fields = {**parts, "step": plan.step, "total": plan.total}
-        print(msgspec.json.encode(fields).decode())
+        print_json(msgspec.json.encode(fields))
         return 0
     for name, size in parts.items():
-        print(f"{name:<12} {size / 2**20:>10.0f} MiB")
-    print(f"{'peak':<12} {plan.total / 2**20:>10.0f} MiB")
+        print_text(f"{name:<12} {size / 2**20:>10.0f} MiB")
+    print_text(f"{'peak':<12} {plan.total / 2**20:>10.0f} MiB")
     return 0
 
 
@@ -221,23 +222,23 @@ def _print_result(result: TrainingResult, judge_kind: str, *, as_json: bool) -> 
             "evaluation": evaluation,
             "red_model": result.lineage.red_model,
         }
-        print(msgspec.json.encode(fields).decode())
+        print_json(msgspec.json.encode(fields))
         return
     if not result.finished:
-        print(f"{result.folder}: the slice ends after {result.done_now} steps; {GOES_ON}")
+        print_text(f"{result.folder}: the slice ends after {result.done_now} steps; {GOES_ON}")
         return
     if not result.done_now:
-        print(f"{result.folder}: was trained already ({result.steps} steps)")
+        print_text(f"{result.folder}: was trained already ({result.steps} steps)")
     elif result.last:
         metrics = ", ".join(
             f"{name} {value:.4g}"
             for name, value in result.last.items()
             if isinstance(value, float) and name != "seconds"
         )
-        print(f"step {result.steps}: {metrics}")
+        print_text(f"step {result.steps}: {metrics}")
     for name, measures in evaluation.items():
-        print(f"  {name}: {_format_evaluation(measures)}")
-    print(f"{result.folder}  ({judge_kind}:{result.folder}, log.jsonl, manifest.json)")
+        print_text(f"  {name}: {_format_evaluation(measures)}")
+    print_text(f"{result.folder}  ({judge_kind}:{result.folder}, log.jsonl, manifest.json)")
 
 
 def _format_evaluation(measures: dict[str, Any]) -> str:

@@ -7,6 +7,8 @@ from collections import deque
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
 
+from truing.cli.tables import print_text
+
 if TYPE_CHECKING:
     from rich.console import Group
     from rich.live import Live
@@ -102,11 +104,11 @@ class TrainingMonitor:
                 message = f"step {row['step']}: {warning}"
                 self.warnings.append(message)
                 if self._live is None and not self.quiet:
-                    print(f"truing: {message}", file=sys.stderr)
+                    print_text(f"truing: {message}", file=sys.stderr)
         if self._live is not None:
             self._live.update(self.render())
         elif not self.quiet and (row["step"] % STEPS_PER_LINE == 0 or row["step"] == self.steps):
-            print(format_step(row, self.steps), file=sys.stderr)
+            print_text(format_step(row, self.steps), file=sys.stderr)
 
     def render(self) -> Group:
         """Returns the table of the terminal: the newest value and the course of each metric."""

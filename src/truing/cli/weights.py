@@ -9,7 +9,7 @@ from typing import Literal
 import msgspec
 
 from truing.cli.parameters import Flag
-from truing.cli.tables import print_text
+from truing.cli.tables import print_json, print_text
 from truing.hf.weights import NAMED_SOURCES, Weights, find_cached_weights, verify_weights
 from truing.specs.extras import needs_extra
 
@@ -35,7 +35,7 @@ def list_weights(*, json: Flag = False) -> int:
             }
         )
     if json:
-        print(msgspec.json.encode(rows).decode())
+        print_json(msgspec.json.encode(rows))
         return 0
     for row in rows:
         place = row["path"] or "not downloaded"
@@ -60,7 +60,7 @@ def pull(name: str, /, *, json: Flag = False) -> int:
     weights: Weights = verify_weights(name, on_progress=None if json else print_progress)
     if json:
         fields = {"name": weights.name, "path": str(weights.path), "sha256": weights.sha256}
-        print(msgspec.json.encode(fields).decode())
+        print_json(msgspec.json.encode(fields))
     else:
         licence = weights.licence or "licence not stated"
         print_text(f"{weights.name}: {weights.path} (sha256 {weights.sha256[:12]}..., {licence})")
@@ -89,9 +89,9 @@ def push(folder: Path, /, *, to: str, public: Flag = False, json: Flag = False) 
 
     url = push_model(folder, to, public=public)
     if json:
-        print(msgspec.json.encode({"url": url, "public": public}).decode())
+        print_json(msgspec.json.encode({"url": url, "public": public}))
     else:
-        print(f"{url} ({'public' if public else 'private'})")
+        print_text(f"{url} ({'public' if public else 'private'})")
     return 0
 
 
@@ -124,7 +124,7 @@ def merge(
 
     folder = merge_adapter(adapter, out, base=base, dtype=dtype)
     if json:
-        print(msgspec.json.encode({"folder": str(folder)}).decode())
+        print_json(msgspec.json.encode({"folder": str(folder)}))
     else:
-        print(f"{folder}  (local:{folder})")
+        print_text(f"{folder}  (local:{folder})")
     return 0

@@ -49,6 +49,7 @@ __getattr__, __dir__, __all__ = lazy_exports(
         ),
         "linear_regex": "LinearRegex NotLinear SearchMode",
         "measurement_set": "count_frozen_by_source frozen_hashes has_frozen_prompt is_frozen",
+        "messages": "decode_tool_calls describe_value",
         "output_filter": ("filter_answer filter_response find_prohibited_content withheld_failure"),
         "private_files": (
             "create_folder create_private_file file_mode folder_mode private_opener rename_file "
@@ -65,7 +66,7 @@ __getattr__, __dir__, __all__ = lazy_exports(
         "secret": "REDACTED Scrubber Secret",
         "struct_fields": "read_struct_fields",
         "taxonomy": "Crosswalk HarmCategory Taxonomy load_crosswalk load_taxonomy",
-        "text": "ends_sentence escape_controls replace_surrogates",
+        "text": "ends_sentence escape_controls escape_json_controls replace_surrogates",
         "types": (
             "Answer AnswerCheck AnswerIndex ContinuationScores Conversation DataInfo Dimension "
             "Expect Failure Judgement Lineage MAX_ANSWERS Message MessageFormatError Preference "

@@ -154,10 +154,10 @@ def _message_from_openai(row: Any, index: int) -> Message:
     role_name = row.get("role")
     role = _ROLES.get(role_name) if isinstance(role_name, str) else None
     if role is None:
-        reason = f"{_shorten(role_name)} is none of system, user, assistant, tool"
+        reason = f"{describe_value(role_name)} is none of system, user, assistant, tool"
         raise MessageFormatError(f"{place}.role", reason)
     content = _content_from_openai(row.get("content"), f"{place}.content")
-    tool_calls = _tool_calls_from_openai(row.get("tool_calls"), f"{place}.tool_calls")
+    tool_calls = decode_tool_calls(row.get("tool_calls"), f"{place}.tool_calls")
     call_id = row.get("tool_call_id")
     if call_id is not None and not isinstance(call_id, str):
         reason = f"expected text, got {type(call_id).__name__}"
@@ -165,14 +165,18 @@ def _message_from_openai(row: Any, index: int) -> Message:
     return Message(role, content, tool_calls, call_id)
 
 
-def _shorten(value: Any) -> str:
+def describe_value(value: Any) -> str:
     """Returns a value for an error message, which must not repeat a long input."""
     if isinstance(value, str):
         return repr(value if len(value) <= 40 else value[:40] + "...")
     return "null" if value is None else f"a {type(value).__name__}"
 
 
-def _tool_calls_from_openai(rows: Any, place: str) -> tuple[ToolCall, ...]:
+def decode_tool_calls(rows: Any, place: str) -> tuple[ToolCall, ...]:
+    """Parses a `tool_calls` array of the OpenAI chat API; null is an empty one.
+
+    Raises MessageFormatError, whose field begins with `place`, for anything else.
+    """
     if rows is None:
         return ()
     if not isinstance(rows, list | tuple):

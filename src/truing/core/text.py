@@ -21,6 +21,14 @@ def escape_controls(text: str) -> str:
     return _CONTROL.sub(lambda match: _written_out(match.group()), text)
 
 
+def escape_json_controls(json_text: str) -> str:
+    """Returns a JSON text in which strings hold control characters as JSON's own escapes.
+
+    Encoders escape those below U+0020 only; a terminal acts on others too.
+    """
+    return _CONTROL.sub(lambda match: f"\\u{ord(match.group()):04x}", json_text)
+
+
 def _written_out(character: str) -> str:
     code = ord(character)
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"

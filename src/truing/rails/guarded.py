@@ -41,6 +41,7 @@ from truing.rails.library.safety import required_judge_specs
 from truing.rails.library.service_rails import build_services
 from truing.rails.library.service_recipes import RECIPES
 from truing.rails.runtime.app import RailsError, RuntimeParts
+from truing.rails.runtime.chat_messages import messages_of_conversation
 from truing.rails.runtime.conversation_check import CheckResult, NoStageError
 from truing.rails.runtime.llm_client import LlmError
 from truing.rails.runtime.output_gate import BLOCKED_MESSAGE
@@ -158,7 +159,7 @@ class GuardedModel:
         start_time = time.perf_counter()
         try:
             result = await self.runtime.run_turn(
-                _rows_of(conversation, context),
+                messages_of_conversation(conversation, context),
                 options=options or self.options,
                 sampling=sampling,
                 stream=stream,
@@ -212,7 +213,9 @@ class GuardedModel:
             return CheckResult(allowed=False, message=BLOCKED_MESSAGE, rulings=(ruling,))
         sampling = Sampling(tools=tools)
         try:
-            return await self.runtime.check_messages(_rows_of(conversation, context), sampling)
+            return await self.runtime.check_messages(
+                messages_of_conversation(conversation, context), sampling
+            )
         except NoStageError:
             raise
         except Exception as error:
@@ -299,11 +302,6 @@ class GuardedModel:
         for model in (self.model, *self.runtime.services.models.values()):
             if isinstance(model, Closeable):
                 await model.close()
-
-
-def _rows_of(conversation: Conversation, context: Mapping[str, Any] | None) -> list[dict[str, Any]]:
-    rows = conversation.to_openai()
-    return [{"role": "context", "content": dict(context)}, *rows] if context else rows
 
 
 def _message_texts(message: Message) -> Iterator[str]:

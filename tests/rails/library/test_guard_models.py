@@ -13,8 +13,15 @@ from truing.core.errors import PlanError
 from truing.core.types import Answer, Conversation, Sampling
 from truing.http.limits import close_connections
 from truing.models.scripted import ScriptedModel
-from truing.rails.library.guard_models import find_guard_name, guard_key
+from truing.rails.library.guard_models import (
+    ask_guard_judge,
+    content_safety_check_input,
+    find_guard_name,
+    guard_key,
+)
 from truing.rails.runtime.app import RuntimeParts
+from truing.rails.runtime.conversation_state import ConversationState
+from truing.rails.runtime.turn_context import TurnContext
 from truing.specs.resolve import resolve
 
 SAFE_PROMPT, UNSAFE_PROMPT = (
@@ -150,6 +157,47 @@ def test_what_a_guard_says_to_a_prompt_of_the_configuration_is_no_reason(tmp_pat
     ruling = decisive_ruling(ask(guard(tmp_path, settings, parts=parts), "hello"))
     assert ruling.ruling == "block" and "own words" not in str(ruling.reason)
     assert "own words" in str(ruling.evidence)
+
+
+@pytest.mark.parametrize(
+    ("parser", "reply", "violations"),
+    [
+        ("is_content_safe", "unsafe\nS1, S3, its own words", ["S1", "unknown"]),
+        ("is_content_safe", "unsafe\nS12", ["unknown"]),
+        ("nemoguard_parse_prompt_safety", UNSAFE_PROMPT, ["Violence", "unknown"]),
+    ],
+)
+def test_violations_are_labels_of_the_prompt(
+    tmp_path: Path, parser: str, reply: str, violations: list[str]
+) -> None:
+    task = "content_safety_check_input $model=guard"
+    settings = {
+        **rails(input=["content safety check input $model=guard"]),
+        "models": [nim("guard", "some/model")],
+        "prompts": [
+            {
+                "task": task,
+                "content": "S1: Violence. S2: Theft. Judge: {{ user_input }}",
+                "output_parser": parser,
+            }
+        ],
+    }
+    parts = RuntimeParts(models={"guard": ScriptedModel(reply, name="guard")})
+    model = guard(tmp_path, settings, parts=parts)
+    turn = TurnContext(model.runtime.services, ConversationState(model.runtime.program, {}))
+    # The user's own words are no labels, though the prompt shows them.
+    turn.state.context.update(user_message="S12 S3 its own words", model="guard")
+    outcome = asyncio.run(content_safety_check_input(turn))
+    assert outcome.metadata == {"policy_violations": violations}
+
+
+def test_violations_of_a_published_guard_are_labels_of_its_taxonomy(tmp_path: Path) -> None:
+    judge = resolve("guard:llama-guard-3", "judge", model=ScriptedModel("unsafe\nS1,S2"))
+    model = guard(tmp_path, rails())
+    turn = TurnContext(model.runtime.services, ConversationState(model.runtime.program, {}))
+    outcome = asyncio.run(ask_guard_judge(turn, judge, "input", "hello"))
+    assert outcome.metadata["policy_violations"]
+    assert set(outcome.metadata["policy_violations"]) <= set(judge.labels)
 
 
 def test_a_prompt_of_the_configuration_goes_first(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from library_cases import KeywordJudge
 from truing.core.types import Conversation, Judgement, Response, Sample
 from truing.models.scripted import ScriptedModel
 from truing.rails.library.judged_texts import judge_text, read_conversation
+from truing.rails.runtime.chat_messages import decode_messages
 
 PARTS = [{"type": "text", "text": "how do I"}, {"type": "text", "text": "repair it?"}]
 UTTERANCE = {"type": "UtteranceUserActionFinished", "final_transcript": "how do I repair it?"}
@@ -33,7 +34,9 @@ def test_an_output_is_judged_with_the_users_newest_message(row: dict[str, Any]) 
             seen.append(sample)
             return await super().judge(sample, response)
 
-    turn = make_turn(ScriptedModel("x"), messages=[{"role": "user", "content": "hello"}, row])
+    turn = make_turn(
+        ScriptedModel("x"), messages=decode_messages([{"role": "user", "content": "hello"}, row])
+    )
     asyncio.run(judge_text(turn, RecordingJudge(), "output", "an answer"))
     assert seen[0].prompt == "how do I repair it?"
 
@@ -47,6 +50,6 @@ def test_roles_and_places_of_the_conversation() -> None:
         {"role": "tool", "content": "a result", "tool_call_id": "1"},
         {"role": "assistant", "content": "later"},
     ]
-    turn = make_turn(ScriptedModel("x"), messages=rows)
+    turn = make_turn(ScriptedModel("x"), messages=decode_messages(rows))
     assert read_conversation(turn) == Conversation.of("[+ image]", system="Be brief.")
     assert read_conversation(make_turn(ScriptedModel("x"))) == Conversation()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 from library_cases import KeywordJudge, ask, decisive_ruling, guard, rails
 
 from truing.core.errors import PlanError
-from truing.core.types import Failure, Judgement, Response, Sample
+from truing.core.types import Conversation, Failure, Judgement, Response, Sample, Sampling
 from truing.models.scripted import ScriptedModel
 from truing.rails.library.safety import required_judge_specs
 from truing.rails.runtime.app import RuntimeParts
@@ -289,3 +290,24 @@ def test_topic_safety_passes_only_a_clear_on_topic(
     parts = RuntimeParts(models={"guard": ScriptedModel(reply)})
     answer = ask(guard(tmp_path, config, ScriptedModel("fine"), parts=parts), "hello")
     assert (answer.finish_reason == "blocked") is is_blocked
+
+
+def test_topic_safety_reads_the_text_of_content_parts(tmp_path: Path) -> None:
+    config = {
+        **rails(input=["topic safety check input $model=guard"]),
+        "models": [{"type": "guard", "engine": "openai", "model": "g"}],
+        "prompts": [{"task": "topic_safety_check_input $model=guard", "content": "Banks."}],
+    }
+    seen: list[str] = []
+
+    def reply(conversation: Conversation, sampling: Sampling) -> str:
+        seen.append(conversation.last.content)
+        return "on-topic"
+
+    parts = RuntimeParts(models={"guard": ScriptedModel(reply)})
+    model = guard(tmp_path, config, ScriptedModel("fine"), parts=parts)
+    image = {"type": "image_url", "image_url": {"url": "x"}}
+    content = [{"type": "text", "text": "my"}, image, {"type": "text", "text": "bank card"}]
+    result = asyncio.run(model.runtime.run_turn([{"role": "user", "content": content}]))
+    assert result.text == "fine"
+    assert seen == ["my bank card [+ image]"]

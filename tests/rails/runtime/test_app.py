@@ -57,6 +57,22 @@ def run_turn(runtime: Runtime, *messages: str | dict[str, Any], **options: Any) 
 # -- turns
 
 
+@pytest.mark.parametrize("role", ["assistant", "system"])
+def test_a_last_message_that_asks_nothing_is_answered_from_the_cache_too(role: str) -> None:
+    runtime = make_runtime(ReplyListModel("first", "second"))
+    first = run_turn(runtime, "hello")
+    messages = ("hello", first.message, {"role": role, "content": "and more"})
+    cached = run_turn(runtime, *messages)
+    assert cached.text == run_turn(make_runtime(ReplyListModel("second")), *messages).text
+    assert cached.text == "second"
+
+
+def test_messages_in_another_form_are_refused_with_their_place() -> None:
+    with pytest.raises(RailsError, match=r"messages\[1\].content: expected text") as raised:
+        run_turn(make_runtime(ReplyListModel()), "hello", {"role": "user", "content": 3})
+    assert raised.value.failure.kind == "messages"
+
+
 def test_a_configuration_without_rails_answers_by_the_model() -> None:
     model = ReplyListModel("the answer")
     result = run_turn(make_runtime(model), "hello", sampling=Sampling(max_tokens=7))

@@ -8,15 +8,16 @@ from hypothesis import strategies as st
 
 from truing.core.types import ToolCall
 from truing.rails.runtime.call_ids import CallIds
+from truing.rails.runtime.chat_messages import ChatMessage
 
 
-def row_with_ids(call_ids: list[Any], result_id: Any) -> dict[str, Any]:
-    calls = [{"id": i, "type": "function", "function": {"name": "f"}} for i in call_ids]
-    return {"role": "assistant", "content": "", "tool_calls": calls, "tool_call_id": result_id}
+def message_with_ids(call_ids: list[str], result_id: str | None) -> ChatMessage:
+    calls = tuple(ToolCall(call_id, "f") for call_id in call_ids)
+    return ChatMessage(role="assistant", tool_calls=calls, tool_call_id=result_id)
 
 
-def ids_of(row: dict[str, Any]) -> list[Any]:
-    return [*(call["id"] for call in row["tool_calls"]), row["tool_call_id"]]
+def ids_of(message: ChatMessage) -> list[Any]:
+    return [*(call.id for call in message.tool_calls), message.tool_call_id]
 
 
 IDS = st.one_of(st.text(max_size=20), st.sampled_from(["call00001", "call00002", "a"]))
@@ -29,7 +30,7 @@ def test_equal_ids_stay_equal_different_ones_different_and_no_text_is_left(
     ids = CallIds()
     own: dict[Any, Any] = {}
     for call_ids, result_id in rows:
-        before = row_with_ids(call_ids, result_id)
+        before = message_with_ids(call_ids, result_id)
         after = ids.rename(before)
         assert ids_of(before) == [*call_ids, result_id]  # the caller's message is untouched
         for client_id, own_id in zip(ids_of(before), ids_of(after), strict=True):
@@ -41,14 +42,6 @@ def test_equal_ids_stay_equal_different_ones_different_and_no_text_is_left(
 
 def test_a_checked_call_gets_its_id_back() -> None:
     ids = CallIds()
-    row = ids.rename(row_with_ids(["toolu_1", "x"], None))
-    calls = tuple(ToolCall.from_openai(call) for call in row["tool_calls"])
-    assert [call.id for call in calls] == ["call00001", "call00002"]
-    assert [call.id for call in ids.restore(calls)] == ["toolu_1", "x"]
-
-
-def test_calls_that_are_no_objects_are_left_as_they_are() -> None:
-    assert CallIds().rename({"tool_calls": ["x", {"function": {}}]})["tool_calls"] == [
-        "x",
-        {"function": {}},
-    ]
+    row = ids.rename(message_with_ids(["toolu_1", "x"], None))
+    assert [call.id for call in row.tool_calls] == ["call00001", "call00002"]
+    assert [call.id for call in ids.restore(row.tool_calls)] == ["toolu_1", "x"]

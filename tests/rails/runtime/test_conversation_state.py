@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from truing.rails.colang.compiler import Program, compile_flow
 from truing.rails.colang.parser import parse_colang
+from truing.rails.runtime.chat_messages import ChatMessage, decode_messages
 from truing.rails.runtime.conversation_state import (
     MASKED_MESSAGE,
     ConversationState,
     EventHistory,
-    content_text,
     conversation_keys,
     extend_conversation_key,
     is_valid_flow_body,
@@ -101,23 +101,17 @@ def test_flow_bodies_are_valid_if_they_parse() -> None:
 
 
 def test_keys_depend_on_every_message_and_on_the_session() -> None:
-    messages = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello"}]
+    rows = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello"}]
+    messages = decode_messages(rows)
     keys = conversation_keys(messages)
     assert len(set(keys)) == 2
     assert extend_conversation_key(keys[0], messages[1]) == keys[1]
-    assert keys == conversation_keys([dict(m) for m in messages])
+    assert keys == conversation_keys(decode_messages(rows))
     assert set(keys).isdisjoint(conversation_keys(messages, "alice"))
     assert conversation_keys(messages, "alice") != conversation_keys(messages, "bob")
 
 
 def test_keys_do_not_fail_on_values_that_json_lacks() -> None:
-    key = extend_conversation_key(b"", {"role": "context", "content": {"x": object, "y": "\ud800"}})
+    message = ChatMessage(role="context", variables={"x": object, "y": "\ud800"})
+    key = extend_conversation_key(b"", message)
     assert len(key) == 16
-
-
-def test_the_text_of_content_parts() -> None:
-    image = {"type": "image_url", "image_url": {"url": "x"}}
-    assert content_text("a") == "a"
-    assert content_text([{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]) == "a b"
-    assert content_text([{"type": "text", "text": "a"}, image]) == "a [+ image]"
-    assert content_text(None) == "None"

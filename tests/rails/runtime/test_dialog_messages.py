@@ -10,6 +10,7 @@ from dialog_turns import ReplyListModel, make_turn
 
 from truing.core.types import Answer, Message, Tool, ToolCall
 from truing.rails.actions import ActionResult
+from truing.rails.runtime.chat_messages import ChatMessage, decode_messages
 from truing.rails.runtime.dialog_messages import (
     add_message_events,
     answer_without_dialog,
@@ -77,7 +78,7 @@ def test_passthrough_sends_the_callers_messages_with_the_rewritten_text() -> Non
         {"role": "system", "content": "Be brief."},
         {"role": "user", "content": "my card is 4111"},
     ]
-    turn = make_turn(model, "passthrough: true\n", messages=messages)
+    turn = make_turn(model, "passthrough: true\n", messages=decode_messages(messages))
     result = answer(turn, "my card is <CARD>")
     assert [(m.role, m.content) for m in model.conversations[0].messages] == [
         ("system", "Be brief."),
@@ -108,7 +109,7 @@ def test_a_conversation_with_tool_results_is_sent_as_it_came() -> None:
         {"role": "tool", "content": "rain", "tool_call_id": "call-1"},
     ]
     yaml = "prompts: [{task: general, messages: [{type: system, content: ours}, '{{ history | to_chat_messages }}']}]\n"
-    answer(make_turn(model, yaml, messages=messages), "weather?")
+    answer(make_turn(model, yaml, messages=decode_messages(messages)), "weather?")
     sent = model.conversations[0].messages
     assert [(m.role, m.content) for m in sent] == [
         ("system", "ours"),
@@ -127,11 +128,11 @@ def test_the_last_user_message_is_replaced_and_other_roles_are_left_out() -> Non
         {"role": "user", "content": "second"},
         {"role": "event", "event": {"type": "Custom"}},
     ]
-    turn = make_turn(ReplyListModel(), messages=messages)
+    turn = make_turn(ReplyListModel(), messages=decode_messages(messages))
     assert original_messages(turn, "clean") == [
-        {"role": "user", "content": "first"},
-        {"role": "assistant", "content": "reply"},
-        {"role": "user", "content": "clean"},
+        ChatMessage(role="user", content="first"),
+        ChatMessage(role="assistant", content="reply"),
+        ChatMessage(role="user", content="clean"),
     ]
     assert original_messages(make_turn(ReplyListModel()), "clean") == "clean"
 

@@ -8,6 +8,7 @@ import pytest
 from msgspec.structs import replace
 
 from truing.rails.actions import ActionResult
+from truing.rails.runtime.chat_messages import decode_messages
 from truing.rails.runtime.event_types import (
     ContextUpdate,
     OtherEvent,
@@ -28,7 +29,7 @@ START_EVENT = StartAction("look_up", {"item": 1}, action_result_key="price")
 
 
 def types_of(messages: list[dict[str, Any]], start: int = 0) -> list[str]:
-    return [event.type for event in events_from_messages(messages, start)]
+    return [event.type for event in events_from_messages(decode_messages(messages), start)]
 
 
 def test_only_the_last_user_message_asks_for_an_answer() -> None:
@@ -53,7 +54,7 @@ def test_context_event_and_system_messages() -> None:
         {"role": "system", "content": "Be brief."},
         {"role": "event", "event": {"type": "Custom"}},
     ]
-    assert list(events_from_messages(messages, 0)) == [
+    assert list(events_from_messages(decode_messages(messages), 0)) == [
         ContextUpdate({"name": "Ada"}),
         SystemMessage("Be brief."),
         OtherEvent.of("Custom"),
@@ -61,13 +62,13 @@ def test_context_event_and_system_messages() -> None:
 
 
 def test_tool_results_ask_for_an_answer_to_the_users_last_message() -> None:
-    call = {"id": "c1", "function": {"name": "weather", "arguments": "{}"}}
+    call = {"id": "c1", "type": "function", "function": {"name": "weather", "arguments": "{}"}}
     messages = [
         {"role": "user", "content": "Rain?"},
         {"role": "assistant", "content": "", "tool_calls": [call]},
         {"role": "tool", "tool_call_id": "c1", "content": "yes"},
     ]
-    assert list(events_from_messages(messages, 1)) == [
+    assert list(events_from_messages(decode_messages(messages), 1)) == [
         StartToolCalls([call]),
         UserMessage("Rain?"),
     ]
@@ -75,7 +76,7 @@ def test_tool_results_ask_for_an_answer_to_the_users_last_message() -> None:
 
 @pytest.mark.parametrize("role", ["system", "assistant", "tool"])
 def test_without_a_message_of_the_user_the_turn_asks_without_a_text(role: str) -> None:
-    *_, event = events_from_messages([{"role": role, "content": "x"}])
+    *_, event = events_from_messages(decode_messages([{"role": role, "content": "x"}]))
     assert event == UserMessage("", is_placeholder=True)
 
 

@@ -381,6 +381,15 @@ def split_call(*values: str) -> ToolCall:
             ),
         ),
         ((message("user", "DEN b"),), (Tool("f", "a FORBID"),)),
+        ((message("assistant", tool_calls=(ToolCall("c1", "f", '{"FORBID": "DEN"}'),)),), ()),
+        ((message("assistant", tool_calls=(ToolCall("c1", "FORBID", '{"q": "DEN"}'),)),), ()),
+        ((message("assistant", tool_calls=(ToolCall("c", "FORBID"), ToolCall("d", "DEN"))),), ()),
+        ((), (Tool("a_FORBID", "DEN b"),)),
+        ((), (Tool("FORBID"), Tool("DEN"))),
+        ((), (Tool("f", "", '{"properties": {"FORBID": {"type": "string"}, "DEN": {}}}'),)),
+        ((), (Tool("f", "", '{"properties": {"q": {"type": "FORBID"}, "r": {"type": "DEN"}}}'),)),
+        ((), (Tool("f", "", '{"properties": {"FORBID": {"description": "DEN"}}}'),)),
+        ((), (Tool("f", "", '{"required": ["FORBID", "DEN"]}'),)),
     ],
 )
 def test_no_text_that_is_split_reaches_the_model(
@@ -407,6 +416,52 @@ def test_a_text_split_around_a_real_answer_is_read() -> None:
     assert len(guard.inner.seen) == 1
     harmless = guard.ask(message("user", "a FORBID"), first.message, message("user", "then b"))
     assert harmless.text == "fine"
+
+
+def test_a_text_that_a_real_answer_begins_is_read() -> None:
+    guard = Guard(reply="well, FORBID")
+    first = guard.ask(message("user", "say the half"))
+    assert first.text == "well, FORBID"
+    answer = guard.ask(message("user", "say the half"), first.message, message("user", "DEN b"))
+    assert (answer.finish_reason, answer.text) == ("blocked", REFUSAL)
+    harmless = guard.ask(message("user", "say the half"), first.message, message("user", "then"))
+    assert harmless.text == "well, FORBID"
+
+
+def test_an_answer_that_the_input_rails_object_to_is_no_objection_by_itself() -> None:
+    guard = Guard(reply="FORBIDDEN")  # there are no output rails
+    history: tuple[Message, ...] = ()
+    for number in range(3):
+        history += (message("user", f"question {number}"),)
+        answer = guard.ask(*history)
+        assert answer.text == "FORBIDDEN"
+        history += (answer.message,)
+
+
+def test_a_text_split_over_a_variable_and_a_message_is_read() -> None:
+    for context, is_blocked in (({"note": "FORBID"}, True), ({"note": "PERMIT"}, False)):
+        guard = Guard()
+        answer = guard.ask(message("user", "DEN b"), context=context)
+        assert (answer.finish_reason == "blocked") is is_blocked
+
+
+def test_a_turn_of_a_long_conversation_reads_one_joined_text() -> None:
+    guard = Guard(reply="The answer is long enough. " * 12)
+    history: tuple[Message, ...] = ()
+    for number in range(9):
+        guard.read.clear()
+        history += (message("user", f"This is a question about number {number}, is it not " * 5),)
+        history += (guard.ask(*history).message,)
+        assert len(guard.read) == (1 if number == 0 else 2)
+    # A rail that limits the length of a text is asked for each joined text by itself.
+    limited = GuardedModel(
+        RailsConfig.from_text(INPUT, COLANG.replace('"FORBIDDEN" in $user_message', "$count == 0")),
+        guard.inner,
+    )
+    limited.runtime.register_action(lambda text: int(len(text) <= 600), "count_reading")
+    assert asyncio.run(limited.answer(Conversation(history[:-1]), Sampling())).text.startswith(
+        "The"
+    )
 
 
 def test_the_operator_can_leave_answered_turns_unjoined() -> None:

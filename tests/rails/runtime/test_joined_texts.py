@@ -9,18 +9,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from truing.core.types import Tool
+from truing.rails.runtime.chat_messages import decode_messages
 from truing.rails.runtime.client_texts import WITHHELD_TEXT
 from truing.rails.runtime.joined_texts import (
-    MIN_JOINED_CHARACTERS,
+    JOINED_CHARACTERS,
+    TOGETHER_CHARACTERS,
     RunSettings,
     TextPart,
     collect_runs,
     collect_tool_runs,
+    group_texts,
+    join_group,
     join_neighbours,
     join_parts,
     json_strings,
 )
 
+UTTERANCE = "UtteranceUserActionFinished"
 MESSAGES: list[dict[str, Any]] = [
     {"role": "system", "content": "one"},
     {"role": "user", "content": "two"},
@@ -36,7 +41,8 @@ def runs(
     messages: list[dict[str, Any]] = MESSAGES, tools: tuple[Tool, ...] = (), **settings: Any
 ) -> list[list[str]]:
     chosen = RunSettings(is_own_answer=lambda text: "own" in text, **settings)
-    return [[part.text for part in run] for run in collect_runs(messages, tools, chosen)]
+    collected = collect_runs(decode_messages(messages), tools, chosen)
+    return [[part.text for part in run] for run in collected]
 
 
 def calling(arguments: str, content: str = "") -> dict[str, Any]:
@@ -44,14 +50,20 @@ def calling(arguments: str, content: str = "") -> dict[str, Any]:
     return {"role": "assistant", "content": content, "tool_calls": [call]}
 
 
-def test_runs_end_at_own_answers_and_need_two_texts() -> None:
+def test_runs_end_at_own_answers_only_if_turns_are_not_joined() -> None:
+    assert runs() == [["one", "two", "own", "three", "four", "five"], ["two", "three"]]
     assert runs(joins_turns=False) == [["one", "two"], ["three", "four", "five"]]
     assert runs(joins_turns=False, trusted=("system",)) == [["three", "four", "five"]]
     assert runs(joins_turns=False, skipped=(0, 4)) == [["three", "five"]]
 
 
+def test_an_own_answer_is_marked_as_read() -> None:
+    settings = RunSettings(is_own_answer=lambda text: text == "own")
+    run, _ = collect_runs(decode_messages(MESSAGES), (), settings)
+    assert [part.text for part in run if part.is_read_elsewhere] == ["own"]
+
+
 def test_the_texts_of_a_role_are_joined_over_what_lies_between_them() -> None:
-    assert runs()[2:] == [["two", "three"]]
     messages = [
         {"role": "user", "content": "a"},
         {"role": "assistant", "content": "forged"},
@@ -62,47 +74,85 @@ def test_the_texts_of_a_role_are_joined_over_what_lies_between_them() -> None:
     assert runs(messages[:1] + messages[3:]) == [["a", "b"]]  # nothing lies between
 
 
+def test_variables_and_events_are_joined_to_the_messages() -> None:
+    messages = [
+        {
+            "role": "context",
+            "content": {"generation_options": {"x": "y"}, "chunk": "a", "n": ["b"]},
+        },
+        {"role": "event", "event": {"type": "Custom", "field": "c"}},
+        {"role": "event", "event": {"type": UTTERANCE, "final_transcript": "d"}},
+    ]
+    assert runs(messages) == [["a", "b", "c", "d"]]
+    assert runs(messages, trusted=("context",)) == [["c", "d"]]
+
+
 def test_results_with_a_stage_of_their_own_are_marked() -> None:
     settings = RunSettings(is_own_answer=lambda text: False, has_tool_rails=True)
-    (run,) = collect_runs(MESSAGES[3:], (), settings)
+    (run,) = collect_runs(decode_messages(MESSAGES[3:]), (), settings)
     assert [part.is_read_elsewhere for part in run] == [False, True, True]
 
 
 def test_tool_runs_are_the_results_in_order() -> None:
-    (run,) = collect_tool_runs(MESSAGES, ())
+    (run,) = collect_tool_runs(decode_messages(MESSAGES), ())
     assert [(part.text, part.name) for part in run] == [("four", "f"), ("five", "g")]
-    assert collect_tool_runs(MESSAGES, ("tool",)) == []
-    apart = [MESSAGES[4], MESSAGES[3], MESSAGES[5]]
+    assert collect_tool_runs(decode_messages(MESSAGES), ("tool",)) == []
+    apart = decode_messages([MESSAGES[4], MESSAGES[3], MESSAGES[5]])
     assert len(collect_tool_runs(apart, ())) == 1
     assert collect_tool_runs(apart, (), joins_turns=False) == []
 
 
+OFFERED = (Tool("look_up"),)
+
+
 def test_a_message_is_joined_to_the_values_of_its_calls_and_these_to_each_other() -> None:
     message = calling('{"q": "a\\u0062", "deep": [{"r": "c"}], "n": 3}', content="text")
-    assert runs([message]) == [["text", "ab", "c"], ["q", "deep", "r", "n"]]
-    assert runs([calling("no JSON", content="text")]) == [["text", "no JSON"]]
-    # Calls that the runtime made itself have been read.
-    assert runs([{**message, "content": ""} | calling('{"q": "own", "r": "x"}')]) == []
+    assert runs([message], OFFERED) == [
+        ["text", "ab", "c"],
+        ["text", "q", "ab", "deep", "r", "c", "n"],
+        ["q", "deep", "r", "n"],
+    ]
+    assert runs([calling("no JSON", content="text")], OFFERED) == [["text", "no JSON"]]
 
 
-def test_keys_that_a_definition_names_are_read_there() -> None:
+def test_calls_of_the_runtime_itself_are_marked_as_read() -> None:
+    settings = RunSettings(is_own_answer=lambda text: "own" in text)
+    messages = decode_messages([calling('{"q": "own"}'), {"role": "tool", "content": "x"}])
+    (run,) = collect_runs(messages, (), settings)
+    assert [(part.text, part.is_read_elsewhere) for part in run] == [("own", True), ("x", False)]
+
+
+def test_names_and_keys_that_a_definition_has_are_read_there() -> None:
     schema = {"type": "object", "properties": {"q": {"type": "string"}, "r": {}}}
     tools = (Tool("look_up", "", json.dumps(schema)),)
-    assert runs([calling('{"q": 1, "r": 2}')], tools) == []
-    assert runs([calling('{"q": 1, "r": 2, "s": 3, "t": 4}')], tools) == [["s", "t"]]
+    definition = [["q", "r"], ["look_up", "q", "r"]]
+    assert runs([calling('{"q": 1, "r": 2}')], tools) == definition
+    found = runs([calling('{"q": 1, "r": 2, "s": "x", "t": 4}')], tools)
+    assert found == [*definition, ["s", "x", "t"], ["s", "t"]]
+    # A name that is not offered, beside what follows it and beside the next such name.
+    other = runs(
+        [calling('{"q": "x"}'), calling('{"q": "y"}')], (Tool("f", "", json.dumps(schema)),)
+    )
+    assert other[-3:] == [["look_up", "x"], ["look_up", "y"], ["look_up", "look_up"]]
 
 
-def test_free_texts_of_definitions_are_joined_and_the_descriptions_once_more() -> None:
+def test_all_of_the_definitions_is_joined_but_the_words_of_json_schema() -> None:
     schema = {
         "type": "object",
-        "properties": {"q": {"type": "string", "description": "b"}, "r": {"enum": ["c"]}},
+        "properties": {"q": {"type": "odd", "format": "date", "description": "b"}},
         "required": ["q"],
     }
     tools = (Tool("f", "a", json.dumps(schema)), Tool("g", "d"))
-    assert runs([], tools) == [["a", "b", "c", "d", "a", "d"]]
+    assert runs([], tools) == [
+        ["f", "g"],
+        ["a", "d"],
+        ["f", "a", "odd", "b", "q", "g", "d"],
+        ["f", "a", "q", "odd", "b", "q", "g", "d"],
+        ["a", "odd", "b", "q", "d"],
+    ]
     assert runs([], tools, trusted=("tool_definitions",)) == []
     # A message may go on where a definition ends.
-    assert runs([{"role": "user", "content": "e"}], tools[1:]) == [["d", "e"]]
+    assert runs([{"role": "user", "content": "e"}], tools[1:]) == [["g", "d"], ["d", "e"]]
 
 
 def test_the_strings_of_json_are_found_in_what_no_parser_takes() -> None:
@@ -132,8 +182,7 @@ def test_both_forms_are_one_text_where_they_fit() -> None:
 @given(st.lists(st.text(max_size=700), min_size=2, max_size=6), st.integers(1, 5))
 def test_every_joint_stands_in_a_bounded_text(texts: list[str], number: int) -> None:
     joined = join_neighbours(texts)
-    bound = max(MIN_JOINED_CHARACTERS, *(len(text) for text in texts))
-    assert all(len(text) <= bound for text in joined)
+    assert all(len(text) <= JOINED_CHARACTERS for text in joined)
     number = min(number, len(texts) - 1)
     before, after = texts[number - 1][-3:], texts[number][:3]
     assert any(f"{before}\n{after}" in text for text in joined)
@@ -155,27 +204,28 @@ PIECES = st.tuples(
 def test_a_word_split_over_two_pieces_is_in_a_joined_text(
     pieces: list[tuple[str, str]], data: st.DataObject
 ) -> None:
-    foreign = [index for index, (role, _) in enumerate(pieces) if role != "own"]
-    if len(foreign) < 2:
-        return
-    first = data.draw(st.sampled_from(foreign[:-1]))
+    first = data.draw(st.integers(0, len(pieces) - 2))
     senders = ["assistant" if role == "call" else role for role, _ in pieces]
-    of_role = [index for index in foreign if index > first and senders[index] == senders[first]]
-    # The next piece of the role, or the next piece if the runtime has not answered between them.
-    candidates = of_role[:1] + ([first + 1] if pieces[first + 1][0] != "own" else [])
-    if not candidates:
-        return
-    second = data.draw(st.sampled_from(candidates))
-    messages = []
+    of_role = [n for n in range(first + 1, len(pieces)) if senders[n] == senders[first] != "own"]
+    # The next piece of the role, or the next piece, an answer of the runtime too.
+    second = data.draw(st.sampled_from([*of_role[:1], first + 1]))
+    messages, own_texts = [], set[str]()
     for index, (kind, filler) in enumerate(pieces):
         text = f"{filler} FORBID" if index == first else filler
         text = f"DEN {filler}" if index == second else text
         if kind == "call":
             messages.append(calling(json.dumps({"q": text})))
         else:
-            content = "own" if kind == "own" else text
-            messages.append({"role": "assistant" if kind == "own" else kind, "content": content})
-    settings = RunSettings(is_own_answer=lambda text: text == "own")
-    joined = [text for run in collect_runs(messages, (), settings) for text in join_parts(run)]
+            own_texts.add(text if kind == "own" else "")
+            messages.append({"role": "assistant" if kind == "own" else kind, "content": text})
+    settings = RunSettings(is_own_answer=lambda text: text in own_texts)
+    collected = collect_runs(decode_messages(messages), (), settings)
+    joined = [text for run in collected for text in join_parts(run)]
     assert any("FORBIDDEN" in text for text in joined)
-    assert all(len(text) <= max(420, *(len(text) for _, text in pieces)) + 8 for text in joined)
+
+
+@given(st.lists(st.text(max_size=JOINED_CHARACTERS), max_size=20))
+def test_texts_that_are_read_together_are_all_of_them_in_order(texts: list[str]) -> None:
+    groups = group_texts(texts)
+    assert [text for group in groups for text in group] == texts
+    assert all(len(join_group(group)) <= TOGETHER_CHARACTERS for group in groups)

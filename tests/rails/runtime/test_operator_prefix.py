@@ -1,10 +1,9 @@
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
 from truing.core.types import Conversation, Message, ToolCall
+from truing.rails.runtime.chat_messages import ChatMessage, messages_of_conversation
 from truing.rails.runtime.operator_prefix import OperatorPrefixes
 
 EXAMPLE = (Message("user", "Q"), Message("assistant", "A"))
@@ -12,7 +11,7 @@ HI = Message("user", "hi")
 
 
 def found(prefixes: OperatorPrefixes, *messages: Message) -> list[int]:
-    return sorted(prefixes.find(Conversation(messages).to_openai()))
+    return sorted(prefixes.find(messages_of_conversation(Conversation(messages))))
 
 
 @pytest.fixture
@@ -59,6 +58,6 @@ def test_calls_are_compared_without_their_ids() -> None:
 
 
 def test_variables_may_stand_before_the_head(prefixes: OperatorPrefixes) -> None:
-    rows: list[dict[str, Any]] = [{"role": "context", "content": {}}]
-    assert prefixes.find([*rows, *Conversation(EXAMPLE).to_openai()]) == {1, 2}
-    assert prefixes.find(rows) == frozenset()
+    messages = [ChatMessage(role="context")]
+    assert prefixes.find([*messages, *messages_of_conversation(Conversation(EXAMPLE))]) == {1, 2}
+    assert prefixes.find(messages) == frozenset()

@@ -246,7 +246,9 @@ def test_a_streamed_answer_is_remembered_as_read() -> None:
         await guarded.answer(second, Sampling())
 
     asyncio.run(talk())
-    assert read == ["hi", "hi\nand?\n---\nhiand?", "and?"]  # and not the answer
+    # The answer is read joined to its neighbours, and not by itself.
+    joined = ["hi\ntea and more\nand?", "hitea and moreand?", "hi\nand?", "hiand?"]
+    assert read == ["hi", "\n---\n".join(joined), "and?"]
 
 
 def test_plain_texts_hold_no_variable() -> None:

@@ -33,13 +33,13 @@ def _count(folder: Path, flow: str, config: str = NO_SETTINGS) -> LlmCallCount:
     [
         # the answer
         (NO_SETTINGS, "", 1),
-        # check, two of joined turns, answer, check
-        (SELF_CHECKS, "", 5),
+        # check, one of joined turns, answer, check
+        (SELF_CHECKS, "", 4),
         (SELF_CHECKS + "truing: {join_turns: false}\n", "", 3),
         # intent, next step, message
         (NO_SETTINGS, PRICE_FLOW + HELLO, 3),
         # the same with both checks
-        (SELF_CHECKS, PRICE_FLOW + HELLO, 7),
+        (SELF_CHECKS, PRICE_FLOW + HELLO, 6),
         # next step, message
         (EMBEDDED_INTENTS, PRICE_FLOW + HELLO, 2),
         ("rails: {dialog: {single_call: {enabled: true}}}\n", PRICE_FLOW + HELLO, 1),

@@ -9,7 +9,7 @@ must be exactly in the published format. A reply that is unclear blocks.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 from truing.core.errors import PlanError, did_you_mean
@@ -43,6 +43,7 @@ LLAMA_GUARD_MODEL = "llama_guard"
 LYNX_RAIL, LYNX_MODEL = "patronus lynx check output hallucination", "patronus_lynx"
 TOPIC_RAIL = "topic safety check input"
 GUARD_MAX_TOKENS = 1024
+UNKNOWN_VIOLATION = "unknown"  # in `policy_violations`, for a label that no taxonomy has
 GUARD_TEMPERATURE = 1e-20  # NeMo's value
 
 # Part of a model's name, in lower case and without punctuation -> the name in a `guard:` spec. The
@@ -227,13 +228,22 @@ async def ask_guard_judge(turn: TurnContext, judge: Judge, source: str, text: st
         return RailOutcome.allow(metadata={"policy_violations": []})
     labels = [label for label in (judgement.rationale or "").split(", ") if label]
     known_labels: Collection[str] = getattr(judge, "labels", ())
-    shown = ", ".join(label for label in labels if label in known_labels)
+    violations = _bound_labels(labels, known_labels.__contains__)
+    shown = ", ".join(label for label in violations if label != UNKNOWN_VIOLATION)
     turn.set_reason(
         f"the guard model objects: {shown or 'no known category'}",
         score=judgement.score,
         evidence=(judgement.rationale or "")[:EVIDENCE_CHARACTERS] or None,
     )
-    return RailOutcome.block(metadata={"policy_violations": labels})
+    return RailOutcome.block(metadata={"policy_violations": violations})
+
+
+def _bound_labels(labels: Iterable[str], is_known: Callable[[str], bool]) -> list[str]:
+    """Returns the distinct labels; those that a guard made up become one `UNKNOWN_VIOLATION`.
+
+    Flows may show `policy_violations` or decide by them, so a guard must not choose their words.
+    """
+    return list(dict.fromkeys(label if is_known(label) else UNKNOWN_VIOLATION for label in labels))
 
 
 def read_model_name(turn: TurnContext, stage: str) -> str:
@@ -274,7 +284,10 @@ async def _ask_guard(
         turn.set_reason("the guard model has nothing to object")
         return RailOutcome.allow(metadata={"policy_violations": []})
     parsed = verdict if isinstance(verdict, (list, tuple)) else ()
-    violations = [str(violation) for violation in parsed[1:]]
+    template = prompts.template_text(scoped_task)
+    violations = _bound_labels(
+        (str(violation) for violation in parsed[1:]), lambda label: _stands_in(label, template)
+    )
     is_clear = bool(violations) or is_objection(reply.content)
     turn.set_reason(
         "the guard model objects"
@@ -283,6 +296,12 @@ async def _ask_guard(
         evidence=reply.content[:EVIDENCE_CHARACTERS],
     )
     return RailOutcome.block(metadata={"policy_violations": violations})
+
+
+def _stands_in(label: str, template: str) -> bool:
+    """Returns whether a label stands in a prompt as the configuration's author wrote it."""
+    pattern = rf"(?<!\w){re.escape(label)}(?!\w)"
+    return bool(label.strip()) and re.search(pattern, template) is not None
 
 
 async def content_safety_check_input(turn: TurnContext, **params: Any) -> RailOutcome:

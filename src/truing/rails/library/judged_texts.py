@@ -7,7 +7,6 @@ from typing import Literal
 from truing.core.protocols import Judge, StreamingJudge
 from truing.core.types import Answer, Conversation, Judgement, Message, Response, Sample
 from truing.rails.runtime.answer_readings import current_readings
-from truing.rails.runtime.client_texts import is_read_by_flows, message_role, message_text
 from truing.rails.runtime.turn_context import TurnContext
 
 EMPTY_CONVERSATION = Conversation()
@@ -42,12 +41,11 @@ async def judge_text(turn: TurnContext, judge: Judge, source: str, text: str) ->
 def read_conversation(turn: TurnContext) -> Conversation:
     """Returns the conversation up to the user's newest message, as the input rails read it."""
     messages: list[Message] = []
-    for row in turn.messages:
-        role = "user" if is_read_by_flows(row) else _JUDGED_ROLES.get(message_role(row))
-        text = message_text(row)
+    for message in turn.messages:
+        role = "user" if message.is_read_by_flows else _JUDGED_ROLES.get(message.role)
         # An assistant's message with tool calls alone has no text.
-        if role is not None and (text or role == "user"):
-            messages.append(Message(role, text))
+        if role is not None and (message.text or role == "user"):
+            messages.append(Message(role, message.text))
     while messages and messages[-1].role != "user":
         messages.pop()
     return Conversation(tuple(messages))

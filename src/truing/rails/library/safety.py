@@ -329,9 +329,9 @@ async def topic_safety_check_input(turn: TurnContext, **params: Any) -> RailOutc
     if not system.endswith(_TOPIC_ENDING):
         system = f"{system}\n\n{_TOPIC_ENDING}"
     history = [
-        {"type": m["role"], "content": m["content"]}
-        for m in turn.messages
-        if m.get("role") in ("user", "assistant")
+        {"type": message.role, "content": message.text}
+        for message in turn.messages
+        if message.role in ("user", "assistant")
     ]
     prompt = [{"type": "system", "content": system}, *history]
     reply = await turn.llm(name)(prompt, temperature=0.01)

@@ -15,7 +15,7 @@ __getattr__, __dir__, __all__ = lazy_exports(
         "action_registry": "ActionRegistry",
         "answer_readings": "current_readings",
         "app": "RailsError Runtime RuntimeParts",
-        "client_texts": "is_read_by_flows message_role message_text",
+        "chat_messages": "messages_of_conversation",
         "conversation_check": "CheckResult NoStageError",
         "llm_client": "LlmError LlmReply",
         "output_gate": "BLOCKED_MESSAGE",

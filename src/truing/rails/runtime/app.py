@@ -16,13 +16,14 @@ from msgspec.structs import replace
 
 from truing.core.errors import TruingError
 from truing.core.protocols import Model
-from truing.core.types import Ruling, Sampling
+from truing.core.types import MessageFormatError, Ruling, Sampling
 from truing.rails.colang.compiler import CompiledFlow, Program, compile_flow
 from truing.rails.config.loader import RailsConfig, list_rail_flow_names
 from truing.rails.runtime import dialog_actions
 from truing.rails.runtime.action_registry import ActionRegistry
 from truing.rails.runtime.action_runner import ActionRunner
 from truing.rails.runtime.call_ids import CallIds
+from truing.rails.runtime.chat_messages import ChatMessage, decode_messages
 from truing.rails.runtime.checked_texts import CheckedTexts
 from truing.rails.runtime.client_texts import readable_arguments
 from truing.rails.runtime.conversation_check import CheckResult, ConversationCheck
@@ -42,7 +43,7 @@ from truing.rails.runtime.event_types import (
     StartFlow,
     Utterance,
 )
-from truing.rails.runtime.events import events_from_messages, messages_with_options
+from truing.rails.runtime.events import count_reusable, events_from_messages, messages_with_options
 from truing.rails.runtime.example_index import DialogExamples
 from truing.rails.runtime.input_gate import (
     InputGate,
@@ -223,7 +224,7 @@ class Runtime:
 
     async def run_turn(
         self,
-        messages: Sequence[Mapping[str, Any]],
+        messages: Sequence[Mapping[str, Any] | ChatMessage],
         *,
         options: Mapping[str, Any] | None = None,
         sampling: Sampling | None = None,
@@ -235,14 +236,18 @@ class Runtime:
 
         `sampling.tools` are the tools that the LLM may call. `explicit_fields` names the sampling
         fields that the request sets itself; they override the configuration's `parameters`. Raises
-        RailsError or LlmError if the turn could not be finished.
+        RailsError or LlmError if the turn could not be finished; RailsError too for messages in
+        another form than OpenAI's or NeMo's.
         """
         try:
+            chat = decode_messages(messages)
             expanded_options = expand_generation_options(options)
+        except MessageFormatError as error:
+            raise RailsError("messages", str(error)) from error
         except ValueError as error:
             raise RailsError("options", str(error)) from error
         call_ids = CallIds()
-        chat = [call_ids.rename(message) for message in messages]
+        chat = [call_ids.rename(message) for message in chat]
         rows = messages_with_options(chat, expanded_options)
         sampling = sampling or Sampling()
         turn = TurnContext(
@@ -266,14 +271,14 @@ class Runtime:
     async def _answer_turn(
         self,
         turn: TurnContext,
-        rows: list[dict[str, Any]],
+        rows: list[ChatMessage],
         session: str,
         stream: StreamBuffer | None,
     ) -> TurnResult:
         """Runs the input stage over the whole conversation, the flows, and the output gate."""
         keys = conversation_keys(rows, session, self._states.secret)
         # A check of an answer is no turn of the conversation: nothing continues from it.
-        last_role = turn.messages[-1].get("role") if turn.messages else None
+        last_role = turn.messages[-1].role if turn.messages else None
         is_check = last_role == "assistant" and not turn.is_stage_on("dialog")
         reading = await self.input_gate.read(
             turn, rows, session, build_states(self.program, self.config, rows)
@@ -282,7 +287,7 @@ class Runtime:
         if reading.objection is not None:
             return await self._refuse_unread(turn, reading, session)
         turn.state = self._load_state(reading.messages, keys)
-        turn.messages = [row for row in reading.messages if row.get("role") != "context"]
+        turn.messages = [row for row in reading.messages if row.role != "context"]
         if needs_flow_rails(turn, rows):
             turn.required_input = stage_flows(self.config, "input")
             turn.must_refuse = reading.objects_to_newest
@@ -314,7 +319,7 @@ class Runtime:
         return result
 
     async def check_messages(
-        self, messages: Sequence[Mapping[str, Any]], sampling: Sampling
+        self, messages: Sequence[ChatMessage], sampling: Sampling
     ) -> CheckResult:
         """Runs every stage that the messages contain; NoStageError if they contain none."""
         call_ids = CallIds()
@@ -347,7 +352,7 @@ class Runtime:
         return result
 
     def _remember(
-        self, turn: TurnContext, rows: list[dict[str, Any]], session: str, result: TurnResult
+        self, turn: TurnContext, rows: list[ChatMessage], session: str, result: TurnResult
     ) -> None:
         """Remembers what the rails have read, so that the next turn does not read it again."""
         if rows and needs_flow_rails(turn, rows):
@@ -381,11 +386,11 @@ class Runtime:
         turn.speculation.task = asyncio.create_task(run_speculative_copy(copy))
         return turn.speculation.task
 
-    def _load_state(self, rows: list[dict[str, Any]], keys: list[bytes]) -> ConversationState:
+    def _load_state(self, rows: list[ChatMessage], keys: list[bytes]) -> ConversationState:
         """Returns the state after all messages, continued from the longest cached prefix."""
         state: ConversationState | None = None
         start = 0
-        for end in range(len(rows) - 1, 0, -1):
+        for end in range(count_reusable(rows), 0, -1):
             state = self._states.fork(keys[end - 1])
             if state is not None:
                 start = end

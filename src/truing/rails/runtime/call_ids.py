@@ -6,13 +6,10 @@ An id is free text of the client that no rail reads. Rails and models see `call0
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from msgspec.structs import replace
 
 from truing.core.types import ToolCall
-from truing.rails.runtime.client_texts import ChatMessage
+from truing.rails.runtime.chat_messages import ChatMessage
 
 
 class CallIds:
@@ -21,25 +18,20 @@ class CallIds:
     def __init__(self) -> None:
         self._own_ids: dict[str, str] = {}
 
-    def _own_id(self, client_id: Any) -> Any:
-        if client_id is None or client_id == "":
+    def _own_id(self, client_id: str) -> str:
+        if not client_id:
             return client_id
         # Exactly nine letters and digits: Mistral's templates and endpoint accept no other form.
-        return self._own_ids.setdefault(str(client_id), f"call{len(self._own_ids) + 1:05}")
+        return self._own_ids.setdefault(client_id, f"call{len(self._own_ids) + 1:05}")
 
-    def rename(self, message: Mapping[str, Any]) -> ChatMessage:
+    def rename(self, message: ChatMessage) -> ChatMessage:
         """Returns a message with the runtime's ids; called in the order of the conversation."""
-        renamed = dict(message)
-        if renamed.get("tool_calls"):
-            renamed["tool_calls"] = [
-                {**call, "id": self._own_id(call["id"])}
-                if isinstance(call, Mapping) and "id" in call
-                else call
-                for call in renamed["tool_calls"]
-            ]
-        if "tool_call_id" in renamed:
-            renamed["tool_call_id"] = self._own_id(renamed["tool_call_id"])
-        return renamed
+        if not message.tool_calls and message.tool_call_id is None:
+            return message
+        calls = tuple(replace(call, id=self._own_id(call.id)) for call in message.tool_calls)
+        result_id = message.tool_call_id
+        own_id = None if result_id is None else self._own_id(result_id)
+        return replace(message, tool_calls=calls, tool_call_id=own_id)
 
     def restore(self, calls: tuple[ToolCall, ...]) -> tuple[ToolCall, ...]:
         """Returns calls of the client, as a check of them left them, with the client's ids."""

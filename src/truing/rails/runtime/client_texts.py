@@ -13,11 +13,12 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from truing.core.types import Tool
-from truing.rails.runtime.conversation_state import content_text
+from truing.rails.runtime.chat_messages import ChatMessage
+from truing.rails.runtime.event_types import Event
 
-ChatMessage = dict[str, Any]  # in the OpenAI form, or one of NeMo's: context, event, exception
 TextStage = Literal["input", "tool_input"]
 WITHHELD_TEXT = "<withheld: a rail objected to this message>"
 # An escape in a JSON string: a character beyond ASCII in two halves, \\uXXXX, or a shorter one.
@@ -27,7 +28,6 @@ _JSON_ESCAPE = re.compile(
     re.DOTALL,
 )
 _OPTIONS_VARIABLE = "generation_options"
-_UTTERANCE_EVENT = "UtteranceUserActionFinished"
 
 
 class ClientText(Struct, frozen=True):
@@ -46,14 +46,6 @@ class ClientText(Struct, frozen=True):
     name: str = ""
     call_id: str = ""
     can_rewrite: bool = True
-
-
-def is_read_by_flows(message: Mapping[str, Any]) -> bool:
-    """Returns whether the flows themselves run the input rails on this message, if it is last."""
-    if message.get("role") == "event":
-        event = message.get("event")
-        return isinstance(event, Mapping) and event.get("type") == _UTTERANCE_EVENT
-    return message.get("role") == "user"
 
 
 def collect_client_texts(
@@ -77,39 +69,22 @@ def collect_client_texts(
     call_names = _names_by_call_id(messages)
     stage: TextStage = "tool_input" if has_tool_rails else "input"
     for index, message in enumerate(messages):
-        role = message_role(message)
+        role = message.role
         if role in trusted:
             continue
+        is_left_out = index == newest_index and message.is_read_by_flows
         if role == "context":
-            texts += _context_texts(index, message.get("content"))
+            texts += context_texts(index, message.variables)
         elif role == "event":
-            if index != newest_index or not is_read_by_flows(message):
-                texts += _event_texts(index, message.get("event"))
-        else:
-            name = str(
-                message.get("name") or call_names.get(message.get("tool_call_id")) or "unknown"
-            )
-            if index != newest_index or not is_read_by_flows(message):
-                texts += _content_texts(
-                    index, role, message, stage if role == "tool" else "input", name
-                )
-            texts += _other_texts(index, role, message, tool_names)
+            if message.event is not None and not is_left_out:
+                texts += event_texts(index, message.event)
+        elif role != "exception":
+            name = message.name or call_names.get(message.tool_call_id or "") or "unknown"
+            if not is_left_out:
+                text_stage = stage if role == "tool" else "input"
+                texts += _content_texts(index, message, text_stage, name)
+            texts += _other_texts(index, message, tool_names)
     return texts
-
-
-def message_text(message: ChatMessage) -> str:
-    """Returns the text of a message; of an event, the text of the user that it reports."""
-    if message.get("role") == "event":
-        event = message.get("event")
-        spoken = event.get("final_transcript") if isinstance(event, Mapping) else None
-        return content_text(spoken or "")
-    return content_text(message.get("content") or "")
-
-
-def message_role(message: ChatMessage) -> str:
-    """Returns the role of a message; OpenAI's `developer` is its newer name of `system`."""
-    role = str(message.get("role"))
-    return "system" if role == "developer" else role
 
 
 def _definition_text(tool: Tool) -> ClientText:
@@ -118,56 +93,39 @@ def _definition_text(tool: Tool) -> ClientText:
     return ClientText(-1, "definition", "tool_definitions", text, can_rewrite=False)
 
 
-def _names_by_call_id(messages: Sequence[ChatMessage]) -> dict[Any, str]:
-    return {
-        call.get("id"): str((call.get("function") or {}).get("name") or "")
-        for message in messages
-        for call in message.get("tool_calls") or ()
-        if isinstance(call, dict)
-    }
+def _names_by_call_id(messages: Sequence[ChatMessage]) -> dict[str, str]:
+    return {call.id: call.name for message in messages for call in message.tool_calls}
 
 
 def _content_texts(
-    index: int, role: str, message: ChatMessage, stage: TextStage, name: str
+    index: int, message: ChatMessage, stage: TextStage, name: str
 ) -> Iterator[ClientText]:
-    content = message.get("content")
-    if content is None or content == "" or role == "exception":
-        return
-    yield ClientText(
-        index,
-        "content",
-        role,
-        content_text(content),
-        stage,
-        name,
-        str(message.get("tool_call_id") or ""),
-        can_rewrite=isinstance(content, str),
-    )
+    if message.content:
+        yield ClientText(
+            index,
+            "content",
+            message.role,
+            message.text,
+            stage,
+            name,
+            message.tool_call_id or "",
+            can_rewrite=isinstance(message.content, str),
+        )
 
 
 def _other_texts(
-    index: int, role: str, message: ChatMessage, tool_names: Collection[str]
+    index: int, message: ChatMessage, tool_names: Collection[str]
 ) -> Iterator[ClientText]:
     """Yields the message's name, and the names and arguments of its tool calls."""
-    if message.get("name"):
-        yield ClientText(index, "name", role, str(message["name"]), can_rewrite=False)
-    for number, call in enumerate(message.get("tool_calls") or ()):
-        function = call.get("function") if isinstance(call, dict) else None
-        if not isinstance(function, dict):
-            yield ClientText(index, f"call_name:{number}", role, _as_text(call), can_rewrite=False)
-            continue
-        name, arguments = function.get("name"), function.get("arguments")
+    role = message.role
+    if message.name:
+        yield ClientText(index, "name", role, message.name, can_rewrite=False)
+    for number, call in enumerate(message.tool_calls):
         # The names of offered tools stand in their definitions.
-        if name and name not in tool_names:
-            yield ClientText(index, f"call_name:{number}", role, str(name), can_rewrite=False)
-        if arguments and arguments != "{}":
-            can_rewrite = isinstance(arguments, str)
-            text = readable_arguments(arguments)
-            yield ClientText(index, f"call:{number}", role, text, can_rewrite=can_rewrite)
-
-
-def _as_text(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, default=str, ensure_ascii=False)
+        if call.name and call.name not in tool_names:
+            yield ClientText(index, f"call_name:{number}", role, call.name, can_rewrite=False)
+        if call.arguments not in ("", "{}"):
+            yield ClientText(index, f"call:{number}", role, readable_arguments(call.arguments))
 
 
 def readable_arguments(arguments: Any) -> str:
@@ -176,8 +134,8 @@ def readable_arguments(arguments: Any) -> str:
 
     The program that calls the tool decodes the escapes, so rails must read the decoded text too.
     """
-    if not isinstance(arguments, str):
-        return _as_text(arguments)
+    if not isinstance(arguments, str):  # flows may put anything into a call
+        return json.dumps(arguments, default=str, ensure_ascii=False)
     # Not by a JSON parser: it drops the first of two equal keys, and refuses what is cut off.
     return _JSON_ESCAPE.sub(_unescape, arguments) if "\\" in arguments else arguments
 
@@ -194,37 +152,39 @@ def _unescape(escape: re.Match[str]) -> str:
     return escape[0] if is_needed else character
 
 
-def _context_texts(index: int, content: Any) -> Iterator[ClientText]:
-    for variable, value in content.items() if isinstance(content, Mapping) else ():
+def context_texts(index: int, variables: Mapping[str, Any]) -> Iterator[ClientText]:
+    """Yields the texts of context variables, without the generation options."""
+    for variable, value in variables.items():
         if variable == _OPTIONS_VARIABLE:
             continue
         if isinstance(value, str):
             if value:
-                yield ClientText(index, str(variable), "context", value)
+                yield ClientText(index, variable, "context", value)
             continue
         for text in _strings_in(value):
-            yield ClientText(index, str(variable), "context", text, can_rewrite=False)
+            yield ClientText(index, variable, "context", text, can_rewrite=False)
 
 
-def _event_texts(index: int, event: Any) -> Iterator[ClientText]:
-    for field, value in event.items() if isinstance(event, Mapping) else ():
+def event_texts(index: int, event: Event) -> Iterator[ClientText]:
+    """Yields the texts in the fields of an event."""
+    for field, value in event.to_nemo().items():
         if field != "type":
             for text in _strings_in(value):
                 yield ClientText(index, str(field), "event", text, can_rewrite=False)
 
 
 def _strings_in(value: Any) -> Iterator[str]:
-    """Yields the strings in nested lists and mappings, keys included."""
-    pending = [value]
+    """Yields the strings in nested lists and mappings in their order, keys included."""
+    pending = [value]  # a stack, not recursion: clients choose the depth
     while pending:
         current = pending.pop()
         if isinstance(current, str):
             if current:
                 yield current
         elif isinstance(current, Mapping):
-            pending += [*current.keys(), *current.values()]
+            pending += reversed([part for item in current.items() for part in item])
         elif isinstance(current, (list, tuple, set, frozenset)):
-            pending += current
+            pending += reversed(list(current))
 
 
 # -- rewriting -------------------------------------------------------------------------------------
@@ -233,11 +193,10 @@ def _strings_in(value: Any) -> Iterator[str]:
 def with_text(message: ChatMessage, part: str, text: str) -> ChatMessage:
     """Returns a message with one of its texts replaced."""
     if part == "content":
-        return {**message, "content": text}
+        return replace(message, content=text)
     if part.startswith("call:"):
-        calls = list(message["tool_calls"])
+        calls = list(message.tool_calls)
         number = int(part.removeprefix("call:"))
-        function = {**calls[number]["function"], "arguments": text}
-        calls[number] = {**calls[number], "function": function}
-        return {**message, "tool_calls": calls}
-    return {**message, "content": {**message["content"], part: text}}
+        calls[number] = replace(calls[number], arguments=text)
+        return replace(message, tool_calls=tuple(calls))
+    return replace(message, variables={**message.variables, part: text})

@@ -8,16 +8,17 @@ reads all of the text.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from msgspec import Struct
 
 from truing.core.errors import TruingError
-from truing.core.types import Failure, Ruling
+from truing.core.types import Failure, Ruling, ToolCall
+from truing.rails.runtime.chat_messages import ChatMessage
 from truing.rails.runtime.checked_texts import CheckedTexts
-from truing.rails.runtime.client_texts import ChatMessage, readable_arguments
-from truing.rails.runtime.conversation_state import ConversationState, content_text
+from truing.rails.runtime.client_texts import readable_arguments
+from truing.rails.runtime.conversation_state import ConversationState
 from truing.rails.runtime.input_gate import InputGate, StateAfterMessages
 from truing.rails.runtime.output_gate import BLOCKED_MESSAGE, OutputGate
 from truing.rails.runtime.stage_runner import Stage, StageOutcome, run_stage, stage_flows
@@ -64,10 +65,10 @@ class ConversationCheck:
         await self._check_input(stages)
         state = self.state_after(len(self.messages))
         for message in self.messages:
-            if message.get("role") == "assistant":
+            if message.role == "assistant":
                 await self._check_answer(message, state)
-            elif message.get("role") == "context" and "retrieval" in stages:
-                await self._run("retrieval", message["content"]["relevant_chunks"], state)
+            elif _chunks(message) is not None:
+                await self._run("retrieval", _chunks(message), state)
         not_run = tuple(stage for stage in stages if not stage_flows(self.config, stage))
         allowed = False if self.objected else (None if not_run else True)
         reply = await self._release_objection(state) if self.objected else None
@@ -87,28 +88,26 @@ class ConversationCheck:
         """Returns the stages that the conversation contains, in the order of a turn."""
         present: set[Stage] = {"input"} if self._input_messages() or self.turn.tools else set()
         for message in self.messages:
-            role = message.get("role")
-            if role == "tool":
+            if message.role == "tool":
                 present.add("tool_input")
-            elif role == "assistant":
-                if message.get("tool_calls"):
+            elif message.role == "assistant":
+                if message.tool_calls:
                     present.add("tool_output")
-                if message.get("content") or not message.get("tool_calls"):
+                if message.content or not message.tool_calls:
                     present.add("output")
-            elif role == "context" and isinstance(message["content"].get("relevant_chunks"), str):
+            elif _chunks(message) is not None:
                 present.add("retrieval")
         order: tuple[Stage, ...] = ("input", "retrieval", "tool_output", "tool_input", "output")
         return [stage for stage in order if stage in present]
 
     def _input_messages(self) -> list[ChatMessage]:
         """Returns the messages whose texts belong to the input stage first of all."""
-        roles = {"user", "system", "developer", "context"}
-        trusted = self.gate.trusted | ({"developer"} if "system" in self.gate.trusted else set())
-        return [message for message in self.messages if message.get("role") in roles - trusted]
+        roles = {"user", "system", "context"} - self.gate.trusted
+        return [message for message in self.messages if message.role in roles]
 
     async def _check_input(self, stages: Sequence[Stage]) -> None:
         messages, answer = list(self.messages), list[ChatMessage]()
-        if messages and messages[-1].get("role") == "assistant":
+        if messages and messages[-1].role == "assistant":
             answer.append(messages.pop())  # an answer, not a text that a model is to read
         reading = await self.gate.read(
             self.turn,
@@ -129,14 +128,14 @@ class ConversationCheck:
             await self._run("input", "", self.state_after(0))  # there are only empty texts
 
     async def _check_answer(self, message: ChatMessage, state: ConversationState) -> None:
-        calls = message.get("tool_calls")
+        calls = message.tool_calls
         if calls:
-            await self._run("tool_output", calls, state)
+            await self._run("tool_output", [call.to_openai() for call in calls], state)
             if not stage_flows(self.config, "tool_output"):
-                for text in _texts_of_calls(calls):
-                    await self._run("output", text, state)
-        if message.get("content") or not calls:
-            await self._run("output", content_text(message.get("content") or ""), state)
+                for call in calls:
+                    await self._run("output", _text_of_call(call), state)
+        if message.content or not calls:
+            await self._run("output", message.text, state)
 
     async def _run(self, stage: Stage, content: Any, state: ConversationState) -> None:
         try:
@@ -155,7 +154,11 @@ class ConversationCheck:
         self.rulings.append(Ruling(name="runtime", stage=stage, ruling="block", reason=reason))
 
 
-def _texts_of_calls(calls: Sequence[Any]) -> Iterator[str]:
-    for call in calls:
-        function = call.get("function") or {}
-        yield f"{function.get('name')} {readable_arguments(function.get('arguments') or '{}')}"
+def _chunks(message: ChatMessage) -> str | None:
+    """Returns the retrieved chunks that a message of role context sets, or None."""
+    chunks = message.variables.get("relevant_chunks")
+    return chunks if isinstance(chunks, str) else None
+
+
+def _text_of_call(call: ToolCall) -> str:
+    return f"{call.name} {readable_arguments(call.arguments)}"

@@ -13,6 +13,7 @@ from truing.core.errors import PlanError
 from truing.rails.colang import ast as n
 from truing.rails.colang.compiler import EVENT, Instruction, Program, compile_flow
 from truing.rails.colang.parser import parse_colang
+from truing.rails.runtime.chat_messages import ChatMessage, content_text
 from truing.rails.runtime.event_types import (
     ActionFinished,
     BotIntent,
@@ -33,23 +34,6 @@ _encode = msgspec.json.Encoder(order="deterministic").encode
 E = TypeVar("E", bound=Event)
 MASKED_MESSAGE = "<hidden: the assistant does not talk about this>"
 MAX_RESULT_CHARACTERS = 2000  # of an action's result, in a prompt
-
-
-def content_text(content: Any) -> str:
-    """Returns the text of a message's content, which may be a list of parts (OpenAI's form)."""
-    if isinstance(content, str):
-        return content
-    if not isinstance(content, list):
-        return str(content)
-    parts = [part for part in content if isinstance(part, dict)]
-    text = " ".join(
-        part["text"]
-        for part in parts
-        if part.get("type") == "text" and isinstance(part.get("text"), str)
-    )
-    if any(part.get("type") == "image_url" for part in parts):
-        return f"{text} [+ image]".strip()
-    return text
 
 
 def render_event(event: Event) -> str:
@@ -217,7 +201,7 @@ class ConversationState:
 
 
 def build_states(
-    program: Program, config: Any, rows: Sequence[dict[str, Any]]
+    program: Program, config: Any, rows: Sequence[ChatMessage]
 ) -> Callable[[int], ConversationState]:
     """Returns a function from a number of messages to the state after them.
 
@@ -250,13 +234,14 @@ def is_valid_flow_body(body: str) -> bool:
     return True
 
 
-def extend_conversation_key(key: bytes, message: Mapping[str, Any], secret: bytes = b"") -> bytes:
+def extend_conversation_key(key: bytes, message: ChatMessage, secret: bytes = b"") -> bytes:
     """Returns the key of a conversation after one more message: a keyed hash over all of them."""
     fields = (
-        message.get("role"),
-        message.get("content"),
-        message.get("event"),
-        message.get("tool_calls"),
+        message.role,
+        message.content,
+        message.variables,
+        None if message.event is None else message.event.to_nemo(),
+        message.tool_calls,
     )
     try:
         encoded = _encode(fields)
@@ -267,7 +252,7 @@ def extend_conversation_key(key: bytes, message: Mapping[str, Any], secret: byte
 
 
 def conversation_keys(
-    messages: Sequence[Mapping[str, Any]], session: str = "", secret: bytes = b""
+    messages: Sequence[ChatMessage], session: str = "", secret: bytes = b""
 ) -> list[bytes]:
     """Returns the keys after each message; conversations of different sessions share none."""
     key = b""

@@ -13,7 +13,8 @@ from typing import Any, TypeVar
 from truing.rails.actions import ActionResult
 from truing.rails.colang.ast import BotText
 from truing.rails.colang.expressions import compile_expression
-from truing.rails.runtime.conversation_state import content_text, is_valid_flow_body
+from truing.rails.runtime.chat_messages import content_text
+from truing.rails.runtime.conversation_state import is_valid_flow_body
 from truing.rails.runtime.dialog_messages import (
     add_message_events,
     answer_without_dialog,

@@ -6,12 +6,16 @@ from collections.abc import Sequence
 from typing import Any
 
 from truing.rails.actions import ActionResult
-from truing.rails.runtime.conversation_state import content_text
+from truing.rails.runtime.chat_messages import (
+    MODEL_ROLES,
+    ChatMessage,
+    ModelPrompt,
+    content_text,
+    with_flow_content,
+)
 from truing.rails.runtime.event_types import BotMessage, BotThinking, BotToolCalls, UserMessage
 from truing.rails.runtime.stage_runner import run_stage
 from truing.rails.runtime.turn_context import TurnContext, UncheckedError
-
-_CHAT_ROLES = ("system", "user", "assistant", "tool", "developer")
 
 
 async def ask_llm(turn: TurnContext, task: str, variables: dict[str, Any], **params: Any) -> str:
@@ -28,7 +32,7 @@ async def answer_without_dialog(turn: TurnContext, event: UserMessage) -> Action
     prompts = turn.services.prompts
     llm, params = turn.llm("generate_user_intent"), turn.llm_params
     if turn.services.config.passthrough:
-        prompt: Any = original_messages(turn, event.text)
+        prompt: ModelPrompt = original_messages(turn, event.text)
         reply = await llm(prompt, stream=turn.stream, tools=turn.tools, **params)
         text = str(prompts.parse_task_output("general", reply.content))
     else:
@@ -74,33 +78,34 @@ async def read_chunks(turn: TurnContext, chunks: str) -> str:
     return str(outcome.content)
 
 
-def original_messages(turn: TurnContext, text: Any) -> Any:
+def original_messages(turn: TurnContext, text: Any) -> str | list[ChatMessage]:
     """Returns the caller's messages, the last user message with the text that the input rails left.
 
     Without any messages (a conversation of events) the text itself is the prompt.
     """
-    messages = [dict(m) for m in turn.messages if m.get("role") in _CHAT_ROLES]
+    messages = [message for message in turn.messages if message.role in MODEL_ROLES]
     if not messages:
-        return text
-    for message in reversed(messages):
-        if message["role"] == "user":
-            message["content"] = text
+        return content_text(text or "")
+    for index in range(len(messages) - 1, -1, -1):
+        if messages[index].role == "user":
+            messages[index] = with_flow_content(messages[index], text)
             break
     return messages
 
 
-def _with_tool_messages(turn: TurnContext, prompt: Any, event: UserMessage) -> Any:
+def _with_tool_messages(turn: TurnContext, prompt: ModelPrompt, event: UserMessage) -> ModelPrompt:
     """Returns the prompt; with the original messages if these have tool calls.
 
     The rendered history has no form for tool calls and results. The system message of the prompt
     stays.
     """
-    has_tools = any(m.get("role") == "tool" or m.get("tool_calls") for m in turn.messages)
-    if not isinstance(prompt, list) or not has_tools:
+    has_tools = any(m.role == "tool" or m.tool_calls for m in turn.messages)
+    if isinstance(prompt, str) or not has_tools:
         return prompt
-    system = [message for message in prompt if message.get("type") == "system"][:1]
+    system = [m for m in prompt if isinstance(m, dict) and m.get("type") == "system"][:1]
     original = original_messages(turn, event.text)
-    return [*system, *(message for message in original if message["role"] != "system")]
+    assert not isinstance(original, str), "a conversation with tool messages has messages"
+    return [*system, *(message for message in original if message.role != "system")]
 
 
 async def push_to_stream(turn: TurnContext, text: str) -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from truing.rails.actions import ActionResult
+from truing.rails.runtime.chat_messages import ChatMessage
 from truing.rails.runtime.event_types import (
     STOP_INTENT,
     ActionFinished,
@@ -27,34 +28,38 @@ from truing.rails.runtime.event_types import (
 
 
 def messages_with_options(
-    chat: list[dict[str, Any]], options: dict[str, Any] | None
-) -> list[dict[str, Any]]:
+    chat: Sequence[ChatMessage], options: dict[str, Any] | None
+) -> list[ChatMessage]:
     """Returns the messages with the generation options as context variables.
 
     Without dialog rails, a last message of the assistant is what the output rails check: its text,
     or its tool calls.
     """
-    rows = list(chat)
+    messages = list(chat)
     if options is None:
-        return rows
-    context: dict[str, Any] = {"generation_options": options}
-    last = rows[-1] if rows else {}
-    if options["rails"]["dialog"] is False and last.get("role") == "assistant":
-        rows.pop()
-        if last.get("tool_calls"):
-            event = BotToolCalls(last["tool_calls"])
-            rows.append({"role": "event", "event": event.to_nemo()})
-            return [{"role": "context", "content": context}, *rows]
-        context["bot_message"] = last.get("content")
-        if not rows or rows[-1].get("role") != "user":
-            # The flow that shows a checked text starts at a message of the user.
-            texts = (row.get("content") for row in reversed(rows) if row.get("role") == "user")
-            placeholder = UserMessage(next(texts, ""), is_placeholder=True)
-            rows.append({"role": "event", "event": placeholder.to_nemo()})
-    return [{"role": "context", "content": context}, *rows]
+        return messages
+    variables: dict[str, Any] = {"generation_options": options}
+    last = messages[-1] if messages else None
+    if last is not None and last.role == "assistant" and options["rails"]["dialog"] is False:
+        messages.pop()
+        if last.tool_calls:
+            calls = BotToolCalls([call.to_openai() for call in last.tool_calls])
+            messages.append(ChatMessage(role="event", event=calls))
+        else:
+            variables["bot_message"] = last.flow_content
+            if not messages or messages[-1].role != "user":
+                # The flow that shows a checked text starts at a message of the user.
+                placeholder = UserMessage(_last_user_content(messages) or "", is_placeholder=True)
+                messages.append(ChatMessage(role="event", event=placeholder))
+    return [ChatMessage(role="context", variables=variables), *messages]
 
 
-def events_from_messages(messages: Sequence[dict[str, Any]], start: int = 0) -> Iterator[Event]:
+def _last_user_content(messages: Sequence[ChatMessage]) -> Any:
+    """Returns the content of the user's last message; None if there is none."""
+    return next((m.flow_content for m in reversed(messages) if m.role == "user"), None)
+
+
+def events_from_messages(messages: Sequence[ChatMessage], start: int = 0) -> Iterator[Event]:
     """Yields the events of the messages from index `start` on.
 
     Only the last message asks for an answer. The input stage has read all others, so that earlier
@@ -68,49 +73,54 @@ def events_from_messages(messages: Sequence[dict[str, Any]], start: int = 0) -> 
             yield from _request_for_answer(messages)
 
 
-def events_of_message(message: Mapping[str, Any], *, is_last: bool) -> Iterator[Event]:
+def count_reusable(messages: Sequence[ChatMessage]) -> int:
+    """Returns after how many messages, at most, a turn can continue from a cached state.
+
+    A last message that asks for nothing is answered as the user's message before it, which then
+    must be new to the flows.
+    """
+    if messages and messages[-1].role in ("assistant", "system", "exception"):
+        asking = [index for index, message in enumerate(messages) if message.role == "user"]
+        return asking[-1] if asking else len(messages) - 1
+    return max(len(messages) - 1, 0)
+
+
+def events_of_message(message: ChatMessage, *, is_last: bool) -> Iterator[Event]:
     """Yields the events of one message; the flows run the input rails on a user's last one."""
-    role, content = message.get("role"), message.get("content")
-    if role == "user":
-        yield Utterance(content)
-        if not is_last:
-            yield UserMessage(content)
-    elif role == "assistant":
-        yield from _assistant_events(message)
-    elif role == "context":
-        yield ContextUpdate(dict(content or {}))
-    elif role == "event":
-        yield event_from_nemo(message["event"])
-    elif role in ("system", "developer"):
-        yield SystemMessage(content)
+    content = message.flow_content
+    match message.role:
+        case "user":
+            yield Utterance(content)
+            if not is_last:
+                yield UserMessage(content)
+        case "assistant" if message.tool_calls:
+            # Not `BotToolCalls`, which would start the tool rails: the calls have been made.
+            yield StartToolCalls([call.to_openai() for call in message.tool_calls])
+        case "assistant":
+            yield StartUtterance(content)
+            yield UtteranceFinished(content, is_success=True)
+        case "context":
+            yield ContextUpdate(dict(message.variables))
+        case "event" if message.event is not None:
+            yield message.event
+        case "system":
+            yield SystemMessage(content)
 
 
-def _request_for_answer(messages: Sequence[dict[str, Any]]) -> Iterator[Event]:
+def _request_for_answer(messages: Sequence[ChatMessage]) -> Iterator[Event]:
     """Yields the event that asks for an answer where the last message is not the user's.
 
     After tool results that is the user's last message again; in a conversation without any message
     of the user it has no text.
     """
-    role = messages[-1].get("role")
+    role = messages[-1].role
     if role in ("user", "event", "context"):
         return
-    user_text = next(
-        (m.get("content") for m in reversed(messages) if m.get("role") == "user"), None
-    )
-    if user_text is None:
+    user_content = _last_user_content(messages)
+    if user_content is None:
         yield UserMessage("", is_placeholder=True)
     elif role == "tool":
-        yield UserMessage(user_text)
-
-
-def _assistant_events(message: Mapping[str, Any]) -> Iterator[Event]:
-    if message.get("tool_calls"):
-        # Not `BotToolCalls`, which would start the tool rails: the calls have been made.
-        yield StartToolCalls(message["tool_calls"])
-        return
-    content = message.get("content")
-    yield StartUtterance(content)
-    yield UtteranceFinished(content, is_success=True)
+        yield UserMessage(user_content)
 
 
 def aborted_turn_result(message: str) -> ActionResult:

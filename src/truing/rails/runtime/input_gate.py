@@ -19,15 +19,13 @@ from truing.core.errors import TruingError
 from truing.core.types import Failure, Ruling
 from truing.rails.config.client_settings import ClientSettings
 from truing.rails.config.loader import RailsConfig
+from truing.rails.runtime.chat_messages import ChatMessage
 from truing.rails.runtime.checked_texts import UNCHANGED, CheckedTexts, TextVerdict
 from truing.rails.runtime.client_texts import (
     WITHHELD_TEXT,
-    ChatMessage,
     ClientText,
     TextStage,
     collect_client_texts,
-    is_read_by_flows,
-    message_text,
     with_text,
 )
 from truing.rails.runtime.conversation_state import ConversationState
@@ -36,7 +34,10 @@ from truing.rails.runtime.joined_texts import (
     TextRun,
     collect_runs,
     collect_tool_runs,
+    group_texts,
+    join_group,
     join_parts,
+    shorten_text,
 )
 from truing.rails.runtime.llm_client import LlmError
 from truing.rails.runtime.operator_prefix import OperatorPrefixes
@@ -223,7 +224,7 @@ class InputGate:
         find_objection = partial(self._find_joined_objection, turn, read=read, session=session)
         objection = await find_objection([*messages, *answer])
         if objection is not None and needs_flow_rails(turn, messages):
-            newest = ClientText(len(messages) - 1, "content", "user", message_text(messages[-1]))
+            newest = ClientText(len(messages) - 1, "content", "user", messages[-1].text)
             verdict, failure = await read(newest)
             if failure is None and verdict.text is None:
                 # The newest message alone is refused, so nothing was split: the flows refuse it,
@@ -232,7 +233,7 @@ class InputGate:
             if failure is None and objection[1] is not None and verdict.text != newest.text:
                 # A rail may have tried to rewrite the joined text. The flows, which run later, will
                 # rewrite the newest message: check the joined texts again with it rewritten.
-                rewritten = {"role": "user", "content": verdict.text}
+                rewritten = ChatMessage(role="user", content=verdict.text or "")
                 objection = await find_objection([*messages[:-1], rewritten, *answer])
         if objection is None:
             return reading
@@ -259,6 +260,7 @@ class InputGate:
         if self._is_stage_on(turn, "tool_input"):
             tool_runs = collect_tool_runs(messages, self.trusted, joins_turns=self.joins_turns)
             stage_runs += [("tool_input", run) for run in tool_runs]
+        await self._read_together(stage_runs, len(messages) - 1, read, session)
         for stage, run in stage_runs:
             objection = await self._read_run(run, stage, len(messages) - 1, read)
             if objection is not None:
@@ -268,35 +270,60 @@ class InputGate:
     def _is_stage_on(self, turn: TurnContext, stage: TextStage) -> bool:
         return bool(stage_flows(self.config, stage)) and turn.is_stage_on(stage)
 
+    async def _read_together(
+        self,
+        stage_runs: Sequence[tuple[TextStage, TextRun]],
+        index: int,
+        read: ReadText,
+        session: str,
+    ) -> None:
+        """Reads the new joined texts of all runs in as few texts as possible.
+
+        So a rail that asks an LLM is asked once in most turns. What passes counts as read; what
+        does not is read text by text afterwards, and decided then.
+        """
+        new_texts: dict[ClientText, dict[str, bytes]] = {}
+        for stage, run in stage_runs:
+            together = _joined_text(run, stage, index)
+            for text in join_parts(run):
+                key = self._key(session, replace(together, text=text))
+                if self.memory.get(key) is None:
+                    new_texts.setdefault(together, {})[text] = key
+        for together, keys in new_texts.items():
+            for group in group_texts(keys):
+                if len(group) == 1:
+                    continue
+                verdict, failure = await read(replace(together, text=join_group(group)))
+                if failure is None and verdict.text is not None:
+                    for text in group:
+                        self.memory.put(keys[text], UNCHANGED)
+
     async def _read_run(
         self, run: TextRun, stage: TextStage, index: int, read: ReadText
     ) -> TextReading | None:
         """Returns the objection to the joined texts of a run, or None.
 
-        If there is one, the run is joined again without the texts that these rails object to alone
-        and that another stage has let pass: such a text is the other stage's to decide.
+        A text that another stage has let pass is that stage's to decide: if these rails object to
+        it alone, the run is joined again without it.
         """
+        joined = _joined_text(run, stage, index)
+        parts = list(run)
 
-        async def find_objection(texts: Sequence[str], name: str) -> TextReading | None:
-            for text in texts:
-                joined = ClientText(index, "joined", "joined", text, stage, name, can_rewrite=False)
-                reading = await read(joined)
+        async def read_as(text: str, name: str) -> TextReading:
+            return await read(replace(joined, text=text, name=name))
+
+        while True:
+            for text in join_parts(parts):
+                reading = await read_as(text, joined.name)
                 if reading[0].text is None:
-                    return reading
-            return None
-
-        names = ", ".join(dict.fromkeys(part.name for part in run))
-        objection = await find_objection(join_parts(run), names)
-        if objection is None or not any(part.is_read_elsewhere for part in run):
-            return objection
-        parts = [
-            part
-            for part in run
-            if not part.is_read_elsewhere or await find_objection([part.text], part.name) is None
-        ]
-        return (
-            objection if len(parts) == len(run) else await find_objection(join_parts(parts), names)
-        )
+                    break
+            else:
+                return None
+            others = [p for p in parts if p.is_read_elsewhere and shorten_text(p.text) in text]
+            refused = [p for p in others if (await read_as(p.text, p.name))[0].text is None]
+            if not refused:
+                return reading
+            parts = [part for part in parts if part not in refused]
 
     # -- what the runtime said and read itself ---------------------------------------------------
 
@@ -309,7 +336,7 @@ class InputGate:
         self, turn: TurnContext, message: ChatMessage, session: str, result: TurnResult
     ) -> None:
         """Remembers what the input rails decided on the newest message of a finished turn."""
-        text = message_text(message)
+        text = message.text
         if not text or not turn.required_input or turn.failure is not None:
             return
         key = self._key(session, ClientText(0, "content", "user", text))
@@ -330,7 +357,7 @@ def shown_text(message: dict[str, Any]) -> str:
 
 def needs_flow_rails(turn: TurnContext, messages: Sequence[ChatMessage]) -> bool:
     """Returns whether the flows have to run the input rails on the last message."""
-    return bool(messages) and is_read_by_flows(messages[-1]) and turn.is_stage_on("input")
+    return bool(messages) and messages[-1].is_read_by_flows and turn.is_stage_on("input")
 
 
 def refusal_output(reading: InputReading, default: str) -> TurnOutput:
@@ -338,6 +365,12 @@ def refusal_output(reading: InputReading, default: str) -> TurnOutput:
     objection = reading.objection
     reply = objection.reply if objection is not None and reading.failure is None else ""
     return TurnOutput(texts=[reply or default])
+
+
+def _joined_text(run: TextRun, stage: TextStage, index: int) -> ClientText:
+    """Returns the joined text of a run, still without its text."""
+    names = ", ".join(dict.fromkeys(part.name for part in run))
+    return ClientText(index, "joined", "joined", "", stage, names, can_rewrite=False)
 
 
 def _verdict_of(text: ClientText, outcome: StageOutcome) -> TextReading:
@@ -365,10 +398,7 @@ def _was_refused(messages: Sequence[ChatMessage], text: ClientText, verdict: Tex
     if text.part != "content" or not 0 <= text.index < len(messages) - 1:
         return False
     answer = messages[text.index + 1]
-    if answer.get("role") == "exception":
+    if answer.role == "exception":
         return True
-    return (
-        answer.get("role") == "assistant"
-        and bool(verdict.reply)
-        and (answer.get("content") == verdict.reply)
-    )
+    is_refusal = bool(verdict.reply) and answer.content == verdict.reply
+    return answer.role == "assistant" and is_refusal

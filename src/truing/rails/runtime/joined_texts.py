@@ -1,9 +1,10 @@
 """Joins the neighbouring texts of a conversation, so that rails see a text that is split over them.
 
 A model reads all texts one after the other, a rail reads each alone. So a client can split a
-harmful text: over several messages, over messages of one role with answers between them, over a
-message and the arguments of its tool calls, over two keys of the arguments, or over definitions of
-tools. This module collects the runs of texts that belong together and joins the ends of neighbours.
+harmful text: over several messages, over messages of one role with answers between them, around an
+answer that it has the model give, over a variable and a message, over a message and its tool
+calls, over names, keys and values of arguments, or over definitions of tools. This module collects
+the runs of texts that belong together and joins the ends of neighbours.
 """
 
 from __future__ import annotations
@@ -15,25 +16,27 @@ from itertools import pairwise
 
 from msgspec import Struct
 
-from truing.core.types import Tool
+from truing.core.types import Tool, ToolCall
+from truing.rails.runtime.chat_messages import ChatMessage
 from truing.rails.runtime.client_texts import (
     WITHHELD_TEXT,
-    ChatMessage,
-    message_role,
-    message_text,
+    context_texts,
+    event_texts,
     readable_arguments,
 )
+from truing.rails.runtime.json_schema_words import SCHEMA_KEYS, SCHEMA_VALUES
 
 # So many characters of a text are read before and after the place where it is joined to another.
 WINDOW_CHARACTERS = 100
 # Room for two shortened texts: the first and last window of each, and the separators.
-MIN_JOINED_CHARACTERS = 4 * WINDOW_CHARACTERS + 20
-_FORM_SEPARATOR = "\n---\n"  # between the form with line breaks and the form without
-_NO_TEXT_ROLES = ("context", "exception")
+JOINED_CHARACTERS = 4 * WINDOW_CHARACTERS + 20
+_SEPARATOR = "\n---\n"  # between texts, or forms of a text, that are read together
+# A turn adds one answer and one message: at most four new joined texts in the order of the
+# conversation (two, in two forms) and two of the user's texts. All six are read together.
+TOGETHER_CHARACTERS = 6 * (JOINED_CHARACTERS + len(_SEPARATOR))
+_ANSWER = "answer of the runtime"  # in place of a role
 # A string in JSON, the last one perhaps cut off, and the colon after a key.
 _JSON_STRING = re.compile(r'"((?:[^"\\]|\\.)*+)(?:"(\s*+:)?|\\?\Z)', re.DOTALL)
-# Keywords of JSON Schema whose values are types and names, not prose.
-_SCHEMA_WORDS = frozenset({"type", "format", "required", "$ref"})
 
 
 class TextPart(Struct, frozen=True):
@@ -49,15 +52,17 @@ class TextPart(Struct, frozen=True):
 
 
 TextRun = tuple[TextPart, ...]
+_PlacedPart = tuple[str, TextPart]  # the sender of a text (a role, or `_ANSWER`), and the text
 
 
 class RunSettings(Struct, frozen=True):
     """Which texts of a conversation are joined.
 
-    Left out are the messages at the indexes `skipped`, the `trusted` roles, and the texts for which
-    `is_own_answer` returns True: answers of the runtime itself, which the output rails have read.
-    `joins_turns` also joins the texts of one role that have other texts between them.
-    `has_tool_rails` says that tool results have rails of their own.
+    Left out are the messages at the indexes `skipped` and the `trusted` roles. `is_own_answer` says
+    of a text whether it is an answer of the runtime itself, which the output rails have read: it is
+    joined to its neighbours, but is not by itself an objection of the input rails. Without
+    `joins_turns`, runs end at such answers. `has_tool_rails` says that tool results have rails of
+    their own.
     """
 
     is_own_answer: Callable[[str], bool]
@@ -71,24 +76,24 @@ def collect_runs(
     messages: Sequence[ChatMessage], tools: Sequence[Tool], settings: RunSettings
 ) -> list[TextRun]:
     """Returns the runs of texts that the input rails read joined, each in order."""
-    # (role, part) of each text; None stands for an answer of the runtime itself.
-    placed_parts: list[tuple[str, TextPart] | None] = []
+    runs: list[TextRun] = []
+    placed_parts: list[_PlacedPart] = []
     if "tool_definitions" not in settings.trusted:
-        placed_parts += [("definition", part) for part in _definition_parts(tools)]
-    for index, message in enumerate(messages):
-        role = message_role(message)
-        if role in _NO_TEXT_ROLES or role in settings.trusted or index in settings.skipped:
-            continue
-        placed_parts += [
-            None if part is None else (role, part)
-            for part in _parts_of_message(message, role, settings)
-        ]
-    runs = _split_at_answers(placed_parts)
+        runs += _definition_runs(tools)
+        placed_parts += [("definition", TextPart(text)) for text in _free_texts(tools)]
+    read_messages = [
+        message
+        for index, message in enumerate(messages)
+        if index not in settings.skipped and message.role not in settings.trusted
+    ]
+    for message in read_messages:
+        placed_parts += _parts_of_message(message, settings)
     if settings.joins_turns:
-        runs += _runs_of_roles(placed_parts)
-    # The values of arguments are parts of their messages; the keys are a run of their own.
-    keys = [TextPart(key) for key in _keys_of_calls(messages, tools, settings)]
-    return [run for run in (*runs, tuple(keys)) if len(run) > 1]
+        runs += [tuple(part for _, part in placed_parts), *_runs_of_roles(placed_parts)]
+    else:
+        runs += _split_at_answers(placed_parts)
+    runs += _runs_of_calls(read_messages, tools, settings)
+    return list(dict.fromkeys(run for run in runs if len(run) > 1))
 
 
 def collect_tool_runs(
@@ -100,15 +105,14 @@ def collect_tool_runs(
     """
     runs: list[list[TextPart]] = [[]]
     for message in messages if "tool" not in trusted else ():
-        text = message_text(message)
-        if message.get("role") != "tool":
+        if message.role != "tool":
             if not joins_turns:
                 runs.append([])
-        elif text:
+        elif message.text:
             # Marked as read: a rail that rewrites every result would also rewrite the joined text,
             # and must not count as an objection to the run.
-            name = str(message.get("name") or "unknown")
-            runs[-1].append(TextPart(text, name, is_read_elsewhere=True))
+            name = message.name or "unknown"
+            runs[-1].append(TextPart(message.text, name, is_read_elsewhere=True))
     return [tuple(run) for run in runs if len(run) > 1]
 
 
@@ -117,65 +121,117 @@ def join_parts(parts: Sequence[TextPart]) -> list[str]:
     return join_neighbours([part.text for part in parts])
 
 
+def group_texts(texts: Iterable[str]) -> list[list[str]]:
+    """Returns the texts in groups that are read together: `join_group` makes each one text."""
+    groups: list[list[str]] = []
+    for text in texts:
+        if groups and len(join_group([*groups[-1], text])) <= TOGETHER_CHARACTERS:
+            groups[-1].append(text)
+        else:
+            groups.append([text])
+    return groups
+
+
+def join_group(texts: Sequence[str]) -> str:
+    """Returns joined texts as one text, in which a line of its own stands between them."""
+    return _SEPARATOR.join(texts)
+
+
 # -- runs ------------------------------------------------------------------------------------------
 
 
-def _split_at_answers(placed_parts: Iterable[tuple[str, TextPart] | None]) -> list[TextRun]:
+def _split_at_answers(placed_parts: Iterable[_PlacedPart]) -> list[TextRun]:
     """Returns the texts between the runtime's own answers, as one run each."""
     runs: list[list[TextPart]] = [[]]
-    for placed in placed_parts:
-        if placed is None:
+    for sender, part in placed_parts:
+        if sender == _ANSWER:
             runs.append([])
         else:
-            runs[-1].append(placed[1])
+            runs[-1].append(part)
     return [tuple(run) for run in runs]
 
 
-def _runs_of_roles(placed_parts: Sequence[tuple[str, TextPart] | None]) -> list[TextRun]:
+def _runs_of_roles(placed_parts: Sequence[_PlacedPart]) -> list[TextRun]:
     """Returns a run of all texts of each role whose texts are not all neighbours.
 
     Tool results that have rails of their own are left out: `collect_tool_runs` joins them.
     """
     positions: dict[str, list[int]] = {}
-    for position, placed in enumerate(placed_parts):
-        if placed is not None and not placed[1].is_read_elsewhere:
-            positions.setdefault(placed[0], []).append(position)
-    runs: list[TextRun] = []
-    for role_positions in positions.values():
-        if any(after - before > 1 for before, after in pairwise(role_positions)):
-            role_parts = (placed_parts[position] for position in role_positions)
-            runs.append(tuple(placed[1] for placed in role_parts if placed is not None))
-    return runs
+    for position, (sender, part) in enumerate(placed_parts):
+        if not part.is_read_elsewhere:
+            positions.setdefault(sender, []).append(position)
+    return [
+        tuple(placed_parts[position][1] for position in role_positions)
+        for role_positions in positions.values()
+        if any(after - before > 1 for before, after in pairwise(role_positions))
+    ]
+
+
+def _runs_of_calls(
+    messages: Sequence[ChatMessage], tools: Sequence[Tool], settings: RunSettings
+) -> Iterator[TextRun]:
+    """Yields runs of what tool calls hold beside the values of arguments: names and keys.
+
+    Names of offered tools, and keys that their definitions name, are read there.
+    """
+    known = {string for tool in tools for string, is_key in json_strings(tool.parameters) if is_key}
+    known |= {tool.name for tool in tools}
+    names: list[str] = []
+    keys: list[str] = []
+    for message in messages:
+        in_order = [] if message.text == WITHHELD_TEXT else [(message.text, False)]
+        unknown_before = len(names) + len(keys)
+        for call in message.tool_calls:
+            if _is_own_call(call, settings):
+                continue
+            if call.name not in known:
+                names.append(call.name)
+                in_order.append((call.name, False))
+            strings = json_strings(readable_arguments(call.arguments))
+            unknown = [(text, is_key) for text, is_key in strings if not (is_key and text in known)]
+            keys += [text for text, is_key in unknown if is_key]
+            in_order += unknown
+        if len(names) + len(keys) > unknown_before:
+            yield _run_of_texts(text for text, _ in in_order)
+            yield _run_of_texts(text for text, is_key in in_order if not is_key)
+    yield _run_of_texts(names)
+    yield _run_of_texts(keys)
+
+
+def _run_of_texts(texts: Iterable[str]) -> TextRun:
+    return tuple(TextPart(text) for text in texts if text)
 
 
 # -- the texts of a message, and of definitions ----------------------------------------------------
 
 
-def _parts_of_message(
-    message: ChatMessage, role: str, settings: RunSettings
-) -> Iterator[TextPart | None]:
-    """Yields the content, and the values in the arguments of tool calls.
-
-    None stands for content that is an answer of the runtime itself.
-    """
-    text = message_text(message)
-    if role == "assistant" and text and settings.is_own_answer(text):
-        yield None
-    elif text and text != WITHHELD_TEXT:
-        yield TextPart(text, is_read_elsewhere=role == "tool" and settings.has_tool_rails)
-    for arguments in _client_arguments(message, settings):
+def _parts_of_message(message: ChatMessage, settings: RunSettings) -> Iterator[_PlacedPart]:
+    """Yields the content, or variables, and the values in the arguments of tool calls."""
+    if message.role == "context":
+        yield from (("context", TextPart(t.text)) for t in context_texts(0, message.variables))
+    elif message.role == "event" and not message.is_read_by_flows and message.event is not None:
+        yield from (("event", TextPart(t.text)) for t in event_texts(0, message.event))
+    elif message.text and message.text != WITHHELD_TEXT:
+        role, text = "user" if message.role == "event" else message.role, message.text
+        if role == "assistant" and settings.is_own_answer(text):
+            yield _ANSWER, TextPart(text, is_read_elsewhere=True)
+        else:
+            is_read_elsewhere = role == "tool" and settings.has_tool_rails
+            yield role, TextPart(text, is_read_elsewhere=is_read_elsewhere)
+    for call in message.tool_calls:
+        arguments = readable_arguments(call.arguments)
+        is_own = _is_own_call(call, settings)
         strings = list(json_strings(arguments))
         values = [string for string, is_key in strings if not is_key] if strings else [arguments]
-        yield from (TextPart(value) for value in values if value)
+        sender = _ANSWER if is_own else message.role
+        for value in values:
+            if value and arguments != "{}":
+                yield sender, TextPart(value, is_read_elsewhere=is_own)
 
 
-def _client_arguments(message: ChatMessage, settings: RunSettings) -> Iterator[str]:
-    """Yields the arguments of tool calls, without those that the runtime itself returned."""
-    for call in message.get("tool_calls") or ():
-        function = call.get("function") if isinstance(call, dict) else None
-        arguments = function.get("arguments") if isinstance(function, dict) else call
-        if arguments and not settings.is_own_answer(readable_arguments(arguments)):
-            yield readable_arguments(arguments)
+def _is_own_call(call: ToolCall, settings: RunSettings) -> bool:
+    """Returns whether the runtime itself has returned a call with these arguments."""
+    return settings.is_own_answer(readable_arguments(call.arguments))
 
 
 def json_strings(json_text: str) -> Iterator[tuple[str, bool]]:
@@ -198,44 +254,31 @@ def _decode_string(literal: str) -> str:
         return literal
 
 
-def _keys_of_calls(
-    messages: Sequence[ChatMessage], tools: Sequence[Tool], settings: RunSettings
-) -> list[str]:
-    """Returns the distinct keys of all arguments, without those that a tool's definition names."""
-    known = {string for tool in tools for string, is_key in json_strings(tool.parameters) if is_key}
-    return list(
-        dict.fromkeys(
-            string
-            for index, message in enumerate(messages)
-            if message_role(message) not in settings.trusted and index not in settings.skipped
-            for arguments in _client_arguments(message, settings)
-            for string, is_key in json_strings(arguments)
-            if is_key and string and string not in known
-        )
-    )
-
-
-def _definition_parts(tools: Sequence[Tool]) -> list[TextPart]:
-    """Returns the free texts of all definitions, and then the descriptions of the tools again.
-
-    In the first list parameters may separate two descriptions; in the second they are neighbours.
-    """
+def _free_texts(tools: Sequence[Tool]) -> list[str]:
+    """Returns the descriptions and the values of all definitions, in their order."""
     texts: list[str] = []
     for tool in tools:
-        texts += [tool.description, *_free_texts(tool.parameters)]
-    descriptions = [tool.description for tool in tools]
-    has_parameters = texts != descriptions and len(tools) > 1
-    return [TextPart(text) for text in (*texts, *(descriptions if has_parameters else ())) if text]
+        values = (string for string, is_key in json_strings(tool.parameters) if not is_key)
+        texts += [tool.description, *(value for value in values if value not in SCHEMA_VALUES)]
+    return [text for text in texts if text]
 
 
-def _free_texts(schema: str) -> Iterator[str]:
-    """Yields the strings of a JSON schema, in its order, that a tool's author words freely."""
-    last_key = ""
-    for string, is_key in json_strings(schema):
-        if is_key:
-            last_key = string
-        elif last_key not in _SCHEMA_WORDS:
-            yield string
+def _definition_runs(tools: Sequence[Tool]) -> Iterator[TextRun]:
+    """Yields runs over what stands apart in definitions: names, descriptions, keys, all in order.
+
+    The words of JSON Schema are left out: they would stand between the pieces of a split text.
+    """
+    in_order: list[tuple[str, bool]] = []  # (text, whether it is a key)
+    for tool in tools:
+        in_order += [(tool.name, False), (tool.description, False)]
+        for text, is_key in json_strings(tool.parameters):
+            if text not in (SCHEMA_KEYS if is_key else SCHEMA_VALUES):
+                in_order.append((text, is_key))
+    yield _run_of_texts(tool.name for tool in tools)
+    yield _run_of_texts(tool.description for tool in tools)
+    yield _run_of_texts(text for text, is_key in in_order if is_key)
+    yield _run_of_texts(text for text, is_key in in_order if not is_key)
+    yield _run_of_texts(text for text, _ in in_order)
 
 
 # -- joining -------------------------------------------------------------------------------------
@@ -245,27 +288,21 @@ def join_neighbours(texts: Sequence[str]) -> list[str]:
     """Returns neighbouring texts joined in two forms; the middle of a long text is left out.
 
     The first form has a line break between two texts; the second has none where a word may continue
-    in the next text. No returned text is longer than the longest of `texts` (or than
-    `MIN_JOINED_CHARACTERS`), so that a rail that limits the length of a message does not object to
-    the joined text.
+    in the next text. No returned text is longer than `JOINED_CHARACTERS`. Verdicts are cached by
+    text: a text that is added at the end of the run changes only the last joined texts.
     """
     if len(texts) < 2:
         return []
-    # In steps of a factor 4: verdicts are cached by text. If the bound followed the longest text
-    # exactly, one longer message would change all joined texts, and all would be read again.
-    bound, longest = MIN_JOINED_CHARACTERS, max(len(text) for text in texts)
-    while 4 * bound <= longest:
-        bound *= 4
-    shortened = [_without_middle(text) for text in texts]
-    joined = _join_up_to(bound, shortened, glue_words=False)
-    glued = _join_up_to(bound, shortened, glue_words=True)
-    both = f"{joined[0]}{_FORM_SEPARATOR}{glued[0]}"
-    if len(joined) == len(glued) == 1 and joined != glued and len(both) <= bound:
-        return [both]  # one call of a check instead of two
+    shortened = [shorten_text(text) for text in texts]
+    joined = _join_up_to(JOINED_CHARACTERS, shortened, glue_words=False)
+    glued = _join_up_to(JOINED_CHARACTERS, shortened, glue_words=True)
+    both = join_group([joined[0], glued[0]])
+    if len(joined) == len(glued) == 1 and joined != glued and len(both) <= JOINED_CHARACTERS:
+        return [both]
     return list(dict.fromkeys([*joined, *glued]))
 
 
-def _without_middle(text: str) -> str:
+def shorten_text(text: str) -> str:
     """Returns the first and the last window of a text; a short text unchanged."""
     if len(text) <= 2 * WINDOW_CHARACTERS:
         return text

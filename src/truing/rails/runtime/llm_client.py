@@ -21,6 +21,7 @@ from truing.core.types import (
     Usage,
 )
 from truing.rails.config.parameters import DefaultSampling
+from truing.rails.runtime.chat_messages import ChatMessage, ModelPrompt
 from truing.rails.runtime.stream_buffer import StreamBuffer
 
 _ROLES: dict[str, Role] = {
@@ -134,12 +135,15 @@ class SpeculationCache:
         return reply
 
 
-def conversation_from_prompt(prompt: str | Sequence[dict[str, Any]]) -> Conversation:
+def conversation_from_prompt(prompt: ModelPrompt) -> Conversation:
     """Returns a prompt (a text, or chat messages with `type` or `role`) as a conversation."""
     if isinstance(prompt, str):
         return Conversation((Message("user", prompt),))
-    messages = []
+    messages: list[Message] = []
     for row in prompt:
+        if isinstance(row, ChatMessage):
+            messages.append(row.to_message())
+            continue
         role = _ROLES.get(str(row.get("type") or row.get("role")), "user")
         tool_calls = tuple(
             ToolCall.from_openai(call)
@@ -211,7 +215,7 @@ class LlmClient:
 
     async def __call__(
         self,
-        prompt: str | Sequence[dict[str, Any]],
+        prompt: ModelPrompt,
         *,
         stop: Sequence[str] | None = None,
         stream: StreamBuffer | None = None,

@@ -7,10 +7,10 @@ are read.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
 
 from truing.core.types import Message
+from truing.rails.runtime.chat_messages import MODEL_ROLES, ChatMessage
 
 _Turn = tuple[str, str, tuple[tuple[str, str], ...]]  # role, content, (name, arguments) of calls
 
@@ -30,15 +30,15 @@ class OperatorPrefixes:
         if turns and tuple(turns) not in self._prefixes:
             self._prefixes.append(tuple(turns))
 
-    def find(self, rows: Sequence[Mapping[str, Any]]) -> frozenset[int]:
+    def find(self, rows: Sequence[ChatMessage]) -> frozenset[int]:
         """Returns the indexes of the messages that are the operator's."""
         if not (self._systems or self._prefixes):
             return frozenset()
         indexes: set[int] = set()
-        start = next((i for i, row in enumerate(rows) if row.get("role") != "context"), len(rows))
-        if start < len(rows) and rows[start].get("role") == "system":
+        start = next((i for i, row in enumerate(rows) if row.role != "context"), len(rows))
+        if start < len(rows) and rows[start].role == "system":
             # Merged with a client's system message it is another text, and read.
-            if rows[start].get("content") in self._systems:
+            if rows[start].content in self._systems:
                 indexes.add(start)
             start += 1
         unused = list(self._prefixes)
@@ -49,11 +49,13 @@ class OperatorPrefixes:
         return frozenset(indexes)
 
     def _match(
-        self, rows: Sequence[Mapping[str, Any]], start: int, prefixes: Sequence[tuple[_Turn, ...]]
+        self, rows: Sequence[ChatMessage], start: int, prefixes: Sequence[tuple[_Turn, ...]]
     ) -> tuple[_Turn, ...] | None:
         for prefix in prefixes:
-            turns = tuple(_turn_of_row(row) for row in rows[start : start + len(prefix)])
-            if turns == prefix:
+            messages = rows[start : start + len(prefix)]
+            # Only messages that a model gets word by word: of others, `to_message` is a part.
+            is_plain = all(m.role in MODEL_ROLES and isinstance(m.content, str) for m in messages)
+            if is_plain and tuple(_turn_of_message(m.to_message()) for m in messages) == prefix:
                 return prefix
         return None
 
@@ -61,10 +63,3 @@ class OperatorPrefixes:
 def _turn_of_message(message: Message) -> _Turn:
     calls = tuple((call.name, call.arguments) for call in message.tool_calls)
     return message.role, message.content, calls
-
-
-def _turn_of_row(row: Mapping[str, Any]) -> _Turn:
-    functions = [call.get("function") or {} for call in row.get("tool_calls") or ()]
-    calls = tuple((str(f.get("name")), str(f.get("arguments"))) for f in functions)
-    content = row.get("content")
-    return str(row.get("role")), content if isinstance(content, str) else repr(content), calls

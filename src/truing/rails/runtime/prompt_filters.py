@@ -16,7 +16,8 @@ import textwrap
 from collections.abc import Callable
 from typing import Any
 
-from truing.rails.runtime.conversation_state import EventHistory, content_text
+from truing.rails.runtime.chat_messages import content_text
+from truing.rails.runtime.conversation_state import EventHistory
 from truing.rails.runtime.verdict_parsers import VERDICT_PARSERS
 
 MAX_INDENT = 80  # templates are not trusted: no filter may blow up a text

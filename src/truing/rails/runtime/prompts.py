@@ -191,6 +191,13 @@ class PromptManager:
         entry = self.find_entry(str(task))
         return entry.max_tokens if entry is not None else None
 
+    def template_text(self, task: str) -> str:
+        """Returns the prompt of a task as the configuration has it; empty if it has none."""
+        entry = self.find_entry(task)
+        if entry is None:
+            return ""
+        return "\n".join([entry.content or "", *(template for _, template in entry.messages)])
+
     def render_task_prompt(
         self,
         task: str,

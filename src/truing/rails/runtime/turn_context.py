@@ -13,6 +13,7 @@ from truing.core.protocols import Model
 from truing.core.types import Failure, Ruling, Sampling, Tool
 from truing.rails.config.loader import RailsConfig
 from truing.rails.runtime.call_ids import CallIds
+from truing.rails.runtime.chat_messages import ChatMessage
 from truing.rails.runtime.conversation_state import ConversationState
 from truing.rails.runtime.embeddings import EmbeddingCache
 from truing.rails.runtime.event_types import Event
@@ -139,7 +140,7 @@ class TurnContext:
     sampling: Sampling = field(default_factory=Sampling)
     options: dict[str, Any] | None = None
     stream: StreamBuffer | None = None
-    messages: list[dict[str, Any]] = field(default_factory=list)
+    messages: list[ChatMessage] = field(default_factory=list)
     tools: tuple[Tool, ...] = ()
     counter: CallCounter = field(default_factory=CallCounter)
     rulings: list[Ruling] = field(default_factory=list)

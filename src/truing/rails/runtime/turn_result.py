@@ -6,7 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from msgspec.structs import replace
+
 from truing.core.types import Failure, Ruling, ToolCall, Usage
+from truing.rails.runtime.chat_messages import ChatMessage
 from truing.rails.runtime.event_types import (
     BotThinking,
     Event,
@@ -55,13 +58,20 @@ class TurnOutput:
     tool_calls: list[Any] | None = None
     thinking: str | None = None
 
-    def message(self) -> dict[str, Any]:
+    def message(self) -> ChatMessage:
         """Returns the message of the conversation (with tool calls, without thinking)."""
+        calls = self.typed_tool_calls()
         if self.exception is not None:
-            message: dict[str, Any] = {"role": "exception", "content": self.exception.to_nemo()}
-        else:
-            message = {"role": "assistant", "content": "\n".join(self.texts)}
-        return {**message, "tool_calls": self.tool_calls} if self.tool_calls else message
+            return ChatMessage(role="exception", event=self.exception, tool_calls=calls)
+        return ChatMessage(role="assistant", content="\n".join(self.texts), tool_calls=calls)
+
+    def typed_tool_calls(self) -> tuple[ToolCall, ...]:
+        """Returns the tool calls, without what a flow has put among them in another form."""
+        return tuple(
+            ToolCall.from_openai(call)
+            for call in self.tool_calls or ()
+            if isinstance(call, dict) and isinstance(call.get("function"), dict)
+        )
 
 
 def collect_output(events: Sequence[Event]) -> TurnOutput:
@@ -85,26 +95,20 @@ def collect_output(events: Sequence[Event]) -> TurnOutput:
 
 def build_result(turn: TurnContext, output: TurnOutput, events: Sequence[Event]) -> TurnResult:
     """Returns the result of a finished turn."""
-    message = output.message()
-    message.pop("tool_calls", None)
+    message = replace(output.message(), tool_calls=())
     # As in NeMo: thinking is part of the text only where the caller sets no options.
     hides_thinking = turn.services.config.hides_thinking
     if output.thinking and turn.options is None and output.exception is None and not hides_thinking:
-        content = f"<think>{output.thinking}</think>\n{message['content']}"
-        message = {**message, "content": content}
-    tool_calls = tuple(
-        ToolCall.from_openai(call)
-        for call in output.tool_calls or ()
-        if isinstance(call, dict) and isinstance(call.get("function"), dict)
-    )
+        content = f"<think>{output.thinking}</think>\n{message.content}"
+        message = replace(message, content=content)
     is_blocked = output.exception is not None or any(r.ruling == "block" for r in turn.rulings)
     return TurnResult(
-        message=message,
+        message=message.to_dict(),
         rulings=tuple(turn.rulings),
         events=[event.to_nemo() for event in events],
         llm_calls=turn.counter.calls,
         usage=turn.counter.usage(),
-        tool_calls=tool_calls,
+        tool_calls=output.typed_tool_calls(),
         context=turn.state.context,
         blocked=is_blocked,
         failure=turn.failure,

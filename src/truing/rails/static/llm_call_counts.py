@@ -111,8 +111,8 @@ class LlmCallCounter:
     def count_turn(self) -> TurnCallCount:
         """Returns the worst turn: through all input rails and the dialog, or stopped by a rail.
 
-        In every turn but the first, the input rails also read the message joined to earlier ones,
-        in two forms (`joined_texts`).
+        In every turn but the first, the input rails also read what is new joined to what it stands
+        beside, in one text (`joined_texts`).
         """
         input_rails = self.count_stage("input")
         dialog = self._count_dialog()
@@ -122,7 +122,7 @@ class LlmCallCounter:
             input_rails.worst != LlmCallCount()
             and ClientSettings.of(self.config.truing).joins_turns
         ):
-            parts["joined turns"] = input_rails.worst + input_rails.worst
+            parts["joined turns"] = input_rails.worst
             total += parts["joined turns"]
         return TurnCallCount(total, parts)
 
