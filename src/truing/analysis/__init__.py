@@ -54,8 +54,7 @@ __getattr__, __dir__, __all__ = lazy_exports(
         "transport": "check_card_matches",
         "verdict_table": (
             "ABSENT EXPECTS FAILED INAPPLICABLE_KINDS NO SKIPPED UNSCORED VerdictColumn "
-            "VerdictTable YES "
-            "cached_verdict_tables read_verdict_table"
+            "VerdictTable YES cached_verdict_tables read_verdict_table"
         ),
     },
 )

@@ -36,6 +36,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "truing.cli.report:command",
         "Write a report on runs that are on disk.",
     ),
+    "evidence": (
+        "truing.cli.evidence:command",
+        "Write what runs say about each item of a framework (NIST, EU, OWASP, ATLAS, ...).",
+    ),
     "gate": (
         "truing.cli.gate:command",
         "Check a run against rules, for CI: exit 0 passed, 2 failed, 3 inconclusive.",
@@ -264,6 +268,7 @@ SECTIONS: dict[str, tuple[str, ...]] = {
         "rank",
         "compare",
         "report",
+        "evidence",
         "show",
         "view",
         "ui",

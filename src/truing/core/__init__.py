@@ -17,8 +17,8 @@ __getattr__, __dir__, __all__ = lazy_exports(
             "MAX_XZ_MEMORY"
         ),
         "episodes": (
-            "AgentTurn CallRecord CallStatus Condition Environment Episode Injection Scalar "
-            "StateChange StopReason TaskKind Value"
+            "AgentTurn CallRecord CallStatus Condition Episode Injection Scalar StateChange "
+            "StopReason TaskKind Value"
         ),
         "errors": (
             "BudgetExceeded DataError LineageError MissingExtra PlanError ProcessFailed RunError "
@@ -69,8 +69,8 @@ __getattr__, __dir__, __all__ = lazy_exports(
         "text": "ends_sentence escape_controls escape_json_controls replace_surrogates",
         "types": (
             "Answer AnswerCheck AnswerIndex ContinuationScores Conversation DataInfo Dimension "
-            "Expect Failure Judgement Lineage MAX_ANSWERS Message MessageFormatError Preference "
-            "Response Role Row Ruling Sample Sampling TokenLogprob Tool ToolCall Usage"
+            "Environment Expect Failure Judgement Lineage MAX_ANSWERS Message MessageFormatError "
+            "Preference Response Role Row Ruling Sample Sampling TokenLogprob Tool ToolCall Usage"
         ),
         "worst_judgement": "combine_worst",
     },

@@ -12,11 +12,14 @@ __getattr__, __dir__, __all__ = lazy_exports(
         "": "rankings render",
         "assembly": "ReportOptions RunsByVariant assemble_report has_only_builtin_data",
         "blocks": "Cell",
+        "evidence": "collect_evidence_for",
+        "evidence_page": "render_evidence",
         "formatting": (
             "axis_title category_label category_name format_difference format_p_value "
             "format_percent format_rate format_value format_value_interval make_rate_cell "
             "rows_by_judge"
         ),
+        "frameworks": "load_framework",
         "judges_page": "write_judges_page",
         "key_answers": "MAX_HARM",
         "pdf": "write_pdf",

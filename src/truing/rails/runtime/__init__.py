@@ -25,7 +25,7 @@ __getattr__, __dir__, __all__ = lazy_exports(
         "speculation": "can_speculate",
         "stream_buffer": "StreamBuffer",
         "stream_guard": "StreamGuard TurnSettings",
-        "templates": "PromptError dollar_to_jinja template_variables",
+        "templates": "PromptError dollar_to_jinja evaluate_template template_variables",
         "turn_context": "EVIDENCE_CHARACTERS TurnContext",
         "turn_result": "TurnResult",
         "user_patterns": "load_user_pattern",

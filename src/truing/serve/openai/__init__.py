@@ -11,7 +11,7 @@ __getattr__, __dir__, __all__ = lazy_exports(
         "audit": "HarmAudit",
         "http_protocol": "bounded_protocol",
         "limits": "ServerLimits",
-        "local_host": "LocalHostOnly",
+        "local_host": "LocalHostOnly names_this_machine",
         "model_router": "ModelRouter find_configs",
         "request_log": "log_to_stderr",
         "tracing": "tracer_from_environment",

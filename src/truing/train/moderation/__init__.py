@@ -13,8 +13,8 @@ __getattr__, __dir__, __all__ = lazy_exports(
     {
         "blend": "blend_classifiers",
         "classifier_export": "ModerationResult",
-        "finished_run": "read_run_settings",
         "examples": "ModerationTrainingSet read_moderation_set",
+        "finished_run": "read_run_settings",
         "run": "train_moderation",
         "settings": "ModerationTrainingSettings",
     },

@@ -1,0 +1,84 @@
+"""Evidence as Markdown: a section for each item, a row for each figure."""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from truing.analysis.rates import AXIS_TITLES
+from truing.report.evidence import Evidence, EvidenceFigure, ItemEvidence
+
+
+def render_evidence(evidence: Evidence, folder: Path) -> str:
+    """Returns the page; links to runs are relative to the `folder` that it is written into."""
+    measured = sum(item.status == "measured" for item in evidence.items)
+    lines = [
+        f"# {evidence.title}",
+        "",
+        f"Made by truing {evidence.version} on {evidence.created} from the runs that are linked. "
+        f"{measured} of {len(evidence.items)} items have evidence; the others say why not. "
+        "Intervals are 95 %. No figure here means that a model is safe.",
+    ]
+    if evidence.note:
+        lines += ["", f"**{evidence.note}**"]
+    if evidence.source:
+        lines += ["", f"Source of the items: <{evidence.source}>"]
+    for item in evidence.items:
+        # The items of our own system card have no number that anybody would look up.
+        title = f"{item.id} {item.name}" if evidence.source else item.name
+        lines += ["", f"## {title}", "", *_item_lines(item, folder)]
+    return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).rstrip() + "\n"
+
+
+def _item_lines(item: ItemEvidence, folder: Path) -> list[str]:
+    lines = [] if item.status == "measured" else [f"*{item.status.capitalize()}.*", ""]
+    if item.figures:
+        lines += [
+            "| variant | data | what | figure | answers | judge |",
+            "|---|---|---|---|---|---|",
+        ]
+        lines += [_figure_row(figure, folder) for figure in item.figures]
+        lines.append("")
+    lines += [f"- {_plain(statement)}" for statement in item.statements]
+    lines += [""] if item.statements else []
+    if item.gaps:
+        lines += [f"Not tested here: {'; '.join(map(_plain, item.gaps))}.", ""]
+    if item.outside:
+        lines += [f"Outside of these runs: {item.outside}", ""]
+    if item.rails:
+        rails = ", ".join(item.rails)
+        lines += [
+            f"Rails that control it (what they achieve is in guarded runs alone): {rails}.",
+            "",
+        ]
+    return lines
+
+
+def _figure_row(figure: EvidenceFigure, folder: Path) -> str:
+    what = AXIS_TITLES.get(figure.question, figure.question.replace("_", " "))
+    if figure.category is not None:
+        what = f"{what}, prompts of {figure.category}"
+    rate = f"{figure.estimate:.1%} [{figure.lower:.1%}, {figure.upper:.1%}] {figure.figure}"
+    if figure.struck:
+        rate = f"~~{rate}~~ {_plain(figure.struck)}"
+    answers = f"{figure.n}" + (f", {figure.unscored} unscored" if figure.unscored else "")
+    link = posixpath.relpath(Path(figure.run).resolve().as_posix(), folder.resolve().as_posix())
+    cells: Sequence[str] = (
+        _plain(figure.variant),
+        f"[{_plain(figure.data)}](<{link}>)",
+        _plain(what),
+        rate,
+        answers,
+        _plain(figure.judge),
+    )
+    return f"| {' | '.join(cells)} |"
+
+
+def _plain(text: str) -> str:
+    """Returns text on one line without what Markdown would read as a table or markup."""
+    one_line = " ".join(text.split())
+    for sign in "\\`*_[]<>|":
+        one_line = one_line.replace(sign, f"\\{sign}")
+    return one_line
