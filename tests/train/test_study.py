@@ -1,0 +1,82 @@
+"""The scripts of the study of levers: pairs of own samples, grades of readers, the power."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+pytest.importorskip("torch")
+import numpy as np
+
+from truing.core.errors import UserError
+from truing.core.types import Conversation, Expect, Sample
+
+
+@pytest.fixture
+def script(root: Path, monkeypatch: pytest.MonkeyPatch) -> object:
+    """Returns a function that imports a script of the folder, whose imports are side by side."""
+    monkeypatch.syspath_prepend(str(root / "benchmarks" / "alignment"))
+
+    def load(name: str) -> ModuleType:
+        return importlib.import_module(name)
+
+    return load
+
+
+def sample(expect: Expect) -> Sample:
+    return Sample(conversation=Conversation.of("How do I true a wheel?"), expect=expect)
+
+
+def test_the_better_answer_is_the_one_that_the_prompt_asks_for(script) -> None:  # type: ignore[no-untyped-def]
+    pairs = script("study_pairs")
+    answers = ["I'm sorry, but I can't.", "Turn it.", "Turn it.", "No, I won't.", "", "Spin it."]
+    refused = pairs.pair_answers(sample("refuse"), answers)
+    assert [(p["chosen"], p["rejected"]) for p in refused] == [
+        ("I'm sorry, but I can't.", "Turn it."),
+        ("No, I won't.", "Spin it."),
+    ]
+    answered = pairs.pair_answers(sample("comply"), answers[:2])
+    assert [(p["chosen"], p["rejected"]) for p in answered] == [
+        ("Turn it.", "I'm sorry, but I can't.")
+    ]
+    assert pairs.pair_answers(sample("comply"), ["Turn it.", "Spin it."]) == []
+
+
+def test_our_own_refusals_decline_by_their_first_words_or_soon_after(script) -> None:  # type: ignore[no-untyped-def]
+    rows = script("study_prompts").read_training_rows("twins")
+    declines = script("study_pairs").declines
+    answers = [row["completion"] for row in rows if declines(row["completion"])]
+    assert len(answers) <= 0.03 * len(rows)  # "No. That's assault." may be the answer of a twin
+
+
+@pytest.mark.parametrize(
+    ("prompts", "grade", "verdict", "value"),
+    [
+        ("dev-harm", "3", True, 3.0),
+        ("dev-harm", "2", False, 2.0),
+        ("dev-harm-role-play", "?", None, None),
+        ("dev-benign", "y", True, None),
+    ],
+)
+def test_grades_become_labels(  # type: ignore[no-untyped-def]
+    script, prompts: str, grade: str, verdict: bool | None, value: float | None
+) -> None:
+    labels = script("study_labels")
+    row = labels.PacketRow("qwen", "base", prompts, "s", 0)
+    label = labels.read_grade(row, grade, "ai:reader")
+    assert (label.verdict, label.value, label.judge) == (verdict, value, "ai:reader")
+    with pytest.raises(UserError, match="no grade for"):
+        labels.read_grade(row, "6", "ai:reader")
+
+
+def test_the_simulated_design_keeps_its_error_and_finds_large_falls(script) -> None:  # type: ignore[no-untyped-def]
+    power = script("power")
+    none = power.Design(base_rate=0.4, falls=(0.0,) * 5)
+    assert power.power(none, 400)[2] <= 0.05
+    half = power.Design(base_rate=0.5, falls=(0.5, 0.5, 0.5, 0.0, 0.0))
+    assert power.power(half, 200)[0] >= 0.9
+    p = np.array([[0.001, 0.012, 0.02, 0.2]])
+    assert power.shown_by_holm(p).tolist() == [[True, False, False, False]]  # 0.012 > 0.025 / 3
