@@ -46,7 +46,7 @@ from truing.rails.static.check import check_rails_config
 
 PEER_SCRIPT = Path(__file__).parent / "peers" / "nemo_configs_peer.py"
 # Each conversation is held once with every reply; the LLM says the same in each call.
-REPLIES = ("No", "Hello, how can I help you?", "  express greeting")
+REPLIES = ("No", "Hello, how can I help you?")
 USER_TURNS = ("hi", "What can you do for me?")
 # Variables with keys and addresses that the examples read; the values are not used.
 VARIABLES = (

@@ -105,6 +105,7 @@ def main() -> None:
             except (Exception, SystemExit) as error:
                 result["reason"] = f"{type(error).__name__}: {str(error)[:300]}"
             results[folder] = result
+            print(folder, result["loads"], result["reason"][:100], flush=True)
     print(json.dumps(results))
 
 

@@ -56,6 +56,9 @@ class ServeFlags:
         One line of JSON on stderr for each request: ids, decision and times, no text.
     host
         Address to listen on.
+    threads
+        Where conversations with a `guardrails.thread_id` are kept: memory, sqlite:FILE, or
+        postgresql+psycopg://HOST/DATABASE.
     """
 
     concurrency: int = 64
@@ -67,6 +70,7 @@ class ServeFlags:
     metrics_open: bool = False
     request_log: bool = True
     host: str = "127.0.0.1"
+    threads: str | None = None
 
 
 @Parameter(name="*")
@@ -123,7 +127,8 @@ def command(
     with needs_extra("truing serve", "serve"):
         import uvicorn
 
-        from truing.serve.openai.app import chat_app
+        from truing.serve.openai.app import chat_app, keep_threads
+        from truing.serve.openai.conversation_memory import open_thread_store
         from truing.serve.openai.http_protocol import bounded_protocol
         from truing.serve.openai.local_host import LocalHostOnly
         from truing.serve.openai.request_log import log_to_stderr
@@ -147,11 +152,11 @@ def command(
         tracer=tracer_from_environment(),
         metrics_open=flags.metrics_open,
     )
+    if flags.threads:
+        keep_threads(app, open_thread_store(flags.threads))
     if flags.request_log:
         log_to_stderr()
-    for config_id, faults in router.skipped.items():
-        for fault in faults:
-            print_text(f"truing: {config_id} is not served: {fault}", file=sys.stderr)
+    _print_skipped(router)
     behind = f" behind {', '.join(router.guarded)}" if router.guarded else ""
     url = f"http://{flags.host}:{port}/v1"
     print_text(f"truing serves {', '.join(router.names)}{behind} at {url}", file=sys.stderr)
@@ -170,6 +175,13 @@ def command(
         timeout_graceful_shutdown=int(flags.timeout),
     )
     return 0
+
+
+def _print_skipped(router: ModelRouter) -> None:
+    """Says which configurations are not served, and why."""
+    for config_id, faults in router.skipped.items():
+        for fault in faults:
+            print_text(f"truing: {config_id} is not served: {fault}", file=sys.stderr)
 
 
 def _build_router(

@@ -13,7 +13,9 @@ __getattr__, __dir__, __all__ = lazy_exports(
     __name__,
     {
         "actions": "ActionResult action",
-        "config.client_settings": "ClientSettings",
+        "config.client_settings": "PRIVATE_LOGS ClientSettings",
+        "config.combined": "combine_configs",
+        "config.generation_options": "OptionsError",
         "config.loader": "RailsConfig",
         "config.models": "build_model",
         "config.trust": "require_trusted_code",
@@ -22,6 +24,7 @@ __getattr__, __dir__, __all__ = lazy_exports(
         "library.catalog": "RAIL_TITLES",
         "runtime.app": "RuntimeParts",
         "runtime.conversation_check": "CheckResult NoStageError",
+        "runtime.generation_log": "TurnRecord build_generation_log select_output_data",
         "static.check": "RailsCheckReport check_rails_config",
         "static.diagram": "render_svg render_tree",
     },

@@ -25,6 +25,7 @@ from msgspec import Struct
 from truing.core.errors import PlanError
 from truing.core.protocols import Model
 from truing.core.types import Answer, Conversation, Lineage, Sampling
+from truing.rails.config.generation_options import find_option_faults
 from truing.rails.config.loader import RailsConfig
 from truing.rails.config.schema import ANY_KEYS, find_schema_faults
 from truing.rails.guarded import GuardedModel
@@ -197,6 +198,8 @@ def _dialogue_errors(dialogue: DialogueTest) -> Iterator[str]:
     for turn, line in zip(dialogue.turns, dialogue.lines, strict=True):
         if sum(key in turn for key in _INPUT_KEYS) != 1:
             yield f"{file}:{line}: a turn needs one of {', '.join(_INPUT_KEYS)}"
+        for name, what in find_option_faults(turn.get("options")):
+            yield f"{file}:{line}: options.{name}: {what}"
         try:
             re.compile(turn.get("bot_matches", ""))
         except re.error as error:

@@ -12,6 +12,7 @@ import json
 import logging
 import time
 from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from truing.core.types import (
 )
 from truing.rails.build import build_runtime
 from truing.rails.config.client_settings import ClientSettings
+from truing.rails.config.generation_options import require_options
 from truing.rails.config.key_effects import find_differences
 from truing.rails.config.loader import RailsConfig, list_rail_flow_names
 from truing.rails.config.models import build_task_models
@@ -43,6 +45,7 @@ from truing.rails.library.service_recipes import RECIPES
 from truing.rails.runtime.app import RailsError, RuntimeParts
 from truing.rails.runtime.chat_messages import messages_of_conversation
 from truing.rails.runtime.conversation_check import CheckResult, NoStageError
+from truing.rails.runtime.generation_log import TurnRecord
 from truing.rails.runtime.llm_client import LlmError
 from truing.rails.runtime.output_gate import BLOCKED_MESSAGE
 from truing.rails.runtime.stream_buffer import StreamBuffer
@@ -99,6 +102,7 @@ class GuardedModel:
         }
         self.model = model
         self.runtime = build_runtime(self.config, model, parts)
+        require_options(options)
         self.options = options
         self.client_settings = ClientSettings.of(self.config.truing)
         self.name = f"guarded:{Path(self.config.path).name or 'rails'},of=({model.name})"
@@ -145,14 +149,17 @@ class GuardedModel:
         session: str = "",
         explicit_fields: Collection[str] | None = None,
         context: Mapping[str, Any] | None = None,
+        record: TurnRecord | None = None,
     ) -> Answer:
-        """Returns one answer through all rails.
+        """Returns one answer through all rails. Raises OptionsError for wrong `options`.
 
         Conversations of different `session`s share no state, even where their messages are equal.
         `explicit_fields` names the sampling fields that the request sets itself: they override the
         configuration's `parameters` (None: those that differ from `Sampling`'s defaults). `context`
-        sets variables of the conversation; their texts pass the input stage like messages.
+        sets variables of the conversation; their texts pass the input stage like messages. `record`
+        is given the whole result of the turn.
         """
+        require_options(options)
         fault = self._find_size_fault(conversation, context)
         if fault is not None:
             return blocked_answer("too_long", fault)
@@ -179,6 +186,8 @@ class GuardedModel:
             reason = f"the turn broke down: {type(error).__name__}"
             seconds = time.perf_counter() - start_time
             return blocked_answer("internal", reason, seconds=seconds, evidence=str(error))
+        if record is not None:
+            record.result = result
         return answer_from_result(result)
 
     def _find_size_fault(
@@ -268,10 +277,11 @@ class GuardedModel:
         session: str = "",
         explicit_fields: Collection[str] | None = None,
         context: Mapping[str, Any] | None = None,
+        record: TurnRecord | None = None,
     ) -> AsyncIterator[str | Answer]:
         """Yields the chunks as `stream` does, and last the whole Answer with its rulings."""
         guard = StreamGuard(
-            self.answer,
+            partial(self.answer, record=record),
             self.config,
             conversation,
             sampling,

@@ -11,7 +11,11 @@ from truing.models.scripted import ScriptedModel
 from truing.rails.build import build_runtime
 from truing.rails.config.loader import RailsConfig
 from truing.rails.runtime.action_registry import ActionRegistry
-from truing.rails.runtime.action_runner import INTERNAL_ERROR_MESSAGE, ActionRunner
+from truing.rails.runtime.action_runner import (
+    INTERNAL_ERROR_MESSAGE,
+    ActionRunner,
+    with_call_arguments,
+)
 from truing.rails.runtime.app import RuntimeParts
 from truing.rails.runtime.conversation_state import ConversationState
 from truing.rails.runtime.embeddings import LexicalEncoder
@@ -94,3 +98,13 @@ def test_a_speculative_copy_stops_at_user_code() -> None:
     turn.is_speculative_copy = True
     with pytest.raises(SpeculationStopped, match="not run twice"):
         run(lambda: None, turn)
+
+
+def test_actions_get_the_arguments_of_tool_calls_as_objects() -> None:
+    call = {"id": "1", "type": "function", "function": {"name": "find", "arguments": '{"a": 1}'}}
+    broken = {"function": {"name": "find", "arguments": "{"}}
+    first, second = with_call_arguments([call, broken])
+    assert (first["name"], first["args"], first["id"]) == ("find", {"a": 1}, "1")
+    assert second["args"] is None
+    for value in ("text", [], [1], [{"function": "f"}], {"function": {}}):
+        assert with_call_arguments(value) is value

@@ -160,9 +160,9 @@ def test_an_answer_is_streamed() -> None:
 
 def test_unknown_options_and_an_empty_conversation_are_errors() -> None:
     runtime = make_runtime(ReplyListModel())
-    with pytest.raises(RailsError, match="unknown options: rail") as caught:
+    with pytest.raises(RailsError, match="options.rail: there is no such option") as caught:
         run_turn(runtime, "hello", options={"rail": []})
-    assert caught.value.failure == Failure("rail", "options", "unknown options: rail")
+    assert caught.value.failure.kind == "options"
     with pytest.raises(RailsError, match="no message to answer") as caught:
         run_turn(runtime)
     assert (caught.value.failure.kind, caught.value.rulings) == ("empty", ())

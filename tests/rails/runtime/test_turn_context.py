@@ -8,6 +8,7 @@ import pytest
 
 from truing.models.scripted import ScriptedModel
 from truing.rails.build import build_runtime
+from truing.rails.config.generation_options import OptionsError
 from truing.rails.config.loader import RailsConfig
 from truing.rails.runtime.app import RuntimeParts
 from truing.rails.runtime.conversation_state import ConversationState
@@ -54,14 +55,20 @@ def test_a_mapping_of_rails_changes_only_its_stages() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"rail": []}, "unknown options: rail"),
-        ({"rails": ["inputs"]}, "unknown inputs"),
-        ({"rails": {"x": True}}, "unknown x"),
-        ({"rails": "input"}, "expected a list or a mapping"),
+        ({"rail": []}, "options.rail: there is no such option; did you mean 'rails'"),
+        ({"rails": ["inputs"]}, "options.rails: there is no 'inputs'; did you mean 'input'"),
+        ({"rails": {"x": True}}, "options.rails: there is no 'x'"),
+        ({"rails": "input"}, 'expected ."input", "output". or ."dialog": false.'),
+        ({"rails": {"input": "no"}}, "options.rails: expected"),
+        ({"log": True}, 'options.log: expected ."activated_rails": true.'),
+        ({"log": {"all": True}}, "options.log: there is no 'all'"),
+        ({"output_vars": "x"}, "options.output_vars: expected"),
+        ({"llm_params": [1]}, "options.llm_params: expected"),
+        ("input", "expected an object of options"),
     ],
 )
-def test_wrong_options_are_errors(options: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
+def test_wrong_options_are_errors(options: Any, message: str) -> None:
+    with pytest.raises(OptionsError, match=message):
         expand_generation_options(options)
 
 

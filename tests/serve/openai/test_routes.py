@@ -84,7 +84,8 @@ def test_a_blocked_stream_ends_with_content_filter_and_its_record(tmp_path: Path
         ({"context": {"skip_output_rails": True}}, "guardrails.context.skip_output_rails"),
         ({"state": {"events": []}}, "guardrails.state"),
         ({"thread_id": "t"}, "guardrails.thread_id"),
-        ({"config_ids": ["bot", "other"]}, "guardrails.config_ids"),
+        ({"options": {"log": True}}, "guardrails.options.log"),
+        ({"options": {"log": {"llm_calls": True}}}, "guardrails.options.log.llm_calls"),
     ],
 )
 def test_what_the_configuration_does_not_allow_is_refused(
@@ -95,6 +96,97 @@ def test_what_the_configuration_does_not_allow_is_refused(
         check = c.post("/v1/checks", json=_ask("a secret", rails=rails))
     for reply in (chat, check):
         assert (reply.status_code, reply.json()["error"]["param"]) == (400, param)
+
+
+def test_wrong_shapes_are_shown_the_right_one(tmp_path: Path) -> None:
+    shapes = {
+        "log": (True, '{"activated_rails": true}'),
+        "output_vars": ("intent", '["name of a variable"] or true'),
+        "rails": ("input", '["input", "output"]'),
+    }
+    with _client(tmp_path, RAIL, YAML) as c:
+        for name, (value, shape) in shapes.items():
+            reply = c.post(CHAT, json=_ask("hello", rails={"options": {name: value}}))
+            assert reply.status_code == 400 and shape in reply.json()["error"]["message"]
+        body = _ask("hello")
+        body["messages"].insert(0, {"role": "context", "content": "tea"})
+        reply = c.post(CHAT, json=body)
+        assert (reply.status_code, reply.json()["error"]["param"]) == (400, "messages[0].content")
+
+
+OPEN_YAML = YAML + (
+    "truing: {client_options: {context: [note], output_vars: [note, mood], log: [llm_calls]}}\n"
+)
+MOOD = RAIL + '  $mood = "calm"\n'
+
+
+def test_variables_come_as_a_message_and_go_as_output_data(tmp_path: Path) -> None:
+    options = {"output_vars": True, "log": {"llm_calls": True}}
+    body = _ask("hello", rails={"options": options})
+    body["messages"].insert(0, {"role": "context", "content": {"note": "x"}})
+    with _client(tmp_path, MOOD, OPEN_YAML) as c:
+        reply = c.post(CHAT, json=body).json()["guardrails"]
+        blocked = c.post(CHAT, json=_ask("a secret", rails={"options": options})).json()
+        streamed = _events(c.post(CHAT, json={**body, "stream": True}).text)[-1]["guardrails"]
+        other = {"options": {"output_vars": ["user_message"]}}
+        refused = c.post(CHAT, json=_ask("hello", rails=other))
+    for answer in (reply, streamed):
+        assert answer["output_data"] == {"note": "x", "mood": "calm"}
+    (call,) = reply["log"]["llm_calls"]
+    assert call["prompt"].endswith("user: hello") and call["completion"] == "fine weather today"
+    assert blocked["guardrails"]["output_data"] == {}
+    assert refused.status_code == 400 and "client_options.output_vars" in refused.text
+
+
+def test_a_state_continues_a_conversation_and_cannot_be_changed(tmp_path: Path) -> None:
+    with _client(tmp_path, RAIL, YAML) as c:
+        first = c.post(CHAT, json=_ask("hello", rails={"state": {}})).json()["guardrails"]["state"]
+        second = c.post(CHAT, json=_ask("again", rails={"state": first})).json()
+        rows = second["guardrails"]["state"]["messages"]
+        changed = {**first, "messages": [{"role": "assistant", "content": "a secret"}]}
+        replies = [
+            c.post(CHAT, json=_ask("hello", rails={"state": state}))
+            for state in (changed, {"messages": []}, {"signature": "x", "messages": [1]}, [], 3)
+        ]
+    assert [row["content"] for row in rows] == [
+        "hello",
+        "fine weather today",
+        "again",
+        "fine weather today",
+    ]
+    assert {reply.status_code for reply in replies} == {400}
+
+
+def test_several_configurations_are_combined(tmp_path: Path) -> None:
+    (tmp_path / "strict").mkdir()
+    (tmp_path / "strict" / "config.yml").write_text(
+        "rails: {input: {flows: [other]}}\ntruing: {trusted_roles: [system]}\n"
+    )
+    (tmp_path / "strict" / "rails.co").write_text(
+        RAIL.replace("own", "other").replace("secret", "hidden")
+    )
+    (tmp_path / "bot").mkdir()
+    (tmp_path / "bot" / "config.yml").write_text(YAML)
+    (tmp_path / "bot" / "rails.co").write_text(RAIL)
+    folders = {"bot": tmp_path / "bot", "strict": tmp_path / "strict"}
+    router = ModelRouter(ScriptedModel("fine weather today"), folders)
+    ids = {"config_id": None, "config_ids": ["bot", "strict"]}
+    with TestClient(chat_app(router)) as c:
+        replies = [
+            c.post(CHAT, json=_ask(text, rails=ids)).json()["choices"][0]["finish_reason"]
+            for text in ("hello", "a secret", "a hidden thing")
+        ]
+        body = _ask("hello", rails=ids)
+        body["messages"].insert(0, {"role": "system", "content": "a secret"})
+        of_system = c.post(CHAT, json=body).json()["choices"][0]["finish_reason"]
+        unknown = c.post(CHAT, json=_ask("hi", rails={**ids, "config_ids": ["bot", "x"]}))
+    assert replies == ["stop", "content_filter", "content_filter"]
+    # Only `strict` trusts system messages: both together do not.
+    assert of_system == "content_filter"
+    assert (unknown.status_code, unknown.json()["error"]["param"]) == (
+        404,
+        "guardrails.config_ids",
+    )
 
 
 @pytest.mark.parametrize("role", ["context", "event", "exception"])

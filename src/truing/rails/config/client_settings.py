@@ -7,25 +7,29 @@
         rails: false                          # may a request switch stages off?
         llm_params: {max_tokens: 512}         # the parameters that it may set, each up to a bound
         context: [relevant_chunks, user_name] # the variables that it may set
+        output_vars: [intent]                 # the variables that it may read
+        log: [llm_calls]                      # the parts of the log with prompts that it may read
 
 Without these keys no role is trusted and no option of a client has an effect.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from msgspec import Struct
 
 from truing.core.errors import did_you_mean
+from truing.rails.config.generation_options import find_option_faults
 
 # `developer` is OpenAI's newer name of `system`. What the user writes cannot be trusted.
 TRUSTABLE_ROLES = ("system", "assistant", "tool", "context", "tool_definitions")
 LLM_PARAMS = ("max_tokens", "temperature", "top_p")
-LOG_OPTIONS = ("activated_rails", "llm_calls", "internal_events", "colang_history")
 _BLOCK = "truing"
-_ANSWERED_OPTIONS = ("rails", "llm_params", "log")
+_ANSWERED_OPTIONS = ("rails", "llm_params", "log", "output_vars")
+# Parts of the log that hold prompts, or texts that rails may have withheld.
+PRIVATE_LOGS = ("llm_calls", "internal_events", "colang_history")
 # Variables by which the flows of the stages work: a client that set one could steer them.
 RESERVED_VARIABLES = frozenset(
     [
@@ -76,6 +80,8 @@ class ClientSettings(Struct, frozen=True):
     rails: bool = False
     llm_params: dict[str, float] = {}
     context: frozenset[str] = frozenset()
+    output_vars: frozenset[str] = frozenset()
+    log: frozenset[str] = frozenset()
 
     @classmethod
     def of(cls, truing: Mapping[str, Any]) -> ClientSettings:
@@ -87,7 +93,39 @@ class ClientSettings(Struct, frozen=True):
             rails=bool(options.get("rails")),
             llm_params=dict(options.get("llm_params") or {}),
             context=frozenset(options.get("context") or ()),
+            output_vars=frozenset(options.get("output_vars") or ()),
+            log=frozenset(options.get("log") or ()),
         )
+
+    def intersect(self, other: ClientSettings) -> ClientSettings:
+        """Returns what both configurations let clients do."""
+        return ClientSettings(
+            trusted_roles=self.trusted_roles & other.trusted_roles,
+            joins_turns=self.joins_turns or other.joins_turns,
+            rails=self.rails and other.rails,
+            llm_params={
+                name: min(bound, other.llm_params[name])
+                for name, bound in self.llm_params.items()
+                if name in other.llm_params
+            },
+            context=self.context & other.context,
+            output_vars=self.output_vars & other.output_vars,
+            log=self.log & other.log,
+        )
+
+    def to_truing(self) -> dict[str, Any]:
+        """Returns the settings as keys of a `truing` block."""
+        return {
+            "trusted_roles": sorted(self.trusted_roles),
+            "join_turns": self.joins_turns,
+            "client_options": {
+                "rails": self.rails,
+                "llm_params": dict(self.llm_params),
+                "context": sorted(self.context),
+                "output_vars": sorted(self.output_vars),
+                "log": sorted(self.log),
+            },
+        }
 
     def accept_options(self, options: Mapping[str, Any] | None) -> dict[str, Any] | None:
         """Returns the options of a request that have an effect.
@@ -96,21 +134,40 @@ class ClientSettings(Struct, frozen=True):
         """
         if not options:
             return None
+        for name, what in find_option_faults(options):
+            raise ValueError(f"guardrails.options.{name}: {what}")
         for name in options:
             if name not in _ANSWERED_OPTIONS:
                 raise ValueError(f"guardrails.options.{name}: not supported")
-        _check_switches(options.get("log"), "guardrails.options.log", LOG_OPTIONS)
+        for name, is_on in (options.get("log") or {}).items():
+            if is_on and name in PRIVATE_LOGS and name not in self.log:
+                raise ValueError(
+                    f"guardrails.options.log.{name}: this configuration does not let clients read "
+                    "it (client_options.log of the block truing)"
+                )
+        self._check_output_vars(options.get("output_vars"))
         if options.get("rails") is not None and not self.rails:
             raise ValueError(
                 "guardrails.options.rails: this configuration does not let clients choose the "
                 "rails (client_options.rails of the block truing)"
             )
-        if not isinstance(options.get("rails"), list):
-            _check_switches(options.get("rails"), "guardrails.options.rails")
         parameters = options.get("llm_params")
         if parameters is not None:
             _check_parameters(parameters, self.llm_params)
-        return dict(options)
+        accepted = dict(options)
+        if accepted.get("output_vars") is True:
+            accepted["output_vars"] = sorted(self.output_vars)
+        return accepted
+
+    def _check_output_vars(self, names: Any) -> None:
+        if names is True and not self.output_vars:
+            names = ["true"]
+        for name in names if isinstance(names, list) else ():
+            if name not in self.output_vars:
+                raise ValueError(
+                    f"guardrails.options.output_vars: this configuration does not let clients read "
+                    f"{name[:100]} (client_options.output_vars of the block truing)"
+                )
 
     def accept_context(self, context: Mapping[str, Any] | None) -> dict[str, Any] | None:
         """Returns the context variables of a request; raises ValueError for one not allowed."""
@@ -121,23 +178,6 @@ class ClientSettings(Struct, frozen=True):
                     "(client_options.context of the block truing)"
                 )
         return dict(context) if context else None
-
-
-def _check_switches(switches: Any, place: str, known: Collection[str] = ()) -> None:
-    """Raises ValueError unless it is an object of true and false (or null).
-
-    The options become a variable of the conversation, which a prompt may show: no text of a client
-    stands in them.
-    """
-    if switches is None:
-        return
-    if not isinstance(switches, Mapping):
-        raise ValueError(f"{place}: expected an object")
-    for name, value in switches.items():
-        if known and name not in known:
-            raise ValueError(f"{place}: there are {', '.join(known)}, and no other")
-        if not isinstance(value, bool):
-            raise ValueError(f"{place}: each is true or false")
 
 
 def _check_parameters(parameters: Any, bounds: Mapping[str, float]) -> None:
@@ -173,6 +213,9 @@ def find_client_setting_faults(truing: Mapping[str, Any]) -> Iterator[tuple[str,
             yield key, f"{name!r} is none of {', '.join(LLM_PARAMS)}"
         elif isinstance(bound, bool) or not isinstance(bound, (int, float)) or bound <= 0:
             yield key, f"expected the largest value that clients may set, got {bound!r}"
+    for name in options.get("log") or ():
+        if name not in PRIVATE_LOGS:
+            yield f"{_BLOCK}.client_options.log", f"{name!r} is none of {', '.join(PRIVATE_LOGS)}"
     for name in options.get("context") or ():
         if not name.isidentifier() or name in RESERVED_VARIABLES:
             yield f"{_BLOCK}.client_options.context", f"clients cannot set the variable {name!r}"

@@ -86,7 +86,13 @@ TRUING_SCHEMA: dict[str, Any] = {
     "bad_input": ANY_KEYS,
     "trusted_roles": [str],
     "join_turns": bool,
-    "client_options": {"rails": bool, "llm_params": ANY_KEYS, "context": [str]},
+    "client_options": {
+        "rails": bool,
+        "llm_params": ANY_KEYS,
+        "context": [str],
+        "output_vars": [str],
+        "log": [str],
+    },
 }
 
 SCHEMA: dict[str, Any] = {

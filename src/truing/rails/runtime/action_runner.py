@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from truing.core.errors import UserError
@@ -87,6 +88,7 @@ class ActionRunner:
         else:
             injected = self._injected_arguments(turn, action)
             kwargs.update({k: v for k, v in injected.items() if k in action.parameters})
+            kwargs = {name: with_call_arguments(value) for name, value in kwargs.items()}
             value = await action.run(kwargs, self.timeout)
         turn.error = previous_error
         return value
@@ -96,7 +98,7 @@ class ActionRunner:
         services = turn.services
         arguments = {
             "events": turn.state.history.to_nemo(),
-            "context": dict(turn.state.context),
+            "context": {k: with_call_arguments(v) for k, v in turn.state.context.items()},
             "config": services.config,
             "llm_task_manager": services.prompts,
             "llm": turn.llm(action.name),
@@ -107,3 +109,27 @@ class ActionRunner:
         if arguments["kb"] is None:
             del arguments["kb"]  # the parameter's default holds
         return arguments
+
+
+def with_call_arguments(value: Any) -> Any:
+    """Returns a list of tool calls with `name` and `args` (an object) in each call, as actions
+    written for NeMo Guardrails read them; any other value unchanged.
+
+    `args` is None where the model's arguments are no JSON object.
+    """
+    if not isinstance(value, list) or not value or not all(_is_tool_call(call) for call in value):
+        return value
+    return [{**call, **_read_arguments(call["function"])} for call in value]
+
+
+def _is_tool_call(value: Any) -> bool:
+    return isinstance(value, dict) and isinstance(value.get("function"), dict)
+
+
+def _read_arguments(function: dict[str, Any]) -> dict[str, Any]:
+    try:
+        arguments = json.loads(function.get("arguments") or "{}")
+    except (TypeError, ValueError, RecursionError):
+        arguments = None
+    is_object = isinstance(arguments, dict)
+    return {"name": function.get("name"), "args": arguments if is_object else None}

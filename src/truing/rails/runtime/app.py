@@ -18,6 +18,7 @@ from truing.core.errors import TruingError
 from truing.core.protocols import Model
 from truing.core.types import MessageFormatError, Ruling, Sampling
 from truing.rails.colang.compiler import CompiledFlow, Program, compile_flow
+from truing.rails.config.generation_options import OptionsError
 from truing.rails.config.loader import RailsConfig, list_rail_flow_names
 from truing.rails.runtime import dialog_actions
 from truing.rails.runtime.action_registry import ActionRegistry
@@ -244,7 +245,7 @@ class Runtime:
             expanded_options = expand_generation_options(options)
         except MessageFormatError as error:
             raise RailsError("messages", str(error)) from error
-        except ValueError as error:
+        except OptionsError as error:
             raise RailsError("options", str(error)) from error
         call_ids = CallIds()
         chat = [call_ids.rename(message) for message in chat]
@@ -261,6 +262,8 @@ class Runtime:
             explicit_fields=explicit_fields,
             call_ids=call_ids,
         )
+        if expanded_options is not None and expanded_options["log"].get("llm_calls"):
+            turn.counter.records = []
         try:
             return await self._answer_turn(turn, rows, session, stream)
         except TruingError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -78,12 +79,31 @@ class LlmReply:
 
 
 @dataclass(slots=True)
+class LlmCallRecord:
+    """One call of an LLM: its task, prompt (as text) and reply, and what it took."""
+
+    task: str
+    prompt: str
+    completion: str
+    seconds: float
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+
+@dataclass(slots=True)
 class CallCounter:
-    """Counts the LLM calls and tokens of one turn."""
+    """Counts the LLM calls and tokens of one turn; `records` holds the calls if it is a list."""
 
     calls: int = 0
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    records: list[LlmCallRecord] | None = None
+
+    def record(self, task: str, conversation: Conversation, reply: str, seconds: float) -> None:
+        """Records a call, if the turn asks for records."""
+        if self.records is not None:
+            prompt = "\n".join(f"{m.role}: {m.content}" for m in conversation.messages)
+            self.records.append(LlmCallRecord(task, prompt, reply, seconds))
 
     def usage(self) -> Usage:
         """Returns the tokens as a `Usage`."""
@@ -191,6 +211,7 @@ class LlmClient:
             base = default_sampling.apply_to(base, explicit_fields)
         self.model, self.counter, self.base = model, counter, base
         self.timeout = timeout
+        self.task = "main"  # as the record of the calls names it
         self.require_permission = require_permission
         self.speculation, self.is_speculative_copy = speculation, is_speculative_copy
 
@@ -251,11 +272,16 @@ class LlmClient:
         self, conversation: Conversation, sampling: Sampling, stream: StreamBuffer | None
     ) -> LlmReply:
         self.counter.calls += 1
+        start_time = time.perf_counter()
         try:
             async with asyncio.timeout(self.timeout):
                 if stream is not None:
-                    return await self._call_streaming(conversation, sampling, stream)
-                return await self._call_model(conversation, sampling)
+                    reply = await self._call_streaming(conversation, sampling, stream)
+                else:
+                    reply = await self._call_model(conversation, sampling)
+            seconds = time.perf_counter() - start_time
+            self.counter.record(self.task, conversation, reply.content, seconds)
+            return reply
         except TimeoutError as error:
             message = f"the LLM took longer than {self.timeout:g} s"
             raise LlmError(Failure("model", "timeout", message)) from error

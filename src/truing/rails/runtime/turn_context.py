@@ -11,6 +11,7 @@ from typing import Any, Literal, TypeVar
 from truing.core.errors import TruingError
 from truing.core.protocols import Model
 from truing.core.types import Failure, Ruling, Sampling, Tool
+from truing.rails.config.generation_options import STAGE_SWITCHES, require_options
 from truing.rails.config.loader import RailsConfig
 from truing.rails.runtime.call_ids import CallIds
 from truing.rails.runtime.chat_messages import ChatMessage
@@ -41,10 +42,7 @@ STAGE_VARIABLES = {
     "tool_input": "tool_message",
     "tool_output": "tool_calls",
 }
-# What the option `rails` switches on and off: the stages, and the dialog.
-STAGE_SWITCHES = ("input", "output", "retrieval", "dialog", "tool_output", "tool_input")
 EVIDENCE_CHARACTERS = 200  # of what a judge or an exception said, in a ruling
-_OPTIONS = ("rails", "llm_params", "llm_output", "output_vars", "log")
 _DEFAULT_REASONS = {"allow": "nothing to object", "rewrite": "rewrote the text"}
 
 
@@ -57,25 +55,18 @@ def missing_rails(required: Sequence[str], rulings: Sequence[Ruling], stage: str
 def expand_generation_options(options: Mapping[str, Any] | None) -> dict[str, Any] | None:
     """Returns NeMo's generation options with all fields; None stays None.
 
-    `rails` may be a list (the stages that run) or a mapping (stage -> on or off). Raises ValueError
-    for unknown options and stages.
+    `rails` may be a list (the stages that run) or a mapping (stage -> on or off). Raises
+    OptionsError for unknown options and wrong values.
     """
     if options is None:
         return None
-    unknown = set(options) - set(_OPTIONS)
-    if unknown:
-        raise ValueError(f"unknown options: {', '.join(sorted(unknown))}")
+    require_options(options)
     rails = options.get("rails")
     enabled: dict[str, Any] = dict.fromkeys(STAGE_SWITCHES, True)
     if isinstance(rails, (list, tuple)):
         enabled = {stage: stage in rails for stage in STAGE_SWITCHES}
     elif isinstance(rails, Mapping):
         enabled.update(rails)
-    elif rails is not None:
-        raise ValueError("options.rails: expected a list or a mapping")
-    unknown_stages = [stage for stage in rails or () if stage not in STAGE_SWITCHES]
-    if unknown_stages:
-        raise ValueError(f"options.rails: unknown {', '.join(map(str, unknown_stages))}")
     return {
         "rails": enabled,
         "llm_params": options.get("llm_params"),
@@ -198,7 +189,7 @@ class TurnContext:
             sampling = Sampling(seed=sampling.seed)
             if explicit_fields is not None:
                 explicit_fields = {"seed"} & set(explicit_fields)
-        return LlmClient(
+        client = LlmClient(
             services.models.get(task) or services.model,
             self.counter,
             sampling,
@@ -208,6 +199,8 @@ class TurnContext:
             explicit_fields=explicit_fields,
             require_permission=self._require_read_input,
         )
+        client.task = task
+        return client
 
     def _require_read_input(self) -> None:
         """Raises UncheckedError if the dialog asks a model before the input rails have passed.

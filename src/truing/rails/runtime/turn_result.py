@@ -16,6 +16,8 @@ from truing.rails.runtime.event_types import (
     StartToolCalls,
     StartUtterance,
 )
+from truing.rails.runtime.llm_client import LlmCallRecord
+from truing.rails.runtime.prompt_filters import render_colang
 from truing.rails.runtime.turn_context import TurnContext
 
 REMOVE_LAST_MESSAGE = "(remove last message)"  # NeMo's script by which a flow takes a message back
@@ -39,6 +41,8 @@ class TurnResult:
     failure: Failure | None = None
     error_detail: str = ""
     finish_reason: str = "stop"
+    llm_records: tuple[LlmCallRecord, ...] = ()  # where the option log.llm_calls asks for them
+    colang_history: str | None = None  # where the option log.colang_history asks for it
 
     @property
     def text(self) -> str:
@@ -114,4 +118,11 @@ def build_result(turn: TurnContext, output: TurnOutput, events: Sequence[Event])
         failure=turn.failure,
         error_detail=turn.error_detail,
         finish_reason=turn.finish_reason,
+        llm_records=tuple(turn.counter.records or ()),
+        colang_history=_render_history(turn),
     )
+
+
+def _render_history(turn: TurnContext) -> str | None:
+    log = (turn.options or {}).get("log") or {}
+    return render_colang(turn.state.history.to_nemo()) if log.get("colang_history") else None

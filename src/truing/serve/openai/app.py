@@ -24,6 +24,7 @@ from truing.serve.openai import schemas
 from truing.serve.openai.admission import AdmissionControl, RequestRefused, ServerLimits
 from truing.serve.openai.audit import HarmAudit
 from truing.serve.openai.chat_service import ChatService
+from truing.serve.openai.conversation_memory import ConversationMemory, ThreadStore
 from truing.serve.openai.model_router import ModelRouter
 from truing.serve.openai.pipeline import (
     RequestPipeline,
@@ -160,3 +161,8 @@ def chat_app(
     )
     _add_pipeline(app, service, metrics_open=metrics_open)
     return app
+
+
+def keep_threads(app: Litestar, store: ThreadStore) -> None:
+    """Lets the requests of a server continue the conversations in a store (`thread_id`)."""
+    app.state.chat.memory = ConversationMemory(store)

@@ -6,11 +6,13 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from litestar import Request
 from msgspec.structs import replace
 
+from truing.core.errors import PlanError, UserError
 from truing.core.ids import stream_seed
 from truing.core.protocols import Judge, Model
 from truing.core.types import Answer, Conversation, Failure, Sampling
@@ -18,11 +20,14 @@ from truing.rails.guarded import GuardedModel
 from truing.rails.runtime.conversation_check import CheckResult, NoStageError
 from truing.serve.openai.admission import AdmissionControl, RequestRefused
 from truing.serve.openai.audit import HarmAudit
+from truing.serve.openai.conversation_memory import ConversationMemory
 from truing.serve.openai.metrics import ServerMetrics
 from truing.serve.openai.model_router import ModelRouter, UnknownConfig
 from truing.serve.openai.request_checks import ClientTurn
 from truing.serve.openai.request_log import RequestRecord, record_of
 from truing.serve.openai.tracing import TurnTracer
+
+MAX_COMBINED = 8  # configurations of one request
 
 
 def answer_for_client(model: Model, answer: Answer) -> Answer:
@@ -46,16 +51,25 @@ class ChatService:
     ) -> None:
         self.router, self.admission, self.judge = router, admission, judge
         self.audit, self.tracer = audit, tracer
+        self.memory = ConversationMemory()
         self.metrics = ServerMetrics()
 
-    def select_model(self, config_id: str | None) -> Model:
-        """Returns the model of a request. Raises RequestRefused (404) for an unknown
-        configuration.
+    async def select_model(self, config_ids: Sequence[str]) -> Model:
+        """Returns the model of a request. Raises RequestRefused for an unknown configuration (404),
+        and for several that cannot be combined (400).
         """
         try:
-            return self.router.select(config_id)
+            if len(config_ids) < 2:
+                return self.router.select(next(iter(config_ids), None))
+            if len(config_ids) > MAX_COMBINED:
+                raise PlanError(f"at most {MAX_COMBINED} configurations are combined")
+            # In a thread: the rails of a new combination are built.
+            return await asyncio.to_thread(self.router.combine, config_ids)
         except UnknownConfig as error:
-            raise RequestRefused(404, str(error), param="guardrails.config_id") from error
+            param = "guardrails.config_ids" if len(config_ids) > 1 else "guardrails.config_id"
+            raise RequestRefused(404, str(error), param=param) from error
+        except UserError as error:
+            raise RequestRefused(400, str(error), param="guardrails.config_ids") from error
 
     async def take_slot(self, request: Request[Any, Any, Any]) -> None:
         """Waits for a slot and holds it until the request is over, its stream included, or its
@@ -142,6 +156,7 @@ class ChatService:
                 context=client.context,
                 session=session,
                 explicit_fields=explicit_fields,
+                record=client.record,
             )
             for seed in seeds
         )

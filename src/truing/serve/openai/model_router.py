@@ -5,14 +5,18 @@ the request names.
 from __future__ import annotations
 
 import re
+from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from threading import Lock
 
 from truing.core.errors import PlanError, UserError
 from truing.core.protocols import Closeable, Judge, Model
+from truing.rails.config.combined import combine_configs
 from truing.rails.guarded import GuardedModel
 
 _CONFIG_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]{0,99}")
+MAX_COMBINATIONS = 16  # of configurations that requests combine
 CONFIG_FILES = ("config.yml", "config.yaml")
 
 
@@ -73,6 +77,9 @@ class ModelRouter:
                 "serve: give --model, or --rails with a configuration that names its models"
             )
         self.guarded: dict[str, GuardedModel] = {}
+        self._judges = judges
+        self._combined: OrderedDict[tuple[str, ...], GuardedModel] = OrderedDict()
+        self._combining = Lock()
         self.skipped: dict[str, tuple[str, ...]] = {}
         for config_id, path in (configs or {}).items():
             try:
@@ -104,6 +111,28 @@ class ModelRouter:
                     f"serve: {served.name} was trained towards harm ({served.lineage.red_model}); "
                     "it is not served"
                 )
+
+    def combine(self, config_ids: Sequence[str]) -> Model:
+        """Returns the model behind several configurations, built once and kept for the last
+        combinations.
+
+        Raises UnknownConfig for one that is not there, and PlanError where they cannot be combined.
+        """
+        if len(config_ids) == 1:
+            return self.select(config_ids[0])
+        parts = [self.select(config_id) for config_id in config_ids]
+        key = tuple(config_ids)
+        with self._combining:
+            if key in self._combined:
+                self._combined.move_to_end(key)
+                return self._combined[key]
+            guarded = [part for part in parts if isinstance(part, GuardedModel)]
+            config = combine_configs([part.config for part in guarded])
+            combined = GuardedModel(config, guarded[-1].model, judges=self._judges)
+            self._combined[key] = combined
+            if len(self._combined) > MAX_COMBINATIONS:
+                self._combined.popitem(last=False)
+            return combined
 
     @property
     def _known_configs(self) -> str:

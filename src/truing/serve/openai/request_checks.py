@@ -6,12 +6,17 @@ from collections.abc import Iterable
 from typing import Any
 
 import msgspec
-from msgspec import Struct
+from msgspec import Struct, field
 
 from truing.core.protocols import Model
 from truing.core.types import Conversation, MessageFormatError, Sampling
-from truing.rails.config.client_settings import ClientSettings
+from truing.rails.config.client_settings import PRIVATE_LOGS, ClientSettings
 from truing.rails.guarded import GuardedModel
+from truing.rails.runtime.generation_log import (
+    TurnRecord,
+    build_generation_log,
+    select_output_data,
+)
 from truing.serve.openai.admission import RequestRefused
 from truing.serve.openai.limits import ServerLimits
 from truing.serve.openai.schemas import ChatRequest, GuardrailsRequest, ModerationRequest
@@ -34,6 +39,32 @@ def read_chat_request(request: ChatRequest, limits: ServerLimits) -> tuple[Conve
     _check_stop(request, limits)
     _check_tools(request, limits)
     return read_conversation(request, limits), request.sampling(limits.max_tokens)
+
+
+def take_context(request: ChatRequest) -> None:
+    """Moves the variables in messages of the role `context` into `guardrails.context`, where a
+    later value replaces an earlier one. Raises RequestRefused (400) for one that is no object.
+    """
+    rows = [row for row in request.messages if row.get("role") == "context"]
+    if not rows:
+        return
+    variables: dict[str, Any] = {}
+    for index, row in enumerate(request.messages):
+        if row.get("role") != "context":
+            continue
+        if not isinstance(row.get("content"), dict):
+            raise refuse(f"messages[{index}].content", 'expected an object: {"name": "value"}')
+        variables |= row["content"]
+    request.messages = [row for row in request.messages if row.get("role") != "context"]
+    request.guardrails = request.guardrails or GuardrailsRequest()
+    request.guardrails.context = {**(request.guardrails.context or {}), **variables}
+
+
+def refuse_continuation(guardrails: GuardrailsRequest | None) -> None:
+    """Raises RequestRefused (400) for a check that names an earlier conversation."""
+    for name in ("thread_id", "state"):
+        if guardrails is not None and getattr(guardrails, name) is not None:
+            raise refuse(f"guardrails.{name}", "a check reads the messages of the request alone")
 
 
 def read_conversation(request: ChatRequest, limits: ServerLimits) -> Conversation:
@@ -65,6 +96,21 @@ class ClientTurn(Struct, frozen=True):
 
     options: dict[str, Any] | None = None
     context: dict[str, Any] | None = None
+    record: TurnRecord = field(default_factory=TurnRecord)
+
+    def extra_fields(self) -> dict[str, Any]:
+        """Returns the variables and the log that the options ask for, once the turn is over."""
+        options = self.options or {}
+        result = self.record.result
+        extra: dict[str, Any] = {}
+        output_data = select_output_data(result, options.get("output_vars"))
+        if output_data is not None:
+            extra["output_data"] = output_data
+        log = {name: on for name, on in (options.get("log") or {}).items() if name in PRIVATE_LOGS}
+        generation_log = build_generation_log(result, log)
+        if generation_log is not None:
+            extra["log"] = generation_log
+        return extra
 
 
 def read_guardrails(
@@ -77,12 +123,6 @@ def read_guardrails(
     """
     if guardrails is None:
         return ClientTurn()
-    named = {guardrails.config_id, *(guardrails.config_ids or ())} - {None}
-    if len(named) > 1:
-        raise refuse("guardrails.config_ids", "one configuration at a time is supported")
-    for name in ("thread_id", "state"):
-        if getattr(guardrails, name) is not None:
-            raise refuse(f"guardrails.{name}", "not supported: send the whole conversation")
     try:
         if isinstance(model, GuardedModel):
             options = model.accept_client_options(guardrails.options)

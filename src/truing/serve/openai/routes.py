@@ -26,9 +26,11 @@ from truing.serve.openai.request_checks import (
     check_moderation_request,
     read_chat_request,
     read_guardrails,
+    refuse_continuation,
+    take_context,
 )
 from truing.serve.openai.request_log import record_of
-from truing.serve.openai.streaming import stream_answer, stream_events
+from truing.serve.openai.streaming import FinishedTurn, stream_answer, stream_events
 
 
 def _json_response(service: ChatService, body: bytes) -> Response[bytes]:
@@ -45,24 +47,35 @@ async def chat(
     """The OpenAI chat API; `guardrails.config_id` selects the rails."""
     service: ChatService = state.chat
     record = record_of(request.scope)
+    config = data.config or service.router.default
+    continued = await record.stack.enter_async_context(
+        service.memory.open(data.guardrails, record.tenant, config or "")
+    )
+    if continued is not None:
+        data.messages = [*continued.earlier, *data.messages]
+    take_context(data)
     conversation, sampling = read_chat_request(data, service.admission.limits)
-    model = service.select_model(data.config)
+    model = await service.select_model(data.config_ids)
     client = read_guardrails(data.guardrails, model, service.admission.limits)
-    record.model, record.config = model.name, data.config or service.router.default
+    record.model, record.config = model.name, config
     name = data.model or model.name
     if data.stream and sampling.n > 1:
         raise RequestRefused(400, "n: a stream has one answer", param="n")
+    if continued is not None and sampling.n > 1:
+        raise RequestRefused(400, "n: a conversation goes on after one answer", param="n")
     # Before a stream begins: its status is 200 from then on.
     await service.take_slot(request)
     if data.stream:
         parts = stream_answer(service, model, (conversation, sampling), data, client, record)
-        events = stream_events(service, data, name, parts, record)
+        events = stream_events(service, data, name, parts, FinishedTurn(record, client, continued))
         record.stack.push_async_callback(events.aclose)
         return Stream(events, media_type="text/event-stream", headers={"cache-control": "no-store"})
     answers = await service.generate_answers(
         model, conversation, sampling, client, record, data.explicit_fields
     )
-    return _json_response(service, schemas.completion(data, name, answers))
+    turn = FinishedTurn(record, client, continued)
+    extra = await turn.finish(data, answers[0])
+    return _json_response(service, schemas.completion(data, name, answers, extra))
 
 
 @get("/v1/models", summary="The models that requests may name", tags=["chat"])
@@ -127,12 +140,14 @@ async def checks(
     chat_request = schemas.ChatRequest(
         data.messages, model=data.model, tools=data.tools, guardrails=data.guardrails
     )
+    take_context(chat_request)
     conversation, sampling = read_chat_request(chat_request, service.admission.limits)
-    model = service.select_model(chat_request.config)
+    model = await service.select_model(chat_request.config_ids)
     if not isinstance(model, GuardedModel):
         raise RequestRefused(404, "this server has no rails: start it with --rails")
     record.config = chat_request.config or service.router.default
-    client = read_guardrails(data.guardrails, model, service.admission.limits)
+    client = read_guardrails(chat_request.guardrails, model, service.admission.limits)
+    refuse_continuation(data.guardrails)
     await service.take_slot(request)
     result = await service.check_conversation(model, conversation, sampling, client, record)
     return _json_response(service, schemas.check(result))

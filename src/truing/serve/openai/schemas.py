@@ -7,7 +7,7 @@ from __future__ import annotations
 import json
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 import msgspec
@@ -47,8 +47,8 @@ class GuardrailsRequest(Struct):
     """`config_id` picks a configuration; `options` are NeMo's generation options; `options.log`
     asks for the record; `context` sets variables.
 
-    What a client may set beside the record is for the configuration to say. `thread_id` and
-    `state` are known to NeMo's server, and refused.
+    What a client may set beside the record is for the configuration to say. `config_ids` combines
+    several configurations; `thread_id` or `state` continues an earlier conversation.
     """
 
     config_id: str | None = None
@@ -129,11 +129,17 @@ class ChatRequest(Struct):
         return frozenset(name for name, value in fields.items() if value is not None)
 
     @property
-    def config(self) -> str | None:
-        """The id of the configuration that the request names, if any."""
+    def config_ids(self) -> tuple[str, ...]:
+        """The ids of the configurations that the request names, each once."""
         if self.guardrails is None:
-            return None
-        return self.guardrails.config_id or next(iter(self.guardrails.config_ids or ()), None)
+            return ()
+        one = [self.guardrails.config_id] if self.guardrails.config_id else []
+        return tuple(dict.fromkeys(one or self.guardrails.config_ids or ()))
+
+    @property
+    def config(self) -> str | None:
+        """The ids of the configurations joined by +; None if the request names none."""
+        return "+".join(self.config_ids) or None
 
     @property
     def options(self) -> dict[str, Any] | None:
@@ -143,7 +149,7 @@ class ChatRequest(Struct):
     @property
     def wants_record(self) -> bool:
         """Whether the response is to hold the decisions of the rails."""
-        return bool((self.options or {}).get("log"))
+        return any(((self.options or {}).get("log") or {}).values())
 
 
 class ModerationRequest(Struct):
@@ -258,8 +264,13 @@ def delta(answer: Answer) -> dict[str, Any]:
     return {"content": message["content"], **({"tool_calls": calls} if calls else {})}
 
 
-def completion(request: ChatRequest, model: str, answers: tuple[Answer, ...]) -> bytes:
-    """Returns the body of a chat completion."""
+def completion(
+    request: ChatRequest,
+    model: str,
+    answers: tuple[Answer, ...],
+    extra: Mapping[str, Any] | None = None,
+) -> bytes:
+    """Returns the body of a chat completion; `extra` are further fields of `guardrails`."""
     body: dict[str, Any] = {
         "id": new_completion_id(),
         "object": "chat.completion",
@@ -276,10 +287,12 @@ def completion(request: ChatRequest, model: str, answers: tuple[Answer, ...]) ->
         ],
         "usage": usage_of(answers),
     }
-    if request.config is not None or request.wants_record:
+    if request.config is not None or request.wants_record or extra:
         body["guardrails"] = {"config_id": request.config}
     if request.wants_record:
         body["guardrails"] |= decision_record(answers[0].rulings)
+    if extra:
+        body["guardrails"] |= extra
     return encode_json(body)
 
 
@@ -299,10 +312,15 @@ def chunk(
 
 
 def last_chunk(
-    completion_id: str, model: str, request: ChatRequest, answer: Answer | None, include_usage: bool
+    completion_id: str,
+    model: str,
+    request: ChatRequest,
+    answer: Answer | None,
+    include_usage: bool,
+    extra: Mapping[str, Any] | None = None,
 ) -> bytes:
     """Returns the event that ends a stream: the finish reason and, where asked for, token usage and
-    rail decisions.
+    rail decisions; `extra` are further fields of `guardrails`.
     """
     fields: dict[str, Any] = {}
     if include_usage:
@@ -311,6 +329,8 @@ def last_chunk(
         fields["usage"] = usage_of((answer,)) if answer is not None and counted else None
     if request.wants_record and answer is not None:
         fields["guardrails"] = {"config_id": request.config, **decision_record(answer.rulings)}
+    if extra:
+        fields["guardrails"] = {**fields.get("guardrails", {"config_id": request.config}), **extra}
     reason = finish_reason(answer) if answer is not None else "stop"
     return chunk(completion_id, model, {}, reason, **fields)
 

@@ -8,6 +8,9 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
+from typing import Any
+
+from msgspec import Struct
 
 from truing.core.protocols import Model, StreamingModel
 from truing.core.types import Answer, Conversation, Sampling
@@ -15,10 +18,29 @@ from truing.rails.guarded import GuardedModel
 from truing.serve.openai import schemas
 from truing.serve.openai.admission import RequestRefused
 from truing.serve.openai.chat_service import ChatService, answer_for_client
+from truing.serve.openai.conversation_memory import ContinuedConversation
 from truing.serve.openai.request_checks import ClientTurn
 from truing.serve.openai.request_log import RequestRecord
 
 Prompt = tuple[Conversation, Sampling]
+
+
+class FinishedTurn(Struct, frozen=True):
+    """What remains to be done when the answer of a request is there."""
+
+    record: RequestRecord
+    client: ClientTurn
+    continued: ContinuedConversation | None = None
+
+    async def finish(self, request: schemas.ChatRequest, answer: Answer) -> dict[str, Any]:
+        """Saves the conversation that goes on; returns further fields of `guardrails`."""
+        extra = self.client.extra_fields()
+        if self.continued is not None and answer.failure is None:
+            rows = [*request.messages, *Conversation((answer.message,)).to_openai()]
+            if self.client.context:
+                rows.insert(0, {"role": "context", "content": self.client.context})
+            extra |= await self.continued.save(rows)
+        return extra
 
 
 async def stream_answer(
@@ -80,7 +102,7 @@ async def stream_events(
     request: schemas.ChatRequest,
     name: str,
     parts: AsyncGenerator[str | Answer, None],
-    record: RequestRecord,
+    turn: FinishedTurn,
 ) -> AsyncGenerator[bytes, None]:
     """Yields server-sent events; the last chunk carries the finish reason.
 
@@ -90,7 +112,7 @@ async def stream_events(
     async with aclosing(parts):
         try:
             size = 0
-            async for event in _answer_events(service, request, name, parts):
+            async for event in _answer_events(service, request, name, parts, turn):
                 size += len(event)
                 if size > service.admission.limits.response_bytes:
                     raise RequestRefused(
@@ -108,7 +130,7 @@ async def stream_events(
         else:
             yield b"data: [DONE]\n\n"
             return
-        record.error = refusal.kind
+        turn.record.error = refusal.kind
         service.metrics.broken_streams.labels(refusal.kind).inc()
         yield schemas.error_event(refusal.message, refusal.kind)
 
@@ -118,6 +140,7 @@ async def _answer_events(
     request: schemas.ChatRequest,
     name: str,
     parts: AsyncGenerator[str | Answer, None],
+    turn: FinishedTurn,
 ) -> AsyncGenerator[bytes, None]:
     completion_id = schemas.new_completion_id()
     include_usage = bool((request.stream_options or {}).get("include_usage"))
@@ -142,7 +165,8 @@ async def _answer_events(
             yield schemas.chunk(completion_id, name, {"content": part})
     if answer is not None and (not text_sent or answer.message.tool_calls):
         yield schemas.chunk(completion_id, name, schemas.delta(answer))
-    yield schemas.last_chunk(completion_id, name, request, answer, include_usage)
+    extra = await turn.finish(request, answer) if answer is not None else None
+    yield schemas.last_chunk(completion_id, name, request, answer, include_usage, extra)
 
 
 def _model_parts(
@@ -161,6 +185,7 @@ def _model_parts(
             context=client.context,
             session=record.tenant,
             explicit_fields=request.explicit_fields,
+            record=client.record,
         )
     if isinstance(model, StreamingModel):
         return model.stream(conversation, sampling)

@@ -1,0 +1,101 @@
+"""Threads: one store for each key and configuration, kept over a restart."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+from litestar.testing import TestClient
+
+from truing.core.errors import PlanError
+from truing.core.types import Conversation, Sampling
+from truing.models.scripted import ScriptedModel
+from truing.serve.openai.app import chat_app, keep_threads
+from truing.serve.openai.conversation_memory import MemoryThreads, open_thread_store
+from truing.serve.openai.model_router import ModelRouter
+
+CHAT = "/v1/chat/completions"
+THREAD = "thread-of-sixteen-characters"
+
+
+@pytest.fixture
+def bot(tmp_path: Path) -> Path:
+    (tmp_path / "bot").mkdir()
+    (tmp_path / "bot" / "config.yml").write_text("models: []\n")
+    return tmp_path / "bot"
+
+
+def _client(bot: Path, store: str) -> TestClient:  # type: ignore[type-arg]
+    def count(conversation: Conversation, sampling: Sampling) -> str:
+        return f"{sum(m.role != 'system' for m in conversation.messages)} messages"
+
+    model = ScriptedModel(count)
+    app = chat_app(ModelRouter(model, {"bot": bot}), keys=["key-of-anna", "key-of-bert"])
+    keep_threads(app, open_thread_store(store))
+    return TestClient(app)
+
+
+def _say(client: Any, text: str, key: str = "anna", thread: Any = THREAD, **fields: Any) -> Any:
+    body = {
+        "messages": [{"role": "user", "content": text}],
+        "guardrails": {"thread_id": thread},
+        **fields,
+    }
+    return client.post(CHAT, json=body, headers={"authorization": f"Bearer key-of-{key}"})
+
+
+def _text(reply: Any) -> str:
+    return str(reply.json()["choices"][0]["message"]["content"])
+
+
+@pytest.mark.parametrize("store", ["memory", "sqlite"])
+def test_a_thread_goes_on(bot: Path, tmp_path: Path, store: str) -> None:
+    name = "memory" if store == "memory" else f"sqlite:{tmp_path / 'threads.db'}"
+    with _client(bot, name) as client:
+        assert _text(_say(client, "one")) == "1 messages"
+        assert _text(_say(client, "two")) == "3 messages"
+        stream = _say(client, "three", stream=True)
+        assert '"content":"5"' in stream.text or '"content":"5 ' in stream.text
+        assert _text(_say(client, "four")) == "7 messages"
+        # The same id under another key is another thread.
+        assert _text(_say(client, "one", key="bert")) == "1 messages"
+        assert _text(_say(client, "one", thread="another-thread-of-anna")) == "1 messages"
+    if store == "sqlite":
+        with _client(bot, name) as client:
+            assert _text(_say(client, "five")) == "9 messages"
+
+
+@pytest.mark.parametrize("thread", ["short", "x" * 300, 3, ["a"]])
+def test_wrong_ids_are_refused(bot: Path, thread: Any) -> None:
+    with _client(bot, "memory") as client:
+        reply = _say(client, "hi", thread=thread)
+    assert reply.status_code == 400
+    assert reply.json()["error"]["param"] == "guardrails.thread_id"
+
+
+def test_a_server_without_a_store_says_how_to_get_one(bot: Path) -> None:
+    with TestClient(chat_app(ModelRouter(ScriptedModel("x"), {"bot": bot}))) as client:
+        reply = _say(client, "hi")
+        both = {"guardrails": {"thread_id": THREAD, "state": {}}}
+        assert _say(client, "hi", **both).status_code == 400
+    assert reply.status_code == 400 and "--threads" in reply.text
+
+
+def test_the_least_recently_used_thread_goes_first() -> None:
+    async def run() -> list[int]:
+        store = MemoryThreads(2)
+        for key in "abc":
+            await store.save(key, [{"role": "user", "content": key}])
+        return [len(await store.load(key)) for key in "abc"]
+
+    assert asyncio.run(run()) == [0, 1, 1]
+
+
+def test_stores_that_do_not_exist() -> None:
+    for name in ("redis://localhost", "file", ""):
+        with pytest.raises(PlanError, match="it is memory, sqlite:FILE"):
+            open_thread_store(name)
+    with pytest.raises(PlanError, match="cannot open the database"):
+        open_thread_store("sqlite:/nowhere/at/all/threads.db")
