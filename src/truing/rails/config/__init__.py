@@ -15,7 +15,6 @@ __getattr__, __dir__, __all__ = lazy_exports(
         "": "loader",
         "client_settings": "ClientSettings",
         "generation_options": "OptionsError find_option_faults require_options",
-        "key_effects": "KEY_EFFECTS find_differences find_unused_keys",
         "engines": "ENGINES TRUING_ENGINE",
         "entries": "ModelEntry PromptEntry",
         "jailbreak_service": (

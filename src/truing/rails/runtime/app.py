@@ -262,8 +262,7 @@ class Runtime:
             explicit_fields=explicit_fields,
             call_ids=call_ids,
         )
-        if expanded_options is not None and expanded_options["log"].get("llm_calls"):
-            turn.counter.records = []
+        turn.counter.records = [] if turn.logs("llm_calls") else None
         try:
             return await self._answer_turn(turn, rows, session, stream)
         except TruingError as error:

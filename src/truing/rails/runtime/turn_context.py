@@ -223,6 +223,10 @@ class TurnContext:
         """Returns whether the options leave a stage on."""
         return bool(((self.options or {}).get("rails") or {}).get(stage, True))
 
+    def logs(self, part: str) -> bool:
+        """Returns whether the options ask for a part of the log."""
+        return bool(((self.options or {}).get("log") or {}).get(part))
+
     @property
     def missing_input_rails(self) -> list[str]:
         """The rails that still have to let the user's message pass."""
