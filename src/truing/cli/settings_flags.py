@@ -79,8 +79,8 @@ def flags_of(
         for entry in dataclasses.fields(flags):  # type: ignore[arg-type]
             # cyclopts would read the annotations of a base class by the names of this module.
             entry.type = hints[entry.name]
-        placed = {} if group is None else {"group": group}
-        return Parameter(name="*", **placed)(flags)
+        place = Parameter(name="*") if group is None else Parameter(name="*", group=group)
+        return place(flags)
 
     return decorate
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
+from msgspec.structs import replace
 
 from truing.cli.parameters import Flag, OptionalPaths, OptionalStrings
 from truing.cli.settings_flags import fields_of, flags_of, setting_values
@@ -51,10 +51,6 @@ _WITHOUT_FLAG = (
 )
 class ModerationFlags(SliceFlags):
     """How to train."""
-
-    if TYPE_CHECKING:
-        limit: int | None = None
-        allow_measurement_prompts: bool = False
 
 
 class WeightedSpec(NamedTuple):
@@ -106,6 +102,7 @@ def command(
         Print the card's figures as JSON.
     """
     flags = flags or ModerationFlags()
+    rows = DataInputs(**setting_values(flags, DataInputs))
     if bool(data) == bool(blend):
         raise UserError("give either --data SPEC... or --blend FOLDER FOLDER")
     with needs_extra("truing train moderation", "train"):
@@ -121,11 +118,11 @@ def command(
             for text, weight, tenths in zip(settings.data, settings.weights, settings.tenths)
         ]
         # The training sets are read again: the weights of the blend are fitted on held-out rows.
-        flags = replace(flags, allow_measurement_prompts=settings.allow_measurement_prompts)
-        result = blend_classifiers(blend, _read_training_sets(specs, flags), out)
+        rows = replace(rows, allow_measurement_prompts=settings.allow_measurement_prompts)
+        result = blend_classifiers(blend, _read_training_sets(specs, rows), out)
     else:
         specs = [parse_weighted_spec(text) for text in data or ()]
-        training_sets = _read_training_sets(specs, flags)
+        training_sets = _read_training_sets(specs, rows)
         settings = ModerationTrainingSettings(
             data=tuple(str(s.spec) for s in specs),
             weights=tuple(s.weight for s in specs),
@@ -148,7 +145,7 @@ def command(
 
 
 def _read_training_sets(
-    specs: Sequence[WeightedSpec], flags: ModerationFlags
+    specs: Sequence[WeightedSpec], rows: DataInputs
 ) -> list[ModerationTrainingSet]:
     from truing.train.moderation.examples import read_moderation_set
 
@@ -159,8 +156,8 @@ def _read_training_sets(
             categories,
             weight=s.weight,
             tenths=s.tenths,
-            limit=flags.limit,
-            allow_frozen=flags.allow_measurement_prompts,
+            limit=rows.limit,
+            allow_frozen=rows.allow_measurement_prompts,
         )
         for s in specs
     ]

@@ -16,11 +16,9 @@ from msgspec import Struct
 
 from truing.core.errors import PlanError
 from truing.evaluation.cost_estimate import CHARACTERS_PER_TOKEN
+from truing.plan.step_inputs import RLInputs, SampledInputs, SupervisedInputs
 from truing.plan.training_plan import (
-    RLInputs,
-    SampledInputs,
     StepPlan,
-    SupervisedInputs,
     TrainingPlan,
     find_references,
 )

@@ -37,9 +37,8 @@ from truing.plan.step_cache import (
     step_folder,
     write_record,
 )
+from truing.plan.step_inputs import RLInputs, SampledInputs
 from truing.plan.training_plan import (
-    RLInputs,
-    SampledInputs,
     StepPlan,
     TrainingPlan,
     find_references,
