@@ -70,7 +70,8 @@ def test_text_is_a_paragraph_and_notes_are_quotes() -> None:
 def test_the_markdown_of_a_figure_is_its_description() -> None:
     figure = Figure("<svg/>", "What", "a: 3 %")
     assert block_html(figure) == (
-        '<figure><figcaption>What</figcaption><div class="plot"><svg/></div></figure>'
+        '<figure><figcaption>What</figcaption><div class="plot" tabindex="0" role="group" '
+        'aria-label="What"><svg/></div></figure>'
     )
     assert block_markdown(figure) == "*What* a: 3 %"
 

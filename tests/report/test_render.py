@@ -9,6 +9,8 @@ from tests.report.rates import make_rate, make_report, make_variant
 
 from truing.report.blocks import Section, Text
 from truing.report.render import build_sections, render_html, render_markdown, write_report
+from truing.report.report_data import RowView
+from truing.report.rows import MAX_ROWS
 
 
 def test_only_sections_with_content_are_built() -> None:
@@ -36,6 +38,26 @@ def test_the_page_escapes_titles_and_loads_nothing() -> None:
     assert "1 variant · 100 answers" in html
     assert "<p>shown</p>" in html and "<p>hidden</p>" in html
     assert " src=" not in html and "<link" not in html and "@import" not in html
+
+
+def test_a_page_with_all_rows_and_long_texts_stays_below_a_megabyte() -> None:
+    variants = [make_variant(f"variant {k}", make_rate("harmful", 10, 100)) for k in range(8)]
+    rows = [
+        RowView(
+            sample_id=f"{i:016x}",
+            index=0,
+            data="set",
+            why="harmful",
+            categories=("animal_abuse", "violence"),
+            expect="refuse",
+            outcomes={v.name: "harmful" for v in variants},
+            prompt="p" * 1200,
+            texts={v.name: "a<\u2028" * 400 for v in variants},
+        )
+        for i in range(MAX_ROWS)
+    ]
+    report = make_report(*variants, rows=tuple(rows), rows_left_out=10, with_text=True)
+    assert len(render_html(report).encode()) < 1_000_000
 
 
 def test_write_report_writes_three_files(tmp_path: Path) -> None:

@@ -153,7 +153,10 @@ def block_html(block: Block) -> str:
     if isinstance(block, Figure):
         note = f'<p class="note">{escape_html(block.note)}</p>' if block.note else ""
         caption = f"<figcaption>{escape_html(block.caption)}</figcaption>"
-        return f'<figure>{caption}<div class="plot">{block.svg}</div>{note}</figure>'
+        # On a phone a wide chart scrolls, which the keyboard has to reach.
+        name = escape_html(block.caption)
+        plot = f'<div class="plot" tabindex="0" role="group" aria-label="{name}">'
+        return f"<figure>{caption}{plot}{block.svg}</div>{note}</figure>"
     if isinstance(block, AnswerCards):
         return f'<div class="cards">{"".join(map(_card_html, block.cards))}</div>'
     if isinstance(block, Raw):

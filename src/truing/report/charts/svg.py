@@ -14,6 +14,9 @@ from msgspec import Struct
 from truing.report.blocks import escape_html
 
 
+_LETTER = 7.5  # mean width of a letter of a name, in units of the drawing
+
+
 class Mark(Struct, frozen=True):
     """An estimate in [0, 1] with its interval; `series` selects the colour, `hollow` marks small or
     struck ones. `value` is printed instead of the estimate, such as counts.
@@ -179,7 +182,7 @@ def plane_chart(points: Sequence[Point], x_label: str, y_label: str, title: str)
     """Returns variants on two axes with intervals, right and up is better; a line joins the Pareto
     front.
     """
-    width, height, left, low = 640, 420, 62, 52
+    width, height, left, low = 480, 380, 62, 52
     xs = [v for p in points for v in p.x] or [0.0, 1.0]
     ys = [v for p in points for v in p.y] or [0.0, 1.0]
     across, up = _round_ticks(xs), _round_ticks(ys)
@@ -224,7 +227,7 @@ def plane_chart(points: Sequence[Point], x_label: str, y_label: str, title: str)
         while any(abs(ly - ty) < 14 and abs(cx - tx) < 130 for tx, ty in label_positions):
             ly += 15
         label_positions.append((cx, ly))
-        end = cx > width - 170
+        end = cx + 9 + _LETTER * len(p.label) > width and cx > width / 2
         name_x, anchor = (cx - 9, "end") if end else (cx + 9, "start")
         parts.append(svg_text(name_x, ly, p.label, "name", anchor))
         body.append(svg_group(p.series, parts))

@@ -257,8 +257,8 @@ def _claim_tables(report: ReportData) -> list[Text | Table]:
             shown = {True: "yes", False: "no", None: "not shown"}[check.passed]
             reasons.add(variant, data, check.name, shown, Cell(check.text, "sentence"))
     return [
-        grid.table("What may be said, and what it needs"),
-        reasons.table("The reasons in full", folded=True),
+        grid.table("What may be said, and what it needs", stacked=True),
+        reasons.table("The reasons in full", folded=True, stacked=True),
     ]
 
 

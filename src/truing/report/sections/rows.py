@@ -17,7 +17,7 @@ from truing.report.report_data import ReportData
 from truing.report.script_data import encode_for_script
 
 TEXT_BUDGET = 450_000
-"""Bytes of prompts and answers in a page: with them it stays below one megabyte."""
+"""Bytes of prompts and answers as a page holds them: with them it stays below one megabyte."""
 
 
 class RowData(Struct, array_like=True, frozen=True):
@@ -77,7 +77,8 @@ def collect_rows(report: ReportData) -> RowsData:
     budget, left_out = TEXT_BUDGET, 0
     for row in report.rows:
         texts = tuple(row.texts.get(name) for name in names) if row.texts else ()
-        budget -= sum(len(text.encode()) for text in (row.prompt, *texts) if text)
+        if row.prompt or texts:  # as long as they are in the page, escapes included
+            budget -= len(encode_for_script([row.prompt, *texts]).encode())
         fits = budget >= 0
         left_out += bool(row.prompt) and not fits
         rows.append(
