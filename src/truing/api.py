@@ -187,12 +187,6 @@ class EvaluatedRun(Run):
         report = assemble_report({variant: {data_name: self.path}}, options)
         return write_report(report, Path(out) if out is not None else self.path)["html"]
 
-    def __repr__(self) -> str:
-        manifest = self.manifest
-        data_names = ", ".join(dict.fromkeys(d.spec for d in manifest.data))
-        state = "" if manifest.complete else ", not complete"
-        return f"<run {self.path}: {manifest.model} on {data_names}{state}>"
-
     def _repr_html_(self) -> str:
         from truing.integrations.notebook_tables import summary_html
 

@@ -191,9 +191,9 @@ def test_rows_are_filtered_prompts_read_and_answers_blurred(open_page: Any) -> N
         "e => getComputedStyle(e).filter === 'none'", arg=answer.element_handle()
     )
     total = page.locator(".filters .count").inner_text()
-    page.get_by_label("outcome").select_option(label="degenerate")
+    page.locator("#row-outcome").select_option(label="refused")
     assert page.locator(".filters .count").inner_text() != total
-    page.get_by_label("find").fill("no such words")
+    page.locator("#row-find").fill("no such words")
     assert page.locator(".filters .count").inner_text().startswith("0 of ")
     assert rows.count() == 0
 

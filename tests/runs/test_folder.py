@@ -127,3 +127,12 @@ def test_discard_removes_a_new_folder(tmp_path: Path) -> None:
 def test_replace_surrogates_keeps_the_structure() -> None:
     value = {"a\ud800": ["x", ("\udfff", 3)], "b": None}
     assert replace_surrogates(value) == {"a?": ["x", ["?", 3]], "b": None}
+
+
+def test_a_run_shows_its_folder_and_what_it_holds(tmp_path: Path) -> None:
+    writer = RunWriter(tmp_path / "run", Manifest(model="scripted:comply", plan_hash="x"))
+    writer.close()
+    run = Run(writer.path)
+    assert repr(run) == f"<run {run.path}: scripted:comply on no data, not complete>"
+    (writer.path / "manifest.json").unlink()
+    assert repr(run) == f"<run {run.path}: cannot be read>"

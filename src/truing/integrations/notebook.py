@@ -1,4 +1,4 @@
-"""Registers with IPython how summaries and comparisons show themselves: as tables.
+"""Registers with IPython how summaries, comparisons and reports show themselves: as tables.
 
 Runs have a `_repr_html_` of their own; these are plain values without HTML. The tables
 (`notebook_tables`) and what they need are loaded when the first one is shown.
@@ -12,6 +12,7 @@ from typing import Any
 _TABLES = {
     ("truing.analysis.summary", "RunSummary"): "summary_html",
     ("truing.analysis.comparison", "Comparison"): "comparison_html",
+    ("truing.report.report_data", "ReportData"): "report_html",
 }
 """(module, class) -> the function of `notebook_tables` that makes its table."""
 

@@ -1,4 +1,4 @@
-"""Runs, summaries and comparisons as small tables in HTML, for notebooks."""
+"""Runs, summaries, comparisons and reports as small tables in HTML, for notebooks."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from truing.analysis.comparison import Comparison
 from truing.analysis.rates import AXIS_TITLES, PREDICTED_SUFFIX
 from truing.analysis.summary import RunSummary
 from truing.report.formatting import format_difference, format_rate
+from truing.report.report_data import ReportData
 
 _ROW_LIMIT = 40
 
@@ -51,6 +52,16 @@ def comparison_html(comparison: Comparison) -> str:
         differences,
         comparison.notes,
     )
+
+
+def report_html(report: ReportData) -> str:
+    """Returns the answers of a report's first page as a table: one row a variant and question."""
+    rows = [
+        (answer.variant, answer.title, answer.word, answer.figure, answer.reason, answer.needs)
+        for answer in report.answers
+    ]
+    columns = ("variant", "question", "answer", "figure, 95 %", "why", "would settle it")
+    return _table(f"{report.title}: against {report.baseline}", columns, rows, report.notes)
 
 
 def _difference(estimate: float | None, lower: float | None, upper: float | None) -> str:

@@ -128,6 +128,15 @@ class Run:
         if not self.file("manifest.json").exists():
             raise RunError(f"{self.path}: no run folder (no manifest.json)")
 
+    def __repr__(self) -> str:
+        try:
+            manifest = self.manifest
+        except (RunError, OSError):  # a folder that was deleted or damaged still has a name
+            return f"<run {self.path}: cannot be read>"
+        data_names = ", ".join(dict.fromkeys(d.spec for d in manifest.data))
+        state = "" if manifest.complete else ", not complete"
+        return f"<run {self.path}: {manifest.model} on {data_names or 'no data'}{state}>"
+
     def file(self, name: str) -> Path:
         """Returns the path of a file of the run; raises RunError like `locate_run_file`."""
         return locate_run_file(self.path, name)

@@ -13,7 +13,6 @@ from msgspec import Struct
 
 from truing.report.blocks import escape_html
 
-
 _LETTER = 7.5  # mean width of a letter of a name, in units of the drawing
 
 
