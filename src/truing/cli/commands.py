@@ -192,6 +192,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "truing.cli.exchange:import_promptfoo",
         "Make a run of promptfoo's results (JSON).",
     ),
+    "import inspect": (
+        "truing.cli.exchange:import_inspect",
+        "Make a run of an Inspect AI log (.eval), also of Petri's.",
+    ),
     "export inspect": (
         "truing.cli.exchange:export_inspect",
         "Write a run as an Inspect AI log, for `inspect view`.",

@@ -1,4 +1,4 @@
-"""`truing import garak|pyrit|promptfoo` and `truing export inspect`: runs of other tools."""
+"""`truing import TOOL` and `truing export inspect`: runs of other tools."""
 
 from __future__ import annotations
 
@@ -110,6 +110,25 @@ def import_promptfoo(
         Print the result as JSON.
     """
     return _import_results("promptfoo", file, out, judge, json)
+
+
+def import_inspect(
+    file: Path, /, *, out: Path, judge: OptionalStrings = None, json: Flag = False
+) -> int:
+    """Makes a run of an Inspect AI log, with its scorers as judges; more judges can be added.
+
+    Parameters
+    ----------
+    file
+        The log (.eval), also one of Petri.
+    out
+        The run folder.
+    judge
+        Specs of judges to run on the answers.
+    json
+        Print the result as JSON.
+    """
+    return _import_results("inspect", file, out, judge, json)
 
 
 def export_inspect(run: Path, file: Path, /, *, force: Flag = False) -> int:

@@ -1,6 +1,6 @@
 """Results of other tools as data sets, and runs in the formats of other tools.
 
-    truing import garak FILE.report.jsonl --out RUN        also: pyrit, promptfoo
+    truing import garak FILE.report.jsonl --out RUN        also: pyrit, promptfoo, inspect
     truing evaluate --data garak:FILE.report.jsonl --judge rules:refusal --out RUN
     truing export inspect RUN FILE.eval
 

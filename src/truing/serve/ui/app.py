@@ -17,7 +17,15 @@ from truing.core.errors import TruingError
 from truing.serve.annotation.app_state import STATIC_TYPES
 from truing.serve.openai.local_host import names_this_machine
 from truing.serve.page_headers import SECURITY_HEADERS, STATUS_BY_KIND, add_headers
-from truing.serve.ui import routes_auth, routes_jobs, routes_labels, routes_rows, routes_runs
+from truing.serve.ui import (
+    routes_auth,
+    routes_compare,
+    routes_import,
+    routes_jobs,
+    routes_labels,
+    routes_rows,
+    routes_runs,
+)
 from truing.serve.ui.app_state import UiState
 from truing.serve.ui.background import log_error
 from truing.serve.ui.routes_rows import NotReady
@@ -149,6 +157,8 @@ def create_app(state: UiState) -> Litestar:
             *routes_rows.HANDLERS,
             *routes_labels.HANDLERS,
             *routes_jobs.HANDLERS,
+            *routes_compare.HANDLERS,
+            *routes_import.HANDLERS,
         ],
         state=State({"ui": state}),
         lifespan=[lifespan],

@@ -19,6 +19,7 @@ from msgspec import Struct
 from truing.annotation.store import RequestRejected
 from truing.core.version import __version__
 from truing.serve.annotation.app_state import STATIC_TYPES, HashingQueue, Throttle
+from truing.serve.ui.comparisons import Comparisons
 from truing.serve.ui.figures import Figures
 from truing.serve.ui.jobs import JobQueue
 from truing.serve.ui.row_indexes import RowIndexes, load_index_key
@@ -67,6 +68,7 @@ class UiState:
         self.figures = Figures()
         self.indexes = RowIndexes(load_index_key() if index_key is None else index_key)
         self.alignments = Alignments()
+        self.comparisons = Comparisons()
         self.jobs = JobQueue()
         self._scan: tuple[float, FolderScan] | None = None
         self._scan_lock = threading.Lock()
@@ -159,5 +161,6 @@ class UiState:
         self.indexes.close()
         self.figures.close()
         self.alignments.close()
+        self.comparisons.close()
         self.hashing.close()
         self._pool.shutdown(wait=True)
