@@ -1,13 +1,14 @@
-"""CPU seconds per answer of whole iterations (sample, score, update) and peak memory, against TRL.
+"""CPU seconds per answer of whole iterations and peak memory, against TRL.
 
     python benchmarks/rlhf/speed.py --trl-ppo VENV112/bin/python --trl VENV116/bin/python
 
-TRL 1.12.0 for PPO, 1.16.0 for RLOO and GRPO. Both sides: the same Llama with random weights, float32,
-whole models (no adapters), the same threads, prompts of one length, answers of one length (the end
-token is never sampled: its row of the head is pushed down), one pass of gradient steps over each
-rollout. Each side runs in a process of its own, the sides in turns. Time is processor time of one
-thread, which other jobs of the machine change least; the figure is the median iteration after the
-first, the ratio that of the medians.
+TRL 1.12.0 for PPO (later versions have none), 1.16.0 for the others. Both sides: the same Llama
+with random weights, float32, whole models (no adapters), the same threads, prompts of one length,
+answers of one length, one pass of gradient steps over each batch. RL samples, scores and updates;
+its answers never end (the end token's row of the head is pushed down). sft and dpo read the same
+token ids on both sides. Each side runs in a process of its own, the sides in turns. Time is
+processor time of one thread, which other jobs of the machine change least; the figure is the median
+iteration after the first, the ratio that of the medians.
 """
 
 from __future__ import annotations
@@ -60,12 +61,15 @@ def save_models(folder: Path, shape: dict[str, int]) -> None:
         PreTrainedTokenizerFast,
     )
 
-    words = {f"w{k}": k for k in range(shape["vocab"])}
+    # No word begins with a special token: tokenizers split those off first.
+    words = {"<pad>": 0, "<end>": 1} | {f"w{k}": k for k in range(2, shape["vocab"])}
     raw = Tokenizer(models.WordLevel(words, unk_token="w2"))
     raw.pre_tokenizer = pre_tokenizers.Whitespace()
     tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=raw, pad_token="w0", eos_token="w1", padding_side="left"
+        tokenizer_object=raw, pad_token="<pad>", eos_token="<end>", padding_side="left"
     )
+    # Nothing but the words, so that both sides train on the same token ids.
+    tokenizer.chat_template = "{% for m in messages %}{{ m['content'] }} {% endfor %}"
     config = LlamaConfig(
         vocab_size=shape["vocab"],
         hidden_size=shape["hidden"],
@@ -87,7 +91,7 @@ def save_models(folder: Path, shape: dict[str, int]) -> None:
     with torch.no_grad():
         policy.model.norm.weight.fill_(1.0)
         policy.lm_head.weight[:2] = 0.0
-        policy.lm_head.weight[2:] += 0.02
+        policy.lm_head.weight[2:] += 0.1
     torch.manual_seed(1)
     for name, model in (("policy", policy), ("reward", LlamaForSequenceClassification(config))):
         model.save_pretrained(folder / name)
@@ -104,8 +108,82 @@ def random_prompts(shape: dict[str, int], count: int) -> list[list[int]]:
     ]
 
 
+def random_words(shape: dict[str, int], count: int, seed: int) -> list[str]:
+    """Random answers, all of one length."""
+    import random
+
+    rng = random.Random(seed)
+    return [
+        " ".join(f"w{rng.randrange(2, shape['vocab'])}" for _ in range(shape["answer"]))
+        for _ in range(count)
+    ]
+
+
+def supervised_rows(method: str, shape: dict[str, int]) -> list[dict[str, str]]:
+    """Prompts with an answer (sft) or with a chosen and a rejected one (dpo)."""
+    count = shape["batch"] * (STEPS + 2)
+    rows = [{"prompt": " ".join(f"w{t}" for t in ids)} for ids in random_prompts(shape, count)]
+    columns = ("completion",) if method == "sft" else ("chosen", "rejected")
+    for seed, column in enumerate(columns):
+        for row, words in zip(rows, random_words(shape, count, seed)):
+            row[column] = " " + words
+    return rows
+
+
+class LastStep(Exception):
+    """Ends a run after the steps that are timed: no side writes a model."""
+
+
+def measure_truing_supervised(method: str, folder: Path, shape: dict[str, int]) -> list[float]:
+    """Returns the times of steps of truing's supervised training: from one log line to the next."""
+    from truing.core.types import Conversation
+    from truing.train.examples import TrainingExample, TrainingSet
+    from truing.train.settings import TrainingSettings
+    from truing.train.supervised import train_supervised
+
+    examples = [
+        TrainingExample(
+            name=str(k),
+            conversation=Conversation.of(row["prompt"]),
+            answers=tuple(row[c].strip() for c in row if c != "prompt"),
+        )
+        for k, row in enumerate(supervised_rows(method, shape))
+    ]
+    stamps: list[float] = []
+
+    def stamp(_: Any) -> None:
+        stamps.append(time.process_time())
+        if len(stamps) > STEPS:
+            raise LastStep
+
+    with tempfile.TemporaryDirectory() as out:
+        settings = TrainingSettings(
+            kind=method,  # type: ignore[arg-type]
+            out=out,
+            base=str(folder / "policy"),
+            steps=STEPS + 2,
+            batch=shape["batch"],
+            micro=shape["batch"],
+            lr=1e-6,
+            lora=0,
+            dtype="float32",
+            device="cpu",
+            max_length=256,
+            save_every=1000,
+            tensorboard=False,
+        )
+        sources = TrainingSet(spec="words", sha256="0" * 64, items=tuple(examples))
+        try:
+            train_supervised(settings, [sources], on_log=stamp)
+        except LastStep:
+            return [b - a for a, b in pairwise(stamps)]
+    raise SystemExit("the run ended too early")
+
+
 def measure_truing(method: str, folder: Path, shape: dict[str, int]) -> list[float]:
     """Returns the times of iterations of truing."""
+    if method in ("sft", "dpo"):
+        return measure_truing_supervised(method, folder, shape)
     import torch
     from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
@@ -240,6 +318,21 @@ def measure_trl(method: str, folder: Path, shape: dict[str, int]) -> list[float]
             eval_dataset=Dataset.from_dict({"input_ids": rows[:2]}),
             callbacks=[Clock()],
         )
+    elif method in ("sft", "dpo"):
+        import trl
+
+        trainer = getattr(trl, f"{method.upper()}Trainer")(
+            model=model,
+            args=getattr(trl, f"{method.upper()}Config")(
+                **common,
+                per_device_train_batch_size=shape["batch"],
+                max_length=256,
+                max_steps=STEPS + 1,
+            ),
+            processing_class=tokenizer,
+            train_dataset=Dataset.from_list(supervised_rows(method, shape)),
+            callbacks=[Clock()],
+        )
     else:
         import trl
 
@@ -287,7 +380,7 @@ def main() -> None:
     parser.add_argument("--trl-ppo", help="python of a venv with trl 1.12.0")
     parser.add_argument("--trl", help="python of a venv with trl 1.16.0")
     parser.add_argument("--shapes", nargs="+", default=["small"])
-    parser.add_argument("--methods", nargs="+", default=["ppo", "rloo", "grpo"])
+    parser.add_argument("--methods", nargs="+", default=["sft", "dpo", "ppo", "rloo", "grpo"])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--one", nargs=5)

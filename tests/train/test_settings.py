@@ -120,3 +120,13 @@ def test_newer_settings_at_their_default_keep_the_digest() -> None:
     anchored = TrainingSettings(kind="dpo", out="", sft_weight=1.0)
     assert TrainingSettings(kind="dpo", out="", sft_weight=0.0).digest() != anchored.digest()
     assert "sft_weight" in TrainingSettings.older_values
+
+
+@pytest.mark.parametrize(("loss", "beta"), [("", 0.1), ("ipo", 0.1), ("orpo", 0.1), ("simpo", 2.0)])
+def test_the_default_beta_is_that_of_the_loss(loss: str, beta: float) -> None:
+    settings = TrainingSettings(kind="dpo", out="runs/a", loss=loss)
+    assert settings.beta == beta
+    assert settings.digest() == TrainingSettings(kind="dpo", out="a", loss=loss, beta=beta).digest()
+    assert TrainingSettings(kind="dpo", out="a", loss=loss, beta=0.7).beta == 0.7
+    stored = msgspec.to_builtins(settings)
+    assert stored["beta"] == beta and msgspec.convert(stored, TrainingSettings) == settings

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,10 @@ pytest.importorskip("peft")
 import torch
 from safetensors.torch import load_file
 from tests.train.builders import make_example, make_settings, make_training_set
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Whitespace
+from transformers import PreTrainedTokenizerFast
 
 from truing.core.errors import DataError, PlanError, RunError, UserError
 from truing.core.types import Conversation, Message
@@ -128,7 +135,7 @@ def test_the_folder_of_another_run_is_refused(
     base: str, base_without_template: str, out: str
 ) -> None:
     train_supervised(make_settings("dpo", out, base), training_sets("dpo"))
-    with pytest.raises(PlanError, match="other settings or other data"):
+    with pytest.raises(PlanError, match=r"other settings \(lr\)"):
         train_supervised(make_settings("dpo", out, base, lr=0.5), training_sets("dpo"))
     with pytest.raises(PlanError, match="other settings or other data"):
         train_supervised(make_settings("dpo", out, base), training_sets("dpo", 5))
@@ -163,6 +170,65 @@ def test_a_full_disk_keeps_the_previous_checkpoint(
     assert [path.name for path in ck.list_checkpoints(out)] == ["checkpoint-2"]
     result = train_supervised(make_settings("sft", out, base), training_sets("sft"))
     assert result.done_now == 2
+
+
+@contextlib.contextmanager
+def no_file_above(size: int) -> Iterator[None]:
+    """Context in which a write beyond `size` bytes of a file fails, as on a full disk."""
+    resource = pytest.importorskip("resource")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+@pytest.mark.parametrize("kind", ["sft", "reward"])
+def test_a_disk_that_fills_while_the_model_is_written(kind: str, base: str, tmp_path: Path) -> None:
+    whole = train_supervised(make_settings(kind, str(tmp_path / "a"), base), training_sets(kind))
+    state = (whole.folder / "checkpoint-4" / "state.pt").stat().st_size
+    model = (whole.folder / "model.safetensors").stat().st_size
+    assert state < model
+    settings = make_settings(kind, str(tmp_path / "b"), base)
+    with no_file_above((state + model) // 2), pytest.raises(RunError, match="the disk is full"):
+        train_supervised(settings, training_sets(kind))
+    assert read_model_card(settings.folder) is None
+    assert not (settings.folder / "model.safetensors").exists()
+    result = train_supervised(settings, training_sets(kind))
+    assert (result.finished, result.done_now) == (True, 0)
+    weights = [(run.folder / "model.safetensors").read_bytes() for run in (whole, result)]
+    assert weights[0] == weights[1]
+
+
+def test_a_checkpoint_cut_short_is_named_and_the_one_before_it_resumes(base: str, out: str) -> None:
+    train_and_read_log("sft", out, base)
+    before = (Path(out) / "model.safetensors").read_bytes()
+    (Path(out) / "truing.json").unlink()  # as if killed before the model was complete
+    damaged = Path(out) / "checkpoint-4"
+    content = (damaged / "state.pt").read_bytes()
+    (damaged / "state.pt").write_bytes(content[: len(content) // 2])
+    with pytest.raises(RunError, match=r"checkpoint-4/state.pt: cannot be read .* remove this"):
+        train_and_read_log("sft", out, base)
+    shutil.rmtree(damaged)
+    assert [row["step"] for row in train_and_read_log("sft", out, base)] == [1, 2, 3, 4]
+    assert (Path(out) / "model.safetensors").read_bytes() == before
+
+
+@pytest.mark.parametrize("kind", ["sft", "reward"])
+def test_a_tokenizer_of_another_model_is_refused(
+    kind: str, base: str, out: str, tmp_path: Path
+) -> None:
+    folder = tmp_path / "foreign"
+    shutil.copytree(base, folder)
+    words = {"<pad>": 0, "<eos>": 1} | {f"w{k}": k for k in range(2, 9000)}
+    inner = Tokenizer(WordLevel(words, unk_token="<pad>"))
+    inner.pre_tokenizer = Whitespace()
+    foreign = PreTrainedTokenizerFast(tokenizer_object=inner, pad_token="<pad>", eos_token="<eos>")
+    foreign.save_pretrained(folder)
+    settings = make_settings(kind, out, str(folder), template="plain")
+    with pytest.raises(UserError, match="the tokenizer has 9,000 tokens and the model"):
+        train_supervised(settings, training_sets(kind))
 
 
 def test_the_manifest_lists_what_was_mixed(base: str, out: str) -> None:

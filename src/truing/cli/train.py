@@ -100,7 +100,7 @@ def dpo(
 
 
 @flags_of(
-    fields_of(TrainingSettings, ("beta", "desirable_weight", "undesirable_weight", "benign")),
+    fields_of(TrainingSettings, ("desirable_weight", "undesirable_weight", "benign")),
     group=None,
 )
 class KTOFlags:
@@ -110,9 +110,12 @@ class KTOFlags:
     ----------
     loss
         The form of the loss.
+    beta
+        β of the loss: the higher, the closer the model stays to the reference.
     """
 
     loss: Literal["kto", "apo_zero_unpaired"] = "kto"
+    beta: float = default_beta("kto")
 
 
 def kto(

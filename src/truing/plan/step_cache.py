@@ -21,6 +21,7 @@ from truing.core.input_files import read_input_bytes
 from truing.core.lineage import digest
 from truing.core.private_files import create_folder, replace_file
 from truing.plan.cost_limits import parse_constraint
+from truing.plan.evaluation import Plan, RunPlan
 from truing.plan.step_inputs import RLInputs, SampledInputs
 from truing.plan.training_plan import (
     StepInputs,
@@ -34,6 +35,7 @@ from truing.specs.resolve import resolve
 
 STEP_FILE = "step.json"
 _KEY_CHARS = 8  # of the hash, in the name of the folder
+_RUN_OPTIONS_WITHOUT_EFFECT = ("concurrency", "rate", "authorised", "margin")
 
 
 class StepRecord(Struct, frozen=True, kw_only=True):
@@ -136,6 +138,23 @@ def _hash_judges(inputs: StepInputs) -> dict[str, str]:
 def step_folder(out: Path, name: str, record: StepRecord) -> Path:
     """Returns the folder of a step's result: `OUT/NAME-HASH8`."""
     return out / f"{name}-{record.key()[:_KEY_CHARS]}"
+
+
+def evaluation_folder(out: Path, plan: Plan) -> Path:
+    """Returns the folder of the runs of an evaluation plan: `OUT/evaluation-HASH8`.
+
+    The hash covers what decides the answers and verdicts of a model; not the models, which have
+    folders of their own in it, nor how fast or under whose authority they are measured, nor what
+    only the report shows.
+    """
+    defaults = RunPlan()
+    without_effect = {name: getattr(defaults, name) for name in _RUN_OPTIONS_WITHOUT_EFFECT}
+    run = msgspec.structs.replace(plan.run, **without_effect)
+    settings = msgspec.to_builtins(msgspec.structs.replace(plan, run=run))
+    for name in ("models", "title", "baseline", "with_text", "rank"):
+        settings.pop(name)
+    key = digest("evaluation", msgspec.json.encode(settings, order="sorted").decode())
+    return out / f"evaluation-{key[:_KEY_CHARS]}"
 
 
 def write_record(folder: Path, record: StepRecord) -> None:

@@ -39,7 +39,7 @@ from truing.plan.cost_limits import parse_constraint
 from truing.plan.evaluation import FOLDER_NAME_RULE, Plan, is_folder_name, read_plan_table
 from truing.plan.step_inputs import RLInputs, SampledInputs, SupervisedInputs
 from truing.train.rl.settings import GROUP_METHODS, METHODS, RLSettings
-from truing.train.settings import TRAINING_KINDS, TrainingSettings, default_beta
+from truing.train.settings import TRAINING_KINDS, TrainingSettings
 
 STEP_KINDS = (*TRAINING_KINDS, "best-of-sft", "iterative-dpo", *METHODS)
 # Kinds that train on sampled answers -> the kind of supervised training that they use.
@@ -298,8 +298,6 @@ def _build_step(name: str, kind: str, settings: dict[str, Any], inputs: StepInpu
         if isinstance(inputs, SampledInputs) and kind == "distil":
             # The prompt is part of the settings: another one gives another model.
             settings = {**settings, "teacher": inputs.prompt}
-        if trained_kind == "dpo":
-            settings = {"beta": default_beta(settings.get("loss", "")), **settings}
         checked = TrainingSettings(kind=trained_kind, out="", **settings)
         faults = _find_faults(checked.checked)
         if isinstance(inputs, SampledInputs):

@@ -33,6 +33,7 @@ from truing.plan.evaluation import Plan, PlanProgress, PlanProgressCallback, run
 from truing.plan.step_cache import (
     StepRecord,
     describe_step,
+    evaluation_folder,
     find_earlier_record,
     step_folder,
     write_record,
@@ -310,17 +311,12 @@ def _evaluate(
 ) -> dict[str, str]:
     """Runs the evaluation plan on the results of the steps; returns the paths of the report.
 
-    The folder is named by a hash of the plan without its models: a model that is trained anew is
-    measured again, and the runs of the others stay.
+    A model that is trained anew is measured again, and the runs of the others stay.
     """
     hashes = {name: f"{name}@{sha256}" for name, sha256 in done.weights.items()}
-    settings = msgspec.to_builtins(replace_references(plan, hashes))
-    models = settings.pop("models")
-    for name in ("title", "baseline", "with_text", "rank"):
-        settings.pop(name)
-    key = digest("evaluation", msgspec.json.encode(settings, order="sorted").decode())
-    folder = out / f"evaluation-{key[:8]}"
-    _set_outdated_runs_aside(folder, models, options.tell)
+    recorded = replace_references(plan, hashes)
+    folder = evaluation_folder(out, recorded)
+    _set_outdated_runs_aside(folder, recorded.models, options.tell)
     options.tell(f"evaluation: {len(plan.models)} models on {len(plan.data)} data sets in {folder}")
 
     first_done: dict[tuple[str, str], int] = {}

@@ -18,6 +18,7 @@ from truing.core.types import Lineage
 from truing.hf.loading import DTYPES, load_causal_lm, load_tokenizer
 from truing.hf.pretrained import first_line, stored_dtype
 from truing.hf.weights import sha256_folder
+from truing.train.checkpoint import name_write_errors
 from truing.train.frozen_base import merge_adapters
 from truing.train.model_card import (
     CARD_FILE,
@@ -62,9 +63,10 @@ def merge_adapter(
     merged = _merge(loaded.model, folder, DTYPES[type_name])
     has_tokenizer = (folder / "tokenizer.json").is_file()
     tokenizer = load_tokenizer(folder) if has_tokenizer else loaded.tokenizer
-    create_folder(target)
-    merged.save_pretrained(str(target))
-    tokenizer.save_pretrained(str(target))
+    with name_write_errors(target):
+        create_folder(target)
+        merged.save_pretrained(str(target))
+        tokenizer.save_pretrained(str(target))
     card = _build_card(folder, target, base_model)
     replace_file(target / README_FILE, render_model_card(card).encode())
     replace_file(target / CARD_FILE, msgspec.json.format(msgspec.json.encode(card), indent=2))

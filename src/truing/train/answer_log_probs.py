@@ -5,11 +5,16 @@ applies the head to the hidden states of answer tokens alone (no prompts, no pad
 at a time, and no logits are kept: if the head is frozen, the gradient of the hidden states is
 computed with the log-probabilities; if it is trained, the logits are computed again in the backward
 pass.
+
+Answers to one prompt can share its forward pass (`grouped_answer_log_probs`): the prompt is read
+once, and the answers attend to its keys and values, through which the gradients of all answers
+flow back into it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import inspect
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -45,10 +50,100 @@ def answer_log_probs(
         return _selected_log_probs(logits, targets, temperature) * counted
     with _capture_input(head) as captured:
         model(**inputs, **keep)
-    hidden = captured[0][:, :-1][counted]
-    selected = _head_log_probs(head, hidden, targets[counted], temperature)
+    hidden = captured[0][:, :-1]
+    return _scatter_log_probs(head, hidden, targets, counted, temperature)
+
+
+def _scatter_log_probs(
+    head: nn.Linear, hidden: Tensor, targets: Tensor, counted: Tensor, temperature: float
+) -> Tensor:
+    """Returns log π of the targets `[B, A]` that hidden states `[B, A, H]` predict; 0 elsewhere."""
+    selected = _head_log_probs(head, hidden[counted], targets[counted], temperature)
     zeros = torch.zeros(counted.shape, dtype=selected.dtype, device=selected.device)
     return zeros.masked_scatter(counted, selected)
+
+
+def grouped_answer_log_probs(
+    model: Any,
+    ids: Tensor,
+    mask: Tensor,
+    answer_mask: Tensor,
+    group_sizes: Sequence[int],
+    *,
+    temperature: float = 1.0,
+) -> Tensor:
+    """Returns the same as `answer_log_probs`, reading each prompt once for all of its answers.
+
+    The rows of a group are adjacent and have the same prompt: their first T - A columns are equal.
+    The prompts are padded on the left. The model must be one that `can_share_prompts`.
+    """
+    head = _find_head(model)
+    if head is None:
+        raise ValueError("the model's head cannot be applied by itself: see can_share_prompts")
+    width = answer_mask.shape[1]
+    start = ids.shape[1] - width
+    sizes = torch.tensor(group_sizes, device=ids.device)
+    group_of_row = torch.repeat_interleave(torch.arange(len(sizes), device=ids.device), sizes)
+    first_rows = sizes.cumsum(0) - sizes
+    positions = position_ids(mask)
+    with _capture_input(head) as captured:
+        prompts = model(
+            input_ids=ids[first_rows, :start],
+            attention_mask=mask[first_rows, :start],
+            position_ids=positions[first_rows, :start],
+            use_cache=True,
+            logits_to_keep=1,
+        )
+        if width > 1:
+            name = _cache_argument(model)
+            cache = getattr(prompts, name)
+            cache.batch_select_indices(group_of_row)
+            model(
+                input_ids=ids[:, start:-1],
+                attention_mask=mask[:, :-1],
+                position_ids=positions[:, start:-1],
+                use_cache=True,
+                logits_to_keep=width - 1,
+                **{name: cache},
+            )
+    # The last token of a prompt predicts the first of each of its answers.
+    hidden = torch.cat([captured[0][:, -1:][group_of_row], *captured[1:]], 1)
+    return _scatter_log_probs(head, hidden, ids[:, start:], answer_mask.bool(), temperature)
+
+
+def can_share_prompts(model: Any) -> bool:
+    """Whether answers to one prompt can share its forward pass (`grouped_answer_log_probs`).
+
+    They cannot if the head must not be applied by itself, if activations are computed again in the
+    backward pass (there is no cache then), or if the model keeps anything but the keys and values
+    of all tokens: windows of tokens, or the state of a recurrent layer.
+    """
+    if _find_head(model) is None:
+        return False
+    base = _plain_model(model)
+    # transformers renames the property (`is_gradient_checkpointing` is removed in 6).
+    is_renamed = hasattr(type(base), "is_activation_checkpointing")
+    checkpointing = "is_activation_checkpointing" if is_renamed else "is_gradient_checkpointing"
+    if getattr(base, checkpointing, False) and base.training:
+        return False
+    if getattr(base, "_is_stateful", False) or not getattr(base, "config", None):
+        return False
+    from transformers.cache_utils import DynamicCache, DynamicLayer
+
+    layers = DynamicCache(config=base.config).layers
+    return all(type(layer) is DynamicLayer for layer in layers)
+
+
+def _cache_argument(model: Any) -> str:
+    # transformers renames the argument (`past_key_values` is removed in 5.40).
+    parameters = inspect.signature(type(_plain_model(model)).forward).parameters
+    return "cache" if "cache" in parameters else "past_key_values"
+
+
+def _plain_model(model: Any) -> Any:
+    """Returns the model inside the wrappers of DDP and PEFT."""
+    inner = getattr(model, "module", model)
+    return inner.get_base_model() if hasattr(inner, "get_base_model") else inner
 
 
 def _find_head(model: Any) -> nn.Linear | None:
@@ -57,8 +152,7 @@ def _find_head(model: Any) -> nn.Linear | None:
     It cannot if the model changes the logits after the head, or if the weight is sharded: outside
     the forward pass a process has only a part of it.
     """
-    inner = getattr(model, "module", model)  # of a DDP wrapper
-    base = inner.get_base_model() if hasattr(inner, "get_base_model") else inner
+    base = _plain_model(model)
     get_head = getattr(base, "get_output_embeddings", None)
     head: Any = get_head() if get_head is not None else None
     config: Any = getattr(base, "config", None)
@@ -108,18 +202,21 @@ def _head_log_probs(head: nn.Linear, hidden: Tensor, targets: Tensor, temperatur
     chunk = max(16, CHUNK_ELEMENTS // head.out_features)
     needs_grad = torch.is_grad_enabled() and hidden.requires_grad
     values = []
-    for part, part_targets in zip(hidden.split(chunk), targets.split(chunk)):
+    for begin in range(0, len(targets), chunk):
+        part, part_targets = hidden[begin : begin + chunk], targets[begin : begin + chunk]
+        # The backward pass begins with the last chunk: computing that one again saves no memory.
+        is_last = begin + chunk >= len(targets)
         if needs_grad and not head.weight.requires_grad:
             apply_frozen: Any = _FrozenHeadLogProbs.apply  # torch does not annotate it
             value: Tensor = apply_frozen(part, part_targets, head, temperature)
-        elif needs_grad:
+        elif needs_grad and not is_last:
             value = checkpoint(
                 _apply_head, head, part, part_targets, temperature, use_reentrant=False
             )
         else:
             value = _apply_head(head, part, part_targets, temperature)
         values.append(value)
-    return torch.cat(values)
+    return torch.cat(values) if values else _apply_head(head, hidden, targets, temperature)
 
 
 def _apply_head(head: nn.Linear, hidden: Tensor, targets: Tensor, temperature: float) -> Tensor:

@@ -18,7 +18,7 @@ import errno
 import os
 import random
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -27,6 +27,7 @@ import msgspec
 import numpy as np
 import torch
 from msgspec import Struct
+from safetensors import SafetensorError
 
 from truing.core.errors import PlanError, RunError
 from truing.core.private_files import create_folder, private_opener
@@ -35,9 +36,17 @@ IDENTITY_FILE = "mark.json"
 FileWriter = Callable[[Path], None]
 
 _DISK_FULL_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-# torch's zip writer reports a full disk as a RuntimeError with one of these texts, without an
-# errno.
-_DISK_FULL_TEXTS = ("No space left", "unexpected pos", "file write failed")
+# torch's zip writer reports a full disk as a RuntimeError, safetensors as its own error, with one
+# of these texts and without an errno.
+_DISK_FULL_TEXTS = (
+    "No space left",
+    "File too large",
+    "quota exceeded",
+    "unexpected pos",
+    "file write failed",
+)
+WRITE_ERRORS = (OSError, RuntimeError, SafetensorError)
+"""What writing weights raises where it fails."""
 
 
 class CheckpointIdentity(Struct, frozen=True, kw_only=True):
@@ -83,7 +92,7 @@ def write_checkpoint(
         shutil.rmtree(target, ignore_errors=True)
         temporary.rename(target)
         _sync_path(target.parent)  # makes the rename itself durable
-    except (OSError, RuntimeError) as error:
+    except WRITE_ERRORS as error:
         shutil.rmtree(temporary, ignore_errors=True)
         raise describe_write_error(target, error) from error
     for old in list_checkpoints(out)[:-keep]:
@@ -91,7 +100,19 @@ def write_checkpoint(
     return target
 
 
-def describe_write_error(path: Path, error: OSError | RuntimeError) -> RunError:
+@contextlib.contextmanager
+def name_write_errors(path: Path) -> Iterator[None]:
+    """Context in which a failed write of files below `path` raises RunError; a full disk is named.
+
+    For files that safetensors or numpy write; torch's own writer has errors of its own.
+    """
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        raise describe_write_error(path, error) from error
+
+
+def describe_write_error(path: Path, error: Exception) -> RunError:
     """Returns the error to raise for a failed write; a full disk is recognised and named."""
     text = str(error)
     disk_full = isinstance(error, OSError) and error.errno in _DISK_FULL_ERRNOS
@@ -143,7 +164,7 @@ def read_identity(path: Path) -> CheckpointIdentity:
     try:
         return msgspec.json.decode((path / IDENTITY_FILE).read_bytes(), type=CheckpointIdentity)
     except (OSError, msgspec.DecodeError) as error:
-        raise RunError(f"{path / IDENTITY_FILE}: {error}") from error
+        raise _describe_damage(path / IDENTITY_FILE, error) from error
 
 
 def check_identity(path: Path, expected: CheckpointIdentity) -> CheckpointIdentity:
@@ -183,10 +204,14 @@ def load_torch_file(path: Path, name: str) -> Any:
     try:
         return torch.load(path / name, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, KeyError, ValueError, UnpicklingError) as error:
-        raise RunError(
-            f"{path / name}: cannot be read ({_first_line(error)}); "
-            "remove this checkpoint to resume from the previous one"
-        ) from error
+        raise _describe_damage(path / name, error) from error
+
+
+def _describe_damage(file: Path, error: Exception) -> RunError:
+    return RunError(
+        f"{file}: cannot be read ({_first_line(error)}); "
+        "remove this checkpoint to resume from the previous one"
+    )
 
 
 def rng_state() -> dict[str, Any]:

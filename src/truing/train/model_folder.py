@@ -24,7 +24,7 @@ from truing.core.types import Lineage
 from truing.hf.loading import DTYPES
 from truing.hf.pretrained import stored_dtype
 from truing.hf.weights import sha256_folder
-from truing.train.checkpoint import describe_write_error
+from truing.train.checkpoint import WRITE_ERRORS, describe_write_error
 from truing.train.examples import TrainingSet
 from truing.train.frozen_base import merge_adapters
 from truing.train.model_card import (
@@ -92,7 +92,7 @@ def save_model(trainable: TrainableModel, base: BaseModel, lineage: Lineage) -> 
         card = _build_card(settings, base, msgspec.structs.replace(lineage, hash=model_hash))
         replace_file(out / README_FILE, render_model_card(card).encode())
         replace_file(out / CARD_FILE, msgspec.json.format(msgspec.json.encode(card), indent=2))
-    except (OSError, RuntimeError) as error:
+    except WRITE_ERRORS as error:
         shutil.rmtree(temporary, ignore_errors=True)
         raise describe_write_error(out, error) from error
     return out

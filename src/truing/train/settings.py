@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, cast
+
+from msgspec.structs import force_setattr
 
 from truing.core.errors import PlanError, did_you_mean
 from truing.train.run_settings import BASE_DTYPES, BaseDtype, RunSettings
@@ -55,7 +57,7 @@ _LOWER_BOUNDS = (
 
 
 def default_beta(loss: str) -> float:
-    """Returns the β of a DPO loss where none is set: that of its paper."""
+    """Returns the β of a loss where none is set: that of its paper."""
     return 2.0 if loss == "simpo" else 0.1
 
 
@@ -96,6 +98,7 @@ class TrainingSettings(RunSettings, frozen=True, kw_only=True):
         turns: Train on the last answer of a dialogue, or on all of them (sft).
         loss: The form of the loss of dpo, kto or distil; empty is the default.
         beta: β of the loss of dpo or kto: the higher, the closer the model stays to the reference.
+            Default: 0.1; 2 for simpo.
         label_smoothing: Assumed share of wrong labels, below 0.5; for robust, exo_pair (default
             0.001), aot and aot_unpaired. The other losses refuse it.
         sft_weight: Weight of the likelihood of the chosen answers in the loss (RPO: 1): DPO alone
@@ -152,7 +155,7 @@ class TrainingSettings(RunSettings, frozen=True, kw_only=True):
     template: Literal["auto", "plain"] = "auto"
     turns: Literal["last", "all"] = "last"
     loss: str = ""
-    beta: float = 0.1
+    beta: float = cast(float, None)  # None: `default_beta`, from the start
     label_smoothing: float = 0.0
     sft_weight: float = 0.0
     target_margin: float = 1.0
@@ -166,6 +169,11 @@ class TrainingSettings(RunSettings, frozen=True, kw_only=True):
     held_out: float = 0.0
     benign: float = 0.3
     red_model: str | None = None
+
+    def __post_init__(self) -> None:
+        # Here and not where β is read: logs, cards and digests show the number that is used.
+        if self.beta is None:
+            force_setattr(self, "beta", default_beta(self.loss))
 
     def checked(self) -> TrainingSettings:
         """Returns the settings themselves; raises PlanError with all faults at once."""

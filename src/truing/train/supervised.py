@@ -33,12 +33,12 @@ from truing.train.data_mix import (
 )
 from truing.train.examples import TrainingExample, TrainingSet
 from truing.train.harm_check import check_objective
-from truing.train.model_card import is_exported_as_set, read_model_card
+from truing.train.model_card import read_model_card
 from truing.train.model_folder import build_lineage, save_model
 from truing.train.objectives import cache_teacher_prefix
 from truing.train.pair_evaluation import evaluate_model, write_evaluation
 from truing.train.run_lock import lock_run_folder
-from truing.train.run_manifest import RunManifest, build_manifest
+from truing.train.run_manifest import build_manifest, find_finished
 from truing.train.settings import TrainingSettings
 from truing.train.step_loop import LoopResult, SliceLimit
 from truing.train.trainable_model import (
@@ -107,7 +107,8 @@ def train_supervised(
         mix = EncodedMix(training_sets, _build_encoder(trainable, wrap))
         steps = count_steps(mix.sources, settings)
         manifest = build_manifest(settings, mix.sources, base, steps, red_model)
-        lineage = _lineage_if_finished(settings, manifest)
+        card = find_finished(settings, manifest.identity(steps), settings.export_dtype)
+        lineage = card.lineage if card is not None else None
         loop_result = LoopResult({}, 0, finished=True)
         if lineage is None:
             if settings.kind == "distil":
@@ -137,27 +138,6 @@ def _build_encoder(trainable: TrainableModel, wrap: PromptWrapper | None) -> Exa
         settings.scalar and not getattr(tokenizer, "chat_template", None) and "Bert" in architecture
     )
     return ExampleEncoder(tokenizer, settings, encoder=is_encoder, wrap=wrap)
-
-
-def _lineage_if_finished(settings: TrainingSettings, manifest: RunManifest) -> Lineage | None:
-    """Returns the lineage of the folder if this run is finished there, else None.
-
-    A model that was written in another type than `export_dtype` is to be written again. Raises
-    PlanError if the folder holds another run.
-    """
-    card = read_model_card(settings.folder)
-    path = ck.latest_checkpoint(settings.folder)
-    if path is not None:
-        identity = ck.check_identity(path, manifest.identity(0))
-        is_finished = identity.step == manifest.steps and is_exported_as_set(
-            card, settings.export_dtype
-        )
-        return card.lineage if card is not None and is_finished else None
-    if card is not None:
-        raise RunError(
-            f"{settings.folder}: holds a finished model without a checkpoint; give another --out"
-        )
-    return None
 
 
 def _finish(

@@ -13,17 +13,15 @@ from contextlib import AbstractContextManager, nullcontext
 from itertools import islice, pairwise
 from typing import TYPE_CHECKING, Any
 
-import msgspec
 import torch
 
 from truing.core.errors import PlanError, UserError
-from truing.core.private_files import replace_file
 from truing.train import checkpoint as ck
 from truing.train.batches import EncodedExample
 from truing.train.data_mix import EncodedMix, iterate_step_rows
 from truing.train.objectives import METRIC_NAMES, OBJECTIVES, batch_weight
 from truing.train.optimizer import build_adamw, clip_gradients, learning_rate, set_learning_rate
-from truing.train.run_manifest import RunManifest
+from truing.train.run_manifest import MANIFEST_FILE, RunManifest, write_manifest
 from truing.train.sharding import gather_training_state, load_training_state, shard_model
 from truing.train.step_loop import LoopResult, SliceLimit, run_steps
 from truing.train.tracker import open_tracker
@@ -186,8 +184,7 @@ class TrainingLoop:
 
     def _open_log(self, first_step: int) -> TrainingLog:
         folder = self.settings.folder
-        manifest = msgspec.json.format(msgspec.json.encode(self.manifest), indent=2)
-        replace_file(folder / "manifest.json", manifest)
+        write_manifest(folder / MANIFEST_FILE, self.manifest)
         return TrainingLog(
             folder,
             first=first_step,

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 torch = pytest.importorskip("torch")
+
+from safetensors import SafetensorError  # noqa: E402
 
 from truing.core.errors import DataError, PlanError, RunError, UserError  # noqa: E402
 from truing.train.rl.policy_models import SeparateModels  # noqa: E402
@@ -172,3 +175,41 @@ def test_a_tokenizer_of_another_model(task: Any, base_folder: Path, tmp_path: Pa
     foreign.save_pretrained(folder)
     with pytest.raises(UserError, match="the tokenizer has 40 tokens and the model"):
         train_rl(run_settings(folder, tmp_path / "run"), [dataset_of("w30")], SPEC)
+
+
+@pytest.mark.parametrize("file", ["actor.pt", "state.pt", "mark.json"])
+def test_a_checkpoint_cut_short_is_named_and_the_one_before_it_resumes(
+    base_folder: Path, tmp_path: Path, file: str
+) -> None:
+    data = [dataset_of("ash", "bay")]
+    for name in ("whole", "cut"):
+        settings = run_settings(base_folder, tmp_path / name, steps=2, save_every=1)
+        train_rl(settings, data, SPEC)
+    (settings.folder / "truing.json").unlink()  # as if killed before the model was complete
+    damaged = settings.folder / "checkpoint-2"
+    content = (damaged / file).read_bytes()
+    (damaged / file).write_bytes(content[: len(content) // 2])
+    with pytest.raises(RunError, match=f"checkpoint-2/{file}: .*remove this checkpoint"):
+        train_rl(settings, data, SPEC)
+    shutil.rmtree(damaged)
+    result = train_rl(settings, data, SPEC)
+    assert (result.steps, result.done_now) == (2, 1)
+    weights = [(tmp_path / n / "model.safetensors").read_bytes() for n in ("whole", "cut")]
+    assert weights[0] == weights[1]
+
+
+def test_a_disk_that_fills_while_the_policy_is_written(
+    base_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings, data = run_settings(base_folder, tmp_path / "run"), [dataset_of("ash")]
+
+    def fill_disk(*_: Any, **__: Any) -> None:
+        raise SafetensorError('IoError(Os { code: 28, message: "No space left on device" })')
+
+    with monkeypatch.context() as patch:
+        patch.setattr("transformers.modeling_utils.safe_save_file", fill_disk)
+        with pytest.raises(RunError, match="the disk is full"):
+            train_rl(settings, data, SPEC)
+    result = train_rl(settings, data, SPEC)
+    assert (result.finished, result.done_now) == (True, 0)
+    assert (settings.folder / "model.safetensors").is_file()

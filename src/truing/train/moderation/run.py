@@ -23,7 +23,6 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
-from truing.core.errors import PlanError
 from truing.core.private_files import create_folder, replace_file
 from truing.distributed.shared_errors import share_errors
 from truing.judges.moderation.network import ModerationNetwork
@@ -42,6 +41,7 @@ from truing.train.moderation.run_context import RunContext, prepare_run
 from truing.train.moderation.settings import ModerationTrainingSettings
 from truing.train.moderation.weight_average import SHARED_LOGITS_FILE
 from truing.train.run_lock import lock_run_folder
+from truing.train.run_manifest import check_same_run, read_manifest, write_manifest
 from truing.train.step_loop import SliceLimit
 from truing.train.tracker import open_tracker
 from truing.train.training_log import LogCallback, TrainingLog, read_last_step
@@ -73,23 +73,19 @@ def train_moderation(
     is_main = accelerator.is_main_process
     with share_errors(), lock_run_folder(settings.folder) if is_main else nullcontext():
         context = prepare_run(settings, sources)
-        _check_same_run(context)
+        _write_run_file(context)
         if not _train_folds(context, accelerator, on_log, limit):
             return None
-        return export_classifier(context)
+        with ck.name_write_errors(settings.folder):
+            return export_classifier(context)
 
 
-def _check_same_run(context: RunContext) -> None:
-    """Raises PlanError if the folder is of another run; writes `run.json`."""
+def _write_run_file(context: RunContext) -> None:
+    """Writes `run.json`; raises PlanError if the folder is of another run."""
     path = context.settings.folder / "run.json"
     digest = context.identity.digest
-    if path.is_file() and msgspec.json.decode(path.read_bytes()).get("digest") != digest:
-        raise PlanError(
-            f"{path}: belongs to a run with other settings or other data; "
-            "repeat the same command, or give another --out"
-        )
-    content = {"digest": digest, "settings": msgspec.to_builtins(context.settings)}
-    replace_file(path, msgspec.json.format(msgspec.json.encode(content), indent=1))
+    check_same_run(path, digest, read_manifest(path).get("digest", digest), context.settings)
+    write_manifest(path, {"digest": digest, "settings": msgspec.to_builtins(context.settings)})
 
 
 def _train_folds(
@@ -173,11 +169,12 @@ def _save_fold(context: RunContext, fold: int, folder: Path, network: Moderation
     logits = compute_logits(network, rows, pad_id, settings)
 
     shutil.rmtree(folder, ignore_errors=True)
-    create_folder(folder)
-    np.save(folder / SHARED_LOGITS_FILE, shared_logits)
     state = {name: t.detach().cpu().contiguous() for name, t in network.state_dict().items()}
-    save_file(state, folder / NETWORK_FILE)
-    # The logits come last, and at once: a folder with them is complete.
     encoded_logits = io.BytesIO()
     np.save(encoded_logits, logits)
-    replace_file(folder / LOGITS_FILE, encoded_logits.getvalue())
+    with ck.name_write_errors(folder):
+        create_folder(folder)
+        np.save(folder / SHARED_LOGITS_FILE, shared_logits)
+        save_file(state, folder / NETWORK_FILE)
+        # The logits come last, and at once: a folder with them is complete.
+        replace_file(folder / LOGITS_FILE, encoded_logits.getvalue())

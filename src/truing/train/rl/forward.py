@@ -1,19 +1,21 @@
 """Forward passes over rollouts: log-probabilities and values of the answer tokens, micro-batches.
 
 Both come for the answer tokens alone, `[B, A]`. The value at t is that of the state before answer
-token t, as in safe-rlhf.
+token t, as in safe-rlhf. Answers to one prompt share its forward pass where that saves work.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from itertools import groupby
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from truing.train.answer_log_probs import answer_log_probs as compute_log_probs
+from truing.train.answer_log_probs import can_share_prompts, grouped_answer_log_probs
 from truing.train.rl.rollout import Rollout
 
 
@@ -21,7 +23,18 @@ def answer_log_probs(model: Any, rollout: Rollout, *, temperature: float = 1.0) 
     """Returns log π of the answer tokens, `[B, A]`; 0 where the answer mask is 0.
 
     The temperature is the one that the answers are sampled with: π is the sampling distribution.
+    Adjacent answers to one prompt share its forward pass where that saves work.
     """
+    sizes = shared_prompt_sizes(rollout)
+    if sizes and can_share_prompts(model):
+        return grouped_answer_log_probs(
+            model,
+            rollout.input_ids,
+            rollout.attention_mask,
+            rollout.answer_mask,
+            sizes,
+            temperature=temperature,
+        )
     return compute_log_probs(
         model,
         rollout.input_ids,
@@ -29,6 +42,36 @@ def answer_log_probs(model: Any, rollout: Rollout, *, temperature: float = 1.0) 
         rollout.answer_mask,
         temperature=temperature,
     )
+
+
+def shared_prompt_sizes(rollout: Rollout) -> list[int]:
+    """Returns how many adjacent answers have the same prompt; none if sharing it does not pay."""
+    count, width = rollout.answer_mask.shape
+    groups = [list(group) for _, group in groupby(_prompt_numbers(rollout))]
+    read = _tokens_read(len(groups), count, rollout.answer_start, width)
+    return [len(group) for group in groups] if read < count * (rollout.answer_start + width) else []
+
+
+def _prompt_numbers(rollout: Rollout) -> list[int]:
+    """Returns a number for each answer, the same for equal prompts."""
+    start = rollout.answer_start
+    if not start:
+        return list(range(len(rollout.texts)))
+    # -1 for padding: a pad token may have the id of a token of the prompt.
+    prompts = rollout.input_ids[:, :start].masked_fill(rollout.attention_mask[:, :start] == 0, -1)
+    numbers: list[int] = torch.unique(prompts, dim=0, return_inverse=True)[1].tolist()
+    return numbers
+
+
+def _tokens_read(groups: int, answers: int, prompt_width: int, answer_width: int) -> int:
+    """Returns the tokens of the forward passes over a micro-batch, padding included.
+
+    Each group reads its prompt once, if that saves a fifth or more: two passes of the model have
+    costs of their own.
+    """
+    plain = answers * (prompt_width + answer_width)
+    shared = groups * prompt_width + answers * answer_width
+    return shared if shared <= 0.8 * plain else plain
 
 
 def answer_values(critic: Any, rollout: Rollout) -> Tensor:
@@ -60,25 +103,70 @@ def trim_padding(rollout: Rollout) -> Rollout:
 
 
 def micro_batches(
-    rollout: Rollout, rows: Sequence[int], size: int
+    rollout: Rollout, rows: Sequence[int], size: int, *, by_prompt: bool = False
 ) -> Iterator[tuple[list[int], Rollout]]:
     """Yields (rows, trimmed rollout of these rows), at most `size` rows each.
 
     Rows of similar length go together, the longest first: little padding, and a batch that does
-    not fit into memory fails at once.
+    not fit into memory fails at once. With `by_prompt` the answers to one prompt go together
+    instead, where fewer tokens are read so.
     """
     lengths = rollout.attention_mask.sum(-1).tolist()
     longest_first = sorted(rows, key=lambda row: (-lengths[row], row))
-    for begin in range(0, len(longest_first), size):
-        batch_rows = longest_first[begin : begin + size]
+    batches = _split(longest_first, size)
+    if by_prompt:
+        batches = min(
+            batches, _split(_by_prompt(rollout, longest_first), size), key=_token_counter(rollout)
+        )
+    for batch_rows in batches:
         yield batch_rows, trim_padding(rollout.select_rows(batch_rows))
 
 
+def _split(rows: Sequence[int], size: int) -> list[list[int]]:
+    return [list(rows[begin : begin + size]) for begin in range(0, len(rows), size)]
+
+
+def _by_prompt(rollout: Rollout, rows: Sequence[int]) -> list[int]:
+    """Returns the rows with those of a prompt together, in the order of their first ones."""
+    numbers = _prompt_numbers(rollout)
+    rows_of_prompt: dict[int, list[int]] = {}
+    for row in rows:
+        rows_of_prompt.setdefault(numbers[row], []).append(row)
+    return [row for group in rows_of_prompt.values() for row in group]
+
+
+def _token_counter(rollout: Rollout) -> Callable[[list[list[int]]], int]:
+    """Returns a function that counts the tokens that are read in micro-batches of given rows."""
+    numbers = _prompt_numbers(rollout)
+    prompt_lengths = rollout.attention_mask[:, : rollout.answer_start].sum(-1).tolist()
+    answer_lengths = rollout.answer_lengths.tolist()
+
+    def count_tokens(batches: list[list[int]]) -> int:
+        return sum(
+            _tokens_read(
+                len(list(groupby(numbers[row] for row in batch))),
+                len(batch),
+                max(prompt_lengths[row] for row in batch),
+                max(answer_lengths[row] for row in batch),
+            )
+            for batch in batches
+        )
+
+    return count_tokens
+
+
 @torch.no_grad()
-def map_micro_batches(rollout: Rollout, size: int, function: Callable[[Rollout], Tensor]) -> Tensor:
+def map_micro_batches(
+    rollout: Rollout,
+    size: int,
+    function: Callable[[Rollout], Tensor],
+    *,
+    by_prompt: bool = False,
+) -> Tensor:
     """Returns `function` `[b, a]` of all micro-batches, put together as `[B, A]`; no gradient."""
     result = torch.zeros_like(rollout.log_probs)
-    for rows, micro_batch in micro_batches(rollout, range(len(rollout.texts)), size):
+    rows_of_all = range(len(rollout.texts))
+    for rows, micro_batch in micro_batches(rollout, rows_of_all, size, by_prompt=by_prompt):
         values = function(micro_batch)
         result[rows, : values.shape[1]] = values.to(result)
     return result

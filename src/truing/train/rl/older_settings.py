@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import msgspec
-
 from truing.train import checkpoint
 from truing.train.rl.settings import RLSettings
+from truing.train.run_manifest import MANIFEST_FILE, read_manifest
 
 
 def keep_older_settings(settings: RLSettings) -> RLSettings:
@@ -15,11 +12,7 @@ def keep_older_settings(settings: RLSettings) -> RLSettings:
 
     The same command, whose defaults have changed since, then resumes it.
     """
-    path = settings.folder / "manifest.json"
     if checkpoint.latest_checkpoint(settings.folder) is None:
         return settings
-    try:
-        stored = msgspec.json.decode(path.read_bytes(), type=dict[str, Any]).get("settings")
-    except (OSError, msgspec.DecodeError):
-        return settings  # the identity of the checkpoint decides
+    stored = read_manifest(settings.folder / MANIFEST_FILE).get("settings")
     return settings.as_begun(stored) if isinstance(stored, dict) else settings

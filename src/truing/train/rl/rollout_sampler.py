@@ -142,4 +142,5 @@ class RolloutSampler:
                 rollout,
                 self.settings.score_micro,
                 lambda micro: answer_log_probs(model, micro, temperature=temperature),
+                by_prompt=True,
             )

@@ -22,7 +22,6 @@ from msgspec import Struct
 from truing.core.errors import LineageError, PlanError, RunError
 from truing.core.licences import join_licences
 from truing.core.lineage import digest, find_judge_conflict, hash_prompts
-from truing.core.private_files import replace_file
 from truing.core.protocols import Dataset, Judge
 from truing.core.types import Lineage
 from truing.distributed.process_group import ProcessGroup, launched_processes
@@ -40,7 +39,7 @@ from truing.train.examples import TrainingSet
 from truing.train.frozen_base import storage_dtype
 from truing.train.frozen_prompts import read_trainable_samples
 from truing.train.harm_check import check_training_data
-from truing.train.model_card import is_exported_as_set, read_model_card
+from truing.train.model_card import read_model_card
 from truing.train.model_folder import export_dtype, save_model
 from truing.train.rl.current_policy import policy_lineage
 from truing.train.rl.generate import AnswerGenerator
@@ -57,9 +56,10 @@ from truing.train.rl.reward_signals import RewardSignals, WeightedSignal
 from truing.train.rl.reward_spec import RewardSpec, build_signals
 from truing.train.rl.rollout import TokenizedPrompt, tokenize_prompts
 from truing.train.rl.settings import RLSettings
-from truing.train.rl.trainer import RLTrainer, TrainerOptions
+from truing.train.rl.trainer import RLTrainer, TrainerOptions, run_identity
 from truing.train.rl.training_page import write_training_page
 from truing.train.run_lock import lock_run_folder
+from truing.train.run_manifest import MANIFEST_FILE, find_finished, write_manifest
 from truing.train.settings import TrainingSettings
 from truing.train.step_loop import SliceLimit
 from truing.train.trainable_model import (
@@ -124,6 +124,11 @@ class _RunParts:
     data: list[dict[str, Any]]
     lineage: Lineage
     warnings: list[str] = field(default_factory=list)
+
+    @property
+    def data_digest(self) -> str:
+        """A hash of the data sets and of the number of prompts."""
+        return digest(*(str(entry) for entry in self.data))
 
 
 def train_rl(
@@ -196,7 +201,7 @@ def _build_trainer(settings: RLSettings, parts: _RunParts, options: RLOptions) -
         on_log=_collect_warnings(options.on_log, parts.warnings),
         measure=options.measure,
         base_sha256=parts.base.weights.sha256,
-        data_digest=digest(*(str(entry) for entry in parts.data)),
+        data_digest=parts.data_digest,
     )
     return RLTrainer(parts.models, parts.prompts, parts.signals, settings, trainer_options)
 
@@ -322,37 +327,26 @@ def _write_manifest(settings: RLSettings, parts: _RunParts) -> None:
             cost.name: describe_signals(cost.signals) for cost in parts.signals.constraints
         },
     }
-    text = msgspec.json.format(msgspec.json.encode(manifest), indent=2)
-    replace_file(settings.folder / "manifest.json", text)
+    write_manifest(settings.folder / MANIFEST_FILE, manifest)
 
 
 def _finished_result(settings: RLSettings, parts: _RunParts) -> RLResult | None:
-    """Returns the result of a run that is already done, or None.
-
-    Raises PlanError if the folder holds a finished model of other settings.
-    """
-    card = read_model_card(settings.folder)
+    """Returns the result of a run that is already done, or None."""
+    identity = run_identity(
+        settings,
+        parts.signals,
+        step=settings.steps,
+        base_sha256=parts.base.weights.sha256,
+        data_digest=parts.data_digest,
+    )
+    card = find_finished(settings, identity, settings.export_dtype)
     if card is None:
         return None
-    changed = [
-        name
-        for name, value in settings.result_settings().items()
-        # The card names the base apart, and `lora` is 0 in that of a merged model (_export_model).
-        if name not in ("base", "lora") and card.settings.get(name, value) != value
-    ]
-    if changed:
-        raise PlanError(
-            f"{settings.folder}: holds a finished model of other settings ({', '.join(changed)}); "
-            f"give another --out"
-        )
-    folder = checkpoint.latest_checkpoint(settings.folder)
-    step = checkpoint.read_identity(folder).step if folder is not None else 0
-    if step < settings.steps or not is_exported_as_set(card, settings.export_dtype):
-        return None
+    newest = checkpoint.latest_checkpoint(settings.folder)
     return RLResult(
         folder=settings.folder,
         lineage=card.lineage,
-        steps=step,
+        steps=checkpoint.read_identity(newest).step if newest is not None else settings.steps,
         done_now=0,
         left_out=len(parts.too_long),
     )
@@ -367,7 +361,8 @@ def _export_model(settings: RLSettings, parts: _RunParts) -> Lineage:
     if models.lockstep.processes is not None:
         models = _load_from_checkpoint(settings, parts)
     if isinstance(models, SharedBackboneModels):
-        models.save_policy_adapter(settings.folder / "adapter")
+        with checkpoint.name_write_errors(settings.folder):
+            models.save_policy_adapter(settings.folder / "adapter")
     policy = models.merged_policy(export_dtype(cast(Any, settings), parts.base))
     merged_settings = msgspec.structs.replace(settings, lora=0)
     trained = TrainableModel(

@@ -61,6 +61,27 @@ class TrainerOptions:
     data_digest: str = ""
 
 
+def run_identity(
+    settings: RLSettings,
+    signals: RewardSignals,
+    *,
+    step: int,
+    base_sha256: str,
+    data_digest: str,
+) -> checkpoint.CheckpointIdentity:
+    """Returns the identity of a run's checkpoint at a step."""
+    signal_names = [
+        f"{weighted.signal.name}×{weighted.weight}:{weighted.signal.lineage.hash}"
+        for weighted in signals.all_signals
+    ]
+    return checkpoint.CheckpointIdentity(
+        step=step,
+        kind=settings.method,
+        base_sha256=base_sha256,
+        digest=digest(settings.digest(), data_digest, *signal_names),
+    )
+
+
 class RLTrainer:
     """One RL run; `run` resumes from the newest checkpoint in `settings.out`."""
 
@@ -333,15 +354,12 @@ class RLTrainer:
 
     def _checkpoint_mark(self) -> checkpoint.CheckpointIdentity:
         """Returns what identifies the run: a checkpoint of another run is refused."""
-        signal_names = [
-            f"{weighted.signal.name}×{weighted.weight}:{weighted.signal.lineage.hash}"
-            for weighted in self.signals.all_signals
-        ]
-        return checkpoint.CheckpointIdentity(
+        return run_identity(
+            self.settings,
+            self.signals,
             step=self.step,
-            kind=self.settings.method,
             base_sha256=self.options.base_sha256,
-            digest=digest(self.settings.digest(), self.options.data_digest, *signal_names),
+            data_digest=self.options.data_digest,
         )
 
     def training_state(self) -> dict[str, Any]:

@@ -196,7 +196,7 @@ class PolicyUpdater:
         # sampled, the importance weights, which of them were cut, and the drift.
         sums = torch.zeros(5, dtype=torch.float64)
         with self.models.active(POLICY) as policy:
-            for rows, micro, repeat_weight in self._micro_batches(minibatch):
+            for rows, micro, repeat_weight in self._micro_batches(minibatch, by_prompt=True):
                 new_log_probs = answer_log_probs(policy, micro, temperature=settings.temperature)
                 micro_advantages = advantages.select(rows, micro.answer_mask.shape[1])
                 loss = policy_loss(
@@ -252,14 +252,18 @@ class PolicyUpdater:
         metrics.add(f"{critic}_loss", self._sum_over_processes(loss_sum)[0])
         self._optimizer_step(critic)
 
-    def _micro_batches(self, minibatch: Minibatch) -> Iterator[tuple[list[int], Rollout, float]]:
+    def _micro_batches(
+        self, minibatch: Minibatch, *, by_prompt: bool = False
+    ) -> Iterator[tuple[list[int], Rollout, float]]:
         """Yields (rows, micro-batch, 1.0, or 0.0 for a repeated row) of the minibatch.
 
         A process with fewer micro-batches than another repeats its first row with loss weight 0, so
         that all processes make the same number of forward and backward passes over sharded weights.
         """
         rollout = minibatch.rollout
-        batches = micro_batches(rollout, minibatch.rows, self.settings.micro)
+        # The mean of bnpo depends on which answers are in a micro-batch.
+        by_prompt = by_prompt and self.settings.loss != "bnpo"
+        batches = micro_batches(rollout, minibatch.rows, self.settings.micro, by_prompt=by_prompt)
         for batch in self.lockstep.iterate(batches):
             if batch is None:
                 yield [0], trim_padding(rollout.select_rows([0])), 0.0
