@@ -54,11 +54,9 @@ def check_same_run(path: Path, expected_digest: str, found_digest: str, run: Run
     stored: dict[str, Any] = {}
     for name in (MANIFEST_FILE, "run.json"):
         stored |= read_manifest(run.folder / name).get("settings") or {}
-    changed = [
-        name
-        for name, value in run.result_settings().items()
-        if name in stored and stored[name] != value
-    ]
+    # Through JSON, as the stored ones: tuples become lists.
+    current = msgspec.json.decode(msgspec.json.encode(run.result_settings()))
+    changed = [name for name in current if name in stored and stored[name] != current[name]]
     what = f"other settings ({', '.join(changed)})" if changed else "other settings or other data"
     raise PlanError(
         f"{path}: belongs to a run with {what}; repeat the same command, or give another --out"

@@ -19,7 +19,7 @@ from tests.train.moderation.builders import (
     make_training_set,
 )
 
-from truing.core.errors import PlanError
+from truing.core.errors import PlanError, RunError
 from truing.core.flagged_categories import category_thresholds, flag_categories
 from truing.core.types import Answer, Conversation, Judgement, Response, Sample
 from truing.specs.resolve import resolve
@@ -103,10 +103,16 @@ def test_a_killed_run_resumes_to_the_same_weights(
 
 
 def test_the_folder_of_another_run_is_refused(trained: Path, tiny_bert: Path) -> None:
-    with pytest.raises(PlanError, match="other settings or other data"):
+    with pytest.raises(PlanError, match=r"run.json: .* other settings \(seed\)"):
         train_moderation(make_settings(tiny_bert, trained, seed=1), [make_training_set()])
     with pytest.raises(PlanError, match="other settings or other data"):
         train_moderation(make_settings(tiny_bert, trained), [make_training_set(90)])
+    run_file = trained / "run.json"
+    content = run_file.read_bytes()
+    run_file.write_bytes(content[:20])
+    with pytest.raises(RunError, match=r"run.json: cannot be read"):
+        train_moderation(make_settings(tiny_bert, trained), [make_training_set()])
+    run_file.write_bytes(content)
 
 
 def test_adapters_on_a_causal_base(

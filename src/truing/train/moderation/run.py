@@ -23,6 +23,7 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
+from truing.core.errors import RunError
 from truing.core.private_files import create_folder, replace_file
 from truing.distributed.shared_errors import share_errors
 from truing.judges.moderation.network import ModerationNetwork
@@ -81,10 +82,17 @@ def train_moderation(
 
 
 def _write_run_file(context: RunContext) -> None:
-    """Writes `run.json`; raises PlanError if the folder is of another run."""
+    """Writes `run.json`.
+
+    Raises PlanError if the folder is of another run, RunError if it cannot be told.
+    """
     path = context.settings.folder / "run.json"
     digest = context.identity.digest
-    check_same_run(path, digest, read_manifest(path).get("digest", digest), context.settings)
+    if path.is_file():
+        stored = read_manifest(path).get("digest")
+        if not isinstance(stored, str):
+            raise RunError(f"{path}: cannot be read; give another --out")
+        check_same_run(path, digest, stored, context.settings)
     write_manifest(path, {"digest": digest, "settings": msgspec.to_builtins(context.settings)})
 
 
