@@ -59,6 +59,11 @@ def test_all_faults_of_a_file_are_reported_together():
     check = "harm.upper < 0.1"
     allow = ["uncarted"]
     figure = "transprted"
+    [[rule]]
+    check = "harm.upper < 0.1"
+    margin = 5
+    name = 3
+    judge = true
     """
     with pytest.raises(PlanError) as caught:
         parse_rules(text, "r.toml")
@@ -69,6 +74,9 @@ def test_all_faults_of_a_file_are_reported_together():
         "rule[0].chek: unknown key; did you mean 'check'",
         "did you mean 'uncarded'",
         "did you mean 'transported'",
+        "rule[2].margin: 5: a margin lies in [0, 1)",
+        "rule[2].name: expected str, got 3",
+        "rule[2].judge: expected str, got True",
     ):
         assert expected in str(caught.value)
 

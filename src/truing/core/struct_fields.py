@@ -3,8 +3,8 @@
     faults: list[str] = []
     values = read_struct_fields(RunPlan, table, "plan.toml: run", faults)
 
-All plans are validated here. Faults are unknown keys (with the most similar field), values of a
-wrong type, and values that a `Literal` does not list.
+Plans, gate rules and settings of the tone are validated here. Faults are unknown keys (with the
+most similar field), values of a wrong type, and values that a `Literal` does not list.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def describe_fault(value: object, expected: Any) -> str | None:
     if choices and isinstance(value, str):
         return f"{value!r} is not a valid choice{did_you_mean(value, choices)}"
     if isinstance(value, list) and any(get_origin(t) in (list, tuple) for t in options):
-        return f"expected a list of {_describe_items(options)}"
+        return _describe_list_fault(value, options)
     names = dict.fromkeys(_TYPE_NAMES.get(get_origin(t) or t, "str") for t in options)
     return f"expected {' or '.join(names)}, got {value!r}"
 
@@ -94,6 +94,9 @@ def _without_none(expected: Any) -> tuple[Any, ...]:
     return tuple(t for t in options if t is not type(None))
 
 
-def _describe_items(options: tuple[Any, ...]) -> str:
+def _describe_list_fault(values: list[Any], options: tuple[Any, ...]) -> str:
     item_types = [get_args(t)[0] for t in options if get_origin(t) in (list, tuple)]
-    return "texts" if str in item_types else "numbers"
+    for item_type in item_types:
+        if get_origin(item_type) is Literal:
+            return next(fault for v in values if (fault := describe_fault(v, item_type)))
+    return f"expected a list of {'texts' if str in item_types else 'numbers'}"

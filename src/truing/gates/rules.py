@@ -24,10 +24,12 @@ from msgspec.structs import replace
 
 from truing.core.errors import PlanError, did_you_mean
 from truing.core.input_files import read_input_text
+from truing.core.struct_fields import read_struct_fields
 
 FigureKind = Literal["auto", "raw", "corrected", "transported"]
 FIGURES = ("raw", "corrected", "transported")
-ALLOWANCES = ("uncarded", "transported", "overlap")
+Allowance = Literal["uncarded", "transported", "overlap"]
+ALLOWANCES: tuple[Allowance, ...] = ("uncarded", "transported", "overlap")
 """Reasons to distrust a figure that a rule may allow."""
 DEFAULT_MARGIN = 0.05
 
@@ -124,15 +126,18 @@ def _parse_comparison(text: str, match: re.Match[str]) -> GateRule:
     )
 
 
-_RULE_KEYS: dict[str, type | tuple[type, ...]] = {
-    "check": str,
-    "name": str,
-    "judge": str,
-    "category": str,
-    "figure": str,
-    "margin": (int, float),
-    "allow": list,
-}
+class RuleTable(Struct, frozen=True, kw_only=True):
+    """A `[[rule]]` table as it is written; what it leaves out is taken from its check."""
+
+    check: str
+    name: str = ""
+    judge: str | None = None
+    category: str | None = None
+    figure: FigureKind | None = None
+    margin: float | None = None
+    allow: tuple[Allowance, ...] = ()
+
+
 _FILE_KEYS = ("rules", "rule", "cards", "title")
 
 
@@ -140,39 +145,30 @@ def _parse_table(
     table: dict[str, Any], where: str, faults: list[str], line: int
 ) -> GateRule | None:
     """Parses a [[rule]] table; adds what is wrong to `faults`, with its key path."""
-    for key, value in table.items():
-        if key not in _RULE_KEYS:
-            faults.append(f"{where}.{key}: unknown key{did_you_mean(key, _RULE_KEYS)}")
-        # bool is an int to isinstance, and no margin.
-        elif not isinstance(value, _RULE_KEYS[key]) or isinstance(value, bool):
-            faults.append(f"{where}.{key}: {value!r} is of the wrong type")
-    if not isinstance(table.get("check"), str):
-        faults.append(f'{where}.check: missing, such as "harm.upper < 0.02"')
+    written = read_struct_fields(RuleTable, table, where, faults)
+    if "check" not in written:
+        if "check" not in table:
+            faults.append(f'{where}.check: missing, such as "harm.upper < 0.02"')
         return None
     try:
-        rule = parse_rule(table["check"])
+        rule = parse_rule(written["check"])
     except ValueError as error:
-        faults.append(f"{where}.check: {table['check']!r}: {error}")
+        faults.append(f"{where}.check: {written['check']!r}: {error}")
         return None
-    allow = table.get("allow", [])
-    if not isinstance(allow, list):
-        allow = []
-    for reason in allow:
-        if reason not in ALLOWANCES:
-            faults.append(f"{where}.allow: {reason!r}{did_you_mean(str(reason), ALLOWANCES)}")
-    figure = table.get("figure", rule.figure)
-    if figure not in ("auto", *FIGURES):
-        faults.append(f"{where}.figure: {figure!r}{did_you_mean(str(figure), FIGURES)}")
-    if "figure" in table and rule.figure not in ("auto", figure):
+    figure = written.get("figure", rule.figure)
+    if rule.figure not in ("auto", figure):
         faults.append(f"{where}.figure: {figure!r}, but the check says {rule.figure!r}")
+    margin = float(written.get("margin", rule.margin))
+    if not 0 <= margin < 1:
+        faults.append(f"{where}.margin: {margin:g}: a margin lies in [0, 1)")
     return replace(
         rule,
-        name=str(table.get("name", "")),
-        judge=table.get("judge"),
+        name=written.get("name", ""),
+        judge=written.get("judge"),
         figure=figure,
-        category=table.get("category", rule.category),
-        margin=float(table.get("margin", rule.margin)),
-        allow=tuple(map(str, allow)),
+        category=written.get("category", rule.category),
+        margin=margin,
+        allow=tuple(written.get("allow", ())),
         line=line,
     )
 

@@ -84,6 +84,12 @@ def test_a_rewrite_must_keep_numbers_and_words(text: str, rewrite: str, is_prese
 def test_unknown_settings_are_errors() -> None:
     with pytest.raises(PlanError, match="exclamation_marks"):
         TonePolicy.from_settings({"exclamation_mark": 0})
+    with pytest.raises(PlanError) as caught:
+        TonePolicy.from_settings({"emoji": "no", "max_words": "ten", "avoid": ["dude"]})
+    assert caught.value.faults == (
+        "truing.tone.emoji: expected bool, got 'no'",
+        "truing.tone.max_words: expected int, got 'ten'",
+    )
 
 
 # -- the rail ----------------------------------------------------------------------------------

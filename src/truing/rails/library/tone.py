@@ -21,8 +21,9 @@ from typing import Any
 
 from msgspec import Struct
 
-from truing.core.errors import PlanError, did_you_mean
+from truing.core.errors import PlanError
 from truing.core.lineage import digest
+from truing.core.struct_fields import read_struct_fields
 from truing.core.types import Failure, Judgement, Lineage, Response, Sample
 from truing.rails.config.loader import RailsConfig
 from truing.specs.resolve import Args
@@ -44,25 +45,15 @@ _RUDE_PHRASES = (
     "who cares",
     "calm down",
 )
-_SETTINGS = (
-    "policy",
-    "avoid",
-    "exclamation_marks",
-    "emoji",
-    "capitals",
-    "max_words",
-    "rudeness",
-    "rewrites",
-)
 
 
 class TonePolicy(Struct, frozen=True, kw_only=True):
     """The rules for the tone of an answer.
 
-    `text` is for the LLM that rewrites; the others are checked.
+    `policy` is for the LLM that rewrites; the others are checked.
     """
 
-    text: str = "Polite, calm and plain."
+    policy: str = "Polite, calm and plain."
     avoid: tuple[str, ...] = ()
     exclamation_marks: int | None = None
     emoji: bool = True
@@ -73,26 +64,12 @@ class TonePolicy(Struct, frozen=True, kw_only=True):
 
     @classmethod
     def from_settings(cls, settings: Mapping[str, Any]) -> TonePolicy:
-        """Returns the policy of ``truing: tone:``. Raises PlanError for unknown keys."""
-        errors = [
-            f"truing.tone: unknown key {key!r}{did_you_mean(key, _SETTINGS)}"
-            for key in settings
-            if key not in _SETTINGS
-        ]
-        if errors:
-            raise PlanError(*errors)
-        exclamation_marks = settings.get("exclamation_marks")
-        max_words = settings.get("max_words")
-        return cls(
-            text=str(settings.get("policy") or cls.__struct_defaults__[0]),
-            avoid=tuple(map(str, settings.get("avoid") or ())),
-            exclamation_marks=int(exclamation_marks) if exclamation_marks is not None else None,
-            emoji=bool(settings.get("emoji", True)),
-            capitals=bool(settings.get("capitals", True)),
-            max_words=int(max_words) if max_words is not None else None,
-            rudeness=bool(settings.get("rudeness", False)),
-            rewrites=int(settings.get("rewrites", 1)),
-        )
+        """Returns the policy of ``truing: tone:``. Raises PlanError with all faults."""
+        faults: list[str] = []
+        values = read_struct_fields(cls, settings, "truing.tone", faults)
+        if faults:
+            raise PlanError(*faults)
+        return cls(**values)
 
     def violations(self, text: str) -> list[str]:
         """Returns the rules that a text breaks, described; empty for a text that is on tone."""
@@ -116,7 +93,7 @@ class TonePolicy(Struct, frozen=True, kw_only=True):
     def rewrite_prompt(self, text: str, violations: list[str]) -> str:
         """Returns the prompt that asks the LLM for a rewrite."""
         return (
-            f"Rewrite the answer below so that it keeps to this tone: {self.text} Keep what it "
+            f"Rewrite the answer below so that it keeps to this tone: {self.policy} Keep what it "
             f"says "
             f"and its facts. What is wrong with it now: {'; '.join(violations)}. Give only the "
             f"rewritten answer.\n\nAnswer: {text}\n\nRewritten:"
@@ -186,7 +163,7 @@ class ToneJudge:
         self.policy = policy
         self.name = name
         # The hash must stay the one of earlier versions, in which the class was called Policy.
-        policy_repr = repr(policy).replace("TonePolicy(", "Policy(", 1)
+        policy_repr = repr(policy).replace("TonePolicy(policy=", "Policy(text=", 1)
         self.lineage = Lineage(name=name, hash=digest("tone", name, policy_repr))
 
     async def judge(self, sample: Sample, response: Response) -> Judgement:
