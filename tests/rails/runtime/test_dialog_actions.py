@@ -9,6 +9,7 @@ import pytest
 from dialog_turns import ReplyListModel, make_turn
 
 from truing.rails.actions import ActionResult
+from truing.rails.runtime.chat_messages import ChatMessage
 from truing.rails.runtime.dialog_actions import (
     ACTIONS,
     EMPTY_MESSAGE_REPLACEMENT,
@@ -245,6 +246,14 @@ def test_passthrough_asks_with_the_callers_prompt() -> None:
     text, updates = find_message(turn, "say bye")
     assert (text, updates["_last_bot_prompt"]) == ("the answer", "the question")
     assert model.prompts == ["the question"]
+
+
+def test_flows_see_the_prompt_of_a_passthrough_in_the_form_of_callers() -> None:
+    turn = turn_after(ReplyListModel("the answer"), "passthrough: true\n")
+    turn.state.context["user_message"] = "the question"
+    turn.messages = [ChatMessage(role="user", content="as it was sent")]
+    _, updates = find_message(turn, "say bye")
+    assert updates["_last_bot_prompt"] == [{"role": "user", "content": "the question"}]
 
 
 def test_passthrough_without_a_prompt_is_an_error() -> None:

@@ -247,12 +247,14 @@ async def _message_by_llm(turn: TurnContext, event: BotIntent) -> tuple[str, Any
     if turn.is_stage_check or (config.passthrough and turn.missing_input_rails):
         return "", None  # a model must not word the refusal of what it may not see
     if config.passthrough:
-        prompt = original_messages(turn, turn.state.context.get("user_message"))
-        if not prompt:
+        messages = original_messages(turn, turn.state.context.get("user_message"))
+        if not messages:
             raise ValueError("there is no prompt to pass through")
-        reply = await llm(prompt, stream=turn.stream, **turn.llm_params)
+        reply = await llm(messages, stream=turn.stream, **turn.llm_params)
         turn.thinking, turn.finish_reason = reply.thinking, reply.finish_reason
-        return str(prompts.parse_task_output("general", reply.content)), prompt
+        text = str(prompts.parse_task_output("general", reply.content))
+        # A variable, which flows and actions see: in the form of callers.
+        return text, messages if isinstance(messages, str) else [m.to_dict() for m in messages]
     matches: list[tuple[float, str, str]] = []
     if config.user_messages:
         matches = await services.examples.bot_messages.search(event.intent, EXAMPLES_IN_PROMPT)
