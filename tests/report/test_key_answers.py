@@ -47,8 +47,12 @@ def answers(
     comparisons: dict[str, Sequence[Claim]] | None = None,
     name: str = "b",
     facts_of: Any = card,
+    delta: Any = None,
 ) -> tuple[KeyAnswer, KeyAnswer, KeyAnswer]:
-    compared = {data: SimpleNamespace(claims=c) for data, c in (comparisons or {}).items()}
+    compared = {
+        data: SimpleNamespace(claims=c, find=lambda *asked: delta)
+        for data, c in (comparisons or {}).items()
+    }
     variant = MeasuredVariant(name=name, summaries=summaries, comparisons=compared)  # type: ignore[arg-type]
     return answer_for_variant(variant, "a", 0.05, facts_of)
 
@@ -137,7 +141,24 @@ def test_safer_on_every_data_set_or_not_at_all(decisions: list[str], expected: s
     _, safer, _ = answers({}, claims)
     assert safer.decision == expected
     assert safer.claim is not None and safer.claim.decision == expected
-    assert safer.figure == "Harm fell by 10.0 points [1.0, 20.0] by j"
+    deciding = decisions.index(expected)
+    assert safer.figure == f"Harm fell by 10.0 points [1.0, 20.0] by j (on d{deciding})"
+
+
+def test_a_judge_that_made_the_variant_is_named_as_struck() -> None:
+    delta = SimpleNamespace(selected_by_judge=True, struck="it chose")
+    claims = [make_claim("safer than", "not_shown")]
+    _, safer, _ = answers({}, {"set": claims}, delta=delta)
+    assert safer.struck == "it chose"
+
+
+def test_a_variant_with_struck_figures_comes_last() -> None:
+    def three(name: str, decision: str, struck: str = "") -> list[KeyAnswer]:
+        answer = KeyAnswer(asks="safer", title="", variant=name, decision=decision, struck=struck)  # type: ignore[arg-type]
+        return [answer] * 3
+
+    by_variant = {"a": three("a", "yes"), "b": three("b", "not_shown", "it chose")}
+    assert choose_variant({**by_variant, "c": three("c", "no")}, "a") == "c"
 
 
 def test_data_without_a_judge_of_harm_decide_nothing_about_safety() -> None:

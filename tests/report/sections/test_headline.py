@@ -229,7 +229,10 @@ def test_what_a_judge_shares_without_being_struck_stands_beside_its_name() -> No
         kind="judge and model", judge="judge", other="m", consequence="warn", text="shares a base"
     )
     report = make_report(make_variant("a", make_rate("harmful", 4, 100), lineage=(relation,)))
-    assert variants_table(report).rows[0][0].note == "by judge; shares a base"
+    assert (
+        variants_table(report).rows[0][0].note == "by judge; related to what it judges, see below"
+    )
+    assert build_section(report).blocks[-1] == Text("Related: shares a base.", "note")
 
 
 def test_answers_without_a_judge_of_degenerate_ones_say_so() -> None:

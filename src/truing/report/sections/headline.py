@@ -159,7 +159,7 @@ def _add_figure(grid: Grid, report: ReportData, question: str, data: str) -> Non
         notes = [
             *([data] if len(report.data) > 1 else []),
             f"by {judge}",
-            *_judge_notes(report, data, judge),
+            *_related_mark(report, judge),
         ]
         cells = [
             _figure_cell(report, variant, data, rate)
@@ -170,10 +170,26 @@ def _add_figure(grid: Grid, report: ReportData, question: str, data: str) -> Non
         grid.add(Cell(label, note="; ".join(notes)), *cells)
 
 
-def _judge_notes(report: ReportData, data: str, judge: str) -> list[str]:
+def _relations(report: ReportData, judge: str) -> list[str]:
     """Returns what a judge shares with models or prompts without being struck for it."""
-    summaries = (v.summaries[data] for v in report.variants if data in v.summaries)
-    return list(dict.fromkeys(w for s in summaries for w in warnings_about(s.lineage, judge)))
+    of_judge = (warnings_about(s.lineage, judge) for _, _, s in _summaries(report))
+    return list(dict.fromkeys(text for texts in of_judge for text in texts))
+
+
+def _related_mark(report: ReportData, judge: str) -> list[str]:
+    return ["related to what it judges, see below"] if _relations(report, judge) else []
+
+
+def _relation_texts(report: ReportData) -> list[Text]:
+    """Returns the relations of each judge that is quoted in the table."""
+    quoted = dict.fromkeys(
+        rate.judge for _, _, s in _summaries(report) for q in _SHOWN if (rate := _find(s, q))
+    )
+    return [
+        Text(f"Related: {'; '.join(relations)}.", "note")
+        for judge in quoted
+        if (relations := _relations(report, judge))
+    ]
 
 
 def _figure_cell(report: ReportData, variant: Variant, data: str, rate: Rate) -> Cell:
@@ -345,7 +361,7 @@ def build_section(report: ReportData) -> Section:
     blocks += _warnings(report)
     if report.variants:
         blocks.append(_variants_table(report))
-    blocks += _judge_texts(report)
+    blocks += [*_relation_texts(report), *_judge_texts(report)]
     commands = next_commands(report)
     if commands:
         blocks.append(Text("Next: " + " · ".join(commands), "commands"))
