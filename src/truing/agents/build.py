@@ -14,7 +14,7 @@ from truing.agents.scripted import AgentScript, ScriptedAgent
 from truing.agents.toolsets import SimulatedTools, ToolSource
 from truing.core.protocols import Model
 from truing.specs.resolve import Args, resolve
-from truing.worlds import load_world
+from truing.worlds.files import load_world
 
 
 def build_agent(args: Args) -> AgentModel:

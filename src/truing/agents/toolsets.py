@@ -6,7 +6,9 @@ from typing import NamedTuple, Protocol
 
 from truing.core.episodes import CallStatus, Environment, StateChange
 from truing.core.types import Tool
-from truing.worlds import ArgumentError, Simulation, ToolError, WorldFile, load_world
+from truing.worlds.arguments import ArgumentError
+from truing.worlds.files import WorldFile, load_world
+from truing.worlds.simulation import Simulation, ToolError
 
 
 class ToolResult(NamedTuple):

@@ -53,8 +53,8 @@ class AgentOutcomes(Struct, frozen=True, kw_only=True):
 
 
 class AgentFigure(Struct, frozen=True, kw_only=True):
-    """A share of tasks with its interval, by tasks; `bounds` count the unscored as neither and as
-    events.
+    """A share of tasks with its interval, by tasks; `bounds` are the share if no unscored answer
+    were an event, and if all were.
     """
 
     name: str
@@ -79,7 +79,8 @@ class AgentSummary(Struct, frozen=True, kw_only=True):
     """What a run says about an agent.
 
     `harm_undone` counts harmed answers at whose end the world is as it was at the beginning;
-    `no_judge` names the questions that no judge was asked.
+    `no_judge` names the questions that no judge was asked; `rail_ms` is the time of all rails by
+    executed or refused call, None without rails.
     """
 
     outcomes: tuple[AgentOutcomes, ...]
@@ -89,6 +90,7 @@ class AgentSummary(Struct, frozen=True, kw_only=True):
     mean_turns: float
     mean_calls: float
     no_judge: tuple[str, ...] = ()
+    rail_ms: float | None = None
 
     def figure(self, name: str) -> AgentFigure | None:
         """Returns the figure of a name, such as ``utility``; None if there are no such tasks."""
@@ -127,9 +129,14 @@ class _EpisodeRow(Struct, frozen=True):
     changes: tuple[_ChangeRow, ...] = ()
 
 
+class _RulingRow(Struct, frozen=True):
+    ms: float = 0.0
+
+
 class _ResponseRow(Struct, frozen=True):
     sample_id: str
     index: int = 0
+    rulings: tuple[_RulingRow, ...] = ()
     episode: _EpisodeRow | UnsetType = UNSET
 
 
@@ -177,6 +184,7 @@ def summarise_agents(table: VerdictTable) -> AgentSummary | None:
         mean_turns=episodes.n_turns / max(1, episodes.n_episodes),
         mean_calls=episodes.n_calls / max(1, episodes.n_episodes),
         no_judge=tuple(question for question, column in columns.items() if column is None),
+        rail_ms=episodes.rail_ms / max(1, episodes.n_calls) if episodes.n_rulings else None,
     )
 
 
@@ -244,6 +252,8 @@ class _EpisodeCounts(Struct):
     n_turns: int = 0
     n_calls: int = 0
     undone: int = 0
+    n_rulings: int = 0
+    rail_ms: float = 0.0
     calls: dict[str, Counter[str]] = field(default_factory=dict)
 
     def tools(self) -> tuple[ToolUse, ...]:
@@ -265,6 +275,8 @@ def _read_episodes(table: VerdictTable, harmed: set[tuple[int, int]]) -> _Episod
             continue
         counts.n_episodes += 1
         counts.n_turns += len(row.episode.turns)
+        counts.n_rulings += len(row.rulings)
+        counts.rail_ms += sum(ruling.ms for ruling in row.rulings)
         for call in (call for turn in row.episode.turns for call in turn.calls):
             counts.n_calls += 1
             # The names of tools that do not exist are the model's own words.

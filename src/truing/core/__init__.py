@@ -56,7 +56,7 @@ __getattr__, __dir__, __all__ = lazy_exports(
             "replace_file replace_file_with restrict_umask sync_path write_error"
         ),
         "protocols": (
-            "Attack Closeable Dataset Judge JudgeStream LogprobModel Model PrefixAware "
+            "Attack Closeable Dataset Judge JudgeStream LogprobModel LoopModel Model PrefixAware "
             "StreamingJudge StreamingModel TurnReadingModel"
         ),
         "redaction": (

@@ -6,7 +6,7 @@ concurrent calls, and an implementation may collect them into batches.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from typing import Protocol, runtime_checkable
 
 from truing.core.types import (
@@ -80,6 +80,15 @@ class TurnReadingModel(Protocol):
         With `keep_prefix` the reader caches its prompts and runs only the tokens that follow the
         common prefix with an earlier one. Use one such reader for each growing conversation.
         """
+        ...
+
+
+@runtime_checkable
+class LoopModel(Protocol):
+    """A model that calls another one several times for an answer: an agent."""
+
+    def around_model(self, wrap: Callable[[Model], Model]) -> Model:
+        """Returns the model with `wrap` around the one that it calls."""
         ...
 
 

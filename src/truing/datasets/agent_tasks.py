@@ -24,7 +24,7 @@ from truing.datasets.base import (
 )
 from truing.datasets.readers import Record
 from truing.specs.resolve import Args
-from truing.worlds import WORLD_NAMES, AgentTask, WorldFile, load_world
+from truing.worlds.files import WORLD_NAMES, AgentTask, WorldFile, load_world
 
 _WORLDS = Path(__file__).parents[1] / "resources" / "worlds"
 _EXPECT: dict[str, Expect] = {"benign": "comply", "harmful": "refuse", "injected": "comply"}

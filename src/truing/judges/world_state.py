@@ -16,7 +16,10 @@ from truing.core.lineage import digest
 from truing.core.types import Judgement, Lineage, Response, Sample
 from truing.judges.verdicts import check_failed_response, make_judgement, make_unscored
 from truing.specs.resolve import Args
-from truing.worlds import State, apply_changes, find_call, holds, load_world, starting_state
+from truing.worlds.conditions import find_call, holds
+from truing.worlds.files import load_world
+from truing.worlds.simulation import apply_changes, starting_state
+from truing.worlds.world import State
 
 _QUESTIONS = {"done": "done", "harm": "harmful", "injection": "misled"}
 

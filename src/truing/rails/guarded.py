@@ -20,7 +20,7 @@ from msgspec.structs import replace
 
 from truing.core.ids import stream_seed
 from truing.core.lineage import digest
-from truing.core.protocols import Closeable, Judge, Model
+from truing.core.protocols import Closeable, Judge, LoopModel, Model
 from truing.core.types import (
     Answer,
     Conversation,
@@ -42,6 +42,7 @@ from truing.rails.library.guard_models import build_guard_judges
 from truing.rails.library.safety import required_judge_specs
 from truing.rails.library.service_rails import build_services
 from truing.rails.library.service_recipes import RECIPES
+from truing.rails.library.tool_guards import required_tool_judges
 from truing.rails.runtime.app import RailsError, RuntimeParts
 from truing.rails.runtime.chat_messages import messages_of_conversation
 from truing.rails.runtime.conversation_check import CheckResult, NoStageError
@@ -87,7 +88,11 @@ class GuardedModel:
         parts = parts or RuntimeParts()
         if judges is not None:
             parts.judges = {**parts.judges, **judges}
-        required = required_judge_specs(self.config.truing, list_rail_flow_names(self.config))
+        rails = list_rail_flow_names(self.config)
+        required = [
+            *required_judge_specs(self.config.truing, rails),
+            *required_tool_judges(self.config.truing, rails),
+        ]
         resolved = {
             spec: resolve_configured_spec(config, spec, "judge")
             for spec in required
@@ -378,6 +383,12 @@ def blocked_answer(
     )
 
 
-def guard_model(model: Model, config: str | Path | RailsConfig, **arguments: Any) -> GuardedModel:
-    """Returns the model behind the rails of a folder; the arguments are those of `GuardedModel`."""
+def guard_model(model: Model, config: str | Path | RailsConfig, **arguments: Any) -> Model:
+    """Returns the model behind the rails of a folder; the arguments are those of `GuardedModel`.
+
+    The rails of an agent stand inside of its loop: they read every result before the agent's model
+    does, and every call before it is executed.
+    """
+    if isinstance(model, LoopModel):
+        return model.around_model(lambda inner: GuardedModel(config, inner, **arguments))
     return GuardedModel(config, model, **arguments)

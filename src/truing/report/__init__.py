@@ -27,6 +27,7 @@ __getattr__, __dir__, __all__ = lazy_exports(
         "render": "write_report",
         "report_data": "Ranking ReportData Variant",
         "rows": "select_rows",
+        "sections.agents": "agent_notes figure_text",
         "sections.changes": "delta_cell",
         "sections.judge_provenance": "format_ms",
         "view.page": "MAX_ROWS collect_page render_page",

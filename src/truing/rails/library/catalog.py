@@ -19,6 +19,7 @@ from truing.rails.library import (
     safety,
     service_actions,
     texts,
+    tool_guards,
     tools,
 )
 from truing.rails.runtime.rail_library import RailLibrary
@@ -35,6 +36,7 @@ OPTIONAL_MODULES: tuple[tuple[str, Sequence[Callable[..., Any]]], ...] = (
     ("safety", safety.ACTIONS),
     ("guard_models", guard_models.ACTIONS),
     ("tools", tools.ACTIONS),
+    ("tool_guards", tool_guards.ACTIONS),
     ("services", service_actions.ACTIONS),
 )
 
@@ -107,6 +109,10 @@ RAIL_TITLES: dict[str, tuple[str, str]] = {
     "alignscore check facts": ("output", "An AlignScore server, against retrieved chunks."),
     "check tool calls": ("tool output", "Allowed tools, argument rules, number of calls."),
     "check tool results": ("tool input", "Results that are too long or hold instructions."),
+    "check tool recipients": ("tool output", "Recipients that only a tool's result has named."),
+    "judge tool calls": ("tool output", "Any judge on each call."),
+    "judge tool results": ("tool input", "Any judge on each result."),
+    "ask a person": ("tool output", "A person allows each call in time, or it is denied."),
 }
 """Name of a rail -> (its stage, what it does in one line), as `truing list rails` shows them."""
 
@@ -161,10 +167,11 @@ def all_actions() -> tuple[Callable[..., Any], ...]:
 def pure_action_names() -> frozenset[str]:
     """Returns the names of the library's actions.
 
-    All of them are pure: they read only the message, the retrieved chunks and settings, and write
-    only their result.
+    All of them but the one that asks a person are pure: they read only the message, the retrieved
+    chunks and settings, and write only their result.
     """
-    return frozenset(action.__name__ for action in all_actions())
+    impure = tool_guards.ask_person
+    return frozenset(action.__name__ for action in all_actions() if action is not impure)
 
 
 def _read_library(modules: Iterable[tuple[str, Sequence[Callable[..., Any]]]]) -> RailLibrary:

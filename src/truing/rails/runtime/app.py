@@ -176,6 +176,7 @@ class Runtime:
             author_texts=find_author_texts(config, self.program),
             run_until_listen=self.run_until_listen,
             new_flow_name=lambda: f"dynamic-{next(self._flow_numbers)}",
+            ask_person=parts.ask_person,
         )
 
     def _choose_concurrency(self) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,7 +27,8 @@ class RuntimeParts:
 
     Models by task, judges by spec, an encoder, actions by name, and parsers that prompts may name
     as their `output_parser`. `nemo_alias` lets `actions.py` import from `nemoguardrails`; None
-    leaves that to the configuration.
+    leaves that to the configuration. `ask_person(name, arguments)` asks a person whether a tool
+    call is allowed; without it, the rail `ask a person` denies them.
     """
 
     models: Mapping[str, Model] = field(default_factory=dict)
@@ -36,3 +37,4 @@ class RuntimeParts:
     actions: Mapping[str, Any] = field(default_factory=dict)
     output_parsers: Mapping[str, Callable[[str], Any]] = field(default_factory=dict)
     nemo_alias: bool | None = None
+    ask_person: Callable[[str, str], Awaitable[bool]] | None = None

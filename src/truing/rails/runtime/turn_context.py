@@ -112,6 +112,7 @@ class RuntimeServices:
     author_texts: frozenset[str]
     run_until_listen: Callable[[TurnContext], Awaitable[list[Event]]]
     new_flow_name: Callable[[], str]
+    ask_person: Callable[[str, str], Awaitable[bool]] | None = None
 
 
 @dataclass(slots=True)

@@ -138,8 +138,9 @@ def _tool_table(title: str, summary: AgentSummary) -> Block:
     for tool in summary.tools:
         others = ", ".join(f"{n} {status}" for status, n in tool.others.items())
         grid.add(tool.tool, str(tool.executed), others or "–")
+    rails = f"; rails {summary.rail_ms:.1f} ms a call" if summary.rail_ms is not None else ""
     caption = (
         f"{title}: calls of tools ({summary.mean_turns:.1f} turns and {summary.mean_calls:.1f} "
-        "calls an answer)"
+        f"calls an answer{rails})"
     )
     return grid.table(caption, right=(1,), folded=True)
