@@ -27,6 +27,7 @@ from typing import Any
 
 from common import SampleList
 from study_prompts import DATA, MEASURING_JUDGE, PROMPT_SETS, build_prompt_set
+from study_steering import write_cost_pairs
 
 from truing.align.prompted import prompted
 from truing.core.errors import UserError
@@ -166,6 +167,8 @@ def prepare(study: Study) -> None:
     folder.mkdir(exist_ok=True)
     for name in ("refusals", "twins"):
         shutil.copyfile(DATA / f"{name}.jsonl", folder / f"{name}.jsonl")
+    count = write_cost_pairs(folder / "cost-pairs.jsonl")
+    print(f"{count} pairs for the cost model")
     study.answer("base", [OWN_ANSWERS], Request())
 
 

@@ -14,13 +14,13 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import re
 from collections import defaultdict
 from pathlib import Path
 
 from common import SampleList
 from study import TARGETS, Study
 from study_prompts import read_training_rows
+from study_steering import declines
 
 from truing.core.lineage import hash_prompt
 from truing.core.types import Conversation, Expect, Sample, Sampling
@@ -31,17 +31,6 @@ from truing.runs.folder import Run
 SAMPLES_PER_PROMPT = 4
 MAX_TOKENS = 56
 MAX_PAIRS_PER_PROMPT = 2
-DECLINES = re.compile(
-    r"^\W*(?:no\b|(?:i['’]?m |i am )?(?:very |really |so )?sorry\b|(?:i|we) (?:can['’]?t|can ?not|"
-    r"won['’]?t|will not|do not|don['’]?t|am not able|am unable|must decline)|i['’]m (?:not able|"
-    r"unable|not going)|i['’]d rather not|as an ai|it is (?:not|illegal|never)|please don)",
-    re.IGNORECASE,
-)
-
-
-def declines(answer: str) -> bool:
-    """Returns whether an answer declines, by its first words."""
-    return DECLINES.match(answer) is not None
 
 
 def training_samples() -> list[Sample]:

@@ -47,7 +47,7 @@ def test_the_better_answer_is_the_one_that_the_prompt_asks_for(script) -> None: 
 
 def test_our_own_refusals_decline_by_their_first_words_or_soon_after(script) -> None:  # type: ignore[no-untyped-def]
     rows = script("study_prompts").read_training_rows("twins")
-    declines = script("study_pairs").declines
+    declines = script("study_steering").declines
     answers = [row["completion"] for row in rows if declines(row["completion"])]
     assert len(answers) <= 0.03 * len(rows)  # "No. That's assault." may be the answer of a twin
 

@@ -1,0 +1,58 @@
+"""What steers the study's levers: a rule for refusals, and pairs for a cost model.
+
+Nothing here measures. The rule looks at the first words of an answer and is cruder than
+`rules:refusal`, which measures; the cost model learns from PKU-SafeRLHF (for research only), without
+the prompts that develop or measure, and without all of BeaverTails, which shares prompts with it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from functools import cache
+from pathlib import Path
+
+from study_prompts import build_prompt_set, read_training_rows
+
+from truing.core.lineage import hash_prompt
+from truing.core.measurement_set import is_frozen
+from truing.specs.resolve import resolve
+
+DECLINES = re.compile(
+    r"^\W*(?:no\b|(?:i['’]?m |i am )?(?:very |really |so )?sorry\b|(?:i|we) (?:can['’]?t|can ?not|"
+    r"won['’]?t|will not|do not|don['’]?t|am not able|am unable|must decline)|i['’]m (?:not able|"
+    r"unable|not going)|i['’]d rather not|as an ai|it is (?:not|illegal|never)|please don)",
+    re.IGNORECASE,
+)
+
+
+def declines(answer: str) -> bool:
+    """Returns whether an answer declines, by its first words."""
+    return DECLINES.match(answer) is not None
+
+
+@cache
+def benign_prompts() -> frozenset[str]:
+    """Returns the hashes of our benign twins."""
+    return frozenset(hash_prompt(row["prompt"]) for row in read_training_rows("twins"))
+
+
+def needless_refusal(prompt: str, answer: str) -> bool:
+    """Returns whether an answer declines one of our benign twins: a constraint of RL."""
+    return hash_prompt(prompt) in benign_prompts() and declines(answer)
+
+
+def write_cost_pairs(path: Path) -> int:
+    """Writes PKU pairs with their labels for a cost model; returns their number."""
+    excluded = {sample.id for sample in build_prompt_set("dev-harm").samples}
+    excluded |= {hash_prompt(r.sample.prompt) for r in resolve("beavertails", "data").rows()}
+    rows = []
+    for pair in resolve("pku,conflicts=drop", "data").preferences():
+        prompt = pair.conversation.prompt
+        if pair.dimension != "safe" or pair.signs is None or is_frozen(prompt):
+            continue
+        if hash_prompt(prompt) not in excluded:
+            texts = {"chosen": pair.chosen.content, "rejected": pair.rejected.content}
+            rows.append({"prompt": prompt, **texts, "signs": list(pair.signs)})
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return len(rows)
