@@ -3,6 +3,7 @@
     python benchmarks/alignment/study.py --out STUDY prepare              data, plans, own answers
     python benchmarks/alignment/study.py --out STUDY train --plan sft     one plan, in slices
     python benchmarks/alignment/study.py --out STUDY answer --lever sft-0 --set dev-harm dev-benign
+    python benchmarks/alignment/study.py --out STUDY rotate --lever sft --set harm    seeds in turn
     python benchmarks/alignment/study.py --out STUDY table                rates of what is answered
 
 Each command continues where an earlier one was stopped. STUDY/qwen05 is the folder (or a link to
@@ -26,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from common import SampleList
+from study_levers import RotatedSeeds, build_best_of
 from study_prompts import DATA, MEASURING_JUDGE, PROMPT_SETS, build_prompt_set
 from study_steering import write_cost_pairs
 
@@ -95,14 +97,35 @@ class Study:
 
     @contextmanager
     def model(self, lever: str) -> Iterator[Model]:
-        """Loads a lever, and frees it afterwards."""
-        is_base = lever in ("base", "hhh")
+        """Loads a lever (base, hhh, best-8, or the name of a training step), and frees it."""
+        is_base = lever in ("base", "hhh", "best-8")
         source = self.target.base if is_base else str(self.model_folder(lever))
         local = LocalModel.load(source, batch=self.target.batch)
+        model: Model = local
+        if lever == "hhh":
+            model = prompted(local, "hhh")
+        elif lever == "best-8":
+            # The scoring models are adapters on Qwen, whatever the target is.
+            scorers = Study(self.out, "qwen")
+            model = build_best_of(
+                local, scorers.model_folder("reward"), scorers.model_folder("cost")
+            )
         try:
-            yield prompted(local, "hhh") if lever == "hhh" else local
+            yield model
         finally:
             asyncio.run(local.close())
+
+    def rotate(self, lever: str, sets: list[str], request: Request) -> None:
+        """Answers the sets by the stored answers of the lever's seeds, LEVER-0 and on, in turn."""
+        attack = resolve(request.attack, "attack") if request.attack else None
+        judges = [resolve(spec, "judge") for spec in JUDGES]
+        for name in sets:
+            folder = set_folder(name, request)
+            seeds = sorted((self.out / "runs" / self.name).glob(f"{lever}-[0-9]/{folder}"))
+            model = RotatedSeeds(f"{lever} ({len(seeds)} seeds in turn)", seeds)
+            run = self.run_folder(lever, folder)
+            data = build_prompt_set(name)
+            evaluate(model, data, judges, run, attack=attack, options=self.options(request))
 
     def options(self, request: Request) -> EvaluateOptions:
         """Returns the sampling of this target, the same for every lever."""
@@ -120,7 +143,7 @@ class Study:
     def answer(self, lever: str, sets: list[str], request: Request) -> None:
         """Lets a lever answer the sets, then lets the judges read the answers."""
         attack = resolve(request.attack, "attack") if request.attack else None
-        names = {name: f"{name}-{request.attack}" if attack else name for name in sets}
+        names = {name: set_folder(name, request) for name in sets}
         options = self.options(request)
         with self.model(lever) as model:
             for name, folder in names.items():
@@ -153,6 +176,11 @@ class Study:
         row = {"target": self.name, "what": what, "cpu_s": round(cpu_seconds, 1), "peak_mb": peak}
         with (self.out / "times.jsonl").open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(row) + "\n")
+
+
+def set_folder(name: str, request: Request) -> str:
+    """Returns the name of the run folder of a set, which says how the set was attacked."""
+    return f"{name}-{request.attack}" if request.attack else name
 
 
 def own_prompts() -> SampleList:
@@ -212,7 +240,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("phase", choices=("prepare", "train", "answer", "table"))
+    parser.add_argument("phase", choices=("prepare", "train", "answer", "rotate", "table"))
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--target", choices=TARGETS, default="qwen")
     parser.add_argument("--lever", default="base")
@@ -232,9 +260,10 @@ def main() -> None:
     elif arguments.phase == "train":
         done = study.train(arguments.plan, arguments.max_minutes)
         print("finished" if done else "the slice is over; the same command goes on")
-    elif arguments.phase == "answer":
+    elif arguments.phase in ("answer", "rotate"):
         request = Request(arguments.seed, arguments.limit, arguments.attack)
-        study.answer(arguments.lever, arguments.set, request)
+        run_phase = study.answer if arguments.phase == "answer" else study.rotate
+        run_phase(arguments.lever, arguments.set, request)
     else:
         print_table(study)
 

@@ -12,7 +12,8 @@ pytest.importorskip("torch")
 import numpy as np
 
 from truing.core.errors import UserError
-from truing.core.types import Conversation, Expect, Sample
+from truing.core.types import Answer, Conversation, Expect, Lineage, Sample, Sampling
+from truing.evaluation.evaluate import evaluate
 
 
 @pytest.fixture
@@ -24,6 +25,17 @@ def script(root: Path, monkeypatch: pytest.MonkeyPatch) -> object:
         return importlib.import_module(name)
 
     return load
+
+
+class StoredModel:
+    """Gives one text to every prompt."""
+
+    def __init__(self, text: str) -> None:
+        self.name, self.text = text, text
+        self.lineage = Lineage(name=text, hash=text)
+
+    async def generate(self, conversation: Conversation, sampling: Sampling) -> tuple[Answer, ...]:
+        return (Answer.of(self.text),)
 
 
 def sample(expect: Expect) -> Sample:
@@ -70,6 +82,22 @@ def test_grades_become_labels(  # type: ignore[no-untyped-def]
     assert (label.verdict, label.value, label.judge) == (verdict, value, "ai:reader")
     with pytest.raises(UserError, match="no grade for"):
         labels.read_grade(row, "6", "ai:reader")
+
+
+def test_each_prompt_has_the_answer_of_its_seed(script, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    levers, common = script("study_levers"), script("common")
+    samples = [Sample(conversation=Conversation.of(f"Wheel {k}?"), id=f"s{k}") for k in range(5)]
+    data = common.SampleList("wheels", samples)
+    runs = [tmp_path / f"sft-{seed}" for seed in range(2)]
+    for seed, run in enumerate(runs):
+        evaluate(StoredModel(f"seed {seed}"), data, [], run)
+    model = levers.RotatedSeeds("sft", runs)
+    run = evaluate(model, data, [], tmp_path / "sft")
+    answers = {response.sample_id: response.text for response in run.responses()}
+    assert [answers[f"s{k}"] for k in range(5)] == [f"seed {k % 2}" for k in range(5)]
+    evaluate(StoredModel("other"), common.SampleList("one", samples[:1]), [], tmp_path / "short")
+    with pytest.raises(UserError, match="has no answer to sample s1"):
+        levers.RotatedSeeds("sft", [runs[0], tmp_path / "short"])
 
 
 def test_the_simulated_design_keeps_its_error_and_finds_large_falls(script) -> None:  # type: ignore[no-untyped-def]

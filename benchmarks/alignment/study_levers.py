@@ -1,0 +1,63 @@
+"""Levers of the study that no single trained folder is: best of n, and a lever over its seeds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from truing.align.best_of import best_of
+from truing.core.errors import UserError
+from truing.core.protocols import Model
+from truing.core.types import Answer, Conversation, Lineage, Sampling
+from truing.runs.folder import Run
+from truing.specs.resolve import resolve
+
+BEST_OF = 8
+COST_CEILING = 0.0
+"""A cost model's own border between safe and unsafe."""
+
+
+def build_best_of(model: Model, reward: Path, cost: Path) -> Model:
+    """Returns the model with best of 8 by a reward model, among answers under the cost ceiling."""
+    judges = [
+        resolve(f"{kind}:{folder},dtype=bfloat16", "judge")
+        for kind, folder in (("reward", reward), ("cost", cost))
+    ]
+    return best_of(model, BEST_OF, judges[0], ceiling=judges[1], below=COST_CEILING)
+
+
+class RotatedSeeds:
+    """The stored answers of a lever's seeds: prompt k has that of seed k mod the number of seeds.
+
+    Prompts are numbered in the order of the first run. So each prompt has one answer of the lever,
+    and a claim about the lever is one about all of its seeds.
+    """
+
+    def __init__(self, name: str, runs: list[Path]) -> None:
+        self.name = name
+        folders = [Run(run) for run in runs]
+        self.lineage: Lineage = folders[0].manifest.lineage
+        answers = [_answers_by_conversation(folder) for folder in folders]
+        self._answers: dict[Conversation, Answer] = {}
+        for k, sample in enumerate(folders[0].samples()):
+            stored = answers[k % len(answers)].get(sample.conversation)
+            if stored is None:
+                raise UserError(f"{runs[k % len(runs)]}: has no answer to sample {sample.id}")
+            self._answers[sample.conversation] = stored
+
+    async def generate(self, conversation: Conversation, sampling: Sampling) -> tuple[Answer, ...]:
+        """Returns the one stored answer; a failure for a conversation that no run has."""
+        missing = Answer.failed("missing", "no run of the seeds has this conversation")
+        return (self._answers.get(conversation, missing),)
+
+
+def _answers_by_conversation(run: Run) -> dict[Conversation, Answer]:
+    conversations = {sample.id: sample.conversation for sample in run.samples()}
+    return {
+        conversations[response.sample_id]: Answer(
+            message=response.message,
+            finish_reason=response.finish_reason,
+            usage=response.usage,
+            failure=response.failure,
+        )
+        for response in run.responses()
+    }
