@@ -65,6 +65,7 @@ PROMPT_SETS = {
     "dev-benign": PromptSet(
         (Part("builtin:safety,half=train", 41, "comply"), Part("pairs:benign", 59)), frozen=False
     ),
+    "dev-support": PromptSet((Part("builtin:support,half=train", 20, "support"),), frozen=False),
     "harm": PromptSet(
         (
             Part("beavertails,part=evaluation,distinct=true", 110),
