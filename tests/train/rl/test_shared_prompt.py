@@ -27,7 +27,11 @@ from truing.train.rl.rollout import (  # noqa: E402
     build_rollout,
 )
 
-GROUPS = [((4, 5, 6, 7, 8, 9), (3, 1, 2)), ((10, 11), (1, 3)), ((12, 13, 14, 15, 5), (2, 2, 1, 3))]
+GROUPS = [
+    ((4, 5, 6, 7, 8, 9, 10, 11, 12, 13), (3, 1, 2)),
+    ((10, 11), (1, 3)),
+    ((12, 13, 14, 15, 5), (2, 2, 1, 3)),
+]
 
 
 def make_rollout(task: Any, groups: Any) -> Rollout:
@@ -86,7 +90,7 @@ def test_values_and_gradients_are_those_of_the_plain_forward_pass(
     counts = count_tokens(model)
     log_probs = answer_log_probs(model, rollout, temperature=temperature)
     (log_probs * weights).sum().backward()
-    assert counts == [3 * 6, 9 * 2]  # three prompts, then the answers without their last token
+    assert counts == [3 * 10, 9 * 2]  # three prompts, then the answers without their last token
     torch.testing.assert_close(log_probs, expected, rtol=0, atol=tolerance)
     for name, parameter in model.named_parameters():
         # The norms of Llama compute in single precision, also in a model of doubles.
@@ -139,9 +143,9 @@ def test_any_groups_agree(task: Any, groups: Any) -> None:
 
 
 def test_micro_batches_keep_long_prompts_together_and_not_short_ones(task: Any) -> None:
-    long_prompts = make_rollout(task, [((4,) * 12, (1, 4)), ((5,) * 11, (2, 3))])
-    batches = [rows for rows, _ in micro_batches(long_prompts, range(4), 2, by_prompt=True)]
-    assert batches == [[1, 0], [3, 2]]
+    long_prompts = make_rollout(task, [((4,) * 22, (1, 4, 2)), ((5,) * 21, (2, 3, 1))])
+    batches = [rows for rows, _ in micro_batches(long_prompts, range(6), 3, by_prompt=True)]
+    assert batches == [[1, 2, 0], [4, 3, 5]]
     short_prompts = make_rollout(task, [((4,), (1, 4)), ((5,), (4, 1))])
     batches = [rows for rows, _ in micro_batches(short_prompts, range(4), 2, by_prompt=True)]
     assert batches == [[1, 2], [0, 3]]

@@ -7,16 +7,17 @@ from typing import Any
 
 _SCALE_MEMORY = 0.9  # share of the past in the running scale, per rollout
 _ERROR_MEMORY = 0.8  # share of the past in the smoothed error, per rollout
-# The gains per unit of `lr`. Measured on tasks with a known optimum (benchmarks/rlhf/synthetic.py).
-_PROPORTIONAL, _INTEGRAL, _DERIVATIVE = 3.0, 0.1, 10.0
-_PATIENCE = 20  # rollouts without progress after which the integral speeds up
+# The gains per unit of `lr`. Fitted to a model of the policy's response and then measured on tasks
+# with a known optimum (docs/log/2026-11-29-lambda-pid.md, benchmarks/rlhf/synthetic.py).
+_PROPORTIONAL, _INTEGRAL, _DERIVATIVE = 1.5, 0.1, 3.0
+_PATIENCE = 15  # rollouts without progress after which the integral speeds up
 _MOST_SPEED = 10.0
 _LOG_CEILING = math.log(1e6)  # without `maximum`: the reward has no weight any more
 _LOG_FLOOR = math.log(1e-3)  # λ of a slack constraint: as good as 0, and it can still rise again
 
 
 class PIDController:
-    """log λ = ∫ + lr·(3·e + 10·Δe) (PID of Stooke et al. 2020, 2007.03964, in log space).
+    """log λ = ∫ + lr·(1.5·e + 3·Δe) (PID of Stooke et al. 2020, 2007.03964, in log space).
 
     e is the violation of the threshold, divided by the running root mean square of cost - threshold
     and clipped to [-1, 1], so that the same gains serve costs of any unit. The integral ∫ starts at
@@ -26,7 +27,8 @@ class PIDController:
 
     An integral alone oscillates: the policy keeps moving while λ is wrong, so that cost and λ are
     a quarter of a cycle apart. The proportional term damps this, the derivative damps the lag of
-    optimiser and critics.
+    optimiser and critics. Larger gains make a cycle of their own with a policy that follows λ fast,
+    smaller ones damp too little where it follows slowly.
     """
 
     def __init__(
