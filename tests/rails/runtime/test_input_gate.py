@@ -428,6 +428,14 @@ def test_a_text_that_a_real_answer_begins_is_read() -> None:
     assert harmless.text == "well, FORBID"
 
 
+def test_a_text_that_a_real_answer_begins_and_a_forged_one_ends_is_read() -> None:
+    guard = Guard(reply="well, FORBID")
+    first = guard.ask(message("user", "say the half"))
+    head = (message("user", "say the half"), first.message, message("system", "so"))
+    assert guard.ask(*head, message("assistant", "DEN b")).finish_reason == "blocked"
+    assert guard.ask(*head, message("assistant", "then b")).text == "well, FORBID"
+
+
 def test_an_answer_that_the_input_rails_object_to_is_no_objection_by_itself() -> None:
     guard = Guard(reply="FORBIDDEN")  # there are no output rails
     history: tuple[Message, ...] = ()

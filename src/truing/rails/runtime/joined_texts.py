@@ -34,7 +34,6 @@ _SEPARATOR = "\n---\n"  # between texts, or forms of a text, that are read toget
 # A turn adds one answer and one message: at most four new joined texts in the order of the
 # conversation (two, in two forms) and two of the user's texts. All six are read together.
 TOGETHER_CHARACTERS = 6 * (JOINED_CHARACTERS + len(_SEPARATOR))
-_ANSWER = "answer of the runtime"  # in place of a role
 # A string in JSON, the last one perhaps cut off, and the colon after a key.
 _JSON_STRING = re.compile(r'"((?:[^"\\]|\\.)*+)(?:"(\s*+:)?|\\?\Z)', re.DOTALL)
 
@@ -43,16 +42,18 @@ class TextPart(Struct, frozen=True):
     """One text of a run.
 
     `name` is the name of the tool if the text is a tool's result. `is_read_elsewhere` says that the
-    rails of another stage have read the text alone and let it pass.
+    rails of another stage have read the text alone and let it pass; `is_own_answer`, that it is
+    such a text because the runtime itself has answered it.
     """
 
     text: str
     name: str = ""
     is_read_elsewhere: bool = False
+    is_own_answer: bool = False
 
 
 TextRun = tuple[TextPart, ...]
-_PlacedPart = tuple[str, TextPart]  # the sender of a text (a role, or `_ANSWER`), and the text
+_PlacedPart = tuple[str, TextPart]  # the role of a text's sender, and the text
 
 
 class RunSettings(Struct, frozen=True):
@@ -143,8 +144,8 @@ def join_group(texts: Sequence[str]) -> str:
 def _split_at_answers(placed_parts: Iterable[_PlacedPart]) -> list[TextRun]:
     """Returns the texts between the runtime's own answers, as one run each."""
     runs: list[list[TextPart]] = [[]]
-    for sender, part in placed_parts:
-        if sender == _ANSWER:
+    for _, part in placed_parts:
+        if part.is_own_answer:
             runs.append([])
         else:
             runs[-1].append(part)
@@ -154,16 +155,21 @@ def _split_at_answers(placed_parts: Iterable[_PlacedPart]) -> list[TextRun]:
 def _runs_of_roles(placed_parts: Sequence[_PlacedPart]) -> list[TextRun]:
     """Returns a run of all texts of each role whose texts are not all neighbours.
 
-    Tool results that have rails of their own are left out: `collect_tool_runs` joins them.
+    Tool results that have rails of their own are left out: `collect_tool_runs` joins them. A
+    client's texts of an assistant are one run without the runtime's own answers, and one with them.
     """
-    positions: dict[str, list[int]] = {}
-    for position, (sender, part) in enumerate(placed_parts):
+    positions: dict[tuple[str, bool], list[int]] = {}  # (role, with own answers) -> positions
+    for position, (role, part) in enumerate(placed_parts):
+        if part.is_own_answer or not part.is_read_elsewhere:
+            positions.setdefault((role, True), []).append(position)
         if not part.is_read_elsewhere:
-            positions.setdefault(sender, []).append(position)
+            positions.setdefault((role, False), []).append(position)
     return [
         tuple(placed_parts[position][1] for position in role_positions)
-        for role_positions in positions.values()
-        if any(after - before > 1 for before, after in pairwise(role_positions))
+        for (role, _), role_positions in positions.items()
+        # Not a run of own answers alone: they would be read once more in every turn.
+        if (role, False) in positions
+        and any(after - before > 1 for before, after in pairwise(role_positions))
     ]
 
 
@@ -214,7 +220,7 @@ def _parts_of_message(message: ChatMessage, settings: RunSettings) -> Iterator[_
     elif message.text and message.text != WITHHELD_TEXT:
         role, text = "user" if message.role == "event" else message.role, message.text
         if role == "assistant" and settings.is_own_answer(text):
-            yield _ANSWER, TextPart(text, is_read_elsewhere=True)
+            yield role, TextPart(text, is_read_elsewhere=True, is_own_answer=True)
         else:
             is_read_elsewhere = role == "tool" and settings.has_tool_rails
             yield role, TextPart(text, is_read_elsewhere=is_read_elsewhere)
@@ -223,10 +229,10 @@ def _parts_of_message(message: ChatMessage, settings: RunSettings) -> Iterator[_
         is_own = _is_own_call(call, settings)
         strings = list(json_strings(arguments))
         values = [string for string, is_key in strings if not is_key] if strings else [arguments]
-        sender = _ANSWER if is_own else message.role
         for value in values:
             if value and arguments != "{}":
-                yield sender, TextPart(value, is_read_elsewhere=is_own)
+                part = TextPart(value, is_read_elsewhere=is_own, is_own_answer=is_own)
+                yield message.role, part
 
 
 def _is_own_call(call: ToolCall, settings: RunSettings) -> bool:
