@@ -38,7 +38,8 @@ import yaml
 from truing.core.errors import UserError
 from truing.core.types import Answer, Conversation, Lineage, Sampling
 from truing.rails.config.key_effects import find_effect, iterate_values
-from truing.rails.config.loader import RailsConfig
+from truing.rails.config.loader import RailsConfig, list_rail_flow_names
+from truing.rails.config.service_addresses import find_service_addresses
 from truing.rails.guarded import GuardedModel
 from truing.rails.runtime.app import RuntimeParts
 from truing.rails.runtime.embeddings import LexicalEncoder
@@ -47,6 +48,7 @@ from truing.rails.static.check import check_rails_config
 PEER_SCRIPT = Path(__file__).parent / "peers" / "nemo_configs_peer.py"
 # Each conversation is held once with every reply; the LLM says the same in each call.
 REPLIES = ("No", "Hello, how can I help you?")
+UNCLEAR = "blocked: the verdict is unclear"  # NeMo Guardrails lets some of these pass
 USER_TURNS = ("hi", "What can you do for me?")
 # Variables with keys and addresses that the examples read; the values are not used.
 VARIABLES = (
@@ -60,6 +62,10 @@ VARIABLES = (
         "DEEPSEEK_API_KEY",
     ),
 )
+
+
+# Engines that code registers which is not in the sdist: neither runtime knows them.
+OWN_ENGINES = frozenset({"custom_llm", "fake"})
 
 
 class FixedModel:
@@ -112,7 +118,7 @@ def classify(folder: Path) -> dict[str, Any]:
             return row
         config = RailsConfig.load(folder, trust_code=True, key_variables=VARIABLES)
         main = [entry for entry in config.models if entry.type == "main"]
-        _build_models(config, main)
+        _build_models(config, [entry for entry in main if entry.engine not in OWN_ENGINES])
         GuardedModel(config, FixedModel(REPLIES[0]), parts=RuntimeParts(encoder=LexicalEncoder()))
     except UserError as error:
         row.update({"class": "refused", "reasons": list(error.faults)})
@@ -169,7 +175,9 @@ async def _hold_conversation(folder: Path, reply: str) -> list[str]:
         except Exception as error:
             return [*texts, f"error: {type(error).__name__}"]
         failed = result.failure is not None
-        texts.append("error: failed action" if failed else result.text)
+        reasons = " ".join(ruling.reason or "" for ruling in result.rulings)
+        is_unclear = result.blocked and ("unclear" in reasons or "could not tell" in reasons)
+        texts.append(UNCLEAR if is_unclear else "error: action" if failed else result.text)
         history.append(result.message)
     return texts
 
@@ -193,21 +201,33 @@ def compare_with_peer(row: dict[str, Any], folder: Path, peer: dict[str, Any]) -
     """Adds what the peer does, and turns an identical row that says something else into silent."""
     row["peer_loads"] = peer["loads"]
     row["peer_reason"] = peer["reason"]
-    if row["class"] != "identical" or not peer["loads"]:
+    if row["class"] != "identical" or not peer["loads"] or _asks_a_service(folder):
         return
     ours = hold_conversations(folder)
     row["compared"] = sum(len(texts) for texts in ours)
     for own_texts, peer_texts, reply in zip(ours, peer["texts"], REPLIES, strict=True):
         for own, other in zip(own_texts, peer_texts, strict=False):
-            if own != other and not (own.startswith("error") and other.startswith("error")):
+            # Nothing to compare where NeMo raises, or where the action is not in the sdist.
+            is_error = other.startswith("error") or other.endswith("not found.")
+            if own == UNCLEAR:
+                row["fails_closed"] = row.get("fails_closed", 0) + 1
+            elif own != other and not is_error:
                 row["class"] = "silent"
                 row["reasons"].append(f"LLM {reply!r}: truing {own!r}, NeMo {other!r}")
+
+
+def _asks_a_service(folder: Path) -> bool:
+    """Returns whether rails ask a service: it is not there, and truing then blocks."""
+    config = RailsConfig.load(folder, trust_code=True, key_variables=VARIABLES)
+    rails = list_rail_flow_names(config)
+    return bool(find_service_addresses(config)) or "jailbreak detection model" in rails
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--peer")
+    parser.add_argument("--peer-results", type=Path, help="of an earlier run; written with --peer")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     logging.getLogger("truing.rails").setLevel(logging.ERROR)
@@ -216,7 +236,7 @@ def main() -> None:
     os.environ["PS_PROTECT_URL"] = "https://eu.prompt.security/api/protect"
     folders = find_configurations(args.folder.resolve())
     compared = [folder for folder in folders if not is_language_sample(folder)]
-    peer = ask_peer(args.peer, compared) if args.peer else {}
+    peer = _find_peer_results(args.peer, args.peer_results, compared)
     table: dict[str, dict[str, Any]] = {}
     for folder in folders:
         row = classify(folder)
@@ -226,6 +246,17 @@ def main() -> None:
     if args.out:
         args.out.write_text(json.dumps(table, indent=1, ensure_ascii=False) + "\n")
     print_table(table)
+
+
+def _find_peer_results(
+    python: str | None, file: Path | None, folders: list[Path]
+) -> dict[str, Any]:
+    if python is None:
+        return dict(json.loads(file.read_text())) if file is not None else {}
+    peer = ask_peer(python, folders)
+    if file is not None:
+        file.write_text(json.dumps(peer))
+    return peer
 
 
 def print_table(table: dict[str, dict[str, Any]]) -> None:
@@ -244,7 +275,11 @@ def print_table(table: dict[str, dict[str, Any]]) -> None:
             print(f"  NeMo loads {len(works)}; of these rails check exits 2 on {faults}")
             both = sum(row["class"] == "refused" and not row["peer_loads"] for row in rows)
             print(f"  of the refused, NeMo refuses {both} too")
-            print(f"  replies compared: {sum(row.get('compared', 0) for row in rows)}")
+            compared = sum(row.get("compared", 0) for row in rows)
+            closed = sum(row.get("fails_closed", 0) for row in rows)
+            print(
+                f"  replies compared: {compared}, of these blocked as unclear by truing: {closed}"
+            )
 
 
 if __name__ == "__main__":

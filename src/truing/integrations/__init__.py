@@ -1,5 +1,6 @@
 """Adapters to the tools that people work in; each needs its own extra, or none.
 
+nemo: NeMo Guardrails' `LLMRails` and `RailsConfig` on truing's runtime.
 notebook, notebook_tables: how runs, summaries and comparisons show themselves in Jupyter.
 """
 
@@ -10,6 +11,7 @@ from truing.core.lazy import lazy_exports
 __getattr__, __dir__, __all__ = lazy_exports(
     __name__,
     {
+        "nemo": "LLMRails RailsConfig",
         "notebook": "register_formatters",
         "notebook_tables": "summary_html",
     },

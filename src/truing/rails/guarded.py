@@ -168,16 +168,41 @@ class GuardedModel:
         fault = self._find_size_fault(conversation, context)
         if fault is not None:
             return blocked_answer("too_long", fault)
+        return await self._run_turn(
+            messages_of_conversation(conversation, context),
+            record,
+            options=options or self.options,
+            sampling=sampling,
+            stream=stream,
+            session=session,
+            explicit_fields=explicit_fields,
+        )
+
+    async def answer_messages(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        *,
+        options: Mapping[str, Any] | None = None,
+        record: TurnRecord | None = None,
+    ) -> Answer:
+        """As `answer`, for messages in NeMo's form, which may also be of the roles context, event
+        and exception. They are the operator's: variables are set without `client_options`.
+        """
+        require_options(options)
+        bound = int(self.config.truing.get("max_message", DEFAULT_MAX_MESSAGE))
+        if len(messages) > MAX_MESSAGES:
+            return blocked_answer("too_long", f"more than {MAX_MESSAGES} messages")
+        if any(len(str(message.get("content"))) > bound for message in messages):
+            return blocked_answer("too_long", f"a message is longer than {bound} characters")
+        return await self._run_turn(messages, record, options=options or self.options)
+
+    async def _run_turn(
+        self, messages: Sequence[Any], record: TurnRecord | None, **arguments: Any
+    ) -> Answer:
+        """Runs a turn; one that cannot be finished is a blocked or a failed answer."""
         start_time = time.perf_counter()
         try:
-            result = await self.runtime.run_turn(
-                messages_of_conversation(conversation, context),
-                options=options or self.options,
-                sampling=sampling,
-                stream=stream,
-                session=session,
-                explicit_fields=explicit_fields,
-            )
+            result = await self.runtime.run_turn(messages, **arguments)
         except LlmError as error:
             # The model's failure, not a decision of the rails: a run may count or repeat it as
             # such.

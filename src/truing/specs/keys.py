@@ -72,7 +72,9 @@ def is_loopback(host: str | None) -> bool:
     if name == "localhost" or name.endswith(".localhost"):
         return True
     try:
-        return ipaddress.ip_address(name).is_loopback
+        address = ipaddress.ip_address(name)
+        # A connection to 0.0.0.0 reaches this machine.
+        return address.is_loopback or address.is_unspecified
     except ValueError:
         return False
 

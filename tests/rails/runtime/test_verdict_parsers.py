@@ -17,6 +17,7 @@ from truing.rails.runtime.verdict_parsers import (
     allows,
     is_content_safe,
     is_objection,
+    read_safe_unsafe,
     read_yes_no,
 )
 
@@ -309,3 +310,19 @@ def test_only_true_allows() -> None:
     assert not any(allows(verdict) for verdict in others)
     parsers: dict[str, Callable[[str], Any]] = {**VERDICT_PARSERS}
     assert not any(allows(parse("Yes")) for parse in parsers.values())
+
+
+@pytest.mark.parametrize(
+    ("reply", "verdict"),
+    [
+        ("safe", [True]),
+        ("Safe.", [True]),
+        ("unsafe\nS1, S3", [False, "S1", "S3"]),
+        ("No", [False]),
+        ("yes", [False]),
+        ("", [False]),
+        ("not safe", [False]),
+    ],
+)
+def test_llama_guard_says_safe_or_unsafe(reply: str, verdict: list[Any]) -> None:
+    assert read_safe_unsafe(reply) == verdict

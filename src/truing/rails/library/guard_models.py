@@ -29,7 +29,7 @@ from truing.rails.library.judged_texts import judge_text
 from truing.rails.library.service_rails import JAILBREAK_SERVER, ask_service, read_inputs
 from truing.rails.runtime.prompts import PromptManager
 from truing.rails.runtime.turn_context import EVIDENCE_CHARACTERS, TurnContext
-from truing.rails.runtime.verdict_parsers import allows, is_objection
+from truing.rails.runtime.verdict_parsers import allows, is_objection, read_safe_unsafe
 from truing.specs.parser import Spec
 
 # Rail -> the task of its prompt. Llama Guard's rails have no $model=: their model is `llama_guard`.
@@ -278,8 +278,12 @@ async def _ask_guard(
         temperature=GUARD_TEMPERATURE,
         max_tokens=prompts.get_max_tokens(scoped_task) or GUARD_MAX_TOKENS,
     )
-    parser = None if prompts.has_output_parser(scoped_task) else "is_content_safe"
-    verdict = prompts.parse_task_output(scoped_task, reply.content, parser)
+    if prompts.has_output_parser(scoped_task):
+        verdict = prompts.parse_task_output(scoped_task, reply.content)
+    elif task.startswith("llama_guard"):
+        verdict = read_safe_unsafe(reply.content)  # "no" is none of Llama Guard's words
+    else:
+        verdict = prompts.parse_task_output(scoped_task, reply.content, "is_content_safe")
     if allows(verdict):
         turn.set_reason("the guard model has nothing to object")
         return RailOutcome.allow(metadata={"policy_violations": []})

@@ -100,6 +100,8 @@ class Runtime:
     for a configuration.
     """
 
+    records_calls = False  # the LLM calls of every turn, with their prompts
+
     def __init__(
         self,
         config: RailsConfig,
@@ -134,7 +136,7 @@ class Runtime:
             self.actions.register(action, name, builtin=True)
         nemo_alias = parts.nemo_alias
         if nemo_alias is None:
-            nemo_alias = bool((self.config.truing.get("library") or {}).get("nemo_alias"))
+            nemo_alias = bool((self.config.truing.get("library") or {}).get("nemo_alias", True))
         code = load_config_code(self.config, nemo_alias=nemo_alias)
         for name, call in {**code, **parts.actions}.items():
             if name.startswith("init:"):
@@ -263,7 +265,7 @@ class Runtime:
             explicit_fields=explicit_fields,
             call_ids=call_ids,
         )
-        turn.counter.records = [] if turn.logs("llm_calls") else None
+        turn.counter.records = [] if self.records_calls or turn.logs("llm_calls") else None
         try:
             return await self._answer_turn(turn, rows, session, stream)
         except TruingError as error:

@@ -1,8 +1,8 @@
 """Imports the Python files of a configuration folder, also those written for NeMo Guardrails.
 
-With the alias, ``from nemoguardrails.actions import action`` in an existing ``actions.py`` gets
-truing's own decorator. The alias lasts only for the import; NeMo Guardrails itself is neither
-needed nor touched.
+``from nemoguardrails.actions import action`` in an existing ``actions.py`` gets truing's own
+decorator, unless ``truing: {library: {nemo_alias: false}}`` is set. The alias lasts only for the
+import; NeMo Guardrails itself is neither needed nor touched.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import importlib.util
 import inspect
 import sys
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -21,7 +22,9 @@ from truing.rails import actions
 from truing.rails.config import loader
 from truing.rails.config.trust import require_trusted_code
 from truing.rails.runtime import prompt_filters
+from truing.rails.runtime.knowledge_base import KnowledgeBase
 from truing.rails.runtime.llm_client import LlmClient, LlmReply
+from truing.rails.runtime.prompts import PromptManager
 
 
 async def llm_call(
@@ -37,6 +40,22 @@ async def llm_call(
     if llm is None:
         raise ValueError("no LLM was given")
     return await llm(prompt, stop=stop, **(llm_params or {}))
+
+
+class LLMRails:
+    """What `init(app)` of a config.py gets, for its annotation: `Runtime`, with these methods.
+
+    `register_action`, `register_action_param`, `register_prompt_context`,
+    `register_output_parser`.
+    """
+
+
+def register_llm_provider(name: str, provider: Any) -> None:
+    """Raises PlanError: LangChain models of a configuration are not supported."""
+    raise PlanError(
+        f"register_llm_provider({name!r}): the models of truing are named under models: "
+        "(engine: truing takes any spec, such as python:FILE)"
+    )
 
 
 def _make_module(name: str, attributes: dict[str, Any]) -> ModuleType:
@@ -61,8 +80,10 @@ def nemo_modules() -> dict[str, ModuleType]:
         "get_colang_history": prompt_filters.render_colang,
     }
     config = {"RailsConfig": loader.RailsConfig}
+    rails = {**config, "LLMRails": LLMRails}
+    providers = {"register_llm_provider": register_llm_provider}
     attributes: dict[str, dict[str, Any]] = {
-        "nemoguardrails": {**config, **action_names},
+        "nemoguardrails": {**rails, **action_names},
         "nemoguardrails.actions": action_names,
         "nemoguardrails.actions.actions": action_names,
         "nemoguardrails.actions.rail_outcome": action_names,
@@ -71,7 +92,12 @@ def nemo_modules() -> dict[str, ModuleType]:
         "nemoguardrails.llm": {},
         "nemoguardrails.llm.call": utils,
         "nemoguardrails.llm.completion_parsing": utils,
-        "nemoguardrails.rails": config,
+        "nemoguardrails.llm.providers": providers,
+        "nemoguardrails.llm.taskmanager": {"LLMTaskManager": PromptManager},
+        "nemoguardrails.kb": {},
+        "nemoguardrails.kb.kb": {"KnowledgeBase": KnowledgeBase},
+        "nemoguardrails.rails.llm.llmrails": rails,
+        "nemoguardrails.rails": rails,
         "nemoguardrails.rails.llm": {},
         "nemoguardrails.rails.llm.config": config,
     }
@@ -111,13 +137,24 @@ def load_config_code(config: loader.RailsConfig, *, nemo_alias: bool = False) ->
             module = _import_file(Path(file), index)
             if Path(file).name == "config.py":
                 if callable(getattr(module, "init", None)):
-                    loaded[f"init:{file}"] = module.init
+                    loaded[f"init:{file}"] = partial(_call_init, module.init, Path(file))
                 continue
             for value in vars(module).values():
                 meta = getattr(value, "action_meta", None)
                 if meta and (inspect.isfunction(value) or inspect.isclass(value)):
                     loaded[meta["name"]] = value
     return loaded
+
+
+def _call_init(init: Any, path: Path, app: Any) -> None:
+    """Calls `init(app)`; raises PlanError with its line for whatever it raises."""
+    try:
+        init(app)
+    except PlanError:
+        raise
+    except (Exception, SystemExit) as error:
+        line = _error_line(error, path)
+        raise PlanError(f"{path.name}:{line}: {type(error).__name__}: {error}") from error
 
 
 def _import_file(path: Path, index: int) -> ModuleType:

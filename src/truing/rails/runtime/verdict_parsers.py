@@ -143,6 +143,13 @@ def is_content_safe(reply: str) -> list[Any]:
     return [False]
 
 
+def read_safe_unsafe(reply: str) -> list[Any]:
+    """Parses Llama Guard's reply: "safe", or "unsafe" with categories; all else is unsafe."""
+    verdict = is_content_safe(reply)
+    text = _normalise(reply) or ""
+    return [False] if verdict == [True] and not text.startswith("safe") else verdict
+
+
 # -- NVIDIA's guard models ---------------------------------------------------------------------
 
 _SAFETY_KEYS = frozenset(

@@ -1,0 +1,268 @@
+"""`LLMRails` on truing's runtime: generate, stream, check, explain, register.
+
+`from truing.integrations.nemo import LLMRails, RailsConfig` takes the place of the import from
+`nemoguardrails`. A turn that cannot be finished answers with a refusal and a ruling that says why,
+where NeMo Guardrails may raise.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from typing import Any, Self
+
+from truing.core.errors import PlanError, UserError
+from truing.core.protocols import Model
+from truing.core.types import Answer, Conversation, Lineage, Sampling
+from truing.http.limits import close_connections
+from truing.integrations.nemo.responses import ExplainInfo, GenerationResponse, LLMCallInfo
+from truing.rails import (
+    CheckResult,
+    GuardedModel,
+    RuntimeParts,
+    TurnRecord,
+    build_generation_log,
+    build_model,
+    select_output_data,
+)
+from truing.rails import RailsConfig as LoadedConfig
+from truing.rails.runtime.prompt_filters import render_colang
+from truing.rails.runtime.turn_result import TurnResult
+from truing.specs.resolve import resolve
+
+Messages = list[dict[str, Any]]
+
+
+class LangChainModel:
+    """A LangChain chat model or LLM as a `Model`: its `ainvoke` is called with (role, text)."""
+
+    def __init__(self, llm: Any) -> None:
+        self.llm = llm
+        self.name = f"langchain:{type(llm).__name__}"
+        self.lineage = Lineage(name=self.name)
+
+    async def generate(self, conversation: Conversation, sampling: Sampling) -> tuple[Answer, ...]:
+        """Returns `sampling.n` answers; an exception of the model is a failure."""
+        rows = [(message.role, message.content) for message in conversation.messages]
+        options: dict[str, Any] = {"stop": list(sampling.stop)} if sampling.stop else {}
+        answers = []
+        for _ in range(sampling.n):
+            try:
+                reply = await self.llm.ainvoke(rows, **options)
+            except Exception as error:
+                answers.append(Answer.failed("model", f"{type(error).__name__}: {error}"))
+                continue
+            text = getattr(reply, "content", reply)
+            answers.append(Answer.of(text if isinstance(text, str) else str(text)))
+        return tuple(answers)
+
+
+class LLMRails:
+    """A configuration in front of a model.
+
+    `llm` is a truing model, a spec such as `openai:gpt-4o-mini`, or a LangChain model; without it
+    the configuration's model of type main is used.
+    """
+
+    def __init__(
+        self,
+        config: LoadedConfig,
+        llm: Model | str | Any | None = None,
+        verbose: bool = False,
+        *,
+        parts: RuntimeParts | None = None,
+    ) -> None:
+        self.config = config
+        self.llm = _build_llm(config, llm)
+        self.guarded = GuardedModel(config, self.llm, parts=parts)
+        self.runtime = self.guarded.runtime
+        self.runtime.records_calls = True
+        self._last_result: TurnResult | None = None
+
+    # -- generation --------------------------------------------------------------------------------
+
+    async def generate_async(
+        self,
+        prompt: str | None = None,
+        messages: Messages | None = None,
+        options: Mapping[str, Any] | None = None,
+        state: Mapping[str, Any] | None = None,
+    ) -> str | dict[str, Any] | GenerationResponse:
+        """Returns the bot's text for a prompt, its message for messages, and a
+        `GenerationResponse` where options or a state are given.
+
+        `state` is that of an earlier response, or {}. Raises OptionsError for wrong options.
+        """
+        rows = [*_read_state(state), *_read_messages(prompt, messages)]
+        record = TurnRecord()
+        message, answer = await self._answer(rows, options, record)
+        result = self._last_result = record.result
+        if options is None and state is None:
+            return str(message["content"]) if prompt is not None else message
+        selected = options or {}
+        calls = [call.to_openai() for call in answer.message.tool_calls]
+        return GenerationResponse(
+            response=str(message["content"]) if prompt is not None else [message],
+            output_data=select_output_data(result, selected.get("output_vars")),
+            log=build_generation_log(result, selected.get("log")),
+            state={"messages": [*rows, message]} if state is not None else None,
+            tool_calls=calls or None,
+            rulings=answer.rulings,
+        )
+
+    async def _answer(
+        self, rows: Messages, options: Mapping[str, Any] | None, record: TurnRecord
+    ) -> tuple[dict[str, Any], Answer]:
+        """Returns the message of a turn, in NeMo's form, and the answer with its rulings."""
+        answer = await self.guarded.answer_messages(rows, options=options, record=record)
+        if record.result is not None:
+            return dict(record.result.message), answer
+        if answer.failure is not None:
+            raise ConnectionError(f"{answer.failure.kind}: {answer.failure.message}")
+        return {"role": "assistant", "content": answer.text}, answer
+
+    def generate(
+        self,
+        prompt: str | None = None,
+        messages: Messages | None = None,
+        options: Mapping[str, Any] | None = None,
+        state: Mapping[str, Any] | None = None,
+    ) -> str | dict[str, Any] | GenerationResponse:
+        """As `generate_async`; raises RuntimeError inside a running event loop."""
+        return _run(self.generate_async(prompt, messages, options, state))
+
+    async def stream_async(
+        self,
+        prompt: str | None = None,
+        messages: Messages | None = None,
+        options: Mapping[str, Any] | None = None,
+    ) -> AsyncIterator[str]:
+        """Yields the text in chunks; nothing is yielded that the rails block later.
+
+        Messages may set variables (role context); events are not streamed. Raises ConnectionError
+        where the model fails.
+        """
+        rows = _read_messages(prompt, messages)
+        variables: dict[str, Any] = {}
+        for row in rows:
+            if row.get("role") == "context":
+                variables |= row["content"]
+        chat = [row for row in rows if row.get("role") != "context"]
+        record = TurnRecord()
+        chunks = self.guarded.stream_with_answer(
+            Conversation.from_openai(chat),
+            Sampling(),
+            options=options,
+            context=variables or None,
+            record=record,
+        )
+        async for chunk in chunks:
+            if isinstance(chunk, str):
+                yield chunk
+            elif chunk.failure is not None:
+                raise ConnectionError(f"{chunk.failure.kind}: {chunk.failure.message}")
+        self._last_result = record.result
+
+    async def check_async(self, messages: Messages) -> CheckResult:
+        """Returns whether the rails allow the messages, in every stage that they contain."""
+        return await self.guarded.check(Conversation.from_openai(messages))
+
+    def check(self, messages: Messages) -> CheckResult:
+        """As `check_async`; raises RuntimeError inside a running event loop."""
+        result: CheckResult = _run(self.check_async(messages))
+        return result
+
+    def explain(self) -> ExplainInfo:
+        """Returns the LLM calls of the last turn with their prompts, and its events as Colang."""
+        result = self._last_result
+        if result is None:
+            return ExplainInfo()
+        calls = [LLMCallInfo.of(record) for record in result.llm_records]
+        return ExplainInfo(calls, render_colang(result.events))
+
+    # -- registration ------------------------------------------------------------------------------
+
+    def register_action(self, action: Any, name: str | None = None) -> Self:
+        """Adds an action."""
+        self.runtime.register_action(action, name)
+        return self
+
+    def register_action_param(self, name: str, value: Any) -> Self:
+        """Adds a value that actions get if they have a parameter of that name."""
+        self.runtime.register_action_param(name, value)
+        return self
+
+    def register_prompt_context(self, name: str, value_or_fn: Any) -> Self:
+        """Adds a variable (or a function that returns it) to all prompts."""
+        self.runtime.register_prompt_context(name, value_or_fn)
+        return self
+
+    def register_output_parser(self, output_parser: Any, name: str) -> Self:
+        """Adds a parser that prompts can name."""
+        self.runtime.register_output_parser(output_parser, name)
+        return self
+
+    def register_embedding_provider(self, cls: Any, name: str | None = None) -> Self:
+        """Encodes with a class whose `encode` takes a list of texts, where the configuration
+        names it as `embedding_engine`.
+        """
+        engine = name or getattr(cls, "engine_name", "")
+        core = (self.config.raw.get("core") or {}).get("embedding_search_provider") or {}
+        parameters = core.get("parameters") or {}
+        if parameters.get("embedding_engine") == engine:
+            encoder = cls(parameters.get("embedding_model", ""))
+            self.runtime.services.embeddings.encoder = encoder
+        return self
+
+    def register_embedding_search_provider(self, name: str, cls: Any) -> Self:
+        """Raises UserError: truing searches its own index; an embedding provider can be set."""
+        raise UserError(
+            "search providers are not supported: register_embedding_provider takes the model that "
+            "encodes texts"
+        )
+
+
+def _build_llm(config: LoadedConfig, llm: Any) -> Model:
+    if isinstance(llm, str):
+        model: Model = resolve(llm, "model")
+        return model
+    if llm is not None:
+        return llm if isinstance(llm, Model) else LangChainModel(llm)
+    entry = next((entry for entry in config.models if entry.type == "main"), None)
+    if entry is None:
+        raise PlanError(f"{config.path or 'config'}: no model of type main; pass llm=")
+    return build_model(entry, config)
+
+
+def _read_messages(prompt: str | None, messages: Messages | None) -> Messages:
+    if (prompt is None) == (messages is None):
+        raise ValueError("give prompt or messages")
+    return [{"role": "user", "content": prompt}] if prompt is not None else list(messages or [])
+
+
+def _read_state(state: Mapping[str, Any] | None) -> Messages:
+    if not state:
+        return []
+    rows = state.get("messages")
+    if not isinstance(rows, list):
+        raise ValueError('state: expected {"messages": [...]} of an earlier response, or {}')
+    return list(rows)
+
+
+def _run(coroutine: Any) -> Any:
+    """Runs a coroutine outside of any event loop, and closes the connections that it opened."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        pass
+    else:
+        coroutine.close()
+        raise RuntimeError("inside async code, await generate_async or check_async instead")
+
+    async def run() -> Any:
+        try:
+            return await coroutine
+        finally:
+            await close_connections()
+
+    return asyncio.run(run())

@@ -1,0 +1,187 @@
+"""Programs written for NeMo Guardrails, with the import changed."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from truing.core.errors import PlanError, UserError
+from truing.integrations.nemo.llm_rails import LLMRails
+from truing.integrations.nemo.rails_config import RailsConfig
+from truing.integrations.nemo.responses import GenerationResponse
+from truing.models.scripted import ScriptedModel
+from truing.rails.config.generation_options import OptionsError
+from truing.rails.runtime.app import RuntimeParts
+from truing.rails.runtime.embeddings import LexicalEncoder
+
+COLANG = """
+define subflow no secrets
+  if "secret" in $user_message
+    bot refuse to respond
+    stop
+
+define user ask time
+  "what time is it"
+
+define flow
+  user ask time
+  $time = execute read clock(zone=$zone)
+  bot tell time
+
+define bot tell time
+  "It is {{ time }}."
+"""
+YAML = """
+rails:
+  input: {flows: [no secrets]}
+  dialog: {user_messages: {embeddings_only: true, embeddings_only_similarity_threshold: 0.9}}
+"""
+
+
+def make_rails(llm: Any = None, yaml: str = YAML, colang: str = COLANG) -> LLMRails:
+    config = RailsConfig.from_content(colang, yaml)
+    parts = RuntimeParts(encoder=LexicalEncoder())
+    rails = LLMRails(config, llm=llm or ScriptedModel("Hello."), parts=parts)
+    return rails.register_action(_read_clock, "read clock")
+
+
+async def _read_clock(zone: str | None = None, offset: int = 0) -> str:
+    return f"{9 + offset} in {zone}"
+
+
+def test_a_prompt_gives_a_text_and_messages_give_a_message() -> None:
+    rails = make_rails(yaml="models: []", colang="")
+    assert rails.generate(prompt="hi") == "Hello."
+    messages = [{"role": "user", "content": "hi"}]
+    assert rails.generate(messages=messages) == {"role": "assistant", "content": "Hello."}
+    assert rails.explain().llm_calls[0].completion == "Hello."
+
+
+def test_context_actions_and_their_parameters() -> None:
+    rails = make_rails().register_action_param("offset", 2)
+    messages = [
+        {"role": "context", "content": {"zone": "Rome"}},
+        {"role": "user", "content": "what time is it"},
+    ]
+    response = rails.generate(
+        messages=messages,
+        options={"output_vars": ["time"], "log": {"activated_rails": True, "llm_calls": True}},
+    )
+    assert isinstance(response, GenerationResponse)
+    assert response.response == [{"role": "assistant", "content": "It is 11 in Rome."}]
+    assert response.output_data == {"time": "11 in Rome"}
+    assert response.log is not None and response.log["llm_calls"] == []
+    rail = response.log["activated_rails"][-1]
+    assert (rail["type"], rail["name"], rail["stop"]) == ("input", "no secrets", False)
+    assert "bot tell time" in rails.explain().colang_history
+
+
+def test_a_blocked_turn_refuses() -> None:
+    rails = make_rails()
+    response = rails.generate(prompt="a secret", options={})
+    assert isinstance(response, GenerationResponse)
+    assert response.response == "I'm sorry, I can't respond to that."
+    assert response.rulings[-1].ruling == "block"
+    assert rails.check([{"role": "user", "content": "a secret"}]).allowed is False
+    assert rails.check([{"role": "user", "content": "hello"}]).allowed is True
+
+
+def test_a_state_goes_on() -> None:
+    rails = make_rails(yaml="models: []", colang="")
+    first = rails.generate(prompt="one", state={})
+    assert isinstance(first, GenerationResponse)
+    second = rails.generate(prompt="two", state=first.state)
+    assert isinstance(second, GenerationResponse) and second.state is not None
+    assert [row["content"] for row in second.state["messages"]] == [
+        "one",
+        "Hello.",
+        "two",
+        "Hello.",
+    ]
+
+
+def test_streams_and_async() -> None:
+    async def run() -> tuple[str, Any]:
+        rails = make_rails(yaml="models: []", colang="")
+        chunks = [chunk async for chunk in rails.stream_async(prompt="hi")]
+        with pytest.raises(RuntimeError, match="await generate_async"):
+            rails.generate(prompt="hi")
+        return "".join(chunks), await rails.generate_async(prompt="hi")
+
+    assert asyncio.run(run()) == ("Hello.", "Hello.")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        ({}, "give prompt or messages"),
+        ({"prompt": "a", "messages": []}, "give prompt or messages"),
+        ({"prompt": "a", "state": {"events": []}}, "state: expected"),
+    ],
+)
+def test_wrong_arguments(arguments: dict[str, Any], error: str) -> None:
+    with pytest.raises(ValueError, match=error):
+        make_rails().generate(**arguments)
+
+
+def test_wrong_options_and_search_providers() -> None:
+    with pytest.raises(OptionsError, match="options.log: expected"):
+        make_rails().generate(prompt="hi", options={"log": True})
+    with pytest.raises(UserError, match="register_embedding_provider"):
+        make_rails().register_embedding_search_provider("own", object)
+    with pytest.raises(PlanError, match="no model of type main"):
+        LLMRails(RailsConfig.from_content("", YAML.replace("no secrets", "")))
+
+
+class LangChainLike:
+    """Has the method that truing calls of a LangChain chat model."""
+
+    async def ainvoke(self, rows: list[tuple[str, str]], **options: Any) -> Any:
+        if rows[-1][1] == "fail":
+            raise TimeoutError("too slow")
+        return f"{rows[-1][0]} said {rows[-1][1]}"
+
+
+def test_a_langchain_model_answers() -> None:
+    rails = make_rails(LangChainLike(), yaml="models: []", colang="")
+    assert rails.generate(prompt="hi") == "user said hi"
+    with pytest.raises(ConnectionError, match="too slow"):
+        rails.generate(prompt="fail")
+
+
+CONFIG_PY = """
+from nemoguardrails import LLMRails, RailsConfig
+from nemoguardrails.actions import action
+
+
+async def read_clock(zone=None):
+    return "noon"
+
+
+def init(app: LLMRails):
+    app.register_action(read_clock, "read clock")
+"""
+
+
+def test_code_of_a_folder_runs_unchanged_where_it_is_trusted(tmp_path: Path) -> None:
+    (tmp_path / "config.yml").write_text(YAML)
+    (tmp_path / "rails.co").write_text(COLANG)
+    (tmp_path / "config.py").write_text(CONFIG_PY)
+    with pytest.raises(PlanError, match="config.py:1: Python code"):
+        LLMRails(RailsConfig.from_path(tmp_path), llm=ScriptedModel("x"))
+    config = RailsConfig.from_path(tmp_path, trust_code=True)
+    parts = RuntimeParts(encoder=LexicalEncoder())
+    rails = LLMRails(config, llm=ScriptedModel("x"), parts=parts)
+    assert rails.generate(prompt="what time is it") == "It is noon."
+    (tmp_path / "config.py").write_text("def init(app):\n    raise KeyError('x')\n")
+    with pytest.raises(PlanError, match="config.py:2: KeyError"):
+        LLMRails(RailsConfig.from_path(tmp_path, trust_code=True), llm=ScriptedModel("x"))
+
+
+def test_configurations_add_up() -> None:
+    first = RailsConfig.from_content("", "rails: {input: {flows: [a]}}")
+    second = RailsConfig.from_content("", config={"rails": {"input": {"flows": ["b"]}}})
+    assert (first + second).rails.input.flows == ["b", "a"]
