@@ -100,8 +100,6 @@ class Runtime:
     for a configuration.
     """
 
-    records_calls = False  # the LLM calls of every turn, with their prompts
-
     def __init__(
         self,
         config: RailsConfig,
@@ -117,7 +115,7 @@ class Runtime:
         self.actions = ActionRegistry()
         timeout = float(config.truing.get("action_timeout", DEFAULT_ACTION_TIMEOUT))
         self._action_runner = ActionRunner(self.actions, timeout)
-        self._flow_numbers = count(1)
+        self._flow_numbers, self.records_calls = count(1), False
         self._states = StateCache()
         self._register_actions(parts)
         self.program = self._compile_program()
