@@ -48,7 +48,7 @@ from truing.rails.static.check import check_rails_config
 PEER_SCRIPT = Path(__file__).parent / "peers" / "nemo_configs_peer.py"
 # Each conversation is held once with every reply; the LLM says the same in each call.
 REPLIES = ("No", "Hello, how can I help you?")
-UNCLEAR = "blocked: the verdict is unclear"  # NeMo Guardrails lets some of these pass
+UNCLEAR = "(blocked as unclear) "  # NeMo Guardrails lets some of these pass
 USER_TURNS = ("hi", "What can you do for me?")
 # Variables with keys and addresses that the examples read; the values are not used.
 VARIABLES = (
@@ -177,7 +177,8 @@ async def _hold_conversation(folder: Path, reply: str) -> list[str]:
         failed = result.failure is not None
         reasons = " ".join(ruling.reason or "" for ruling in result.rulings)
         is_unclear = result.blocked and ("unclear" in reasons or "could not tell" in reasons)
-        texts.append(UNCLEAR if is_unclear else "error: action" if failed else result.text)
+        text = "error: action" if failed else result.text
+        texts.append(f"{UNCLEAR}{text}" if is_unclear else text)
         history.append(result.message)
     return texts
 
@@ -209,9 +210,11 @@ def compare_with_peer(row: dict[str, Any], folder: Path, peer: dict[str, Any]) -
         for own, other in zip(own_texts, peer_texts, strict=False):
             # Nothing to compare where NeMo raises, or where the action is not in the sdist.
             is_error = other.startswith("error") or other.endswith("not found.")
-            if own == UNCLEAR:
+            if own.removeprefix(UNCLEAR) == other or is_error:
+                continue
+            if own.startswith(UNCLEAR):
                 row["fails_closed"] = row.get("fails_closed", 0) + 1
-            elif own != other and not is_error:
+            else:
                 row["class"] = "silent"
                 row["reasons"].append(f"LLM {reply!r}: truing {own!r}, NeMo {other!r}")
 
@@ -270,10 +273,11 @@ def print_table(table: dict[str, dict[str, Any]]) -> None:
         names = ("identical", "difference", "refused", "crash", "silent")
         print(f"{len(rows)} {title}:", ", ".join(f"{n} {counts[n]}" for n in names))
         if any("peer_loads" in row for row in rows):
-            works = [row for row in rows if row["peer_loads"]]
+            works = [row for row in rows if row.get("peer_loads")]
             faults = sum(bool(row["faults"]) for row in works)
             print(f"  NeMo loads {len(works)}; of these rails check exits 2 on {faults}")
-            both = sum(row["class"] == "refused" and not row["peer_loads"] for row in rows)
+            refused = [row for row in rows if row["class"] == "refused"]
+            both = sum(row.get("peer_loads") is False for row in refused)
             print(f"  of the refused, NeMo refuses {both} too")
             compared = sum(row.get("compared", 0) for row in rows)
             closed = sum(row.get("fails_closed", 0) for row in rows)

@@ -491,5 +491,6 @@ def test_actions_written_for_nemo_run_unchanged_with_the_alias(tmp_path: Path) -
 
 
 def test_without_the_alias_the_error_names_it(tmp_path: Path) -> None:
+    folder = _folder(tmp_path, "truing: {library: {nemo_alias: false}}\n")
     with pytest.raises(PlanError, match=r"actions.py:3: ModuleNotFoundError.*nemo_alias: true"):
-        GuardedModel(_folder(tmp_path, "models: []\n"), ScriptedStreamingModel(), trust_code=True)
+        GuardedModel(folder, ScriptedStreamingModel(), trust_code=True)

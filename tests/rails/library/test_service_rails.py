@@ -187,3 +187,16 @@ def test_a_rail_names_its_service() -> None:
     yaml = "rails: {input: {flows: [service check input $service=other]}}\n"
     with pytest.raises(PlanError, match="config.yml:1: there is no service 'other'"):
         GuardedModel(RailsConfig.from_text(yaml), ScriptedModel("x"))
+
+
+def test_the_recipe_of_the_documentation() -> None:
+    async def handler(request: Request) -> None:
+        rows = [{"category": "x", "severity": 2 * request.number}, {"severity": 0}]
+        await request.send(200, {"categoriesAnalysis": rows})
+
+    blocked = "{{ (reply.categoriesAnalysis | map(attribute='severity') | max) >= 4 }}"
+    with serving(handler) as server:
+        model = guard(server.url, request={"text": "{{ text }}"}, blocked=blocked)
+        answers = ask(model, "a", "b", "c")
+    assert [answer.finish_reason for answer in answers] == ["stop", "stop", "blocked"]
+    assert server.requests[0].json == {"text": "a"}

@@ -12,7 +12,8 @@ import yaml
 
 from truing.core.errors import PlanError
 from truing.rails.colang.ast import ColangFile
-from truing.rails.colang.parser import parse_colang
+from truing.rails.colang.colang2 import Translation, translate_colang2
+from truing.rails.colang.parser import is_colang_2, parse_colang
 from truing.rails.config.schema import SCHEMA, find_schema_faults
 from truing.rails.yaml_lines import KeyPath, load_with_lines
 
@@ -28,9 +29,10 @@ _LIST_KEYS = ("instructions", "flows", "models", "prompts", "docs", "import_path
 class ConfigFiles:
     """The content of a configuration folder, or of one YAML file.
 
-    `raw` is the merged YAML, `colang` the parsed Colang files in the order of reading, `code` the
-    paths of Python files. `locations` maps ``("key", dotted path)`` to file and line. `faults`
-    holds one line ``file:line: message`` for each error, so that all are reported together.
+    `raw` is the merged YAML, `colang` the parsed Colang files in the order of reading,
+    `translations` those of them in Colang 2, `code` the paths of Python files. `locations` maps
+    ``("key", dotted path)`` to file and line. `faults` holds one line ``file:line: message`` for
+    each error, so that all are reported together.
 
     What links or imports lead to outside the folder is listed in `outside` as (place, message), and
     read only with `read_outside`: a received folder must not pull in files of this machine.
@@ -47,6 +49,8 @@ class ConfigFiles:
         self.locations: dict[tuple[str, str], tuple[str, int]] = {}
         self.faults: list[str] = []
         self._imported: set[Path] = set()
+        self._colang2: list[tuple[str, str]] = []
+        self.translations: list[Translation] = []
 
     def read_root(self) -> None:
         """Reads the folder (or file) and what it imports; PlanError if it does not exist."""
@@ -59,6 +63,17 @@ class ConfigFiles:
         else:
             raise PlanError(f"{self.root}: there is no such rails folder")
         self._read_imports()
+
+    def translate(self) -> None:
+        """Translates the Colang 2 files, and adds what they hold; once, after the last file."""
+        if not self._colang2 or self.faults:
+            return
+        try:
+            self.translations = translate_colang2(self._colang2)
+            for translation in self.translations:
+                self.colang.append(parse_colang(translation.name, translation.colang))
+        except PlanError as error:
+            self.faults.extend(error.faults)
 
     def add_yaml(self, name: str, text: str) -> None:
         """Merges a YAML document; one with faults is left out."""
@@ -88,7 +103,10 @@ class ConfigFiles:
         merge_documents(self.raw, document)
 
     def add_colang(self, name: str, text: str) -> None:
-        """Parses a Colang file."""
+        """Parses a Colang file; one in Colang 2 is translated when all files are there."""
+        if is_colang_2(text):
+            self._colang2.append((name, text))
+            return
         try:
             self.colang.append(parse_colang(name, text))
         except PlanError as error:

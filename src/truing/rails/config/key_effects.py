@@ -292,6 +292,7 @@ def find_differences(config: RailsConfig) -> Iterator[tuple[str, str]]:
             continue
         if effect.applies is None or effect.applies(value, config):
             yield _locate(config, key), f"{_short_key(key)}: {effect.difference}"
+    yield from config.translated
     yield from _find_other_embeddings(config)
     yield from _find_default_differences(config)
 

@@ -59,7 +59,7 @@ class RailsConfig:
     `trust_code` says that the operator trusts all of the configuration: without it no code of the
     folder runs (`config.trust`). `key_variables` names the environment variables that the operator
     lets it send to the addresses that it names. `outside` holds (place, what) for what it reads
-    outside its folder.
+    outside its folder, `translated` says where Colang 2 was translated.
     """
 
     path: str = ""
@@ -90,6 +90,7 @@ class RailsConfig:
     trust_code: bool = False
     key_variables: tuple[str, ...] = ()
     outside: list[tuple[str, str]] = field(default_factory=list)
+    translated: list[tuple[str, str]] = field(default_factory=list)
 
     @classmethod
     def load(
@@ -158,6 +159,7 @@ def list_rail_flow_names(config: RailsConfig) -> frozenset[str]:
 
 
 def _build_config(files: ConfigFiles, trust_code: bool) -> RailsConfig:
+    files.translate()
     if not files.faults and not files.raw and not files.colang:
         files.faults.append(f"{files.root}: holds neither YAML nor Colang files")
     if files.faults:
@@ -172,15 +174,41 @@ def _build_config(files: ConfigFiles, trust_code: bool) -> RailsConfig:
         outside=files.outside,
     )
     version = str(raw.get("colang_version", "1.0"))
-    if version not in ("1.0", "1"):
+    if version in ("1.0", "1") and files.translations:
+        name = files.translations[0].name
+        raise PlanError(f'{name}:1: this is Colang 2; set colang_version: "2.x"')
+    if version not in ("1.0", "1") and not (version == "2.x" and files.translations):
         file, line = files.locations.get(("key", "colang_version"), ("config.yml", 1))
         raise PlanError(
             f"{file}:{line}: colang_version {version} is not supported; truing reads Colang 1.0"
+            " and translates rails and dialog flows of 2.x"
         )
     _set_definitions(config, files)
     _set_general_settings(config)
+    _add_translated_rails(raw, config, files)
     _set_rails(config, raw.get("rails") or {})
     return config
+
+
+def _add_translated_rails(raw: dict[str, Any], config: RailsConfig, files: ConfigFiles) -> None:
+    """Adds the rails that Colang 2 files name to those of the YAML."""
+    for translation in files.translations:
+        for stage, references in translation.rails.items():
+            rails = raw.setdefault("rails", {}).setdefault(stage, {})
+            known = list(rails.get("flows") or [])
+            for index, reference in enumerate(references, len(known)):
+                place = (translation.name, translation.rail_lines[stage])
+                config.locations[("key", f"rails.{stage}.flows.{index}")] = place
+                known.append(reference)
+            rails["flows"] = known
+        if translation.continuation_line:
+            config.translated.append(
+                (
+                    f"{translation.name}:{translation.continuation_line}",
+                    "Colang 2 is translated to Colang 1.0: the LLM is asked for intents, steps and "
+                    "messages with the prompts of 1.0",
+                )
+            )
 
 
 def _set_definitions(config: RailsConfig, files: ConfigFiles) -> None:
