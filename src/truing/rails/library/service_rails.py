@@ -162,6 +162,7 @@ def make_own_recipe(settings: Mapping[str, Any]) -> Recipe:
         variables = {**inputs.variables(), "reply": reply}
         blocked = evaluate_template(settings["blocked"], variables)
         if isinstance(blocked, str):
+            # Neither of the two is no verdict: `ServiceClient` refuses None.
             blocked = {"true": True, "false": False}.get(blocked.strip().lower())
         reason = rewrite = None
         if settings.get("reason"):
@@ -170,7 +171,7 @@ def make_own_recipe(settings: Mapping[str, Any]) -> Recipe:
             rewrite = evaluate_template(settings["rewrite"], variables)
             if rewrite is not None and not isinstance(rewrite, str):
                 raise ValueError("the rewritten text is no text")
-        return ServiceVerdict(blocked, reason, rewrite)  # type: ignore[arg-type]
+        return ServiceVerdict(blocked, reason, rewrite)
 
     return Recipe(make_body, read_verdict, is_lines=settings.get("reply") == "lines")
 

@@ -12,8 +12,9 @@ from typing import Any
 
 from truing.core.errors import TruingError
 from truing.rails.colang.compiler import Program
+from truing.rails.config.generation_options import STAGE_SWITCHES
 from truing.rails.runtime.parallel_rails import variable_effects
-from truing.rails.runtime.turn_context import STAGE_SWITCHES, TurnContext
+from truing.rails.runtime.turn_context import TurnContext
 
 
 def can_speculate(program: Program, input_rails: list[str]) -> bool:

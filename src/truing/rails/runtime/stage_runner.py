@@ -7,6 +7,7 @@ from typing import Any, Literal
 from msgspec import Struct
 
 from truing.core.types import Failure, Ruling
+from truing.rails.config.generation_options import STAGE_SWITCHES
 from truing.rails.config.loader import RailsConfig
 from truing.rails.runtime.conversation_state import ConversationState
 from truing.rails.runtime.event_types import (
@@ -19,7 +20,6 @@ from truing.rails.runtime.event_types import (
     Utterance,
 )
 from truing.rails.runtime.turn_context import (
-    STAGE_SWITCHES,
     STAGE_VARIABLES,
     TurnContext,
     missing_rails,

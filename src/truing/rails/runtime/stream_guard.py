@@ -23,12 +23,12 @@ from msgspec.structs import asdict, replace
 
 from truing.core.text import ends_sentence
 from truing.core.types import Answer, Conversation, Message, Ruling, Sampling
+from truing.rails.config.generation_options import STAGE_SWITCHES
 from truing.rails.config.loader import RailsConfig
 from truing.rails.runtime.answer_readings import AnswerReadings
 from truing.rails.runtime.client_texts import readable_arguments
 from truing.rails.runtime.output_gate import BLOCKED_MESSAGE
 from truing.rails.runtime.stream_buffer import StreamBuffer
-from truing.rails.runtime.turn_context import STAGE_SWITCHES
 
 CHUNK_CHARACTERS = 24  # of a finished text that is sent in chunks
 
