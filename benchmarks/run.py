@@ -84,6 +84,7 @@ QUICK = (
     ),
     Quick("statistics", "statistics/coverage.py --draws 200 --out {tmp}/statistics.json", 2),
     Quick("statistics", "statistics/verdicts.py --draws 100 --out {tmp}/verdicts.json", 1),
+    Quick("ui", "ui/rows.py --rows 2000 --pages 60", 0.5, ("litestar", "sqlalchemy")),
 )
 LONG: dict[str, str] = {}
 """Topics without a quick form: topic -> reason."""

@@ -137,6 +137,12 @@ def percentile(times: list[float], share: float) -> float:
     return 1000 * sorted(times)[min(len(times) - 1, int(share * len(times)))]
 
 
+def cpu_seconds(pid: int) -> float:
+    """Returns the processor time that a process has used."""
+    fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def main() -> None:
     """Measures and prints."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -182,6 +188,7 @@ def measure(folder: Path, names: list[Path], arguments: argparse.Namespace) -> N
                     f"{name}: index {index.stat().st_size / 1e6:.0f} MB of a run of {run_bytes / 1e6:.0f} MB"
                 )
         source = random.Random(7)
+        cpu_before = cpu_seconds(process.pid)
         times: dict[str, list[float]] = defaultdict(list)
         for _ in range(arguments.pages):
             kind, query = random_query(source, arguments.rows)
@@ -197,6 +204,8 @@ def measure(folder: Path, names: list[Path], arguments: argparse.Namespace) -> N
             print(
                 f"{kind:<13} n {len(of_kind):>4}  p50 {percentile(of_kind, 0.5):6.1f}  p95 {percentile(of_kind, 0.95):6.1f}  max {1000 * max(of_kind):6.1f} ms"
             )
+        cpu = (cpu_seconds(process.pid) - cpu_before) / arguments.pages
+        print(f"processor time of the server: {1000 * cpu:.1f} ms a page")
         with open(f"/proc/{process.pid}/status", encoding="ascii") as status:
             print(next(line.strip() for line in status if line.startswith("VmHWM")))
         print(f"load {os.getloadavg()[0]:.1f}, {os.cpu_count()} cores")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import socket
@@ -47,7 +48,8 @@ def _serve(folder: Path) -> Iterator[tuple[str, subprocess.Popen[str]]]:
         reservation.bind(("127.0.0.1", 0))
         port = reservation.getsockname()[1]
         words = [sys.executable, "-m", "truing", "ui", str(folder), "--port", str(port)]
-        with subprocess.Popen(words, stderr=subprocess.PIPE, text=True) as process:
+        environment = os.environ | {"TRUING_CACHE": str(folder / "cache")}
+        with subprocess.Popen(words, stderr=subprocess.PIPE, text=True, env=environment) as process:
             try:
                 assert process.stderr is not None
                 line = process.stderr.readline()

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -186,14 +187,44 @@ def test_a_bomb_ends_in_bounded_memory(tmp_path: Path) -> None:
         list(read_inspect_log(path))
 
 
-def test_a_compression_that_python_lacks_is_named(tmp_path: Path) -> None:
+def _write_zstandard(path: Path, documents: dict[str, Any]) -> None:
+    """Writes an archive as Inspect does, each member compressed by Zstandard."""
+    pyarrow = pytest.importorskip("pyarrow")
+    with zipfile.ZipFile(path, "w") as archive:
+        plain = {name: json.dumps(document).encode() for name, document in documents.items()}
+        for name, data in plain.items():
+            archive.writestr(name, pyarrow.Codec("zstd").compress(data, asbytes=True))
+    content = bytearray(path.read_bytes())
+    for signature, offset, crc_offset in ((b"PK\3\4", 8, 14), (b"PK\1\2", 10, 16)):
+        start = -1
+        for data in plain.values():
+            start = content.find(signature, start + 1)
+            content[start + offset] = 93
+            content[start + crc_offset : start + crc_offset + 4] = zlib.crc32(data).to_bytes(
+                4, "little"
+            )
+    path.write_bytes(content)
+
+
+def test_members_compressed_by_zstandard(tmp_path: Path) -> None:
+    path = tmp_path / "log.eval"
+    _write_zstandard(path, {"header.json": HEADER, "samples/a_epoch_1.json": _sample()})
+    assert _read_one(path).responses[0].text == "plums"
+    damaged = bytearray(path.read_bytes())
+    damaged[damaged.find(b"\x28\xb5\x2f\xfd") + 9] ^= 0xFF
+    path.write_bytes(damaged)
+    with pytest.raises(DataError, match="header.json: "):
+        list(read_inspect_log(path))
+
+
+def test_a_compression_that_nobody_reads_is_named(tmp_path: Path) -> None:
     path = _write(tmp_path / "log.eval", _sample())
     data = bytearray(path.read_bytes())
     for signature, offset in ((b"PK\3\4", 8), (b"PK\1\2", 10)):
         start = data.find(signature)
         while start >= 0:
-            data[start + offset] = 93  # Zstandard
+            data[start + offset] = 19
             start = data.find(signature, start + 4)
     path.write_bytes(data)
-    with pytest.raises(DataError, match="cannot read"):
+    with pytest.raises(DataError, match="compression"):
         list(read_inspect_log(path))

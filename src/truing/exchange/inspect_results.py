@@ -14,8 +14,11 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
+import struct
 import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -32,9 +35,12 @@ from truing.exchange.base import (
     make_response,
     require_file,
 )
+from truing.specs.extras import needs_extra
 from truing.specs.resolve import Args
 
 _MEMBER = re.compile(r"samples/(?P<id>.+)_epoch_(?P<epoch>\d{1,6})\.json")
+_ZSTANDARD = 93  # the number of the method in zip archives
+_LOCAL_HEADER = struct.Struct("<4s5H3L2H")
 _NO_JSON = re.compile(rb"[:\[,]\s*(?:NaN|-?Infinity)\b")
 _ATTACHMENT = "attachment://"
 _YES_LETTERS, _NO_LETTERS = ("C", "Y"), ("I", "N")
@@ -129,25 +135,49 @@ class _Log:
     def read(self, name: str) -> bytes:
         """Returns a member; raises DataError if it is not there, damaged or too large."""
         try:
-            with self._archive.open(name) as stream:
-                data = stream.read(MAX_ROW_BYTES + 1)
+            info = self._archive.getinfo(name)
+            if info.compress_type == _ZSTANDARD:
+                data = read_zstandard_member(self._path, info)
+            else:
+                with self._archive.open(name) as stream:
+                    data = stream.read(MAX_ROW_BYTES + 1)
         except KeyError as error:
             raise DataError.at(
                 self._path, None, f"no log of Inspect: there is no {name}"
             ) from error
         except NotImplementedError as error:
-            raise DataError.at(
-                self._path,
-                None,
-                f"{name} is compressed in a way that this Python cannot read; "
-                "`inspect log convert --to json` and back writes it otherwise",
-            ) from error
+            raise DataError.at(self._path, None, f"{name}: {error}") from error
         except (zipfile.BadZipFile, OSError, EOFError, RuntimeError, ValueError) as error:
             raise DataError.at(self._path, None, f"{name}: {error}") from error
         self._left -= len(data)
         if len(data) > MAX_ROW_BYTES or self._left < 0:
             raise DataError.at(self._path, None, f"{name}: expands to more than is read")
         return data
+
+
+def read_zstandard_member(path: Path, info: zipfile.ZipInfo) -> bytes:
+    """Returns a member that is compressed by Zstandard, as Inspect writes them since 2025.
+
+    Python reads them from 3.14 on; before, pyarrow does. Raises MissingExtra without it, OSError
+    or ValueError for a damaged member; of a large one, no more than a byte over the bound is read.
+    """
+    with needs_extra("reading a log of Inspect"):
+        import pyarrow
+
+    with path.open("rb") as file:
+        file.seek(info.header_offset)
+        header = file.read(_LOCAL_HEADER.size)
+        if len(header) < _LOCAL_HEADER.size or not header.startswith(b"PK\3\4"):
+            raise ValueError("the archive is damaged")
+        # Its own lengths: those of the central directory may differ.
+        name_length, extra_length = _LOCAL_HEADER.unpack(header)[-2:]
+        file.seek(name_length + extra_length, os.SEEK_CUR)
+        compressed = file.read(min(info.compress_size, MAX_ROW_BYTES))
+    with pyarrow.CompressedInputStream(pyarrow.BufferReader(compressed), "zstd") as stream:
+        data: bytes = stream.read(MAX_ROW_BYTES + 1)
+    if len(data) <= MAX_ROW_BYTES and zlib.crc32(data) != info.CRC:
+        raise ValueError("the checksum is not that of the archive")
+    return data
 
 
 def _decode(path: Path, name: str, data: bytes, kind: type) -> object:
@@ -222,7 +252,7 @@ def _judgements(sample: _EvalSample, index: int, questions: dict[str, str]) -> I
             is_part = isinstance(score.value, dict)
             verdict, number = _verdict(value)
             if is_part and verdict is not None and not isinstance(value, bool):
-                verdict, number = None, float(verdict)  # 1 of a scale is no yes
+                verdict, number = None, float(bool(verdict))  # 1 of a scale is no yes
             yield make_judgement(
                 f"inspect:{name}" + (f"/{asked}" if is_part else ""),
                 str(asked),

@@ -14,7 +14,9 @@ from tests.serve.ui.pages import write_run, write_small_run
 
 from truing.analysis.outcomes import OUTCOME_NAMES
 from truing.analysis.summary import summarise
+from truing.core.errors import UserError
 from truing.runs.folder import Run
+from truing.serve.ui import row_reader
 from truing.serve.ui.background import Fault
 from truing.serve.ui.row_index import build_index
 from truing.serve.ui.row_indexes import RowIndexes, load_index_key
@@ -61,6 +63,17 @@ def small_index(tmp_path_factory: pytest.TempPathFactory) -> RowIndex:
 @settings(max_examples=60, deadline=None)
 def test_no_search_is_an_error(small_index: RowIndex, words: str) -> None:
     assert all(mask.shape == (4,) for mask in small_index.search(words))
+
+
+def test_a_search_that_takes_too_long_ends(
+    small_index: RowIndex, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(row_reader, "MAX_SEARCH_SECONDS", -1.0)
+    monkeypatch.setattr(row_reader, "_STEPS_BETWEEN_CHECKS", 1)
+    with pytest.raises(UserError, match="give more letters"):
+        small_index.search("zebra*")
+    monkeypatch.undo()
+    assert not small_index.search("zebra*")[0].any()
 
 
 def test_an_index_is_private_and_replaced_when_the_run_changes(tmp_path: Path) -> None:

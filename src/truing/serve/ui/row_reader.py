@@ -6,6 +6,7 @@ import os
 import re
 import sqlite3
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 
 from truing.analysis.outcomes import OUTCOME_NAMES
 from truing.analysis.verdict_table import EXPECTS, NO, UNSCORED, YES
-from truing.core.errors import RunError
+from truing.core.errors import RunError, UserError
 from truing.core.types import Judgement, Response, Sample
 from truing.runs.folder import Run
 from truing.runs.run_files import open_run_file
@@ -31,6 +32,8 @@ Codes = NDArray[np.uint8]
 
 MAX_RECORD_BYTES = 8 << 20
 """Of a longer line of the run the page says that it is too long to be shown."""
+MAX_SEARCH_SECONDS = 4.0
+_STEPS_BETWEEN_CHECKS = 20_000
 _MAX_SEARCH_TERMS = 8
 _MAX_CACHED_SEARCHES = 32
 _TERM = re.compile(r'"([^"]+)"|(\S+)')
@@ -77,7 +80,8 @@ class RowIndex:
         self._lock = threading.Lock()
         self._searches: OrderedDict[str, Mask] = OrderedDict()
         try:
-            self._database.execute("pragma trusted_schema=off")
+            for pragma in ("trusted_schema=off", "cache_size=-16384", "mmap_size=268435456"):
+                self._database.execute(f"pragma {pragma}")
             (meta,) = self._database.execute("select content from meta").fetchone() or (b"",)
             self.meta = msgspec.json.decode(meta, type=IndexMeta)
             self._arrays: dict[str, bytes] = dict(
@@ -201,7 +205,11 @@ class RowIndex:
         return {name: int(n) for name, n in zip(OUTCOME_NAMES, counts) if n}
 
     def search(self, words: str) -> list[Mask]:
-        """Returns for each word or "quoted phrase" the rows in whose texts it occurs."""
+        """Returns for each word or "quoted phrase" the rows in whose texts it occurs.
+
+        A term that ends in `*` stands for all words that begin so. Raises UserError if the search
+        takes longer than `MAX_SEARCH_SECONDS`.
+        """
         terms = [phrase or word for phrase, word in _TERM.findall(words)][:_MAX_SEARCH_TERMS]
         return [self._search_term(term) for term in terms]
 
@@ -210,7 +218,19 @@ class RowIndex:
             cached = self._searches.get(term)
             if cached is not None:
                 return cached
-            mask = self._find_term(term)
+            deadline = time.monotonic() + MAX_SEARCH_SECONDS
+            # A beginning that thousands of words share has the rows of all of them merged.
+            self._database.set_progress_handler(
+                lambda: time.monotonic() > deadline, _STEPS_BETWEEN_CHECKS
+            )
+            try:
+                mask = self._find_term(term)
+            except sqlite3.OperationalError as error:
+                raise UserError(
+                    f"The search took more than {MAX_SEARCH_SECONDS:g} s; give more letters."
+                ) from error
+            finally:
+                self._database.set_progress_handler(None, 0)
             self._searches[term] = mask
             if len(self._searches) > _MAX_CACHED_SEARCHES:
                 self._searches.popitem(last=False)
@@ -218,11 +238,11 @@ class RowIndex:
 
     def _find_term(self, term: str) -> Mask:
         mask = np.zeros(self.size, bool)
-        # A phrase of plain words, the last of which may go on: nothing of it is query syntax.
+        # A phrase of plain words: nothing of it is query syntax.
         tokens = re.sub(r"[^\w\s]", " ", split_words(term)).split()
         if not tokens:
             return mask
-        query = '"' + " ".join(tokens) + '" *'
+        query = '"' + " ".join(tokens) + '"' + ("*" if term.endswith("*") else "")
 
         def row_ids(table: str) -> NDArray[np.int64]:
             cursor = self._database.execute(
