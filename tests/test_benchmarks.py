@@ -89,7 +89,8 @@ def _study_rows(root: Path, name: str) -> list[dict[str, str]]:
 
 def test_the_study_trains_on_no_frozen_prompt(root: Path) -> None:
     refusals, twins = _study_rows(root, "refusals"), _study_rows(root, "twins")
-    prompts = [row["prompt"] for row in (*refusals, *twins)]
+    support = _study_rows(root, "support")
+    prompts = [row["prompt"] for row in (*refusals, *twins, *support)]
     assert len(twins) >= 300
     assert not [prompt for prompt in prompts if is_frozen(prompt)]
     assert len({hash_prompt(prompt) for prompt in prompts}) == len(prompts)
@@ -108,6 +109,6 @@ def test_the_measuring_prompts_of_the_study_are_frozen_and_no_other_set_is(root:
     sets = json.loads(path.read_text(encoding="utf-8"))
     for name in ("harm", "benign", "ordinary"):
         assert frozen_hashes().issuperset(sets[name]["prompts"])
-    for name in ("dev-harm", "dev-benign"):
+    for name in ("pilot-1", "dev-harm", "dev-benign", "dev-support"):
         assert frozen_hashes().isdisjoint(sets[name]["prompts"])
     assert [len(sets[name]["prompts"]) for name in ("harm", "benign")] == [250, 150]

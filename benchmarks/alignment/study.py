@@ -28,7 +28,7 @@ from typing import Any
 
 from common import SampleList
 from study_levers import RotatedSeeds, build_best_of
-from study_prompts import DATA, MEASURING_JUDGE, PROMPT_SETS, build_prompt_set
+from study_prompts import DATA, MEASURING_JUDGE, PROMPT_SETS, TRAINING_FILES, build_prompt_set
 from study_steering import write_cost_pairs
 
 from truing.align.prompted import prompted
@@ -193,7 +193,7 @@ def prepare(study: Study) -> None:
     """Copies our own texts to STUDY/data, and samples the base's own everyday answers."""
     folder = study.out / "data"
     folder.mkdir(exist_ok=True)
-    for name in ("refusals", "twins"):
+    for name in TRAINING_FILES:
         shutil.copyfile(DATA / f"{name}.jsonl", folder / f"{name}.jsonl")
     count = write_cost_pairs(folder / "cost-pairs.jsonl")
     print(f"{count} pairs for the cost model")

@@ -31,6 +31,7 @@ from truing.specs.resolve import resolve
 DATA = Path(__file__).resolve().parent / "data"
 HASHES_FILE = DATA / "prompt-sets.json"
 MEASURING_JUDGE = "moderation:default"
+TRAINING_FILES = ("refusals", "twins", "support")
 MAX_WORDS = 80
 """Longer prompts are left out: a model of this size answers the frame, not the request."""
 
@@ -108,7 +109,7 @@ def read_training_rows(name: str) -> list[dict[str, str]]:
 @cache
 def training_prompts() -> frozenset[str]:
     """Returns the hashes of our own training prompts."""
-    rows = [*read_training_rows("refusals"), *read_training_rows("twins")]
+    rows = [row for name in TRAINING_FILES for row in read_training_rows(name)]
     return frozenset(hash_prompt(row["prompt"]) for row in rows)
 
 
