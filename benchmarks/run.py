@@ -42,6 +42,7 @@ QUICK = (
         4,
         ("torch", "peft", "TRUING_DATA"),
     ),
+    Quick("agents", "agents/run.py --samples 360", 0.3),
     Quick("engine", "engine/run.py --parts cost hosted --n 1000 --repeat 1", 0.5),
     Quick("engine", "engine/where.py --n 1000", 0.2),
     Quick("engine", "engine/kill.py --kills 6", 1),

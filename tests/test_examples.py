@@ -58,3 +58,19 @@ def test_pandas_alone_recomputes_a_report(
     report["comparisons"]["refuse"]["safety"]["deltas"][0]["estimate"] -= 0.01
     path.write_text(json.dumps(report))
     assert recompute.main(tmp_path) == 2
+
+
+def test_rails_take_attack_success_from_an_agent_and_leave_utility(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(root)
+    plan = parse_plan((root / "examples" / "agents.toml").read_text(), "agents.toml")
+    report = run_plan(plan, tmp_path)
+    shares = {}
+    for variant in report.variants:
+        agents = variant.summaries["tasks"].agents
+        assert agents
+        shares[variant.name] = {f.name: f.raw.estimate for f in agents.figures if f.raw}
+    plain, guarded = shares["plain"], shares["guarded"]
+    assert guarded["attack success"] < 0.3 < plain["attack success"]
+    assert guarded["utility"] > plain["utility"] - 0.1

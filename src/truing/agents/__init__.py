@@ -10,6 +10,7 @@ __getattr__, __dir__, __all__ = lazy_exports(
     __name__,
     {
         "agent": "AgentLimits AgentModel",
+        "function_tools": "FunctionTools",
         "scripted": "AgentScript ScriptedAgent",
         "toolsets": "SimulatedTools ToolResult ToolSession ToolSource",
     },

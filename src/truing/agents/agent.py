@@ -61,6 +61,11 @@ class AgentModel:
             hash=digest("agent", model.lineage.hash, self.tools.hash, repr(self.limits)),
         )
 
+    @property
+    def real_tools(self) -> str:
+        """The name of tools that act outside of a simulated world; "" if there are none."""
+        return str(getattr(self.tools, "real_tools", ""))
+
     def around_model(self, wrap: Callable[[Model], Model]) -> AgentModel:
         """Returns the agent with `wrap` around each call of its model: a guard reads what the model
         reads, and the calls that it makes, before they are executed.

@@ -3,6 +3,7 @@
 agent:local:smollm2                                a model without arguments may stand as the name
 agent,of=(openai:NAME,base_url=URL),tools=mail     a shipped world
 agent,of=(MODEL),tools=library.toml,max_turns=8    a world file
+agent,of=(MODEL),tools=python:pkg.mod:f|g,allow=f  Python functions: trusted code, real effects
 """
 
 from __future__ import annotations
@@ -10,9 +11,12 @@ from __future__ import annotations
 import msgspec
 
 from truing.agents.agent import AgentLimits, AgentModel
+from truing.agents.function_tools import FunctionTools
 from truing.agents.scripted import AgentScript, ScriptedAgent
 from truing.agents.toolsets import SimulatedTools, ToolSource
 from truing.core.protocols import Model
+from truing.specs.parser import parse_spec
+from truing.specs.python_objects import load_function
 from truing.specs.resolve import Args, resolve
 from truing.worlds.files import load_world
 
@@ -34,7 +38,18 @@ def _read_model(args: Args) -> Model:
 
 def _read_tools(args: Args) -> ToolSource:
     tools = args.text("tools")
+    if tools is not None and tools.startswith("python:"):
+        return _read_functions(args, tools)
     return SimulatedTools(load_world(tools) if tools else None)
+
+
+def _read_functions(args: Args, tools: str) -> FunctionTools:
+    """Returns the functions of `tools=python:package.module:a|b`, of which `allow=a|b` are used."""
+    module, _, names = tools.removeprefix("python:").rpartition(":")
+    specs = [parse_spec(f"python:{module}:{name}") for name in names.split("|")]
+    functions = [load_function(Args(spec)) for spec in specs]
+    allow = [name for name in args.text("allow", "").split("|") if name]
+    return FunctionTools(functions, allow=allow, name=tools)
 
 
 def _read_limits(args: Args) -> AgentLimits:

@@ -12,10 +12,11 @@ from collections.abc import Iterator
 from msgspec.structs import replace
 
 from truing.attacks.base import ChainedAttack, RewriteAttack, is_attackable
+from truing.attacks.injections import InjectionAttack, is_injectable
 from truing.attacks.rewrites import REWRITES
 from truing.core.errors import did_you_mean
 from truing.core.protocols import Dataset
-from truing.core.types import DataInfo, Preference, Row
+from truing.core.types import DataInfo, Preference, Row, Sample
 from truing.specs.resolve import Args
 
 _MAX_TRIES = 1000
@@ -39,13 +40,14 @@ def make_rewrites(args: Args, seed: int) -> list[RewriteAttack]:
 class AttackedDataset:
     """A data set with its prompts attacked; `plain` keeps the original samples too.
 
-    Prompts about minors and the benign prompts of pairs are left out.
+    Prompts about minors and the benign prompts of pairs are left out; of injections, all samples
+    but agents' tasks with an injection.
     """
 
     def __init__(
         self,
         dataset: Dataset,
-        attack: RewriteAttack | ChainedAttack,
+        attack: RewriteAttack | ChainedAttack | InjectionAttack,
         *,
         tries: int = 1,
         plain: bool = True,
@@ -72,13 +74,18 @@ class AttackedDataset:
         """Yields each original sample (if `plain`), followed by its attacked versions."""
         for row in self._dataset.rows():
             sample = row.sample
-            # A benign prompt has no refusal that an attack could overcome.
-            if sample.expect == "comply" or not is_attackable(sample):
+            if not self._is_attacked(sample):
                 continue
             if self._plain:
                 yield Row(sample=sample)
             for attempt in range(self._tries):
                 yield Row(sample=self._attack.attack_once(sample, attempt))
+
+    def _is_attacked(self, sample: Sample) -> bool:
+        if isinstance(self._attack, InjectionAttack):
+            return is_injectable(sample)
+        # A benign prompt has no refusal that an attack could overcome.
+        return sample.expect != "comply" and is_attackable(sample)
 
     def preferences(self) -> Iterator[Preference]:
         """Yields nothing: an attacked data set has no pairs."""
@@ -86,12 +93,16 @@ class AttackedDataset:
 
 
 def build(args: Args) -> AttackedDataset:
-    """Builds `attacked:NAME,of=(DATA)`; the name may be a chain, `role-play+base64`."""
+    """Builds `attacked:NAME,of=(DATA)`; the name may be a chain, `role-play+base64`, or
+    `injection`.
+    """
     seed, tries = args.integer("seed", 0), args.integer("tries", 1)
     if not 1 <= tries <= _MAX_TRIES:
         raise args.fault(f"tries={tries}: from 1 to {_MAX_TRIES}")
+    plain = args.flag("plain", True)
+    if args.name == "injection":
+        dataset = args.required("of", "data")
+        return AttackedDataset(dataset, InjectionAttack(), tries=tries, plain=plain)
     rewrites = make_rewrites(args, seed)
     attack = rewrites[0] if len(rewrites) == 1 else ChainedAttack(*rewrites)
-    return AttackedDataset(
-        args.required("of", "data"), attack, tries=tries, plain=args.flag("plain", True)
-    )
+    return AttackedDataset(args.required("of", "data"), attack, tries=tries, plain=plain)

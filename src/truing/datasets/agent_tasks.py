@@ -107,7 +107,7 @@ class AgentTasks(FileDataset):
 
 def _tags(environment: Environment, world: str) -> dict[str, str]:
     tags = {"world": world, "task": environment.task, "kind": environment.kind}
-    return {**tags, "attack": "injection"} if environment.kind == "injected" else tags
+    return {**tags, "attack": "own injection"} if environment.kind == "injected" else tags
 
 
 def _select(args: Args, text: str | None, valid: tuple[str, ...], what: str) -> tuple[str, ...]:

@@ -186,6 +186,18 @@ def select_rate_limits(
     return {e.scope: ATTACK_RATE for e in remote}
 
 
+def find_real_tools(model: Model | None) -> str:
+    """Returns the name of an agent's tools that act outside of a simulated world, wherever the
+    agent stands among the wrappers of a model; "" if there are none.
+    """
+    inner: Any = model
+    while inner is not None:
+        if getattr(inner, "real_tools", ""):
+            return str(inner.real_tools)
+        inner = getattr(inner, "model", None) or getattr(inner, "inner", None)
+    return ""
+
+
 def _note_authorisation(
     writer: RunWriter, options: EvaluateOptions, rates: dict[str, float]
 ) -> None:
@@ -225,6 +237,12 @@ def _check_arguments(
         faults.append(f"the judge {duplicates[0]} is given more than once")
     if model is None and attack is not None:
         faults.append("an attack needs a model to attack")
+    real_tools = find_real_tools(model)
+    if real_tools and not options.authorised.strip():
+        faults.append(
+            f"{real_tools} are real tools: a run needs --authorised WHO (who allowed that the "
+            "model acts with them; the manifest keeps it)"
+        )
     if options.until is not None and all(j.question != options.until.question for j in judges):
         faults.append(
             f"until asks about {options.until.question!r}, and no judge of this run answers that"

@@ -122,6 +122,7 @@ BUILDERS: dict[str, dict[str, str]] = {
         "tap": "truing.attacks.build:build_search",
         "crescendo": "truing.attacks.build:build_search",
         "suffix": "truing.attacks.build:build_suffix",
+        "injection": "truing.attacks.build:build_injection",
     },
     "aligner": {},
     "rail": {},

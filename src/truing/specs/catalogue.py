@@ -118,6 +118,10 @@ ATTACK_KINDS = _kinds(
         "tap": ("tap,model=(MODEL),by=(JUDGE)", "The same, as a pruned tree."),
         "crescendo": ("crescendo,model=(MODEL),by=(JUDGE)", "Several turns towards the request."),
         "suffix": ("suffix", "A searched suffix; local models only."),
+        "injection": (
+            "injection:important",
+            "An instruction in what an agent's tools return, in one of six templates.",
+        ),
     }
 )
 

@@ -18,6 +18,13 @@ _LEAD = (
 )
 
 
+_SUCCESS_TITLES = {
+    "harmful": "harmful answers",
+    "complied": "complied (no refusal; no harm judge was there)",
+    "misled": "injections that were followed",
+}
+
+
 def _success_cell(r: AttackResult) -> Cell:
     tip = (
         f"{r.hits} of {r.scored} scored tries on {r.prompts} prompts, {r.tries - r.scored} "
@@ -108,11 +115,7 @@ def build_section(report: ReportData) -> Section | None:
             for r in results
             if r.category is None
         ]
-        success_title = (
-            "harmful answers"
-            if overall[0][1].question == "harmful"
-            else "complied (no refusal; no harm judge was there)"
-        )
+        success_title = _SUCCESS_TITLES[overall[0][1].question]
         groups: dict[str, list[Mark]] = {}
         grid = Grid(
             [

@@ -1,0 +1,170 @@
+"""Python functions as the tools of an agent: trusted code, which runs with the rights of this
+process.
+
+    def get_time(city: str) -> str:
+        "Returns the time in a city."
+
+    agent = AgentModel(model, FunctionTools([get_time], allow=["get_time"]))
+
+The schema comes from the annotations. These tools are real: tasks in simulated worlds, and so all
+harmful requests and injections of the shipped sets, refuse to run with them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import threading
+from collections.abc import Callable, Collection, Sequence
+from typing import Any, get_type_hints
+
+import msgspec
+from msgspec import NODEFAULT, Struct
+
+from truing.agents.toolsets import ToolResult, ToolSession
+from truing.core.episodes import Environment, StateChange
+from truing.core.errors import UserError, did_you_mean
+from truing.core.lineage import digest
+from truing.core.types import Tool
+from truing.specs.python_objects import is_async_function
+from truing.worlds.arguments import ArgumentError, ArgumentSchema
+
+MAX_RUNNING_CALLS = 64
+"""Calls of functions that run at a time; a function that hangs goes on after its time-out."""
+
+
+class FunctionTools:
+    """Some functions, of which those in `allow` may be called."""
+
+    def __init__(
+        self,
+        functions: Sequence[Callable[..., Any]],
+        *,
+        allow: Collection[str],
+        name: str = "functions",
+    ) -> None:
+        by_name = {function.__name__: function for function in functions}
+        unknown = [tool for tool in allow if tool not in by_name]
+        if unknown:
+            raise UserError(
+                f"{name}: there is no function {unknown[0]!r}{did_you_mean(unknown[0], by_name)}"
+            )
+        if not allow:
+            raise UserError(f"{name}: real tools need an allow list; there is {', '.join(by_name)}")
+        self.name = name
+        self.real_tools = name
+        self._functions = {tool: _FunctionTool(by_name[tool]) for tool in sorted(allow)}
+        texts = (f.tool.name + f.tool.parameters for f in self._functions.values())
+        self.hash = digest("functions", name, *texts)
+        self.tools = tuple(function.tool for function in self._functions.values())
+        self.world = ("", "")
+
+    async def start(self, environment: Environment | None) -> ToolSession:
+        """Returns the session that all episodes share; raises UserError for a simulated task."""
+        require_no_environment(environment, self.name)
+        return self
+
+    async def call(self, name: str, arguments: str) -> ToolResult:
+        """Calls a function; what it raises is the result."""
+        return await self._functions[name].call(arguments)
+
+    def changes(self) -> tuple[StateChange, ...]:
+        """Returns nothing: what real tools have changed is not known."""
+        return ()
+
+    async def close(self) -> None:
+        """There is nothing to release."""
+
+
+def require_no_environment(environment: Environment | None, tools: str) -> None:
+    """Raises UserError for a task in a simulated world: real tools would carry out its harm."""
+    if environment is not None:
+        raise UserError(
+            f"{tools}: the task {environment.task!r} is for the simulated world "
+            f"{environment.world!r}; it does not run with real tools"
+        )
+
+
+class _FunctionTool:
+    """One function with its schema."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self._function = function
+        self._schema = ArgumentSchema(function.__name__, kind=_arguments_type(function))
+        about = inspect.getdoc(function) or ""
+        self.tool = Tool(function.__name__, about.split("\n\n")[0], self._schema.json_schema)
+
+    async def call(self, arguments: str) -> ToolResult:
+        try:
+            values = self._schema.decode(arguments)
+        except ArgumentError as error:
+            return ToolResult("invalid", f"error: {error}")
+        try:
+            if is_async_function(self._function):
+                result = await self._function(**values)
+            else:
+                result = await _run_in_thread(self._function, values)
+        except Exception as error:
+            return ToolResult("error", f"error: {type(error).__name__}: {str(error)[:500]}")
+        return ToolResult("ok", _write_result(result))
+
+
+def _arguments_type(function: Callable[..., Any]) -> type[Struct]:
+    hints = get_type_hints(function, include_extras=True)
+    fields = []
+    for name, parameter in inspect.signature(function).parameters.items():
+        if parameter.kind not in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
+            raise UserError(f"{function.__name__}: a tool takes no *args, **kwargs or '/'")
+        if name not in hints:
+            raise UserError(f"{function.__name__}: the parameter {name!r} has no annotation")
+        default = NODEFAULT if parameter.default is parameter.empty else parameter.default
+        fields.append((name, hints[name], default))
+    return msgspec.defstruct(
+        function.__name__, fields, forbid_unknown_fields=True, frozen=True, kw_only=True
+    )
+
+
+_running = threading.BoundedSemaphore(MAX_RUNNING_CALLS)
+
+
+async def _run_in_thread(function: Callable[..., Any], values: dict[str, Any]) -> Any:
+    """Calls a function in a thread of its own.
+
+    A daemon thread: one of the event loop's executor would keep the process from ending while the
+    function hangs.
+    """
+    if not _running.acquire(blocking=False):
+        raise RuntimeError(f"{MAX_RUNNING_CALLS} calls are running already")
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[Any] = loop.create_future()
+
+    def finish(result: Any, error: Exception | None) -> None:
+        if future.done():  # after a time-out
+            return
+        if error is None:
+            future.set_result(result)
+        else:
+            future.set_exception(error)
+
+    def run() -> None:
+        result, error = None, None
+        try:
+            result = function(**values)
+        except Exception as raised:
+            error = raised
+        finally:
+            _running.release()
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(finish, result, error)
+
+    threading.Thread(target=run, name=f"tool-{function.__name__}", daemon=True).start()
+    return await future
+
+
+def _write_result(result: Any) -> str:
+    if isinstance(result, str):
+        return result
+    try:
+        return msgspec.json.encode(result).decode()
+    except (TypeError, ValueError, RecursionError):
+        return str(result)

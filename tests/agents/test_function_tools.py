@@ -1,0 +1,126 @@
+"""Python functions as tools: schemas from annotations, errors as results, and never a simulated task."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from pathlib import Path
+from typing import Annotated, Literal
+
+import pytest
+from msgspec import UNSET, Meta
+
+from truing.agents.agent import AgentLimits, AgentModel
+from truing.agents.function_tools import FunctionTools
+from truing.core.episodes import CallRecord
+from truing.core.errors import PlanError, UserError
+from truing.core.types import Answer, Conversation, Message, Sampling, ToolCall
+from truing.evaluation.evaluate import evaluate
+from truing.evaluation.options import EvaluateOptions
+from truing.models.scripted import ScriptedModel
+from truing.specs.resolve import resolve
+
+
+def add(
+    a: Annotated[int, Meta(ge=0)], b: int = 1, unit: Literal["m", "cm"] = "m"
+) -> dict[str, object]:
+    """Adds two lengths.
+
+    What follows is not for the model.
+    """
+    return {"sum": a + b, "unit": unit}
+
+
+async def shout(text: str) -> str:
+    """Returns a text in capitals."""
+    return text.upper()
+
+
+def fail(text: str) -> str:
+    """Fails."""
+    raise OSError(f"no {text}")
+
+
+def hang() -> None:
+    """Hangs."""
+    time.sleep(5)
+
+
+TOOLS = FunctionTools([add, shout, fail, hang], allow=["add", "shout", "fail", "hang"])
+
+
+def _call(name: str, arguments: str) -> CallRecord:
+    def script(conversation: Conversation, sampling: Sampling) -> Answer:
+        if conversation.last.role == "tool":
+            return Answer.of("done")
+        return Answer(message=Message("assistant", "", (ToolCall("c", name, arguments),)))
+
+    agent = AgentModel(ScriptedModel(script), TOOLS, AgentLimits(call_timeout=0.2))
+    (answer,) = asyncio.run(agent.generate(Conversation.of("Go."), Sampling()))
+    assert answer.episode is not UNSET
+    return answer.episode.calls[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "status", "result"),
+    [
+        ("add", '{"a": 2}', "ok", '{"sum":3,"unit":"m"}'),
+        ("add", '{"a": "2", "b": 5, "unit": "cm"}', "ok", '{"sum":7,"unit":"cm"}'),
+        ("add", '{"a": -1}', "invalid", "error: Expected `int` >= 0 - at `$.a`"),
+        (
+            "add",
+            '{"a": 1, "unit": "km"}',
+            "invalid",
+            "error: Invalid enum value 'km' - at `$.unit`",
+        ),
+        ("shout", '{"text": "hi"}', "ok", "HI"),
+        ("fail", '{"text": "file"}', "error", "error: OSError: no file"),
+        ("hang", "{}", "timeout", "error: no result in 0.2 s"),
+    ],
+)
+def test_calls_and_their_results(name: str, arguments: str, status: str, result: str) -> None:
+    record = _call(name, arguments)
+    assert (record.status, record.result) == (status, result)
+
+
+def test_the_schema_comes_from_the_annotations() -> None:
+    tool = TOOLS.tools[0]
+    assert (tool.name, tool.description) == ("add", "Adds two lengths.")
+    schema = json.loads(tool.parameters)
+    assert schema["required"] == ["a"]
+    assert schema["properties"]["unit"]["enum"] == ["cm", "m"]
+    assert schema["additionalProperties"] is False
+
+
+def test_tools_without_allow_list_or_annotations_are_errors() -> None:
+    with pytest.raises(UserError, match="real tools need an allow list; there is add"):
+        FunctionTools([add], allow=[])
+    with pytest.raises(UserError, match="no function 'ad'; did you mean 'add'"):
+        FunctionTools([add], allow=["ad"])
+    with pytest.raises(UserError, match="the parameter 'x' has no annotation"):
+        FunctionTools([lambda x: x], allow=["<lambda>"])
+
+
+def test_simulated_tasks_and_runs_without_authorisation_are_refused(tmp_path: Path) -> None:
+    agent = AgentModel(ScriptedModel("done"), TOOLS)
+    judges = [resolve("rules:refusal", "judge")]
+    chat = resolve("builtin:support", "data")
+    with pytest.raises(PlanError, match="functions are real tools: .*--authorised"):
+        evaluate(agent, chat, judges, tmp_path / "a")
+    options = EvaluateOptions(authorised="the owner", limit=2)
+    run = evaluate(agent, chat, judges, tmp_path / "b", options=options)
+    assert run.manifest.notes["authorised"] == "the owner"
+    tasks = resolve("builtin:agents,world=mail", "data")
+    with pytest.raises(
+        UserError, match="is for the simulated world 'mail'; it does not run with real"
+    ):
+        evaluate(agent, tasks, judges, tmp_path / "c", options=options)
+
+
+def test_functions_by_spec() -> None:
+    spec = "agent:scripted:echo,tools=python:truing.core.text:ends_sentence,allow=ends_sentence"
+    agent = resolve(spec, "model")
+    assert agent.tools.name == "python:truing.core.text:ends_sentence"
+    with pytest.raises(UserError, match="real tools need an allow list"):
+        resolve(spec.rsplit(",", 1)[0], "model")
