@@ -11,7 +11,7 @@ from cyclopts import Parameter
 from truing.cli.parameters import Flag, OptionalPaths
 from truing.cli.report import group_runs
 from truing.cli.run_folders import cards_by_judge
-from truing.cli.tables import print_text
+from truing.cli.tables import print_json, print_text
 from truing.core.errors import UserError
 from truing.core.private_files import create_folder, replace_file
 from truing.report.assembly import ReportOptions, assemble_report
@@ -65,7 +65,7 @@ def command(
             measured = sum(item.status == "measured" for item in evidence.items)
             print_text(f"{framework.title}: {measured} of {len(evidence.items)} items measured")
     if json:
-        print(msgspec.json.encode([str(path) for path in paths]).decode())
+        print_json(msgspec.json.encode([str(path) for path in paths]))
         return 0
     for path in paths:
         print_text(f"  {path}")

@@ -10,7 +10,8 @@ import msgspec
 
 from truing.cli.parameters import Flag
 from truing.cli.tables import print_json, print_text
-from truing.hf.weights import NAMED_SOURCES, Weights, find_cached_weights, verify_weights
+from truing.hf.named_weights import NAMED_SOURCES
+from truing.hf.weights import Weights, find_cached_weights, verify_weights
 from truing.specs.extras import needs_extra
 
 

@@ -18,14 +18,15 @@ __getattr__, __dir__, __all__ = lazy_exports(
             "make_lm_head_contiguous pad_rows position_ids prefers_int8 select_device "
             "select_dtype select_training_attention"
         ),
+        "named_weights": "NAMED_SOURCES",
         "pretrained": (
             "check_model_folder check_tokenizer_fits find_safetensors first_line load_config "
             "load_model read_tensor_shapes silence_transformers stored_dtype"
         ),
         "sentence_encoder": "shared_encoder",
         "weights": (
-            "NAMED_SOURCES Weights cache_dir find_cached_weights find_weights sha256_file "
-            "sha256_folder verify_weights"
+            "Weights cache_dir find_cached_weights find_weights sha256_file sha256_folder "
+            "verify_weights"
         ),
     },
 )

@@ -13,7 +13,7 @@ __getattr__, __dir__, __all__ = lazy_exports(
     __name__,
     {
         "actions": "ActionResult action",
-        "config.client_settings": "PRIVATE_LOGS ClientSettings",
+        "config.client_settings": "ClientSettings PRIVATE_LOGS",
         "config.combined": "combine_configs",
         "config.generation_options": "OptionsError",
         "config.loader": "RailsConfig",

@@ -14,10 +14,11 @@ __getattr__, __dir__, __all__ = lazy_exports(
     {
         "": "ast compiler",
         "ast": "BotText ColangFile Flow",
+        "colang2": "Translation translate_colang2",
         "compiler": "CompiledFlow EVENT Instruction Program compile_flow",
         "expressions": "ExpressionError compile_expression find_variables",
         "flow_reference": "parse_flow_name parse_flow_parameters",
-        "parser": "parse_colang walk_steps",
+        "parser": "is_colang_2 parse_colang walk_steps",
         "tokenizer": "ANONYMOUS_PREFIX",
         "yaml_flows": "parse_yaml_flow",
     },

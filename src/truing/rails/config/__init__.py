@@ -13,10 +13,11 @@ __getattr__, __dir__, __all__ = lazy_exports(
     __name__,
     {
         "": "loader",
-        "client_settings": "ClientSettings",
-        "generation_options": "OptionsError find_option_faults require_options",
+        "client_settings": "ClientSettings PRIVATE_LOGS",
+        "combined": "combine_configs",
         "engines": "ENGINES TRUING_ENGINE",
         "entries": "ModelEntry PromptEntry",
+        "generation_options": "OptionsError STAGE_SWITCHES find_option_faults require_options",
         "jailbreak_service": (
             "JAILBREAK_BLOCK JAILBREAK_RAIL make_jailbreak_spec read_config_block"
         ),

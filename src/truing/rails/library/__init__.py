@@ -19,5 +19,6 @@ __getattr__, __dir__, __all__ = lazy_exports(
         "safety": "required_judge_specs",
         "service_rails": "build_services",
         "service_recipes": "RECIPES",
+        "tool_guards": "required_tool_judges",
     },
 )

@@ -54,7 +54,7 @@ from truing.rails.runtime.input_gate import (
 )
 from truing.rails.runtime.interpreter import FlowError
 from truing.rails.runtime.knowledge_base import KnowledgeBase
-from truing.rails.runtime.llm_client import LlmError, SpeculationCache
+from truing.rails.runtime.llm_client import SpeculationCache
 from truing.rails.runtime.nemo_compat import load_config_code
 from truing.rails.runtime.output_gate import (
     BLOCKED_MESSAGE,
@@ -66,7 +66,7 @@ from truing.rails.runtime.parallel_rails import ACTIONS as parallel_actions
 from truing.rails.runtime.parallel_rails import can_run_in_parallel
 from truing.rails.runtime.prompts import PromptManager
 from truing.rails.runtime.rail_library import RailLibrary
-from truing.rails.runtime.runtime_parts import RailsError, RuntimeParts
+from truing.rails.runtime.runtime_parts import RailsError, RuntimeParts, error_with_rulings
 from truing.rails.runtime.speculation import (
     can_speculate,
     options_without_text_rails,
@@ -269,7 +269,7 @@ class Runtime:
         except TruingError as error:
             turn.error = str(error)
             turn.finish_rails()
-            raise _error_with_rulings(turn, error) from error
+            raise error_with_rulings(error, turn.rulings) from error
 
     async def _answer_turn(
         self,
@@ -441,11 +441,3 @@ class Runtime:
         elif isinstance(event, BotIntent) and event.stops_turn:
             turn.finish_rail("block")
         return event
-
-
-def _error_with_rulings(turn: TurnContext, error: TruingError) -> RailsError | LlmError:
-    """Returns the error with the rulings up to it; other errors become a RailsError."""
-    if not isinstance(error, (RailsError, LlmError)):
-        error = RailsError("flow", str(error))
-    error.rulings = tuple(turn.rulings)
-    return error

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,6 +10,7 @@ from truing.core.errors import TruingError
 from truing.core.protocols import Model
 from truing.core.types import Failure, Ruling
 from truing.rails.runtime.embeddings import TextEncoder
+from truing.rails.runtime.llm_client import LlmError
 
 
 class RailsError(TruingError):
@@ -19,6 +20,14 @@ class RailsError(TruingError):
         self.failure = Failure("rail", kind, message)
         self.rulings: tuple[Ruling, ...] = ()
         super().__init__(message)
+
+
+def error_with_rulings(error: TruingError, rulings: Iterable[Ruling]) -> RailsError | LlmError:
+    """Returns an error of a turn with the rulings up to it; others become a RailsError."""
+    if not isinstance(error, RailsError | LlmError):
+        error = RailsError("flow", str(error))
+    error.rulings = tuple(rulings)
+    return error
 
 
 @dataclass(slots=True)

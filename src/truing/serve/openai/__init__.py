@@ -7,8 +7,9 @@ from truing.core.lazy import lazy_exports
 __getattr__, __dir__, __all__ = lazy_exports(
     __name__,
     {
-        "app": "chat_app",
+        "app": "chat_app keep_threads",
         "audit": "HarmAudit",
+        "conversation_memory": "open_thread_store",
         "http_protocol": "bounded_protocol",
         "limits": "ServerLimits",
         "local_host": "LocalHostOnly names_this_machine",
