@@ -11,6 +11,7 @@ __getattr__, __dir__, __all__ = lazy_exports(
     {
         "agent": "AgentLimits AgentModel",
         "function_tools": "FunctionTools",
+        "mcp_tools": "McpTools",
         "scripted": "AgentScript ScriptedAgent",
         "toolsets": "SimulatedTools ToolResult ToolSession ToolSource",
     },

@@ -4,6 +4,7 @@ agent:local:smollm2                                a model without arguments may
 agent,of=(openai:NAME,base_url=URL),tools=mail     a shipped world
 agent,of=(MODEL),tools=library.toml,max_turns=8    a world file
 agent,of=(MODEL),tools=python:pkg.mod:f|g,allow=f  Python functions: trusted code, real effects
+agent,of=(MODEL),tools="mcp:python server.py",allow=f  an MCP server over stdio: the same
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import msgspec
 
 from truing.agents.agent import AgentLimits, AgentModel
 from truing.agents.function_tools import FunctionTools
+from truing.agents.mcp_tools import McpTools
 from truing.agents.scripted import AgentScript, ScriptedAgent
 from truing.agents.toolsets import SimulatedTools, ToolSource
 from truing.core.protocols import Model
@@ -40,7 +42,13 @@ def _read_tools(args: Args) -> ToolSource:
     tools = args.text("tools")
     if tools is not None and tools.startswith("python:"):
         return _read_functions(args, tools)
+    if tools is not None and tools.startswith("mcp:"):
+        return McpTools(tools.removeprefix("mcp:"), allow=_read_allow(args))
     return SimulatedTools(load_world(tools) if tools else None)
+
+
+def _read_allow(args: Args) -> list[str]:
+    return [name for name in args.text("allow", "").split("|") if name]
 
 
 def _read_functions(args: Args, tools: str) -> FunctionTools:
@@ -48,8 +56,7 @@ def _read_functions(args: Args, tools: str) -> FunctionTools:
     module, _, names = tools.removeprefix("python:").rpartition(":")
     specs = [parse_spec(f"python:{module}:{name}") for name in names.split("|")]
     functions = [load_function(Args(spec)) for spec in specs]
-    allow = [name for name in args.text("allow", "").split("|") if name]
-    return FunctionTools(functions, allow=allow, name=tools)
+    return FunctionTools(functions, allow=_read_allow(args), name=tools)
 
 
 def _read_limits(args: Args) -> AgentLimits:

@@ -34,6 +34,7 @@ EXTRA_BY_PACKAGE = {
     "playwright": "pdf",
     "presidio_analyzer": "presidio",
     "opentelemetry": "otel",
+    "mcp": "mcp",
 }
 """Top-level package, as an import error names it -> the extra that installs it."""
 

@@ -1,0 +1,150 @@
+"""The tools of an MCP server over standard input and output: trusted code in a process of its own,
+with real effects.
+
+    agent,of=(MODEL),tools="mcp:python server.py",allow=get_time
+
+The server's own descriptions of its tools reach the model; only the tools of the allow list are
+offered. A server that dies leaves errors as the results of its calls.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import shlex
+from collections.abc import Collection
+from contextlib import suppress
+from typing import Any
+
+import msgspec
+
+from truing.agents.function_tools import require_no_environment
+from truing.agents.toolsets import ToolResult, ToolSession
+from truing.core.episodes import Environment, StateChange
+from truing.core.errors import MissingExtra, UserError, did_you_mean
+from truing.core.lineage import digest
+from truing.core.types import Tool
+from truing.specs.extras import needs_extra
+from truing.worlds.arguments import MAX_ARGUMENT_CHARACTERS
+
+START_SECONDS = 30.0
+_MAX_DESCRIPTION_CHARACTERS = 4000
+
+
+class McpTools:
+    """The tools of one server, which is started at the first episode and serves all of them."""
+
+    def __init__(self, command: str, *, allow: Collection[str]) -> None:
+        self._command = shlex.split(command)
+        if not self._command:
+            raise UserError('mcp: give the command of the server: tools="mcp:python server.py"')
+        if not allow:
+            raise UserError("mcp: real tools need an allow list: allow=NAME|NAME")
+        self._allow = tuple(sorted(allow))
+        # The command may hold secrets as arguments: only the program is shown.
+        self.name = self.real_tools = f"mcp:{self._command[0].rsplit('/', 1)[-1]}"
+        self.hash = digest("mcp", *self._command, *self._allow)
+        self.tools: tuple[Tool, ...] = ()
+        self.world = ("", "")
+        self._session: Any = None
+        self._server: asyncio.Task[None] | None = None
+        self._ready: asyncio.Future[None] | None = None
+        self._stop = asyncio.Event()
+
+    async def start(self, environment: Environment | None) -> ToolSession:
+        """Returns the session that all episodes share.
+
+        Raises UserError for a simulated task, and if the server does not start or lacks an allowed
+        tool.
+        """
+        require_no_environment(environment, self.name)
+        if self._ready is None:
+            self._ready = asyncio.get_running_loop().create_future()
+            # One task enters and leaves the contexts of the library, as anyio demands.
+            self._server = asyncio.create_task(self._serve(self._ready))
+        try:
+            async with asyncio.timeout(START_SECONDS):
+                await asyncio.shield(self._ready)
+        except TimeoutError as error:
+            raise UserError(f"{self.name}: no answer in {START_SECONDS:g} s") from error
+        return self
+
+    async def _serve(self, ready: asyncio.Future[None]) -> None:
+        program, *arguments = self._command
+        try:
+            with needs_extra("tools=mcp:"):
+                from mcp import ClientSession, StdioServerParameters
+                from mcp.client.stdio import stdio_client
+            parameters = StdioServerParameters(command=program, args=arguments)
+            async with (
+                stdio_client(parameters) as (read, write),
+                ClientSession(read, write) as session,
+            ):
+                await session.initialize()
+                self.tools = self._select_tools((await session.list_tools()).tools)
+                self._session = session
+                ready.set_result(None)
+                await self._stop.wait()
+        except MissingExtra as error:
+            ready.set_exception(error)
+        except Exception as error:
+            if not ready.done():
+                ready.set_exception(UserError(f"{self.name}: does not start: {_describe(error)}"))
+        finally:
+            self._session = None
+
+    def _select_tools(self, offered: list[Any]) -> tuple[Tool, ...]:
+        by_name = {tool.name: tool for tool in offered}
+        for name in self._allow:
+            if name not in by_name:
+                raise UserError(f"there is no tool {name!r}{did_you_mean(name, by_name)}")
+        return tuple(
+            Tool(
+                name,
+                (by_name[name].description or "")[:_MAX_DESCRIPTION_CHARACTERS],
+                msgspec.json.encode(by_name[name].input_schema).decode(),
+            )
+            for name in self._allow
+        )
+
+    async def call(self, name: str, arguments: str) -> ToolResult:
+        """Calls a tool of the server; what goes wrong is the result."""
+        values = _read_object(arguments)
+        if values is None:
+            return ToolResult("invalid", "error: the arguments are no JSON object")
+        if self._session is None:
+            return ToolResult("error", "error: the server has ended")
+        try:
+            result = await self._session.call_tool(name, values)
+        except Exception as error:
+            return ToolResult("error", f"error: {_describe(error)}")
+        text = "\n".join(part.text for part in result.content if hasattr(part, "text"))
+        return ToolResult("error" if result.is_error else "ok", text)
+
+    def changes(self) -> tuple[StateChange, ...]:
+        """Returns nothing: what real tools have changed is not known."""
+        return ()
+
+    async def close(self) -> None:
+        """Ends the server; may be called twice."""
+        self._stop.set()
+        if self._server is not None:
+            with suppress(Exception):
+                await asyncio.wait_for(self._server, 5)
+
+
+def _describe(error: BaseException) -> str:
+    """Returns an error in one line; of a group of tasks, its first one."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    text = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+    return " ".join(text.split())[:300]
+
+
+def _read_object(arguments: str) -> dict[str, Any] | None:
+    if len(arguments) > MAX_ARGUMENT_CHARACTERS:
+        return None
+    try:
+        value = msgspec.json.decode(arguments or "{}")
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None

@@ -1,0 +1,123 @@
+"""A real MCP server over standard input and output as the tools of an agent."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import sys
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from truing.agents.mcp_tools import McpTools
+from truing.agents.toolsets import ToolResult
+from truing.core.episodes import Environment
+from truing.core.errors import MissingExtra, UserError
+from truing.specs.resolve import resolve
+
+HAS_MCP = importlib.util.find_spec("mcp") is not None
+needs_mcp = pytest.mark.skipif(not HAS_MCP, reason="needs the extra mcp")
+SERVER = """
+import os
+from mcp.server.mcpserver import MCPServer
+
+server = MCPServer("test")
+
+@server.tool()
+def double(number: int) -> int:
+    "Doubles a number."
+    return 2 * number
+
+@server.tool()
+def fail() -> str:
+    "Fails."
+    raise ValueError("it failed")
+
+@server.tool()
+def die() -> str:
+    "Ends the server."
+    os._exit(1)
+
+server.run()
+"""
+
+
+def _tools(folder: Path, allow: tuple[str, ...] = ("double", "fail", "die")) -> McpTools:
+    path = folder / "server.py"
+    # The server's process inherits no PYTHONPATH.
+    path.write_text(f"import sys\nsys.path[:0] = {sys.path!r}\n{SERVER}")
+    return McpTools(f"{sys.executable} {path}", allow=allow)
+
+
+async def _call(tools: McpTools, *calls: tuple[str, str]) -> list[ToolResult]:
+    session = await tools.start(None)
+    try:
+        return [await session.call(name, arguments) for name, arguments in calls]
+    finally:
+        await tools.close()
+
+
+def _run(coroutine: Coroutine[Any, Any, Any]) -> Any:
+    async def bounded() -> Any:
+        async with asyncio.timeout(60):
+            return await coroutine
+
+    return asyncio.run(bounded())
+
+
+@needs_mcp
+def test_calls_reach_the_server_and_come_back(tmp_path: Path) -> None:
+    tools = _tools(tmp_path, ("double", "fail"))
+    doubled, failed, invalid = _run(
+        _call(tools, ("double", '{"number": 21}'), ("fail", ""), ("double", "[1]"))
+    )
+    assert doubled == ToolResult("ok", "42")
+    assert failed.status == "error"
+    assert "fail" in failed.text
+    assert invalid.status == "invalid"
+    assert [tool.name for tool in tools.tools] == ["double", "fail"]
+    assert tools.tools[0].description == "Doubles a number."
+    assert '"number"' in tools.tools[0].parameters
+
+
+@needs_mcp
+def test_a_server_that_dies_leaves_errors(tmp_path: Path) -> None:
+    died, after = _run(_call(_tools(tmp_path), ("die", "{}"), ("double", '{"number": 1}')))
+    assert died.status == "error"
+    assert after.status == "error"
+
+
+@needs_mcp
+@pytest.mark.parametrize(
+    ("command", "allow", "fault"),
+    [
+        (f"{sys.executable} -c pass", "double", "does not start"),
+        ("/no/such/program", "double", "does not start"),
+        ("SERVER", "treble", "there is no tool 'treble'; did you mean"),
+    ],
+)
+def test_a_server_that_does_not_start_is_a_user_error(
+    tmp_path: Path, command: str, allow: str, fault: str
+) -> None:
+    tools = _tools(tmp_path, (allow,)) if command == "SERVER" else McpTools(command, allow=[allow])
+    with pytest.raises(UserError, match=fault):
+        _run(_call(tools))
+
+
+@pytest.mark.skipif(HAS_MCP, reason="mcp is installed")
+def test_without_the_extra_it_is_named(tmp_path: Path) -> None:
+    with pytest.raises(MissingExtra, match=r"truing\[mcp\]"):
+        _run(_call(_tools(tmp_path)))
+
+
+def test_real_tools_need_an_allow_list_and_refuse_simulated_tasks(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="need an allow list"):
+        resolve('agent:scripted:echo,tools="mcp:python server.py"', "model")
+    agent = resolve(
+        'agent:scripted:echo,tools="mcp:python server.py --key x",allow=double', "model"
+    )
+    assert (agent.real_tools, agent.tools.name) == ("mcp:python", "mcp:python")
+    with pytest.raises(UserError, match="does not run with real tools"):
+        _run(agent.tools.start(Environment(world="mail", task="lunch")))
