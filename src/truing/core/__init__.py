@@ -60,8 +60,8 @@ __getattr__, __dir__, __all__ = lazy_exports(
             "StreamingJudge StreamingModel TurnReadingModel"
         ),
         "redaction": (
-            "find_json_secrets find_url_secrets is_secret_header redact_headers redact_json "
-            "redact_url"
+            "find_json_secrets find_url_secrets is_secret_header is_secret_name redact_headers "
+            "redact_json redact_url"
         ),
         "secret": "REDACTED Scrubber Secret",
         "struct_fields": "read_struct_fields",

@@ -10,6 +10,7 @@ import pytest
 from truing.core.errors import PlanError
 from truing.rails.config.loader import RailsConfig
 from truing.rails.config.models import (
+    build_model,
     build_model_spec,
     build_task_models,
     find_engine_fault,
@@ -117,3 +118,35 @@ def test_all_faults_of_an_entry_have_their_line(tmp_path: Path) -> None:
 def test_placeholders_are_no_secret_keys(placeholder: str) -> None:
     config = _load(f"type: main, engine: openai, model: m, parameters: {{api_key: {placeholder}}}")
     assert list(find_entry_faults(config.models[0], config)) == []
+
+
+def test_models_without_a_chat_api_are_asked_for_completions() -> None:
+    config = RailsConfig.from_text(
+        "models:\n"
+        "  - {type: main, engine: openai, model: gpt-3.5-turbo-instruct}\n"
+        "  - {type: a, engine: vllm_openai, model: m, mode: text, parameters: {base_url: 'http://h/v1'}}\n"
+        "  - {type: b, engine: openai, model: gpt-4o-mini}\n"
+    )
+    apis = [
+        spec.reveal_values().get("api")
+        for spec in (build_model_spec(entry, config) for entry in config.models)
+        if not isinstance(spec, str)
+    ]
+    assert apis == ["completions", "completions", None]
+
+
+def test_verdicts_of_guard_models_are_cached_where_the_entry_says_so() -> None:
+    config = RailsConfig.from_text(
+        "models:\n"
+        "  - {type: guard, engine: truing, model: 'scripted:echo', cache: {enabled: true}}\n"
+        "  - {type: main, engine: truing, model: 'scripted:echo', cache: {enabled: true}}\n"
+        "  - {type: other, engine: truing, model: 'scripted:echo', cache: {enabled: false}}\n"
+    )
+    kinds = [type(build_model(entry, config)).__name__ for entry in config.models]
+    assert kinds == ["VerdictCache", "ScriptedModel", "ScriptedModel"]
+    with pytest.raises(PlanError, match="cache.maxsize is at least 1"):
+        RailsConfig.from_text(
+            "models: [{type: g, engine: truing, model: x, cache: {enabled: true, maxsize: -1}}]"
+        )
+    with pytest.raises(PlanError, match="chat or text"):
+        RailsConfig.from_text("models: [{type: g, engine: truing, model: x, mode: voice}]")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from truing.rails.config.trust import find_code_uses
 from truing.rails.guarded import GuardedModel
 from truing.rails.runtime.app import RuntimeParts
 from truing.rails.runtime.embeddings import LexicalEncoder
+from truing.rails.static.check import check_rails_config
 
 YAML = """\
 rails:
@@ -175,12 +177,26 @@ def test_a_key_goes_where_the_operator_lets_it(monkeypatch: pytest.MonkeyPatch) 
         ({"blocked": ""}, "blocked is missing"),
         ({"time_out": 3}, "unknown key 'time_out'"),
         ({"reply": "xml"}, "reply is json or lines"),
+        ({"headers": {"Authorization": "Bearer abc"}}, "headers: Authorization may hold a secret"),
     ],
 )
 def test_faults_of_a_service(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(PlanError, match=message) as caught:
         guard("http://localhost", **settings)
     assert caught.value.faults[0].startswith("config.yml:5: the service 'guard'")
+
+
+def test_rails_check_reports_services(tmp_path: Path) -> None:
+    (tmp_path / "config.yml").write_text(
+        "rails:\n  input: {flows: [fiddler user safety, service check input $service=x]}\n"
+        "  output: {flows: [jailbreak detection model]}\n"
+    )
+    errors = [str(finding) for finding in check_rails_config(tmp_path).errors]
+    assert len(errors) == 3
+    assert all(error.startswith("config.yml:") for error in errors)
+    assert any("fiddler_endpoint" in error for error in errors)
+    assert any("no service 'x'" in error for error in errors)
+    assert any("jailbreak: {judge: SPEC}" in error for error in errors)
 
 
 def test_a_rail_names_its_service() -> None:

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 from msgspec import Struct
 
 from truing.core.errors import PlanError
+from truing.core.redaction import is_secret_name
 from truing.rails.colang.flow_reference import parse_flow_name, parse_flow_parameters
 from truing.rails.config.loader import RailsConfig, iterate_stages
 from truing.rails.config.schema import ANY_KEYS, find_schema_faults
@@ -289,6 +290,12 @@ def _own_address(config: RailsConfig, service: str, place: str) -> ServiceAddres
         faults = [f"{name} is missing" for name in ("url", "blocked") if not settings.get(name)]
     if not faults and urlsplit(settings["url"]).scheme not in ("http", "https"):
         faults.append("url is no http or https address")
+    if not faults:
+        faults += [
+            f"headers: {name} may hold a secret; use api_key_env and api_key_header"
+            for name in settings.get("headers") or {}
+            if is_secret_name(str(name))
+        ]
     if not faults and settings.get("reply") not in (None, "json", "lines"):
         faults.append("reply is json or lines")
     if faults:

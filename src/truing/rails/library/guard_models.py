@@ -158,6 +158,13 @@ def find_guard_faults(
         for index, rail in enumerate(stage.flows):
             task = GUARD_TASKS.get(parse_flow_name(rail))
             rail_name = parse_flow_name(rail)
+            if rail_name == JAILBREAK_RAIL and not _asks_jailbreak_server(config):
+                try:
+                    _jailbreak_spec(config)
+                except PlanError as error:
+                    place = config.locate("key", f"rails.{stage_name}.flows.{index}")
+                    yield place, error.faults[0].partition(": ")[2]
+                continue
             if task is None and rail_name not in (TOPIC_RAIL, LYNX_RAIL):
                 continue
             place = config.locate("key", f"rails.{stage_name}.flows.{index}")

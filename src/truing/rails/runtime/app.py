@@ -238,8 +238,7 @@ class Runtime:
 
         `sampling.tools` are the tools that the LLM may call. `explicit_fields` names the sampling
         fields that the request sets itself; they override the configuration's `parameters`. Raises
-        RailsError or LlmError if the turn could not be finished; RailsError too for messages in
-        another form than OpenAI's or NeMo's.
+        RailsError or LlmError if the turn could not be finished, or the messages not be read.
         """
         try:
             chat = decode_messages(messages)

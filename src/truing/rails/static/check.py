@@ -18,6 +18,7 @@ from truing.rails.config.engines import ENGINES, TRUING_ENGINE
 from truing.rails.config.key_effects import find_differences, find_unused_keys
 from truing.rails.config.loader import RailsConfig, iterate_stages, list_rail_flow_names
 from truing.rails.config.models import find_engine_fault, find_entry_faults
+from truing.rails.config.service_addresses import find_service_addresses
 from truing.rails.config.trust import find_code_uses
 from truing.rails.library.catalog import all_actions, pure_action_names
 from truing.rails.library.guard_models import find_guard_faults
@@ -187,6 +188,11 @@ def _check_rail_references(config: RailsConfig) -> Iterator[Finding]:
         yield Finding(place=place, kind="pattern", what=message)
     for place, message in find_guard_faults(config):
         yield Finding(place=place, kind="guard", what=message)
+    try:
+        find_service_addresses(config)
+    except PlanError as error:
+        for fault in error.faults:
+            yield _finding_from_fault(fault, "service")
 
 
 def _list_code(config: RailsConfig) -> Iterator[Finding]:

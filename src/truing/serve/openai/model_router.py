@@ -166,6 +166,6 @@ class ModelRouter:
 
     async def close(self) -> None:
         """Closes all models."""
-        for model in (self.model, *self.guarded.values()):
+        for model in (self.model, *self.guarded.values(), *self._combined.values()):
             if isinstance(model, Closeable):
                 await model.close()
