@@ -27,14 +27,22 @@ from pathlib import Path
 from typing import Any
 
 from common import SampleList
-from study_levers import RotatedSeeds, build_best_of
-from study_prompts import DATA, MEASURING_JUDGE, PROMPT_SETS, TRAINING_FILES, build_prompt_set
+from study_levers import OpeningTexts, RotatedSeeds, build_best_of
+from study_prompts import (
+    DATA,
+    MEASURING_JUDGE,
+    PROMPT_SETS,
+    TRAINING_FILES,
+    build_prompt_set,
+    read_training_rows,
+)
 from study_steering import write_cost_pairs
 
 from truing.align.prompted import prompted
 from truing.core.errors import UserError
+from truing.core.lineage import hash_prompt
 from truing.core.protocols import Model
-from truing.core.types import Sampling
+from truing.core.types import Conversation, Sample, Sampling
 from truing.evaluation.evaluate import evaluate, judge_run
 from truing.evaluation.options import EvaluateOptions
 from truing.models.local import LocalModel
@@ -195,6 +203,14 @@ def prepare(study: Study) -> None:
     folder.mkdir(exist_ok=True)
     for name in TRAINING_FILES:
         shutil.copyfile(DATA / f"{name}.jsonl", folder / f"{name}.jsonl")
+    answers = {
+        Conversation.of(row["prompt"]): row["completion"]
+        for name in TRAINING_FILES
+        for row in read_training_rows(name)
+    }
+    samples = [Sample(conversation=c, id=hash_prompt(c.prompt)) for c in answers]
+    data = SampleList("our own texts", samples)
+    evaluate(OpeningTexts(answers), data, [], study.out / "runs" / "openings")
     count = write_cost_pairs(folder / "cost-pairs.jsonl")
     print(f"{count} pairs for the cost model")
     study.answer("base", [OWN_ANSWERS], Request())

@@ -1,4 +1,8 @@
-"""Levers of the study that no single trained folder is: best of n, and a lever over its seeds."""
+"""Models of the study that no trained folder is: best of n, a lever over its seeds, and openings.
+
+Openings are the first words of our own texts. What a model decides, to decline or to answer, it
+decides there; in whole answers these words are a small part of the loss.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +16,7 @@ from truing.runs.folder import Run
 from truing.specs.resolve import resolve
 
 BEST_OF = 8
+OPENING_WORDS = 8
 COST_CEILING = 0.0
 """A cost model's own border between safe and unsafe."""
 
@@ -48,6 +53,22 @@ class RotatedSeeds:
         """Returns the one stored answer; a failure for a conversation that no run has."""
         missing = Answer.failed("missing", "no run of the seeds has this conversation")
         return (self._answers.get(conversation, missing),)
+
+
+class OpeningTexts:
+    """The first words of written answers, recorded as cut, so that no end is learned from them."""
+
+    def __init__(self, answers: dict[Conversation, str]) -> None:
+        self.name = "openings of our own texts"
+        self.lineage = Lineage(name=self.name, licence="Apache-2.0")
+        self._openings = {
+            conversation: " ".join(text.split()[:OPENING_WORDS])
+            for conversation, text in answers.items()
+        }
+
+    async def generate(self, conversation: Conversation, sampling: Sampling) -> tuple[Answer, ...]:
+        """Returns the opening of the written answer."""
+        return (Answer.of(self._openings[conversation], finish_reason="length"),)
 
 
 def _answers_by_conversation(run: Run) -> dict[Conversation, Answer]:
