@@ -72,6 +72,7 @@ class UiState:
         self.jobs = JobQueue()
         self._scan: tuple[float, FolderScan] | None = None
         self._scan_lock = threading.Lock()
+        self._listed: tuple[FolderScan, list[RunState]] | None = None
         self._seen_runs: set[str] = set()
         self._pool = ThreadPoolExecutor(6, "page")
         self.static = {
@@ -112,12 +113,19 @@ class UiState:
     def scan(self) -> FolderScan:
         """Returns what lies in the folder; looks again after two seconds."""
         with self._scan_lock:
-            now = time.monotonic()
-            if self._scan is None or now - self._scan[0] > _SCAN_SECONDS:
+            if self._scan is None or time.monotonic() - self._scan[0] > _SCAN_SECONDS:
                 scan = scan_folder(self.folder, IMPORT_SUFFIXES, self.options.scan)
                 self._scan = (time.monotonic(), scan)
                 self._seen_runs.update(scan.runs)
             return self._scan[1]
+
+    def list_states(self) -> list[RunState]:
+        """Returns the states of all runs, as they were at the last scan."""
+        scan = self.scan()
+        if self._listed is None or self._listed[0] is not scan:
+            states = [self.read_state(id_, path) for id_, path in scan.runs.items()]
+            self._listed = (scan, states)
+        return self._listed[1]
 
     def find_run(self, id_: str) -> RunState:
         """Returns the state of a run; raises RequestRejected if it is not in the folder."""

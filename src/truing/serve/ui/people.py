@@ -139,7 +139,7 @@ def store_label(
     with _write_lock:
         add_label(run, label)
         labels = read_labels_of(run, question).get(key, {})
-    return {name: given for name, given in labels.items() if name != label.judge}
+    return {name: other for name, other in labels.items() if name != label.judge}
 
 
 def draw_more(

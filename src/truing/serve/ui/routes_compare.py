@@ -16,7 +16,6 @@ from truing.report.formatting import category_label, format_percent
 from truing.report.sections.changes import delta_cell
 from truing.serve.ui.app_state import UiState
 from truing.serve.ui.background import Fault, Pending
-from truing.serve.ui.routes_runs import list_states
 from truing.serve.ui.run_state import RunState
 from truing.serve.ui.session import AppRequest, open_session, with_query
 
@@ -49,7 +48,7 @@ async def compare_page(request: AppRequest) -> Response[Any]:
 
 
 def _collect(state: UiState, a_id: str, b_id: str) -> dict[str, Any]:
-    states = [run for run in list_states(state) if run.readable]
+    states = [run for run in state.list_states() if run.readable]
     content: dict[str, Any] = {
         "states": states,
         "a_id": a_id,

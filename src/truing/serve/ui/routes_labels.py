@@ -109,10 +109,10 @@ def require_person(session: RequestSession) -> str:
 
 def find_readable_run(state: UiState, id_: str) -> Run:
     """Returns a run that can be read; raises NotReady with the reason otherwise."""
-    found = state.find_run(id_)
-    if not found.readable:
-        raise NotReady(found, fault=found.reason)
-    return Run(found.path)
+    run_state = state.find_run(id_)
+    if not run_state.readable:
+        raise NotReady(run_state, fault=run_state.reason)
+    return Run(run_state.path)
 
 
 @post("/runs/{id_:str}/draw")

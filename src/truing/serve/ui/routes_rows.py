@@ -18,7 +18,6 @@ from truing.runs.folder import Run
 from truing.serve.ui import people
 from truing.serve.ui.app_state import UiState
 from truing.serve.ui.background import Fault, Pending
-from truing.serve.ui.routes_runs import list_states
 from truing.serve.ui.row_reader import Mask, RowFilter, RunChanged
 from truing.serve.ui.row_views import view_rows
 from truing.serve.ui.run_state import RunState
@@ -51,13 +50,15 @@ class NotReady(Exception):
 class RowsQuery(Struct, frozen=True, kw_only=True):
     """The query of a page of rows: the filter, the runs beside the first, the page."""
 
-    wanted: RowFilter
+    row_filter: RowFilter
     beside: tuple[str, ...]
     page: int
 
     def path(self, base: str, **changes: Any) -> str:
         """Returns a link with this query, changed in some parameters."""
-        values = structs.asdict(self.wanted) | {"beside": self.beside, "page": self.page} | changes
+        values = (
+            structs.asdict(self.row_filter) | {"beside": self.beside, "page": self.page} | changes
+        )
         values |= {name: "1" if values[name] else "" for name in _FILTER_FLAGS}
         if values["page"] == 1:
             values["page"] = None
@@ -74,7 +75,7 @@ def read_query(request: AppRequest) -> RowsQuery:
 
     outcome = values.get("outcome", "")
     return RowsQuery(
-        wanted=RowFilter(
+        row_filter=RowFilter(
             outcome=outcome if outcome in OUTCOME_NAMES else "",
             category=values.get("category", "")[:200],
             judge=number("judge"),
@@ -165,7 +166,7 @@ async def rows_page(request: AppRequest, id_: PathParam) -> Response[Any]:
 def _collect_rows(state: UiState, id_: str, query: RowsQuery) -> dict[str, Any]:
     runs = open_runs(state, id_, query.beside)
     first = runs[0]
-    mask = select_rows(runs, query.wanted)
+    mask = select_rows(runs, query.row_filter)
     selected = np.flatnonzero(mask)
     per_page = state.options.rows_per_page
     n_pages = max(1, -(-len(selected) // per_page))
@@ -177,12 +178,12 @@ def _collect_rows(state: UiState, id_: str, query: RowsQuery) -> dict[str, Any]:
         **_shared_values(state, runs, query),
         "rows": view_rows(runs, shown, whole=False),
         "n_selected": len(selected),
-        "outcome_counts": _count_without_outcome(runs, query.wanted, mask),
+        "outcome_counts": _count_without_outcome(runs, query.row_filter, mask),
         "page": page,
         "n_pages": n_pages,
         "previous": query.path(base, page=page - 1) if page > 1 else "",
         "next": query.path(base, page=page + 1) if page < n_pages else "",
-        "beside_choices": comparable_runs(first.state, list_states(state))[:50],
+        "beside_choices": comparable_runs(first.state, state.list_states())[:50],
         "row_path": lambda row: _add_key(row_base, row.sample_id, row.index),
     }
 
@@ -192,10 +193,12 @@ def _add_key(path: str, sample_id: str, index: int) -> str:
     return f"{path}{mark}{urlencode({'sample': sample_id, 'index': index})}"
 
 
-def _count_without_outcome(runs: list[OpenRun], wanted: RowFilter, mask: Mask) -> dict[str, int]:
+def _count_without_outcome(
+    runs: list[OpenRun], row_filter: RowFilter, mask: Mask
+) -> dict[str, int]:
     """Returns how many rows each outcome would select, the other filters being as they are."""
-    if wanted.outcome:
-        mask = select_rows(runs, structs.replace(wanted, outcome=""))
+    if row_filter.outcome:
+        mask = select_rows(runs, structs.replace(row_filter, outcome=""))
     return runs[0].index.count_outcomes(mask)
 
 
@@ -206,7 +209,7 @@ def _shared_values(state: UiState, runs: list[OpenRun], query: RowsQuery) -> dic
         "run": first.state,
         "runs": runs,
         "query": query,
-        "wanted": query.wanted,
+        "row_filter": query.row_filter,
         "meta": meta,
         "taxonomy": meta.taxonomy,
         "categories": tuple(dict.fromkeys((*meta.prompt_categories, *meta.judged_categories))),
@@ -243,7 +246,7 @@ def _collect_row(
     row = index.find(*key)
     if row is None:
         raise RequestRejected("missing", "This run has no such row.")
-    selected = np.flatnonzero(select_rows(runs, query.wanted))
+    selected = np.flatnonzero(select_rows(runs, query.row_filter))
     place = int(np.searchsorted(selected, row))
     is_selected = place < len(selected) and selected[place] == row
     before = int(selected[place - 1]) if place > 0 else None

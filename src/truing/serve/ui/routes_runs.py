@@ -99,7 +99,7 @@ def _describe_run(state: UiState, id_: str) -> dict[str, Any]:
     run = state.find_run(id_)
     listed = list_run(state, run)
     summary = state.figures.get(run) if run.readable else None
-    others = comparable_runs(run, list_states(state))
+    others = comparable_runs(run, state.list_states())
     return {
         "run": run,
         "listed": listed,
@@ -113,11 +113,6 @@ def _describe_run(state: UiState, id_: str) -> dict[str, Any]:
         "rows_path": rows_path(run, others),
         "refresh": _FAST_REFRESH if listed.pending or run.status == "running" else 0,
     }
-
-
-def list_states(state: UiState) -> list[RunState]:
-    """Returns the states of all runs of the folder."""
-    return [state.read_state(id_, path) for id_, path in state.scan().runs.items()]
 
 
 def rows_path(run: RunState, others: list[RunState]) -> str:

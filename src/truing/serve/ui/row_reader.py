@@ -170,22 +170,22 @@ class RowIndex:
 
     # -- filters
 
-    def select(self, wanted: RowFilter, flips: Mask | None = None) -> Mask:
+    def select(self, row_filter: RowFilter, flips: Mask | None = None) -> Mask:
         """Returns which rows a filter selects; `flips` are the rows that differ between runs."""
         mask = np.ones(self.size, bool)
-        if wanted.outcome in OUTCOME_NAMES:
-            mask &= self.outcome == OUTCOME_NAMES.index(wanted.outcome)
-        if wanted.category:
-            mask &= self._category_mask(wanted.category)
-        if wanted.judge is not None and 0 <= wanted.judge < len(self.meta.judges):
-            code = _VERDICT_CODES.get(wanted.verdict)
-            codes = self.judge_codes(wanted.judge)
+        if row_filter.outcome in OUTCOME_NAMES:
+            mask &= self.outcome == OUTCOME_NAMES.index(row_filter.outcome)
+        if row_filter.category:
+            mask &= self._category_mask(row_filter.category)
+        if row_filter.judge is not None and 0 <= row_filter.judge < len(self.meta.judges):
+            code = _VERDICT_CODES.get(row_filter.verdict)
+            codes = self.judge_codes(row_filter.judge)
             mask &= (codes == code) if code is not None else np.isin(codes, [YES, NO, UNSCORED])
-        if wanted.disagrees:
+        if row_filter.disagrees:
             mask &= self._array("disagrees", np.uint8) > 0
-        if wanted.unscored:
+        if row_filter.unscored:
             mask &= self._array("unscored", np.uint8) > 0
-        if wanted.flips:
+        if row_filter.flips:
             mask &= flips if flips is not None else np.zeros(self.size, bool)
         return mask
 

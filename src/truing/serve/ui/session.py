@@ -110,8 +110,8 @@ def open_session(request: AppRequest) -> RequestSession:
 
 
 def _has_link(request: AppRequest, state: UiState) -> bool:
-    given = request.query_params.get("token", "")
-    return hmac.compare_digest(given.encode("utf-8", "replace"), state.link_token.encode())
+    token = request.query_params.get("token", "")
+    return hmac.compare_digest(token.encode("utf-8", "replace"), state.link_token.encode())
 
 
 def _is_owner(request: AppRequest) -> bool:
@@ -123,9 +123,9 @@ def _is_owner(request: AppRequest) -> bool:
 
 def with_query(path: str, **values: Any) -> str:
     """Returns a path with those query parameters that are not empty."""
-    given = {
+    parameters = {
         name: value
         for name, value in values.items()
         if value is not None and value is not False and value != "" and value not in ((), [])
     }
-    return f"{path}?{urlencode(given, doseq=True)}" if given else path
+    return f"{path}?{urlencode(parameters, doseq=True)}" if parameters else path

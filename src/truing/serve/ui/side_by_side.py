@@ -52,17 +52,17 @@ class OpenRun(Struct, frozen=True):
         return gathered
 
 
-def select_rows(runs: Sequence[OpenRun], wanted: RowFilter) -> Mask:
+def select_rows(runs: Sequence[OpenRun], row_filter: RowFilter) -> Mask:
     """Returns which rows of the first run a filter selects.
 
     Words count that occur in the texts of any of the runs.
     """
     first = runs[0].index
-    mask = first.select(wanted, find_flips(runs) if wanted.flips else None)
-    if wanted.words.strip():
-        for found in zip(*(_search(run, wanted.words) for run in runs)):
-            mask &= np.any(np.stack(found), axis=0)
-        if not first.search(wanted.words):
+    mask = first.select(row_filter, find_flips(runs) if row_filter.flips else None)
+    if row_filter.words.strip():
+        for masks in zip(*(_search(run, row_filter.words) for run in runs)):
+            mask &= np.any(np.stack(masks), axis=0)
+        if not first.search(row_filter.words):
             mask[:] = False
     return mask
 
