@@ -16,16 +16,16 @@ from truing.core.protocols import Model
 from truing.core.types import Answer, Conversation, Lineage, Sampling
 from truing.http.limits import close_connections
 from truing.integrations.nemo.responses import ExplainInfo, GenerationResponse, LLMCallInfo
-from truing.rails import (
-    CheckResult,
-    GuardedModel,
-    RuntimeParts,
+from truing.rails.config.loader import RailsConfig as LoadedConfig
+from truing.rails.config.models import build_model
+from truing.rails.guarded import GuardedModel
+from truing.rails.runtime.app import RuntimeParts
+from truing.rails.runtime.conversation_check import CheckResult
+from truing.rails.runtime.generation_log import (
     TurnRecord,
     build_generation_log,
-    build_model,
     select_output_data,
 )
-from truing.rails import RailsConfig as LoadedConfig
 from truing.rails.runtime.prompt_filters import render_colang
 from truing.rails.runtime.turn_result import TurnResult
 from truing.specs.resolve import resolve
@@ -129,7 +129,10 @@ class LLMRails:
         state: Mapping[str, Any] | None = None,
     ) -> str | dict[str, Any] | GenerationResponse:
         """As `generate_async`; raises RuntimeError inside a running event loop."""
-        return _run(self.generate_async(prompt, messages, options, state))
+        result: str | dict[str, Any] | GenerationResponse = _run(
+            self.generate_async(prompt, messages, options, state)
+        )
+        return result
 
     async def stream_async(
         self,
@@ -226,8 +229,10 @@ def _build_llm(config: LoadedConfig, llm: Any) -> Model:
     if isinstance(llm, str):
         model: Model = resolve(llm, "model")
         return model
+    if isinstance(llm, Model):
+        return llm
     if llm is not None:
-        return llm if isinstance(llm, Model) else LangChainModel(llm)
+        return LangChainModel(llm)
     entry = next((entry for entry in config.models if entry.type == "main"), None)
     if entry is None:
         raise PlanError(f"{config.path or 'config'}: no model of type main; pass llm=")

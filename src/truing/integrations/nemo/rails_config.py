@@ -9,8 +9,8 @@ from typing import Any, Self
 
 import yaml
 
-from truing.rails import RailsConfig as LoadedConfig
-from truing.rails import combine_configs
+from truing.rails.config.combined import combine_configs
+from truing.rails.config.loader import RailsConfig as LoadedConfig
 
 
 class RailsConfig(LoadedConfig):
