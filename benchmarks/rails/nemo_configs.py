@@ -130,7 +130,11 @@ def classify(folder: Path) -> dict[str, Any]:
     if unknown:
         row.update({"class": "silent", "reasons": unknown})
         return row
-    findings = (finding for finding in report.findings if finding.level == "difference")
+    findings = (
+        finding
+        for finding in report.findings
+        if finding.level == "difference" or finding.kind == "nemo_action"
+    )
     differences = [str(finding) for finding in findings]
     row.update({"class": "difference" if differences else "identical", "reasons": differences})
     return row
@@ -205,12 +209,15 @@ def compare_with_peer(row: dict[str, Any], folder: Path, peer: dict[str, Any]) -
     if row["class"] != "identical" or not peer["loads"] or _asks_a_service(folder):
         return
     ours = hold_conversations(folder)
-    row["compared"] = sum(len(texts) for texts in ours)
+    row["compared"] = 0
     for own_texts, peer_texts, reply in zip(ours, peer["texts"], REPLIES, strict=True):
         for own, other in zip(own_texts, peer_texts, strict=False):
             # Nothing to compare where NeMo raises, or where the action is not in the sdist.
             is_error = other.startswith("error") or other.endswith("not found.")
-            if own.removeprefix(UNCLEAR) == other or is_error:
+            if is_error:
+                continue
+            row["compared"] += 1
+            if own.removeprefix(UNCLEAR) == other:
                 continue
             if own.startswith(UNCLEAR):
                 row["fails_closed"] = row.get("fails_closed", 0) + 1

@@ -30,6 +30,11 @@ ACTIONS = "from truing.rails.actions import action\n@action()\nasync def find_pr
             "no action 'find_prise'; did you mean 'find_price'",
         ),
         (
+            "  user ask price\n  execute wolfram alpha request\n",
+            13,
+            "the action 'wolfram alpha request' of NeMo Guardrails is not part of truing",
+        ),
+        (
             "  user ask price\n  execute find_price(thin=1)\n",
             13,
             "takes no parameter 'thin'; did you mean 'thing'",

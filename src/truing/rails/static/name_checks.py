@@ -63,6 +63,14 @@ TEMPLATE_VARIABLES = frozenset(
 _SUGGESTED_VARIABLES = frozenset(
     {"user_message", "bot_message", "last_user_message", "relevant_chunks"}
 )
+# Actions that NeMo Guardrails brings with it, and truing does not: they ask services by LangChain.
+NEMO_ACTIONS = frozenset(
+    {
+        *("wolfram alpha request", "summarize_document", "apify", "bing_search", "google_search"),
+        *("searx_search", "google_serper", "openweather_query", "serp_api_query"),
+        *("wikipedia_query", "wolframalpha_query", "zapier_nla_query"),
+    }
+)
 # Intents and messages that need no definition.
 _WILDCARDS = frozenset({"...", "stop", "*"})
 
@@ -197,6 +205,14 @@ class NameChecker:
 
     def _check_action(self, step: ast.ExecuteAction, place: str) -> Iterator[Finding]:
         action = self._find_action(step.action)
+        if action is None and step.action in NEMO_ACTIONS:
+            yield Finding(
+                place=place,
+                kind="nemo_action",
+                what=f"the action {step.action!r} of NeMo Guardrails is not part of truing; define "
+                "it in actions.py",
+            )
+            return
         if action is None:
             close = get_close_matches(step.action, self.builtin, n=1, cutoff=0.8)
             if close:
