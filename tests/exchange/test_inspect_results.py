@@ -228,3 +228,23 @@ def test_a_compression_that_nobody_reads_is_named(tmp_path: Path) -> None:
     path.write_bytes(data)
     with pytest.raises(DataError, match="compression"):
         list(read_inspect_log(path))
+
+
+def test_calls_and_results_of_an_agent_are_its_episode(tmp_path: Path) -> None:
+    call = {"id": "c1", "function": "bash", "arguments": {"cmd": "ls"}, "type": "function"}
+    lost = {"id": "c2", "function": "bash", "arguments": {"cmd": "cat x"}, "type": "function"}
+    messages = [
+        {"role": "user", "content": "pears?"},
+        {"role": "assistant", "content": "I look.", "tool_calls": [call, lost]},
+        {"role": "tool", "content": "", "tool_call_id": "c1", "error": {"message": "denied"}},
+        {"role": "assistant", "content": "plums"},
+    ]
+    (row,) = read_inspect_log(_write(tmp_path / "a.eval", _sample(messages=messages)))
+    episode = row.responses[0].episode
+    assert episode
+    assert [(c.name, c.arguments, c.status) for c in episode.calls] == [
+        ("bash", '{"cmd": "ls"}', "error"),
+        ("bash", '{"cmd": "cat x"}', "missing"),
+    ]
+    (plain,) = read_inspect_log(_write(tmp_path / "b.eval", _sample()))
+    assert not plain.responses[0].episode

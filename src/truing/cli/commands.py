@@ -196,6 +196,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "truing.cli.exchange:import_inspect",
         "Make a run of an Inspect AI log (.eval), also of Petri's.",
     ),
+    "import otel": (
+        "truing.cli.exchange:import_otel",
+        "Make a run of agents' traces in OpenTelemetry's form (OTLP JSON).",
+    ),
     "export inspect": (
         "truing.cli.exchange:export_inspect",
         "Write a run as an Inspect AI log, for `inspect view`.",

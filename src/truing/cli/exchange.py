@@ -131,6 +131,26 @@ def import_inspect(
     return _import_results("inspect", file, out, judge, json)
 
 
+def import_otel(
+    file: Path, /, *, out: Path, judge: OptionalStrings = None, json: Flag = False
+) -> int:
+    """Makes a run of agents' traces, one sample a trace; judges read calls and results with
+    `transcript,of=(JUDGE)`.
+
+    Parameters
+    ----------
+    file
+        OTLP JSON with the conventions for generative AI, one document or one a line.
+    out
+        The run folder.
+    judge
+        Specs of judges; may be given several times.
+    json
+        Print the result as JSON.
+    """
+    return _import_results("otel", file, out, judge, json)
+
+
 def export_inspect(run: Path, file: Path, /, *, force: Flag = False) -> int:
     """Writes a run as an Inspect AI log, for `inspect view`. The log contains the texts of the run.
 

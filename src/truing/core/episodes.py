@@ -76,12 +76,12 @@ class Environment(Struct, frozen=True, kw_only=True, omit_defaults=True):
     answer: str = ""
 
 
-CallStatus = Literal["ok", "error", "invalid", "unknown", "timeout", "limit", "denied"]
+CallStatus = Literal["ok", "error", "invalid", "unknown", "timeout", "limit", "missing"]
 """What became of a call.
 
 ``ok``: executed; ``error``: the tool refused it or failed; ``invalid``: the arguments are not what
 the tool takes; ``unknown``: there is no such tool; ``timeout``; ``limit``: beyond the number of
-calls of the agent; ``denied``: not allowed.
+calls of the agent; ``missing``: a trace of another tool holds no result.
 """
 
 

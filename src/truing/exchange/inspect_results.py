@@ -1,10 +1,11 @@
 """Reads Inspect AI's logs (`.eval`, version 2; also those of Petri): scorers become judges.
 
 A sample's epochs are several answers to it; the answer is the last of the assistant's messages in
-the output. A scorer answers the question that `truing export inspect` noted, else ``passed``:
-true, C (correct) and 1 are yes, false, I (incorrect), N (no answer) and 0 are no. Any other number
-is a value, each number of a dictionary of scores (as Petri's judge gives them) a value with its
-key as the question; what is neither is unscored.
+the output, an agent's calls and their results are the episode. A scorer answers the question that
+`truing export inspect` noted, else ``passed``: true, C (correct) and 1 are yes, false, I
+(incorrect), N (no answer) and 0 are no. Any other number is a value, each number of a dictionary of
+scores (as Petri's judge gives them) a value with its key as the question; what is neither is
+unscored.
 
 The file is a zip archive of somebody else's: member names are only looked up, and what they
 expand to is bounded.
@@ -25,10 +26,22 @@ from typing import Any
 
 import msgspec
 from msgspec import Struct, field
+from msgspec.structs import replace
 
 from truing.core.bounds import FREE_EXPANDED_BYTES, MAX_EXPANSION, MAX_ROW_BYTES
+from truing.core.episodes import Episode
 from truing.core.errors import DataError
-from truing.core.types import Conversation, Judgement, Message, Response, Role, Row, Sample
+from truing.core.types import (
+    Conversation,
+    Judgement,
+    Message,
+    Response,
+    Role,
+    Row,
+    Sample,
+    ToolCall,
+)
+from truing.exchange.agent_traces import read_episode
 from truing.exchange.base import (
     ToolResultsDataset,
     make_judgement,
@@ -69,9 +82,18 @@ class _Header(Struct):
     version: int = 2
 
 
+class _TracedCall(Struct):
+    id: str = ""
+    function: str = ""
+    arguments: Any = None
+
+
 class _ChatMessage(Struct):
     role: str = "user"
     content: str | list[dict[str, Any]] = ""
+    tool_calls: list[_TracedCall] | None = None
+    tool_call_id: str | None = None
+    error: Any = None
 
 
 class _Choice(Struct):
@@ -222,7 +244,28 @@ def _response(sample: _EvalSample, index: int, model: str) -> Response:
     error = sample.error.message if sample.error is not None else output.error or ""
     if not error and not output.choices and not answer:
         answer = None  # the log holds no answer, which is not an empty one
-    return make_response(index, answer, output.model or model, error)
+    response = make_response(index, answer, output.model or model, error)
+    episode = _episode(sample)
+    return response if episode is None else replace(response, episode=episode)
+
+
+def _episode(sample: _EvalSample) -> Episode | None:
+    """Returns what an agent did, from the first answer in the sample's messages on."""
+    n_input = 1 if isinstance(sample.input, str) else len(sample.input)
+    messages = [
+        Message(
+            _ROLES.get(m.role, "user"),
+            _text(m.content, sample.attachments),
+            tuple(
+                ToolCall(call.id, call.function, json.dumps(call.arguments or {}))
+                for call in m.tool_calls or ()
+            ),
+            m.tool_call_id,
+        )
+        for m in sample.messages[n_input:]
+    ]
+    failed = [m.tool_call_id for m in sample.messages if m.error is not None and m.tool_call_id]
+    return read_episode(messages, failed)
 
 
 def _verdict(value: Any) -> tuple[bool | None, float | None]:

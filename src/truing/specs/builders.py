@@ -85,6 +85,7 @@ BUILDERS: dict[str, dict[str, str]] = {
         "pyrit": "truing.exchange.pyrit:build",
         "promptfoo": "truing.exchange.promptfoo:build",
         "inspect": "truing.exchange.inspect_results:build",
+        "otel": "truing.exchange.otel_traces:build",
         # The same data sets by the names of their folders.
         "pku_saferlhf": "truing.datasets.pku:build",
         "hh_rlhf": "truing.datasets.dialogues:build_hh",

@@ -9,7 +9,7 @@ from truing.core.lazy import lazy_exports
 __getattr__, __dir__, __all__ = lazy_exports(
     __name__,
     {
-        "arguments": "ArgumentError ArgumentSchema Parameter",
+        "arguments": "ArgumentError ArgumentSchema MAX_ARGUMENT_CHARACTERS",
         "conditions": "find_call holds read_arguments",
         "files": "AgentTask WORLD_NAMES WorldFile load_world parse_world",
         "simulation": "Simulation ToolError apply_changes starting_state",
