@@ -13,7 +13,11 @@ from truing.core.errors import PlanError
 from truing.core.types import Conversation, Sampling
 from truing.models.scripted import ScriptedModel
 from truing.serve.openai.app import chat_app, keep_threads
-from truing.serve.openai.conversation_memory import MemoryThreads, open_thread_store
+from truing.serve.openai.conversation_memory import (
+    MemoryThreads,
+    SqlThreads,
+    open_thread_store,
+)
 from truing.serve.openai.model_router import ModelRouter
 
 CHAT = "/v1/chat/completions"
@@ -99,3 +103,21 @@ def test_stores_that_do_not_exist() -> None:
             open_thread_store(name)
     with pytest.raises(PlanError, match="cannot open the database"):
         open_thread_store("sqlite:/nowhere/at/all/threads.db")
+
+
+def test_a_thread_that_another_process_begins_is_saved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = f"sqlite:{tmp_path / 'threads.db'}"
+    store, other = SqlThreads(f"sqlite:///{tmp_path / 'threads.db'}"), open_thread_store(name)
+    update = SqlThreads._update
+
+    def begin_elsewhere(self: SqlThreads, key: str, messages: str) -> bool:
+        is_known = update(self, key, messages)
+        if not is_known and self is store:
+            asyncio.run(other.save(key, []))
+        return is_known
+
+    monkeypatch.setattr(SqlThreads, "_update", begin_elsewhere)
+    store._save("a", '[{"role": "user", "content": "hi"}]')
+    assert asyncio.run(other.load("a")) == [{"role": "user", "content": "hi"}]

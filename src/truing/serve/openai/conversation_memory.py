@@ -98,12 +98,24 @@ class SqlThreads:
         return rows
 
     def _save(self, key: str, messages: str) -> None:
+        from sqlalchemy.exc import IntegrityError
+
+        if self._update(key, messages):
+            return
+        values = {"key": key, "messages": messages, "updated": time.time()}
+        try:
+            with self._engine.begin() as connection:
+                connection.execute(self._table.insert().values(**values))
+        except IntegrityError:
+            # Another process has begun the thread in between.
+            self._update(key, messages)
+
+    def _update(self, key: str, messages: str) -> bool:
         table = self._table
         values = {"messages": messages, "updated": time.time()}
         with self._engine.begin() as connection:
-            update = table.update().where(table.c.key == key).values(**values)
-            if connection.execute(update).rowcount == 0:
-                connection.execute(table.insert().values(key=key, **values))
+            result = connection.execute(table.update().where(table.c.key == key).values(**values))
+        return bool(result.rowcount)
 
 
 def open_thread_store(name: str) -> ThreadStore:
