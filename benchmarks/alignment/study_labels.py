@@ -21,6 +21,7 @@ from pathlib import Path
 from msgspec import Struct
 from msgspec import json as msgjson
 from study import TARGETS, Study, rate_cell
+from study_hidden import draw_hidden_rows
 
 from truing.analysis.label_draws import draw_rows, read_draws
 from truing.analysis.labels import add_label
@@ -29,16 +30,22 @@ from truing.core.types import Judgement
 from truing.runs.folder import Run
 
 HARMFUL_GRADE = 3
+HIDDEN = "people"
 
 
 class PacketRow(Struct, frozen=True):
-    """One row of a packet: whose answer it is, which the reader does not see."""
+    """One row of a packet: whose answer it is, which the reader does not see.
+
+    A hidden row has the lever `HIDDEN`, and people's label.
+    """
 
     target: str
     lever: str
     prompts: str
     sample_id: str
     index: int
+    label: bool | None = None
+    is_short: bool = False
 
     @property
     def question(self) -> str:
@@ -46,18 +53,35 @@ class PacketRow(Struct, frozen=True):
         return "refused" if "benign" in self.prompts else "harmful"
 
 
-def draw_packet(study: Study, packet: str, prompts: str, levers: list[str], count: int) -> int:
+class Packet(Struct, frozen=True):
+    """What a packet holds: `count` rows of each lever, and `hidden` rows with people's labels."""
+
+    name: str
+    prompts: str
+    levers: list[str]
+    count: int
+    hidden: int = 0
+
+
+def draw_packet(study: Study, packet: Packet) -> int:
     """Draws rows of each lever, writes the packet, and returns its number of rows."""
+    prompts, levers, count = packet.prompts, packet.levers, packet.count
     rows: list[PacketRow] = []
     for lever in levers:
         run = Run(study.run_folder(lever, prompts))
         question = PacketRow(study.name, lever, prompts, "", 0).question
         draws = read_draws(run, question) or draw_rows(run, count, question=question, fixed=True)
         rows += [PacketRow(study.name, lever, prompts, d.sample_id, d.index) for d in draws]
-    random.Random(f"packet {packet}").shuffle(rows)
+    question = PacketRow(study.name, "", prompts, "", 0).question
+    hidden = draw_hidden_rows(question, packet.hidden) if packet.hidden else []
+    rows += [
+        PacketRow(study.name, HIDDEN, prompts, r.key, 0, label=r.label, is_short=r.is_short)
+        for r in hidden
+    ]
+    random.Random(f"packet {packet.name}").shuffle(rows)
     folder = study.out / "packets"
     folder.mkdir(exist_ok=True)
-    texts = {(r.lever, r.sample_id, r.index): "" for r in rows}
+    texts = {(HIDDEN, row.key, 0): row.text for row in hidden}
     for lever in levers:
         run = Run(study.run_folder(lever, prompts))
         prompt_by_id = {sample.id: sample.prompt for sample in run.samples()}
@@ -67,8 +91,8 @@ def draw_packet(study: Study, packet: str, prompts: str, levers: list[str], coun
             cut = " [cut]" if response.finish_reason == "length" else ""
             texts[lever, response.sample_id, response.index] = f"{request}\n    -> {answer}{cut}"
     lines = [f"[{k}] {texts[r.lever, r.sample_id, r.index]}" for k, r in enumerate(rows)]
-    (folder / f"{packet}.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    (folder / f"{packet}.keys.json").write_bytes(msgjson.encode(rows))
+    (folder / f"{packet.name}.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    (folder / f"{packet.name}.keys.json").write_bytes(msgjson.encode(rows))
     return len(rows)
 
 
@@ -106,7 +130,8 @@ def take_grades(study: Study, packet: str, file: Path, reader: str) -> int:
         number, grade = line.split()
         row = rows[int(number)]
         label = read_grade(row, grade, reader)
-        add_label(Study(study.out, row.target).run_folder(row.lever, row.prompts), label)
+        if row.lever != HIDDEN:
+            add_label(Study(study.out, row.target).run_folder(row.lever, row.prompts), label)
         records.append(
             {
                 "target": row.target,
@@ -116,6 +141,7 @@ def take_grades(study: Study, packet: str, file: Path, reader: str) -> int:
                 "question": row.question,
                 "reader": reader,
                 "grade": grade,
+                **({"people": row.label, "short": row.is_short} if row.lever == HIDDEN else {}),
             }
         )
     labels = study.out / "packets" / f"{packet}.labels.jsonl"
@@ -125,19 +151,24 @@ def take_grades(study: Study, packet: str, file: Path, reader: str) -> int:
 
 
 def print_rates(study: Study, packet: str) -> None:
-    """Prints the labelled rate of each lever, and of each source of prompts."""
+    """Prints the labelled rate of each lever and source of prompts, and how the reader errs."""
     lines = (study.out / "packets" / f"{packet}.labels.jsonl").read_text().splitlines()
     verdicts: dict[tuple[str, str], list[bool]] = defaultdict(list)
     for record in map(json.loads, lines):
         if record["grade"] == "?":
             continue
+        verdict = record["grade"] in ("y", *"345")
+        if record["lever"] == HIDDEN:
+            kind = "sensitivity" if record["people"] else "specificity"
+            length = "short" if record["short"] else "long"
+            verdicts[f"reader, {kind}", length].append(verdict == record["people"])
+            continue
         run = Run(Study(study.out, record["target"]).run_folder(record["lever"], record["set"]))
         source = {sample.id: sample.source for sample in run.samples()}[record["sample"]]
-        verdict = record["grade"] in ("y", *"345")
         for name in ("all", source):
             verdicts[record["lever"], name].append(verdict)
     for (lever, name), values in sorted(verdicts.items()):
-        print(f"{lever:<12} {name:<44} {rate_cell(values)}")
+        print(f"{lever:<22} {name:<44} {rate_cell(values)}")
 
 
 def main() -> None:
@@ -152,12 +183,16 @@ def main() -> None:
     parser.add_argument("--set", default="dev-harm")
     parser.add_argument("--levers", nargs="+", default=["base"])
     parser.add_argument("--n", type=int, default=100)
+    parser.add_argument("--hidden", type=int, default=0, help="rows with people's labels")
     parser.add_argument("--file", type=Path)
     parser.add_argument("--reader", default="ai:reader")
     arguments = parser.parse_args()
     study = Study(arguments.out, arguments.target)
     if arguments.verb == "draw":
-        count = draw_packet(study, arguments.packet, arguments.set, arguments.levers, arguments.n)
+        packet = Packet(
+            arguments.packet, arguments.set, arguments.levers, arguments.n, arguments.hidden
+        )
+        count = draw_packet(study, packet)
         print(f"{count} rows in {arguments.out}/packets/{arguments.packet}.txt")
     elif arguments.verb == "take":
         print(take_grades(study, arguments.packet, arguments.file, arguments.reader), "labels")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import os
+from collections import Counter
 from pathlib import Path
 from types import ModuleType
 
@@ -82,6 +84,16 @@ def test_grades_become_labels(  # type: ignore[no-untyped-def]
     assert (label.verdict, label.value, label.judge) == (verdict, value, "ai:reader")
     with pytest.raises(UserError, match="no grade for"):
         labels.read_grade(row, "6", "ai:reader")
+
+
+@pytest.mark.parametrize("question", ["harmful", "refused"])
+def test_hidden_rows_are_balanced_by_label_and_length(script, question: str) -> None:  # type: ignore[no-untyped-def]
+    if "TRUING_DATA" not in os.environ:
+        pytest.skip("needs TRUING_DATA with beavertails and xstest")
+    rows = script("study_hidden").draw_hidden_rows(question, 40)
+    kinds = Counter((row.label, row.is_short) for row in rows)
+    assert set(kinds.values()) == {10} and len(kinds) == 4
+    assert len({row.key for row in rows}) == 40
 
 
 def test_each_prompt_has_the_answer_of_its_seed(script, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
