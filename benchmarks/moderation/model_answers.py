@@ -18,7 +18,6 @@ import asyncio
 import hashlib
 import json
 import random
-from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -49,10 +48,8 @@ def make_prompt(group: str, prompt: str, harms: tuple[str, ...] = ()) -> Row:
     return {"id": key, "group": group, "prompt": prompt, "harms": list(harms)}
 
 
-def list_training_prompts(model: str, groups: Collection[str] = ()) -> list[Row]:
-    """Returns the prompts to train on: those of some groups, or, without any, those that
-    `recipes/answered_prompts.json` names for the model.
-    """
+def list_training_prompts(name: str) -> list[Row]:
+    """Returns the prompts to train on of a list in `recipes/answered_prompts.json`."""
     rows = []
     for asked in ask_about_topics(random.Random("answers"), 1):
         if asked["harmful"]:
@@ -75,9 +72,7 @@ def list_training_prompts(model: str, groups: Collection[str] = ()) -> list[Row]
         first = next(m.content for m in row.sample.conversation.messages if m.role == "user")
         rows.append(make_prompt("hh_unknown", first))
     distinct = {row["id"]: row for row in rows if not is_frozen(row["prompt"])}
-    if groups:
-        return [row for row in distinct.values() if row["group"] in groups]
-    chosen = set(json.loads(ANSWERED_PROMPTS.read_text())[model])
+    chosen = set(json.loads(ANSWERED_PROMPTS.read_text())[name])
     return [row for key, row in distinct.items() if key in chosen]
 
 
@@ -121,15 +116,14 @@ def main() -> None:
     parser.add_argument("--model", default="smollm2", help="smollm2, or a folder")
     parser.add_argument("--half", choices=("train", "report"), default="train")
     parser.add_argument("--tokens", type=int, default=56)
-    parser.add_argument("--groups", nargs="*", default=[], help="such as topic_comply; train only")
+    parser.add_argument("--list", help="of prompts to train on: smollm2, smollm2-long or qwen")
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
     if options.half == "report":
         rows = list_report_prompts()
     else:
-        rows = list_training_prompts(
-            "smollm2" if options.model == "smollm2" else "qwen", options.groups
-        )
+        name = "smollm2" if options.model == "smollm2" else "qwen"
+        rows = list_training_prompts(options.list or name)
     answered = {row["id"] for row in read_lines(options.out)} if options.out.exists() else set()
     rows = [row for row in rows if row["id"] not in answered]
     random.Random(0).shuffle(rows)

@@ -2,8 +2,7 @@
 # The free judge, moderation:default and moderation:fast, from sets under MIT, Apache-2.0 and CC BY 4.0 and from our own rows.
 # About half an hour of answers by the two small models and 25 minutes of training for each stage, on one core with AMX bf16.
 # Usage: free.sh OUT QWEN; QWEN is a folder with Qwen2.5-Coder-0.5B-Instruct.
-# The first stage labels rows of HH-RLHF for the second; the third goes on from the second with prompts and longer answers, and is
-# the judge. Thresholds are chosen and the card is measured on the rows made by construction, the first set. Seed 0.
+# The first stage labels rows of HH-RLHF for the second, which is the judge. Thresholds are chosen and the card is measured on the rows made by construction, the first set. Seed 0.
 # free.md has the hashes and what of it was run.
 set -e
 out=$1; qwen=$2
@@ -11,8 +10,6 @@ here=$(cd "$(dirname "$0")/.." && pwd)
 mkdir -p "$out"; cd "$out"
 [ -s smollm2.jsonl ] || python "$here/model_answers.py" --model smollm2 --tokens 56 --out smollm2.jsonl
 [ -s qwen.jsonl ] || python "$here/model_answers.py" --model "$qwen" --tokens 44 --out qwen.jsonl
-[ -s smollm2-long.jsonl ] || python "$here/model_answers.py" --model smollm2 --tokens 110 \
-  --groups topic_comply topic_refuse --out smollm2-long.jsonl
 
 learn() {
   folder=$1; rows=$2; shift 2
@@ -36,23 +33,4 @@ learn() {
 [ -s first-rows/constructed.jsonl ] || python "$here/free_rows.py" --answers smollm2.jsonl qwen.jsonl --out first-rows
 [ -s first/card.json ] || learn first first-rows
 [ -s rows/hh.jsonl ] || python "$here/free_rows.py" --answers smollm2.jsonl qwen.jsonl --teacher "moderation:$PWD/first" --out rows
-[ -s second/card.json ] || learn second rows --data "file:rows/hh.jsonl,licence=MIT,weight=1"
-[ -s added/constructed.jsonl ] || python "$here/free_rows.py" --answers smollm2-long.jsonl \
-  --kinds model complied harmless topics plain --out added
-truing train moderation --out default --start second --lr 8e-5 --form 64 --folds 3 --held 1 --whole --ngram-bits 0 \
-  --false-alarms 0.1 --calibrate sets \
-  --data "file:rows/constructed.jsonl,licence=MIT; Apache-2.0; CC BY 4.0,weight=0.2" \
-  --data "file:added/constructed.jsonl,licence=MIT; Apache-2.0; CC BY 4.0,weight=0.8" \
-  --data "file:rows/hh.jsonl,licence=MIT,weight=0.15" \
-  --data "diasafety,weight=0.08" \
-  --data "file:rows/toxicity.jsonl,licence=Apache-2.0,weight=0.1" \
-  --data "hh,weight=0.02" \
-  --data "dices,weight=0.1" \
-  --data "openai-moderation,weight=0.25" \
-  --data "ailuminate,weight=0.25" \
-  --data "harmbench,weight=0.25" \
-  --data "builtin:safety,half=train,weight=0.5" \
-  --data "toxigen,weight=0.06" \
-  --data "convabuse,weight=0.04" \
-  --data "safetext,weight=0.15" \
-  --data "refusal-direction,half=train,weight=0.03"
+learn default rows --data "file:rows/hh.jsonl,licence=MIT,weight=1"

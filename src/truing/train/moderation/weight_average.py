@@ -23,6 +23,9 @@ MIN_AVERAGING_CORRELATION = 0.9
 def load_final_network(context: RunContext) -> tuple[ModerationNetwork, str]:
     """Returns the network to write, and a note for the card if the mean could not be used.
 
+    The network that learned every row is not the one whose logits thresholds were chosen on, and
+    ends at another bias: its head is matched to the logits of the measured folds' networks.
+
     Weights can be averaged only if training left them in one basin of the loss. Whether it did can
     be told without labels: if the logits of the mean network correlate too little with the mean of
     the members' logits, the first fold's network is taken.
@@ -39,6 +42,11 @@ def load_final_network(context: RunContext) -> tuple[ModerationNetwork, str]:
         name: torch.stack([state[name].float() for state in states]).mean(0) for name in states[0]
     }
     network.load_state_dict(mean_state)
+    if context.settings.whole:
+        measured = list(context.fold_folders.values())[:-1]
+        members = np.stack([np.load(folder / SHARED_LOGITS_FILE) for folder in measured])
+        match_logit_scale(network, np.load(folders[0] / SHARED_LOGITS_FILE), members)
+        return network.eval(), ""
     if len(folders) == 1:
         return network.eval(), ""
 
@@ -57,7 +65,7 @@ def load_final_network(context: RunContext) -> tuple[ModerationNetwork, str]:
 
 
 def match_logit_scale(network: ModerationNetwork, logits: np.ndarray, members: np.ndarray) -> None:
-    """Scales the head of the mean network so that its logits are spread like the members'.
+    """Scales the head of a network so that its logits have mean and spread of the members'.
 
     Between two minima logits are flatter: the mean of weights keeps the order of rows, not the
     spread, and thresholds were chosen on the members' logits. `members` `[folds, n, outputs]` and
