@@ -8,7 +8,7 @@ from msgspec.structs import replace
 
 from truing.core.episodes import AgentTurn, CallRecord, Episode
 from truing.core.types import Conversation, Judgement, Lineage, Message, Response, Sample
-from truing.judges.transcript import TranscriptJudge, write_transcript
+from truing.judges.transcript import TranscriptJudge, text_or_transcript, write_transcript
 
 CALL = CallRecord(id="1", name="send", arguments='{"text": "FORBIDDEN"}', result="sent")
 EPISODE = Episode(turns=(AgentTurn(text="I send.", calls=(CALL,)), AgentTurn(text="Done.")))
@@ -41,3 +41,9 @@ def test_harm_in_a_call_is_seen_and_a_long_transcript_is_unscored() -> None:
     failure = asyncio.run(judge.judge(SAMPLE, replace(RESPONSE, episode=long))).failure
     assert failure is not None
     assert failure.kind == "too-long"
+
+
+def test_readers_are_shown_the_calls_of_an_agent_and_the_text_of_others() -> None:
+    assert text_or_transcript(RESPONSE) == write_transcript(EPISODE)
+    silent = replace(RESPONSE, episode=Episode(turns=(AgentTurn(text="Done."),)))
+    assert text_or_transcript(silent) == "Done."

@@ -28,6 +28,7 @@ __getattr__, __dir__, __all__ = lazy_exports(
         "refusal": "classify_refusal",
         "shipped_classifiers": "find_version_file thresholds_of_version",
         "text_readings": "alternative_readings",
+        "transcript": "text_or_transcript",
         "verdicts": "text_of_message",
     },
 )

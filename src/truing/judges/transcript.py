@@ -31,6 +31,15 @@ def write_transcript(episode: Episode) -> str:
     return "\n".join(lines)
 
 
+def text_or_transcript(response: Response) -> str:
+    """Returns what a reader is shown of a response: its text; of an agent's with calls, the
+    transcript.
+    """
+    if response.episode is UNSET or not response.episode.calls:
+        return response.text
+    return write_transcript(response.episode)
+
+
 class TranscriptJudge:
     """A judge that gives another one the transcript in place of the answer."""
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from truing.analysis.outcomes import OUTCOME_NAMES, outcome_arrays
 from truing.analysis.verdict_table import EXPECTS, read_verdict_table
+from truing.judges.transcript import text_or_transcript
 from truing.report.report_data import RowView, Variant
 from truing.runs.folder import Run
 
@@ -156,7 +157,7 @@ def select_rows(
         }
         texts = {
             v.name: {
-                (r.sample_id, r.index): r.text[:_MAX_TEXT_CHARACTERS]
+                (r.sample_id, r.index): text_or_transcript(r)[:_MAX_TEXT_CHARACTERS]
                 for r in Run(v.runs[data]).responses()
                 if (r.sample_id, r.index) in keys
             }

@@ -11,9 +11,9 @@ import pytest
 from tests.models.local.generation import ASKS, SYSTEM, answers
 
 from truing.core.errors import UserError
-from truing.core.types import Conversation, Message, Sampling, Tool
+from truing.core.types import Conversation, Message, Sampling, Tool, ToolCall
 from truing.models.local import LocalModel
-from truing.models.local.template import ChatTemplate
+from truing.models.local.template import ChatTemplate, _row
 
 
 def test_templates(tiny: LocalModel, make: Callable[..., Path]) -> None:
@@ -91,3 +91,17 @@ def test_prompts_with_tools_or_without_a_last_user_turn_share_no_head() -> None:
     conversation = Conversation.of("hi", system="be brief")
     assert template.prompt(conversation, (Tool("look"),)).heads == ()
     assert template.prompt(conversation.then(Message("assistant", "Well"))).heads == ()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "shown"),
+    [
+        ('{"id": "m1"}', {"id": "m1"}),
+        ("no JSON", "no JSON"),
+        ("[1]", "[1]"),
+        ("[" * 5000, "[" * 5000),
+    ],
+)
+def test_arguments_of_calls_are_objects_for_a_template(arguments: str, shown: object) -> None:
+    row = _row(Message("assistant", "", (ToolCall("c", "read", arguments),)))
+    assert row["tool_calls"][0]["function"]["arguments"] == shown

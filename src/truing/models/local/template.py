@@ -10,7 +10,7 @@ from typing import Any
 
 from truing.core.errors import UserError
 from truing.core.text import replace_surrogates
-from truing.core.types import Conversation, Message, Tool
+from truing.core.types import Conversation, Message, Tool, ToolCall
 
 _MARK = "\u27e6\u27e7"  # stands in for the last user turn when the shared head is looked for
 
@@ -113,7 +113,19 @@ class ChatTemplate:
 def _row(m: Message) -> dict[str, Any]:
     row: dict[str, Any] = {"role": m.role, "content": m.content}
     if m.tool_calls:
-        row["tool_calls"] = [call.to_openai() for call in m.tool_calls]
+        row["tool_calls"] = [_call(call) for call in m.tool_calls]
+    return row
+
+
+def _call(call: ToolCall) -> dict[str, Any]:
+    row = call.to_openai()
+    # Templates write the arguments as JSON themselves: a text would be quoted a second time.
+    try:
+        arguments = json.loads(call.arguments)
+    except (ValueError, RecursionError):
+        return row
+    if isinstance(arguments, dict):
+        row["function"]["arguments"] = arguments
     return row
 
 

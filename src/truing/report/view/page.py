@@ -30,6 +30,7 @@ from truing.analysis.verdict_table import (
 )
 from truing.core.errors import RunError
 from truing.core.version import __version__
+from truing.judges.transcript import text_or_transcript
 from truing.report.formatting import category_name
 from truing.report.script_data import encode_for_script
 from truing.runs.folder import Run
@@ -179,7 +180,7 @@ def _add_texts(runs: Sequence[Run], rows: Sequence[AnswerRow]) -> None:
             answered = by_key.get((response.sample_id, response.index))
             if answered is not None:
                 answered.t = answered.t or [None] * len(runs)
-                answered.t[number] = response.text[:MAX_TEXT_CHARACTERS]
+                answered.t[number] = text_or_transcript(response)[:MAX_TEXT_CHARACTERS]
 
 
 def _keys_of_sample(by_key: dict[Key, AnswerRow], sample_id: str) -> Iterator[Key]:
