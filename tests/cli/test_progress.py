@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -73,3 +74,17 @@ def test_refusals_of_harmful_and_of_benign_prompts_are_not_pooled(
     assert "refuses_harmful" in printed and "40 of 40" in printed
     assert "refuses_benign" in printed and "0 of 40" in printed
     assert "40 of 80" not in printed
+
+
+class _Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_label_cannot_act_on_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = _Terminal()
+    monkeypatch.setattr("sys.stderr", stream)
+    with ProgressBar("model\x1b[2J\n[/red]") as progress:
+        progress(1, 2, 0)
+    assert "model\\x1b[2J [/red]" in stream.getvalue()
+    assert "\x1b[2J" not in stream.getvalue()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+
 from rich.console import Console
 
 from truing.cli.training_monitor import TrainingMonitor, format_step, sparkline
@@ -24,6 +26,16 @@ def test_the_live_view_shows_metrics_and_warnings() -> None:
     assert "step 3/9" in text
     assert "! step 2: look" in text
     assert "▁▅█" in text
+
+
+def test_names_and_warnings_cannot_act_on_the_terminal() -> None:
+    live = TrainingMonitor("ppo:\x1b[2Jrun [/red]", 9, quiet=True)
+    live({"step": 1, "reward_mean": 1.0, "warning": "\x1b]52;c;eA==\x07"})
+    stream = io.StringIO()
+    Console(file=stream, width=120, force_terminal=True, color_system=None).print(live.render())
+    assert "\x1b[2J" not in stream.getvalue()
+    assert "\x1b]52" not in stream.getvalue()
+    assert "ppo:\\x1b[2Jrun [/red]" in stream.getvalue()
 
 
 def test_line_of_a_step() -> None:

@@ -17,12 +17,12 @@ from collections.abc import Callable
 from msgspec import Struct
 from msgspec.structs import replace
 
-from truing.agents.text_calls import read_text_calls
 from truing.agents.toolsets import SimulatedTools, ToolResult, ToolSession, ToolSource
 from truing.core.episodes import AgentTurn, CallRecord, Episode, StopReason
 from truing.core.ids import stream_seed
 from truing.core.lineage import digest
-from truing.core.protocols import Closeable, Model
+from truing.core.protocols import Closeable, Model, PrefixAware, iterate_models
+from truing.core.text_calls import read_text_calls
 from truing.core.types import Answer, Conversation, Message, Ruling, Sampling, ToolCall, Usage
 
 
@@ -105,6 +105,9 @@ class _EpisodeRun:
         self._usage = Usage()
         self._n_calls = 0
         self._call_ids: set[str] = set()
+        # Rails read the calls in the texts of the model below them. A call in a text that comes
+        # out of them has been read by no rail on calls (a flow may repeat what the user wrote).
+        self._reads_text_calls = not any(isinstance(m, PrefixAware) for m in iterate_models(model))
 
     async def run(self, conversation: Conversation) -> Answer:
         """Returns the last answer with the episode; a failed one if the model fails."""
@@ -114,7 +117,9 @@ class _EpisodeRun:
                 return self._finish(answer, "failed")
             if answer.finish_reason in ("blocked", "abstained", "content_filter"):
                 return self._finish(answer, "blocked")
-            message = read_text_calls(answer.message)
+            message = answer.message
+            if self._reads_text_calls:
+                message = read_text_calls(message)
             fault = self._find_size_fault(message)
             if fault is not None:
                 return self._finish(Answer.failed("too_large", fault), "failed")

@@ -16,7 +16,13 @@ import msgspec
 from truing.core.errors import PlanError, did_you_mean
 from truing.core.input_files import read_input_text
 from truing.core.lineage import digest
-from truing.core.protocols import LogprobModel, Model, PrefixAware, StreamingModel
+from truing.core.protocols import (
+    LogprobModel,
+    Model,
+    PrefixAware,
+    StreamingModel,
+    iterate_models,
+)
 from truing.core.types import Answer, Conversation, Message, Sampling
 
 BUILT_IN = ("hhh", "hhh-long")
@@ -83,12 +89,10 @@ class Prompted:
         base = model.lineage
         lineage_hash = digest("prompted", base.hash, msgspec.json.encode(self.prefix))
         self.lineage = msgspec.structs.replace(base, name=name, hash=lineage_hash)
-        inner: Any = model
-        while inner is not None:
+        for inner in iterate_models(model):
             if isinstance(inner, PrefixAware):
                 # Rails inside would read the prefix as a client's text, in every conversation.
                 inner.expect_prefix(self.prefix)
-            inner = getattr(inner, "model", None)
 
     def wrap(self, conversation: Conversation) -> Conversation:
         """Returns the conversation with the prefix."""

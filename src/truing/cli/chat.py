@@ -77,9 +77,9 @@ def _load_model(
         raise PlanError("chat: give --model, or --rails with a configuration that names its models")
     if rails is None:
         return model
-    from truing.rails.guarded import GuardedModel
+    from truing.rails.guarded import guard_model
 
-    return GuardedModel(rails, model, trust_code=trust_code, key_variables=key_variables)
+    return guard_model(model, rails, trust_code=trust_code, key_variables=key_variables)
 
 
 class ChatSession:

@@ -38,7 +38,7 @@ def rank_for_report(title: str, spec: str, model: Model) -> Ranking:
     # A cache of answers gives no log-probabilities; the model below it does.
     inner_model: Any = model
     while isinstance(inner_model, CachedModel):
-        inner_model = inner_model.inner
+        inner_model = inner_model.model
 
     rows: list[tuple[str, ...]] = []
     n = 0

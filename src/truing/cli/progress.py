@@ -12,7 +12,7 @@ import msgspec
 
 from truing.analysis.rates import PREDICTED_SUFFIX, Rate
 from truing.analysis.summary import RunSummary, write_summary
-from truing.cli.tables import print_json, print_text
+from truing.cli.tables import escape_line, print_json, print_text
 from truing.evaluation.failures import RESPONSES, find_repeated
 from truing.evaluation.options import EvaluateOptions
 from truing.runs.folder import Run
@@ -30,7 +30,7 @@ class ProgressBar:
     """
 
     def __init__(self, label: str, *, quiet: bool = False, resumable: bool = False) -> None:
-        self._label = label
+        self._label = escape_line(label)
         self._resumable = resumable
         # A bar in a log file or a pipe would be thousands of lines.
         self._visible = not quiet and sys.stderr.isatty()
@@ -49,7 +49,7 @@ class ProgressBar:
             )
 
             self._progress = Progress(
-                TextColumn("{task.description}"),
+                TextColumn("{task.description}", markup=False),
                 BarColumn(),
                 MofNCompleteColumn(),
                 TimeRemainingColumn(),

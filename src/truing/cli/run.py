@@ -29,7 +29,7 @@ from rich.progress import (
 from truing.cli.parameters import Flag, OptionalStrings
 from truing.cli.plan_ranking import rank_for_report
 from truing.cli.show import print_report
-from truing.cli.tables import print_json, print_next_steps, print_text
+from truing.cli.tables import escape_line, print_json, print_next_steps, print_text
 from truing.core.errors import UserError
 from truing.plan.evaluation import (
     Plan,
@@ -163,7 +163,7 @@ class PlanProgressBars:
     def __init__(self) -> None:
         self._console = Console(file=sys.stderr)
         self._progress = Progress(
-            TextColumn("{task.description:<28}"),
+            TextColumn("{task.description:<28}", markup=False),
             BarColumn(bar_width=28),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
@@ -188,7 +188,7 @@ class PlanProgressBars:
         run = (progress.variant, progress.data)
         name = f"{progress.variant} · {progress.data}"
         if run not in self._tasks:
-            self._tasks[run] = self._progress.add_task(name, total=progress.total)
+            self._tasks[run] = self._progress.add_task(escape_line(name), total=progress.total)
         self._progress.update(self._tasks[run], completed=progress.done, total=progress.total)
         # A log file gets one line for each run, not the frames of a bar.
         if self._console.is_terminal or progress.done != progress.total or run in self._finished:

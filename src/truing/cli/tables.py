@@ -55,6 +55,11 @@ class _Escaped:
                 yield Segment(escape_controls(segment.text), segment.style)
 
 
+def escape_line(text: str) -> str:
+    """Returns a text for one line of a live display, which does not escape what it shows."""
+    return escape_controls(" ".join(text.split()))
+
+
 def print_text(
     text: str = "", *, file: TextIO | None = None, end: str = "\n", flush: bool = False
 ) -> None:

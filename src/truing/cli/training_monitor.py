@@ -7,7 +7,7 @@ from collections import deque
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
 
-from truing.cli.tables import print_text
+from truing.cli.tables import escape_line, print_text
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -121,10 +121,10 @@ class TrainingMonitor:
             float(last.get(key, 0))
             for key in ("seconds_generate", "seconds_score", "seconds_learn")
         )
-        table = Table(
-            title=f"{self.title}  step {last.get('step', 0)}/{self.steps}  {seconds:.1f} s a step",
-            box=None,
-        )
+        # As plain text: the title names models and folders, a warning may quote what they say.
+        title = Text(escape_line(self.title))
+        title.append(f"  step {last.get('step', 0)}/{self.steps}  {seconds:.1f} s a step")
+        table = Table(title=title, box=None)
         columns: tuple[tuple[str, Literal["left", "right"]], ...]
         columns = (("", "left"), ("now", "right"), ("course", "left"))
         for name, justify in columns:
@@ -134,7 +134,7 @@ class TrainingMonitor:
             if values:
                 style = "red" if key == "episode_cost" and self._exceeds(values[-1]) else ""
                 table.add_row(label, Text(f"{values[-1]:.4g}", style=style), sparkline(values))
-        return Group(table, *(Text(f"! {w}", style="yellow") for w in self.warnings))
+        return Group(table, *(Text(f"! {escape_line(w)}", style="yellow") for w in self.warnings))
 
     def _exceeds(self, cost: float) -> bool:
         return self.threshold is not None and cost > self.threshold

@@ -49,7 +49,7 @@ __getattr__, __dir__, __all__ = lazy_exports(
         ),
         "linear_regex": "LinearRegex NotLinear SearchMode",
         "measurement_set": "count_frozen_by_source frozen_hashes has_frozen_prompt is_frozen",
-        "messages": "decode_tool_calls describe_value",
+        "messages": "decode_tool_calls describe_value is_text_part read_part_text",
         "output_filter": ("filter_answer filter_response find_prohibited_content withheld_failure"),
         "private_files": (
             "create_folder create_private_file file_mode folder_mode private_opener rename_file "
@@ -57,7 +57,7 @@ __getattr__, __dir__, __all__ = lazy_exports(
         ),
         "protocols": (
             "Attack Closeable Dataset Judge JudgeStream LogprobModel LoopModel Model PrefixAware "
-            "StreamingJudge StreamingModel TurnReadingModel"
+            "StreamingJudge StreamingModel TurnReadingModel iterate_models"
         ),
         "redaction": (
             "find_json_secrets find_url_secrets is_secret_header is_secret_name redact_headers "
@@ -67,6 +67,7 @@ __getattr__, __dir__, __all__ = lazy_exports(
         "struct_fields": "read_struct_fields",
         "taxonomy": "Crosswalk HarmCategory Taxonomy load_crosswalk load_taxonomy",
         "text": "ends_sentence escape_controls escape_json_controls replace_surrogates",
+        "text_calls": "read_text_calls",
         "types": (
             "Answer AnswerCheck AnswerIndex ContinuationScores Conversation DataInfo Dimension "
             "Environment Expect Failure Judgement Lineage MAX_ANSWERS Message MessageFormatError "

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
 from msgspec import Struct
@@ -201,6 +201,20 @@ _TEXT_PARTS = {
 }
 
 
+def read_part_text(kind: str | None, fields: Mapping[str, Any]) -> str | None:
+    """Returns the text of a content part of a kind (None: the part names none); None if parts of
+    this kind are no text, or the part has none.
+    """
+    key = _TEXT_PARTS.get(kind)
+    text = fields.get(key) if key is not None else None
+    return text if isinstance(text, str) else None
+
+
+def is_text_part(kind: str | None) -> bool:
+    """Returns whether content parts of this kind (None: the part names none) are texts."""
+    return kind in _TEXT_PARTS
+
+
 def _content_from_openai(content: Any, place: str) -> str:
     """Returns the text of a `content` value: a string, null, or a list of text parts."""
     if content is None or isinstance(content, str):
@@ -211,9 +225,10 @@ def _content_from_openai(content: Any, place: str) -> str:
     texts = []
     for index, part in enumerate(content):
         kind = part.get("type") if isinstance(part, dict) else ""
-        key = _TEXT_PARTS.get(kind) if kind is None or isinstance(kind, str) else None
-        text = part.get(key) if key is not None else None
-        if not isinstance(text, str):
+        text = None
+        if isinstance(part, dict) and (kind is None or isinstance(kind, str)):
+            text = read_part_text(kind, part)
+        if text is None:
             raise MessageFormatError(f"{place}[{index}]", "only text parts are supported")
         texts.append(text)
     return "".join(texts)

@@ -92,6 +92,15 @@ class LoopModel(Protocol):
         ...
 
 
+def iterate_models(model: object) -> Iterator[Model]:
+    """Yields a model and those that it wraps, from the outside in: each names the one below as
+    `model`.
+    """
+    while isinstance(model, Model):
+        yield model
+        model = getattr(model, "model", None)
+
+
 @runtime_checkable
 class PrefixAware(Protocol):
     """A model that checks the texts of a conversation, and need not check an operator's prefix."""

@@ -19,19 +19,19 @@ class CachedModel:
     """Wraps `model` and caches the answers of the last `size` requests; failures are not cached."""
 
     def __init__(self, model: Model, size: int = 20_000) -> None:
-        self.inner = model
+        self.model = model
         self._size = size
         self._cache: OrderedDict[tuple[Conversation, bytes], tuple[Answer, ...]] = OrderedDict()
 
     @property
     def name(self) -> str:
         """That of the wrapped model."""
-        return self.inner.name
+        return self.model.name
 
     @property
     def lineage(self) -> Lineage:
         """That of the wrapped model."""
-        return self.inner.lineage
+        return self.model.lineage
 
     async def generate(self, conversation: Conversation, sampling: Sampling) -> tuple[Answer, ...]:
         """Returns `sampling.n` answers, from the cache if it holds as many."""
@@ -41,7 +41,7 @@ class CachedModel:
         if cached is not None and len(cached) >= sampling.n:
             self._cache.move_to_end(key)
             return cached[: sampling.n]
-        answers = await self.inner.generate(conversation, sampling)
+        answers = await self.model.generate(conversation, sampling)
         if all(a.failure is None for a in answers):
             self._cache[key] = answers
             # Drops the least recently used entry; hits move to the end.
@@ -51,8 +51,8 @@ class CachedModel:
 
     async def stream(self, conversation: Conversation, sampling: Sampling) -> AsyncIterator[str]:
         """Yields the stream of the wrapped model, or its whole answer at once."""
-        if isinstance(self.inner, StreamingModel):
-            async for text in self.inner.stream(conversation, sampling):
+        if isinstance(self.model, StreamingModel):
+            async for text in self.model.stream(conversation, sampling):
                 yield text
             return
         yield (await self.generate(conversation, sampling))[0].text
@@ -61,18 +61,18 @@ class CachedModel:
         self, prefix: Conversation | str, continuations: list[str]
     ) -> list[list[float]]:
         """Returns those of the wrapped model. Raises AttributeError if it has none."""
-        logprobs: list[list[float]] = await self.inner.logprobs(prefix, continuations)  # type: ignore[attr-defined]
+        logprobs: list[list[float]] = await self.model.logprobs(prefix, continuations)  # type: ignore[attr-defined]
         return logprobs
 
     def turn_reader(self, *, keep_prefix: bool = False) -> Model:
         """Returns the turn reader of the wrapped model, or this model if that has none."""
-        if not isinstance(self.inner, TurnReadingModel):
+        if not isinstance(self.model, TurnReadingModel):
             return self
-        reader = self.inner.turn_reader(keep_prefix=keep_prefix)
+        reader = self.model.turn_reader(keep_prefix=keep_prefix)
         # The prompts of a growing text are all different: their answers are not worth a cache.
         return reader if keep_prefix else CachedModel(reader, self._size)
 
     async def close(self) -> None:
         """Closes the wrapped model."""
-        if isinstance(self.inner, Closeable):
-            await self.inner.close()
+        if isinstance(self.model, Closeable):
+            await self.model.close()

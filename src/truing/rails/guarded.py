@@ -18,9 +18,10 @@ from typing import Any
 
 from msgspec.structs import replace
 
+from truing.core.errors import PlanError
 from truing.core.ids import stream_seed
 from truing.core.lineage import digest
-from truing.core.protocols import Closeable, Judge, LoopModel, Model
+from truing.core.protocols import Closeable, Judge, LoopModel, Model, iterate_models
 from truing.core.types import (
     Answer,
     Conversation,
@@ -105,6 +106,7 @@ class GuardedModel:
             **build_services(self.config, RECIPES),
             **parts.judges,
         }
+        _require_no_loop(model)
         self.model = model
         self.runtime = build_runtime(self.config, model, parts)
         require_options(options)
@@ -408,11 +410,24 @@ def blocked_answer(
     )
 
 
+def _require_no_loop(model: Model) -> None:
+    """Raises PlanError for an agent, also inside of other models: rails around all of its loop
+    would read neither the calls that it makes nor their results.
+    """
+    if any(isinstance(inner, LoopModel) for inner in iterate_models(model)):
+        raise PlanError(
+            f"{model.name}: calls tools in a loop, and rails around it read none of the calls; "
+            "put the rails directly around the agent: guarded:DIR,of=(agent,...), with other "
+            "models (prompted, best-of) outside, or guard_model(agent, DIR) in Python"
+        )
+
+
 def guard_model(model: Model, config: str | Path | RailsConfig, **arguments: Any) -> Model:
     """Returns the model behind the rails of a folder; the arguments are those of `GuardedModel`.
 
     The rails of an agent stand inside of its loop: they read every result before the agent's model
-    does, and every call before it is executed.
+    does, and every call before it is executed. Raises PlanError for an agent inside of another
+    model.
     """
     if isinstance(model, LoopModel):
         return model.around_model(lambda inner: GuardedModel(config, inner, **arguments))

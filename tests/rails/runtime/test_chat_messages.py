@@ -68,8 +68,12 @@ def test_the_roles_of_openai_and_empty_values() -> None:
         ({"role": "x" * 90}, "messages[0].role: '" + "x" * 40 + "...' is none of"),
         ({"role": "user", "content": 3}, "messages[0].content: expected text or a list of parts"),
         ({"role": "user", "content": ["x"]}, "messages[0].content[0]: expected an object"),
-        ({"role": "user", "content": [{"text": "x"}]}, "messages[0].content[0].type: expected"),
-        ({"role": "user", "content": [{"type": "text"}]}, "messages[0].content[0].text: a text"),
+        ({"role": "user", "content": [{"type": 3}]}, "messages[0].content[0].type: expected text"),
+        ({"role": "user", "content": [{"type": "text"}]}, "messages[0].content[0]: a part of the"),
+        (
+            {"role": "user", "content": [{"text": 3}]},
+            "messages[0].content[0]: a part of the type n",
+        ),
         ({"role": "user", "name": 3}, "messages[0].name: expected text, got int"),
         ({"role": "tool", "tool_call_id": 3}, "messages[0].tool_call_id: expected text, got int"),
         ({"role": "assistant", "tool_calls": ["x"]}, "messages[0].tool_calls[0]: not in the"),
@@ -124,7 +128,9 @@ def test_a_content_that_a_flow_has_set_may_be_anything() -> None:
     message = ChatMessage(role="user")
     assert with_flow_content(message, "x").content == "x"
     assert with_flow_content(message, PARTS).flow_content == PARTS
-    assert with_flow_content(message, [{"text": "x"}, 3]).content == ""
+    assert with_flow_content(message, [{"text": "x"}, 3]).content == "x 3"
+    # A flow that clears the message must not make the model read "None".
+    assert with_flow_content(message, None).content == ""
     assert with_flow_content(message, 3).content == "3"
 
 
@@ -132,4 +138,27 @@ def test_the_text_of_content_parts() -> None:
     assert content_text("a") == "a"
     assert content_text([PARTS[0], PARTS[2]]) == "a b"
     assert content_text(PARTS[:2]) == "a [+ image]"
-    assert content_text(None) == "None"
+    assert content_text(None) == ""
+
+
+def test_both_decoders_read_the_same_texts() -> None:
+    """What `Conversation.from_openai` reads as text, rails and the model behind them read too."""
+    parts = [
+        {"text": "a"},
+        {"type": "text", "text": "b"},
+        {"type": "input_text", "text": "c"},
+        {"type": "output_text", "text": "d"},
+        {"type": "refusal", "refusal": "e"},
+    ]
+    row = {"role": "user", "content": parts}
+    assert Conversation.from_openai([row]).prompt == "abcde"
+    (message,) = decode_messages([row])
+    assert message.text == message.to_message().content == "a b c d e"
+    assert message.flow_content == parts
+
+
+def test_parts_that_are_no_text_are_named_to_the_rails() -> None:
+    audio = {"type": "input_audio", "input_audio": {"data": "x"}}
+    (message,) = decode_messages([{"role": "user", "content": [PARTS[0], audio, audio]}])
+    assert message.text == "a [+ input_audio]"
+    assert message.to_message().content == "a"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -12,6 +13,7 @@ from truing.core.types import Tool
 from truing.rails.runtime.chat_messages import decode_messages
 from truing.rails.runtime.client_texts import (
     collect_client_texts,
+    name_results,
     readable_arguments,
     with_text,
 )
@@ -69,6 +71,45 @@ def test_a_text_is_replaced_in_its_place() -> None:
     assert with_text(ROWS[3], "call:0", "{}").tool_calls[0].arguments == "{}"
     assert with_text(ROWS[0], "note", "x").variables["note"] == "x"
     assert ROWS[0].variables["note"] == "n"
+
+
+def test_a_variable_may_have_any_name() -> None:
+    variables = {"content": "a", "call:0": "b", "name": "c"}
+    (message,) = decode_messages([{"role": "context", "content": variables}])
+    for name in variables:
+        rewritten = with_text(message, name, "x")
+        assert rewritten.variables == {**variables, name: "x"}
+        assert (rewritten.content, rewritten.tool_calls) == ("", ())
+
+
+@pytest.mark.parametrize(("row", "part"), [(5, "content"), (5, "field"), (1, "name"), (6, "note")])
+def test_a_text_that_cannot_be_rewritten_is_an_error(row: int, part: str) -> None:
+    with pytest.raises(ValueError, match=r"cannot be rewritten|is no text of a message"):
+        with_text(ROWS[row], part, "x")
+
+
+def _call(call_id: str, tool: str) -> dict[str, Any]:
+    calls = [{"id": call_id, "function": {"name": tool, "arguments": "{}"}}]
+    return {"role": "assistant", "content": None, "tool_calls": calls}
+
+
+def _result(call_id: str) -> dict[str, Any]:
+    return {"role": "tool", "content": "x", "tool_call_id": call_id}
+
+
+@pytest.mark.parametrize(
+    ("rows", "names"),
+    [
+        ([_call("c", "a"), _result("c")], ["", "a"]),
+        ([_result("c"), _call("c", "a")], ["", ""]),
+        ([_call("c", "a"), _result("c"), _call("c", "b")], ["", "a", ""]),
+        ([_call("c", "a"), _call("c", "b"), _result("c")], ["", "", ""]),
+        ([_call("c", "a"), _call("c", "a"), _result("c")], ["", "", "a"]),
+        ([_call("", "a"), _result("")], ["", ""]),
+    ],
+)
+def test_a_result_belongs_to_an_earlier_call(rows: list[Any], names: list[str]) -> None:
+    assert name_results(decode_messages(rows)) == names
 
 
 def test_arguments_are_read_as_the_tool_reads_them() -> None:

@@ -13,6 +13,7 @@ from truing.core.types import Answer, Conversation, Lineage, Message, Sampling, 
 from truing.rails.config.loader import RailsConfig
 from truing.rails.guarded import GuardedModel
 from truing.rails.runtime.client_texts import WITHHELD_TEXT
+from truing.rails.runtime.generation_log import TurnRecord
 
 REFUSAL = "I'm sorry, I can't respond to that."
 COLANG = """
@@ -444,6 +445,36 @@ def test_an_answer_that_the_input_rails_object_to_is_no_objection_by_itself() ->
         answer = guard.ask(*history)
         assert answer.text == "FORBIDDEN"
         history += (answer.message,)
+
+
+def test_the_ends_of_a_refused_answer_are_joined_to_their_neighbours() -> None:
+    """The rails object to the answer by itself, so it is not joined whole; its ends are."""
+    middle = "a FORBIDDEN word " + "x" * 300
+    for reply, after in ((f"{middle} FORBID", "DEN b"), ("FORBIDDEN FORBID", "DEN b")):
+        guard = Guard(reply=reply)  # there are no output rails
+        head = (message("user", "say it"), guard.ask(message("user", "say it")).message)
+        assert guard.ask(*head, message("user", after)).finish_reason == "blocked"
+        assert guard.ask(*head, message("user", "then b")).text == reply
+    guard = Guard(reply=f"DEN {middle}")
+    head = (message("user", "a FORBID"), guard.ask(message("user", "a FORBID")).message)
+    assert guard.ask(*head, message("user", "go on")).finish_reason == "blocked"
+
+
+def test_a_variable_named_content_is_rewritten_and_never_withheld() -> None:
+    guard = Guard("rails: {input: {flows: [keyword, mask]}}\npassthrough: true\n")
+    for name in ("content", "call:0"):
+        rows: list[dict[str, Any]] = [
+            {"role": "context", "content": {name: "a SECRET"}},
+            {"role": "user", "content": "hi"},
+        ]
+        record = TurnRecord()
+        asyncio.run(guard.model.answer_messages(rows, record=record))
+        assert record.result is not None
+        assert record.result.context[name] == "a [hidden]"
+        rows[0] = {"role": "context", "content": {name: "a FORBIDDEN"}}
+        # An assistant's message like the refusal, and an exception, withhold messages only.
+        rows.insert(1, {"role": "assistant", "content": REFUSAL})
+        assert asyncio.run(guard.model.answer_messages(rows)).finish_reason == "blocked"
 
 
 def test_a_text_split_over_a_variable_and_a_message_is_read() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,12 +12,14 @@ from adapter_truing import BagOfWordsEncoder
 
 from truing.core.types import Answer, Conversation, Sampling
 from truing.models.scripted import ScriptedModel
+from truing.rails import library
 from truing.rails.colang.compiler import Program, compile_flow
 from truing.rails.colang.parser import parse_colang
 from truing.rails.config.loader import RailsConfig
 from truing.rails.guarded import GuardedModel
 from truing.rails.runtime.app import RuntimeParts
 from truing.rails.runtime.parallel_rails import (
+    ACTION_READS,
     RailEffects,
     can_run_in_parallel,
     variable_effects,
@@ -53,10 +57,21 @@ def test_effects_are_reads_before_writes_and_writes() -> None:
         "define subflow other\n  $c = $z\n",
         ("pure",),
     )
-    messages = {"user_message", "bot_message", "relevant_chunks"}  # read by every pure action
     assert variable_effects(program, "rail") == RailEffects(
-        frozenset({"x", "y", "z"} | messages), frozenset({"a", "b", "r", "c"})
+        ACTION_READS | {"x", "y", "z"}, frozenset({"a", "b", "r", "c"})
     )
+
+
+def test_actions_of_the_library_read_no_other_variables() -> None:
+    """Holds what the proof assumes of them: see `pure_action_names`."""
+    names: set[str] = set()
+    folder = Path(library.__file__).parent
+    for path in folder.glob("*.py"):
+        source = path.read_text(encoding="utf-8")
+        names |= set(re.findall(r"\bcontext(?:\.get\(|\[)\s*\"(\w+)\"", source))
+        writes = re.findall(r"\bcontext\[[^\]]+\]\s*=(?!=)|\bcontext\.(?:update|pop|set)", source)
+        assert not writes, path
+    assert {"user_message", "bot_thinking"} <= names <= ACTION_READS
 
 
 def test_a_rail_that_waits_for_an_event_is_not_proved() -> None:

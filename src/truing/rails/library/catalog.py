@@ -165,10 +165,12 @@ def all_actions() -> tuple[Callable[..., Any], ...]:
 
 
 def pure_action_names() -> frozenset[str]:
-    """Returns the names of the library's actions.
+    """Returns the names of the library's actions that rails in parallel may run.
 
-    All of them but the one that asks a person are pure: they read only the message, the retrieved
-    chunks and settings, and write only their result.
+    They are all of them but the one that asks a person. Such an action may ask models, judges and
+    services, and reads the settings and the messages of the conversation, which no rail changes.
+    Of the variables it reads only its arguments and those in `parallel_rails.ACTION_READS`, and it
+    writes none: its result and the record of its rail are all that is left of it.
     """
     impure = tool_guards.ask_person
     return frozenset(action.__name__ for action in all_actions() if action is not impure)

@@ -156,7 +156,6 @@ def find_guard_faults(
     entries = {entry.type: entry for entry in config.models}
     for stage_name, stage in iterate_stages(config):
         for index, rail in enumerate(stage.flows):
-            task = GUARD_TASKS.get(parse_flow_name(rail))
             rail_name = parse_flow_name(rail)
             if rail_name == JAILBREAK_RAIL and not _asks_jailbreak_server(config):
                 try:
@@ -165,6 +164,7 @@ def find_guard_faults(
                     place = config.locate("key", f"rails.{stage_name}.flows.{index}")
                     yield place, error.faults[0].partition(": ")[2]
                 continue
+            task = GUARD_TASKS.get(rail_name)
             if task is None and rail_name not in (TOPIC_RAIL, LYNX_RAIL):
                 continue
             place = config.locate("key", f"rails.{stage_name}.flows.{index}")

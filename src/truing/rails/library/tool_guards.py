@@ -22,6 +22,7 @@ from truing.rails.actions import RailOutcome
 from truing.rails.library.judged_texts import judge_text
 from truing.rails.library.texts import rail_settings
 from truing.rails.runtime.chat_messages import ChatMessage
+from truing.rails.runtime.client_texts import name_results
 from truing.rails.runtime.turn_context import EVIDENCE_CHARACTERS, TurnContext
 
 DEFAULT_TOOL_JUDGE = "moderation:fast"
@@ -79,14 +80,10 @@ async def check_tool_recipients(turn: TurnContext, calls: Any, **params: Any) ->
 
 
 def _trusted_text(messages: Sequence[ChatMessage], trusted_tools: Sequence[str]) -> str:
-    tool_of_call = {call.id: call.name for message in messages for call in message.tool_calls}
     texts = [
         message.text
-        for message in messages
-        if message.role in ("user", "system")
-        or (
-            message.role == "tool" and tool_of_call.get(message.tool_call_id or "") in trusted_tools
-        )
+        for message, tool in zip(messages, name_results(messages), strict=True)
+        if message.role in ("user", "system") or (tool and tool in trusted_tools)
     ]
     return "\n".join(texts)
 
@@ -94,19 +91,32 @@ def _trusted_text(messages: Sequence[ChatMessage], trusted_tools: Sequence[str])
 def read_argument_texts(arguments: str, key: str) -> list[str] | None:
     """Returns the texts of one argument (of a list, each); None if they cannot be read.
 
-    An argument that is left out has none.
+    An argument that is left out has none. Arguments with two keys that are equal but for case and
+    spaces cannot be read: parsers differ in which of them they keep.
     """
     try:
-        values = json.loads(arguments)
+        values = json.loads(arguments, object_pairs_hook=_read_pairs)
     except (ValueError, RecursionError):
         return None
     if not isinstance(values, dict):
         return None
-    value = values.get(key)
+    value = values.get(_fold_key(key))
     listed = value if isinstance(value, list) else [] if value is None else [value]
     if not all(isinstance(item, str | int | float) for item in listed):
         return None
     return [str(item) for item in listed]
+
+
+def _fold_key(key: str) -> str:
+    return key.strip().casefold()
+
+
+def _read_pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Returns a JSON object by folded keys; raises ValueError where two are the same."""
+    values = {_fold_key(key): value for key, value in pairs}
+    if len(values) < len(pairs):
+        raise ValueError("two keys are the same")
+    return values
 
 
 def occurs_whole(value: str, text: str) -> bool:

@@ -13,7 +13,12 @@ from typing import Any, Literal, cast, get_args
 from msgspec import Struct
 from msgspec.structs import replace
 
-from truing.core.messages import decode_tool_calls, describe_value
+from truing.core.messages import (
+    decode_tool_calls,
+    describe_value,
+    is_text_part,
+    read_part_text,
+)
 from truing.core.types import Conversation, Message, MessageFormatError, Role, ToolCall
 from truing.rails.runtime.event_types import Event, EventError, Utterance, event_from_nemo
 
@@ -26,22 +31,17 @@ _ROLE_NAMES: dict[str, ChatRole] = {
 
 
 class ContentPart(Struct, frozen=True):
-    """A part of a message's content: a text, an image, or anything else that has a `kind`.
+    """A part of a message's content: a text, an image, or anything else of a `kind`.
 
-    `fields` are the other keys of the caller's dictionary.
+    A text part may name no kind (None). `fields` are the other keys of the caller's dictionary.
     """
 
-    kind: str
+    kind: str | None
     fields: Mapping[str, Any]
-
-    @property
-    def text(self) -> str | None:
-        """The text of a text part; None for any other."""
-        return str(self.fields["text"]) if self.kind == "text" else None
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the part in the OpenAI form."""
-        return {"type": self.kind, **self.fields}
+        return dict(self.fields) if self.kind is None else {"type": self.kind, **self.fields}
 
 
 Content = str | tuple[ContentPart, ...]
@@ -49,6 +49,17 @@ Content = str | tuple[ContentPart, ...]
 
 class ChatMessage(Struct, frozen=True, kw_only=True):
     """One message of a conversation behind rails.
+
+    Who reads a message gets its content in one of four forms:
+
+    | form | read by | parts that are no text |
+    |---|---|---|
+    | `content` | the runtime: as it was decoded | kept |
+    | `flow_content` | flows and actions, as `$user_message` | kept, as dictionaries |
+    | `text` | rails on a client's texts, memory, prompts | named: ``[+ image]``, ``[+ KIND]`` |
+    | `to_message().content` | models | left out: no model gets them |
+
+    A content that is one text is the same in all four; the texts of parts are joined by spaces.
 
     `name` is the tool whose result the message is, or a name that the caller gave its sender; no
     model sees it. `variables` are those of a message of role context, `event` is that of a message
@@ -84,9 +95,7 @@ class ChatMessage(Struct, frozen=True, kw_only=True):
 
     def to_message(self) -> Message:
         """Returns what a model gets of a message of one of `MODEL_ROLES`: only its texts."""
-        content = self.content
-        if not isinstance(content, str):
-            content = " ".join(part.text for part in content if part.text is not None)
+        content = model_text(self.flow_content)
         return Message(cast("Role", self.role), content, self.tool_calls, self.tool_call_id)
 
     def to_dict(self) -> dict[str, Any]:
@@ -113,21 +122,46 @@ class ChatMessage(Struct, frozen=True, kw_only=True):
 ModelPrompt = str | Sequence[Mapping[str, Any] | ChatMessage]
 
 
+# How NeMo's prompts name an image.
+_KIND_NAMES = {"image_url": "image", "input_image": "image"}
+
+
 def content_text(content: Any) -> str:
-    """Returns the text of a content as flows see it; of parts in the OpenAI form, the texts."""
+    """Returns the text of a content as flows see it, "" of None.
+
+    Of parts in the OpenAI form, the texts, and after them what other parts there are.
+    """
     if isinstance(content, str):
         return content
     if not isinstance(content, list):
-        return str(content)
-    parts = [part for part in content if isinstance(part, dict)]
-    text = " ".join(
-        part["text"]
-        for part in parts
-        if part.get("type") == "text" and isinstance(part.get("text"), str)
+        return "" if content is None else str(content)
+    texts, others = _split_parts(content)
+    mentions = dict.fromkeys(f"[+ {_KIND_NAMES.get(kind, kind)}]" for kind in others)
+    return " ".join([*texts, *mentions])
+
+
+def model_text(content: Any) -> str:
+    """Returns what a model gets of a content: as `content_text`, without what is no text."""
+    return (
+        " ".join(_split_parts(content)[0]) if isinstance(content, list) else content_text(content)
     )
-    if any(part.get("type") == "image_url" for part in parts):
-        return f"{text} [+ image]".strip()
-    return text
+
+
+def _split_parts(parts: list[Any]) -> tuple[list[str], list[str]]:
+    """Returns the texts of parts in the OpenAI form, and the kinds of the other parts."""
+    texts: list[str] = []
+    others: list[str] = []
+    for part in parts:
+        if not isinstance(part, Mapping):
+            texts.append(str(part))  # a list that a flow has made
+            continue
+        kind = part.get("type")
+        text = read_part_text(kind, part) if kind is None or isinstance(kind, str) else None
+        if text is not None:
+            texts.append(text)
+        else:
+            others.append(str(kind))
+    return texts, others
 
 
 def with_flow_content(message: ChatMessage, content: Any) -> ChatMessage:
@@ -214,10 +248,10 @@ def _decode_part(part: Any, place: str) -> ContentPart:
     if not isinstance(part, Mapping):
         raise MessageFormatError(place, f"expected an object, got {type(part).__name__}")
     kind = part.get("type")
-    if not isinstance(kind, str):
+    if kind is not None and not isinstance(kind, str):
         raise MessageFormatError(f"{place}.type", f"expected text, got {describe_value(kind)}")
-    if kind == "text" and not isinstance(part.get("text"), str):
-        raise MessageFormatError(f"{place}.text", "a text part needs a text")
+    if is_text_part(kind) and read_part_text(kind, part) is None:
+        raise MessageFormatError(place, f"a part of the type {describe_value(kind)} needs a text")
     return ContentPart(kind, {key: value for key, value in part.items() if key != "type"})
 
 

@@ -66,7 +66,7 @@ def collect_client_texts(
     if "tool_definitions" not in trusted:
         texts += [_definition_text(tool) for tool in tools]
     tool_names = {tool.name for tool in tools}
-    call_names = _names_by_call_id(messages)
+    result_names = name_results(messages)
     stage: TextStage = "tool_input" if has_tool_rails else "input"
     for index, message in enumerate(messages):
         role = message.role
@@ -79,7 +79,7 @@ def collect_client_texts(
             if message.event is not None and not is_left_out:
                 texts += event_texts(index, message.event)
         elif role != "exception":
-            name = message.name or call_names.get(message.tool_call_id or "") or "unknown"
+            name = message.name or result_names[index] or "unknown"
             if not is_left_out:
                 text_stage = stage if role == "tool" else "input"
                 texts += _content_texts(index, message, text_stage, name)
@@ -93,8 +93,22 @@ def _definition_text(tool: Tool) -> ClientText:
     return ClientText(-1, "definition", "tool_definitions", text, can_rewrite=False)
 
 
-def _names_by_call_id(messages: Sequence[ChatMessage]) -> dict[str, str]:
-    return {call.id: call.name for message in messages for call in message.tool_calls}
+def name_results(messages: Sequence[ChatMessage]) -> list[str]:
+    """Returns for each message the name of the tool whose result it is, by the calls before it.
+
+    "" for all other messages, for a result without an earlier call, and where earlier calls of its
+    id name different tools: nobody can say which of them it answers.
+    """
+    names: list[str] = []
+    tool_of_call: dict[str, str] = {}
+    for message in messages:
+        is_result = message.role == "tool"
+        names.append(tool_of_call.get(message.tool_call_id or "", "") if is_result else "")
+        for call in message.tool_calls:
+            if call.id:
+                is_same = tool_of_call.setdefault(call.id, call.name) == call.name
+                tool_of_call[call.id] = call.name if is_same else ""
+    return names
 
 
 def _content_texts(
@@ -191,7 +205,15 @@ def _strings_in(value: Any) -> Iterator[str]:
 
 
 def with_text(message: ChatMessage, part: str, text: str) -> ChatMessage:
-    """Returns a message with one of its texts replaced."""
+    """Returns a message with one of its texts replaced.
+
+    Raises ValueError for the texts of an event, which no rail can rewrite.
+    """
+    # By the role first: clients choose the names of variables, "content" and "call:0" too.
+    if message.role == "context":
+        return replace(message, variables={**message.variables, part: text})
+    if message.role in ("event", "exception"):
+        raise ValueError(f"the texts of an {message.role} cannot be rewritten")
     if part == "content":
         return replace(message, content=text)
     if part.startswith("call:"):
@@ -199,4 +221,4 @@ def with_text(message: ChatMessage, part: str, text: str) -> ChatMessage:
         number = int(part.removeprefix("call:"))
         calls[number] = replace(calls[number], arguments=text)
         return replace(message, tool_calls=tuple(calls))
-    return replace(message, variables={**message.variables, part: text})
+    raise ValueError(f"{part!r} is no text of a message that can be rewritten")

@@ -19,7 +19,7 @@ from truing.core.errors import TruingError
 from truing.core.types import Failure, Ruling
 from truing.rails.config.client_settings import ClientSettings
 from truing.rails.config.loader import RailsConfig
-from truing.rails.runtime.chat_messages import ChatMessage
+from truing.rails.runtime.chat_messages import MODEL_ROLES, ChatMessage
 from truing.rails.runtime.checked_texts import UNCHANGED, CheckedTexts, TextVerdict
 from truing.rails.runtime.client_texts import (
     WITHHELD_TEXT,
@@ -31,9 +31,11 @@ from truing.rails.runtime.client_texts import (
 from truing.rails.runtime.conversation_state import ConversationState
 from truing.rails.runtime.joined_texts import (
     RunSettings,
+    TextPart,
     TextRun,
     collect_runs,
     collect_tool_runs,
+    ends_of_refused,
     group_texts,
     join_group,
     join_parts,
@@ -304,26 +306,46 @@ class InputGate:
         """Returns the objection to the joined texts of a run, or None.
 
         A text that another stage has let pass is that stage's to decide: if these rails object to
-        it alone, the run is joined again without it.
+        it alone, the run is joined again without it, and its ends are joined to their neighbours.
         """
         joined = _joined_text(run, stage, index)
-        parts = list(run)
 
         async def read_as(text: str, name: str) -> TextReading:
             return await read(replace(joined, text=text, name=name))
 
-        while True:
+        async def find_objection(parts: Sequence[TextPart]) -> tuple[TextReading, str] | None:
             for text in join_parts(parts):
                 reading = await read_as(text, joined.name)
                 if reading[0].text is None:
-                    break
-            else:
-                return None
-            others = [p for p in parts if p.is_read_elsewhere and shorten_text(p.text) in text]
-            refused = [p for p in others if (await read_as(p.text, p.name))[0].text is None]
-            if not refused:
+                    return reading, text
+            return None
+
+        refused: set[TextPart] = set()
+        while True:
+            objection = await find_objection([part for part in run if part not in refused])
+            if objection is None:
+                break
+            reading, text = objection
+            suspects = [
+                part
+                for part in run
+                if part.is_read_elsewhere
+                and part not in refused
+                and shorten_text(part.text) in text
+            ]
+            newly = [p for p in suspects if (await read_as(p.text, p.name))[0].text is None]
+            if not newly:
                 return reading
-            parts = [part for part in parts if part not in refused]
+            refused.update(newly)
+        for side in ends_of_refused(run, refused):
+            for end in side.ends:
+                objection = await find_objection([*side.before, end, *side.after])
+                if objection is None:
+                    break
+                # A shorter end is tried where the rails object to this one alone.
+                if (await read_as(end.text, end.name))[0].text is not None:
+                    return objection[0]
+        return None
 
     # -- what the runtime said and read itself ---------------------------------------------------
 
@@ -395,7 +417,12 @@ def _was_refused(messages: Sequence[ChatMessage], text: ClientText, verdict: Tex
 
     Then the conversation goes on without the refused text, which the model does not see.
     """
-    if text.part != "content" or not 0 <= text.index < len(messages) - 1:
+    # A variable or a field of an event may be called "content" too.
+    if (
+        text.role not in MODEL_ROLES
+        or text.part != "content"
+        or not 0 <= text.index < len(messages) - 1
+    ):
         return False
     answer = messages[text.index + 1]
     if answer.role == "exception":

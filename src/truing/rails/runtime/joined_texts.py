@@ -30,6 +30,8 @@ from truing.rails.runtime.json_schema_words import SCHEMA_KEYS, SCHEMA_VALUES
 WINDOW_CHARACTERS = 100
 # Room for two shortened texts: the first and last window of each, and the separators.
 JOINED_CHARACTERS = 4 * WINDOW_CHARACTERS + 20
+# Of a text that rails object to by itself, ends of these lengths are joined to its neighbours.
+_END_LENGTHS = (WINDOW_CHARACTERS, 50, 25, 12, 6, 3)
 _SEPARATOR = "\n---\n"  # between texts, or forms of a text, that are read together
 # A turn adds one answer and one message: at most four new joined texts in the order of the
 # conversation (two, in two forms) and two of the user's texts. All six are read together.
@@ -136,6 +138,56 @@ def group_texts(texts: Iterable[str]) -> list[list[str]]:
 def join_group(texts: Sequence[str]) -> str:
     """Returns joined texts as one text, in which a line of its own stands between them."""
     return _SEPARATOR.join(texts)
+
+
+class RefusedEnd(Struct, frozen=True):
+    """One side of a text that rails object to by itself, in a run without it.
+
+    `ends` are its first or its last characters, the most first; `before` or `after` are its nearest
+    neighbours on that side.
+    """
+
+    ends: list[TextPart]
+    before: list[TextPart] = []
+    after: list[TextPart] = []
+
+
+def ends_of_refused(run: TextRun, refused: Collection[TextPart]) -> Iterator[RefusedEnd]:
+    """Yields both sides of each refused text that has a neighbour there.
+
+    Such a text cannot be joined as a whole; but another text may be split between its end and its
+    neighbour.
+    """
+    others = [part for part in run if part not in refused]
+    n_before = 0
+    for part in run:
+        if part not in refused:
+            n_before += 1
+            continue
+        before = _take_near(others[index] for index in range(n_before - 1, -1, -1))
+        if before:
+            heads = [part.text[:length] for length in _END_LENGTHS]
+            yield RefusedEnd(_as_parts(heads, part), before=before[::-1])
+        after = _take_near(others[index] for index in range(n_before, len(others)))
+        if after:
+            tails = [part.text[-length:] for length in _END_LENGTHS]
+            yield RefusedEnd(_as_parts(tails, part), after=after)
+
+
+def _take_near(parts: Iterable[TextPart]) -> list[TextPart]:
+    """Returns the first of the parts, and as many more as fit into one joined text with an end."""
+    near: list[TextPart] = []
+    length = WINDOW_CHARACTERS
+    for part in parts:
+        length += len(shorten_text(part.text)) + 1
+        if near and length > JOINED_CHARACTERS:
+            break
+        near.append(part)
+    return near
+
+
+def _as_parts(texts: Iterable[str], part: TextPart) -> list[TextPart]:
+    return [TextPart(text, part.name) for text in dict.fromkeys(texts) if text != part.text]
 
 
 # -- runs ------------------------------------------------------------------------------------------

@@ -8,8 +8,11 @@ from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from msgspec.structs import replace
+
 from truing.core.errors import TruingError
 from truing.core.protocols import Model, StreamingModel
+from truing.core.text_calls import read_text_calls
 from truing.core.types import (
     Conversation,
     Failure,
@@ -22,7 +25,7 @@ from truing.core.types import (
     Usage,
 )
 from truing.rails.config.parameters import DefaultSampling
-from truing.rails.runtime.chat_messages import ChatMessage, ModelPrompt
+from truing.rails.runtime.chat_messages import ChatMessage, ModelPrompt, model_text
 from truing.rails.runtime.stream_buffer import StreamBuffer
 
 _ROLES: dict[str, Role] = {
@@ -170,21 +173,9 @@ def conversation_from_prompt(prompt: ModelPrompt) -> Conversation:
             for call in row.get("tool_calls") or ()
             if isinstance(call, dict) and "function" in call
         )
-        text = _prompt_text(row.get("content"))
+        text = model_text(row.get("content"))
         messages.append(Message(role, text, tool_calls, row.get("tool_call_id")))
     return Conversation(tuple(messages))
-
-
-def _prompt_text(content: Any) -> str:
-    if isinstance(content, str):
-        return content
-    if isinstance(content, list):
-        return " ".join(
-            str(part.get("text", ""))
-            for part in content
-            if isinstance(part, dict) and part.get("type") == "text"
-        )
-    return "" if content is None else str(content)
 
 
 class LlmClient:
@@ -296,7 +287,11 @@ class LlmClient:
         self.counter.prompt_tokens += answer.usage.prompt_tokens
         self.counter.completion_tokens += answer.usage.completion_tokens
         text, thinking = split_thinking(answer.text)
-        return LlmReply(text, thinking, answer.message.tool_calls, answer.finish_reason)
+        message = replace(answer.message, content=text)
+        if sampling.tools:
+            # Here, below the rails: the program behind them may execute calls in a text too.
+            message = read_text_calls(message)
+        return LlmReply(message.content, thinking, message.tool_calls, answer.finish_reason)
 
     async def _call_streaming(
         self, conversation: Conversation, sampling: Sampling, stream: StreamBuffer

@@ -31,8 +31,19 @@ _STAGE_ACTIONS = {
     "Input": "run_input_rails_in_parallel",
     "Output": "run_output_rails_in_parallel",
 }
-# What every pure action may read.
-_ACTION_READS = frozenset({"user_message", "bot_message", "relevant_chunks"})
+# The variables that an action of the library may read beside its arguments.
+ACTION_READS = frozenset(
+    {
+        "user_message",
+        "bot_message",
+        "bot_thinking",
+        "relevant_chunks",
+        "relevant_chunks_sep",
+        "skip_output_rails",
+        "_last_bot_prompt",
+        "model",
+    }
+)
 
 
 # -- running -----------------------------------------------------------------------------------
@@ -168,7 +179,7 @@ def _flow_effects(program: p.Program, flow: p.CompiledFlow) -> RailEffects | Non
             arguments = (
                 find_variables(v) for v in instruction.params.values() if isinstance(v, str)
             )
-            instruction_reads = instruction_reads.union(_ACTION_READS, *arguments)
+            instruction_reads = instruction_reads.union(ACTION_READS, *arguments)
         reads |= instruction_reads - definitely_set
         target = _assigned_variable(instruction)
         if target:

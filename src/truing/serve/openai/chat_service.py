@@ -14,7 +14,7 @@ from msgspec.structs import replace
 
 from truing.core.errors import PlanError, UserError
 from truing.core.ids import stream_seed
-from truing.core.protocols import Judge, Model
+from truing.core.protocols import Judge, Model, iterate_models
 from truing.core.types import Answer, Conversation, Failure, Sampling
 from truing.rails.guarded import GuardedModel
 from truing.rails.runtime.conversation_check import CheckResult, NoStageError
@@ -32,9 +32,11 @@ MAX_COMBINED = 8  # configurations of one request
 
 def answer_for_client(model: Model, answer: Answer) -> Answer:
     """Returns an answer without the evidence in its rulings that clients may not see."""
-    if not isinstance(model, GuardedModel):
-        return answer
-    return replace(answer, rulings=model.rulings_for_clients(answer.rulings))
+    rulings = answer.rulings
+    for inner in iterate_models(model):  # the rails of an agent stand inside of it
+        if isinstance(inner, GuardedModel):
+            rulings = inner.rulings_for_clients(rulings)
+    return replace(answer, rulings=rulings)
 
 
 class ChatService:

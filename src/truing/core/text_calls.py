@@ -3,6 +3,9 @@
 Models that run here, or behind a server without a parser of its own, give their calls as text in
 the form that their chat templates teach (Hermes, Qwen). Only this form is read: a JSON object in
 prose is no call.
+
+Behind rails the runtime reads them, so that the rails on tool calls do; an agent reads those of a
+model without rails.
 """
 
 from __future__ import annotations
