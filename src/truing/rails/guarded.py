@@ -36,8 +36,9 @@ from truing.rails.build import build_runtime
 from truing.rails.config.client_settings import ClientSettings
 from truing.rails.config.generation_options import require_options
 from truing.rails.config.key_effects import find_differences
-from truing.rails.config.loader import RailsConfig, list_rail_flow_names
+from truing.rails.config.loader import RailsConfig
 from truing.rails.config.models import build_task_models
+from truing.rails.config.service_addresses import list_used_rails
 from truing.rails.config.trust import require_trusted_code, resolve_configured_spec
 from truing.rails.library.guard_models import build_guard_judges
 from truing.rails.library.safety import required_judge_specs
@@ -89,7 +90,7 @@ class GuardedModel:
         parts = parts or RuntimeParts()
         if judges is not None:
             parts.judges = {**parts.judges, **judges}
-        rails = list_rail_flow_names(self.config)
+        rails = list_used_rails(self.config)
         required = [
             *required_judge_specs(self.config.truing, rails),
             *required_tool_judges(self.config.truing, rails),
@@ -101,11 +102,9 @@ class GuardedModel:
         }
         parts.judges = {**resolved, **parts.judges}
         parts.models = {**build_task_models(self.config, parts.models), **parts.models}
-        parts.judges = {
-            **build_guard_judges(self.config, parts.models),
-            **build_services(self.config, RECIPES),
-            **parts.judges,
-        }
+        parts.judges = {**build_guard_judges(self.config, parts.models), **parts.judges}
+        clients = build_services(self.config, RECIPES)
+        parts.service_clients = {**clients, **parts.service_clients}
         _require_no_loop(model)
         self.model = model
         self.runtime = build_runtime(self.config, model, parts)
@@ -116,9 +115,13 @@ class GuardedModel:
         self.lineage = self._make_lineage(parts)
 
     def _make_lineage(self, parts: RuntimeParts) -> Lineage:
-        """Returns the lineage, with the rails' judges and models: they must not measure it."""
+        """Returns the lineage, with all that the rails ask: none of it may measure the model."""
         model = self.model.lineage
-        used = tuple(part.lineage for part in (*parts.judges.values(), *parts.models.values()))
+        used = tuple(
+            part.lineage
+            for named_parts in (parts.judges, parts.service_clients, parts.models)
+            for part in named_parts.values()
+        )
         config_hash = digest(
             "guarded",
             json.dumps(self.config.raw, sort_keys=True, default=str),

@@ -161,7 +161,10 @@ class ClientSettings(Struct, frozen=True):
 
     def _check_output_vars(self, names: Any) -> None:
         if names is True and not self.output_vars:
-            names = ["true"]
+            raise ValueError(
+                "guardrails.options.output_vars: this configuration lets clients read no variable "
+                "(client_options.output_vars of the block truing)"
+            )
         for name in names if isinstance(names, list) else ():
             if name not in self.output_vars:
                 raise ValueError(

@@ -84,6 +84,8 @@ def parse_model_entry(raw: dict[str, Any]) -> tuple[ModelEntry, str | None]:
     name_in_parameters = parameters.pop("model_name", None) or parameters.pop("model", None)
     name = str(raw.get("model") or name_in_parameters or "")
     cache = raw.get("cache") or {}
+    # 0 is a size (and a wrong one), not the absence of one.
+    cache_size = DEFAULT_CACHE_SIZE if cache.get("maxsize") is None else int(cache["maxsize"])
     fault = None
     if not raw.get("type") or not raw.get("engine"):
         fault = "a model needs type and engine"
@@ -91,7 +93,7 @@ def parse_model_entry(raw: dict[str, Any]) -> tuple[ModelEntry, str | None]:
         fault = "the model's name is set twice, also under parameters"
     elif raw.get("mode") not in (None, "chat", "text"):
         fault = "the mode of a model is chat or text"
-    elif cache.get("enabled") and int(cache.get("maxsize") or 1) < 1:
+    elif cache.get("enabled") and cache_size < 1:
         fault = "cache.maxsize is at least 1"
     elif not name.strip():
         fault = "a model needs a name: model: NAME"
@@ -106,7 +108,7 @@ def parse_model_entry(raw: dict[str, Any]) -> tuple[ModelEntry, str | None]:
         parameters=parameters,
         api_key_env_var=raw.get("api_key_env_var"),
         mode=raw.get("mode") or "chat",
-        cache_size=int(cache.get("maxsize") or DEFAULT_CACHE_SIZE) if cache.get("enabled") else 0,
+        cache_size=cache_size if cache.get("enabled") else 0,
         hides_thinking=bool(hides_thinking),
     )
     return entry, fault

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from truing.rails.config.loader import RailsConfig, list_rail_flow_names
+from truing.rails.config.loader import RailsConfig
+from truing.rails.config.service_addresses import list_used_rails
 from truing.specs.parser import Spec
 
 JAILBREAK_RAIL = "jailbreak detection model"
@@ -18,7 +19,7 @@ def make_jailbreak_spec(config: RailsConfig) -> Spec | None:
     None if the rail is not used, has a judge under ``truing: jailbreak: judge:``, or if
     `nim_base_url` is missing.
     """
-    if JAILBREAK_RAIL not in list_rail_flow_names(config):
+    if JAILBREAK_RAIL not in list_used_rails(config):
         return None
     settings = config.truing.get("jailbreak")
     block = read_config_block(config, JAILBREAK_BLOCK)

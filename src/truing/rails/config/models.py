@@ -91,7 +91,7 @@ def find_engine_fault(entry: ModelEntry) -> str | None:
         return (
             f"the engine {entry.engine!r} is not known{hint} (engine: truing takes any truing spec)"
         )
-    if ENGINES[entry.engine] == "" and not find_given_address(entry):
+    if ENGINES[entry.engine] == "" and not has_address(entry):
         return f"the engine {entry.engine!r} needs parameters: base_url: http://HOST:PORT/v1"
     return None
 
@@ -115,11 +115,11 @@ def build_model_spec(entry: ModelEntry, config: RailsConfig) -> Spec | str:
 
 def is_text_model(entry: ModelEntry) -> bool:
     """Returns whether an entry names a model of OpenAI's that has no chat API."""
-    is_openai = entry.engine == "openai" and not find_given_address(entry)
+    is_openai = entry.engine == "openai" and not has_address(entry)
     return is_openai and entry.model.startswith(_TEXT_MODELS)
 
 
-def find_given_address(entry: ModelEntry) -> bool:
+def has_address(entry: ModelEntry) -> bool:
     """Returns whether the entry's parameters give an address."""
     return any(entry.parameters.get(key) for key in ADDRESS_KEYS)
 

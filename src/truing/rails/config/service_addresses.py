@@ -8,7 +8,7 @@ NeMo's rails of vendors read their block under ``rails.config``; a service of on
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -16,7 +16,9 @@ from msgspec import Struct
 
 from truing.core.errors import PlanError
 from truing.core.redaction import is_secret_name
+from truing.rails.colang.ast import CallFlow, ExecuteAction, Flow
 from truing.rails.colang.flow_reference import parse_flow_name, parse_flow_parameters
+from truing.rails.colang.parser import walk_steps
 from truing.rails.config.loader import RailsConfig, iterate_stages
 from truing.rails.config.schema import ANY_KEYS, find_schema_faults
 
@@ -186,6 +188,11 @@ def _jailbreak_server(config: RailsConfig) -> ServiceAddress | None:
     )
 
 
+def _jailbreak_model_server(config: RailsConfig) -> ServiceAddress | None:
+    has_nim = read_block(config, "jailbreak_detection").get("nim_base_url")
+    return None if has_nim else _jailbreak_server(config)
+
+
 _MakeAddress = Callable[[RailsConfig], ServiceAddress | None]
 VENDOR_RAILS: dict[str, _MakeAddress] = {
     "fiddler user safety": lambda config: _fiddler(config, "ftl-safety"),
@@ -213,6 +220,7 @@ VENDOR_RAILS: dict[str, _MakeAddress] = {
     "activefence moderation on output": _active_fence,
     "alignscore check facts": _align_score,
     "jailbreak detection heuristics": _jailbreak_server,
+    "jailbreak detection model": _jailbreak_model_server,
 }
 
 
@@ -237,17 +245,49 @@ def find_service_addresses(config: RailsConfig) -> list[ServiceAddress]:
     return list(addresses.values())
 
 
+def list_used_rails(config: RailsConfig) -> frozenset[str]:
+    """Returns the names of the rails of the stages, and of those that own flows run by ``do``."""
+    return frozenset(parse_flow_name(rail) for _, rail in _iterate_rails(config))
+
+
 def _iterate_rails(config: RailsConfig) -> Iterator[tuple[str, str]]:
-    """Yields (place, rail) of the stages, and of subflows that the configuration's flows run."""
+    """Yields (place, rail) of the stages, and of the rails that the configuration's flows run."""
+    own_flows = {flow.name: flow for flow in config.flows}
+    named_calls: set[tuple[str, str]] = set()  # calls of rails whose service a stage names
     for name, stage in iterate_stages(config):
-        for index, rail in enumerate(stage.flows):
-            yield config.locate("key", f"rails.{name}.flows.{index}"), rail
-    text = "\n".join(flow.source or repr(flow) for flow in config.flows)
-    for rail in VENDOR_RAILS:
-        if f"do {rail}" in text:
-            yield config.path or "config", rail
-    if "alignscore_check_facts" in text:
-        yield config.path or "config", "alignscore check facts"
+        for index, reference in enumerate(stage.flows):
+            place = config.locate("key", f"rails.{name}.flows.{index}")
+            yield place, reference
+            service = parse_flow_parameters(reference).get("service")
+            for call_place, rail in _iterate_calls(own_flows, [parse_flow_name(reference)]):
+                if rail in SERVICE_RAILS:
+                    named_calls.add((call_place, rail))
+                    yield place, f"{rail} $service={service or ''}"
+    for call in _iterate_calls(own_flows, own_flows):
+        if call not in named_calls:
+            yield call
+
+
+def _iterate_calls(
+    own_flows: Mapping[str, Flow], names: Iterable[str]
+) -> Iterator[tuple[str, str]]:
+    """Yields (place, rail) of the shipped rails that own flows run, and the flows that they run."""
+    to_read, read = list(names), set[str]()
+    while to_read:
+        flow = own_flows.get(name := to_read.pop())
+        if flow is None or name in read:
+            continue
+        read.add(name)
+        for step in walk_steps(flow.steps):
+            if isinstance(step, CallFlow):
+                called = parse_flow_name(step.flow)
+                to_read.append(called)
+            elif isinstance(step, ExecuteAction) and step.action == "alignscore_check_facts":
+                called = "alignscore check facts"
+            else:
+                continue
+            if called not in own_flows:
+                yield f"{flow.file or 'config'}:{step.line}", called
 
 
 def _find_address(config: RailsConfig, rail: str, place: str) -> ServiceAddress | None:
@@ -255,10 +295,6 @@ def _find_address(config: RailsConfig, rail: str, place: str) -> ServiceAddress 
     if name in SERVICE_RAILS:
         service = str(parse_flow_parameters(rail).get("service") or "").strip("'\"")
         return _own_address(config, service, place)
-    if name == "jailbreak detection model" and not read_block(config, "jailbreak_detection").get(
-        "nim_base_url"
-    ):
-        return _jailbreak_server(config)
     make_address = VENDOR_RAILS.get(name)
     address = make_address(config) if make_address is not None else None
     if address is None:

@@ -23,7 +23,8 @@ from truing.rails.config.jailbreak_service import (
     make_jailbreak_spec,
     read_config_block,
 )
-from truing.rails.config.loader import RailsConfig, iterate_stages, list_rail_flow_names
+from truing.rails.config.loader import RailsConfig, iterate_stages
+from truing.rails.config.service_addresses import list_used_rails
 from truing.rails.config.trust import resolve_configured_spec
 from truing.rails.library.judged_texts import judge_text
 from truing.rails.library.service_rails import JAILBREAK_SERVER, ask_service, read_inputs
@@ -87,7 +88,7 @@ def build_guard_judges(config: RailsConfig, models: Mapping[str, Model]) -> dict
             judges[guard_key(entry.type)] = resolve_configured_spec(
                 config, spec, "judge", model=models[entry.type]
             )
-    if JAILBREAK_RAIL in list_rail_flow_names(config) and not _asks_jailbreak_server(config):
+    if JAILBREAK_RAIL in list_used_rails(config) and not _asks_jailbreak_server(config):
         spec_text = _jailbreak_spec(config)
         judges[guard_key(JAILBREAK_RAIL)] = resolve_configured_spec(config, spec_text, "judge")
     return judges

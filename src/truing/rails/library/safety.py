@@ -29,7 +29,6 @@ from truing.rails.library.service_rails import (
     JAILBREAK_SERVER,
     ask_service,
     read_inputs,
-    service_key,
 )
 from truing.rails.library.texts import rail_settings
 from truing.rails.library.tone import TonePolicy
@@ -205,7 +204,7 @@ async def jailbreak_detection_heuristics(
     (NeMo uses the perplexity of gpt2-large here.) With NeMo's `server_endpoint`, its server of the
     heuristics is asked instead.
     """
-    if service_key(JAILBREAK_SERVER) in turn.services.judges:
+    if JAILBREAK_SERVER in turn.services.service_clients:
         inputs = read_inputs(turn, "input", text, JAILBREAK_BLOCK)
         return await ask_service(turn, JAILBREAK_SERVER, inputs)
     sign = find_jailbreak_sign(text or "")

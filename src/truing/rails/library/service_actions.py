@@ -105,6 +105,7 @@ async def patronus_lynx_check_output_hallucination(
     return {"hallucination": not is_passed, "reasoning": None}
 
 
+# For the worst-case count of `truing rails check`.
 vars(patronus_lynx_check_output_hallucination)["llm_calls"] = 1
 
 ACTIONS = (

@@ -8,6 +8,7 @@ takes too long could not tell: that blocks. A clear verdict may be cached.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import os
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
@@ -110,9 +111,12 @@ class ServiceClient:
             body = msgspec.json.encode(self._recipe.make_body(inputs))
         except (LookupError, TypeError, ValueError, PromptError) as error:
             return Failure("rail", "request", f"the request cannot be made: {error}")
-        cached = self._cache.get(body)
+        # The templates of a verdict may read these variables too, not the reply alone.
+        variables = msgspec.json.encode(inputs.variables())
+        key = hashlib.sha256(body + b"\n" + variables).digest()  # JSON holds no line break
+        cached = self._cache.get(key)
         if cached is not None:
-            self._cache.move_to_end(body)
+            self._cache.move_to_end(key)
             return cached
         try:
             async with asyncio.timeout(self._timeout):
@@ -122,7 +126,7 @@ class ServiceClient:
         except TimeoutError:
             return Failure("rail", "timeout", f"no reply within {self._timeout:g} s")
         if isinstance(verdict, ServiceVerdict) and self._cache_size:
-            self._cache[body] = verdict
+            self._cache[key] = verdict
             if len(self._cache) > self._cache_size:
                 self._cache.popitem(last=False)
         return verdict
@@ -189,13 +193,8 @@ def _fill_templates(value: Any, variables: Mapping[str, Any]) -> Any:
 # -- building ----------------------------------------------------------------------------------
 
 
-def service_key(name: str) -> str:
-    """Returns the key of a service in `RuntimeServices.judges`."""
-    return f"service {name}"
-
-
 def build_services(config: RailsConfig, recipes: Mapping[str, Recipe]) -> dict[str, ServiceClient]:
-    """Returns the clients of the services that a configuration's rails call, by `service_key`.
+    """Returns the clients of the services that a configuration's rails call, by service.
 
     Raises PlanError for a service without an address or a key, and SpecError for a key that may
     not be sent. `recipes` are those of the vendors.
@@ -218,7 +217,7 @@ def build_services(config: RailsConfig, recipes: Mapping[str, Recipe]) -> dict[s
             },
             retry_policy=RetryPolicy(timeout=timeout, retries=retries, max_wait=timeout),
         )
-        services[service_key(address.service)] = ServiceClient(
+        services[address.service] = ServiceClient(
             address.service,
             endpoint,
             recipe,
@@ -248,11 +247,24 @@ def _find_key(address: ServiceAddress, config: RailsConfig) -> Secret | None:
 # -- the action --------------------------------------------------------------------------------
 
 
+def read_chunks(context: Mapping[str, Any]) -> tuple[str, ...]:
+    """Returns the retrieved texts as the retrieval rails have left them.
+
+    Rails rewrite or empty ``$relevant_chunks``, the joined text, and no other variable. So the
+    separate texts in ``$relevant_chunks_sep`` count only while they are still that text.
+    """
+    chunks = context.get("relevant_chunks") or ()
+    if not isinstance(chunks, str):
+        return tuple(str(chunk) for chunk in chunks)
+    separate = [str(chunk) for chunk in context.get("relevant_chunks_sep") or ()]
+    if separate and "\n".join(separate) == chunks:
+        return tuple(separate)
+    return (chunks,) if chunks.strip() else ()
+
+
 def read_inputs(turn: TurnContext, source: str, text: Any, block: str = "") -> ServiceInputs:
     """Returns what a request about `text` may hold; `block` is the service's ``rails.config``."""
     context, config = turn.state.context, turn.services.config
-    chunks = context.get("relevant_chunks_sep") or context.get("relevant_chunks") or ()
-    chunk_texts = (chunks,) if isinstance(chunks, str) else tuple(str(chunk) for chunk in chunks)
     settings = ((config.raw.get("rails") or {}).get("config") or {}).get(block) or {}
     joined = "\n\n".join(map(str, text)) if isinstance(text, list) else str(text or "")
     return ServiceInputs(
@@ -260,7 +272,7 @@ def read_inputs(turn: TurnContext, source: str, text: Any, block: str = "") -> S
         text=joined,
         user_message=str(context.get("user_message") or ""),
         bot_message=str(context.get("bot_message") or "") if source == "output" else "",
-        chunks=chunk_texts,
+        chunks=read_chunks(context),
         settings=settings,
         instructions=config.instructions,
     )
@@ -273,7 +285,10 @@ async def ask_service(turn: TurnContext, name: str, inputs: ServiceInputs) -> Ra
     """
     if not inputs.text.strip():
         return RailOutcome.allow()
-    client: ServiceClient = turn.services.judges[service_key(name)]
+    client: ServiceClient | None = turn.services.service_clients.get(name)
+    if client is None:
+        turn.set_reason(f"no rail of the configuration names the service {name!r}")
+        return RailOutcome.block(metadata={"service": name, "score": None})
     verdict = await client.ask(inputs)
     if isinstance(verdict, Failure):
         turn.set_reason(

@@ -8,11 +8,23 @@ service failed, or sent another form, truing blocks.
 
 from __future__ import annotations
 
+import math
 import uuid
 from collections.abc import Mapping
 from typing import Any
 
 from truing.rails.library.service_rails import Recipe, ServiceInputs, ServiceVerdict
+
+
+def _read_score(value: Any) -> float:
+    """Returns a score or a threshold. Raises ValueError for NaN and infinity, and for no number.
+
+    NaN is neither below nor above a threshold, so every comparison with it would let a text pass.
+    """
+    if isinstance(value, bool) or not math.isfinite(score := float(value)):
+        raise ValueError(f"{value!r} is no score")
+    return score
+
 
 # -- Fiddler -----------------------------------------------------------------------------------
 
@@ -23,16 +35,14 @@ _FIDDLER_SCORES = (
 
 
 def _read_fiddler_safety(reply: Any, inputs: ServiceInputs) -> ServiceVerdict:
-    scores = [float(reply[name]) for name in _FIDDLER_SCORES if name in reply]
-    if not scores:
-        raise ValueError("no score")
-    threshold = float(inputs.settings.get("safety_threshold", 0.1))
-    return ServiceVerdict(max(scores) >= threshold, score=max(scores))
+    highest = max(_read_score(reply[name]) for name in _FIDDLER_SCORES)
+    threshold = _read_score(inputs.settings.get("safety_threshold", 0.1))
+    return ServiceVerdict(highest >= threshold, score=highest)
 
 
 def _read_fiddler_faithfulness(reply: Any, inputs: ServiceInputs) -> ServiceVerdict:
-    score = float(reply["fdl_faithful_score"])
-    threshold = float(inputs.settings.get("faithfulness_threshold", 0.05))
+    score = _read_score(reply["fdl_faithful_score"])
+    threshold = _read_score(inputs.settings.get("faithfulness_threshold", 0.05))
     return ServiceVerdict(score <= threshold, score=score)
 
 
@@ -95,7 +105,7 @@ def _make_groundedness_body(inputs: ServiceInputs) -> Any:
 def _read_groundedness(reply: Any, inputs: ServiceInputs) -> ServiceVerdict:
     for row in reply:
         if row["task"] == "groundedness_checker" and row["response"].startswith(_SCORE_PREFIX):
-            score = float(row["response"].removeprefix(_SCORE_PREFIX))
+            score = _read_score(row["response"].removeprefix(_SCORE_PREFIX))
             return ServiceVerdict(score < FACTCHECK_THRESHOLD, score=score)
     raise ValueError("no score")
 
@@ -117,7 +127,7 @@ def _make_factcheck_body(inputs: ServiceInputs) -> Any:
 
 
 def _read_factcheck(reply: Any, inputs: ServiceInputs) -> ServiceVerdict:
-    score = float(reply["all_overall_fact_scores"][0])
+    score = _read_score(reply["all_overall_fact_scores"][0])
     return ServiceVerdict(score < FACTCHECK_THRESHOLD, score=score)
 
 
@@ -269,9 +279,12 @@ def _make_activefence_body(inputs: ServiceInputs) -> Any:
 
 
 def _read_activefence(reply: Any, inputs: ServiceInputs) -> ServiceVerdict:
-    scores = {str(row["violation_type"]): float(row["risk_score"]) for row in reply["violations"]}
+    scores: dict[str, float] = {}
+    for row in reply["violations"]:
+        name, score = str(row["violation_type"]), _read_score(row["risk_score"])
+        scores[name] = max(score, scores.get(name, score))  # one type may have several rows
     highest = max(scores.values(), default=0.0)
-    names = [name for name, score in scores.items() if score > ACTIVEFENCE_THRESHOLD]
+    names = [name for name in scores if scores[name] > ACTIVEFENCE_THRESHOLD]
     return ServiceVerdict(highest > ACTIVEFENCE_THRESHOLD, ", ".join(names) or None, score=highest)
 
 
@@ -279,7 +292,7 @@ def _read_activefence(reply: Any, inputs: ServiceInputs) -> ServiceVerdict:
 
 
 def _read_align_score(reply: Any, inputs: ServiceInputs) -> ServiceVerdict:
-    score = float(reply["alignscore"])
+    score = _read_score(reply["alignscore"])
     return ServiceVerdict(score < FACTCHECK_THRESHOLD, score=score)
 
 

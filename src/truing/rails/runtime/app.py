@@ -166,6 +166,7 @@ class Runtime:
             model=model,
             models=dict(parts.models),
             judges=dict(parts.judges),
+            service_clients=dict(parts.service_clients),
             prompts=self.prompts,
             embeddings=embeddings,
             examples=DialogExamples(

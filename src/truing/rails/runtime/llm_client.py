@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import time
 from collections.abc import Awaitable, Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from msgspec.structs import replace
@@ -73,17 +74,24 @@ class SpeculationStopped(TruingError):
 
 @dataclass(slots=True)
 class LlmReply:
-    """An LLM's reply: its text without the ``<think>`` part, that part, and its tool calls."""
+    """An LLM's reply: its text without the ``<think>`` part, that part, and its tool calls.
+
+    `usage` holds no tokens where the model streamed: a stream brings none.
+    """
 
     content: str
     thinking: str | None = None
     tool_calls: tuple[ToolCall, ...] = ()
     finish_reason: str = "stop"
+    usage: Usage = field(default_factory=Usage)
 
 
 @dataclass(slots=True)
 class LlmCallRecord:
-    """One call of an LLM: its task, prompt (as text) and reply, and what it took."""
+    """One call of an LLM: its task, prompt (as text) and reply, and what it took.
+
+    The tokens are 0 where the model did not count them.
+    """
 
     task: str
     prompt: str
@@ -102,11 +110,14 @@ class CallCounter:
     completion_tokens: int = 0
     records: list[LlmCallRecord] | None = None
 
-    def record(self, task: str, conversation: Conversation, reply: str, seconds: float) -> None:
+    def record(
+        self, task: str, conversation: Conversation, reply: LlmReply, seconds: float
+    ) -> None:
         """Records a call, if the turn asks for records."""
         if self.records is not None:
             prompt = "\n".join(f"{m.role}: {m.content}" for m in conversation.messages)
-            self.records.append(LlmCallRecord(task, prompt, reply, seconds))
+            tokens = (reply.usage.prompt_tokens, reply.usage.completion_tokens)
+            self.records.append(LlmCallRecord(task, prompt, reply.content, seconds, *tokens))
 
     def usage(self) -> Usage:
         """Returns the tokens as a `Usage`."""
@@ -257,7 +268,7 @@ class LlmClient:
             return reply
         await stream.push(reply.content)
         await stream.finish()
-        return LlmReply(stream.completion, reply.thinking, reply.tool_calls, reply.finish_reason)
+        return dataclasses.replace(reply, content=stream.completion)
 
     async def _call_with_timeout(
         self, conversation: Conversation, sampling: Sampling, stream: StreamBuffer | None
@@ -271,7 +282,7 @@ class LlmClient:
                 else:
                     reply = await self._call_model(conversation, sampling)
             seconds = time.perf_counter() - start_time
-            self.counter.record(self.task, conversation, reply.content, seconds)
+            self.counter.record(self.task, conversation, reply, seconds)
             return reply
         except TimeoutError as error:
             message = f"the LLM took longer than {self.timeout:g} s"
@@ -291,11 +302,14 @@ class LlmClient:
         if sampling.tools:
             # Here, below the rails: the program behind them may execute calls in a text too.
             message = read_text_calls(message)
-        return LlmReply(message.content, thinking, message.tool_calls, answer.finish_reason)
+        return LlmReply(
+            message.content, thinking, message.tool_calls, answer.finish_reason, answer.usage
+        )
 
     async def _call_streaming(
         self, conversation: Conversation, sampling: Sampling, stream: StreamBuffer
     ) -> LlmReply:
+        usage = Usage()
         # Tool calls do not come through `stream`, so a call with tools is made as a whole.
         if isinstance(self.model, StreamingModel) and not sampling.tools:
             try:
@@ -308,8 +322,9 @@ class LlmClient:
             if reply.tool_calls:
                 return reply
             await stream.push(reply.content)
+            usage = reply.usage
         await stream.finish()
-        return LlmReply(stream.completion)
+        return LlmReply(stream.completion, usage=usage)
 
     async def generate_async(self, prompt: Any, *, stop: Any = None, **params: Any) -> LlmReply:
         """Makes one call, for actions written for NeMo Guardrails."""

@@ -34,14 +34,16 @@ def error_with_rulings(error: TruingError, rulings: Iterable[Ruling]) -> RailsEr
 class RuntimeParts:
     """What a runtime can be given beside its model.
 
-    Models by task, judges by spec, an encoder, actions by name, and parsers that prompts may name
-    as their `output_parser`. `nemo_alias` lets `actions.py` import from `nemoguardrails`; None
-    leaves that to the configuration. `ask_person(name, arguments)` asks a person whether a tool
-    call is allowed; without it, the rail `ask a person` denies them.
+    Models by task, judges by spec, the clients of services by name, an encoder, actions by name,
+    and parsers that prompts may name as their `output_parser`. `nemo_alias` lets `actions.py`
+    import from `nemoguardrails`; None leaves that to the configuration.
+    `ask_person(name, arguments)` asks a person whether a tool call is allowed; without it, the rail
+    `ask a person` denies them.
     """
 
     models: Mapping[str, Model] = field(default_factory=dict)
     judges: Mapping[str, Any] = field(default_factory=dict)
+    service_clients: Mapping[str, Any] = field(default_factory=dict)
     encoder: TextEncoder | None = None
     actions: Mapping[str, Any] = field(default_factory=dict)
     output_parsers: Mapping[str, Callable[[str], Any]] = field(default_factory=dict)

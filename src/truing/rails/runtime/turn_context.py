@@ -95,6 +95,7 @@ class _RunningRail:
 class RuntimeServices:
     """What rails and actions may use during a turn; shared by all turns of a configuration.
 
+    `service_clients` are the services that rails ask over HTTP, by name (`library.service_rails`).
     `author_texts` are what the configuration's author lets the bot say, without variables.
     `run_until_listen` runs the events of a turn until the bot listens again and returns them;
     `new_flow_name` returns a name that no flow has.
@@ -104,6 +105,7 @@ class RuntimeServices:
     model: Model
     models: dict[str, Model]
     judges: dict[str, Any]
+    service_clients: dict[str, Any]
     prompts: PromptManager
     embeddings: EmbeddingCache
     examples: DialogExamples
