@@ -69,3 +69,137 @@ def test_what_cannot_be_combined() -> None:
     with pytest.raises(PlanError, match="the flow 'greeting' differently"):
         combine_configs([first, RailsConfig.from_text("models: []", flow + "  bot go\n")])
     assert len(combine_configs([first, first]).flows) == 1
+
+
+def combine(*yamls: str) -> RailsConfig:
+    return combine_configs([RailsConfig.from_text(yaml) for yaml in yamls])
+
+
+def test_safety_settings_of_both_hold() -> None:
+    combined = combine(
+        "truing: {tools: {deny: [pay], max_calls: 3}, moderation: {input: {threshold: 0.2}}, "
+        "secrets: {action: block}}",
+        "truing: {tools: {deny: [send], judge: j}, moderation: {output: {threshold: 0.9}}, "
+        "urls: {allow: [a.example]}, secrets: }",
+    )
+    assert {key: combined.truing[key] for key in ("tools", "moderation", "secrets", "urls")} == {
+        "tools": {"deny": ["send", "pay"], "max_calls": 3, "judge": "j"},
+        "moderation": {"input": {"threshold": 0.2}, "output": {"threshold": 0.9}},
+        "secrets": {"action": "block"},
+        "urls": {"allow": ["a.example"]},
+    }
+    assert combined.raw["truing"] == combined.truing
+
+
+@pytest.mark.parametrize(
+    ("base", "later", "key"),
+    [
+        (
+            "truing: {secrets: {action: block}}",
+            "truing: {secrets: {action: mask}}",
+            "secrets.action",
+        ),
+        ("truing: {tools: {allow: [a]}}", "truing: {tools: {allow: [b]}}", "truing.tools.allow"),
+        ("truing: {max_message: 5}", "truing: {max_message: 6}", "truing.max_message"),
+        (
+            "truing: {services: {guard: {url: 'http://a', blocked: x}}}",
+            "truing: {services: {guard: {url: 'http://a'}}}",
+            "truing.services.guard",
+        ),
+        (
+            "rails: {config: {fiddler: {safety_threshold: 0.1}}}",
+            "rails: {config: {fiddler: {safety_threshold: 0.9}}}",
+            "rails.config.fiddler.safety_threshold",
+        ),
+        ("custom_data: {limit: 1}", "custom_data: {limit: 2}", "custom_data.limit"),
+        (
+            "instructions: [{type: general, content: a}]",
+            "instructions: [{type: general, content: b}]",
+            "instructions",
+        ),
+        ("lowest_temperature: 0.1", "lowest_temperature: 0.2", "lowest_temperature"),
+    ],
+)
+def test_a_key_that_both_set_differently_is_a_fault(base: str, later: str, key: str) -> None:
+    for yamls in ((base, later), (later, base)):
+        with pytest.raises(PlanError, match=f"{key} differently"):
+            combine(*yamls)
+    assert combine(base, base)
+
+
+def test_all_faults_are_named_at_once() -> None:
+    with pytest.raises(PlanError) as caught:
+        combine("truing: {seed: 1, max_message: 1}", "truing: {seed: 2, max_message: 2}")
+    assert len(caught.value.faults) == 2
+
+
+@pytest.mark.parametrize(("base", "later"), [("[web]", "[web, mail]"), ("[mail, web]", "[web]")])
+def test_a_tool_is_trusted_only_where_both_trust_it(base: str, later: str) -> None:
+    yamls = [f"truing: {{tools: {{trusted_tools: {names}}}}}" for names in (base, later)]
+    assert combine(*yamls).truing["tools"]["trusted_tools"] == ["web"]
+    assert combine(yamls[0], "models: []").truing["tools"]["trusted_tools"] == []
+    assert combine("models: []", yamls[0]).truing["tools"]["trusted_tools"] == []
+
+
+SETTINGS = """
+instructions: [{type: general, content: Be kind.}]
+sample_conversation: "user: hi"
+prompting_mode: compact
+lowest_temperature: 0.2
+enable_multi_step_generation: true
+rails:
+  dialog:
+    user_messages:
+      embeddings_only: true
+      embeddings_only_similarity_threshold: 0.7
+      embeddings_only_fallback_intent: other
+"""
+
+
+@pytest.mark.parametrize("yamls", [(SETTINGS, ""), ("", SETTINGS), (SETTINGS, SETTINGS)])
+def test_a_setting_is_that_of_the_configuration_that_sets_it(yamls: tuple[str, str]) -> None:
+    combined = combine(*(yaml or "models: []" for yaml in yamls))
+    assert combined.instructions == "Be kind."
+    assert combined.sample_conversation == "user: hi"
+    assert combined.prompting_mode == "compact"
+    assert combined.lowest_temperature == 0.2
+    assert combined.multi_step and combined.embeddings_only
+    assert (combined.embeddings_threshold, combined.embeddings_fallback) == (0.7, "other")
+
+
+MODEL = "type: main, engine: openai, model: a"
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        "parameters: {base_url: 'http://localhost:1/v1'}",
+        "parameters: {temperature: 1}",
+        "api_key_env_var: OTHER_KEY",
+        "mode: text",
+        "cache: {enabled: true}",
+    ],
+)
+def test_models_agree_in_all_their_settings(other: str) -> None:
+    with pytest.raises(PlanError, match="different models of the type 'main'"):
+        combine(f"models: [{{{MODEL}}}]", f"models: [{{{MODEL}, {other}}}]")
+    same = combine(f"models: [{{{MODEL}, {other}}}]", f"models: [{{{MODEL}, {other}}}]")
+    assert len(same.models) == 1
+
+
+def test_prompts_of_one_task_agree() -> None:
+    first, second, other = (
+        f"prompts: [{{task: {task}, content: {content}}}]"
+        for task, content in (
+            ("self_check_input", "a"),
+            ("self_check_input", "b"),
+            ("general", "c"),
+        )
+    )
+    with pytest.raises(PlanError, match="different prompts of the task 'self_check_input'"):
+        combine(first, second)
+    assert len(combine(first, first).prompts) == 1
+    assert [entry.task for entry in combine(first, other).prompts] == [
+        "self_check_input",
+        "general",
+    ]

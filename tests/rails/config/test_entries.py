@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from truing.rails.config.entries import (
+    DEFAULT_CACHE_SIZE,
     ModelEntry,
     PromptEntry,
     parse_model_entry,
@@ -33,12 +34,35 @@ def test_a_model_may_be_named_in_its_parameters() -> None:
             {"type": "main", "engine": "openai", "model": "m", "parameters": {"model": "n"}},
             "is set twice",
         ),
+        (
+            {
+                **{"type": "main", "engine": "openai", "model": "m"},
+                "cache": {"enabled": True, "maxsize": 0},
+            },
+            "cache.maxsize is at least 1",
+        ),
     ],
 )
 def test_faults_of_models(raw: dict[str, Any], message: str) -> None:
     _, fault = parse_model_entry(raw)
     assert fault is not None
     assert message in fault
+
+
+@pytest.mark.parametrize(
+    ("cache", "size"),
+    [
+        (None, 0),
+        ({"maxsize": 5}, 0),
+        ({"enabled": True}, DEFAULT_CACHE_SIZE),
+        ({"enabled": True, "maxsize": 5}, 5),
+        ({"enabled": False, "maxsize": 0}, 0),
+    ],
+)
+def test_the_size_of_a_cache(cache: dict[str, Any] | None, size: int) -> None:
+    raw = {"type": "main", "engine": "openai", "model": "m", "cache": cache}
+    entry, fault = parse_model_entry(raw)
+    assert (entry.cache_size, fault) == (size, None)
 
 
 def test_messages_of_a_prompt_are_texts_or_typed() -> None:

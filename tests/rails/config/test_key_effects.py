@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from truing.core.errors import PlanError
 from truing.rails.config.key_effects import (
     KEY_EFFECTS,
     find_differences,
@@ -37,10 +38,20 @@ def test_every_key_of_the_schema_has_an_entry() -> None:
     assert [key for key in keys if find_effect(key) is None] == []
 
 
-def test_every_entry_says_one_thing() -> None:
-    for pattern, effect in KEY_EFFECTS.items():
-        assert effect.effect, pattern
-        assert effect.difference is None or effect.unused is None, pattern
+REFUSED = {
+    "actions_server_url": "actions_server_url: http://localhost:1",
+    "rails.config.sensitive_data_detection.recognizers.*.**": (
+        "rails: {config: {sensitive_data_detection: {recognizers: [{name: x}]}}}"
+    ),
+}
+
+
+def test_what_the_table_calls_refused_is_refused() -> None:
+    refused = {key for key, e in KEY_EFFECTS.items() if e.effect.startswith("refused")}
+    assert refused == set(REFUSED)
+    for yaml in REFUSED.values():
+        with pytest.raises(PlanError, match="config.yml:1: .*not supported"):
+            RailsConfig.from_text(yaml)
 
 
 @pytest.mark.parametrize(

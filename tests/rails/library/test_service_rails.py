@@ -15,8 +15,10 @@ from truing.core.types import Answer, Conversation, Sampling
 from truing.http.limits import close_connections
 from truing.models.scripted import ScriptedModel
 from truing.rails.config.loader import RailsConfig
+from truing.rails.config.service_addresses import find_service_addresses
 from truing.rails.config.trust import find_code_uses
 from truing.rails.guarded import GuardedModel
+from truing.rails.library.service_rails import read_chunks
 from truing.rails.runtime.app import RuntimeParts
 from truing.rails.runtime.embeddings import LexicalEncoder
 from truing.rails.static.check import check_rails_config
@@ -85,27 +87,36 @@ def test_an_answer_is_rewritten_before_it_is_shown() -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "body"),
+    ("status", "body", "evidence"),
     [
-        (200, b"<html>Welcome</html>"),
-        (200, b'{"verdict": null'),
-        (200, b"[]"),
-        (200, b'{"masked": {"a": 1}, "verdict": "good"}'),
-        (503, b"{}"),
-        (401, b"{}"),
+        (200, b"<html>Welcome</html>", "of type text/html"),
+        (200, b'{"verdict": null', "truncated"),
+        (200, b'{"why": "x"}', "neither true nor false"),
+        (200, b'{"masked": {"a": 1}, "verdict": "good"}', "the rewritten text is no text"),
+        (503, b"{}", "503"),
+        (401, b"{}", "401"),
     ],
 )
-def test_a_service_that_cannot_tell_blocks(status: int, body: bytes) -> None:
+def test_a_service_that_cannot_tell_blocks(status: int, body: bytes, evidence: str) -> None:
     async def handler(request: Request) -> None:
-        await request.send(status, body, kind="text/html")
+        kind = "text/html" if body.startswith(b"<") else "application/json"
+        await request.send(status, body, kind=kind)
+
+    with serving(handler) as server:
+        (answer,) = ask(guard(server.url, blocked="{{ reply.verdict and reply.bad }}"), "hi")
+    assert answer.finish_reason == "blocked"
+    reason = "the service 'guard' could not tell, which counts as an objection"
+    assert answer.rulings[0].reason == reason
+    assert evidence in (answer.rulings[0].evidence or "")
+
+
+def test_a_reply_without_the_field_that_allows_is_an_objection() -> None:
+    async def handler(request: Request) -> None:
+        await request.send(200, b"[]")
 
     with serving(handler) as server:
         (answer,) = ask(guard(server.url, blocked="{{ reply.verdict != 'good' }}"), "hi")
-    assert answer.finish_reason == "blocked"
-    assert answer.rulings[0].reason in (
-        "the service 'guard' could not tell, which counts as an objection",
-        "the service 'guard' objects",
-    )
+    assert answer.rulings[0].reason == "the service 'guard' objects"
 
 
 @pytest.mark.parametrize("blocked", ["{{ reply.nothing }}", "perhaps", "{{ 1 }}", "{{ reply }}"])
@@ -138,6 +149,112 @@ def test_clear_verdicts_are_cached_and_failures_are_not() -> None:
         answers = ask(guard(server.url, cache=10), "hi", "hi", "hi")
     assert [a.finish_reason for a in answers] == ["blocked", "stop", "stop"]
     assert len(server.requests) == 2
+
+
+def test_a_cached_verdict_is_of_all_that_its_template_reads() -> None:
+    async def handler(request: Request) -> None:
+        await request.send(200, {})
+
+    with serving(handler) as server:
+        model = guard(
+            server.url,
+            "output",
+            request={"text": "{{ text }}"},
+            blocked="{{ 'FORBIDDEN' in user_message }}",
+            reason="",
+            rewrite="",
+            cache=10,
+        )
+        answers = ask(model, "hi", "FORBIDDEN", "hi")
+    assert [a.finish_reason for a in answers] == ["stop", "blocked", "stop"]
+    assert len(server.requests) == 2
+
+
+@pytest.mark.parametrize(
+    ("chunks", "separate", "expected"),
+    [
+        ("a\nb", ["a", "b"], ("a", "b")),
+        ("a\n***", ["a", "b"], ("a\n***",)),
+        ("", ["a", "b"], ()),
+        (None, ["a", "b"], ()),
+        ("\n", [], ()),
+        ("from the caller\n", [], ("from the caller\n",)),
+        (["a", 1], ["a", "b"], ("a", "1")),
+    ],
+)
+def test_chunks_are_those_that_the_retrieval_rails_left(
+    chunks: Any, separate: list[str], expected: tuple[str, ...]
+) -> None:
+    context = {"relevant_chunks": chunks, "relevant_chunks_sep": separate}
+    assert read_chunks(context) == expected
+
+
+@pytest.mark.parametrize(
+    ("censored", "expected"),
+    [
+        ('$relevant_chunks.replace("noon", "***")', "The lions eat at ***."),
+        ('""', None),
+    ],
+)
+def test_a_service_gets_no_chunk_that_the_retrieval_rails_took_out(
+    censored: str, expected: str | None, tmp_path: Path
+) -> None:
+    (tmp_path / "kb").mkdir()
+    (tmp_path / "kb" / "zoo.md").write_text("# Zoo\n\n## Lions\n\nThe lions eat at noon.\n")
+    (tmp_path / "rails.co").write_text(
+        'define user ask\n  "when do the lions eat"\n\ndefine flow\n  user ask\n  bot answer\n\n'
+        f"define subflow censor\n  $relevant_chunks = {censored}\n"
+    )
+
+    async def handler(request: Request) -> None:
+        await request.send(200, {"verdict": "good"})
+
+    with serving(handler) as server:
+        fields = {**SETTINGS, "url": server.url, "request": {"chunks": "{{ relevant_chunks }}"}}
+        (tmp_path / "config.yml").write_text(
+            "rails:\n  retrieval: {flows: [censor]}\n"
+            "  output: {flows: [service check output $service=guard]}\n"
+            f"truing: {{services: {{guard: {json.dumps(fields)}}}}}\n"
+        )
+        parts = RuntimeParts(encoder=LexicalEncoder())
+        model = ScriptedModel('  ask\n  "They eat."')
+        (answer,) = ask(GuardedModel(tmp_path, model, parts=parts), "when do the lions eat")
+    assert answer.rulings[-1].ruling == "allow", answer
+    sent = json.dumps(server.requests[0].json)
+    assert "noon" not in sent
+    assert (expected or '"chunks": []') in sent
+
+
+OWN_RAIL = """
+define subflow my check
+  do inner check
+
+define subflow inner check
+  if $user_message
+    do service check input
+"""
+
+
+def test_an_own_rail_may_run_the_rail_of_a_service() -> None:
+    async def handler(request: Request) -> None:
+        await request.send(200, {"verdict": "bad"})
+
+    with serving(handler) as server:
+        settings = json.dumps({"url": server.url, **SETTINGS})
+        yaml = YAML.format(stage="input", settings=settings).replace(
+            "service check input $service", "my check $service"
+        )
+        parts = RuntimeParts(encoder=LexicalEncoder())
+        config = RailsConfig.from_text(yaml, OWN_RAIL)
+        (answer,) = ask(GuardedModel(config, ScriptedModel("Hello."), parts=parts), "hi")
+    assert answer.finish_reason == "blocked"
+    assert answer.rulings[0].reason == "the service 'guard' objects"
+
+
+def test_an_own_rail_that_names_no_service_is_a_fault() -> None:
+    config = RailsConfig.from_text("rails: {input: {flows: [my check]}}\n", OWN_RAIL)
+    with pytest.raises(PlanError, match="config.yml:1: there is no service ''"):
+        find_service_addresses(config)
 
 
 def test_replies_of_lines() -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 from typing import Any
 
 import pytest
 from tests.servers import Request, serving
 
+from truing.core.errors import PlanError
 from truing.core.types import Answer, Conversation, Sampling
 from truing.http.limits import close_connections
 from truing.models.scripted import ScriptedModel
@@ -16,7 +18,8 @@ from truing.rails.config import service_addresses
 from truing.rails.config.loader import RailsConfig
 from truing.rails.config.service_addresses import VENDOR_RAILS, find_service_addresses
 from truing.rails.guarded import GuardedModel
-from truing.rails.library.service_recipes import RECIPES
+from truing.rails.library.service_rails import ServiceInputs
+from truing.rails.library.service_recipes import _FIDDLER_SCORES, RECIPES
 from truing.rails.runtime.app import RuntimeParts
 from truing.rails.runtime.embeddings import LexicalEncoder
 
@@ -40,12 +43,26 @@ def _private_ai_reply(text: str, *entities: str) -> list[dict[str, Any]]:
     return [{"processed_text": text, "entities_present": bool(entities)}]
 
 
+def _fiddler_reply(**scores: Any) -> dict[str, Any]:
+    return {**dict.fromkeys(_FIDDLER_SCORES, 0.0), **scores}
+
+
+def _violation(score: Any) -> dict[str, Any]:
+    return {"violation_type": "x.y", "risk_score": score}
+
+
 # Rail, its block, the reply of the service, and the ruling (a rewrite with its text).
 CASES: list[tuple[str, dict[str, Any], Any, str]] = [
-    ("fiddler user safety", {}, {"fdl_harmful": 0.9, "fdl_racist": 0.0}, "block"),
-    ("fiddler user safety", {"safety_threshold": 0.95}, {"fdl_harmful": 0.9}, "allow"),
+    ("fiddler user safety", {}, _fiddler_reply(fdl_harmful=0.9), "block"),
+    ("fiddler user safety", {"safety_threshold": 0.95}, _fiddler_reply(fdl_sexist=0.9), "allow"),
     ("fiddler user safety", {}, {"other": 0.9}, "unclear"),
-    ("fiddler bot safety", {}, {"fdl_jailbreaking": 0.01}, "allow"),
+    # A score that has another name than expected is missing.
+    ("fiddler user safety", {}, {"fdl_harmful": 0.0, "fdl_abusive": 0.9}, "unclear"),
+    ("fiddler user safety", {}, _fiddler_reply(fdl_harmful="NaN"), "unclear"),
+    ("fiddler user safety", {}, _fiddler_reply(fdl_harmful=True), "unclear"),
+    ("fiddler bot safety", {}, _fiddler_reply(fdl_jailbreaking=0.01), "allow"),
+    ("fiddler bot faithfulness", {}, {"fdl_faithful_score": "nan"}, "unclear"),
+    ("fiddler bot faithfulness", {}, {"fdl_faithful_score": "inf"}, "unclear"),
     ("fiddler bot faithfulness", {}, {"fdl_faithful_score": 0.01}, "block"),
     ("fiddler bot faithfulness", {}, {"fdl_faithful_score": 0.9}, "allow"),
     (
@@ -106,6 +123,13 @@ CASES: list[tuple[str, dict[str, Any], Any, str]] = [
         {"violations": [{"violation_type": "x.y", "risk_score": 0.8}]},
         "block",
     ),
+    (
+        "activefence moderation on input",
+        {},
+        {"violations": [_violation(0.9), _violation(0.1)]},
+        "block",
+    ),
+    ("activefence moderation on input", {}, {"violations": [_violation("nan")]}, "unclear"),
     ("activefence moderation on output", {}, {"violations": []}, "allow"),
     ("jailbreak detection heuristics", {}, {"jailbreak": True}, "block"),
     ("jailbreak detection heuristics", {}, {"jailbreak": False}, "allow"),
@@ -273,6 +297,77 @@ def test_autoalign(monkeypatch: pytest.MonkeyPatch) -> None:
         assert rewritten.rulings[0].text == "hi ***"
         rows[1]["guarded"] = True
         assert ask(model).finish_reason == "blocked"
+
+
+@pytest.mark.parametrize(
+    ("service", "reply"),
+    [
+        (
+            "autoalign groundedness_check_endpoint",
+            [{"task": "groundedness_checker", "response": "Factcheck Score: nan"}],
+        ),
+        ("autoalign fact_check_endpoint", {"all_overall_fact_scores": ["nan"]}),
+        ("alignscore", {"alignscore": "nan"}),
+        ("alignscore", {"alignscore": "-inf"}),
+    ],
+)
+def test_a_score_that_is_no_finite_number_is_no_verdict(service: str, reply: Any) -> None:
+    inputs = ServiceInputs("output", "Hello.", "hi", "Hello.", ("a",), {}, "")
+    with pytest.raises(ValueError, match="is no score"):
+        RECIPES[service].read_verdict(reply, inputs)
+
+
+def test_a_threshold_is_a_finite_number() -> None:
+    for service, name, reply in (
+        ("ftl-safety", "safety_threshold", _fiddler_reply(fdl_harmful=0.9)),
+        ("ftl-response-faithfulness", "faithfulness_threshold", {"fdl_faithful_score": 0.0}),
+    ):
+        inputs = ServiceInputs("output", "Hello.", "hi", "Hello.", (), {name: math.nan}, "")
+        with pytest.raises(ValueError, match="is no score"):
+            RECIPES[service].read_verdict(reply, inputs)
+
+
+@pytest.mark.parametrize("rail", ["jailbreak detection model", "jailbreak detection heuristics"])
+def test_the_address_of_a_jailbreak_server_is_http(rail: str) -> None:
+    config = {
+        "rails": {
+            "input": {"flows": [rail]},
+            "config": {"jailbreak_detection": {"server_endpoint": "localhost:1337/model"}},
+        }
+    }
+    with pytest.raises(PlanError, match=f"{rail}' needs an http address in rails.config.jailbreak"):
+        find_service_addresses(RailsConfig.from_text(json.dumps(config)))
+
+
+@pytest.mark.parametrize(
+    ("step", "service"),
+    [
+        ("do jailbreak detection model", "jailbreak server"),
+        ("do  private check", "private ai"),
+        ("$score = execute alignscore_check_facts", "alignscore"),
+    ],
+)
+def test_the_services_of_rails_that_own_flows_run_are_found(step: str, service: str) -> None:
+    colang = (
+        f"define subflow my rail\n  if $user_message\n    {step}\n\n"
+        "define subflow private check\n  do detect pii on input\n"
+    )
+    config = {
+        "rails": {
+            "input": {"flows": ["my rail"]},
+            "config": {
+                "jailbreak_detection": {"server_endpoint": "http://localhost:1/m"},
+                "fact_checking": {"parameters": {"endpoint": "http://localhost:1/a"}},
+            },
+        }
+    }
+    addresses = find_service_addresses(RailsConfig.from_text(json.dumps(config), colang))
+    assert service in {address.service for address in addresses}
+
+
+def test_a_text_that_names_a_rail_runs_none() -> None:
+    colang = 'define flow\n  user ask\n  bot say "do fiddler user safety"\n'
+    assert find_service_addresses(RailsConfig.from_text("", colang)) == []
 
 
 def test_every_recipe_is_used_by_a_rail(monkeypatch: pytest.MonkeyPatch) -> None:

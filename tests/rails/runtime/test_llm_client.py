@@ -103,12 +103,30 @@ def test_thinking_is_taken_out_of_the_text() -> None:
 
 
 def test_calls_and_tokens_are_counted() -> None:
-    counter = CallCounter()
+    counter = CallCounter(records=[])
     client = LlmClient(RecordingModel(answer("x")), counter, Sampling())
     asyncio.run(client.generate_async("a"))
     asyncio.run(client.ainvoke("b"))
     assert counter.calls == 2
     assert counter.usage() == Usage(10, 4)
+    assert counter.records is not None
+    assert [(r.prompt_tokens, r.completion_tokens) for r in counter.records] == [(5, 2), (5, 2)]
+
+
+@pytest.mark.parametrize(
+    ("model_type", "tokens"), [(RecordingModel, (5, 2)), (StreamingRecordingModel, (0, 0))]
+)
+def test_the_tokens_of_a_streamed_call_are_those_that_the_model_counts(
+    model_type: type[RecordingModel], tokens: tuple[int, int]
+) -> None:
+    async def run() -> CallCounter:
+        counter = CallCounter(records=[])
+        client = LlmClient(model_type(answer("x")), counter, Sampling())
+        await client("prompt", stream=StreamBuffer())
+        return counter
+
+    (record,) = asyncio.run(run()).records or []
+    assert (record.prompt_tokens, record.completion_tokens) == tokens
 
 
 def test_a_failed_answer_and_a_timeout_are_raised() -> None:
