@@ -99,12 +99,12 @@ def test_safety_settings_of_both_hold() -> None:
             "truing: {secrets: {action: mask}}",
             "secrets.action",
         ),
-        ("truing: {tools: {allow: [a]}}", "truing: {tools: {allow: [b]}}", "truing.tools.allow"),
-        ("truing: {max_message: 5}", "truing: {max_message: 6}", "truing.max_message"),
+        ("truing: {tools: {allow: [a]}}", "truing: {tools: {allow: [b]}}", "tools.allow"),
+        ("truing: {max_message: 5}", "truing: {max_message: 6}", "max_message"),
         (
             "truing: {services: {guard: {url: 'http://a', blocked: x}}}",
             "truing: {services: {guard: {url: 'http://a'}}}",
-            "truing.services.guard",
+            "services.guard",
         ),
         (
             "rails: {config: {fiddler: {safety_threshold: 0.1}}}",

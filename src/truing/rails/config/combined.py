@@ -17,12 +17,13 @@ from truing.rails.config.client_settings import ClientSettings
 from truing.rails.config.entries import RailStages
 from truing.rails.config.loader import RailsConfig, iterate_stages
 
+_BLOCK = "truing"  # the key of truing's own settings
 # Lists by which a configuration forbids or asks for a check: what one of them names counts.
 _RESTRICTING_LISTS = frozenset({"ask", "avoid", "deny", "entities", "injections", "patterns"})
 # Lists by which a configuration does without a check: only what both name counts.
-_TRUSTING_LISTS = frozenset({"truing.tools.trusted_tools"})
+_TRUSTING_LISTS = frozenset({f"{_BLOCK}.tools.trusted_tools"})
 # Mappings whose entries are wholes: half a service of one and half of the other is neither.
-_MAPPINGS_OF_WHOLES = frozenset({"truing.services", "truing.models"})
+_MAPPINGS_OF_WHOLES = frozenset({f"{_BLOCK}.services", f"{_BLOCK}.models"})
 # Field of `RailsConfig` -> its key in the YAML.
 _SINGLE_SETTINGS = {
     "instructions": "instructions",
@@ -112,7 +113,7 @@ def _combine_truing(base: RailsConfig, later: RailsConfig, faults: list[str]) ->
         {key: value for key, value in config.truing.items() if key not in of_clients}
         for config in (base, later)
     )
-    return {**(_merge_settings(*blocks, "truing", faults) or {}), **of_clients}
+    return {**(_merge_settings(*blocks, _BLOCK, faults) or {}), **of_clients}
 
 
 def _rail_blocks(config: RailsConfig) -> Any:
