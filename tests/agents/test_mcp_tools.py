@@ -83,6 +83,18 @@ def test_calls_reach_the_server_and_come_back(tmp_path: Path) -> None:
 
 
 @needs_mcp
+def test_a_second_event_loop_gets_a_server_of_its_own(tmp_path: Path) -> None:
+    tools = _tools(tmp_path, ("double",))
+
+    async def call_without_closing() -> ToolResult:
+        session = await tools.start(None)
+        return await session.call("double", '{"number": 2}')
+
+    assert _run(call_without_closing()) == ToolResult("ok", "4")
+    assert _run(call_without_closing()) == ToolResult("ok", "4")
+
+
+@needs_mcp
 def test_a_server_that_dies_leaves_errors(tmp_path: Path) -> None:
     died, after = _run(_call(_tools(tmp_path), ("die", "{}"), ("double", '{"number": 1}')))
     assert died.status == "error"
@@ -113,6 +125,8 @@ def test_without_the_extra_it_is_named(tmp_path: Path) -> None:
 
 
 def test_real_tools_need_an_allow_list_and_refuse_simulated_tasks(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="cannot be read: No closing quotation"):
+        McpTools("python 'server.py", allow=["double"])
     with pytest.raises(UserError, match="need an allow list"):
         resolve('agent:scripted:echo,tools="mcp:python server.py"', "model")
     agent = resolve(

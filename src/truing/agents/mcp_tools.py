@@ -34,7 +34,10 @@ class McpTools:
     """The tools of one server, which is started at the first episode and serves all of them."""
 
     def __init__(self, command: str, *, allow: Collection[str]) -> None:
-        self._command = shlex.split(command)
+        try:
+            self._command = shlex.split(command)
+        except ValueError as error:
+            raise UserError(f"mcp: the command of the server cannot be read: {error}") from error
         if not self._command:
             raise UserError('mcp: give the command of the server: tools="mcp:python server.py"')
         if not allow:
@@ -49,6 +52,7 @@ class McpTools:
         self._server: asyncio.Task[None] | None = None
         self._ready: asyncio.Future[None] | None = None
         self._stop = asyncio.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     async def start(self, environment: Environment | None) -> ToolSession:
         """Returns the session that all episodes share.
@@ -57,8 +61,10 @@ class McpTools:
         tool.
         """
         require_no_environment(environment, self.name)
-        if self._ready is None:
-            self._ready = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        # Each data set of a plan runs in an event loop of its own, and a server ends with its loop.
+        if self._ready is None or self._loop is not loop:
+            self._loop, self._ready, self._stop = loop, loop.create_future(), asyncio.Event()
             # One task enters and leaves the contexts of the library, as anyio demands.
             self._server = asyncio.create_task(self._serve(self._ready))
         try:
