@@ -15,7 +15,8 @@ from truing.core.secret import Secret
 from truing.core.types import Answer, Conversation, Sampling
 from truing.http.client import Endpoint
 from truing.http.limits import close_connections
-from truing.specs.keys import allow_key_variables, is_loopback, resolve_api_key
+from truing.specs.keys import allow_key_variables, is_loopback,
+    is_own_machine, resolve_api_key
 from truing.specs.resolve import resolve
 
 KEY = "sk-test-0123456789"
@@ -196,3 +197,4 @@ def test_hosts_of_this_machine(host: str) -> None:
 @pytest.mark.parametrize("host", ["localhost.example.org", "0.0.0.0", "10.0.0.1", "", None])
 def test_hosts_of_other_machines(host: str | None) -> None:
     assert not is_loopback(host)
+    assert is_own_machine(host) == (host == "0.0.0.0")

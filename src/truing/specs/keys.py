@@ -72,11 +72,18 @@ def is_loopback(host: str | None) -> bool:
     if name == "localhost" or name.endswith(".localhost"):
         return True
     try:
-        address = ipaddress.ip_address(name)
-        # A connection to 0.0.0.0 reaches this machine.
-        return address.is_loopback or address.is_unspecified
+        return ipaddress.ip_address(name).is_loopback
     except ValueError:
         return False
+
+
+def is_own_machine(host: str | None) -> bool:
+    """Whether a connection to a URL's host stays on this machine.
+
+    0.0.0.0 does, as the target of a connection. As an address to listen on it is every network, so
+    that a server must ask `is_loopback`.
+    """
+    return is_loopback(host) or (host or "").strip("[]") in ("0.0.0.0", "::")
 
 
 def resolve_api_key(
@@ -120,7 +127,7 @@ def resolve_api_key(
             f"the environment variable {name} holds no API key: a key has no spaces, line breaks "
             "or characters beyond ASCII"
         )
-    if url.scheme != "https" and not is_loopback(url.host) and not allow_http:
+    if url.scheme != "https" and not is_own_machine(url.host) and not allow_http:
         raise SpecError(
             f"the key in {name} would go to {url.host} over plain http; use https, or add "
             "allow_http=true if the network between is trusted"
