@@ -15,8 +15,12 @@ from truing.core.secret import Secret
 from truing.core.types import Answer, Conversation, Sampling
 from truing.http.client import Endpoint
 from truing.http.limits import close_connections
-from truing.specs.keys import allow_key_variables, is_loopback,
-    is_own_machine, resolve_api_key
+from truing.specs.keys import (
+    allow_key_variables,
+    is_loopback,
+    is_own_machine,
+    resolve_api_key,
+)
 from truing.specs.resolve import resolve
 
 KEY = "sk-test-0123456789"
