@@ -42,8 +42,8 @@ from truing.rails.config.service_addresses import list_used_rails
 from truing.rails.config.trust import require_trusted_code, resolve_configured_spec
 from truing.rails.library.guard_models import build_guard_judges
 from truing.rails.library.safety import required_judge_specs
+from truing.rails.library.service_protocols import SERVICE_PROTOCOLS
 from truing.rails.library.service_rails import build_services
-from truing.rails.library.service_recipes import RECIPES
 from truing.rails.library.tool_guards import required_tool_judges
 from truing.rails.runtime.app import RailsError, RuntimeParts
 from truing.rails.runtime.chat_messages import messages_of_conversation
@@ -103,7 +103,7 @@ class GuardedModel:
         parts.judges = {**resolved, **parts.judges}
         parts.models = {**build_task_models(self.config, parts.models), **parts.models}
         parts.judges = {**build_guard_judges(self.config, parts.models), **parts.judges}
-        clients = build_services(self.config, RECIPES)
+        clients = build_services(self.config, SERVICE_PROTOCOLS)
         parts.service_clients = {**clients, **parts.service_clients}
         _require_no_loop(model)
         self.model = model

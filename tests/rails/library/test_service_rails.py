@@ -322,7 +322,7 @@ def test_a_rail_names_its_service() -> None:
         GuardedModel(RailsConfig.from_text(yaml), ScriptedModel("x"))
 
 
-def test_the_recipe_of_the_documentation() -> None:
+def test_the_service_of_the_documentation() -> None:
     async def handler(request: Request) -> None:
         rows = [{"category": "x", "severity": 2 * request.number}, {"severity": 0}]
         await request.send(200, {"categoriesAnalysis": rows})

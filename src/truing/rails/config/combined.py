@@ -56,7 +56,7 @@ def _combine(base: RailsConfig, later: RailsConfig) -> RailsConfig:
     ]
     single_settings = _combine_single_settings(base, later, faults)
     truing = _combine_truing(base, later, faults)
-    custom_data = _merge_settings(base.custom_data, later.custom_data, "custom_data", faults) or {}
+    custom_data = _merge_settings(base.custom_data, later.custom_data, "custom_data", faults)
     # Of the blocks of rails only the faults are needed: `_join_raw` joins those that agree.
     _merge_settings(_rail_blocks(base), _rail_blocks(later), "rails.config", faults)
     if faults:
@@ -109,11 +109,11 @@ def _combine_truing(base: RailsConfig, later: RailsConfig, faults: list[str]) ->
     """Returns the block `truing` of both; what concerns clients is what both let them do."""
     client_settings = ClientSettings.of(base.truing).intersect(ClientSettings.of(later.truing))
     of_clients = client_settings.to_truing()
-    blocks = (
+    of_base, of_later = (
         {key: value for key, value in config.truing.items() if key not in of_clients}
         for config in (base, later)
     )
-    return {**(_merge_settings(*blocks, _BLOCK, faults) or {}), **of_clients}
+    return {**_merge_settings(of_base, of_later, _BLOCK, faults), **of_clients}
 
 
 def _rail_blocks(config: RailsConfig) -> Any:

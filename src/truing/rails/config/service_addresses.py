@@ -8,7 +8,7 @@ NeMo's rails of vendors read their block under ``rails.config``; a service of on
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -251,43 +251,46 @@ def list_used_rails(config: RailsConfig) -> frozenset[str]:
 
 
 def _iterate_rails(config: RailsConfig) -> Iterator[tuple[str, str]]:
-    """Yields (place, rail) of the stages, and of the rails that the configuration's flows run."""
-    own_flows = {flow.name: flow for flow in config.flows}
+    """Yields (place, rail) of the stages, and of the shipped rails that own flows run by ``do``."""
+    own_flows: dict[str, Flow] = {}
+    for flow in config.flows:
+        own_flows.setdefault(flow.name, flow)  # of one name the first runs
     named_calls: set[tuple[str, str]] = set()  # calls of rails whose service a stage names
     for name, stage in iterate_stages(config):
         for index, reference in enumerate(stage.flows):
             place = config.locate("key", f"rails.{name}.flows.{index}")
             yield place, reference
             service = parse_flow_parameters(reference).get("service")
-            for call_place, rail in _iterate_calls(own_flows, [parse_flow_name(reference)]):
-                if rail in SERVICE_RAILS:
-                    named_calls.add((call_place, rail))
-                    yield place, f"{rail} $service={service or ''}"
-    for call in _iterate_calls(own_flows, own_flows):
-        if call not in named_calls:
-            yield call
+            for call in _iterate_reached_calls(own_flows, parse_flow_name(reference)):
+                if call[1] in SERVICE_RAILS:
+                    named_calls.add(call)
+                    yield place, f"{call[1]} $service={service or ''}"
+    for flow in config.flows:
+        for call in _iterate_calls(flow):
+            if call[1] not in own_flows and call not in named_calls:
+                yield call
 
 
-def _iterate_calls(
-    own_flows: Mapping[str, Flow], names: Iterable[str]
-) -> Iterator[tuple[str, str]]:
-    """Yields (place, rail) of the shipped rails that own flows run, and the flows that they run."""
-    to_read, read = list(names), set[str]()
+def _iterate_reached_calls(own_flows: Mapping[str, Flow], name: str) -> Iterator[tuple[str, str]]:
+    """Yields (place, flow) of what an own flow, and the own flows that it runs, run by ``do``."""
+    to_read, read = [name], set[str]()
     while to_read:
-        flow = own_flows.get(name := to_read.pop())
-        if flow is None or name in read:
-            continue
-        read.add(name)
-        for step in walk_steps(flow.steps):
-            if isinstance(step, CallFlow):
-                called = parse_flow_name(step.flow)
-                to_read.append(called)
-            elif isinstance(step, ExecuteAction) and step.action == "alignscore_check_facts":
-                called = "alignscore check facts"
-            else:
-                continue
-            if called not in own_flows:
-                yield f"{flow.file or 'config'}:{step.line}", called
+        flow_name = to_read.pop()
+        if flow_name in own_flows and flow_name not in read:
+            read.add(flow_name)
+            calls = list(_iterate_calls(own_flows[flow_name]))
+            to_read += [called for _, called in calls]
+            yield from calls
+
+
+def _iterate_calls(flow: Flow) -> Iterator[tuple[str, str]]:
+    """Yields (place, flow) of the steps that run another flow, by its name or by its action."""
+    for step in walk_steps(flow.steps):
+        place = f"{flow.file or 'config'}:{step.line}"
+        if isinstance(step, CallFlow):
+            yield place, parse_flow_name(step.flow)
+        elif isinstance(step, ExecuteAction) and step.action == "alignscore_check_facts":
+            yield place, "alignscore check facts"
 
 
 def _find_address(config: RailsConfig, rail: str, place: str) -> ServiceAddress | None:

@@ -18,7 +18,7 @@ __getattr__, __dir__, __all__ = lazy_exports(
         ),
         "safety": "required_judge_specs",
         "service_rails": "build_services",
-        "service_recipes": "RECIPES",
+        "service_protocols": "SERVICE_PROTOCOLS",
         "tool_guards": "required_tool_judges",
     },
 )

@@ -8,12 +8,12 @@ from typing import Any
 from truing.rails.actions import RailOutcome
 from truing.rails.library.checks import self_check_facts
 from truing.rails.library.guard_models import LYNX_MODEL
+from truing.rails.library.service_protocols import SERVICE_BLOCKS
 from truing.rails.library.service_rails import (
     ask_service,
     own_service_check,
     read_inputs,
 )
-from truing.rails.library.service_recipes import SERVICE_BLOCKS
 from truing.rails.runtime.turn_context import EVIDENCE_CHARACTERS, TurnContext
 
 

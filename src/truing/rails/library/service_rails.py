@@ -1,7 +1,7 @@
 """Rails that ask a service over HTTP: vendors of NeMo's library, and services of one's own.
 
 A service of one's own is described by templates under ``truing: services:``; the requests and
-verdicts of vendors are in `service_recipes`. A service that is down, answers in another form or
+verdicts of vendors are in `service_protocols`. A service that is down, answers in another form or
 takes too long could not tell: that blocks. A clear verdict may be cached.
 """
 
@@ -73,7 +73,7 @@ class ServiceInputs(Struct, frozen=True):
         }
 
 
-class Recipe(Struct, frozen=True):
+class ServiceProtocol(Struct, frozen=True):
     """How a service is asked: the body of a request, and the verdict in the decoded reply.
 
     `read_verdict` raises LookupError, TypeError or ValueError for a reply in another form. With
@@ -92,7 +92,7 @@ class ServiceClient:
         self,
         name: str,
         endpoint: Endpoint,
-        recipe: Recipe,
+        protocol: ServiceProtocol,
         *,
         timeout: float = DEFAULT_TIMEOUT,
         cache_size: int = 0,
@@ -101,14 +101,14 @@ class ServiceClient:
         self.lineage = Lineage(
             name=f"service:{name}", hash=digest("service", name, endpoint.identity)
         )
-        self._endpoint, self._recipe = endpoint, recipe
+        self._endpoint, self._protocol = endpoint, protocol
         self._timeout, self._cache_size = timeout, cache_size
         self._cache: OrderedDict[bytes, ServiceVerdict] = OrderedDict()
 
     async def ask(self, inputs: ServiceInputs) -> ServiceVerdict | Failure:
         """Returns the verdict, or why there is none; nothing is raised for a wrong reply."""
         try:
-            body = msgspec.json.encode(self._recipe.make_body(inputs))
+            body = msgspec.json.encode(self._protocol.make_body(inputs))
         except (LookupError, TypeError, ValueError, PromptError) as error:
             return Failure("rail", "request", f"the request cannot be made: {error}")
         # The templates of a verdict may read these variables too, not the reply alone.
@@ -132,12 +132,12 @@ class ServiceClient:
         return verdict
 
     def _read(self, data: bytes, inputs: ServiceInputs) -> ServiceVerdict:
-        if self._recipe.is_lines:
+        if self._protocol.is_lines:
             reply: Any = [msgspec.json.decode(line) for line in data.splitlines() if line.strip()]
         else:
             reply = msgspec.json.decode(data)
         try:
-            verdict = self._recipe.read_verdict(reply, inputs)
+            verdict = self._protocol.read_verdict(reply, inputs)
         except (LookupError, TypeError, AttributeError, PromptError) as error:
             raise ValueError(f"the reply has another form: {error}") from error
         if type(verdict.blocked) is not bool:
@@ -148,8 +148,8 @@ class ServiceClient:
 # -- services of one's own ---------------------------------------------------------------------
 
 
-def make_own_recipe(settings: Mapping[str, Any]) -> Recipe:
-    """Returns the recipe of a service under ``truing: services:``.
+def make_own_protocol(settings: Mapping[str, Any]) -> ServiceProtocol:
+    """Returns the protocol of a service under ``truing: services:``.
 
     `request` is JSON whose texts are templates (default ``{"text": "{{ text }}"}``); `blocked`,
     `reason` and `rewrite` are templates over `reply`. A text that is one ``{{ expression }}`` keeps
@@ -177,7 +177,7 @@ def make_own_recipe(settings: Mapping[str, Any]) -> Recipe:
                 raise ValueError("the rewritten text is no text")
         return ServiceVerdict(blocked, reason, rewrite)
 
-    return Recipe(make_body, read_verdict, is_lines=settings.get("reply") == "lines")
+    return ServiceProtocol(make_body, read_verdict, is_lines=settings.get("reply") == "lines")
 
 
 def _fill_templates(value: Any, variables: Mapping[str, Any]) -> Any:
@@ -193,17 +193,19 @@ def _fill_templates(value: Any, variables: Mapping[str, Any]) -> Any:
 # -- building ----------------------------------------------------------------------------------
 
 
-def build_services(config: RailsConfig, recipes: Mapping[str, Recipe]) -> dict[str, ServiceClient]:
+def build_services(
+    config: RailsConfig, protocols: Mapping[str, ServiceProtocol]
+) -> dict[str, ServiceClient]:
     """Returns the clients of the services that a configuration's rails call, by service.
 
     Raises PlanError for a service without an address or a key, and SpecError for a key that may
-    not be sent. `recipes` are those of the vendors.
+    not be sent. `protocols` are those of the vendors.
     """
     require_trusted_code(config)
     services: dict[str, ServiceClient] = {}
     for address in find_service_addresses(config):
         settings: Mapping[str, Any] = own_services(config).get(address.service) or {}
-        recipe = recipes.get(address.service) or make_own_recipe(settings)
+        protocol = protocols.get(address.service) or make_own_protocol(settings)
         timeout = float(settings.get("timeout") or DEFAULT_TIMEOUT)
         retries = int(settings.get("retries", DEFAULT_RETRIES))
         endpoint = Endpoint(
@@ -220,7 +222,7 @@ def build_services(config: RailsConfig, recipes: Mapping[str, Recipe]) -> dict[s
         services[address.service] = ServiceClient(
             address.service,
             endpoint,
-            recipe,
+            protocol,
             timeout=timeout,
             cache_size=int(settings.get("cache") or 0),
         )

@@ -13,16 +13,20 @@ import uuid
 from collections.abc import Mapping
 from typing import Any
 
-from truing.rails.library.service_rails import Recipe, ServiceInputs, ServiceVerdict
+from truing.rails.library.service_rails import ServiceInputs, ServiceProtocol, ServiceVerdict
 
 
 def _read_score(value: Any) -> float:
-    """Returns a score or a threshold. Raises ValueError for NaN and infinity, and for no number.
+    """Returns a score or a threshold. Raises ValueError or TypeError for all but finite numbers.
 
-    NaN is neither below nor above a threshold, so every comparison with it would let a text pass.
+    NaN is neither below nor above a threshold: a comparison with it may let a text pass.
     """
-    if isinstance(value, bool) or not math.isfinite(score := float(value)):
-        raise ValueError(f"{value!r} is no score")
+    try:
+        score = math.nan if isinstance(value, bool) else float(value)
+    except OverflowError:
+        score = math.inf  # an integer of hundreds of digits
+    if not math.isfinite(score):
+        raise ValueError(f"{str(value)[:40]} is no score")
     return score
 
 
@@ -310,28 +314,28 @@ def _read_jailbreak(reply: Any, inputs: ServiceInputs) -> ServiceVerdict:
     return ServiceVerdict(reply["jailbreak"])
 
 
-RECIPES: dict[str, Recipe] = {
-    "ftl-safety": Recipe(lambda i: {"data": {"prompt": [i.text]}}, _read_fiddler_safety),
-    "ftl-response-faithfulness": Recipe(
+SERVICE_PROTOCOLS: dict[str, ServiceProtocol] = {
+    "ftl-safety": ServiceProtocol(lambda i: {"data": {"prompt": [i.text]}}, _read_fiddler_safety),
+    "ftl-response-faithfulness": ServiceProtocol(
         lambda i: {"data": {"response": [i.text], "context": ["\n".join(i.chunks)]}},
         _read_fiddler_faithfulness,
     ),
-    "autoalign endpoint": Recipe(_make_autoalign_body, _read_autoalign, is_lines=True),
-    "autoalign groundedness_check_endpoint": Recipe(
+    "autoalign endpoint": ServiceProtocol(_make_autoalign_body, _read_autoalign, is_lines=True),
+    "autoalign groundedness_check_endpoint": ServiceProtocol(
         _make_groundedness_body, _read_groundedness, is_lines=True
     ),
-    "autoalign fact_check_endpoint": Recipe(_make_factcheck_body, _read_factcheck),
-    "private ai": Recipe(_make_private_ai_body, _read_private_ai),
-    "prompt security": Recipe(_make_prompt_security_body, _read_prompt_security),
-    "pangea": Recipe(_make_pangea_body, _read_pangea),
-    "trend micro": Recipe(lambda i: {"guard": i.text}, _read_trend_micro),
-    "clavata": Recipe(_make_clavata_body, _read_clavata),
-    "patronus": Recipe(_make_patronus_body, _read_patronus),
-    "activefence": Recipe(_make_activefence_body, _read_activefence),
-    "alignscore": Recipe(
+    "autoalign fact_check_endpoint": ServiceProtocol(_make_factcheck_body, _read_factcheck),
+    "private ai": ServiceProtocol(_make_private_ai_body, _read_private_ai),
+    "prompt security": ServiceProtocol(_make_prompt_security_body, _read_prompt_security),
+    "pangea": ServiceProtocol(_make_pangea_body, _read_pangea),
+    "trend micro": ServiceProtocol(lambda i: {"guard": i.text}, _read_trend_micro),
+    "clavata": ServiceProtocol(_make_clavata_body, _read_clavata),
+    "patronus": ServiceProtocol(_make_patronus_body, _read_patronus),
+    "activefence": ServiceProtocol(_make_activefence_body, _read_activefence),
+    "alignscore": ServiceProtocol(
         lambda i: {"evidence": list(i.chunks), "claim": i.text}, _read_align_score
     ),
-    "jailbreak server": Recipe(_make_jailbreak_body, _read_jailbreak),
+    "jailbreak server": ServiceProtocol(_make_jailbreak_body, _read_jailbreak),
 }
 """Name of a service -> how it is asked."""
 

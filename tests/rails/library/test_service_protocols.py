@@ -18,8 +18,8 @@ from truing.rails.config import service_addresses
 from truing.rails.config.loader import RailsConfig
 from truing.rails.config.service_addresses import VENDOR_RAILS, find_service_addresses
 from truing.rails.guarded import GuardedModel
+from truing.rails.library.service_protocols import _FIDDLER_SCORES, SERVICE_PROTOCOLS
 from truing.rails.library.service_rails import ServiceInputs
-from truing.rails.library.service_recipes import _FIDDLER_SCORES, RECIPES
 from truing.rails.runtime.app import RuntimeParts
 from truing.rails.runtime.embeddings import LexicalEncoder
 
@@ -309,12 +309,13 @@ def test_autoalign(monkeypatch: pytest.MonkeyPatch) -> None:
         ("autoalign fact_check_endpoint", {"all_overall_fact_scores": ["nan"]}),
         ("alignscore", {"alignscore": "nan"}),
         ("alignscore", {"alignscore": "-inf"}),
+        ("alignscore", {"alignscore": 10**400}),
     ],
 )
 def test_a_score_that_is_no_finite_number_is_no_verdict(service: str, reply: Any) -> None:
     inputs = ServiceInputs("output", "Hello.", "hi", "Hello.", ("a",), {}, "")
     with pytest.raises(ValueError, match="is no score"):
-        RECIPES[service].read_verdict(reply, inputs)
+        SERVICE_PROTOCOLS[service].read_verdict(reply, inputs)
 
 
 def test_a_threshold_is_a_finite_number() -> None:
@@ -324,7 +325,7 @@ def test_a_threshold_is_a_finite_number() -> None:
     ):
         inputs = ServiceInputs("output", "Hello.", "hi", "Hello.", (), {name: math.nan}, "")
         with pytest.raises(ValueError, match="is no score"):
-            RECIPES[service].read_verdict(reply, inputs)
+            SERVICE_PROTOCOLS[service].read_verdict(reply, inputs)
 
 
 @pytest.mark.parametrize("rail", ["jailbreak detection model", "jailbreak detection heuristics"])
@@ -370,7 +371,7 @@ def test_a_text_that_names_a_rail_runs_none() -> None:
     assert find_service_addresses(RailsConfig.from_text("", colang)) == []
 
 
-def test_every_recipe_is_used_by_a_rail(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_protocol_is_used_by_a_rail(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PS_PROTECT_URL", "https://eu.prompt.security/api/protect")
     endpoints = dict.fromkeys(
         ("endpoint", "fact_check_endpoint", "groundedness_check_endpoint"), "https://a.example"
@@ -387,6 +388,6 @@ def test_every_recipe_is_used_by_a_rail(monkeypatch: pytest.MonkeyPatch) -> None
         }
     }
     addresses = find_service_addresses(RailsConfig.from_text(json.dumps(config)))
-    assert {address.service for address in addresses} == set(RECIPES)
+    assert {address.service for address in addresses} == set(SERVICE_PROTOCOLS)
     of_vendors = {a.service: a.url for a in addresses if a.service in ("patronus", "activefence")}
     assert all(url.startswith("https://api") for url in of_vendors.values())
