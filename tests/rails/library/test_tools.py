@@ -13,6 +13,7 @@ from truing.core.types import Answer, Conversation, Message, Sampling, Tool, Too
 from truing.models.scripted import ScriptedModel
 from truing.rails.library.tools import find_argument_fault, find_call_fault
 
+UNREADABLE = "the arguments of get_order are no JSON object that can be read"
 SETTINGS: dict[str, Any] = {
     "allow": ["get_order"],
     "max_calls": 2,
@@ -56,8 +57,13 @@ def test_rules_for_arguments(value: Any, rule: dict[str, Any], fault: str | None
         ("get_order", '{"id": "12; DROP"}', "id of get_order is not of the allowed form"),
         ("get_order", "{}", "get_order needs id"),
         ("get_order", '{"id": "123", "limit": 50}', "limit of get_order is above 5"),
-        ("get_order", "[1]", "the arguments of get_order are no JSON object"),
-        ("get_order", "{", "the arguments of get_order are no JSON object"),
+        ("get_order", "[1]", UNREADABLE),
+        ("get_order", "{", UNREADABLE),
+        ("get_order", '{"id": "123", "id": "x"}', UNREADABLE),
+        ("get_order", '{"id": "123", "ID": "x"}', UNREADABLE),
+        ("get_order", '{"id": "123", "limit": NaN}', UNREADABLE),
+        ("get_order", '{"id": ' + "1" * 5000 + "}", UNREADABLE),
+        ("get_order", '{"Id": "12"}', "id of get_order is not of the allowed form"),
     ],
 )
 def test_rules_for_calls(name: str, arguments: str, fault: str | None) -> None:

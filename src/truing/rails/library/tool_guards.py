@@ -21,6 +21,7 @@ from truing.core.types import Judgement
 from truing.rails.actions import RailOutcome
 from truing.rails.library.judged_texts import judge_text
 from truing.rails.library.texts import rail_settings
+from truing.rails.library.tools import fold_key, read_arguments
 from truing.rails.runtime.chat_messages import ChatMessage
 from truing.rails.runtime.client_texts import name_results
 from truing.rails.runtime.turn_context import EVIDENCE_CHARACTERS, TurnContext
@@ -91,32 +92,16 @@ def _trusted_text(messages: Sequence[ChatMessage], trusted_tools: Sequence[str])
 def read_argument_texts(arguments: str, key: str) -> list[str] | None:
     """Returns the texts of one argument (of a list, each); None if they cannot be read.
 
-    An argument that is left out has none. Arguments with two keys that are equal but for case and
-    spaces cannot be read: parsers differ in which of them they keep.
+    An argument that is left out has none; `read_arguments` says which cannot be read.
     """
-    try:
-        values = json.loads(arguments, object_pairs_hook=_read_pairs)
-    except (ValueError, RecursionError):
+    values = read_arguments(arguments)
+    if values is None:
         return None
-    if not isinstance(values, dict):
-        return None
-    value = values.get(_fold_key(key))
+    value = values.get(fold_key(key))
     listed = value if isinstance(value, list) else [] if value is None else [value]
     if not all(isinstance(item, str | int | float) for item in listed):
         return None
     return [str(item) for item in listed]
-
-
-def _fold_key(key: str) -> str:
-    return key.strip().casefold()
-
-
-def _read_pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Returns a JSON object by folded keys; raises ValueError where two are the same."""
-    values = {_fold_key(key): value for key, value in pairs}
-    if len(values) < len(pairs):
-        raise ValueError("two keys are the same")
-    return values
 
 
 def occurs_whole(value: str, text: str) -> bool:

@@ -65,10 +65,40 @@ def _find_range_fault(value: Any, minimum: Any, maximum: Any) -> str | None:
     return None
 
 
+def read_arguments(arguments: str) -> dict[str, Any] | None:
+    """Returns the arguments of a call by folded key; None if they cannot be read.
+
+    Two keys that are equal but for case and spaces cannot be read, at any depth: parsers differ in
+    which of them they keep. Nor can NaN, which is neither below a minimum nor above a maximum.
+    """
+    try:
+        values = json.loads(arguments, object_pairs_hook=_read_pairs, parse_constant=_refuse)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(values, dict):
+        return None
+    return {fold_key(key): value for key, value in values.items()}
+
+
+def fold_key(key: str) -> str:
+    """Returns the name of an argument as rails compare it: without case and outer spaces."""
+    return key.strip().casefold()
+
+
+def _read_pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len({fold_key(key) for key, _ in pairs}) < len(pairs):
+        raise ValueError("two keys are the same")
+    return dict(pairs)
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is no JSON")
+
+
 async def find_call_fault(name: str, arguments: str, settings: Mapping[str, Any]) -> str | None:
     """Returns why a call is not allowed, or None.
 
-    Where a tool has rules, its arguments must be a JSON object.
+    Where a tool has rules, its arguments must be a JSON object that `read_arguments` can read.
     """
     allow, deny = settings.get("allow"), settings.get("deny") or ()
     if (allow is not None and name not in allow) or name in deny:
@@ -76,15 +106,13 @@ async def find_call_fault(name: str, arguments: str, settings: Mapping[str, Any]
     rules = (settings.get("arguments") or {}).get(name) or {}
     if not rules:
         return None
-    try:
-        values = json.loads(arguments or "{}")
-    except (json.JSONDecodeError, RecursionError):
-        values = None
-    if not isinstance(values, dict):
-        return f"the arguments of {name} are no JSON object"
+    values = read_arguments(arguments or "{}")
+    if values is None:
+        return f"the arguments of {name} are no JSON object that can be read"
     for key, rule in rules.items():
-        if key in values:
-            fault = await find_argument_fault(values[key], rule)
+        folded_key = fold_key(str(key))
+        if folded_key in values:
+            fault = await find_argument_fault(values[folded_key], rule)
             if fault:
                 return f"{key} of {name} {fault}"
         elif rule.get("required"):
