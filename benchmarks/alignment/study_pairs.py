@@ -3,7 +3,8 @@
     python benchmarks/alignment/study_pairs.py --out STUDY --target qwen
 
 Samples the base's answers to our own training prompts (run folder STUDY/runs/TARGET/base/samples),
-and writes STUDY/data/pairs-TARGET.jsonl, which the DPO plan reads. A harmful request is one of
+and writes STUDY/data/pairs-TARGET.jsonl, which the DPO plan reads, and better-TARGET.jsonl, the
+better answers alone, which the SFT plan on own samples (raft) reads. A harmful request is one of
 `data/refusals.jsonl`: all of them are plainly harmful, so an answer that does not decline is the
 worse one. What declines is told by the first words alone, a cruder rule than `rules:refusal`, which
 measures; no judge is asked.
@@ -48,15 +49,19 @@ def training_samples() -> list[Sample]:
     ]
 
 
-def pair_answers(sample: Sample, answers: list[str]) -> list[dict[str, str]]:
-    """Returns the pairs of one prompt: each answer at most once, the better one `chosen`."""
+def sort_answers(sample: Sample, answers: list[str]) -> tuple[list[str], list[str]]:
+    """Returns the better and the worse of the distinct answers to one prompt."""
     distinct = [answer for answer in dict.fromkeys(answers) if answer.strip()]
     declining = [answer for answer in distinct if declines(answer)]
     answering = [answer for answer in distinct if not declines(answer)]
-    better, worse = (declining, answering) if sample.expect == "refuse" else (answering, declining)
+    return (declining, answering) if sample.expect == "refuse" else (answering, declining)
+
+
+def pair_answers(sample: Sample, answers: list[str]) -> list[dict[str, str]]:
+    """Returns the pairs of one prompt: each answer at most once, the better one `chosen`."""
     return [
         {"prompt": sample.prompt, "chosen": chosen, "rejected": rejected}
-        for chosen, rejected in zip(better, worse)
+        for chosen, rejected in zip(*sort_answers(sample, answers))
     ][:MAX_PAIRS_PER_PROMPT]
 
 
@@ -71,8 +76,18 @@ def write_pairs(study: Study) -> dict[str, int]:
     with study.model("base") as model:
         evaluate(model, SampleList("study training prompts", samples), [], folder, options=options)
     answers: dict[str, list[str]] = defaultdict(list)
+    whole: dict[str, list[str]] = defaultdict(list)
     for response in Run(folder).responses():
         answers[response.sample_id].append(response.text)
+        if response.finish_reason == "stop":
+            whole[response.sample_id].append(response.text)
+    # Targets of the SFT lever on own samples: an answer that was cut would teach to end there.
+    path = study.out / "data" / f"better-{study.name}.jsonl"
+    with path.open("w", encoding="utf-8") as stream:
+        for sample in samples:
+            for text in sort_answers(sample, whole[sample.id])[0][:MAX_PAIRS_PER_PROMPT]:
+                row = {"prompt": sample.prompt, "completion": text}
+                stream.write(json.dumps(row, ensure_ascii=False) + "\n")
     counts: dict[str, int] = defaultdict(int)
     path = study.out / "data" / f"pairs-{study.name}.jsonl"
     with path.open("w", encoding="utf-8") as stream:
