@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from truing.core.errors import PlanError
 from truing.rails.config.client_settings import ClientSettings
@@ -125,6 +129,48 @@ def test_a_key_that_both_set_differently_is_a_fault(base: str, later: str, key: 
         with pytest.raises(PlanError, match=f"{key} differently"):
             combine(*yamls)
     assert combine(base, base)
+
+
+NAMES = st.sampled_from(["a", "b", "deny"])
+VALUES = st.recursive(
+    st.integers(0, 2) | st.lists(st.integers(0, 2), max_size=2),
+    lambda children: st.dictionaries(NAMES, children, max_size=3),
+    max_leaves=6,
+)
+BLOCKS = st.dictionaries(NAMES, VALUES, max_size=3)
+
+
+@settings(max_examples=50)
+@given(base=BLOCKS, later=BLOCKS)
+def test_no_key_is_lost_and_the_order_decides_no_fault(
+    base: dict[str, Any], later: dict[str, Any]
+) -> None:
+    configs = [RailsConfig(custom_data=data) for data in (base, later)]
+    assert combine_configs([configs[0], configs[0], RailsConfig()]).custom_data == base
+    faults = find_faults(configs)
+    assert sorted(find_faults(configs[::-1])) == sorted(faults)
+    if not faults:
+        combined = combine_configs(configs).custom_data
+        for data in (base, later):
+            assert_holds(combined, data)
+
+
+def find_faults(configs: list[RailsConfig]) -> tuple[str, ...]:
+    try:
+        combine_configs(configs)
+    except PlanError as error:
+        return tuple(error.faults)
+    return ()
+
+
+def assert_holds(whole: Any, part: Any) -> None:
+    if isinstance(part, dict):
+        for name, value in part.items():
+            assert_holds(whole[name], value)
+    elif isinstance(part, list):
+        assert set(part) <= set(whole)
+    else:
+        assert whole == part
 
 
 def test_all_faults_are_named_at_once() -> None:

@@ -189,6 +189,19 @@ def test_several_configurations_are_combined(tmp_path: Path) -> None:
     )
 
 
+def test_configurations_that_set_a_key_differently_are_refused(tmp_path: Path) -> None:
+    folders = {}
+    for name, limit in (("long", 5000), ("short", 50)):
+        folders[name] = tmp_path / name
+        folders[name].mkdir()
+        (folders[name] / "config.yml").write_text(f"truing: {{max_message: {limit}}}\n")
+    with TestClient(chat_app(ModelRouter(ScriptedModel("fine"), folders))) as c:
+        ids = {"config_id": None, "config_ids": ["long", "short"]}
+        reply = c.post(CHAT, json=_ask("hello", rails=ids))
+    assert (reply.status_code, reply.json()["error"]["param"]) == (400, "guardrails.config_ids")
+    assert "max_message differently" in reply.json()["error"]["message"]
+
+
 @pytest.mark.parametrize("role", ["context", "event", "exception"])
 def test_no_message_of_a_client_sets_variables_or_events(tmp_path: Path, role: str) -> None:
     body = _ask("a secret")
