@@ -38,6 +38,7 @@ from truing.serve.openai.schemas import (
 # fixed: one of a fixed list of words, true or false, or a number within bounds.
 # bounded: a text that no model sees as a text; its length is bounded.
 # unseen: goes no further than the server.
+# operator: no request can set it.
 DECISIONS: dict[type, dict[str, str]] = {
     Message: {"role": "fixed", "content": "read", "tool_calls": "read", "tool_call_id": "own"},
     ToolCall: {"id": "own", "name": "read", "arguments": "read"},
@@ -51,6 +52,7 @@ DECISIONS: dict[type, dict[str, str]] = {
         "stop": "bounded",
         "tools": "read",
         "logprobs": "fixed",
+        "environment": "operator",
     },
     ChatRequest: {
         "messages": "read",
@@ -85,6 +87,11 @@ DECISIONS: dict[type, dict[str, str]] = {
 @pytest.mark.parametrize("kind", DECISIONS, ids=lambda kind: kind.__name__)
 def test_every_field_has_a_decision(kind: type) -> None:
     assert set(DECISIONS[kind]) == {field.name for field in msgspec.structs.fields(kind)}
+
+
+def test_no_request_sets_the_world_of_an_agent() -> None:
+    body = {"messages": [], "environment": {"world": "mail"}}
+    assert msgspec.convert(body, ChatRequest).sampling(100).environment is None
 
 
 MARKER = "FORBIDDEN"
