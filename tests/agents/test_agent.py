@@ -14,6 +14,8 @@ from msgspec import UNSET
 from truing.agents import AgentLimits, AgentModel, SimulatedTools, ToolResult
 from truing.core.episodes import Environment, Episode, StateChange
 from truing.core.errors import SpecError, UserError
+from truing.core.ids import stream_seed
+from truing.core.text_calls import read_text_calls
 from truing.core.types import (
     Answer,
     Conversation,
@@ -190,6 +192,72 @@ def test_calls_in_the_text_are_read() -> None:
     assert episode.turns[0].text == "Yes."
 
 
+def test_calls_in_texts_of_any_size_are_read_in_linear_time_and_none_is_lost() -> None:
+    many = "<tool_call>{}</tool_call>" * 70 + "end"
+    message = read_text_calls(Message("assistant", many))
+    assert len(message.tool_calls) == 65
+    assert message.tool_calls[-1].arguments.count("{}") == 6
+    assert message.content == "end"
+    # A quadratic reader does not end.
+    hostile = "<tool_call>" + " \n" * 2_000_000 + "x"
+    assert read_text_calls(Message("assistant", hostile)).tool_calls[0].arguments == "x"
+
+
+def test_too_long_a_text_is_not_searched_for_calls() -> None:
+    text = "<tool_call>{}</tool_call>" * 10
+    answer = _run(lambda turn, _: Answer.of(text), AgentLimits(max_text=100))
+    assert answer.failure is not None
+    assert answer.failure.kind == "too_large"
+    assert not _episode(answer).calls
+
+
+def test_an_episode_that_raises_ends_the_others() -> None:
+    ended = []
+
+    async def generate() -> None:
+        async def script(conversation: Conversation, sampling: Sampling) -> tuple[Answer, ...]:
+            if sampling.seed == stream_seed(0, 0):
+                raise UserError("stop")
+            try:
+                await asyncio.sleep(60)
+            finally:
+                ended.append(sampling.seed)
+            return (Answer.of("late"),)
+
+        model = ScriptedModel("x")
+        model.generate = script  # type: ignore[method-assign]
+        await AgentModel(model, BANK).generate(ASK, Sampling(n=3, seed=0))
+
+    with pytest.raises(UserError, match="stop"):
+        asyncio.run(generate())
+    assert len(ended) == 2
+
+
+def test_the_name_states_tools_and_limits() -> None:
+    model = ScriptedModel("x")
+    names = [
+        AgentModel(model).name,
+        AgentModel(model, BANK, AgentLimits(max_turns=3)).name,
+        resolve("agent,of=(scripted:echo),max_text=50", "model").name,
+    ]
+    assert names[0] == f"agent:of=({model.name})"
+    assert names[1] == f"agent:of=({model.name}),tools=bank,max_turns=3"
+    assert names[2] == "agent:of=(scripted:echo),max_text=50"
+
+
+def test_ids_that_a_model_repeats_do_not_meet_our_own() -> None:
+    def script(turn: int, conversation: Conversation) -> Answer:
+        calls = (ToolCall(i, "list_accounts", "{}") for i in ("call_1", "call_1", "call_2", ""))
+        return Answer.of("Done.") if turn == 2 else _ask(*calls)
+
+    ids = [call.id for call in _episode(_run(script)).calls]
+    assert len(ids) == len(set(ids)) == 8
+
+
+def _ask(*calls: ToolCall) -> Answer:
+    return Answer(message=Message("assistant", "", calls), finish_reason="tool_calls")
+
+
 def test_ids_of_calls_are_made_unique() -> None:
     two = Message("assistant", "", (ToolCall("", "list_payees"), ToolCall("", "list_payees")))
     turns = [Answer(message=two), Answer(message=two), Answer.of("done")]
@@ -219,9 +287,9 @@ def test_without_tools_the_agent_answers_as_its_model() -> None:
 def test_specs_of_agents() -> None:
     agent = resolve("agent,of=(scripted:echo),tools=mail,max_turns=3", "model")
     assert isinstance(agent, AgentModel)
-    assert (agent.name, agent.limits.max_turns) == ("agent:of=(scripted:echo)", 3)
+    assert agent.name == "agent:of=(scripted:echo),tools=mail,max_turns=3"
     named = resolve("agent:scripted:echo", "model")
-    assert named.name == agent.name
+    assert named.name == "agent:of=(scripted:echo)"
     assert named.lineage.hash != agent.lineage.hash
     for spec, fault in [
         ("agent", "of=(...) is missing"),

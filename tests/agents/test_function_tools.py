@@ -6,7 +6,7 @@ import asyncio
 import json
 import time
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import pytest
 from msgspec import UNSET, Meta
@@ -16,9 +16,11 @@ from truing.agents.function_tools import FunctionTools
 from truing.core.episodes import CallRecord
 from truing.core.errors import PlanError, UserError
 from truing.core.types import Answer, Conversation, Message, Sampling, ToolCall
-from truing.evaluation.evaluate import evaluate
+from truing.evaluation.evaluate import evaluate, find_real_tools, judge_run
 from truing.evaluation.options import EvaluateOptions
+from truing.models.pool import ModelPool
 from truing.models.scripted import ScriptedModel
+from truing.specs.parser import parse_spec
 from truing.specs.resolve import resolve
 
 
@@ -118,9 +120,51 @@ def test_simulated_tasks_and_runs_without_authorisation_are_refused(tmp_path: Pa
         evaluate(agent, tasks, judges, tmp_path / "c", options=options)
 
 
+AGENT_SPEC = (
+    "agent,of=(scripted:echo),tools=python:truing.core.text:ends_sentence,allow=ends_sentence"
+)
+
+
+class _ThirdPartyWrapper:
+    def __init__(self, model: object) -> None:
+        self.inner = model
+
+
+def test_real_tools_are_found_in_pools_judges_and_other_wrappers(tmp_path: Path) -> None:
+    pool = ModelPool(parse_spec(f"prompted:hhh,of=({AGENT_SPEC})"))
+    prompted = resolve(f"prompted:hhh,of=({AGENT_SPEC})", "model")
+    judge = resolve(f"llm:harm,model=({AGENT_SPEC})", "judge")
+    for whole in (pool, prompted, judge, _ThirdPartyWrapper(prompted)):
+        assert find_real_tools(whole) == "python:truing.core.text:ends_sentence"
+    assert find_real_tools(resolve("agent,of=(scripted:echo),tools=mail", "model")) == ""
+    chat = resolve("builtin:support", "data")
+    with pytest.raises(PlanError, match="are real tools: .*--authorised"):
+        evaluate(ScriptedModel("hi"), chat, [judge], tmp_path / "a")
+    evaluate(
+        ScriptedModel("hi"),
+        chat,
+        [resolve("rules:refusal", "judge")],
+        tmp_path / "b",
+        options=EvaluateOptions(limit=1),
+    )
+    with pytest.raises(PlanError, match="are real tools"):
+        judge_run(tmp_path / "b", judge)
+
+
+def test_the_hash_covers_what_a_function_says_and_does() -> None:
+    def build(about: str, factor: int) -> str:
+        names: dict[str, Any] = {}
+        source = f"def scale(x: int) -> int:\n    {about!r}\n    return x * y{factor}\n"
+        exec(source, names)
+        return FunctionTools([names["scale"]], allow=["scale"]).hash
+
+    assert build("Scales.", 1) == build("Scales.", 1)
+    assert len({build("Scales.", 1), build("Doubles.", 1), build("Scales.", 2)}) == 3
+
+
 def test_functions_by_spec() -> None:
-    spec = "agent:scripted:echo,tools=python:truing.core.text:ends_sentence,allow=ends_sentence"
-    agent = resolve(spec, "model")
+    agent = resolve(AGENT_SPEC, "model")
+    assert agent.name == "agent:of=(scripted:echo),tools=python:truing.core.text:ends_sentence"
     assert agent.tools.name == "python:truing.core.text:ends_sentence"
     with pytest.raises(UserError, match="real tools need an allow list"):
-        resolve(spec.rsplit(",", 1)[0], "model")
+        resolve(AGENT_SPEC.rsplit(",", 1)[0], "model")

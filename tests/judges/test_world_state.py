@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from msgspec import UNSET
 from msgspec.structs import replace
 
 from truing.core.episodes import AgentTurn, CallRecord, Condition, Environment, Episode
 from truing.core.errors import SpecError
-from truing.core.types import Conversation, Judgement, Message, Response, Sample
+from truing.core.types import Conversation, Failure, Judgement, Message, Response, Sample
 from truing.specs.resolve import resolve
 from truing.worlds import load_world
 
@@ -63,6 +64,33 @@ def test_what_cannot_be_known_is_unscored(sample: Sample, response: Response, ki
     assert judgement.verdict is None
     assert judgement.failure is not None
     assert judgement.failure.kind == kind
+
+
+FAILURE = Failure(stage="model", kind="timeout", message="no answer in 60 s")
+FAILED = replace(RESPONSE, message=Message("assistant"), failure=FAILURE)
+INJECTED = replace(
+    SAMPLE, environment=replace(ENVIRONMENT, kind="injected", misled=ENVIRONMENT.harm)
+)
+
+
+@pytest.mark.parametrize("kind", ["harm", "injection"])
+def test_an_agent_that_failed_after_the_harm_has_done_it(kind: str) -> None:
+    assert _judge(kind, INJECTED, FAILED).verdict is True
+    assert _judge(kind, INJECTED, RESPONSE).verdict is True
+    before = replace(FAILED, episode=replace(EPISODE, turns=EPISODE.turns[:1]))
+    for response in (before, replace(FAILED, episode=UNSET)):
+        judgement = _judge(kind, INJECTED, response)
+        assert (judgement.verdict, judgement.failure) != (False, None)
+        assert judgement.failure is not None
+        assert judgement.failure.kind == "no-answer"
+    answered = replace(RESPONSE, episode=before.episode)
+    assert _judge(kind, INJECTED, answered).verdict is False
+
+
+def test_a_failed_answer_is_neither_done_nor_not() -> None:
+    judgement = _judge("done", response=FAILED)
+    assert judgement.verdict is None
+    assert judgement.failure is not None
 
 
 def test_a_task_without_injection_is_no_matter_of_the_judge_of_injections() -> None:

@@ -37,6 +37,10 @@ def _call(**where: Scalar) -> Condition:
         (Condition(no_row="inbox"), False),
         (Condition(row="unknown"), False),
         (Condition(says="12   euros|free"), True),
+        (Condition(says="2 euros"), False),
+        (Condition(says="12 euro"), False),
+        (Condition(says="is"), True),
+        (Condition(says="s"), False),
     ],
 )
 def test_a_condition(condition: Condition, expected: bool) -> None:
@@ -53,3 +57,26 @@ def test_a_call_that_was_not_executed_does_not_count() -> None:
     refused = CallRecord(id="0", name="send", status="error")
     assert find_call(_call(), [refused]) is None
     assert find_call(_call(), [refused, SENT]) == 1
+
+
+@pytest.mark.parametrize(
+    ("answer", "wanted", "expected"),
+    [
+        ("There are 3 places.", "3|three", True),
+        ("There are **3** places.", "3|three", True),
+        ("13 or 30 of them, at 3.5 or 3:30.", "3|three", False),
+        ("It costs 19.00 euros.", "19", True),
+        ("It costs 19.50 euros.", "19", False),
+        ("At 14:00.", "4:00 pm|4:00", False),
+        ("Yesterday.", "yes", False),
+        ("Until 21 August.", "1 August", False),
+    ],
+)
+def test_an_answer_says_whole_words(answer: str, wanted: str, expected: bool) -> None:
+    assert holds(Condition(says=wanted), [], {}, answer) is expected
+
+
+@pytest.mark.parametrize("number", ["1" + "0" * 400, "1e400", '"1e999"', '"nan"', "[[1]]"])
+def test_numbers_of_any_size_do_not_match(number: str) -> None:
+    call = CallRecord(id="1", name="send", arguments=f'{{"n": {number}}}')
+    assert not holds(_call(n=2), [call], {}, "")

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from truing.core.episodes import CallRecord
 from truing.core.errors import DataError, PlanError
-from truing.worlds import WORLD_NAMES, load_world, parse_world
+from truing.worlds import WORLD_NAMES, ArgumentSchema, holds, load_world, parse_world
+from truing.worlds.arguments import Parameter
 
 GOOD = """
 name = "library"
@@ -176,3 +180,103 @@ def _write_toml(value: object) -> str:
         return f"[{', '.join(map(_write_toml, value))}]"
     # JSON's texts, numbers and booleans are those of TOML.
     return json.dumps(value)
+
+
+@pytest.mark.parametrize(
+    ("parameter", "fault"),
+    [
+        ("{ minimum = 1 }", "minimum: is for a number"),
+        ('{ type = "integer", one_of = ["a"] }', "one_of: is for texts"),
+        ('{ type = "integer", minimum = 0.5 }', "minimum: 0.5 is no integer"),
+        ('{ type = "number", minimum = nan }', "minimum: nan is not from"),
+        ('{ type = "number", maximum = inf }', "maximum: inf is not from"),
+        ('{ type = "integer", minimum = 3, maximum = 2 }', "minimum: 3 is above the maximum, 2"),
+        ('{ type = "integer", optional = true, default = "x" }', "default: 'x' is no value"),
+        ('{ type = "boolean", optional = true, default = 1 }', "default: 1 is no value"),
+        ('{ one_of = ["a"], optional = true, default = "b" }', "default: 'b' is no value"),
+        ('{ type = "integer", maximum = 2, optional = true, default = 3 }', "default: 3 is no"),
+        ('{ type = "strings", optional = true, default = "a" }', "default: 'a' is no value"),
+    ],
+)
+def test_a_constraint_that_cannot_hold_is_named(parameter: str, fault: str) -> None:
+    text = GOOD.replace("parameters.to = {}", f"parameters.to = {parameter}")
+    with pytest.raises(DataError, match=re.escape(f"w: tools.lend.parameters.to.{fault}")):
+        parse_world(text.encode(), "w")
+
+
+@given(
+    kind=st.sampled_from(["string", "integer", "number", "boolean", "strings"]),
+    one_of=st.sampled_from([(), ("a",), ("a", "b")]),
+    bounds=st.tuples(*(st.none() | st.floats() | st.integers(-9, 9) for _ in range(2))),
+    default=st.none() | st.booleans() | st.integers() | st.floats() | st.sampled_from("ab"),
+)
+@settings(max_examples=150, deadline=None)
+def test_a_parameter_has_faults_or_makes_a_schema(
+    kind: Any, one_of: tuple[str, ...], bounds: Any, default: Any
+) -> None:
+    parameter = Parameter(
+        type=kind,
+        one_of=one_of,
+        minimum=bounds[0],
+        maximum=bounds[1],
+        optional=True,
+        default=default,
+    )
+    if not list(parameter.faults()):
+        schema = ArgumentSchema("tool", {"x": parameter})
+        assert schema.decode("{}") == {"x": default}
+        if default is not None:
+            text = json.dumps({"x": default})
+            assert schema.decode(text) == {"x": default}
+
+
+def test_numbers_that_no_result_can_show_are_faults() -> None:
+    text = GOOD.replace("copies = 2", "copies = 1" + "0" * 400)
+    with pytest.raises(DataError, match=r"w: tables.books.rows\[0\].copies: is not from"):
+        parse_world(text.encode(), "w")
+
+
+def test_a_file_is_parsed_again_only_if_it_has_changed(tmp_path: Path) -> None:
+    path = tmp_path / "library.toml"
+    path.write_text(GOOD)
+    first = load_world(str(path))
+    assert load_world(str(path)) is first
+    path.write_text(GOOD.replace("Plain English", "Plainer English"))
+    assert load_world(str(path)).world.hash != first.world.hash
+    path.unlink()
+    with pytest.raises(DataError, match="No such file"):
+        load_world(str(path))
+
+
+@pytest.mark.parametrize(
+    ("world", "task", "wrong"),
+    [
+        ("web", "weather", "No, you need no umbrella: it will not be wet."),
+        ("calendar", "release-time", "Release 3.1 is at 14:00."),
+        ("calendar", "room", "It is at 12:30."),
+        ("shop", "order-status", "There is no way to know."),
+        ("bank", "standing-orders", "On the 21. of each month."),
+        ("files", "free-places", "There are 13 of 30."),
+        ("files", "open-day", "On 24 June."),
+    ],
+)
+def test_wrong_answers_are_not_done(world: str, task: str, wrong: str) -> None:
+    (row,) = (row for row in load_world(world).tasks if row.id == task)
+    (says,) = (condition for condition in row.benign.done if condition.says)
+    assert holds(says, (), {}, row.benign.answer)
+    assert not holds(says, (), {}, wrong)
+
+
+@pytest.mark.parametrize(
+    ("world", "task", "call"),
+    [
+        ("shop", "knife-edge", ("place_order", '{"product": "p6", "quantity": 1}')),
+        ("shop", "knife-edge", ("write_message", '{"to": "support", "text": "Is it sharp?"}')),
+        ("mail", "contract-date", ("send_mail", '{"to": "ella@example.org", "body": "Hi"}')),
+    ],
+)
+def test_benign_calls_are_no_harm(world: str, task: str, call: tuple[str, str]) -> None:
+    (row,) = (row for row in load_world(world).tasks if row.id == task)
+    record = CallRecord(id="1", name=call[0], arguments=call[1])
+    assert row.harmful is not None
+    assert not any(holds(condition, (record,), {}, "") for condition in row.harmful.harm)

@@ -13,6 +13,7 @@ from truing.worlds import (
     ToolError,
     apply_changes,
     load_world,
+    parse_world,
     starting_state,
 )
 
@@ -126,3 +127,38 @@ def test_the_diff_gives_the_end_state_and_no_balance_is_negative(
     assert apply_changes(starting_state(BANK, None), simulation.changes()) == simulation.state
     balances = [row["balance"] for row in simulation.state["accounts"].values()]
     assert all(isinstance(b, float) and b >= 0 for b in balances)
+
+
+TWO_ADDS = """
+name = "log"
+[tables.lines]
+rows = [{ id = "n1", text = "first" }]
+[tools.write]
+about = "Writes two lines."
+effect = "change"
+parameters.id = { optional = true, default = "own" }
+steps = [
+  { add = "lines", values = { text = "a" } },
+  { add = "lines", values = { text = "b" } },
+  { add = "lines", values = { id = "$id", text = "c" } },
+]
+"""
+
+
+def test_added_rows_overwrite_neither_each_other_nor_old_ones() -> None:
+    simulation = Simulation(parse_world(TWO_ADDS.encode(), "log").world)
+    simulation.call("write", "{}")
+    texts = {row: record["text"] for row, record in simulation.state["lines"].items()}
+    assert texts == {"n1": "first", "n1.2": "a", "n1.3": "b", "own": "c"}
+    simulation.call("write", "{}")
+    assert len(simulation.state["lines"]) == 6  # the one with an id is replaced
+
+
+def test_a_sum_that_is_no_number_is_refused() -> None:
+    simulation = Simulation(BANK)
+    for amount in ("1e308", "1e309", "1" + "0" * 400):
+        with pytest.raises((ToolError, ArgumentError)):
+            simulation.call(
+                "transfer", f'{{"account": "giro", "to": "nora", "amount": {amount}, "text": ""}}'
+            )
+    assert simulation.changes() == ()

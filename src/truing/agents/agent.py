@@ -54,12 +54,23 @@ class AgentModel:
         self.model = model
         self.tools = tools or SimulatedTools()
         self.limits = limits or AgentLimits()
-        self.name = f"agent:of=({model.name})"
+        self.name = self._describe()
         self.lineage = replace(
             model.lineage,
             name=self.name,
             hash=digest("agent", model.lineage.hash, self.tools.hash, repr(self.limits)),
         )
+
+    def _describe(self) -> str:
+        parts = [f"agent:of=({self.model.name})"]
+        if not (isinstance(self.tools, SimulatedTools) and self.tools.is_of_sample):
+            parts.append(f"tools={self.tools.name}")
+        defaults = AgentLimits()
+        for name in AgentLimits.__struct_fields__:
+            value = getattr(self.limits, name)
+            if value != getattr(defaults, name):
+                parts.append(f"{name}={value:g}")
+        return ",".join(parts)
 
     @property
     def real_tools(self) -> str:
@@ -77,8 +88,16 @@ class AgentModel:
         if sampling.n == 1:
             return (await self._answer(conversation, sampling),)
         seeds = [stream_seed(sampling.seed, index) for index in range(sampling.n)]
-        calls = (self._answer(conversation, replace(sampling, n=1, seed=s)) for s in seeds)
-        return tuple(await asyncio.gather(*calls))
+        # An episode that raises ends the others: none acts on after the call has failed.
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = [
+                    group.create_task(self._answer(conversation, replace(sampling, n=1, seed=s)))
+                    for s in seeds
+                ]
+        except BaseExceptionGroup as errors:
+            raise errors.exceptions[0] from errors
+        return tuple(task.result() for task in tasks)
 
     async def _answer(self, conversation: Conversation, sampling: Sampling) -> Answer:
         session = await self.tools.start(sampling.environment)
@@ -118,9 +137,9 @@ class _EpisodeRun:
             if answer.finish_reason in ("blocked", "abstained", "content_filter"):
                 return self._finish(answer, "blocked")
             message = answer.message
-            if self._reads_text_calls:
-                message = read_text_calls(message)
             fault = self._find_size_fault(message)
+            if fault is None and self._reads_text_calls:
+                message = read_text_calls(message)
             if fault is not None:
                 return self._finish(Answer.failed("too_large", fault), "failed")
             if not message.tool_calls:
@@ -174,7 +193,9 @@ class _EpisodeRun:
         if call.id and call.id not in self._call_ids:
             self._call_ids.add(call.id)
             return call
-        call_id = f"call_{len(self._call_ids)}"
+        number = len(self._call_ids)
+        while (call_id := f"call_{number}") in self._call_ids:
+            number += 1
         self._call_ids.add(call_id)
         return replace(call, id=call_id)
 

@@ -66,6 +66,7 @@ def _read_limits(args: Args) -> AgentLimits:
         max_calls=args.integer("max_calls", defaults.max_calls),
         max_tokens=args.integer("max_tokens", defaults.max_tokens),
         max_result=args.integer("max_result", defaults.max_result),
+        max_text=args.integer("max_text", defaults.max_text),
         call_timeout=args.number("call_timeout", defaults.call_timeout),
     )
     too_small = [name for name, value in msgspec.structs.asdict(limits).items() if not value > 0]

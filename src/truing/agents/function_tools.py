@@ -54,7 +54,7 @@ class FunctionTools:
         self.name = name
         self.real_tools = name
         self._functions = {tool: _FunctionTool(by_name[tool]) for tool in sorted(allow)}
-        texts = (f.tool.name + f.tool.parameters for f in self._functions.values())
+        texts = [text for f in self._functions.values() for text in f.identity()]
         self.hash = digest("functions", name, *texts)
         self.tools = tuple(function.tool for function in self._functions.values())
         self.world = ("", "")
@@ -94,6 +94,10 @@ class _FunctionTool:
         about = inspect.getdoc(function) or ""
         self.tool = Tool(function.__name__, about.split("\n\n")[0], self._schema.json_schema)
 
+    def identity(self) -> tuple[str, ...]:
+        """Returns what the model reads of the function, and what the function does."""
+        return self.tool.name, self.tool.description, self.tool.parameters, _code(self._function)
+
     async def call(self, arguments: str) -> ToolResult:
         try:
             values = self._schema.decode(arguments)
@@ -107,6 +111,15 @@ class _FunctionTool:
         except Exception as error:
             return ToolResult("error", f"error: {type(error).__name__}: {str(error)[:500]}")
         return ToolResult("ok", _write_result(result))
+
+
+def _code(function: Callable[..., Any]) -> str:
+    """Returns the source of a function; its compiled code where there is none."""
+    try:
+        return inspect.getsource(function)
+    except (OSError, TypeError):
+        code = getattr(function, "__code__", None)
+        return "" if code is None else f"{code.co_code.hex()} {code.co_names} {code.co_varnames}"
 
 
 def _arguments_type(function: Callable[..., Any]) -> type[Struct]:

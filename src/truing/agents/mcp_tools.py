@@ -24,7 +24,7 @@ from truing.core.errors import MissingExtra, UserError, did_you_mean
 from truing.core.lineage import digest
 from truing.core.types import Tool
 from truing.specs.extras import needs_extra
-from truing.worlds.arguments import MAX_ARGUMENT_CHARACTERS
+from truing.worlds.arguments import ArgumentError, read_arguments
 
 START_SECONDS = 30.0
 _MAX_DESCRIPTION_CHARACTERS = 4000
@@ -114,9 +114,10 @@ class McpTools:
 
     async def call(self, name: str, arguments: str) -> ToolResult:
         """Calls a tool of the server; what goes wrong is the result."""
-        values = _read_object(arguments)
-        if values is None:
-            return ToolResult("invalid", "error: the arguments are no JSON object")
+        try:
+            values = read_arguments(arguments)
+        except ArgumentError as error:
+            return ToolResult("invalid", f"error: {error}")
         if self._session is None:
             return ToolResult("error", "error: the server has ended")
         try:
@@ -144,13 +145,3 @@ def _describe(error: BaseException) -> str:
         error = error.exceptions[0]
     text = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
     return " ".join(text.split())[:300]
-
-
-def _read_object(arguments: str) -> dict[str, Any] | None:
-    if len(arguments) > MAX_ARGUMENT_CHARACTERS:
-        return None
-    try:
-        value = msgspec.json.decode(arguments or "{}")
-    except (msgspec.DecodeError, UnicodeError, RecursionError):
-        return None
-    return value if isinstance(value, dict) else None

@@ -1,6 +1,6 @@
 """Agents with known behaviour: to test worlds, checks, rails and statistics without a model.
 
-scripted-agent,solve=0.8,refuse=0.1,harm=0.5,follow=0.3
+scripted-agent,solve=0.8,over_refuse=0.1,harm=0.5,follow=0.3
 
 Such an agent reads the checks of its task, which no other model sees, and makes the calls that
 fulfil them. Which tasks it solves, refuses, harms or is misled on is decided by a hash of the

@@ -69,6 +69,7 @@ class SimulatedTools:
         self._world_file = world_file
         self.name = world_file.world.name if world_file is not None else "of the sample"
         self.hash = world_file.world.hash if world_file is not None else ""
+        self.is_of_sample = world_file is None
 
     async def start(self, environment: Environment | None) -> ToolSession:
         """Returns a copy of the world; one without tools if neither sample nor source has any."""

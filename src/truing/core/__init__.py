@@ -50,6 +50,7 @@ __getattr__, __dir__, __all__ = lazy_exports(
         "linear_regex": "LinearRegex NotLinear SearchMode",
         "measurement_set": "count_frozen_by_source frozen_hashes has_frozen_prompt is_frozen",
         "messages": "decode_tool_calls describe_value is_text_part read_part_text",
+        "model_parts": "iterate_parts",
         "output_filter": ("filter_answer filter_response find_prohibited_content withheld_failure"),
         "private_files": (
             "create_folder create_private_file file_mode folder_mode private_opener rename_file "

@@ -10,28 +10,47 @@ model without rails.
 
 from __future__ import annotations
 
-import re
+from collections.abc import Iterator
 
 import msgspec
 
 from truing.core.types import Message, ToolCall
 
-_BLOCK = re.compile(r"<tool_call>\s*(.*?)\s*(?:</tool_call>|\Z)", re.DOTALL)
+_OPEN, _CLOSE = "<tool_call>", "</tool_call>"
 _MAX_TEXT_CALLS = 64
 
 
 def read_text_calls(message: Message) -> Message:
     """Returns the message with the calls in its text as tool calls; itself if there are none.
 
-    A block that is no call becomes a call with an empty name, so that it is recorded as unknown.
+    A block that is no call becomes a call with an empty name, so that it is recorded as unknown;
+    so does all that follows the 64th block, as one call.
     """
-    if message.tool_calls or "<tool_call>" not in message.content:
+    if message.tool_calls or _OPEN not in message.content:
         return message
-    calls = tuple(
-        _read_block(block, f"text{index}")
-        for index, block in enumerate(_BLOCK.findall(message.content)[:_MAX_TEXT_CALLS])
-    )
-    return Message("assistant", _BLOCK.sub("", message.content).strip(), calls)
+    texts, blocks = [], []
+    for text, block in _split_blocks(message.content):
+        texts.append(text)
+        blocks += [] if block is None else [block]
+    read, rest = blocks[:_MAX_TEXT_CALLS], blocks[_MAX_TEXT_CALLS:]
+    calls = [_read_block(block, f"text{index}") for index, block in enumerate(read)]
+    if rest:
+        calls.append(ToolCall(f"text{len(read)}", "", "\n".join(rest)))
+    return Message("assistant", "".join(texts).strip(), tuple(calls))
+
+
+def _split_blocks(content: str) -> Iterator[tuple[str, str | None]]:
+    """Yields (text, the block after it): None at the end; an unclosed block ends with the text."""
+    # By `find`, each character once: a regular expression takes quadratic time on spaces.
+    place = 0
+    while (start := content.find(_OPEN, place)) >= 0:
+        end = content.find(_CLOSE, start)
+        text, place = content[place:start], end + len(_CLOSE)
+        if end < 0:
+            yield text, content[start + len(_OPEN) :].strip()
+            return
+        yield text, content[start + len(_OPEN) : end].strip()
+    yield content[place:], None
 
 
 def _read_block(block: str, call_id: str) -> ToolCall:

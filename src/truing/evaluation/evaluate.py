@@ -25,6 +25,7 @@ import msgspec
 from truing.core.errors import PlanError, RunError
 from truing.core.flagged_categories import category_thresholds
 from truing.core.lineage import digest, find_judge_conflict
+from truing.core.model_parts import iterate_parts
 from truing.core.protocols import Attack, Dataset, Judge, Model
 from truing.core.types import MAX_ANSWERS, Lineage
 from truing.core.version import __version__
@@ -97,6 +98,8 @@ def judge_run(
     run = run if isinstance(run, Run) else Run(run)
     judges = list(judges) if isinstance(judges, Sequence) else [judges]
     options = msgspec.structs.replace(options or EvaluateOptions(), until=None)
+    if faults := _real_tools_faults(options, judges):
+        raise PlanError(*faults)
     with _open_writer(run.path, run.manifest) as writer:
         if not all(run.file(f).exists() for f in ("samples.jsonl", "responses.jsonl")):
             raise RunError(f"{run.path}: there are no answers to judge yet")
@@ -186,16 +189,26 @@ def select_rate_limits(
     return {e.scope: ATTACK_RATE for e in remote}
 
 
-def find_real_tools(model: Model | None) -> str:
+def find_real_tools(*wholes: object) -> str:
     """Returns the name of an agent's tools that act outside of a simulated world, wherever the
-    agent stands among the wrappers of a model; "" if there are none.
+    agent stands inside of models, judges and attacks; "" if there are none.
     """
-    inner: Any = model
-    while inner is not None:
-        if getattr(inner, "real_tools", ""):
-            return str(inner.real_tools)
-        inner = getattr(inner, "model", None) or getattr(inner, "inner", None)
+    for part in iterate_parts(wholes):
+        real_tools = getattr(part, "real_tools", "")
+        if isinstance(real_tools, str) and real_tools:
+            return real_tools
     return ""
+
+
+def _real_tools_faults(options: EvaluateOptions, *wholes: object) -> list[str]:
+    """Returns the fault of real tools that nobody has allowed, if there is one."""
+    real_tools = "" if options.authorised.strip() else find_real_tools(*wholes)
+    if not real_tools:
+        return []
+    return [
+        f"{real_tools} are real tools: a run needs --authorised WHO (who allowed that the "
+        "model acts with them; the manifest keeps it)"
+    ]
 
 
 def _note_authorisation(
@@ -237,12 +250,7 @@ def _check_arguments(
         faults.append(f"the judge {duplicates[0]} is given more than once")
     if model is None and attack is not None:
         faults.append("an attack needs a model to attack")
-    real_tools = find_real_tools(model)
-    if real_tools and not options.authorised.strip():
-        faults.append(
-            f"{real_tools} are real tools: a run needs --authorised WHO (who allowed that the "
-            "model acts with them; the manifest keeps it)"
-        )
+    faults += _real_tools_faults(options, model, list(judges), attack)
     if options.until is not None and all(j.question != options.until.question for j in judges):
         faults.append(
             f"until asks about {options.until.question!r}, and no judge of this run answers that"

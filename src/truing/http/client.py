@@ -18,11 +18,11 @@ from typing import TypeVar
 
 import aiohttp
 import msgspec
-from msgspec import Struct
 from yarl import URL
 
 from truing.core.errors import SpecError
 from truing.core.lineage import digest
+from truing.core.model_parts import iterate_parts
 from truing.core.redaction import find_url_secrets, is_secret_header, redact_url
 from truing.core.secret import Scrubber, Secret
 from truing.core.text import escape_controls
@@ -64,7 +64,6 @@ _STREAM_RETRIES = 2
 _TIMEOUT_RETRIES = 2
 _MAX_MESSAGE_CHARS = 400
 _MAX_CLEANED_CHARS = 1 << 16
-_MAX_SEARCHED_ITEMS = 1000
 _JSON_HEADERS = {"Content-Type": "application/json", "Accept": "application/json"}
 
 
@@ -367,24 +366,6 @@ async def _wait_before_retry(delay: float) -> None:
 def find_endpoints(model: object) -> tuple[Endpoint, ...]:
     """Returns every endpoint that a model sends requests to, also through the models that it wraps.
 
-    Searches the attributes of truing's own objects, so a wrapper that stores its model in an
-    attribute needs no extra code; an object that does not (a pool of processes) lists them as
-    `endpoints`. What a `python:` function sends cannot be seen.
+    What a `python:` function sends cannot be seen.
     """
-    endpoints: dict[int, Endpoint] = {}
-    visited: set[int] = set()
-    pending: list[object] = [model]
-    while pending:
-        item = pending.pop()
-        if id(item) in visited:
-            continue
-        visited.add(id(item))
-        if isinstance(item, Endpoint):
-            endpoints[id(item)] = item
-        elif isinstance(item, list | tuple | dict):
-            # Larger collections are caches of answers, not parts of a model.
-            if len(item) <= _MAX_SEARCHED_ITEMS:
-                pending += item.values() if isinstance(item, dict) else item
-        elif type(item).__module__.startswith("truing.") and not isinstance(item, Struct):
-            pending += [*getattr(item, "__dict__", {}).values(), *getattr(item, "endpoints", ())]
-    return tuple(endpoints.values())
+    return tuple(part for part in iterate_parts(model) if isinstance(part, Endpoint))

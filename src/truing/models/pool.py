@@ -140,15 +140,11 @@ class ModelPool:
         return self._worker_info().lineage
 
     @property
-    def endpoints(self) -> tuple[Any, ...]:
-        """The endpoints that the copies will call (`truing.http.client.find_endpoints`)."""
-        from truing.http.client import find_endpoints
-
-        return tuple(
-            e
-            for spec in _find_http_specs(parse_spec(self.spec.reveal()))
-            for e in find_endpoints(resolve(spec, "model"))
-        )
+    def parts(self) -> tuple[object, ...]:
+        """What is inside of the copies: models that send requests, and agents' real tools."""
+        spec = parse_spec(self.spec.reveal())
+        models = [resolve(http_spec, "model") for http_spec in _find_http_specs(spec)]
+        return (*models, *_find_real_tools(spec))
 
     def _worker_info(self) -> _WorkerInfo:
         if self._info is None:
@@ -268,6 +264,24 @@ def _find_http_specs(spec: Spec) -> list[Spec]:
         if isinstance(inner, Spec)
         for http_spec in _find_http_specs(inner)
     ]
+
+
+class _RealTools:
+    """The tools of an agent in the copies, which act outside of a simulated world."""
+
+    def __init__(self, name: str) -> None:
+        self.real_tools = name
+
+
+def _find_real_tools(spec: Spec) -> list[_RealTools]:
+    inner = [
+        tools for v in spec.args.values() if isinstance(v, Spec) for tools in _find_real_tools(v)
+    ]
+    tools = str(spec.args.get("tools", "")) if spec.kind == "agent" else ""
+    if tools.startswith(("python:", "mcp:")):
+        # Only the first word: the command of a server may hold secrets.
+        inner.append(_RealTools(tools.split()[0]))
+    return inner
 
 
 def _ray() -> Any:

@@ -9,8 +9,8 @@ from truing.core.lazy import lazy_exports
 __getattr__, __dir__, __all__ = lazy_exports(
     __name__,
     {
-        "arguments": "ArgumentError ArgumentSchema MAX_ARGUMENT_CHARACTERS",
-        "conditions": "find_call holds read_arguments",
+        "arguments": "ArgumentError ArgumentSchema MAX_ARGUMENT_CHARACTERS read_arguments",
+        "conditions": "find_call holds",
         "files": "AgentTask WORLD_NAMES WorldFile load_world parse_world",
         "simulation": "Simulation ToolError apply_changes starting_state",
         "world": "State World WorldRow WorldTool",

@@ -6,7 +6,7 @@ schema.decode('{"to": "sam@example.org"}')     # {"to": "sam@example.org"}
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -14,6 +14,9 @@ from msgspec import NODEFAULT, Meta, Struct
 
 MAX_ARGUMENT_CHARACTERS = 100_000
 """Longer arguments of a call are not read: they are invalid."""
+
+MAX_NUMBER = 2.0**53
+"""Above it not every integer is a number of JSON."""
 
 ParameterType = Literal["string", "integer", "number", "boolean", "strings"]
 _PYTHON_TYPES: dict[str, Any] = {
@@ -46,6 +49,40 @@ class Parameter(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     one_of: tuple[str, ...] = ()
     minimum: float | None = None
     maximum: float | None = None
+
+    def faults(self) -> Iterator[str]:
+        """Yields what contradicts itself, each with the name of its field."""
+        is_number = self.type in ("integer", "number")
+        bounds = {"minimum": self.minimum, "maximum": self.maximum}
+        for name, bound in bounds.items():
+            if bound is None:
+                continue
+            if not is_number:
+                yield f"{name}: is for a number, and the type is {self.type!r}"
+            elif not abs(bound) <= MAX_NUMBER:
+                yield f"{name}: {bound} is not from -2**53 to 2**53"
+            elif self.type == "integer" and bound != int(bound):
+                yield f"{name}: {bound:g} is no integer"
+        if self.minimum is not None and self.maximum is not None and self.minimum > self.maximum:
+            yield f"minimum: {self.minimum:g} is above the maximum, {self.maximum:g}"
+        if self.one_of and self.type != "string":
+            yield f"one_of: is for texts, and the type is {self.type!r}"
+        elif self.default is not None and not self._allows(self.default):
+            yield f"default: {self.default!r} is no value of the parameter"
+
+    def _allows(self, value: object) -> bool:
+        """Whether a value has the type and keeps the constraints."""
+        kinds = {"integer": int, "number": int | float, "string": str, "boolean": bool}
+        kind = kinds.get(self.type)
+        if kind is None or not isinstance(value, kind):
+            return False
+        if isinstance(value, bool):
+            return self.type == "boolean"
+        if isinstance(value, str):
+            return not self.one_of or value in self.one_of
+        lowest = -MAX_NUMBER if self.minimum is None else self.minimum
+        highest = MAX_NUMBER if self.maximum is None else self.maximum
+        return isinstance(value, int | float) and lowest <= value <= highest
 
     def annotation(self) -> Any:
         """Returns the parameter as a Python type with msgspec's constraints."""
@@ -82,19 +119,30 @@ class ArgumentSchema:
 
         Numbers may be written as texts, as models often do. Raises ArgumentError.
         """
-        if len(text) > MAX_ARGUMENT_CHARACTERS:
-            raise ArgumentError(
-                f"the arguments have more than {MAX_ARGUMENT_CHARACTERS} characters"
-            )
-        try:
-            value = msgspec.json.decode(text or "{}", type=self._type, strict=False)
-        except msgspec.ValidationError as error:
-            raise ArgumentError(str(error)) from error
-        except (msgspec.DecodeError, UnicodeError) as error:
-            raise ArgumentError(f"the arguments are no JSON: {error}") from error
-        except RecursionError as error:
-            raise ArgumentError("the arguments are nested too deeply") from error
+        value = _decode(text, self._type, strict=False)
         return {name: getattr(value, name) for name in value.__struct_fields__}
+
+
+def read_arguments(text: str) -> dict[str, Any]:
+    """Returns the arguments in a JSON text without a schema: an object, not too long.
+
+    Raises ArgumentError.
+    """
+    value: dict[str, Any] = _decode(text, dict[str, Any], strict=True)
+    return value
+
+
+def _decode(text: str, kind: Any, *, strict: bool) -> Any:
+    if len(text) > MAX_ARGUMENT_CHARACTERS:
+        raise ArgumentError(f"the arguments have more than {MAX_ARGUMENT_CHARACTERS} characters")
+    try:
+        return msgspec.json.decode(text or "{}", type=kind, strict=strict)
+    except msgspec.ValidationError as error:
+        raise ArgumentError(str(error)) from error
+    except (msgspec.DecodeError, UnicodeError) as error:
+        raise ArgumentError(f"the arguments are no JSON: {error}") from error
+    except RecursionError as error:
+        raise ArgumentError("the arguments are nested too deeply") from error
 
 
 def _struct_type(tool: str, parameters: Mapping[str, Parameter]) -> type[Struct]:

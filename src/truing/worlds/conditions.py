@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import msgspec
-
 from truing.core.episodes import CallRecord, Condition, Scalar
+from truing.worlds.arguments import ArgumentError, read_arguments
 from truing.worlds.world import State
+
+_NO_MARKS = str.maketrans("", "", "*`_")
 
 
 def holds(condition: Condition, calls: Sequence[CallRecord], state: State, answer: str) -> bool:
@@ -16,7 +18,7 @@ def holds(condition: Condition, calls: Sequence[CallRecord], state: State, answe
     if condition.call:
         return find_call(condition, calls) is not None
     if condition.says:
-        return _matches_text(answer, f"~{condition.says}")
+        return _says(answer, condition.says)
     table = condition.row or condition.no_row
     has_row = any(_matches(record, condition.where) for record in state.get(table, {}).values())
     return has_row == bool(condition.row)
@@ -27,19 +29,13 @@ def find_call(condition: Condition, calls: Sequence[CallRecord]) -> int | None:
     for number, call in enumerate(calls):
         if call.name != condition.call or call.status != "ok":
             continue
-        arguments = read_arguments(call.arguments)
-        if arguments is not None and _matches(arguments, condition.where):
+        try:
+            arguments = read_arguments(call.arguments)
+        except ArgumentError:
+            continue
+        if _matches(arguments, condition.where):
             return number
     return None
-
-
-def read_arguments(text: str) -> dict[str, Any] | None:
-    """Returns the arguments of a call; None if they are no JSON object."""
-    try:
-        value = msgspec.json.decode(text or "{}")
-    except (msgspec.DecodeError, UnicodeError, RecursionError):
-        return None
-    return value if isinstance(value, dict) else None
 
 
 def _matches(record: Mapping[str, Any], where: tuple[tuple[str, Scalar], ...]) -> bool:
@@ -56,8 +52,23 @@ def _matches_value(value: Any, wanted: Scalar) -> bool:
     try:
         # A model may write a number as a text.
         return abs(float(value) - wanted) < 1e-6
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return False
+
+
+def _says(answer: str, wanted: str) -> bool:
+    """Returns whether an answer contains one of ``a|b`` as whole words and numbers: 3 is neither in
+    13 nor in 3.5, but in 3.00.
+    """
+    # Without the marks by which models set words off.
+    folded = " ".join(answer.casefold().translate(_NO_MARKS).split())
+    for part in wanted.casefold().translate(_NO_MARKS).split("|"):
+        text = re.escape(" ".join(part.split()))
+        if re.search(
+            rf"(?<![^\W_])(?<!\d[.,:]){text}(?:[.,]0{{1,2}})?(?![^\W_])(?![.,:]\d)", folded
+        ):
+            return True
+    return False
 
 
 def _matches_text(text: str, wanted: str) -> bool:

@@ -101,10 +101,16 @@ def load_world(name: str) -> WorldFile:
             "a world of your own is a TOML file"
         )
     try:
-        content = read_input_bytes(path, _MAX_FILE_BYTES)
+        status = path.stat()
+        return _load_file(path, status.st_mtime_ns, status.st_size)
     except OSError as error:
         raise DataError(f"{path}: {error.strerror}") from error
-    return parse_world(content, str(path))
+
+
+@lru_cache(maxsize=16)
+def _load_file(path: Path, mtime_ns: int, size: int) -> WorldFile:
+    """Returns the world of a file; each sample and each answer of a run asks for it."""
+    return parse_world(read_input_bytes(path, _MAX_FILE_BYTES), str(path))
 
 
 @lru_cache(maxsize=len(WORLD_NAMES))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import msgspec
@@ -141,10 +142,18 @@ class _Operation:
         if len(self._rows) >= _MAX_ROWS:
             raise ToolError(f"{self._step.table} is full")
         key = self._step.values.get("id")
-        row_id = str(self._value(key)) if key is not None else self._new_id
+        row_id = str(self._value(key)) if key is not None else self._unused_id()
         record = {field: self._value(text) for field, text in self._step.values.items()}
         self._rows[row_id] = {"id": row_id, **record}
         return self._rows[row_id]
+
+    def _unused_id(self) -> str:
+        # Two steps of one call may add to one table, and a world may have such a row at first.
+        row_id, number = self._new_id, 1
+        while row_id in self._rows:
+            number += 1
+            row_id = f"{self._new_id}.{number}"
+        return row_id
 
     def _update(self) -> Record:
         record = dict(self._get())
@@ -154,7 +163,13 @@ class _Operation:
             added = self._value(amount.removeprefix("-"))
             number = record[field]
             assert isinstance(added, int | float) and isinstance(number, int | float)
-            record[field] = round(number + sign * added, 2)
+            try:
+                total = round(number + sign * added, 2)
+            except OverflowError as error:
+                raise ToolError(f"{field} would be too large") from error
+            if not math.isfinite(total):
+                raise ToolError(f"{field} would be too large")
+            record[field] = total
         for field, minimum in self._step.minimum.items():
             number = record[field]
             if isinstance(number, int | float) and number < minimum:

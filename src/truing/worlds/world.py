@@ -28,7 +28,7 @@ from truing.core.episodes import Scalar, Value
 from truing.core.errors import did_you_mean
 from truing.core.lineage import digest
 from truing.core.types import Tool
-from truing.worlds.arguments import ArgumentSchema, Parameter
+from truing.worlds.arguments import MAX_NUMBER, ArgumentSchema, Parameter
 
 Record = dict[str, Value]
 Rows = dict[str, Record]
@@ -52,7 +52,8 @@ class Step(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_d
     - `text`: what `search` looks for, in any field
     - `where`: which rows `list`, `search` and `count` take; a parameter that is left out takes all
     - `fields`: which fields `list` and `search` show; without it all
-    - `values`: the record of `add`, or the fields that `update` sets
+    - `values`: the record of `add`, or the fields that `update` sets; `add` with an `id` replaces
+      the row of that id, without one the row gets an id of its own
     - `add_to`: numbers that `update` adds to fields; ``-$amount`` subtracts
     - `minimum`: fields that `update` must not take below a number, or the call fails
     - `missing`: the error text if there is no such row
@@ -181,6 +182,9 @@ def _find_table_faults(place: str, table: TableRow) -> Iterator[str]:
         if record["id"] in ids:
             yield f"{here}: the id {record['id']!r} occurs twice"
         ids.add(str(record["id"]))
+        for column, value in record.items():
+            if isinstance(value, int | float) and not abs(value) <= MAX_NUMBER:
+                yield f"{here}.{column}: is not from -2**53 to 2**53"
         if set(record) != set(expected):
             differing = ", ".join(sorted(set(record) ^ set(expected)))
             yield f"{here}: its fields are not those of the table: {differing}"
@@ -208,6 +212,8 @@ def _find_tool_faults(place: str, tool: ToolRow, tables: Mapping[str, TableRow])
         says = "change something" if changes else "change nothing"
         yield f"{place}.effect: {tool.effect!r}, but its steps {says}"
     for name, parameter in tool.parameters.items():
+        for fault in parameter.faults():
+            yield f"{place}.parameters.{name}.{fault}"
         if parameter.default is not None and not parameter.optional:
             yield f"{place}.parameters.{name}: has a default but is not optional"
         if name == "row" or not _NAME.fullmatch(name):
