@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import codecs
+import csv
 import io
 import json
 import sys
@@ -12,6 +14,7 @@ import pytest
 
 from truing.cli import moderate
 from truing.cli.moderate import command
+from truing.cli.moderate_rows import RowFlags, read_conversation
 from truing.core.errors import DataError, RunError, UserError
 
 ROWS: list[dict[str, Any]] = [
@@ -152,7 +155,7 @@ def test_reads_standard_input(out: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     ],
 )
 def test_what_is_judged(fields: dict[str, Any], prompt: str, response: str | None) -> None:
-    conversation, judged_response = moderate._read_conversation(fields)
+    conversation, judged_response = read_conversation(fields)
     assert "".join(m.content for m in conversation.messages) == prompt
     assert (judged_response.content if judged_response else None) == response
 
@@ -184,3 +187,104 @@ def test_a_flagged_row_has_a_category_or_is_uncategorised(tmp_path: Path, out: P
         (False, [], False),
         (None, [], False),
     ]
+
+
+TABLE = 'id,prompt,response,note\r\n1,How?,"You steal\r\nit, ""now"".",x\r\n2,Hi,Hello.,\r\n'
+
+
+def read_table(path: Path, delimiter: str = ",") -> list[dict[str, str]]:
+    with path.open(encoding="utf-8-sig", newline="") as stream:
+        return list(csv.DictReader(stream, delimiter=delimiter))
+
+
+@pytest.mark.parametrize(
+    ("name", "delimiter", "encoding"),
+    [
+        ("a.csv", ",", "utf-8"),
+        ("a.csv", ",", "utf-8-sig"),
+        ("a.csv", ";", "utf-16"),
+        ("a.csv", "\t", "utf-16"),
+        ("a.tsv", "\t", "utf-8"),
+    ],
+)
+def test_a_table_stays_a_table(tmp_path: Path, name: str, delimiter: str, encoding: str) -> None:
+    text = TABLE if delimiter == "," else TABLE.replace(",", delimiter)
+    source, out = tmp_path / name, tmp_path / f"out{Path(name).suffix}"
+    source.write_bytes(text.encode(encoding))
+    assert command(judge="keywords:", in_=source, out=out) == 0
+    first, second = read_table(out, delimiter)
+    assert list(first)[:5] == ["id", "prompt", "response", "note", "harmful"]
+    assert first["response"] == f'You steal\r\nit{delimiter} "now".'
+    assert (first["flagged"], second["flagged"]) == ("true", "false")
+    assert json.loads(first["flagged_categories"]) == ["financial_crime,property_crime,theft"]
+    assert second["harmful"] == second["failure"] == second["note"] == ""
+    assert out.read_bytes().startswith(codecs.BOM_UTF8) == (encoding != "utf-8")
+
+
+def test_a_table_resumes_where_its_last_whole_row_ends(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, out = tmp_path / "in.csv", tmp_path / "out.csv"
+    source.write_text(TABLE, newline="")
+    command(judge="keywords:", in_=source, out=out)
+    whole = out.read_bytes()
+    # In the header, inside of the quotes, in the second row, and after it.
+    for end in (4, whole.index(b"it, "), whole.index(b"Hello") + 2, len(whole)):
+        out.write_bytes(whole[:end])
+        capsys.readouterr()
+        command(judge="keywords:", in_=source, out=out, json=True)
+        assert out.read_bytes() == whole, end
+    assert json.loads(capsys.readouterr().out)["resumed_at"] == 2
+
+
+def test_columns_are_named_by_flags(tmp_path: Path) -> None:
+    source, out = tmp_path / "in.csv", tmp_path / "out.csv"
+    source.write_text("Question,Reply\nHow?,steal\n")
+    with pytest.raises(DataError, match=r"in\.csv:1: no column prompt.*Question, Reply") as caught:
+        command(judge="keywords:", in_=source, out=out)
+    assert len(caught.value.faults) == 1
+    with pytest.raises(DataError, match="--response: no column 'Repli'; did you mean 'Reply'"):
+        command(judge="keywords:", in_=source, out=out, rows=RowFlags(response="Repli"))
+    columns = RowFlags(prompt="Question", response="Reply")
+    command(judge="keywords:", in_=source, out=out, rows=columns)
+    assert read_table(out)[0]["flagged"] == "true"
+
+
+def test_malformed_rows_are_errors_or_skipped_and_counted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, out = tmp_path / "in.csv", tmp_path / "out.csv"
+    source.write_bytes(b"text,n\nsteal,1\nshort\n\xff,2\nshare,3\n")
+    with pytest.raises(DataError) as caught:
+        command(judge="keywords:", in_=source, out=out)
+    assert [fault.split(":")[1] for fault in caught.value.faults] == ["3", "4"]
+    assert not out.exists()
+    capsys.readouterr()
+    command(judge="keywords:", in_=source, out=out, rows=RowFlags(skip_malformed=True), json=True)
+    counts = json.loads(capsys.readouterr().out)
+    assert (counts["rows"], counts["skipped"]) == (2, 2)
+    assert [row["n"] for row in read_table(out)] == ["1", "3"]
+
+
+def test_what_hides_the_rest_of_a_table_is_never_skipped(tmp_path: Path) -> None:
+    source, out = tmp_path / "in.csv", tmp_path / "out.csv"
+    source.write_text('text,n\n"steal,1\nshare,2\n')
+    with pytest.raises(DataError, match=r"in\.csv:2: not CSV"):
+        command(judge="keywords:", in_=source, out=out, rows=RowFlags(skip_malformed=True))
+    source.write_text("text,flagged\na,b\n")
+    with pytest.raises(DataError, match=r"in\.csv:1: .*'flagged'; give --prefix"):
+        command(judge="keywords:", in_=source, out=out, rows=RowFlags(skip_malformed=True))
+    assert not out.exists()
+
+
+def test_a_table_with_another_ending_is_one_error(tmp_path: Path, out: Path) -> None:
+    source = tmp_path / "in.txt"
+    source.write_text("text\n" + "steal\n" * 50)
+    with pytest.raises(DataError, match="--format csv") as caught:
+        command(judge="keywords:", in_=source, out=out)
+    assert len(caught.value.faults) == 1
+    assert command(judge="keywords:", in_=source, out=tmp_path / "o", rows=RowFlags("csv")) == 0
+    with pytest.raises(UserError, match="format of the input, csv"):
+        command(judge="keywords:", in_=source, out=out, rows=RowFlags("csv"))
+    with pytest.raises(UserError, match=r"\.xlsx is not read"):
+        command(judge="keywords:", in_=tmp_path / "a.xlsx", out=out)

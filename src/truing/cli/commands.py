@@ -66,7 +66,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     ),
     "moderate": (
         "truing.cli.moderate:command",
-        "Judge the rows of a JSONL file.",
+        "Judge the rows of a JSONL, CSV or TSV file.",
     ),
     "card": (
         "truing.cli.card:command",

@@ -1,9 +1,10 @@
-"""`truing moderate`: judges the rows of a JSONL file, in order and resumably."""
+"""`truing moderate`: judges the rows of a JSONL, CSV or TSV file, in order and resumably."""
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
+import itertools
 import os
 import sys
 from collections.abc import Iterator
@@ -14,15 +15,19 @@ import msgspec
 from cyclopts import Parameter
 from msgspec import Struct
 
+from truing.cli.moderate_rows import (
+    InputRow,
+    RowFile,
+    RowFlags,
+    TakenName,
+    check_output_format,
+)
 from truing.cli.parameters import Flag
 from truing.cli.progress import ProgressBar
 from truing.cli.tables import print_json, print_text
-from truing.core.bounds import MAX_JSON_DEPTH
 from truing.core.errors import DataError, RunError, UserError
 from truing.core.flagged_categories import category_thresholds, flag_categories
 from truing.core.input_files import open_input
-from truing.core.json_text import is_nested_deeper
-from truing.core.jsonl import number_nonblank_lines
 from truing.core.licences import collect_licences, describe_restriction
 from truing.core.private_files import create_folder, private_opener, replace_file
 from truing.core.protocols import Closeable, Judge
@@ -55,23 +60,18 @@ class _OutputState(Struct, frozen=True, kw_only=True):
     judge_hash: str
     input_sha256: str
     prefix: str
-
-
-class _InputRow(Struct, frozen=True):
-    """A row of the input: line number, fields, and what is judged (no response: the prompt)."""
-
-    number: int
-    fields: dict[str, Any]
-    conversation: Conversation
-    response: Message | None
+    format: str = "jsonl"
+    columns: dict[str, str] = {}
+    skip_malformed: bool = False
 
 
 class _Counts(Struct):
-    """Rows judged, rows that are flagged, rows without a verdict."""
+    """Rows judged, rows that are flagged, rows without a verdict, malformed rows left out."""
 
     rows: int = 0
     flagged: int = 0
     unscored: int = 0
+    skipped: int = 0
 
 
 def command(
@@ -79,10 +79,11 @@ def command(
     judge: str,
     in_: Annotated[Path, Parameter(name="--in")],
     out: Path,
+    rows: RowFlags | None = None,
     prefix: str = "",
     json: Flag = False,
 ) -> int:
-    """Judges every row of a JSONL file; the same command continues an interrupted one.
+    """Judges every row of a JSONL, CSV or TSV file; the same command continues an interrupted one.
 
     The exit status is 1 if no row could be judged.
 
@@ -95,17 +96,20 @@ def command(
         input.
     out
         The rows with harmful, flagged, categories, flagged_categories, uncategorised and failure
-        added; - is standard output.
+        added, in the format of the input; - is standard output.
     prefix
         Put before the names of these fields, for rows that have such fields already.
     json
         Print the counts as JSON.
     """
     resolved_judge: Judge = resolve(judge, "judge")
+    source = RowFile(in_, rows or RowFlags(), [prefix + name for name in FIELDS])
+    if str(out) != "-":
+        check_output_format(out, source.format)
     if str(in_) == "-" or str(out) == "-":
-        counts, rows_before = _moderate_stream(resolved_judge, in_, out, prefix), 0
+        counts, rows_before = _moderate_stream(resolved_judge, source, out), 0
     else:
-        counts, rows_before = _moderate_file(resolved_judge, in_, out, prefix, quiet=json)
+        counts, rows_before = _moderate_file(resolved_judge, source, out, prefix, quiet=json)
     # With --out - standard output holds the rows.
     report_to = sys.stderr if str(out) == "-" else sys.stdout
     lineage = resolved_judge.lineage
@@ -121,9 +125,10 @@ def command(
         print_json(msgspec.json.encode(fields), file=report_to)
     else:
         resumed = f" (continued at row {rows_before + 1})" if rows_before else ""
+        skipped = f", {counts.skipped} malformed rows skipped" if counts.skipped else ""
         print_text(
             f"{counts.rows} rows judged by {resolved_judge.name}{resumed}: "
-            f"{counts.flagged} flagged, {counts.unscored} unscored",
+            f"{counts.flagged} flagged, {counts.unscored} unscored{skipped}",
             file=report_to,
         )
         if restriction:
@@ -134,97 +139,55 @@ def command(
 # Reading the input
 
 
-def _parse_row(line: bytes, path: Path, number: int) -> _InputRow:
-    """Parses a line; raises DataError with file and line number if it cannot be judged at all."""
-    try:
-        if is_nested_deeper(line, MAX_JSON_DEPTH):
-            raise DataError.at(path, number, f"JSON of more than {MAX_JSON_DEPTH} levels")
-        fields = msgspec.json.decode(line, type=dict[str, Any])
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise DataError.at(path, number, f"no JSON object in UTF-8: {error}") from error
-    try:
-        conversation, response = _read_conversation(fields)
-    except ValueError as error:
-        raise DataError.at(path, number, str(error)) from error
-    return _InputRow(number, fields, conversation, response)
-
-
-def _text_field(fields: dict[str, Any], key: str) -> str | None:
-    value = fields.get(key)
-    if value is not None and not isinstance(value, str):
-        raise ValueError(f"{key}: expected text, got {type(value).__name__}")
-    return value
-
-
-def _read_conversation(fields: dict[str, Any]) -> tuple[Conversation, Message | None]:
-    """Returns the conversation before the answer, and the answer (None: judge the prompt).
-
-    They come from `prompt` or `messages` with `response`, or from `text` alone, which counts as an
-    answer.
-    """
-    response, prompt, text = (_text_field(fields, key) for key in ("response", "prompt", "text"))
-    if "messages" in fields:
-        if not isinstance(fields["messages"], list):
-            raise ValueError("messages: expected a list")
-        conversation = Conversation.from_openai(fields["messages"])
-        if response is None and conversation.messages and conversation.last.role == "assistant":
-            return Conversation(conversation.messages[:-1]), conversation.last
-        return conversation, _answer(response)
-    if prompt is None and response is None and text is None:
-        raise ValueError("neither prompt, messages, response nor text")
-    if text is not None and response is None and prompt is None:
-        return Conversation(), _answer(text)
-    conversation = Conversation.of(prompt) if prompt is not None else Conversation()
-    return conversation, _answer(response)
-
-
-def _answer(text: str | None) -> Message | None:
-    return None if text is None else Message("assistant", text)
-
-
-def _number_lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    with sys.stdin.buffer if str(path) == "-" else open_input(path) as stream:
-        yield from number_nonblank_lines(stream, path)
-
-
-def _check_input(path: Path, prefix: str) -> tuple[str, int]:
-    """Returns the SHA-256 and the number of rows of the input.
+def _check_input(source: RowFile) -> tuple[str, int]:
+    """Returns the SHA-256 of the input and the number of its rows that can be judged.
 
     Raises DataError with the faults of many rows at once, before the first row is judged.
     """
-    sha256, row_count = hashlib.sha256(), 0
+    row_count = 0
     faults: list[str] = []
     try:
-        for number, line in _number_lines(path):
-            sha256.update(line)
-            row_count += 1
-            try:
-                row = _parse_row(line, path, number)
-            except DataError as error:
-                faults += error.faults
-            else:
-                faults += [
-                    f"{path}:{number}: the row already has a field {name!r}; give --prefix"
-                    for name in _taken_names(row, prefix)
-                ]
+        sha256 = hashlib.sha256()
+        with open_input(source.path) as stream:
+            while block := stream.read(1 << 20):
+                sha256.update(block)
+        for row in source.rows():
+            if isinstance(row, InputRow):
+                row_count += 1
+            elif not _is_skipped(source, row):
+                faults += row.faults
             if len(faults) >= MAX_FAULTS:
                 break
+    except DataError as error:
+        faults += error.faults
     except OSError as error:
-        raise DataError(f"{path}: {error.strerror or error}") from error
+        raise DataError(f"{source.path}: {error.strerror or error}") from error
     if faults:
         raise DataError(*faults)
     return sha256.hexdigest(), row_count
 
 
-def _taken_names(row: _InputRow, prefix: str) -> list[str]:
-    """Returns the names of fields to be added that the row has already."""
-    return [prefix + name for name in FIELDS if prefix + name in row.fields]
+def _is_skipped(source: RowFile, fault: DataError) -> bool:
+    return source.flags.skip_malformed and not isinstance(fault, TakenName)
+
+
+def _select_rows(source: RowFile, counts: _Counts) -> Iterator[InputRow]:
+    """Yields the rows that can be judged; counts the malformed ones if they are skipped, else
+    raises their DataError.
+    """
+    for row in source.rows():
+        if isinstance(row, InputRow):
+            yield row
+        elif _is_skipped(source, row):
+            counts.skipped += 1
+        else:
+            raise row
 
 
 # Judging
 
 
-async def _judge_row(judge: Judge, row: _InputRow) -> Judgement:
+async def _judge_row(judge: Judge, row: InputRow) -> Judgement:
     sample = Sample(id=str(row.number), conversation=row.conversation)
     if row.response is not None:
         response = Response.of(sample.id, 0, "recorded", Answer(message=row.response))
@@ -241,8 +204,8 @@ async def _judge_row(judge: Judge, row: _InputRow) -> Judgement:
     return await judge.judge(Sample(id=sample.id, conversation=Conversation()), prompt)
 
 
-def _encode_row(judge: Judge, row: _InputRow, judgement: Judgement, prefix: str) -> bytes:
-    """Returns the input row with the judgement's fields after its own, as a line of JSON."""
+def _judged_values(judge: Judge, judgement: Judgement) -> tuple[Any, ...]:
+    """Returns what a row gets of its judgement, in the order of FIELDS."""
     failure = None
     if judgement.failure is not None:
         failure = {"kind": judgement.failure.kind, "message": judgement.failure.message}
@@ -250,7 +213,7 @@ def _encode_row(judge: Judge, row: _InputRow, judgement: Judgement, prefix: str)
     if judgement.verdict:
         flagged = flag_categories(judgement.harms, category_thresholds(judge))
     uncategorised = judgement.verdict is True and not flagged
-    values = (
+    return (
         judgement.score,
         judgement.verdict,
         judgement.harms,
@@ -258,12 +221,10 @@ def _encode_row(judge: Judge, row: _InputRow, judgement: Judgement, prefix: str)
         uncategorised,
         failure,
     )
-    added = {prefix + name: value for name, value in zip(FIELDS, values)}
-    return msgspec.json.encode({**row.fields, **added}) + b"\n"
 
 
-def _chunk_rows(rows: Iterator[_InputRow]) -> Iterator[list[_InputRow]]:
-    chunk: list[_InputRow] = []
+def _chunk_rows(rows: Iterator[InputRow]) -> Iterator[list[InputRow]]:
+    chunk: list[InputRow] = []
     for row in rows:
         chunk.append(row)
         if len(chunk) == CHUNK_SIZE:
@@ -275,26 +236,38 @@ def _chunk_rows(rows: Iterator[_InputRow]) -> Iterator[list[_InputRow]]:
 
 async def _judge_rows(
     judge: Judge,
-    rows: Iterator[_InputRow],
-    prefix: str,
+    source: RowFile,
     output: BinaryIO,
     progress: ProgressBar,
     *,
     total: int = 0,
     rows_before: int = 0,
 ) -> _Counts:
-    """Judges rows chunk by chunk and writes each chunk in the order of the input."""
+    """Judges rows chunk by chunk and writes each chunk in the order of the input.
+
+    The first `rows_before` rows are in the output already.
+    """
     counts = _Counts()
+    rows = itertools.islice(_select_rows(source, counts), rows_before, None)
+    has_header = output.seekable() and output.tell() > 0
     try:
         for chunk in _chunk_rows(rows):
             judgements = await asyncio.gather(*(_judge_row(judge, row) for row in chunk))
-            lines = [_encode_row(judge, row, j, prefix) for row, j in zip(chunk, judgements)]
+            lines = [
+                source.encode_row(row, _judged_values(judge, judgement))
+                for row, judgement in zip(chunk, judgements)
+            ]
+            if not has_header:
+                lines.insert(0, source.encode_header())
+                has_header = True
             output.write(b"".join(lines))
             output.flush()
             counts.rows += len(chunk)
             counts.flagged += sum(j.verdict is True for j in judgements)
             counts.unscored += sum(j.verdict is None for j in judgements)
             progress(rows_before + counts.rows, total, counts.unscored)
+        if not has_header:
+            output.write(source.encode_header())
     finally:
         if isinstance(judge, Closeable):
             await judge.close()
@@ -306,37 +279,41 @@ async def _judge_rows(
 
 
 def _moderate_file(
-    judge: Judge, in_: Path, out: Path, prefix: str, *, quiet: bool
+    judge: Judge, source: RowFile, out: Path, prefix: str, *, quiet: bool
 ) -> tuple[_Counts, int]:
     """Appends the judged rows to OUT; returns the counts and how many rows OUT had before."""
-    if in_.resolve() == out.resolve():
+    if source.path.resolve() == out.resolve():
         raise UserError(f"--out {out}: is also the input")
-    sha256, total = _check_input(in_, prefix)
+    sha256, total = _check_input(source)
     state = _OutputState(
-        judge=judge.name, judge_hash=judge.lineage.hash, input_sha256=sha256, prefix=prefix
+        judge=judge.name,
+        judge_hash=judge.lineage.hash,
+        input_sha256=sha256,
+        prefix=prefix,
+        format=source.format,
+        columns=source.flags.columns,
+        skip_malformed=source.flags.skip_malformed,
     )
     state_file = out.with_name(out.name + ".state")
-    rows_before = _count_finished_rows(out, state, state_file, total)
+    rows_before = _count_finished_rows(source, out, state, state_file, total)
     create_folder(out.parent)
     replace_file(state_file, msgspec.json.encode(state))
-    rows = (
-        _parse_row(line, in_, number)
-        for index, (number, line) in enumerate(_number_lines(in_))
-        if index >= rows_before
-    )
     with (
         open(out, "ab", opener=private_opener) as output,
         ProgressBar("moderating", quiet=quiet) as progress,
     ):
         counts = asyncio.run(
-            _judge_rows(judge, rows, prefix, output, progress, total=total, rows_before=rows_before)
+            _judge_rows(judge, source, output, progress, total=total, rows_before=rows_before)
         )
+        output.flush()
         os.fsync(output.fileno())
     return counts, rows_before
 
 
-def _count_finished_rows(out: Path, state: _OutputState, state_file: Path, total: int) -> int:
-    """Returns how many rows an earlier call wrote; cuts off a line that a crash left unfinished.
+def _count_finished_rows(
+    source: RowFile, out: Path, state: _OutputState, state_file: Path, total: int
+) -> int:
+    """Returns how many rows an earlier call wrote; cuts off a row that a crash left unfinished.
 
     Raises RunError if OUT was not made by the same command from the same input.
     """
@@ -351,29 +328,19 @@ def _count_finished_rows(out: Path, state: _OutputState, state_file: Path, total
     except (msgspec.DecodeError, OSError) as error:
         raise RunError(f"{state_file}: {error}") from error
     if stored_state != state:
-        raise RunError(f"{out}: was begun with another judge, input or prefix; give another --out")
-    content = out.read_bytes()
-    end = content.rfind(b"\n") + 1
-    if end != len(content):
+        raise RunError(
+            f"{out}: was begun with another judge, input, prefix or format; give another --out"
+        )
+    row_count, end = source.count_written(out)
+    if end != out.stat().st_size:
         os.truncate(out, end)
-    row_count = content[:end].count(b"\n")
     if row_count > total:
         raise RunError(f"{out}: holds {row_count} rows, the input {total}")
     return row_count
 
 
-def _moderate_stream(judge: Judge, in_: Path, out: Path, prefix: str) -> _Counts:
+def _moderate_stream(judge: Judge, source: RowFile, out: Path) -> _Counts:
     """Judges rows from or to a pipe; a stream cannot be checked beforehand nor continued."""
-
-    def read_rows() -> Iterator[_InputRow]:
-        for number, line in _number_lines(in_):
-            row = _parse_row(line, in_, number)
-            taken = _taken_names(row, prefix)
-            if taken:
-                message = f"the row already has a field {min(taken)!r}; give --prefix"
-                raise DataError.at(in_, number, message)
-            yield row
-
     with sys.stdout.buffer if str(out) == "-" else open(out, "xb", opener=private_opener) as output:
         progress = ProgressBar("moderating", quiet=True)
-        return asyncio.run(_judge_rows(judge, read_rows(), prefix, output, progress))
+        return asyncio.run(_judge_rows(judge, source, output, progress))

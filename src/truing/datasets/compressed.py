@@ -109,18 +109,23 @@ class _CountedBytes(io.RawIOBase):
         super().close()
 
 
-def read_lines(stream: IO[bytes], path: Path) -> Iterator[tuple[int, bytes | DataError]]:
+def read_lines(
+    stream: IO[bytes], path: Path, first: bytes | None = None
+) -> Iterator[tuple[int, bytes | DataError]]:
     """Yields the number (from 1) and the bytes of each line; a DataError for one that is too long.
 
-    Memory: one line of at most `MAX_ROW_BYTES`.
+    `first` is the first line, if it was read from the stream already, by
+    `readline(MAX_ROW_BYTES + 1)`. Memory: one line of at most `MAX_ROW_BYTES`.
     """
     number = 0
-    while line := stream.readline(MAX_ROW_BYTES + 1):
+    line = stream.readline(MAX_ROW_BYTES + 1) if first is None else first
+    while line:
         number += 1
         if len(line) <= MAX_ROW_BYTES:
             yield number, line
-            continue
-        what = f"a line of more than {MAX_ROW_BYTES >> 20} MiB"
-        yield number, DataError.at(path, number, what)
-        while line and not line.endswith(b"\n"):
-            line = stream.readline(MAX_ROW_BYTES)
+        else:
+            what = f"a line of more than {MAX_ROW_BYTES >> 20} MiB"
+            yield number, DataError.at(path, number, what)
+            while line and not line.endswith(b"\n"):
+                line = stream.readline(MAX_ROW_BYTES)
+        line = stream.readline(MAX_ROW_BYTES + 1)

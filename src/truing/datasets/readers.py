@@ -7,12 +7,10 @@ yielded as a `DataError`, so that the caller may skip or raise it.
 
 from __future__ import annotations
 
-import csv
 import json
 import lzma
 import math
 import zlib
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -23,7 +21,8 @@ from msgspec import Struct
 from truing.core.bounds import MAX_DOCUMENT_BYTES, MAX_ROW_BYTES
 from truing.core.errors import DataError, MissingExtra, did_you_mean
 from truing.core.json_text import describe_json_error, parse_json
-from truing.datasets.compressed import open_decompressed, read_lines
+from truing.datasets.compressed import open_decompressed
+from truing.datasets.csv_rows import CsvTable, NumberedLine, decode_lines
 
 DocumentUnpacker = Callable[[Any], Iterable[tuple[str, Any]]]
 _PARQUET_ROWS = 1024
@@ -183,29 +182,18 @@ def read_records(
     return (
         _read_parquet(path)
         if kind == ".parquet"
-        else _read_csv(path, "\t" if kind == ".tsv" else ",")
+        else _read_csv(path, "\t" if kind == ".tsv" else None)
     )
 
 
-def _decode_lines(path: Path) -> Iterator[tuple[int, str | DataError]]:
+def _decode_lines(path: Path) -> Iterator[NumberedLine]:
     with closing(open_decompressed(path)) as stream:
         number = 0
         try:
-            # A binary stream splits at \n only, and each line is decoded by itself, so that one
-            # broken line does not end the file.
-            for number, line in read_lines(stream, path):
-                if isinstance(line, DataError):
-                    yield number, line
-                    continue
-                try:
-                    yield number, line.decode("utf-8-sig" if number == 1 else "utf-8")
-                except UnicodeDecodeError as error:
-                    yield (
-                        number,
-                        DataError.at(
-                            path, number, f"invalid UTF-8 at byte {error.start} of the line"
-                        ),
-                    )
+            for number, line in decode_lines(stream, path):
+                if number == 1 and isinstance(line, str):
+                    line = line.removeprefix("\ufeff")
+                yield number, line
         # gzip raises EOFError for a truncated file, BadGzipFile (an OSError) or zlib.error for a
         # damaged one.
         except (EOFError, OSError, lzma.LZMAError, zlib.error) as error:
@@ -280,55 +268,13 @@ def _read_json(path: Path, unpack: DocumentUnpacker | None) -> Iterator[Record |
             yield DataError(f"{path}{place}: expected an object, got {type(row).__name__}")
 
 
-def _deduplicate_header(header: list[str]) -> list[str]:
-    # Repeated names (one published set has some) get .2, .3, ...; the first keeps its name.
-    seen: Counter[str] = Counter()
-    unique_names = []
-    for name in header:
-        seen[name] += 1
-        unique_names.append(name if seen[name] == 1 else f"{name}.{seen[name]}")
-    return unique_names
-
-
-def _read_csv(path: Path, delimiter: str) -> Iterator[Record | DataError]:
-    broken: list[DataError] = []
-
-    def decoded() -> Iterator[str]:
-        for _, line in _decode_lines(path):
-            if isinstance(line, DataError):
-                broken.append(line)
-                # Keeps line_num in step with the file.
-                yield "\n"
-            else:
-                yield line
-
-    # The csv module rejects fields over 128 KiB by default; published dialogues are longer.
-    csv.field_size_limit(MAX_ROW_BYTES)
-    # Without strict=True the csv module silently accepts a quote that is never closed and reads
-    # the rest of the file as one field.
-    reader = csv.reader(decoded(), delimiter=delimiter, strict=True)
-    header: list[str] = []
-    while True:
-        # line_num counts physical lines; a quoted field may span several, and the error should
-        # name the first.
-        start = reader.line_num + 1
-        try:
-            row = next(reader, None)
-        except csv.Error as error:
-            yield DataError.at(path, start, f"not CSV: {error}")
-            return
-        if broken:  # the row around an undecodable line is lost as a whole
-            yield from broken
-            broken.clear()
-        elif row is None:
-            return
-        elif not header:
-            header = _deduplicate_header(row)
-        elif row and len(row) != len(header):
-            comparison = "more" if len(row) > len(header) else "fewer"
-            yield DataError.at(path, start, f"{comparison} fields than the header's {len(header)}")
-        elif row:
-            yield Record(str(path), f":{start}", dict(zip(header, row)))
+def _read_csv(path: Path, delimiter: str | None) -> Iterator[Record | DataError]:
+    for row in CsvTable(_decode_lines(path), path, delimiter).rows():
+        if isinstance(row, DataError):
+            yield row
+        else:
+            line, fields = row
+            yield Record(str(path), f":{line}", fields)
 
 
 def _read_parquet(path: Path) -> Iterator[Record | DataError]:
