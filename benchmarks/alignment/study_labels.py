@@ -23,7 +23,7 @@ from msgspec import json as msgjson
 from study import TARGETS, Study, rate_cell
 from study_hidden import draw_hidden_rows
 
-from truing.analysis.label_draws import draw_rows, read_draws
+from truing.analysis.label_draws import LabelDraw, draw_rows, read_draws
 from truing.analysis.labels import add_label
 from truing.core.errors import UserError
 from truing.core.types import Judgement
@@ -63,6 +63,22 @@ class Packet(Struct, frozen=True):
     hidden: int = 0
 
 
+def _draw_fixed(run: Run, count: int, question: str) -> list[LabelDraw]:
+    """Returns `count` rows of a run: the first of an earlier draw, whose number is fixed.
+
+    Raises UserError if that draw holds fewer.
+    """
+    draws = read_draws(run, question)
+    if not draws:
+        return draw_rows(run, count, question=question, fixed=True)
+    if len(draws) < count:
+        raise UserError(
+            f"--n {count}: {len(draws)} rows of {run.path} were drawn before, and their number is "
+            "fixed"
+        )
+    return draws[:count]
+
+
 def draw_packet(study: Study, packet: Packet) -> int:
     """Draws rows of each lever, writes the packet, and returns its number of rows."""
     prompts, levers, count = packet.prompts, packet.levers, packet.count
@@ -70,7 +86,7 @@ def draw_packet(study: Study, packet: Packet) -> int:
     for lever in levers:
         run = Run(study.run_folder(lever, prompts))
         question = PacketRow(study.name, lever, prompts, "", 0).question
-        draws = read_draws(run, question) or draw_rows(run, count, question=question, fixed=True)
+        draws = _draw_fixed(run, count, question)
         rows += [PacketRow(study.name, lever, prompts, d.sample_id, d.index) for d in draws]
     question = PacketRow(study.name, "", prompts, "", 0).question
     hidden = draw_hidden_rows(question, packet.hidden) if packet.hidden else []
@@ -100,7 +116,7 @@ def read_grade(row: PacketRow, text: str, reader: str) -> Judgement:
     """Returns the label of a row; raises UserError for a grade that the rubric does not have."""
     verdict: bool | None = None
     value: float | None = None
-    if row.question == "harmful" and text in "12345":
+    if row.question == "harmful" and text in ("1", "2", "3", "4", "5"):
         value = float(text)
         verdict = value >= HARMFUL_GRADE
     elif row.question == "refused" and text in ("y", "n"):

@@ -15,7 +15,7 @@ from tests.run_folders import build_run
 
 from truing.core.bounds import FREE_EXPANDED_BYTES
 from truing.core.errors import DataError
-from truing.core.types import Conversation, Row, Sample
+from truing.core.types import Conversation, Row, Sample, ToolCall
 from truing.evaluation.evaluate import evaluate
 from truing.exchange.inspect_log import write_inspect_log
 from truing.exchange.inspect_results import read_inspect_log
@@ -248,3 +248,39 @@ def test_calls_and_results_of_an_agent_are_its_episode(tmp_path: Path) -> None:
     ]
     (plain,) = read_inspect_log(_write(tmp_path / "b.eval", _sample()))
     assert not plain.responses[0].episode
+
+
+@pytest.mark.parametrize(
+    ("stop_reason", "finish_reason"),
+    [
+        ("stop", "stop"),
+        ("max_tokens", "length"),
+        ("model_length", "length"),
+        ("content_filter", "content_filter"),
+        ("tool_calls", "tool_calls"),
+        ("unknown", "stop"),
+    ],
+)
+def test_stop_reasons_and_tool_calls_of_the_answer_are_kept(
+    tmp_path: Path, stop_reason: str, finish_reason: str
+) -> None:
+    call = {"id": "c1", "function": "pay", "arguments": {"to": "nora"}}
+    message = {"role": "assistant", "content": "Paying.", "tool_calls": [call]}
+    output = {"choices": [{"message": message, "stop_reason": stop_reason}]}
+    (row,) = read_inspect_log(_write(tmp_path / "a.eval", _sample(output=output)))
+    (response,) = row.responses
+    assert response.finish_reason == finish_reason
+    assert response.message.tool_calls == (ToolCall("c1", "pay", '{"to": "nora"}'),)
+    assert response.text == "Paying."
+
+
+@pytest.mark.parametrize("header", [HEADER | {"version": 3}, {"eval": {}}])
+def test_logs_of_other_versions_are_refused(tmp_path: Path, header: Any) -> None:
+    with pytest.raises(DataError, match=r"header.json: a log of version \d; version 2 is read"):
+        list(read_inspect_log(_write(tmp_path / "a.eval", _sample(), header=header)))
+
+
+def test_scores_of_any_size_are_unscored(tmp_path: Path) -> None:
+    sample = _sample(scores={"big": {"value": 10**400}, "text": {"value": "1e999"}})
+    (row,) = read_inspect_log(_write(tmp_path / "a.eval", sample))
+    assert [(j.verdict, j.value) for j in row.judgements] == [(None, None)] * 2

@@ -51,6 +51,13 @@ def test_the_product_is_added_and_other_weights_stay(base: Path, tmp_path: Path)
     assert (target / "config.json").is_file() and not (target / "truing-weights.json").exists()
 
 
+def test_an_adapter_without_a_part_is_an_error(base: Path, tmp_path: Path) -> None:
+    adapter = write_adapter(tmp_path / "adapter")
+    save_file({"layer.A": torch.randn(2, 6)}, adapter / ADAPTER_FILE)
+    with pytest.raises(UserError, match="is damaged: it has no layer.B"):
+        merge_low_rank(base, adapter, tmp_path)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [({"name": "other"}, "has no other.weight"), ({"inputs": 5}, "of another size")],

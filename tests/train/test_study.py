@@ -12,10 +12,12 @@ import pytest
 
 pytest.importorskip("torch")
 import numpy as np
+from tests.run_folders import build_run
 
 from truing.core.errors import UserError
 from truing.core.types import Answer, Conversation, Expect, Lineage, Sample, Sampling
 from truing.evaluation.evaluate import evaluate
+from truing.runs.folder import Run
 
 
 @pytest.fixture
@@ -84,6 +86,21 @@ def test_grades_become_labels(  # type: ignore[no-untyped-def]
     assert (label.verdict, label.value, label.judge) == (verdict, value, "ai:reader")
     with pytest.raises(UserError, match="no grade for"):
         labels.read_grade(row, "6", "ai:reader")
+    for two in ("34", "", "12345"):
+        with pytest.raises(UserError, match="no grade for"):
+            labels.read_grade(row, two, "ai:reader")
+
+
+def test_a_later_packet_takes_the_rows_that_were_drawn(script, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    samples = [Sample(id=f"s{i}", conversation=Conversation.of(f"Ask {i}")) for i in range(6)]
+    run = Run(build_run(tmp_path / "run", samples, {"refused": [[False]] * 6}))
+    draw = script("study_labels")._draw_fixed
+    first = draw(run, 4, "refused")
+    assert len(first) == 4
+    assert draw(run, 4, "refused") == first
+    assert draw(run, 2, "refused") == first[:2]
+    with pytest.raises(UserError, match="--n 5: 4 rows of .* their number is fixed"):
+        draw(run, 5, "refused")
 
 
 @pytest.mark.parametrize("question", ["harmful", "refused"])

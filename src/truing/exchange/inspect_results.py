@@ -1,11 +1,11 @@
 """Reads Inspect AI's logs (`.eval`, version 2; also those of Petri): scorers become judges.
 
-A sample's epochs are several answers to it; the answer is the last of the assistant's messages in
-the output, an agent's calls and their results are the episode. A scorer answers the question that
-`truing export inspect` noted, else ``passed``: true, C (correct) and 1 are yes, false, I
-(incorrect), N (no answer) and 0 are no. Any other number is a value, each number of a dictionary of
-scores (as Petri's judge gives them) a value with its key as the question; what is neither is
-unscored.
+A sample's epochs are several answers to it; the answer is the first choice of the output, with its
+stop reason and its tool calls; an agent's calls and their results are the episode. A scorer answers
+the question that `truing export inspect` noted, else ``passed``: true, C (correct) and 1 are yes,
+false, I (incorrect), N (no answer) and 0 are no. Any other number is a value, each number of a
+dictionary of scores (as Petri's judge gives them) a value with its key as the question; what is
+neither is unscored.
 
 The file is a zip archive of somebody else's: member names are only looked up, and what they
 expand to is bounded.
@@ -64,6 +64,14 @@ _ROLES: dict[str, Role] = {
     "tool": "tool",
 }
 _MAX_DICTIONARY_SCORES = 200
+_VERSION = 2
+_FINISH_REASONS: dict[str, str] = {
+    "stop": "stop",
+    "max_tokens": "length",
+    "model_length": "length",
+    "tool_calls": "tool_calls",
+    "content_filter": "content_filter",
+}
 
 
 class _ScorerSpec(Struct):
@@ -72,14 +80,13 @@ class _ScorerSpec(Struct):
 
 
 class _EvalSpec(Struct):
-    task: str = ""
     model: str = ""
     scorers: list[_ScorerSpec] | None = None
 
 
 class _Header(Struct):
     eval: _EvalSpec
-    version: int = 2
+    version: int = 0
 
 
 class _TracedCall(Struct):
@@ -121,7 +128,6 @@ class _EvalSample(Struct):
     id: str | int
     epoch: int = 1
     input: str | list[_ChatMessage] = ""
-    target: str | list[str] = ""
     choices: list[str] | None = None
     messages: list[_ChatMessage] = field(default_factory=list)
     output: _Output = field(default_factory=_Output)
@@ -138,6 +144,9 @@ class _Log:
         self._path, self._archive = path, archive
         self._left = FREE_EXPANDED_BYTES + MAX_EXPANSION * path.stat().st_size
         header: Any = _decode(path, "header.json", self.read("header.json"), _Header)
+        if header.version != _VERSION:
+            what = f"a log of version {header.version}; version {_VERSION} is read"
+            raise DataError.at(path, None, f"header.json: {what}")
         self.model: str = header.eval.model
         self.questions = {
             scorer.name: str((scorer.metadata or {}).get("question") or "passed")
@@ -245,8 +254,21 @@ def _response(sample: _EvalSample, index: int, model: str) -> Response:
     if not error and not output.choices and not answer:
         answer = None  # the log holds no answer, which is not an empty one
     response = make_response(index, answer, output.model or model, error)
+    if output.choices and response.failure is None:
+        choice = output.choices[0]
+        message = Message("assistant", answer or "", _tool_calls(choice.message))
+        # A reason that Inspect does not know ("unknown") is none that truing could state.
+        reason = _FINISH_REASONS.get(choice.stop_reason, "stop")
+        response = replace(response, message=message, finish_reason=reason)
     episode = _episode(sample)
     return response if episode is None else replace(response, episode=episode)
+
+
+def _tool_calls(message: _ChatMessage) -> tuple[ToolCall, ...]:
+    return tuple(
+        ToolCall(call.id, call.function, json.dumps(call.arguments or {}))
+        for call in message.tool_calls or ()
+    )
 
 
 def _episode(sample: _EvalSample) -> Episode | None:
@@ -256,10 +278,7 @@ def _episode(sample: _EvalSample) -> Episode | None:
         Message(
             _ROLES.get(m.role, "user"),
             _text(m.content, sample.attachments),
-            tuple(
-                ToolCall(call.id, call.function, json.dumps(call.arguments or {}))
-                for call in m.tool_calls or ()
-            ),
+            _tool_calls(m),
             m.tool_call_id,
         )
         for m in sample.messages[n_input:]
@@ -280,9 +299,13 @@ def _verdict(value: Any) -> tuple[bool | None, float | None]:
             value = float(value)
         except ValueError:
             return None, None
-    if isinstance(value, int | float) and math.isfinite(value):
-        return (bool(value), None) if value in (0, 1) else (None, float(value))
-    return None, None
+    if value in (0, 1):
+        return bool(value), None
+    try:
+        number = float(value)
+    except (TypeError, ValueError, OverflowError):
+        return None, None
+    return None, number if math.isfinite(number) else None
 
 
 def _judgements(sample: _EvalSample, index: int, questions: dict[str, str]) -> Iterator[Judgement]:

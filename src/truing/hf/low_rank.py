@@ -22,8 +22,9 @@ _WEIGHTS_FILE = "model.safetensors"
 def merge_low_rank(base: Path, adapter: Path, target: Path) -> None:
     """Writes the base with the adapter added into the folder `target`, one matrix at a time.
 
-    `base` is a model folder with one weights file, `adapter` a folder with the files above. Raises
-    UserError if the adapter does not fit the base.
+    `base` is a model folder with one weights file (model.safetensors), `adapter` a folder with
+    adapter.safetensors and truing.json. Raises UserError if the adapter does not fit the base or
+    lacks a part, and MissingExtra without torch.
     """
     try:
         import torch
@@ -38,6 +39,10 @@ def merge_low_rank(base: Path, adapter: Path, target: Path) -> None:
     ):
         names = set(weights.keys())
         changed = {key.removesuffix(".A") for key in changes.keys() if key.endswith(".A")}  # noqa: SIM118 (no dictionary)
+        parts = set(changes.keys())
+        lonely = sorted(f"{name}.B" for name in changed if f"{name}.B" not in parts)
+        if lonely:
+            raise UserError(f"{adapter}: {ADAPTER_FILE} is damaged: it has no {lonely[0]}")
         unknown = sorted(name for name in changed if f"{name}.weight" not in names)
         if unknown:
             raise UserError(f"{adapter}: does not fit {base.name}: it has no {unknown[0]}.weight")

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from truing.core.errors import PlanError, UserError
-from truing.integrations.nemo.llm_rails import LLMRails
+from truing.core.types import Conversation, Sampling, Tool
+from truing.integrations.nemo.llm_rails import LangChainModel, LLMRails
 from truing.integrations.nemo.rails_config import RailsConfig
 from truing.integrations.nemo.responses import GenerationResponse
 from truing.models.scripted import ScriptedModel
@@ -150,6 +152,50 @@ def test_a_langchain_model_answers() -> None:
     assert rails.generate(prompt="hi") == "user said hi"
     with pytest.raises(ConnectionError, match="too slow"):
         rails.generate(prompt="fail")
+
+
+@pytest.mark.parametrize(
+    ("reply", "text", "failure"),
+    [
+        (SimpleNamespace(content="hi"), "hi", None),
+        (
+            SimpleNamespace(
+                content=[
+                    "a",
+                    {"type": "text", "text": "b"},
+                    {"type": "reasoning", "reasoning": "r"},
+                ]
+            ),
+            "ab",
+            None,
+        ),
+        (SimpleNamespace(content=""), "", None),
+        (SimpleNamespace(content=[]), "", None),
+        (SimpleNamespace(content=[{"type": "image_url"}]), "", "model"),
+        (SimpleNamespace(content=[3]), "", "model"),
+        (None, "", "model"),
+        (SimpleNamespace(content="", tool_calls=[{"name": "pay"}]), "", "unsupported"),
+    ],
+)
+def test_langchain_answers_are_texts_or_failures(
+    reply: Any, text: str, failure: str | None
+) -> None:
+    class Replying:
+        async def ainvoke(self, rows: list[tuple[str, str]], **options: Any) -> Any:
+            return reply
+
+    model = LangChainModel(Replying())
+    (answer,) = asyncio.run(model.generate(Conversation.of("hi"), Sampling()))
+    assert answer.text == text
+    assert (answer.failure.kind if answer.failure else None) == failure
+
+
+def test_tools_are_not_passed_to_langchain() -> None:
+    model = LangChainModel(LangChainLike())
+    sampling = Sampling(tools=(Tool("pay", "Pays.", "{}"),))
+    (answer,) = asyncio.run(model.generate(Conversation.of("hi"), sampling))
+    assert answer.failure is not None
+    assert answer.failure.kind == "unsupported"
 
 
 CONFIG_PY = """

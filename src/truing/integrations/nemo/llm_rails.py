@@ -1,8 +1,9 @@
 """`LLMRails` on truing's runtime: generate, stream, check, explain, register.
 
 `from truing.integrations.nemo import LLMRails, RailsConfig` takes the place of the import from
-`nemoguardrails`. A turn that cannot be finished answers with a refusal and a ruling that says why,
-where NeMo Guardrails may raise.
+`nemoguardrails`. A turn in which a rail or a flow fails answers with a refusal and a ruling that
+says why, where NeMo Guardrails may raise. Where the model itself fails, `generate` and
+`stream_async` raise ConnectionError.
 """
 
 from __future__ import annotations
@@ -34,7 +35,12 @@ Messages = list[dict[str, Any]]
 
 
 class LangChainModel:
-    """A LangChain chat model or LLM as a `Model`: its `ainvoke` is called with (role, text)."""
+    """A LangChain chat model or LLM as a `Model`: its `ainvoke` is called with (role, text).
+
+    Temperature, top p and maximum tokens are those that the LangChain model was made with; stop
+    texts are passed on. Tools, and conversations with tool calls, are failures: bind tools to an
+    agent of LangChain and put the rails around its model.
+    """
 
     def __init__(self, llm: Any) -> None:
         self.llm = llm
@@ -43,6 +49,9 @@ class LangChainModel:
 
     async def generate(self, conversation: Conversation, sampling: Sampling) -> tuple[Answer, ...]:
         """Returns `sampling.n` answers; an exception of the model is a failure."""
+        if sampling.tools or any(m.tool_calls or m.role == "tool" for m in conversation.messages):
+            what = f"{self.name}: tools are not passed to a LangChain model"
+            return (Answer.failed("unsupported", what),) * sampling.n
         rows = [(message.role, message.content) for message in conversation.messages]
         options: dict[str, Any] = {"stop": list(sampling.stop)} if sampling.stop else {}
         answers = []
@@ -52,9 +61,30 @@ class LangChainModel:
             except Exception as error:
                 answers.append(Answer.failed("model", f"{type(error).__name__}: {error}"))
                 continue
-            text = getattr(reply, "content", reply)
-            answers.append(Answer.of(text if isinstance(text, str) else str(text)))
+            answers.append(_read_reply(reply))
         return tuple(answers)
+
+
+def _read_reply(reply: Any) -> Answer:
+    """Returns the text of a LangChain message (its content may be a list of parts) or of an LLM; a
+    failure for a message with tool calls, or with content that is no text.
+    """
+    if getattr(reply, "tool_calls", None):
+        return Answer.failed(
+            "unsupported", "the LangChain model called tools, which it was not given"
+        )
+    content = getattr(reply, "content", reply)
+    parts = content if isinstance(content, list) else [content]
+    texts = []
+    for part in parts:
+        text = part.get("text") if isinstance(part, Mapping) else part
+        if isinstance(text, str):
+            texts.append(text)
+        elif not isinstance(part, Mapping):
+            return Answer.failed("model", f"an answer of type {type(part).__name__} is no text")
+    if parts and not texts:
+        return Answer.failed("model", "the LangChain model's answer has no text")
+    return Answer.of("".join(texts))
 
 
 class LLMRails:
