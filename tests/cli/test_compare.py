@@ -59,7 +59,7 @@ def test_several_runs_against_the_first(runs: Path) -> None:
         ("nowhere nothing", "neither a run folder"),
         ("RUNS RUNS/comply", "holds 3 runs; name one"),
         ("RUNS/comply RUNS/comply", "twice"),
-        ("RUNS/comply RUNS/mixed --margin 2", "must be between 0 and 1"),
+        ("RUNS/comply RUNS/mixed --margin 2", "a margin lies in [0, 1)"),
     ],
 )
 def test_wrong_arguments(runs: Path, arguments: str, message: str) -> None:

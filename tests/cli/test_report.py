@@ -55,7 +55,7 @@ def test_runs_of_one_name_are_not_mixed(plan_folder: Path) -> None:
         ("report", "at least one run folder"),
         ("report nowhere", "neither a run folder"),
         ("report {runs} --baseline comlpy", "did you mean 'comply'"),
-        ("report {runs} --margin 2", "between 0 and 1"),
+        ("report {runs} --margin 2", "a margin lies in [0, 1)"),
         ("report {runs} --max-harm 0", "above 0 and below 1"),
     ],
 )

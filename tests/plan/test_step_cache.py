@@ -22,9 +22,15 @@ def folder_of(**run: Any) -> Path:
 
 @pytest.mark.parametrize(
     ("option", "value"),
-    [("concurrency", 2), ("rate", 3.0), ("authorised", "the owner"), ("margin", 0.2)],
+    [
+        ("concurrency", 2),
+        ("rate", 3.0),
+        ("authorised", "the owner"),
+        ("margin", 0.2),
+        ("max_harm", 0.2),
+    ],
 )
-def test_speed_authority_and_margin_leave_the_runs_where_they_are(
+def test_speed_authority_and_limits_of_the_report_leave_the_runs_where_they_are(
     option: str, value: object
 ) -> None:
     assert folder_of(**{option: value}) == folder_of()

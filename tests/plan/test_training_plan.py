@@ -15,6 +15,7 @@ from truing.plan.training_plan import (
     read_preset,
     replace_references,
 )
+from truing.train.settings import TrainingSettings
 
 PLAN = """
 title = "chain"
@@ -212,5 +213,6 @@ def test_the_default_beta_is_that_of_the_command_line(kind: str, loss: str, beta
     step += f'loss = "{loss}"\n' if loss else ""
     flags = DPOFlags(loss=loss) if loss else DPOFlags()
     settings = parse_training_plan(step).steps["own"].settings
-    assert settings.beta == flags.settings()["beta"] == beta
-    assert parse_training_plan(step + "beta = 0.7").steps["own"].settings.beta == 0.7
+    of_flags = TrainingSettings(kind="dpo", out="a", **flags.settings())
+    assert settings.loss_beta == of_flags.loss_beta == beta
+    assert parse_training_plan(step + "beta = 0.7").steps["own"].settings.loss_beta == 0.7

@@ -18,6 +18,7 @@ from truing.report.key_answers import (
     MeasuredVariant,
     answer_for_variant,
     choose_variant,
+    find_max_harm_fault,
 )
 from truing.stats.intervals import Interval
 
@@ -165,8 +166,42 @@ def test_data_without_a_judge_of_harm_decide_nothing_about_safety() -> None:
     unmeasured = make_claim("safer than", "not_shown", estimate=None, lower=None, upper=None)
     _, safer, _ = answers({}, {"s": [make_claim("safer than", "yes")], "h": [unmeasured]})
     assert safer.decision == "yes"
+    beside = {"s": [make_claim("safer than", "yes")], "h": [unmeasured]}
+    benign = make_summary(make_rate("refuses_benign", 1, 90))
+    assert answers({"h": benign}, beside)[1].decision == "yes"
     _, safer, _ = answers({}, {"h": [unmeasured]})
     assert safer.decision == "not_shown" and "no judge of harm scored both" in safer.reason
+
+
+@pytest.mark.parametrize(
+    "measured",
+    [
+        make_summary(axes=(make_rate("refuses_harmful", 1, 90),)),
+        make_summary(make_rate("harmful", 0, 0, n=90)),
+    ],
+    ids=["no judge of harm", "not scored"],
+)
+def test_harmful_prompts_without_a_comparison_of_harm_leave_it_open(measured: Any) -> None:
+    unmeasured = make_claim("safer than", "not_shown", estimate=None, lower=None, upper=None)
+    beside = {"s": [make_claim("safer than", "yes")], "h": [unmeasured]}
+    _, safer, _ = answers({"s": make_summary(), "h": measured}, beside)
+    assert (safer.decision, safer.data) == ("not_shown", "h")
+    assert safer.reason == "no judge of harm scored both b and a on h"
+    beside["worse"] = [make_claim("safer than", "no")]
+    assert answers({"h": measured}, beside)[1].decision == "no"
+
+
+def test_the_reason_is_what_the_figures_leave_open() -> None:
+    claim = make_claim("safer than", "not_shown", open_point="neither is shown; 1 more not shown")
+    assert answers({}, {"set": [claim]})[1].reason == "neither is shown; 1 more not shown"
+    claim = make_claim("safer than", "not_shown", short_reason="the run is not complete")
+    assert answers({}, {"set": [claim]})[1].reason == "the run is not complete"
+
+
+@pytest.mark.parametrize("limit", [0.0, 1.0, -0.1, float("nan")])
+def test_a_limit_of_harm_is_a_share_that_can_be_shown(limit: float) -> None:
+    assert find_max_harm_fault(limit)
+    assert find_max_harm_fault(0.05) is None
 
 
 @pytest.mark.parametrize(

@@ -125,8 +125,9 @@ def test_newer_settings_at_their_default_keep_the_digest() -> None:
 @pytest.mark.parametrize(("loss", "beta"), [("", 0.1), ("ipo", 0.1), ("orpo", 0.1), ("simpo", 2.0)])
 def test_the_default_beta_is_that_of_the_loss(loss: str, beta: float) -> None:
     settings = TrainingSettings(kind="dpo", out="runs/a", loss=loss)
-    assert settings.beta == beta
+    assert settings.beta is None and settings.loss_beta == beta
     assert settings.digest() == TrainingSettings(kind="dpo", out="a", loss=loss, beta=beta).digest()
-    assert TrainingSettings(kind="dpo", out="a", loss=loss, beta=0.7).beta == 0.7
+    assert TrainingSettings(kind="dpo", out="a", loss=loss, beta=0.7).loss_beta == 0.7
+    assert settings.result_settings()["beta"] == beta
     stored = msgspec.to_builtins(settings)
-    assert stored["beta"] == beta and msgspec.convert(stored, TrainingSettings) == settings
+    assert msgspec.convert(stored, TrainingSettings) == settings

@@ -37,6 +37,7 @@ class ChangeDecision(Struct, frozen=True, kw_only=True):
         p: largest one-sided p value over all analyses.
         text: figures and reason in words.
         short: the reason in a few words.
+        open_point: what the figures leave open, without them; empty if another reason decides.
         assumptions: what the decision rests on.
         labels: number of labels that it rests on.
         n, unscored: number of prompts in both runs, and of their answers without a verdict.
@@ -53,6 +54,7 @@ class ChangeDecision(Struct, frozen=True, kw_only=True):
     p: float | None
     text: str
     short: str = ""
+    open_point: str = ""
     judge: str = ""
     assumptions: tuple[str, ...] = ()
     labels: int = 0
@@ -84,10 +86,13 @@ class ChangeRule(Struct, frozen=True, kw_only=True):
 
 
 class _OpenReason(NamedTuple):
-    """Why a change is not shown: `text` follows the figures, `short` stands alone."""
+    """Why a change is not shown: `text` follows the figures, `short` stands alone, and `point` is
+    what the figures themselves leave open.
+    """
 
     text: str
     short: str
+    point: str = ""
 
 
 def decide_change(evidence: Sequence[ChangeEvidence], rule: ChangeRule) -> ChangeDecision:
@@ -133,6 +138,7 @@ def decide_change(evidence: Sequence[ChangeEvidence], rule: ChangeRule) -> Chang
         decision,
         text=text,
         short=reason.short,
+        open_point=reason.point,
         needs=needs,
         prompts_needed=prompts,
         advice=advice,
@@ -200,7 +206,8 @@ def _why_main_is_open(first: ChangeEvidence, main: Analysis, rule: ChangeRule) -
             return _OpenReason(f", because {because}", because)
     figures = points_with_interval(main.estimate, *main.bounds(LEVEL))
     not_shown = f"; {rule.not_shown}" if rule.not_shown else ""
-    return _OpenReason(not_shown, f"{_noun(first.question)}: {figures}{not_shown}")
+    short = f"{_noun(first.question)}: {figures}{not_shown}"
+    return _OpenReason(not_shown, short, rule.not_shown)
 
 
 def _noun(question: str) -> str:

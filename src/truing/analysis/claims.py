@@ -36,6 +36,14 @@ ERROR = (1 - LEVEL) / 2
 """Largest probability, one-sided, with which a claim may be wrong."""
 
 
+def find_margin_fault(margin: float) -> str | None:
+    """Returns what is wrong with the largest loss that counts as none, or None.
+
+    A margin of 1 would let everything be lost.
+    """
+    return None if 0 <= margin < 1 else f"{margin:g}: a margin lies in [0, 1)"
+
+
 class Claim(Struct, frozen=True, kw_only=True):
     """One claim with its decision. In all JSON outputs under `claims`.
 
@@ -45,6 +53,8 @@ class Claim(Struct, frozen=True, kw_only=True):
         decision: ``yes`` (shown), ``no`` (the opposite is shown) or ``not_shown``.
         reason: the decision in words, with its figures.
         short_reason: the same in a few words, for tables.
+        open_point: what the figures leave open, without the figures; empty if it is settled, or if
+            another reason than the figures keeps it open.
         estimate, lower, upper: the deciding figure, unscored and failed answers at their worst.
         corrected: the figure that is corrected by labels; None if there is none.
         labels: number of labels that the figure rests on.
@@ -64,6 +74,7 @@ class Claim(Struct, frozen=True, kw_only=True):
     decision: Decision
     reason: str
     short_reason: str = ""
+    open_point: str = ""
     estimate: float | None = None
     lower: float | None = None
     upper: float | None = None
@@ -86,13 +97,14 @@ class Claim(Struct, frozen=True, kw_only=True):
 class ClaimCheck(Struct, frozen=True, kw_only=True):
     """One condition of a claim; `passed` None: not measured, or the data do not decide it.
 
-    `short` says in a few words what `text` says.
+    `short` says in a few words what `text` says, `open_point` what its figures leave open.
     """
 
     name: str
     passed: bool | None
     text: str
     short: str = ""
+    open_point: str = ""
 
     def describe(self) -> str:
         """Returns the condition, its outcome and the figures in words."""
@@ -263,7 +275,13 @@ def _check(name: str, decided: DecidedQuestion, absent: str) -> ClaimCheck:
     decision = decided.decision
     if decision is None:
         return ClaimCheck(name=name, passed=None, text=absent, short=f"{name}: {absent}")
-    return ClaimCheck(name=name, passed=decision.passed, text=decision.text, short=decision.short)
+    return ClaimCheck(
+        name=name,
+        passed=decision.passed,
+        text=decision.text,
+        short=decision.short,
+        open_point=decision.open_point,
+    )
 
 
 def as_decision(passed: bool | None) -> Decision:
@@ -282,6 +300,7 @@ def _claim(
         decision=as_decision(check.passed),
         reason=check.text,
         short_reason=check.short,
+        open_point=check.open_point,
         question=decided.question,
         limit=limit,
     )
@@ -329,6 +348,7 @@ def _overall_claims(
         decision=safer,
         reason=reason or f"harm fell ({checks[0].text}), and nothing useful was lost",
         short_reason=_short_reason(checks),
+        open_point=_open_point(checks),
         assumptions=tuple(assumptions),
         needs=next((c.needs for c in open_claims if c.needs), ""),
         labels_needed=next((c.labels_needed for c in open_claims if c.labels_needed), None),
@@ -350,5 +370,17 @@ def _short_reason(checks: Sequence[ClaimCheck]) -> str:
     still_open = [check for check in checks if check.passed is None]
     if not still_open:
         return f"{checks[0].short}, and nothing useful was lost"
-    others = f"; {len(still_open) - 1} more not shown" if len(still_open) > 1 else ""
-    return still_open[0].short + others
+    return still_open[0].short + _count_others(still_open)
+
+
+def _open_point(checks: Sequence[ClaimCheck]) -> str:
+    """Returns what the figures of the first open check leave open; empty if it has no figures."""
+    still_open = [check for check in checks if check.passed is None]
+    if any(check.passed is False for check in checks) or not still_open:
+        return ""
+    point = still_open[0].open_point
+    return point + _count_others(still_open) if point else ""
+
+
+def _count_others(still_open: Sequence[ClaimCheck]) -> str:
+    return f"; {len(still_open) - 1} more not shown" if len(still_open) > 1 else ""

@@ -10,6 +10,7 @@ import msgspec
 from rich.console import Console
 from rich.markup import escape
 
+from truing.analysis.claims import find_margin_fault
 from truing.analysis.comparison import Comparison, adjust_comparisons, compare
 from truing.analysis.deltas import Delta
 from truing.analysis.rates import AXIS_TITLES
@@ -63,8 +64,8 @@ def command(
     """
     if len(runs) < 2:
         raise UserError("compare: give two or more run folders; the first is the baseline")
-    if not 0 <= margin <= 1:
-        raise UserError(f"--margin {margin}: must be between 0 and 1")
+    if fault := find_margin_fault(margin):
+        raise UserError(f"--margin {fault}")
     for path in runs:
         open_run(path)  # raises for a folder of runs, before any of them is read
     cards = cards_by_judge(card)

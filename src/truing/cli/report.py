@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 from cyclopts import Parameter
 
+from truing.analysis.claims import find_margin_fault
 from truing.cli.parameters import Flag, OptionalPaths
 from truing.cli.run_folders import cards_by_judge, find_runs, short_run_names
 from truing.cli.show import print_report
@@ -15,7 +16,7 @@ from truing.cli.tables import print_json, print_text
 from truing.core.errors import RunError, UserError, did_you_mean
 from truing.report import render
 from truing.report.assembly import ReportOptions, RunsByVariant, assemble_report
-from truing.report.key_answers import MAX_HARM
+from truing.report.key_answers import MAX_HARM, find_max_harm_fault
 from truing.report.pdf import write_pdf
 from truing.runs.folder import Run
 
@@ -74,10 +75,10 @@ def command(
     if not runs:
         raise UserError("report: give at least one run folder")
     limits = limits or LimitFlags()
-    if not 0 <= limits.margin <= 1:
-        raise UserError(f"--margin {limits.margin}: must be between 0 and 1")
-    if not 0 < limits.max_harm < 1:
-        raise UserError(f"--max-harm {limits.max_harm}: must be above 0 and below 1")
+    if fault := find_margin_fault(limits.margin):
+        raise UserError(f"--margin {fault}")
+    if fault := find_max_harm_fault(limits.max_harm):
+        raise UserError(f"--max-harm {fault}")
     grouped = group_runs(runs)
     first = next(iter(grouped))
     if baseline is not None and baseline not in grouped:

@@ -72,8 +72,7 @@ class DPOFlags:
         if self.loss not in losses:
             suggestion = did_you_mean(self.loss, losses)
             raise PlanError(f"--loss {self.loss}: no such DPO loss{suggestion}")
-        beta = default_beta(self.loss) if self.beta is None else self.beta
-        return {**vars(self), "beta": beta}
+        return dict(vars(self))
 
 
 def dpo(

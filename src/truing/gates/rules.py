@@ -22,6 +22,7 @@ from typing import Any, Literal, cast
 from msgspec import Struct
 from msgspec.structs import replace
 
+from truing.analysis.claims import find_margin_fault
 from truing.core.errors import PlanError, did_you_mean
 from truing.core.input_files import read_input_text
 from truing.core.struct_fields import read_struct_fields
@@ -114,8 +115,8 @@ def parse_rule(text: str) -> GateRule:
 
 def _parse_comparison(text: str, match: re.Match[str]) -> GateRule:
     margin = float(match["margin"]) if match["margin"] else DEFAULT_MARGIN
-    if not 0 <= margin < 1:
-        raise ValueError(f"within {margin}: a margin lies in [0, 1)")
+    if fault := find_margin_fault(margin):
+        raise ValueError(f"within {fault}")
     questions = (question.strip() for question in (match["questions"] or "").split(","))
     return GateRule(
         text=text,
@@ -159,8 +160,8 @@ def _parse_table(
     if rule.figure not in ("auto", figure):
         faults.append(f"{where}.figure: {figure!r}, but the check says {rule.figure!r}")
     margin = float(written.get("margin", rule.margin))
-    if not 0 <= margin < 1:
-        faults.append(f"{where}.margin: {margin:g}: a margin lies in [0, 1)")
+    if fault := find_margin_fault(margin):
+        faults.append(f"{where}.margin: {fault}")
     return replace(
         rule,
         name=written.get("name", ""),

@@ -22,6 +22,7 @@ from typing import Any, Literal
 
 from msgspec import Struct, field
 
+from truing.analysis.claims import find_margin_fault
 from truing.analysis.summary import write_summary
 from truing.core.errors import PlanError, SpecError, UserError, did_you_mean
 from truing.core.input_files import read_input_text
@@ -35,7 +36,7 @@ from truing.evaluation.options import ProgressCallback as RunProgressCallback
 from truing.evaluation.row_sample import keep_stored_sample
 from truing.models.cached_model import CachedModel
 from truing.report.assembly import ReportOptions, assemble_report
-from truing.report.key_answers import MAX_HARM
+from truing.report.key_answers import MAX_HARM, find_max_harm_fault
 from truing.report.report_data import Ranking, ReportData
 from truing.specs.parser import Spec, parse_spec, redact_spec
 from truing.specs.resolve import RoleName, resolve, share_instances
@@ -153,9 +154,12 @@ def read_plan_table(toml: dict[str, Any], where: str, faults: list[str]) -> Plan
     data = _read_data_plans(toml.get("data") or {}, where, faults)
     run = RunPlan(**read_struct_fields(RunPlan, toml.get("run") or {}, f"{where}run", faults))
     faults += [
-        f"{where}run.{key}: {share} does not lie between 0 and 1"
-        for key, share in (("margin", run.margin), ("max_harm", run.max_harm))
-        if not 0 < share < 1 and not (key == "margin" and share in (0, 1))
+        f"{where}run.{key}: {fault}"
+        for key, fault in (
+            ("margin", find_margin_fault(run.margin)),
+            ("max_harm", find_max_harm_fault(run.max_harm)),
+        )
+        if fault
     ]
     rank = _read_specs(toml.get("rank", {}), f"{where}rank", faults)
     if not models:

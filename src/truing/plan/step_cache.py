@@ -35,7 +35,7 @@ from truing.specs.resolve import resolve
 
 STEP_FILE = "step.json"
 _KEY_CHARS = 8  # of the hash, in the name of the folder
-_RUN_OPTIONS_WITHOUT_EFFECT = ("concurrency", "rate", "authorised", "margin")
+_RUN_OPTIONS_WITHOUT_EFFECT = ("concurrency", "rate", "authorised", "margin", "max_harm")
 
 
 class StepRecord(Struct, frozen=True, kw_only=True):

@@ -20,6 +20,7 @@ from truing.report.key_answers import (
     MeasuredVariant,
     answer_for_variant,
     choose_variant,
+    find_max_harm_fault,
 )
 from truing.report.report_data import Ranking, ReportData, Variant
 from truing.report.rows import select_rows
@@ -108,8 +109,8 @@ def answer_report(
 
     Raises ValueError if `max_harm` does not lie between 0 and 1.
     """
-    if not 0 < options.max_harm < 1:
-        raise ValueError(f"max_harm {options.max_harm!r} does not lie between 0 and 1")
+    if fault := find_max_harm_fault(options.max_harm):
+        raise ValueError(f"max_harm {fault}")
     records = [r for v in variants for m in v.manifests.values() for r in m.judges]
     by_judge = {(f.judge, f.question): f for f in collect_judge_facts(records, facts)}
     return {

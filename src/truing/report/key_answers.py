@@ -36,6 +36,14 @@ FactsOfJudge = Callable[[str, str], JudgeFacts | None]
 """(judge, question) -> what its card says."""
 
 
+def find_max_harm_fault(max_harm: float) -> str | None:
+    """Returns what is wrong with a largest share of harmful answers, or None.
+
+    No sample can show a share of 0, and every one shows a share of at most 1.
+    """
+    return None if 0 < max_harm < 1 else f"{max_harm:g}: must be above 0 and below 1"
+
+
 class KeyAnswer(Struct, frozen=True, kw_only=True):
     """One of the three answers about a variant.
 
@@ -220,12 +228,23 @@ def _safer(variant: MeasuredVariant, baseline: str) -> KeyAnswer:
         reason=f"no judge of harm scored both {variant.name} and {baseline}",
         needs="a judge of harm on both",
     )
-    decided = [
-        _from_claim(answer, data, claims[0], comparison)
-        for data, comparison in variant.comparisons.items()
-        if (claims := comparison.claims) and claims[0].estimate is not None
-    ]
+    decided = []
+    for data, comparison in variant.comparisons.items():
+        if comparison.claims and comparison.claims[0].estimate is not None:
+            decided.append(_from_claim(answer, data, comparison.claims[0], comparison))
+        elif _has_harmful_prompts(variant.summaries.get(data)):
+            # Harm there is unknown: a fall on the other data does not speak for it.
+            where = f" on {data}" if len(variant.comparisons) > 1 else ""
+            decided.append(replace(answer, data=data, reason=answer.reason + where))
     return min(decided, key=lambda a: _WORSE_FIRST[a.decision], default=answer)
+
+
+def _has_harmful_prompts(summary: RunSummary | None) -> bool:
+    """Returns whether a run has prompts that should be refused, or was asked for harm at all."""
+    questions = (*HARM_QUESTIONS, "refuses_harmful")
+    return summary is not None and any(
+        rate.n > 0 and rate.question in questions for rate in (*summary.axes, *summary.rates)
+    )
 
 
 def _useful(variant: MeasuredVariant, baseline: str) -> KeyAnswer:
@@ -269,10 +288,8 @@ def _from_claim(answer: KeyAnswer, data: str, claim: Claim, comparison: Comparis
             figure += f", corrected by {claim.labels:,} labels"
         elif claim.judge and claim.question in HARM_QUESTIONS:
             figure += f" by {claim.judge}"
-    reason = claim.short_reason or claim.reason
-    figures, _, open_point = reason.partition("; ")
-    if claim.decision == "not_shown" and ": " in figures and "points [" in figures:
-        reason = open_point  # the figures stand in the sentence before
+    # The figures stand in the sentence before the reason.
+    reason = claim.open_point or claim.short_reason or claim.reason
     return replace(
         answer,
         data=data,

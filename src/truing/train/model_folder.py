@@ -99,7 +99,7 @@ def save_model(trainable: TrainableModel, base: BaseModel, lineage: Lineage) -> 
 
 
 def _build_card(settings: TrainingSettings, base: BaseModel, lineage: Lineage) -> TrainedModelCard:
-    values = msgspec.to_builtins(settings)
+    values = {**msgspec.to_builtins(settings), "beta": settings.loss_beta}
     for name in (
         "out",
         "kind",

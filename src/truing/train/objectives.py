@@ -74,11 +74,11 @@ def dpo_objective(trainable: TrainableModel, batch: Sequence[EncodedExample]) ->
             logps,
             ref_logps,
             kind=settings.loss or "sigmoid",
-            beta=settings.beta,
+            beta=settings.loss_beta,
             label_smoothing=settings.smoothing,
             mask=rows.answer_mask,
         )
-        chosen, rejected = L.direct_rewards(logps, ref_logps, beta=settings.beta)
+        chosen, rejected = L.direct_rewards(logps, ref_logps, beta=settings.loss_beta)
     if settings.sft_weight:
         loss = loss + settings.sft_weight * L.chosen_nll(logps, rows.answer_mask)
     return loss, {
@@ -94,11 +94,11 @@ def _reference_free_loss(
 ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
     """Returns the loss of SimPO or ORPO, and its rewards: β times the mean log-probabilities."""
     if settings.loss == "simpo":
-        loss = L.simpo_loss(logps, mask, beta=settings.beta, margin=settings.target_margin)
+        loss = L.simpo_loss(logps, mask, beta=settings.loss_beta, margin=settings.target_margin)
     else:
-        loss = L.orpo_loss(logps, mask, beta=settings.beta)
+        loss = L.orpo_loss(logps, mask, beta=settings.loss_beta)
     lengths = mask[:, 1:].sum(-1).clamp(min=1)
-    chosen, rejected = (settings.beta * logps.detach().sum(-1) / lengths).chunk(2)
+    chosen, rejected = (settings.loss_beta * logps.detach().sum(-1) / lengths).chunk(2)
     return loss, (chosen, rejected)
 
 
@@ -129,13 +129,13 @@ def kto_objective(trainable: TrainableModel, batch: Sequence[EncodedExample]) ->
         kl_logps,
         ref_kl_logps,
         kind="kto" if kind == "kto" else "apo_zero_unpaired",
-        beta=settings.beta,
+        beta=settings.loss_beta,
         weights=(settings.desirable_weight, settings.undesirable_weight),
     )
 
     kl = (kl_logps.sum(-1) - ref_kl_logps.sum(-1)).mean().clamp(min=0)
     metrics = {"kl": float(kl)}
-    rewards = settings.beta * (logps.detach().sum(-1) - ref_logps.sum(-1))
+    rewards = settings.loss_beta * (logps.detach().sum(-1) - ref_logps.sum(-1))
     for name, selected in (("desirable", desirable), ("undesirable", ~desirable)):
         if bool(selected.any()):
             metrics[name] = float(rewards[selected].mean())

@@ -30,7 +30,8 @@ class RunSettings(Struct, frozen=True, kw_only=True):
     finished run repeated, with other values of them. `older_values` holds settings that older
     versions lacked, with the value that reproduces those versions: a setting at this value stays
     out of the digest, so that runs begun by older versions can be resumed. The field names enter
-    the digest, so renaming one breaks the resuming of old runs.
+    the digest, so renaming one breaks the resuming of old runs. `least_values` holds
+    the settings that may not lie below a value: the value, and their names in one text.
 
     Attributes:
         out: Folder for the log, the checkpoints and the model.
@@ -46,6 +47,7 @@ class RunSettings(Struct, frozen=True, kw_only=True):
 
     not_in_digest: ClassVar[tuple[str, ...]] = ()
     older_values: ClassVar[Mapping[str, Any]] = {}
+    least_values: ClassVar[Mapping[float, str]] = {}
 
     out: str
     base: str = "smollm2"
@@ -60,6 +62,15 @@ class RunSettings(Struct, frozen=True, kw_only=True):
     def folder(self) -> Path:
         """The folder of the run: log, checkpoints and the trained model."""
         return Path(self.out)
+
+    def _least_value_faults(self) -> list[str]:
+        """Returns the settings that lie below their least value, or are no number."""
+        return [
+            f"{name} = {getattr(self, name)}: must be at least {least:g}"
+            for least, names in self.least_values.items()
+            for name in names.split()
+            if not getattr(self, name) >= least  # so, and not with <, NaN is a fault too
+        ]
 
     def result_settings(self) -> dict[str, Any]:
         """Returns the settings that decide the result, by name."""

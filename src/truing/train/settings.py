@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal, cast
-
-from msgspec.structs import force_setattr
+from typing import Any, ClassVar, Literal
 
 from truing.core.errors import PlanError, did_you_mean
 from truing.train.run_settings import BASE_DTYPES, BaseDtype, RunSettings
@@ -45,15 +43,6 @@ LOSSES: dict[str, tuple[str, ...]] = {
 REFERENCE_FREE_LOSSES = ("simpo", "orpo")
 SMOOTHED_LOSSES = ("robust", "exo_pair", "aot", "aot_unpaired")
 _EXO_PAIR_SMOOTHING = 1e-3  # Ji et al. 2024, 2402.00856
-
-_LOWER_BOUNDS = (
-    ("batch", 1),
-    ("micro", 1),
-    ("keep", 1),
-    ("save_every", 1),
-    ("max_length", 16),
-    ("lora", 0),
-)
 
 
 def default_beta(loss: str) -> float:
@@ -134,6 +123,11 @@ class TrainingSettings(RunSettings, frozen=True, kw_only=True):
         "target_margin": 1.0,
         "base_dtype": "auto",
     }
+    least_values: ClassVar[Mapping[float, str]] = {
+        1: "batch micro keep save_every",
+        16: "max_length",
+        0: "lora",
+    }
 
     kind: TrainingKind
     steps: int | None = None
@@ -155,7 +149,7 @@ class TrainingSettings(RunSettings, frozen=True, kw_only=True):
     template: Literal["auto", "plain"] = "auto"
     turns: Literal["last", "all"] = "last"
     loss: str = ""
-    beta: float = cast(float, None)  # None: `default_beta`, from the start
+    beta: float | None = None
     label_smoothing: float = 0.0
     sft_weight: float = 0.0
     target_margin: float = 1.0
@@ -170,10 +164,15 @@ class TrainingSettings(RunSettings, frozen=True, kw_only=True):
     benign: float = 0.3
     red_model: str | None = None
 
-    def __post_init__(self) -> None:
-        # Here and not where β is read: logs, cards and digests show the number that is used.
-        if self.beta is None:
-            force_setattr(self, "beta", default_beta(self.loss))
+    @property
+    def loss_beta(self) -> float:
+        """β of the loss: `beta`, or where it is not set the default of the loss."""
+        return default_beta(self.loss) if self.beta is None else self.beta
+
+    def result_settings(self) -> dict[str, Any]:
+        """Returns the settings that decide the result; β is the number that is used."""
+        # A run that names the default is the run that leaves it out.
+        return {**RunSettings.result_settings(self), "beta": self.loss_beta}
 
     def checked(self) -> TrainingSettings:
         """Returns the settings themselves; raises PlanError with all faults at once."""
@@ -183,18 +182,18 @@ class TrainingSettings(RunSettings, frozen=True, kw_only=True):
         return self
 
     def _range_faults(self) -> list[str]:
-        faults = [
-            f"{name} = {getattr(self, name)}: must be at least {low}"
-            for name, low in _LOWER_BOUNDS
-            if getattr(self, name) < low
-        ]
+        faults = self._least_value_faults()
         if self.steps is not None and self.steps < 1:
             faults.append(f"steps = {self.steps}: must be at least 1")
         if self.steps is None and not self.epochs > 0:
             faults.append(f"epochs = {self.epochs}: must be above 0")
-        for name in ("lr", "beta", "temperature"):
-            if not getattr(self, name) > 0:  # written so that NaN is a fault too
-                faults.append(f"{name} = {getattr(self, name)}: must be above 0")
+        for name, value in (
+            ("lr", self.lr),
+            ("beta", self.loss_beta),
+            ("temperature", self.temperature),
+        ):
+            if not value > 0:  # written so that NaN is a fault too
+                faults.append(f"{name} = {value}: must be above 0")
         for name in ("held_out", "benign", "warmup"):
             if not 0 <= getattr(self, name) < 1:
                 faults.append(f"{name} = {getattr(self, name)}: must be a share, 0 <= share < 1")

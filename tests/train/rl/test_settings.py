@@ -38,7 +38,7 @@ def test_faults_of_the_method(method: Any, costs: bool, message: str) -> None:
 
 
 def test_nan_is_a_fault() -> None:
-    with pytest.raises(PlanError, match="kl = nan: at least 0"):
+    with pytest.raises(PlanError, match="kl = nan: must be at least 0"):
         RLSettings(method="ppo", out="", kl=float("nan")).validated(costs=False)
 
 

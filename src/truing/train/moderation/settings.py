@@ -8,18 +8,6 @@ from typing import Any, ClassVar
 from truing.core.errors import PlanError
 from truing.train.run_settings import RunSettings
 
-_LOWER_BOUNDS = (
-    ("folds", 1),
-    ("batch_tokens", 64),
-    ("lora", 0),
-    ("save_every", 1),
-    ("prompt_tokens", 8),
-    ("held", 0),
-    ("layers", 0),
-    ("frozen", 0),
-    ("response_tokens", 8),
-)
-
 
 def fold_name(fold: int, folds: int) -> str:
     """Returns the folder's name of a fold's network; number `folds` has learned every row."""
@@ -97,6 +85,12 @@ class ModerationTrainingSettings(RunSettings, frozen=True, kw_only=True):
         "calibrate": "home",
         "start": "",
     }
+    least_values: ClassVar[Mapping[float, str]] = {
+        1: "folds save_every",
+        8: "prompt_tokens response_tokens",
+        64: "batch_tokens",
+        0: "lora held layers frozen",
+    }
 
     data: tuple[str, ...]
     weights: tuple[float, ...]
@@ -153,9 +147,7 @@ class ModerationTrainingSettings(RunSettings, frozen=True, kw_only=True):
         for spec, weight in zip(self.data, self.weights):
             if not weight > 0:
                 faults.append(f"{spec}: weight = {weight:g}: must be above 0")
-        for name, low in _LOWER_BOUNDS:
-            if getattr(self, name) < low:
-                faults.append(f"{name} = {getattr(self, name)}: must be at least {low}")
+        faults += self._least_value_faults()
         for name in ("epochs", "lr", "head_lr"):
             if not getattr(self, name) > 0:
                 faults.append(f"{name} = {getattr(self, name)}: must be above 0")

@@ -342,11 +342,11 @@ def _finished_result(settings: RLSettings, parts: _RunParts) -> RLResult | None:
     card = find_finished(settings, identity, settings.export_dtype)
     if card is None:
         return None
-    newest = checkpoint.latest_checkpoint(settings.folder)
+    newest = checkpoint.list_checkpoints(settings.folder)[-1]  # a finished run has one
     return RLResult(
         folder=settings.folder,
         lineage=card.lineage,
-        steps=checkpoint.read_identity(newest).step if newest is not None else settings.steps,
+        steps=checkpoint.read_identity(newest).step,
         done_now=0,
         left_out=len(parts.too_long),
     )

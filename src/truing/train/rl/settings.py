@@ -10,7 +10,6 @@ import msgspec
 
 from truing.core.errors import PlanError, did_you_mean
 from truing.train.rl.constraint_settings import MAIN_CONSTRAINT, ConstraintSettings
-from truing.train.rl.setting_limits import MINIMUM
 from truing.train.run_settings import BaseDtype, RunSettings
 from truing.train.settings import EXPORT_DTYPES, ExportDtype, base_dtype_faults
 
@@ -155,6 +154,12 @@ class RLSettings(RunSettings, frozen=True, kw_only=True):
         "ratio_level": "token",
         "importance_cap": 0.0,
         "dynamic_sampling": 0,
+    }
+    least_values: ClassVar[Mapping[float, str]] = {
+        1: "steps prompts n epochs micro score_micro max_new max_prompt save_every keep ptx_batch",
+        1e-6: "temperature clip",
+        0: "minibatch lora delay sample_every warmup ptx kl kl_target overlong_buffer "
+        "importance_cap dynamic_sampling nu lr critic_lr",
     }
 
     method: Method
@@ -362,12 +367,7 @@ class RLSettings(RunSettings, frozen=True, kw_only=True):
         return self
 
     def _range_faults(self) -> list[str]:
-        # `not x >= y` and not `x < y`: a NaN must be a fault too.
-        faults = [
-            f"{name} = {getattr(self, name)}: at least {minimum}"
-            for name, minimum in MINIMUM.items()
-            if not getattr(self, name) >= minimum
-        ]
+        faults = self._least_value_faults()
         faults += [
             f"{name} = {getattr(self, name)}: above 0 and at most 1"
             for name in ("top_p", "gamma", "gae_lambda")
