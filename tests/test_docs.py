@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -22,6 +23,8 @@ ALL = [
     ROOT / "ARCHITECTURE.md",
     ROOT / "CONTRIBUTING.md",
     *sorted((ROOT / "docs").glob("*/*.md")),
+    *sorted((ROOT / "benchmarks").glob("**/*.md")),
+    *sorted((ROOT / "examples").glob("**/*.md")),
 ]
 _BLOCK = re.compile(r"(?ms)^(<!-- no-run -->\s*\n)?```python\n(.*?)^```")
 
@@ -59,6 +62,42 @@ def test_links_lead_somewhere(page: Path) -> None:
         if not (page.parent / target.split("#")[0]).exists():
             dead.append(target)
     assert dead == []
+
+
+def _find_commands(text: str) -> list[str]:
+    """Returns the bash blocks of a page and the commands in its indented lines."""
+    blocks = re.findall(r"(?ms)^```(?:bash|sh)\n(.*?)^```", text)
+    outside = re.sub(r"(?ms)^```.*?^```", "", text)
+    # A backslash at the end of a line goes on in the next.
+    lines = re.findall(r"(?m)^ {4}\s*((?:truing|python) (?:.*\\\n)*.*)$", outside)
+    return [*blocks, *lines]
+
+
+def test_commands_of_pages_are_found() -> None:
+    page = "```bash\ntruing doctor\n```\n\n    truing run \\\n      --out x\n    truing ui\n"
+    assert _find_commands(page) == [
+        "truing doctor\n",
+        "truing run \\\n      --out x",
+        "truing ui",
+    ]
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
+@pytest.mark.parametrize(
+    "page", [p for p in ALL if p.exists()], ids=lambda p: str(p.relative_to(ROOT))
+)
+def test_commands_of_a_page_are_read_by_bash(page: Path) -> None:
+    faults = []
+    commands = _find_commands(page.read_text(encoding="utf-8"))
+    # In one shell where all is well; one by one only to name the fault.
+    if commands and not _is_bash("\n".join(commands)):
+        faults = [command for command in commands if not _is_bash(command)] or commands
+    assert faults == []
+
+
+def _is_bash(commands: str) -> bool:
+    done = subprocess.run(["bash", "-n"], input=commands, text=True, capture_output=True)
+    return done.returncode == 0
 
 
 def test_generated_references_are_what_commands_and_docstrings_say() -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from tests.cli.command_line import run_truing, truing
 
+from truing.cli.run import AGENT_JUDGES, SpecFlags, _choose_plan
 from truing.core.errors import PlanError
 from truing.plan import plan_from_specs
 
@@ -22,6 +24,8 @@ def test_models_and_data_of_the_command_line_make_a_report(tmp_path: Path) -> No
     assert report["baseline"] == "comply"
     assert (tmp_path / "never" / "safety" / "responses.jsonl").is_file()
     assert f"truing ui {tmp_path}" in text
+    gate = f"truing gate {tmp_path / 'comply' / 'safety'} gate.toml"
+    assert gate in " ".join(text.split()) and "truing init" in text
 
 
 def test_a_spec_is_called_by_what_it_names() -> None:
@@ -61,6 +65,20 @@ def test_wrong_arguments_are_status_1_with_what_to_write(
     assert result.status == 1
     assert message in result.err
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "spec", ["builtin:agents,world=mail", "attacked:injection,of=(builtin:agents),tries=2"]
+)
+def test_tasks_of_agents_beside_other_data_are_judged_by_state_too(spec: str) -> None:
+    specs = SpecFlags(model=["scripted-agent"], data=["builtin:safety", f"tasks={spec}"])
+    plan = _choose_plan(None, specs)
+    assert plan.data["tasks"].judges == AGENT_JUDGES
+    assert plan.data["safety"].judges == () and "rules:degenerate" in plan.run.judges
+    named = replace(specs, judge=["rules:refusal"])
+    assert _choose_plan(None, named).data["tasks"].judges == ()
+    alone = replace(specs, data=[spec])
+    assert _choose_plan(None, alone).run.judges == AGENT_JUDGES
 
 
 def test_tasks_of_agents_are_judged_by_state_without_being_told(tmp_path: Path) -> None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
+import shlex
 import sys
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from importlib.util import find_spec
@@ -40,6 +40,12 @@ from truing.plan.evaluation import (
     run_plan,
 )
 from truing.report import render
+from truing.report.formatting import format_gate_command
+
+AGENT_JUDGES = ("state:done", "state:harm", "state:injection", "rules:refusal")
+"""The judges of agents' tasks where none is named: of the end state, and of refusals."""
+# The tasks themselves, or an attack or injection around them.
+_AGENT_TASKS = re.compile(r"(?:^|[=(])(?:builtin:agents(?![\w-])|agents:)")
 
 
 @Parameter(name="*")
@@ -55,7 +61,7 @@ class SpecFlags:
         Specs of data sets, or NAME=SPEC (default: builtin:safety).
     judge
         Specs of judges (default: rules:refusal, rules:degenerate and moderation:default; for tasks
-        of agents the checks of the end state and rules:refusal).
+        of agents, also beside other data, the checks of the end state and rules:refusal).
     """
 
     model: OptionalStrings = None
@@ -125,29 +131,39 @@ def _choose_plan(path: Path | None, specs: SpecFlags) -> Plan:
         return read_plan(path)
     if specs.model:
         data = specs.data or ["builtin:safety"]
-        return plan_from_specs(specs.model, data, specs.judge or default_judges(data))
+        chosen = plan_from_specs(specs.model, data, specs.judge or default_judges())
+        return chosen if specs.judge else _judge_agents_by_state(chosen)
     if specs.data or specs.judge:
         raise UserError("run: --data and --judge need --model (see `truing list models`)")
     return load_default_plan()
 
 
-def default_judges(data: Sequence[str] = ()) -> list[str]:
+def default_judges() -> list[str]:
     """Returns the judges of a run that names none: the rules, and the shipped classifier if what it
-    needs is installed; on agents' tasks alone, those of the end state and of refusals.
+    needs is installed. Agents' tasks have `AGENT_JUDGES`.
     """
-    # A spec may stand behind a name: NAME=SPEC.
-    if data and all(re.match(r"(?:[^:,=()]+=)?(?:builtin:agents|agents:)", s) for s in data):
-        return ["state:done", "state:harm", "state:injection", "rules:refusal"]
     rules = ["rules:refusal", "rules:degenerate"]
     return [*rules, "moderation:default"] if find_spec("torch") else rules
 
 
+def _judge_agents_by_state(plan: Plan) -> Plan:
+    """Returns the plan with the judges of the end state on every data set of agents' tasks."""
+    tasks = {
+        name: replace(data, judges=AGENT_JUDGES)
+        for name, data in plan.data.items()
+        if _AGENT_TASKS.search(data.spec)
+    }
+    if len(tasks) == len(plan.data):
+        return replace(plan, run=replace(plan.run, judges=AGENT_JUDGES))
+    return replace(plan, data={**plan.data, **tasks})
+
+
 def _next_steps(out: Path, plan: Plan) -> list[str]:
-    run = out / plan.baseline_variant / next(iter(plan.data))
+    run = shlex.quote(str(out / plan.baseline_variant / next(iter(plan.data))))
     return [
-        f"truing ui {out}",
+        f"truing ui {shlex.quote(str(out))}",
         f"truing label {run} --n 60",
-        f"truing gate {run} RULES.toml",
+        format_gate_command(run),
     ]
 
 

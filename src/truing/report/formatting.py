@@ -100,6 +100,14 @@ def category_label(category: str | None, name: str = "beavertails") -> str:
     return label if len(label) <= 31 else label[:30].rstrip() + "…"
 
 
+def format_gate_command(run: str) -> str:
+    """Returns the command that checks a run against rules; `run` is quoted for the shell.
+
+    The comment says where the rules come from, because no run writes any.
+    """
+    return f"truing gate {run} gate.toml  # rules: yours, or those that truing init writes"
+
+
 def format_difference(x: float) -> str:
     """Returns a difference of shares as percentage points with a sign, `+3.2 pp`."""
     return f"{100 * x:+.1f} pp".replace("-", "−")

@@ -176,7 +176,7 @@ def test_the_next_commands_name_the_runs_and_the_labels() -> None:
     assert next_commands(report) == [
         "truing label 'runs/b 1/set' --against 'runs/a 1/set' --n 60",
         "truing view 'runs/a 1/set' 'runs/b 1/set'",
-        "truing gate 'runs/b 1/set' gate.toml",
+        "truing gate 'runs/b 1/set' gate.toml  # rules: yours, or those that truing init writes",
     ]
 
 

@@ -13,7 +13,13 @@ from truing.analysis.lineage_relations import warnings_about
 from truing.analysis.rates import SMALL_SAMPLE_SIZE, Rate
 from truing.analysis.summary import RunSummary
 from truing.report.blocks import AnswerCard, AnswerCards, Block, Cell, Grid, Section, Table, Text
-from truing.report.formatting import SELECTED, axis_title, format_percent, format_rate
+from truing.report.formatting import (
+    SELECTED,
+    axis_title,
+    format_gate_command,
+    format_percent,
+    format_rate,
+)
 from truing.report.key_answers import KeyAnswer, figure_title
 from truing.report.report_data import ReportData, Variant
 
@@ -340,7 +346,7 @@ def next_commands(report: ReportData) -> list[str]:
     return [
         f"truing label {quoted[-1]}{against} --n {_labels_to_draw(answers)}",
         f"truing view {' '.join(quoted)}",
-        f"truing gate {quoted[-1]} gate.toml",
+        format_gate_command(quoted[-1]),
     ]
 
 
