@@ -18,8 +18,8 @@ __getattr__, __dir__, __all__ = lazy_exports(
         "claim_decisions": "describe_change",
         "claim_evidence": "collect_evidence",
         "claims": (
-            "Claim ClaimCheck ClaimOptions Conclusion Decision HARM_QUESTIONS not_worse_claim "
-            "pair_claims"
+            "Claim ClaimCheck ClaimOptions Conclusion Decision HARM_QUESTIONS find_margin_fault "
+            "not_worse_claim pair_claims"
         ),
         "comparison": "Comparison adjust_comparisons compare",
         "corrected_deltas": "PairLabels",
