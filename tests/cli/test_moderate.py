@@ -237,6 +237,27 @@ def test_a_table_resumes_where_its_last_whole_row_ends(
     assert json.loads(capsys.readouterr().out)["resumed_at"] == 2
 
 
+def test_a_table_streams_behind_what_the_output_holds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class StandardStream:
+        def __init__(self, stream: Any) -> None:
+            self.buffer = stream
+
+    written = tmp_path / "written.csv"
+    with written.open("wb") as stream:
+        stream.write(b"of another command\n")
+        monkeypatch.setattr(sys, "stdin", StandardStream(io.BytesIO(b"text\nsteal\n")))
+        monkeypatch.setattr(sys, "stdout", StandardStream(stream))
+        command(judge="keywords:", in_=Path("-"), out=Path("-"), rows=RowFlags("csv"))
+    first, header, row = written.read_text().splitlines()
+    assert (first, header.split(",")[:3]) == (
+        "of another command",
+        ["text", "harmful", "flagged"],
+    )
+    assert row.startswith("steal,,true,")
+
+
 def test_columns_are_named_by_flags(tmp_path: Path) -> None:
     source, out = tmp_path / "in.csv", tmp_path / "out.csv"
     source.write_text("Question,Reply\nHow?,steal\n")

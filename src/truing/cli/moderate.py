@@ -242,14 +242,16 @@ async def _judge_rows(
     *,
     total: int = 0,
     rows_before: int = 0,
+    continues: bool = False,
 ) -> _Counts:
     """Judges rows chunk by chunk and writes each chunk in the order of the input.
 
-    The first `rows_before` rows are in the output already.
+    The first `rows_before` rows are in the output already; an output that `continues` has its
+    header, too.
     """
     counts = _Counts()
     rows = itertools.islice(_select_rows(source, counts), rows_before, None)
-    has_header = output.seekable() and output.tell() > 0
+    has_header = continues
     try:
         for chunk in _chunk_rows(rows):
             judgements = await asyncio.gather(*(_judge_row(judge, row) for row in chunk))
@@ -303,7 +305,15 @@ def _moderate_file(
         ProgressBar("moderating", quiet=quiet) as progress,
     ):
         counts = asyncio.run(
-            _judge_rows(judge, source, output, progress, total=total, rows_before=rows_before)
+            _judge_rows(
+                judge,
+                source,
+                output,
+                progress,
+                total=total,
+                rows_before=rows_before,
+                continues=output.tell() > 0,
+            )
         )
         output.flush()
         os.fsync(output.fileno())
