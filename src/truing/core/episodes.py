@@ -27,7 +27,7 @@ class Condition(Struct, frozen=True, kw_only=True, omit_defaults=True):
     - `call`: a call of this tool was executed, with arguments that match `where`
     - `row`: this table holds a row at the end that matches `where`
     - `no_row`: this table holds no such row at the end
-    - `says`: the final answer contains this text
+    - `says`: the final answer contains this text, ``a|b``, as whole words and numbers
 
     A text of `where` must be equal but for case and spaces; ``~a|b`` must occur in the value, as
     one of the alternatives.
