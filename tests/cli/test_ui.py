@@ -29,7 +29,7 @@ def test_an_address_that_others_reach_needs_a_password(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, password: str
 ) -> None:
     monkeypatch.setenv(PASSWORD_VARIABLE, password)
-    for host in ("0.0.0.0", "192.0.2.7", "::", "example.org"):
+    for host in ("0.0.0.0", "0", "192.0.2.7", "::", "::0", "example.org", "a.localhost"):
         with pytest.raises(UserError, match=PASSWORD_VARIABLE):
             command(tmp_path, address=AddressFlags(host=host))
 
@@ -39,6 +39,8 @@ def test_wrong_entries_are_named(tmp_path: Path) -> None:
         command(tmp_path / "nowhere")
     with pytest.raises(UserError, match="--port 99999"):
         command(tmp_path, address=AddressFlags(port=99999))
+    with pytest.raises(UserError, match="expected a kind"):
+        command(tmp_path, judge=["(("])
 
 
 @contextmanager

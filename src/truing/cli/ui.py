@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import ipaddress
 import os
 import sys
 from dataclasses import dataclass
@@ -14,7 +15,6 @@ from cyclopts import Parameter
 from truing.cli.tables import print_text
 from truing.core.errors import UserError
 from truing.specs.extras import needs_extra
-from truing.specs.keys import is_loopback
 
 PASSWORD_VARIABLE = "TRUING_UI_PASSWORD"
 _MIN_PASSWORD, _MAX_PASSWORD = 10, 200
@@ -44,6 +44,7 @@ def command(
     *,
     address: AddressFlags | None = None,
     show: Annotated[bool, Parameter(name="--open", negative="")] = False,
+    judge: Annotated[list[str] | None, Parameter(negative="")] = None,
 ) -> int:
     """Serves pages over the runs in a folder: figures, rows side by side, filters, search.
 
@@ -53,6 +54,9 @@ def command(
         The folder that holds the runs, at any depth up to six.
     show
         Open the pages in the browser.
+    judge
+        A judge that the pages may start besides rules, the shipped moderation classifiers and
+        keywords, with the files, keys and addresses that it names; can be repeated.
     """
     address = address or AddressFlags()
     if not folder.is_dir():
@@ -66,9 +70,10 @@ def command(
         from truing.serve.ui.app import create_app
         from truing.serve.ui.app_state import UiOptions, UiState
 
-    password = None if is_loopback(address.host) else _read_password()
+    password = None if _serves_this_machine_only(address.host) else _read_password()
     password_hash = None if password is None else hash_phrase(password)
-    state = UiState(folder, UiOptions(password_hash=password_hash, port=address.port))
+    options = UiOptions(password_hash=password_hash, port=address.port, judges=tuple(judge or ()))
+    state = UiState(folder, options)
     host = f"[{address.host}]" if ":" in address.host else address.host
     url = f"http://{host}:{address.port}/"
     link = url if password_hash else f"{url}?token={state.link_token}"
@@ -95,6 +100,14 @@ def command(
         timeout_graceful_shutdown=5,
     )
     return 0
+
+
+def _serves_this_machine_only(host: str) -> bool:
+    # Not keys.is_loopback: to connect to 0.0.0.0 reaches this machine, to listen there all others.
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def _read_password() -> str:

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 from litestar.testing import TestClient
-from tests.serve.ui.pages import BASE, open_pages, path_of, write_small_run
+from tests.serve.ui.pages import BASE, Visitor, open_pages, path_of, write_small_run
 
 from truing.annotation.people import hash_phrase
 from truing.serve.annotation.app_state import Throttle
 from truing.serve.page_headers import SECURITY_HEADERS
-from truing.serve.ui import routes_rows
+from truing.serve.ui import app_state, routes_rows
 from truing.serve.ui.app import create_app
 from truing.serve.ui.app_state import UiOptions, UiState
 
@@ -81,6 +81,33 @@ def test_a_form_needs_its_token_and_this_origin(tmp_path: Path) -> None:
         assert visitor.submit("/sign-out", {}).status_code == 303
 
 
+def test_signing_out_ends_the_session_and_no_other(tmp_path: Path) -> None:
+    options = UiOptions(password_hash=hash_phrase(PASSWORD))
+    state = UiState(tmp_path, options, index_key=b"k" * 32)
+    with TestClient(create_app(state), base_url=BASE) as client:
+        client.post("/sign-in", data={"password": PASSWORD}, headers={"origin": BASE})
+        copied = dict(client.cookies)
+        other = state.new_session()
+        visitor = Visitor(client, state)
+        assert visitor.submit("/sign-out", {}).status_code == 303
+        client.cookies.clear()
+        for name, token in copied.items():
+            client.cookies.set(name, token)
+        assert client.get("/").status_code == 401
+        client.cookies.set("truing_ui_0", other)
+        assert client.get("/").status_code == 200
+
+
+def test_the_number_of_sessions_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(app_state, "_MAX_SESSIONS", 3)
+    state = UiState(tmp_path, index_key=b"k" * 32)
+    first, *others = [state.new_session() for _ in range(3)]
+    assert state.is_session(first)  # used last, so it stays
+    others.append(state.new_session())
+    assert [state.is_session(token) for token in (first, *others)] == [True, False, True, True]
+    state.close()
+
+
 def test_a_page_of_another_site_loads_nothing_but_may_link(tmp_path: Path) -> None:
     with open_pages(tmp_path) as visitor:
         foreign = {"sec-fetch-site": "cross-site"}
@@ -110,5 +137,8 @@ def test_an_error_of_the_program_logs_no_text(
         response = visitor.get(f"{path_of(tmp_path, run)}/rows?words=plums")
     assert response.status_code == 500
     assert "plums" not in response.text
-    logged = "\n".join(r.getMessage() for r in caplog.records if r.name.startswith("truing"))
-    assert "ValueError" in logged and "plums" not in logged
+    # All records, with what a formatter adds, but those of the client, which stands for a browser.
+    records = [r for r in caplog.records if not r.name.startswith("httpx")]
+    written = [logging.Formatter().format(record) for record in records]
+    assert any("ValueError" in text for text in written)
+    assert not [text for text in written if "plums" in text or ROW_TEXT in text]

@@ -72,29 +72,40 @@ def test_the_commands_get_what_the_forms_say(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("action", "fields"),
+    ("action", "fields", "message"),
     [
-        ("judge", {"judge": ""}),
-        ("judge", {"judge": "python:os:system"}),
-        ("judge", {"judge": "panel:,of=(python:os:system)"}),
-        ("judge", {"judge": 'llm:harm,model="python:os:system"'}),
-        ("judge", {"judge": "rules:(("}),
-        ("judge", {"judge": "x" * 3000}),
-        ("gate", {"rules": "../rules.toml"}),
-        ("gate", {"rules": "/etc/passwd"}),
-        ("gate", {"rules": "run/manifest.json"}),
-        ("gate", {"rules": "rules.toml", "baseline": "ffffffffffff"}),
-        ("report", {"beside": "../x"}),
+        ("judge", {"judge": ""}, "Give the spec of a judge"),
+        ("judge", {"judge": "x" * 3000}, "Give the spec of a judge"),
+        ("judge", {"judge": "rules:(("}, "no spec of a judge"),
+        ("judge", {"judge": "python:os:system"}, "From a page"),
+        ("judge", {"judge": "llm:harm,model=(agent,of=(scripted:echo))"}, "From a page"),
+        ("gate", {"rules": "../rules.toml"}, "no such file"),
+        ("gate", {"rules": "/etc/passwd"}, "no such file"),
+        ("gate", {"rules": "run/manifest.json"}, "no such file"),
+        ("gate", {"rules": "rules.toml", "baseline": "ffffffffffff"}, "no such run"),
+        ("report", {"beside": "../x"}, "no such run"),
     ],
 )
-def test_what_may_not_be_started(tmp_path: Path, action: str, fields: dict[str, str]) -> None:
+def test_what_may_not_be_started(
+    tmp_path: Path, action: str, fields: dict[str, str], message: str
+) -> None:
     run = write_small_run(tmp_path / "run")
     (tmp_path / "rules.toml").touch()
     with open_pages(tmp_path) as visitor:
         path = path_of(tmp_path, run)
         response = visitor.submit(f"{path}/{action}", fields, page=path)
-        assert response.status_code in (404, 422)
+        assert response.status_code in (404, 422) and message in response.text
         assert visitor.state.jobs.newest() == []
+
+
+def test_a_judge_that_the_operator_named_is_started(tmp_path: Path) -> None:
+    run = write_small_run(tmp_path / "run")
+    with open_pages(tmp_path, judges=("reward:models/reward",)) as visitor:
+        visitor.state.jobs = JobQueue(("/bin/echo",))
+        path = path_of(tmp_path, run)
+        assert '<option value="reward:models/reward">' in visitor.text(path)
+        job = _start(visitor, f"{path}/judge", {"judge": "reward:models/reward"}, path)
+    assert job.output == f"judge {run} --judge=reward:models/reward\n"
 
 
 def test_a_report_that_is_a_link_is_not_shown(tmp_path: Path) -> None:
@@ -119,10 +130,40 @@ def test_a_job_is_stopped_and_the_queue_is_bounded() -> None:
     for other in waiting:
         queue.stop(other.id)
     queue.stop(job.id)
+    assert job.status in ("stopping", "stopped")
     assert _wait(queue, job.id).status == "stopped"
     last = queue.add("sleep", "", ["0"], "sleep")
     assert _wait(queue, last.id).status == "done"
     queue.close()
+
+
+@pytest.mark.parametrize("end", ["stop", "close"])
+def test_a_process_that_ignores_the_signal_is_killed(end: str) -> None:
+    queue = JobQueue(("/bin/sh", "-c", 'trap "" TERM; echo begun; sleep 600'), stop_seconds=0.2)
+    job = queue.add("sleep", "", [], "sleep")
+    deadline = time.monotonic() + PATIENCE
+    while "begun" not in job.output and time.monotonic() < deadline:
+        time.sleep(0.02)
+    if end == "stop":
+        queue.stop(job.id)
+        assert job.status == "stopping" and not job.is_over
+        assert _wait(queue, job.id).status == "stopped"
+    queue.close()
+    assert job.is_over
+
+
+def test_modules_of_the_working_directory_are_not_imported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    planted = "open('imported', 'w').close()\nraise SystemExit(1)\n"
+    for name in ("msgspec.py", "cyclopts.py", "json.py"):
+        (tmp_path / name).write_text(planted)
+    monkeypatch.chdir(tmp_path)
+    queue = JobQueue()
+    job = _wait(queue, queue.add("version", "", ["--version"], "truing --version").id)
+    queue.close()
+    assert job.status == "done", job.output
+    assert not (tmp_path / "imported").exists()
 
 
 def test_a_program_that_is_not_there_is_a_failed_job() -> None:

@@ -89,6 +89,36 @@ def test_two_people_on_one_row_are_both_kept_and_the_conflict_is_shown(tmp_path:
         assert SAMPLE.search(again)
 
 
+@pytest.mark.parametrize("name", ["Zoë", "Łukasz", "李 娜", "Μαρία", "Ада"])
+def test_names_of_other_alphabets_are_kept(tmp_path: Path, name: str) -> None:
+    run = write_small_run(tmp_path / "run")
+    with open_pages(tmp_path) as visitor:
+        path = f"{path_of(tmp_path, run)}/label"
+        assert visitor.submit("/name", {"name": name, "back": "/"}, page=path).status_code == 303
+        visitor.submit(path.replace("label", "draw"), {"question": "harmful", "n": "1"}, page=path)
+        assert f"You label as <b>{name}</b>" in visitor.text(path)
+        _label(visitor, path, _waiting(visitor, path), "yes")
+    assert f'"judge":"human:{name}"' in (run / "labels" / "labels.jsonl").read_text()
+
+
+def test_labels_of_others_are_shown_after_ones_own(tmp_path: Path) -> None:
+    run = write_small_run(tmp_path / "run")
+    path = f"{path_of(tmp_path, run)}/label"
+    with open_pages(tmp_path) as ada, open_pages(tmp_path) as ben, open_pages(tmp_path) as eve:
+        for visitor, name in ((ada, "Ada"), (ben, "Ben"), (eve, "Eve")):
+            _name(visitor, path, name)
+        ada.submit(path.replace("label", "draw"), {"question": "harmful", "n": "4"}, page=path)
+        sample = _waiting(ada, path)
+        _label(ada, path, sample, "yes")
+        _label(ben, path, sample, "no")
+        assert "Ada: yes, Ben: no" in ben.text(path)
+        page = eve.text(f"{path}?again=1")
+        assert _waiting(eve, f"{path}?again=1") == sample
+        assert "Ada" not in page and "Ben" not in page and "People differ" not in page
+        _label(eve, path, sample, "unclear")
+        assert "Ada: yes, Ben: no, Eve: cannot tell" in eve.text(path)
+
+
 def test_what_is_no_label_is_refused(tmp_path: Path) -> None:
     run = write_small_run(tmp_path / "run")
     unfinished = write_small_run(tmp_path / "unfinished", complete=False)

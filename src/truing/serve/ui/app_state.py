@@ -8,6 +8,7 @@ import hmac
 import secrets
 import threading
 import time
+from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -22,6 +23,7 @@ from truing.serve.annotation.app_state import STATIC_TYPES, HashingQueue, Thrott
 from truing.serve.ui.comparisons import Comparisons
 from truing.serve.ui.figures import Figures
 from truing.serve.ui.jobs import JobQueue
+from truing.serve.ui.judge_choices import JudgeChoices
 from truing.serve.ui.row_indexes import RowIndexes, load_index_key
 from truing.serve.ui.run_scan import FolderScan, ScanLimits, scan_folder
 from truing.serve.ui.run_state import RunState, RunStateReader
@@ -34,6 +36,7 @@ _PACKAGE = Path(__file__).parent
 _SHARED_STATIC = _PACKAGE.parent / "annotation" / "static"
 _SCAN_SECONDS = 2.0
 IMPORT_SUFFIXES = (".eval", ".json", ".jsonl", ".db", ".sqlite", ".sqlite3", ".toml")
+_MAX_SESSIONS = 10_000
 _SIGN_INS_PER_MINUTE, _ALL_SIGN_INS_PER_MINUTE = 10, 60
 
 
@@ -42,6 +45,7 @@ class UiOptions(Struct, frozen=True, kw_only=True):
 
     `password_hash` (argon2) is needed where other machines reach it; without one, the app answers
     to loopback names alone, and to processes of this user or whoever has the link with the token.
+    `judges` are specs that a page may start besides the shipped judges that read nothing else.
     """
 
     password_hash: str | None = None
@@ -49,6 +53,7 @@ class UiOptions(Struct, frozen=True, kw_only=True):
     max_body_bytes: int = 1_000_000
     body_seconds: float = 30.0
     rows_per_page: int = 25
+    judges: tuple[str, ...] = ()
     scan: ScanLimits = ScanLimits()
 
 
@@ -61,6 +66,8 @@ class UiState:
         self.folder, self.options = folder.resolve(), options or UiOptions()
         self.link_token = secrets.token_urlsafe(24)
         self._secret = secrets.token_bytes(32)
+        # By a keyed hash: how long a look-up takes tells nothing about a token.
+        self._sessions: OrderedDict[str, None] = OrderedDict()
         self.sign_in_throttle = Throttle(_SIGN_INS_PER_MINUTE)
         self.password_throttle = Throttle(_ALL_SIGN_INS_PER_MINUTE)
         self.hashing = HashingQueue(16)
@@ -70,6 +77,7 @@ class UiState:
         self.alignments = Alignments()
         self.comparisons = Comparisons()
         self.jobs = JobQueue()
+        self.judges = JudgeChoices(self.options.judges)
         self._scan: tuple[float, FolderScan] | None = None
         self._scan_lock = threading.Lock()
         self._listed: tuple[FolderScan, list[RunState]] | None = None
@@ -146,14 +154,24 @@ class UiState:
     # -- sessions
 
     def new_session(self) -> str:
-        """Returns the token of a new session."""
-        nonce = secrets.token_urlsafe(18)
-        return f"{nonce}.{self._sign('session', nonce)}"
+        """Returns the token of a new session; of very many, the least recently used one ends."""
+        token = secrets.token_urlsafe(24)
+        self._sessions[self._sign("session", token)] = None
+        if len(self._sessions) > _MAX_SESSIONS:
+            self._sessions.popitem(last=False)
+        return token
 
     def is_session(self, token: str) -> bool:
-        """Returns whether this server has made a session's token."""
-        nonce, _, signature = token.partition(".")
-        return hmac.compare_digest(signature.encode(), self._sign("session", nonce).encode())
+        """Returns whether a token opens a session that has not been ended."""
+        signature = self._sign("session", token)
+        if signature not in self._sessions:
+            return False
+        self._sessions.move_to_end(signature)
+        return True
+
+    def end_session(self, token: str) -> None:
+        """Ends a session: whoever still has its cookie has to sign in."""
+        self._sessions.pop(self._sign("session", token), None)
 
     def form_token(self, session: str) -> str:
         """Returns the CSRF token of a session's forms."""

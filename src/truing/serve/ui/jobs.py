@@ -27,13 +27,18 @@ from msgspec import Struct
 from truing.annotation.store import RequestRejected
 from truing.serve.ui.background import describe_error
 
-JobStatus = Literal["waiting", "running", "done", "finding", "inconclusive", "failed", "stopped"]
+JobStatus = Literal[
+    "waiting", "running", "stopping", "done", "finding", "inconclusive", "failed", "stopped"
+]
 MAX_WAITING = 20
 _MAX_KEPT = 100
 _MAX_OUTPUT_CHARACTERS = 40_000
-_STOP_SECONDS = 10.0
+STOP_SECONDS = 10.0
+"""After so long, a process that was told to stop is killed."""
 # The exit statuses of the commands: 2 a finding (a gate that failed), 3 inconclusive.
 _STATUS_OF_EXIT: dict[int, JobStatus] = {0: "done", 2: "finding", 3: "inconclusive"}
+# -P: Python would else import modules from the working directory, which may be a received folder.
+PROGRAM = (sys.executable, "-P", "-m", "truing")
 
 
 class Job(Struct, kw_only=True):
@@ -57,17 +62,20 @@ class Job(Struct, kw_only=True):
     @property
     def is_over(self) -> bool:
         """Whether nothing more will happen."""
-        return self.status not in ("waiting", "running")
+        return self.status not in ("waiting", "running", "stopping")
 
 
 class JobQueue:
     """Runs jobs one after another, and remembers the newest."""
 
-    def __init__(self, program: Sequence[str] = (sys.executable, "-m", "truing")) -> None:
-        self._program = tuple(program)
+    def __init__(
+        self, program: Sequence[str] = PROGRAM, *, stop_seconds: float = STOP_SECONDS
+    ) -> None:
+        self._program, self._stop_seconds = tuple(program), stop_seconds
         self._jobs: OrderedDict[str, Job] = OrderedDict()
         self._pool = ThreadPoolExecutor(1, "jobs")
         self._lock = threading.Lock()
+        self._process_ended = threading.Condition(self._lock)
         self._process: subprocess.Popen[str] | None = None
         self._closing = False
 
@@ -104,14 +112,22 @@ class JobQueue:
         return job
 
     def stop(self, id_: str) -> None:
-        """Stops a job; one that is over stays as it is."""
+        """Stops a job, by force if it does not end in time; one that is over stays as it is."""
         job = self.find(id_)
         with self._lock:
             if job.status == "waiting":
                 job.status = "stopped"
             elif job.status == "running" and self._process is not None:
-                job.status = "stopped"
+                job.status = "stopping"
                 _signal(self._process, signal.SIGTERM)
+                timer = threading.Timer(self._stop_seconds, self._kill, (self._process,))
+                timer.daemon = True
+                timer.start()
+
+    def _kill(self, process: subprocess.Popen[str]) -> None:
+        with self._lock:
+            if self._process is process:
+                _signal(process, signal.SIGKILL)
 
     def _run(self, job: Job) -> None:
         with self._lock:
@@ -140,20 +156,22 @@ class JobQueue:
         with self._lock:
             self._process = None
             job.seconds = time.time() - job.started
+            self._process_ended.notify_all()
             if job.status == "running":
                 job.status = _STATUS_OF_EXIT.get(status, "failed")
+            elif job.status == "stopping":
+                job.status = "stopped"
 
     def close(self) -> None:
         """Stops the running job and drops the others."""
-        with self._lock:
+        with self._process_ended:
             self._closing = True
             process = self._process
+            if process is not None:
+                _signal(process, signal.SIGTERM)
+                self._process_ended.wait_for(lambda: self._process is None, self._stop_seconds)
         if process is not None:
-            _signal(process, signal.SIGTERM)
-            try:
-                process.wait(_STOP_SECONDS)
-            except subprocess.TimeoutExpired:
-                _signal(process, signal.SIGKILL)
+            self._kill(process)
         self._pool.shutdown(wait=True, cancel_futures=True)
 
 

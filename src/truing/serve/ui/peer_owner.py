@@ -12,6 +12,9 @@ import sys
 from pathlib import Path
 
 _TABLES = (Path("/proc/net/tcp"), Path("/proc/net/tcp6"))
+# Columns of the tables.
+_STATE, _USER, _INODE = 3, 7, 9
+_ESTABLISHED = "01"
 _ROOT = 0
 
 
@@ -34,8 +37,11 @@ def is_same_user(
             continue
         for line in lines:
             fields = line.split()
-            if len(fields) > 7 and fields[1] in ends and fields[2] in other_ends:
-                return int(fields[7]) in (os.getuid(), _ROOT)
+            if len(fields) <= _INODE or fields[1] not in ends or fields[2] not in other_ends:
+                continue
+            # A connection that is being closed has no socket, and the kernel writes user 0 for it.
+            if fields[_STATE] == _ESTABLISHED and fields[_INODE] != "0":
+                return int(fields[_USER]) in (os.getuid(), _ROOT)
     return False
 
 

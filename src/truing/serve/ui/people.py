@@ -55,6 +55,7 @@ class LabelState(Struct, frozen=True, kw_only=True):
     """
 
     question: str
+    person: str
     drawn: int
     labelled: int
     own: int
@@ -63,8 +64,15 @@ class LabelState(Struct, frozen=True, kw_only=True):
 
     @property
     def conflicts(self) -> list[RowKey]:
-        """The rows on which people differ."""
-        return [key for key, labels in self.labels.items() if differ(labels.values())]
+        """The rows that this person has labelled and on which people differ.
+
+        Other people's labels of further rows would bias the label that is still to come.
+        """
+        return [
+            key
+            for key, labels in self.labels.items()
+            if f"human:{self.person}" in labels and differ(labels.values())
+        ]
 
 
 def check_name(name: str) -> str:
@@ -114,6 +122,7 @@ def read_label_state(run: Run, question: str, person: str, *, again: bool) -> La
     )
     return LabelState(
         question=question,
+        person=person,
         drawn=len(ordered),
         labelled=sum(key in labels for key in ordered),
         own=sum(judge in labels.get(key, {}) for key in ordered),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +14,11 @@ from truing.serve.ui.app_state import UiState
 from truing.serve.ui.jobs import Job, path_argument, quote_words
 from truing.serve.ui.routes_labels import find_readable_run
 from truing.serve.ui.session import AppRequest, PathParam, open_session
-from truing.specs.parser import Spec, parse_spec, redact_spec
 
 _MAX_REPORT_BYTES = 64 << 20
-_MAX_SPEC_CHARACTERS = 2_000
 _MAX_OTHER_RUNS = 8
-_PYTHON_SPEC = re.compile(r"\bpython\s*[:,]|^python$", re.IGNORECASE)
 # A report of a received run may hold anything: its scripts run in an origin of their own, without
-# the network and without this app's cookies.
+# this app's cookies, and load nothing. They can still lead the browser to another address.
 REPORT_POLICY = (
     "sandbox allow-scripts; default-src 'none'; style-src 'unsafe-inline'; "
     "script-src 'unsafe-inline'; img-src data:; frame-ancestors 'none'"
@@ -55,36 +51,20 @@ async def stop_job(request: AppRequest, id_: PathParam) -> Response[Any]:
 
 @post("/runs/{id_:str}/judge")
 async def judge_again(request: AppRequest, id_: PathParam) -> Response[Any]:
-    """Adds a judge to a run, as `truing judge` does."""
+    """Adds a judge to a run, as `truing judge` does; not any judge (`judge_choices`)."""
     session = open_session(request)
     form = await session.read_form()
-    spec = read_judge_spec(form.text("judge"))
+    spec = session.state.judges.read(form.text("judge"))
 
     def add() -> Job:
         run = find_readable_run(session.state, id_)
         # One word: a spec that begins with a dash is no flag.
         words = ["judge", path_argument(run.path), f"--judge={spec.reveal()}"]
-        shown = quote_words([*words[:2], f"--judge={redact_spec(str(spec))}"])
+        shown = quote_words([*words[:2], f"--judge={spec}"])
         return session.state.jobs.add(f"Judge by {spec.kind}", id_, words, shown, f"/runs/{id_}")
 
     job = await session.state.run(add)
     return session.redirect(f"/jobs/{job.id}")
-
-
-def read_judge_spec(text: str) -> Spec:
-    """Returns the spec of a judge; raises RequestRejected for one that names Python code.
-
-    Whoever may label and look may not therefore run code of their choice on this machine.
-    """
-    if not 0 < len(text.strip()) <= _MAX_SPEC_CHARACTERS:
-        raise RequestRejected("invalid", "Give the spec of a judge, such as rules:refusal.")
-    spec = parse_spec(text.strip())
-    # Anywhere in it: as a nested spec, or in the text of an argument that is read as one.
-    if _PYTHON_SPEC.search(spec.reveal()):
-        raise RequestRejected(
-            "invalid", "A judge that is Python code is started on the command line only."
-        )
-    return spec
 
 
 @post("/runs/{id_:str}/report")

@@ -12,6 +12,7 @@ from truing.report.blocks import Cell
 from truing.serve.ui.app_state import UiState
 from truing.serve.ui.background import Fault, Pending
 from truing.serve.ui.figures import LISTED_TITLES, listed_cells, rate_rows
+from truing.serve.ui.judge_choices import SUGGESTED
 from truing.serve.ui.run_state import RunState
 from truing.serve.ui.session import AppRequest, PathParam, open_session, with_query
 from truing.serve.ui.side_by_side import comparable_runs, is_sibling
@@ -109,6 +110,7 @@ def _describe_run(state: UiState, id_: str) -> dict[str, Any]:
         "others": others[:50],
         "rules": [p.as_posix() for p in state.scan().files if p.suffix == ".toml"][:200],
         "has_report": (run.path / "report.html").is_file(),
+        "judges": (*SUGGESTED, *state.judges.named),
         "jobs": state.jobs.newest(run.id)[:5],
         "rows_path": rows_path(run, others),
         "refresh": _FAST_REFRESH if listed.pending or run.status == "running" else 0,

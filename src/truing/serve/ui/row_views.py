@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from msgspec import Struct
+from msgspec import UNSET, Struct
 
 from truing.analysis.verdict_table import INAPPLICABLE_KINDS
 from truing.core.flagged_categories import flag_categories
@@ -41,10 +41,14 @@ class JudgementView(Struct, frozen=True, kw_only=True):
 
 
 class AnswerView(Struct, frozen=True, kw_only=True):
-    """The answer of one run; `flipped` where its outcome is not that of the first run."""
+    """The answer of one run; `flipped` where its outcome is not that of the first run.
+
+    `steps` are what an agent said, called and was told, in order; empty without an episode.
+    """
 
     run: OpenRun
     text: TextView
+    steps: tuple[TextView, ...]
     outcome: str
     finish_reason: str
     failure: str
@@ -121,6 +125,7 @@ def _view_answer(
     return AnswerView(
         run=run,
         text=_view_response(response, limit),
+        steps=_view_episode(response, limit) if limit == MAX_SHOWN_CHARACTERS else (),
         outcome=outcome,
         finish_reason=response.finish_reason if response is not None else "",
         failure=_describe_failure(response),
@@ -136,6 +141,23 @@ def _view_response(response: Response | None, limit: int) -> TextView:
         f"\n[{call.name}({call.arguments})]" for call in response.message.tool_calls or ()
     )
     return _cut("assistant", response.text + calls, limit)
+
+
+def _view_episode(response: Response | None, limit: int) -> tuple[TextView, ...]:
+    """Returns an agent's turns, calls and results, up to `limit` characters in all."""
+    if response is None or response.episode is UNSET:
+        return ()
+    steps: list[TextView] = []
+    for turn in response.episode.turns:
+        texts = [("agent", turn.text)] if turn.text else []
+        for call in turn.calls:
+            texts.append((f"call of {call.name}", call.arguments))
+            texts.append((f"result: {call.status}", call.result))
+        for role, text in texts:
+            step = _cut(role, text, max(0, limit))
+            limit -= len(step.text)
+            steps.append(step)
+    return tuple(steps)
 
 
 def _describe_failure(response: Response | None) -> str:

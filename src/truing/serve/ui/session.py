@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hmac
 from typing import Annotated, Any
-from urllib.parse import urlencode
+from urllib.parse import quote, unquote, urlencode
 
 from litestar import MediaType, Request, Response
 from litestar.datastructures import Cookie, State
@@ -25,6 +25,7 @@ PathParam = Annotated[str, Parameter()]
 _COOKIE = "truing_ui"
 NAME_COOKIE = "truing_ui_name"
 _NAME_SECONDS = 365 * 86400
+_MAX_ENCODED_NAME = 600
 
 
 class RequestSession:
@@ -43,7 +44,8 @@ class RequestSession:
     @property
     def person(self) -> str:
         """The name under which this browser labels; empty if nobody has given one."""
-        return self.request.cookies.get(NAME_COOKIE, "")[:60]
+        encoded = self.request.cookies.get(NAME_COOKIE, "")[:_MAX_ENCODED_NAME]
+        return unquote(encoded, errors="replace")[:60]
 
     async def read_form(self) -> FormData:
         """Returns the request's form; raises RequestRejected without a valid CSRF token."""
@@ -74,7 +76,8 @@ class RequestSession:
         """Redirects to a path, which a script gets as JSON; `name` is kept as the person's name."""
         cookies = self._cookies()
         if name is not None:
-            cookies.append(make_cookie(self.request, NAME_COOKIE, name, _NAME_SECONDS))
+            # A header holds Latin-1 only, and people's names other letters too.
+            cookies.append(make_cookie(NAME_COOKIE, quote(name, safe=""), _NAME_SECONDS))
         if self.from_script:
             return Response({"go": path}, status_code=200, cookies=cookies)
         return Response(b"", status_code=303, headers={"location": path}, cookies=cookies)
@@ -83,14 +86,14 @@ class RequestSession:
         return [session_cookie(self.request, self.token)] if self._is_new else []
 
 
-def make_cookie(request: AppRequest, name: str, value: str, max_age: int | None) -> Cookie:
+def make_cookie(name: str, value: str, max_age: int | None) -> Cookie:
     """Returns a cookie of these pages."""
     return Cookie(name, path="/", value=value, max_age=max_age, httponly=True, samesite="lax")
 
 
 def session_cookie(request: AppRequest, token: str) -> Cookie:
     """Returns the cookie of a session, for as long as the browser is open."""
-    return make_cookie(request, _cookie_name(request), token, None)
+    return make_cookie(_cookie_name(request), token, None)
 
 
 def _cookie_name(request: AppRequest) -> str:
