@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
-from truing.core.errors import UserError
+from truing.core.errors import RunError, UserError
 from truing.core.lineage import find_judge_conflict
 from truing.core.private_files import create_folder, replace_file
 from truing.core.protocols import Judge
@@ -50,7 +50,7 @@ def rank_run(
     """Orders the answers of a finished run; existing judgements of this judge are reused.
 
     Raises UserError for a run without several answers a sample, and for a judge that chose or
-    trained this model.
+    trained this model; RunError for an answer whose sample is missing.
     """
     run = Run(path)
     # A model that was trained on a judge's scores has learned to please it.
@@ -60,6 +60,11 @@ def rank_run(
     samples = {s.id: s for s in run.samples()}
     answers: dict[str, list[Response]] = {}
     for response in run.responses():
+        if response.sample_id not in samples:
+            raise RunError(
+                f"{path}: the sample of the answer {response.sample_id[:80]!r} is missing: "
+                "samples.jsonl is damaged"
+            )
         if response.failure is None:
             answers.setdefault(response.sample_id, []).append(response)
     if not any(len(a) > 1 for a in answers.values()):
