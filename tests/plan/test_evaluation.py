@@ -64,6 +64,8 @@ def test_all_faults_of_the_file_together() -> None:
     judge = ["rules:refusal"]
     seed = "one"
     sample = "last"
+    margin = 1
+    max_harm = 0
     [data.safety]
     spec = "builtin:safety"
     models = ["plian"]
@@ -76,6 +78,8 @@ def test_all_faults_of_the_file_together() -> None:
         "run.judge: unknown key; did you mean 'judges'?",
         "run.seed: expected int, got 'one'",
         "run.sample: 'last' is not a valid choice; valid: first, random",
+        "run.margin: 1: a margin lies in [0, 1)",
+        "run.max_harm: 0: must be above 0 and below 1",
         "there is no model 'plane'; did you mean 'plain'?",
         "data.safety.models: there is no model 'plian'",
     ):

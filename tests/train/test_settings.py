@@ -128,6 +128,6 @@ def test_the_default_beta_is_that_of_the_loss(loss: str, beta: float) -> None:
     assert settings.beta is None and settings.loss_beta == beta
     assert settings.digest() == TrainingSettings(kind="dpo", out="a", loss=loss, beta=beta).digest()
     assert TrainingSettings(kind="dpo", out="a", loss=loss, beta=0.7).loss_beta == 0.7
-    assert settings.result_settings()["beta"] == beta
+    assert settings.result_settings()["beta"] == settings.used_settings()["beta"] == beta
     stored = msgspec.to_builtins(settings)
     assert msgspec.convert(stored, TrainingSettings) == settings

@@ -99,7 +99,7 @@ def save_model(trainable: TrainableModel, base: BaseModel, lineage: Lineage) -> 
 
 
 def _build_card(settings: TrainingSettings, base: BaseModel, lineage: Lineage) -> TrainedModelCard:
-    values = {**msgspec.to_builtins(settings), "beta": settings.loss_beta}
+    values = settings.used_settings()
     for name in (
         "out",
         "kind",

@@ -72,11 +72,16 @@ class RunSettings(Struct, frozen=True, kw_only=True):
             if not getattr(self, name) >= least  # so, and not with <, NaN is a fault too
         ]
 
+    def used_settings(self) -> dict[str, Any]:
+        """Returns all settings by name, each with the value that is used where it is not set."""
+        values: dict[str, Any] = msgspec.to_builtins(self)
+        return values
+
     def result_settings(self) -> dict[str, Any]:
         """Returns the settings that decide the result, by name."""
         return {
             name: value
-            for name, value in msgspec.to_builtins(self).items()
+            for name, value in self.used_settings().items()
             if name not in (*_NEVER_IN_DIGEST, *self.not_in_digest)
             and (name not in self.older_values or value != self.older_values[name])
         }

@@ -169,10 +169,10 @@ class TrainingSettings(RunSettings, frozen=True, kw_only=True):
         """β of the loss: `beta`, or where it is not set the default of the loss."""
         return default_beta(self.loss) if self.beta is None else self.beta
 
-    def result_settings(self) -> dict[str, Any]:
-        """Returns the settings that decide the result; β is the number that is used."""
-        # A run that names the default is the run that leaves it out.
-        return {**RunSettings.result_settings(self), "beta": self.loss_beta}
+    def used_settings(self) -> dict[str, Any]:
+        """Returns all settings by name; β is the number that is used."""
+        # So a run that names the default has the digest of one that leaves it out.
+        return {**RunSettings.used_settings(self), "beta": self.loss_beta}
 
     def checked(self) -> TrainingSettings:
         """Returns the settings themselves; raises PlanError with all faults at once."""
