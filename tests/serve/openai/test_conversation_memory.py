@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from litestar.testing import TestClient
 from truing.core.errors import PlanError
 from truing.core.types import Conversation, Sampling
 from truing.models.scripted import ScriptedModel
+from truing.serve.openai import conversation_memory
 from truing.serve.openai.app import chat_app, keep_threads
 from truing.serve.openai.conversation_memory import (
     MemoryThreads,
@@ -77,6 +79,43 @@ def test_wrong_ids_are_refused(bot: Path, thread: Any) -> None:
         reply = _say(client, "hi", thread=thread)
     assert reply.status_code == 400
     assert reply.json()["error"]["param"] == "guardrails.thread_id"
+
+
+def test_a_thread_that_is_too_long_is_refused_before_the_model_answers(
+    bot: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(conversation_memory, "MAX_THREAD_BYTES", 101_000)
+    calls = []
+
+    def count(conversation: Conversation, sampling: Sampling) -> str:
+        calls.append(1)
+        return "yes"
+
+    app = chat_app(ModelRouter(ScriptedModel(count), {"bot": bot}), keys=["key-of-anna"])
+    keep_threads(app, MemoryThreads())
+    with TestClient(app) as client:
+        assert _text(_say(client, "one")) == "yes"
+        for options in ({}, {"stream": True}):
+            refused = _say(client, "x" * 1000, **options)
+            assert refused.status_code == 400 and "too long to be continued" in refused.text
+        assert len(calls) == 1
+        assert _text(_say(client, "two")) == "yes"
+
+
+def test_a_state_of_another_key_is_refused(bot: Path) -> None:
+    with _client(bot, "memory") as client:
+        fields = {"guardrails": {"state": {}}}
+        state = _say(client, "one", **fields).json()["guardrails"]["state"]
+        fields = {"guardrails": {"state": state}}
+        assert _text(_say(client, "two", **fields)) == "3 messages"
+        refused = _say(client, "two", key="bert", **fields)
+    assert refused.status_code == 400 and "not from this server and key" in refused.text
+
+
+def test_requests_of_one_thread_are_answered_one_after_the_other(bot: Path) -> None:
+    with _client(bot, "memory") as client, ThreadPoolExecutor(4) as pool:
+        texts = [_text(reply) for reply in pool.map(lambda n: _say(client, str(n)), range(4))]
+    assert sorted(texts) == ["1 messages", "3 messages", "5 messages", "7 messages"]
 
 
 def test_a_server_without_a_store_says_how_to_get_one(bot: Path) -> None:

@@ -6,8 +6,13 @@ import re
 import shutil
 from pathlib import Path
 
+import msgspec
 import pytest
+from msgspec import structs
 from tests.serve.ui.pages import open_pages, path_of, write_run, write_small_run
+
+from truing.core.episodes import AgentTurn, CallRecord, Episode
+from truing.core.types import Response
 
 ROW = re.compile(r"Row (\d+)</a>")
 
@@ -125,6 +130,46 @@ def test_a_damaged_run_is_named_with_its_line(tmp_path: Path, file: str) -> None
             assert response.status_code == 422
             assert f"{target.name}:2" in response.text
         assert "damaged" in visitor.text("/")
+
+
+def test_a_line_that_only_the_index_can_read_is_named(tmp_path: Path) -> None:
+    run = write_small_run(tmp_path / "run")
+    path = run / "responses.jsonl"
+    lines = path.read_text().splitlines(keepends=True)
+    assert '"sample_id":"s1"' in lines[1]
+    lines[1] = lines[1].replace("{", '{"index":0,"finish_reason":7,', 1)
+    path.write_text("".join(lines))
+    with open_pages(tmp_path) as visitor:
+        page = f"{path_of(tmp_path, run)}/rows"
+        for _ in range(2):
+            response = visitor.get(page)
+            while "data-reload" in response.text and "being indexed" in response.text:
+                response = visitor.get(page)
+            assert response.status_code == 422, response.text
+            assert "responses.jsonl:2:" in response.text and "data-reload" not in response.text
+
+
+def test_what_an_agent_did_is_shown(tmp_path: Path) -> None:
+    run = write_small_run(tmp_path / "run")
+    path = run / "responses.jsonl"
+    calls = tuple(
+        CallRecord(id=str(n), name="send_mail", arguments='{"to": "ada"}', result="sent <b>it</b>")
+        for n in range(2)
+    )
+    turn = AgentTurn(text="first a look", calls=calls)
+    first, *rest = path.read_bytes().splitlines(keepends=True)
+    response = msgspec.json.decode(first, type=Response)
+    response = structs.replace(response, episode=Episode(turns=(turn,)))
+    path.write_bytes(b"".join([msgspec.json.encode(response) + b"\n", *rest]))
+    with open_pages(tmp_path) as visitor:
+        base = path_of(tmp_path, run)
+        visitor.submit("/name", {"name": "Ada", "back": "/"}, page=f"{base}/label")
+        for page in (f"{base}/row?sample=s0", f"{base}/label?sample=s0"):
+            text = visitor.text(page)
+            assert text.count("call of send_mail") == 2 and "first a look" in text
+            assert "result: ok" in text and "sent &lt;b&gt;it&lt;/b&gt;" in text
+            assert text.index("first a look") < text.index("call of") < text.index("pears and")
+        assert "call of send_mail" not in visitor.text(f"{base}/row?sample=s1")
 
 
 def test_a_run_that_is_deleted_or_changed_while_the_page_is_open(tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ from truing.serve.openai.schemas import GuardrailsRequest
 MIN_ID, MAX_ID = 16, 255  # characters of a thread id, as in NeMo's server
 MAX_THREADS = 10_000  # that are held in memory
 MAX_THREAD_BYTES = 1_000_000
+_ANSWER_BYTES = 100_000  # of these, kept free for the next answer
 _STATE_SHAPE = '{"messages": [...], "signature": "..."} as the last response returned it, or {}'
 
 Rows = list[dict[str, Any]]
@@ -146,6 +147,14 @@ class ContinuedConversation:
     def __init__(self, memory: ConversationMemory, key: str, *, is_thread: bool) -> None:
         self.memory, self.key, self.is_thread = memory, key, is_thread
         self.earlier: Rows = []
+
+    def check_room(self, rows: Rows) -> None:
+        """Raises RequestRefused (400) if the messages of a request leave no room for an answer.
+
+        Before the model answers: a client would pay for an answer that is not kept.
+        """
+        if len(json.dumps(rows)) > MAX_THREAD_BYTES - _ANSWER_BYTES:
+            raise RequestRefused(400, "the conversation is too long to be continued")
 
     async def save(self, rows: Rows) -> dict[str, Any]:
         """Keeps the messages up to an answer; returns what the response says of it."""

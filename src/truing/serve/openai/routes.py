@@ -53,6 +53,7 @@ async def chat(
     )
     if continued is not None:
         data.messages = [*continued.earlier, *data.messages]
+        continued.check_room(data.messages)
     take_context(data)
     conversation, sampling = read_chat_request(data, service.admission.limits)
     model = await service.select_model(data.config_ids)

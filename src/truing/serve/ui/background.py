@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
+import time
 import traceback
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeout
 from typing import Generic, TypeVar
 
@@ -16,6 +18,8 @@ from msgspec import Struct
 from truing.core.errors import TruingError
 
 T = TypeVar("T")
+FAULT_SECONDS = 10.0
+"""After so long, work that failed for another reason than its input is tried again."""
 _log = logging.getLogger(__name__)
 
 
@@ -47,12 +51,33 @@ def log_error(error: BaseException, where: str) -> None:
     _log.error("%s: %s\n%s", where, type(error).__name__, frames)
 
 
+class _Result(Struct, Generic[T]):
+    """What some work returned, or why it failed; after `expires` (monotonic), it is tried again."""
+
+    value: T | Fault
+    expires: float = math.inf
+
+    def is_over(self) -> bool:
+        return time.monotonic() >= self.expires
+
+
+def _try(work: Callable[[], T]) -> _Result[T]:
+    try:
+        return _Result(work())
+    except TruingError as error:
+        # The input is wrong, and the key stands for the input.
+        return _Result(Fault(str(error)))
+    except Exception as error:
+        # A full disk or memory, a fault of the program: it may work later.
+        return _Result(Fault(describe_error(error)), time.monotonic() + FAULT_SECONDS)
+
+
 class BackgroundCache(Generic[T]):
     """The newest results of slow functions by key, computed one at a time."""
 
-    def __init__(self, name: str, *, size: int, patience: float = 0.25) -> None:
-        self._size, self._patience = size, patience
-        self._futures: OrderedDict[Hashable, Future[T]] = OrderedDict()
+    def __init__(self, name: str, *, size: int, wait_seconds: float = 0.25) -> None:
+        self._size, self._wait_seconds = size, wait_seconds
+        self._futures: OrderedDict[Hashable, Future[_Result[T]]] = OrderedDict()
         self._lock = threading.Lock()
         self._pool = ThreadPoolExecutor(1, name)
 
@@ -60,17 +85,18 @@ class BackgroundCache(Generic[T]):
         """Returns the result of a key; starts `work` if it is not known and waits a moment."""
         with self._lock:
             future = self._futures.get(key)
+            if future is not None and future.done() and future.result().is_over():
+                future = None
             if future is None:
-                future = self._futures[key] = self._pool.submit(work)
+                future = self._futures[key] = self._pool.submit(_try, work)
                 self._evict()
-            else:
-                self._futures.move_to_end(key)
+            self._futures.move_to_end(key)
         try:
-            return future.result(self._patience)
+            return future.result(self._wait_seconds).value
         except FutureTimeout:
             return Pending()
-        except BaseException as error:
-            return Fault(describe_error(error))
+        except CancelledError:
+            return Fault("The server is stopping.")
 
     def _evict(self) -> None:
         # Unfinished work stays: it would be started again at once.

@@ -16,7 +16,7 @@ class Comparisons:
 
     def __init__(self) -> None:
         self._cache: BackgroundCache[Comparison] = BackgroundCache(
-            "compare", size=_MAX_COMPARISONS, patience=0.6
+            "compare", size=_MAX_COMPARISONS, wait_seconds=0.6
         )
 
     def get(self, a: RunState, b: RunState) -> Comparison | Pending | Fault:

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
-import msgspec
 from msgspec import Struct
 
 from truing.analysis.rates import AXIS_TITLES, PREDICTED_SUFFIX, Rate
 from truing.analysis.summary import RunSummary, summarise
-from truing.core.errors import RunError
-from truing.core.input_files import read_input_bytes
 from truing.report.blocks import Cell
 from truing.report.formatting import make_rate_cell
 from truing.runs.folder import Run
-from truing.runs.run_files import locate_run_file
 from truing.serve.ui.background import BackgroundCache, Fault, Pending
 from truing.serve.ui.row_indexes import fingerprint
 from truing.serve.ui.run_state import RunState
@@ -28,7 +25,6 @@ _LISTED = (
     ("answers benign", ("answers_benign",)),
 )
 LISTED_TITLES = tuple(title for title, _ in _LISTED)
-_MAX_SUMMARY_BYTES = 64 << 20
 _MAX_SUMMARIES = 2_000
 
 
@@ -56,8 +52,9 @@ class Figures:
         key: tuple[object, ...] = fingerprint(state, LABEL_FILES)
         if state.status == "running":
             # Not at every answer: a summary reads the whole run.
-            key = (str(state.path), state.answers // max(20, state.answers // 10), "running")
-        summary = self._summaries.get(key, lambda: read_summary(state))
+            lines = state.answers + sum(state.judged.values())
+            key = (str(state.path), count_steps(lines), "running")
+        summary = self._summaries.get(key, lambda: summarise(Run(state.path)))
         if isinstance(summary, RunSummary):
             if len(self._shown) > _MAX_SUMMARIES:
                 self._shown.clear()
@@ -71,21 +68,11 @@ class Figures:
         self._summaries.close()
 
 
-def read_summary(state: RunState) -> RunSummary:
-    """Returns the stored summary if it is newer than the run's files, else computes it.
-
-    Raises RunError if a line of the run cannot be read.
-    """
-    try:
-        path = locate_run_file(state.path, "summary.json")
-        written = path.stat().st_mtime_ns
-        stats = fingerprint(state, LABEL_FILES)
-        newest = max(stat[0] for stat in stats if isinstance(stat, tuple))
-        if written >= newest and state.status != "running":
-            return msgspec.json.decode(read_input_bytes(path, _MAX_SUMMARY_BYTES), type=RunSummary)
-    except (OSError, RunError, ValueError, RecursionError):
-        pass  # there is none, or one of another version
-    return summarise(Run(state.path))
+def count_steps(lines: int) -> int:
+    """Returns how often the figures of a growing run were due: every 20 lines, later every 10 %."""
+    if lines < 200:
+        return lines // 20
+    return 10 + int(math.log(lines / 200) / math.log(1.1))
 
 
 def listed_cells(summary: RunSummary) -> tuple[Cell, ...]:

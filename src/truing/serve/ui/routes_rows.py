@@ -13,6 +13,7 @@ from msgspec import Struct, structs
 from truing.analysis.label_draws import LabelDraw, read_draws
 from truing.analysis.outcomes import OUTCOME_NAMES
 from truing.annotation.store import RequestRejected
+from truing.core.errors import RunError
 from truing.report.assembly import has_only_builtin_data
 from truing.runs.folder import Run
 from truing.serve.ui import people
@@ -139,6 +140,8 @@ async def render_rows(
             run = session.state.find_run(id_)
             session.state.indexes.forget(run)
             raise NotReady(run) from error
+        except RunError as error:
+            raise NotReady(session.state.find_run(id_), fault=str(error)) from error
 
     try:
         values = await session.state.run(collect_or_reindex)

@@ -262,12 +262,13 @@ class RowIndex:
     def read_rows(self, rows: Sequence[int]) -> list[RowRecords]:
         """Returns the records of some rows, read from the run's files.
 
-        Raises RunChanged if the files are not those that were indexed, or are gone.
+        Raises RunChanged if the files are not those that were indexed, or are gone; RunError with
+        file and line for a line that is whole, but no record.
         """
         files = _RunFiles(self.run)
         try:
             return [self._read_row(files, row) for row in rows]
-        except (OSError, RunError, msgspec.MsgspecError, UnicodeDecodeError) as error:
+        except OSError as error:
             raise RunChanged from error
         finally:
             files.close()
@@ -316,13 +317,33 @@ class _RunFiles:
         if length > MAX_RECORD_BYTES:
             return None
         if name not in self._descriptors:
-            self._descriptors[name] = open_run_file(self._run.path, name)
-        line = os.pread(self._descriptors[name], int(length), int(start))
-        if not line.endswith(b"\n"):
+            try:
+                self._descriptors[name] = open_run_file(self._run.path, name)
+            except RunError as error:
+                raise RunChanged from error
+        descriptor, begin = self._descriptors[name], int(start)
+        line = os.pread(descriptor, int(length), begin)
+        before = os.pread(descriptor, 1, begin - 1) if begin else b"\n"
+        if before != b"\n" or line.find(b"\n") != len(line) - 1:
             raise RunChanged
-        return msgspec.json.decode(line, type=kind)
+        try:
+            return msgspec.json.decode(line, type=kind)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+            # The index, which reads a part of each line, has taken it; to index again helps nobody.
+            number = _count_lines(descriptor, begin) + 1
+            reason = str(error) if isinstance(error, msgspec.ValidationError) else "no such record"
+            raise RunError(f"{self._run.path / name}:{number}: {reason}") from error
 
     def close(self) -> None:
         """Closes the files."""
         for descriptor in self._descriptors.values():
             os.close(descriptor)
+
+
+def _count_lines(descriptor: int, end: int) -> int:
+    """Returns how many lines of a file end before a position."""
+    lines = position = 0
+    while position < end and (part := os.pread(descriptor, min(1 << 20, end - position), position)):
+        lines += part.count(b"\n")
+        position += len(part)
+    return lines

@@ -24,7 +24,7 @@ class Alignments:
 
     def __init__(self) -> None:
         self._cache: BackgroundCache[NDArray[np.int32]] = BackgroundCache(
-            "alignment", size=_MAX_ALIGNMENTS, patience=1.0
+            "alignment", size=_MAX_ALIGNMENTS, wait_seconds=1.0
         )
 
     def get(self, a: RowIndex, b: RowIndex) -> NDArray[np.int32] | Pending | Fault:

@@ -1,4 +1,4 @@
-// Keys, hidden texts and filters of the pages over runs. Every page also works without it.
+// Keys, hidden texts and filters of the pages over runs. Without it pages work too: no-script.css shows texts under the mouse.
 "use strict";
 (() => {
   const $ = (selector, root = document) => root.querySelector(selector);
