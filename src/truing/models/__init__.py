@@ -10,5 +10,6 @@ __getattr__, __dir__, __all__ = lazy_exports(
         "cached_model": "CachedModel",
         "local": "LocalModel",
         "python": "PythonModel",
+        "scripted": "ScriptedModel",
     },
 )

@@ -13,7 +13,7 @@ __getattr__, __dir__, __all__ = lazy_exports(
     __name__,
     {
         "": "ast compiler",
-        "ast": "BotText ColangFile Flow",
+        "ast": "BotText CallFlow ColangFile ExecuteAction Flow",
         "colang2": "Translation translate_colang2",
         "compiler": "CompiledFlow EVENT Instruction Program compile_flow",
         "expressions": "ExpressionError compile_expression find_variables",

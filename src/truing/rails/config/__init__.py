@@ -26,7 +26,7 @@ __getattr__, __dir__, __all__ = lazy_exports(
         "models": "build_model build_task_models find_engine_fault find_entry_faults",
         "parameters": "DefaultSampling",
         "schema": "ANY_KEYS find_schema_faults",
-        "service_addresses": "ServiceAddress find_service_addresses own_services",
+        "service_addresses": ("ServiceAddress find_service_addresses list_used_rails own_services"),
         "trust": (
             "CodeUse find_code_uses find_key_fault require_trusted_code resolve_configured_spec"
         ),

@@ -17,8 +17,8 @@ __getattr__, __dir__, __all__ = lazy_exports(
             "find_missing_references find_parser_faults find_pattern_faults library_for_config"
         ),
         "safety": "required_judge_specs",
-        "service_rails": "build_services",
         "service_protocols": "SERVICE_PROTOCOLS",
+        "service_rails": "build_services",
         "tool_guards": "required_tool_judges",
     },
 )

@@ -16,6 +16,7 @@ __getattr__, __dir__, __all__ = lazy_exports(
         "answer_readings": "current_readings",
         "app": "RailsError Runtime RuntimeParts",
         "chat_messages": "ChatMessage messages_of_conversation",
+        "client_texts": "name_results",
         "conversation_check": "CheckResult NoStageError",
         "generation_log": "TurnRecord build_generation_log select_output_data",
         "llm_client": "LlmCallRecord LlmError LlmReply",
