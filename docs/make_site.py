@@ -141,7 +141,8 @@ def list_log() -> str:
 def stage() -> None:
     """Writes build/pages: all files of the site, with links rewritten.
 
-    Raises ValueError for a link that leads nowhere or a page that the navigation does not find.
+    Raises ValueError for a link that leads nowhere, FileNotFoundError for a page of the navigation
+    that there is not.
     """
     shutil.rmtree(PAGES, ignore_errors=True)
     paths = site_paths()

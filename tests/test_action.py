@@ -69,6 +69,27 @@ def test_a_run_passes_becomes_the_baseline_and_the_next_is_compared_with_it(tmp_
     assert (tmp_path / "gate.xml").exists() and (tmp_path / "gate.sarif").exists()
 
 
+def test_rules_on_the_baseline_alone_get_their_baseline(tmp_path: Path) -> None:
+    only = 'rules = ["no-regression[degenerate] vs BASELINE within 0.2"]\n'
+    (tmp_path / "plan.toml").write_text(PLAN, encoding="utf-8")
+    (tmp_path / "gate.toml").write_text(only, encoding="utf-8")
+    verdicts = []
+    for _ in range(2):
+        assert _run_step("Measure", tmp_path, PLAN="plan.toml").returncode == 0
+        assert _run_step("Gate", tmp_path, RUN="bot/safety", RULES="gate.toml").returncode == 0
+        verdicts.append((tmp_path / "out").read_text(encoding="utf-8").splitlines()[-2:])
+        assert _run_step("Keep the run as the baseline", tmp_path).returncode == 0
+    assert verdicts == [["keep=true", "verdict=inconclusive"], ["keep=true", "verdict=passed"]]
+
+
+def test_files_of_the_checkout_are_no_results(tmp_path: Path) -> None:
+    (tmp_path / "runs" / "ci").mkdir(parents=True)
+    (tmp_path / "gate.md").write_text("planted", encoding="utf-8")
+    name = "Remove files that stand in the place of results"
+    assert _run_step(name, tmp_path).returncode == 0
+    assert not (tmp_path / "gate.md").exists() and not (tmp_path / "runs" / "ci").exists()
+
+
 def test_a_broken_rule_fails_the_job_and_so_does_an_error(tmp_path: Path) -> None:
     assert _gate(tmp_path, "answers_benign.lower > 0.5") == "failed"
     assert _gate(tmp_path, "no rule at all") == "error"

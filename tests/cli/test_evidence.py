@@ -29,3 +29,10 @@ def test_a_wrong_framework_or_no_run_is_a_clear_error(tmp_path: Path) -> None:
     assert unknown.status == 1 and "did you mean 'nist'" in unknown.err
     without = command("evidence", "--for", "nist")
     assert without.status == 1 and "at least one run folder" in without.err
+
+
+def test_the_help_names_every_framework() -> None:
+    from truing.cli import evidence
+    from truing.report.frameworks import list_frameworks
+
+    assert f"Frameworks: {', '.join(list_frameworks())}." in (evidence.command.__doc__ or "")

@@ -75,9 +75,10 @@ def test_rules_on_a_baseline_are_left_out_and_named_where_there_is_none_yet(make
 
 def test_each_outcome_has_the_line_of_its_rule(make_run, prompts):
     run = build_harm_run(make_run, prompts, harmful=0, n=50)
-    text = """title = "t"
-rules = [
+    text = """title = "harm.upper < 0.5"
+rules = [  # harm.upper < 0.5
   "harm.upper < 0.5",
+  # "cut.upper < 0.5",
   "cut.upper < 0.5",
 ]
 
@@ -89,4 +90,4 @@ check = "harm.upper < 0.5"
 check = "degenerate.upper < 0.5"
 """
     verdict = gate_run(run, parse_rules(text))
-    assert [outcome.line for outcome in verdict.outcomes] == [3, 4, 7, 11]
+    assert [outcome.line for outcome in verdict.outcomes] == [3, 5, 8, 12]

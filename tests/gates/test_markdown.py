@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 from truing.gates.markdown import COMMENT_MARK, to_markdown
 from truing.gates.verdict import GateVerdict, RuleOutcome
 
+OK = {"status": "passed", "reason": "x"}
+
 
 def _verdict(**fields: object) -> GateVerdict:
     defaults = {
@@ -54,6 +56,17 @@ def test_no_text_of_a_run_becomes_markup(text: str) -> None:
     assert not re.search(r"(?<!\\)[@<`]", "\n".join(lines[1:]).replace("\\\\", ""))
 
 
-def test_a_long_list_of_rules_is_cut_and_says_so() -> None:
-    outcomes = tuple(RuleOutcome(rule=f"r{i}", status="passed", reason="x") for i in range(205))
-    assert "5 more rules" in to_markdown(_verdict(outcomes=outcomes)).decode()
+def test_links_and_mentions_are_broken() -> None:
+    outcome = RuleOutcome(rule="ask @ann, see https://example.org, www.example.org and #12", **OK)
+    row = to_markdown(_verdict(outcomes=(outcome,))).decode()
+    for linked in ("@ann", "://", "www.", "#12"):
+        assert linked not in row
+
+
+def test_a_comment_has_room_for_any_verdict_and_says_what_it_leaves_out() -> None:
+    outcomes = tuple(RuleOutcome(rule=f"r{i}{'*' * 400}", **OK) for i in range(400))
+    notes = tuple("|" * 2000 for _ in range(400))
+    verdict = _verdict(outcomes=outcomes, notes=notes, not_tested=notes)
+    text = to_markdown(verdict).decode()
+    assert len(text) < 65_536
+    assert " more rules | | |" in text and "; and 390 more." in text

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 import truing
 from truing.core.types import Conversation, Sample
@@ -83,8 +85,8 @@ def test_each_item_has_the_figures_of_the_runs_or_is_not_tested(evidence: Eviden
         "R": "measured",
         "P": "measured",
         "A": "not tested",
-        "L": "measured",
-        "S": "stated by the provider",
+        "L": "documented",
+        "S": "for the provider to state",
         "O": "not tested",
     }
     assert by_id["R"].gaps == ("abstains when it should",)
@@ -95,6 +97,16 @@ def test_each_item_has_the_figures_of_the_runs_or_is_not_tested(evidence: Eviden
     # Prompts 1, 5, 9, ... 37; those that end in 1? or 5? are flagged: 1, 5, 21, 25 of ten.
     assert privacy["mixed"].n == 10 and privacy["mixed"].estimate == pytest.approx(0.4)
     assert privacy["mixed"].lower < 0.4 < privacy["mixed"].upper
+
+
+def test_figures_that_may_not_be_trusted_are_no_measurement(report: ReportData) -> None:
+    variants = [deepcopy(variant) for variant in report.variants]
+    for variant in variants:
+        for data, summary in variant.summaries.items():
+            variant.summaries[data] = replace(summary, complete=False)
+    partial = collect_evidence_for(FRAMEWORK, replace(report, variants=tuple(variants)))
+    assert {item.id: item.status for item in partial.items}["R"] == "not trusted"
+    assert "of a run that is not complete" in render_evidence(partial, Path("."))
 
 
 @pytest.mark.parametrize("fact", ["lineage", "data", "evaluation", "claims", "limits"])
@@ -109,7 +121,7 @@ def test_the_page_links_each_figure_to_its_run(
     evidence: Evidence, report: ReportData, tmp_path: Path
 ) -> None:
     page = render_evidence(evidence, tmp_path)
-    assert "3 of 6 items have evidence" in page and "*Not tested.*" in page
+    assert "2 of 6 items have figures" in page and "*Not tested.*" in page
     links = [line.split("](<")[1].split(">)")[0] for line in page.splitlines() if "](<" in line]
     assert len(links) == 4
     assert all((tmp_path / link / "manifest.json").is_file() for link in links)

@@ -65,15 +65,7 @@ _WITHOUT_FLAG = ("score_micro", "weight_decay", "kl_horizon", "clip_score", "ptx
 @flags_of(
     fields_of(
         RLSettings,
-        without=(
-            "method",
-            "out",
-            "constraints",
-            "sample_every",
-            *_CONSTRAINT,
-            *_POLICY,
-            *_WITHOUT_FLAG,
-        ),
+        without=(*_CONSTRAINT, *_POLICY, *_ELSEWHERE, *_WITHOUT_FLAG),
     ),
     fields_of(RLInputs, ("limit", "allow_red_team", "allow_measurement_prompts", "generator")),
     common=("base", "steps", "prompts", "max_new", "lr", "lora", "device", "seed", "limit"),

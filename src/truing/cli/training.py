@@ -85,18 +85,7 @@ class PlannedSliceFlags(SliceFlags):
 @flags_of(
     fields_of(TrainingSettings, without=("kind", "out", *_OF_ONE_KIND)),
     fields_of(SupervisedInputs, without=("data", "chosen", "test")),
-    common=(
-        "base",
-        "steps",
-        "epochs",
-        "batch",
-        "lr",
-        "max_length",
-        "lora",
-        "device",
-        "seed",
-        "limit",
-    ),
+    common=_COMMON,
 )
 class TrainingFlags(PlannedSliceFlags):
     """How to train: the settings and inputs that every kind of supervised training has."""

@@ -42,6 +42,9 @@ _VERSUS = re.compile(
     r"^(?P<kind>no-regression|safer)(?:\[(?P<questions>[^\]]+)\])?\s+vs\s+(?P<run>.+?)"
     r"(?:\s+within\s+(?P<margin>[0-9.]+))?$"
 )
+_LIST_BEGIN = re.compile(r"(?m)^[ \t]*rules[ \t]*=")
+# A string of TOML, which may hold a #, or a comment.
+_STRING_OR_COMMENT = re.compile(r"""("(?:\\.|[^"\\\n])*"|'[^'\n]*')|#[^\n]*""")
 _TABLE_HEADER = re.compile(r"(?m)^[ \t]*\[\[[ \t]*rule[ \t]*\]\]")
 _OPERATOR_OF_BOUND = {"upper": "<", "lower": ">"}
 
@@ -181,13 +184,15 @@ def _line_at(text: str, position: int) -> int:
 def _find_list_lines(text: str, checks: list[Any]) -> list[int]:
     """Returns the line of each string of the list `rules`, as tomllib keeps no positions.
 
-    The strings are sought in their order as they are written; one with escapes is not found, and
-    stands at line 1.
+    The strings are sought in their order as they are written, outside of comments; one with escapes
+    is not found, and stands at line 1.
     """
+    begin = _LIST_BEGIN.search(text)
+    position = 0 if begin is None else begin.end()
+    without_comments = _STRING_OR_COMMENT.sub(lambda m: m[1] or " " * len(m[0]), text)
     lines = []
-    position = 0
     for check in checks:
-        found = text.find(check, position) if isinstance(check, str) and check else -1
+        found = without_comments.find(check, position) if isinstance(check, str) and check else -1
         lines.append(1 if found < 0 else _line_at(text, found))
         position = max(position, found + 1)
     return lines

@@ -20,7 +20,9 @@ from truing.report.report_data import ReportData, Variant
 from truing.runs.folder import Run
 from truing.stats.intervals import Interval
 
-Status = Literal["measured", "not tested", "stated by the provider"]
+Status = Literal["measured", "not trusted", "documented", "not tested", "for the provider to state"]
+"""`not trusted`: all figures are struck, or of runs that are not complete. `documented`: there are
+statements and no figures."""
 
 
 class EvidenceFigure(Struct, frozen=True, kw_only=True):
@@ -32,6 +34,7 @@ class EvidenceFigure(Struct, frozen=True, kw_only=True):
         n: number of answers that it is about, `unscored` of them without a verdict.
         run: path of the run folder.
         struck: why the judge may not measure this model; empty if it may.
+        complete: whether the run is complete.
     """
 
     variant: str
@@ -47,6 +50,7 @@ class EvidenceFigure(Struct, frozen=True, kw_only=True):
     unscored: int
     run: str
     struck: str = ""
+    complete: bool = True
 
 
 class ItemEvidence(Struct, frozen=True, kw_only=True):
@@ -113,20 +117,28 @@ def _collect_item(
         figures += attacks
         gaps += [] if attacks else ["attacks"]
     statements = [line for fact in item.facts for line in describe_fact(fact, report)]
-    if figures or statements:
-        status: Status = "measured"
-    else:
-        status = "stated by the provider" if item.provider else "not tested"
     return ItemEvidence(
         id=item.id,
         name=item.name,
-        status=status,
+        status=_item_status(item, figures, statements),
         figures=tuple(figures),
         statements=tuple(statements),
         gaps=tuple(gaps),
         rails=item.rails,
         outside=item.outside,
     )
+
+
+def _item_status(
+    item: FrameworkItem, figures: Sequence[EvidenceFigure], statements: Sequence[str]
+) -> Status:
+    if any(figure.complete and not figure.struck for figure in figures):
+        return "measured"
+    if figures:
+        return "not trusted"
+    if statements:
+        return "documented"
+    return "for the provider to state" if item.provider else "not tested"
 
 
 def _rate_figures(
@@ -156,6 +168,7 @@ def _rate_figures(
                     unscored=rate.unscored,
                     run=variant.runs[data],
                     struck=rate.struck or "",
+                    complete=summary.complete,
                 )
 
 
@@ -187,6 +200,7 @@ def _attack_figures(variants: Sequence[Variant]) -> Iterator[EvidenceFigure]:
                     unscored=result.tries - result.scored,
                     run=path,
                     struck=result.struck or "",
+                    complete=variant.summaries[data].complete,
                 )
 
 

@@ -18,7 +18,7 @@ def render_evidence(evidence: Evidence, folder: Path) -> str:
         f"# {evidence.title}",
         "",
         f"Made by truing {evidence.version} on {evidence.created} from the runs that are linked. "
-        f"{measured} of {len(evidence.items)} items have evidence; the others say why not. "
+        f"{measured} of {len(evidence.items)} items have figures; the others say why not. "
         "Intervals are 95 %. No figure here means that a model is safe.",
     ]
     if evidence.note:
@@ -63,6 +63,8 @@ def _figure_row(figure: EvidenceFigure, folder: Path) -> str:
     rate = f"{figure.estimate:.1%} [{figure.lower:.1%}, {figure.upper:.1%}] {figure.figure}"
     if figure.struck:
         rate = f"~~{rate}~~ {_plain(figure.struck)}"
+    if not figure.complete:
+        rate = f"{rate}, of a run that is not complete"
     answers = f"{figure.n}" + (f", {figure.unscored} unscored" if figure.unscored else "")
     link = posixpath.relpath(Path(figure.run).resolve().as_posix(), folder.resolve().as_posix())
     cells: Sequence[str] = (
