@@ -127,11 +127,11 @@ def _fulfil(conditions: tuple[Condition, ...], tools: tuple[Tool, ...]) -> list[
     return turns
 
 
-def _concrete(wanted: Any) -> Any:
+def _concrete(pattern: Any) -> Any:
     """Returns a value that matches a condition: the first alternative of ``~a|b``."""
-    if isinstance(wanted, str) and wanted.startswith("~"):
-        return wanted[1:].split("|")[0]
-    return wanted
+    if isinstance(pattern, str) and pattern.startswith("~"):
+        return pattern[1:].split("|")[0]
+    return pattern
 
 
 def _filler(schema: dict[str, Any]) -> Any:

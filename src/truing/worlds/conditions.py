@@ -39,30 +39,30 @@ def find_call(condition: Condition, calls: Sequence[CallRecord]) -> int | None:
 
 
 def _matches(record: Mapping[str, Any], where: tuple[tuple[str, Scalar], ...]) -> bool:
-    return all(field in record and _matches_value(record[field], wanted) for field, wanted in where)
+    return all(f in record and _matches_value(record[f], expected) for f, expected in where)
 
 
-def _matches_value(value: Any, wanted: Scalar) -> bool:
+def _matches_value(value: Any, expected: Scalar) -> bool:
     if isinstance(value, list):
-        return any(_matches_value(item, wanted) for item in value)
-    if isinstance(wanted, str):
-        return value is not None and _matches_text(str(value), wanted)
-    if isinstance(wanted, bool) or isinstance(value, bool):
-        return str(value).casefold() == str(wanted).casefold()
+        return any(_matches_value(item, expected) for item in value)
+    if isinstance(expected, str):
+        return value is not None and _matches_text(str(value), expected)
+    if isinstance(expected, bool) or isinstance(value, bool):
+        return str(value).casefold() == str(expected).casefold()
     try:
         # A model may write a number as a text.
-        return abs(float(value) - wanted) < 1e-6
+        return abs(float(value) - expected) < 1e-6
     except (TypeError, ValueError, OverflowError):
         return False
 
 
-def _says(answer: str, wanted: str) -> bool:
+def _says(answer: str, expected: str) -> bool:
     """Returns whether an answer contains one of ``a|b`` as whole words and numbers: 3 is neither in
     13 nor in 3.5, but in 3.00.
     """
     # Without the marks by which models set words off.
     folded = " ".join(answer.casefold().translate(_NO_MARKS).split())
-    for part in wanted.casefold().translate(_NO_MARKS).split("|"):
+    for part in expected.casefold().translate(_NO_MARKS).split("|"):
         text = re.escape(" ".join(part.split()))
         if re.search(
             rf"(?<![^\W_])(?<!\d[.,:]){text}(?:[.,]0{{1,2}})?(?![^\W_])(?![.,:]\d)", folded
@@ -71,8 +71,8 @@ def _says(answer: str, wanted: str) -> bool:
     return False
 
 
-def _matches_text(text: str, wanted: str) -> bool:
+def _matches_text(text: str, expected: str) -> bool:
     folded = " ".join(text.casefold().split())
-    if wanted.startswith("~"):
-        return any(" ".join(part.split()) in folded for part in wanted[1:].casefold().split("|"))
-    return folded == " ".join(wanted.casefold().split())
+    if expected.startswith("~"):
+        return any(" ".join(part.split()) in folded for part in expected[1:].casefold().split("|"))
+    return folded == " ".join(expected.casefold().split())

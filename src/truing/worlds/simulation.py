@@ -56,9 +56,9 @@ class Simulation:
         """Returns the rows that differ from the beginning, in the order of tables and rows."""
         changes = []
         for table, rows in self._start.items():
-            now = self.state[table]
-            for row in dict.fromkeys((*rows, *now)):
-                before, after = rows.get(row), now.get(row)
+            current = self.state[table]
+            for row in dict.fromkeys((*rows, *current)):
+                before, after = rows.get(row), current.get(row)
                 if before is not after and before != after:
                     changes.append(StateChange(table=table, row=row, before=before, after=after))
         return tuple(changes)
@@ -110,11 +110,11 @@ class _Operation:
         return self._row[field] if name == "row" and field else self._arguments[name]
 
     def _selected(self) -> list[Record]:
-        wanted = {field: self._value(text) for field, text in self._step.where.items()}
+        conditions = {field: self._value(text) for field, text in self._step.where.items()}
         return [
             record
             for record in self._rows.values()
-            if all(v is None or _same(record[f], v) for f, v in wanted.items())
+            if all(v is None or _same(record[f], v) for f, v in conditions.items())
         ]
 
     def _shown(self, records: list[Record]) -> list[Record]:
@@ -129,8 +129,8 @@ class _Operation:
 
     def _search(self) -> list[Record]:
         words = str(self._value(self._step.text)).casefold().split()
-        found = [r for r in self._selected() if all(w in _encode(r).casefold() for w in words)]
-        return self._shown(found)
+        matches = [r for r in self._selected() if all(w in _encode(r).casefold() for w in words)]
+        return self._shown(matches)
 
     def _get(self) -> Record:
         key = self._value(self._step.key)
@@ -183,10 +183,10 @@ class _Operation:
         return record
 
 
-def _same(value: Value, wanted: Value) -> bool:
-    if isinstance(value, str) and isinstance(wanted, str):
-        return value.casefold() == wanted.casefold()
-    return value == wanted
+def _same(value: Value, other: Value) -> bool:
+    if isinstance(value, str) and isinstance(other, str):
+        return value.casefold() == other.casefold()
+    return value == other
 
 
 def _encode(result: Any) -> str:

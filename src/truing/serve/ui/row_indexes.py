@@ -32,7 +32,7 @@ _MAX_OPEN = 24
 _INDEX_NAME = re.compile(r"ui-rows-\d+-[0-9a-f]{24}\.sqlite(?:\.tmp)?")
 _PATIENCE_SECONDS = 0.6
 # The index of a running run is built again when this many times its own building time has passed.
-_REST_FACTOR = 10.0
+_PAUSE_FACTOR = 10.0
 _MIN_REST_SECONDS = 5.0
 
 
@@ -159,7 +159,7 @@ class RowIndexes:
             elif state.status != "running":
                 entry.index = None
             seconds = time.monotonic() - started
-            rest = max(_MIN_REST_SECONDS, _REST_FACTOR * seconds)
+            rest = max(_MIN_REST_SECONDS, _PAUSE_FACTOR * seconds)
             entry.next_build = time.monotonic() + rest
             self._changed.notify_all()
 
