@@ -54,6 +54,7 @@ def check_same_run(path: Path, expected_digest: str, found_digest: str, run: Run
     stored: dict[str, Any] = {}
     for name in (MANIFEST_FILE, "run.json"):
         stored |= read_manifest(run.folder / name).get("settings") or {}
+    stored = _with_used_values(stored, type(run))
     # Through JSON, as the stored ones: tuples become lists.
     current = msgspec.json.decode(msgspec.json.encode(run.result_settings()))
     changed = [name for name in current if name in stored and stored[name] != current[name]]
@@ -61,6 +62,16 @@ def check_same_run(path: Path, expected_digest: str, found_digest: str, run: Run
     raise PlanError(
         f"{path}: belongs to a run with {what}; repeat the same command, or give another --out"
     )
+
+
+def _with_used_values(stored: dict[str, Any], kind: type[RunSettings]) -> dict[str, Any]:
+    """Returns stored settings, each with the value that was used where it was not set."""
+    try:
+        used = msgspec.convert(stored, kind).used_settings()
+    except msgspec.ValidationError:  # of a version with other settings
+        return stored
+    values = msgspec.json.decode(msgspec.json.encode(used))
+    return {name: values.get(name, value) for name, value in stored.items()}
 
 
 def find_finished(
