@@ -370,11 +370,11 @@ def _number_prompts(table: VerdictTable, keys: array[int], parent_of: dict[int, 
         parents = read_run_records(table.path, "parents.jsonl", SampleRow)
         key_of_parent = {parent.id: parent.prompt_key for parent in parents}
     for position, parent in parent_of.items():
-        in_run = table.position_of(parent)
+        parent_position = table.position_of(parent)
         if parent in key_of_parent:
             keys[position] = key_of_parent[parent]
-        elif in_run is not None and in_run not in parent_of:
-            keys[position] = keys[in_run]
+        elif parent_position is not None and parent_position not in parent_of:
+            keys[position] = keys[parent_position]
         else:  # the plain prompt is not at hand: its id stands for it
             keys[position] = hash(("parent", parent))
     number_of_key: dict[int, int] = {}

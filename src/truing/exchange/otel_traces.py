@@ -25,8 +25,8 @@ from truing.exchange.agent_traces import read_episode
 from truing.exchange.base import ToolResultsDataset, decode_json, make_response, require_file
 from truing.specs.resolve import Args
 
-_INPUT, _OUTPUT = "gen_ai.input.messages", "gen_ai.output.messages"
-_SYSTEM = "gen_ai.system_instructions"
+_INPUT_MESSAGES, _OUTPUT_MESSAGES = "gen_ai.input.messages", "gen_ai.output.messages"
+_SYSTEM_INSTRUCTIONS = "gen_ai.system_instructions"
 _MODELS = ("gen_ai.response.model", "gen_ai.request.model")
 _ROLES: dict[str, Role] = {
     "system": "system",
@@ -89,13 +89,15 @@ def read_otel_traces(path: Path) -> Iterator[Row]:
         for line, data in number_nonblank_lines(stream, path):
             document: Any = decode_json(path, data, _Document, line)
             for span in _spans(document):
-                if not span.texts.get(_OUTPUT):
+                if not span.texts.get(_OUTPUT_MESSAGES):
                     continue
                 start = int(span.startTimeUnixNano) if str(span.startTimeUnixNano).isdigit() else 0
                 if span.traceId not in newest or start >= newest[span.traceId][0]:
                     newest[span.traceId] = (start, line, span.texts)
     if not newest:
-        raise DataError.at(path, None, f"no span has messages ({_OUTPUT}): nothing to judge")
+        raise DataError.at(
+            path, None, f"no span has messages ({_OUTPUT_MESSAGES}): nothing to judge"
+        )
     for trace, (_, line, texts) in newest.items():
         yield _read_trace(path, line, trace, texts)
 
@@ -109,13 +111,13 @@ def _spans(document: _Document) -> Iterator[_Span]:
 def _read_trace(path: Path, line: int, trace: str, texts: dict[str, str]) -> Row:
     messages = [
         message
-        for key in (_INPUT, _OUTPUT)
+        for key in (_INPUT_MESSAGES, _OUTPUT_MESSAGES)
         if key in texts
         for traced in _decode(path, line, key, texts[key], list[_TracedMessage])
         for message in _messages(traced)
     ]
-    if _SYSTEM in texts:
-        parts = _decode(path, line, _SYSTEM, texts[_SYSTEM], list[_Part])
+    if _SYSTEM_INSTRUCTIONS in texts:
+        parts = _decode(path, line, _SYSTEM_INSTRUCTIONS, texts[_SYSTEM_INSTRUCTIONS], list[_Part])
         messages.insert(0, Message("system", _join(parts)))
     first_answer = next((i for i, m in enumerate(messages) if m.role == "assistant"), len(messages))
     answers = [m for m in messages[first_answer:] if m.role == "assistant"]

@@ -233,11 +233,11 @@ class _FrozenHeadLogProbs(torch.autograd.Function):
         """Returns the log-probabilities `[N]`."""
         logits = head(hidden)
         scaled = _scaled(logits, temperature)
-        log_norm = scaled.logsumexp(-1, keepdim=True)
+        log_normaliser = scaled.logsumexp(-1, keepdim=True)
         index = targets.unsqueeze(-1)
-        log_probs = (scaled.gather(-1, index) - log_norm).squeeze(-1)
+        log_probs = (scaled.gather(-1, index) - log_normaliser).squeeze(-1)
         # d log π(y) / d logits = (1[y] - π) / temperature
-        gradient = (scaled - log_norm).exp_().neg_()
+        gradient = (scaled - log_normaliser).exp_().neg_()
         gradient.scatter_add_(-1, index, torch.ones_like(index, dtype=gradient.dtype))
         if temperature != 1.0:
             gradient /= temperature

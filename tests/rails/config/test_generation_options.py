@@ -37,7 +37,8 @@ JSON = st.recursive(
     ],
 )
 def test_right_shapes(options: Any) -> None:
-    require_options(options)
+    assert list(find_option_faults(options or {})) == []
+    require_options(options)  # raises nothing
 
 
 @given(name=st.sampled_from(sorted(SHAPES)), value=JSON)

@@ -38,5 +38,5 @@ def test_the_words_themselves_are_returned() -> None:
 
 def test_the_reply_names_the_local_help() -> None:
     assert DEFAULT_HELP in support_message()
-    assert "116 123" in support_message(help_="Call 116 123.")
+    assert "116 123" in support_message(local_help="Call 116 123.")
     assert support_message("Please call: {help}", "112") == "Please call: 112"

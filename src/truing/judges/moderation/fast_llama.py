@@ -100,8 +100,8 @@ class _FastLlamaLayer(nn.Module):
         batch, length, size = x.shape
         dtype = self.qkv.dtype
 
-        normed = F.rms_norm(x, (size,), self.attention_norm, self.eps).to(dtype)
-        qkv = F.linear(normed, self.qkv).view(batch, length, -1, self.head_dim).transpose(1, 2)
+        normalised = F.rms_norm(x, (size,), self.attention_norm, self.eps).to(dtype)
+        qkv = F.linear(normalised, self.qkv).view(batch, length, -1, self.head_dim).transpose(1, 2)
         q, k, v = qkv.split((self.heads, self.kv_heads, self.kv_heads), 1)
         q, k = ((y.float() * cos + _rotate_half(y.float()) * sin).to(dtype) for y in (q, k))
         if update_cache is not None:
@@ -117,6 +117,6 @@ class _FastLlamaLayer(nn.Module):
         attended = attended.transpose(1, 2).reshape(batch, length, -1)
         x = x + F.linear(attended, self.attention_output)
 
-        normed = F.rms_norm(x, (size,), self.mlp_norm, self.eps).to(dtype)
-        gate, up = F.linear(normed, self.gate_and_up).chunk(2, -1)
+        normalised = F.rms_norm(x, (size,), self.mlp_norm, self.eps).to(dtype)
+        gate, up = F.linear(normalised, self.gate_and_up).chunk(2, -1)
         return x + F.linear(F.silu(gate) * up, self.down)

@@ -85,6 +85,6 @@ def find_distress_signs(text: str) -> str | None:
     return None
 
 
-def support_message(message: str | None = None, help_: str | None = None) -> str:
+def support_message(message: str | None = None, local_help: str | None = None) -> str:
     """Returns the supportive reply; ``{help}`` in `message` is replaced by the local help."""
-    return (message or DEFAULT_MESSAGE).replace("{help}", help_ or DEFAULT_HELP)
+    return (message or DEFAULT_MESSAGE).replace("{help}", local_help or DEFAULT_HELP)
