@@ -25,6 +25,11 @@ if importlib.util.find_spec("truing_research") is None:
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("OMP_NUM_THREADS", "2")
 
+# Folders given relative to the repository (CI does) hold for tests that run commands elsewhere too.
+for _variable in ("TRUING_DATA", "TRUING_PARITY"):
+    if os.environ.get(_variable):
+        os.environ[_variable] = str(ROOT / os.environ[_variable])
+
 # No time limit for an example: on a busy machine it fails at random.
 hypothesis.settings.register_profile("truing", deadline=None)
 hypothesis.settings.load_profile("truing")
@@ -33,8 +38,6 @@ hypothesis.settings.load_profile("truing")
 def _folder(variable: str, default: str) -> Path:
     value = os.environ.get(variable)
     path = Path(value) if value else ROOT.parent / "shared" / default
-    if not path.is_absolute():
-        path = ROOT / path
     if not path.is_dir():
         reason = (
             f"{variable} names no folder ({path})"
