@@ -1,6 +1,8 @@
 """Adapters to the tools that people work in; each needs its own extra, or none.
 
 nemo: NeMo Guardrails' `LLMRails` and `RailsConfig` on truing's runtime.
+langchain: rails in agents, chains and graphs of LangChain and LangGraph.
+hook_rails: what the hooks share: the same runtime and decisions as `truing serve`.
 notebook, notebook_tables: how runs, summaries and comparisons show themselves in Jupyter.
 """
 

@@ -245,11 +245,14 @@ class GuardedModel:
         *,
         tools: tuple[Tool, ...] = (),
         context: Mapping[str, Any] | None = None,
+        session: str | None = None,
     ) -> CheckResult:
         """Runs every stage that the conversation contains over all its text; asks no main model.
 
-        Raises NoStageError if the conversation contains no stage. A rail that fails, and a text
-        that is too long to be read, are not allowed.
+        With a `session`, what the rails have let pass in it is not read again, and of the
+        assistant's messages only a last one is an answer to check. Raises NoStageError if the
+        conversation contains no stage. A rail that fails, and a text that is too long to be read,
+        are not allowed.
         """
         fault = self._find_size_fault(conversation, context)
         if fault is not None:
@@ -258,7 +261,7 @@ class GuardedModel:
         sampling = Sampling(tools=tools)
         try:
             return await self.runtime.check_messages(
-                messages_of_conversation(conversation, context), sampling
+                messages_of_conversation(conversation, context), sampling, session
             )
         except NoStageError:
             raise

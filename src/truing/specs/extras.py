@@ -35,6 +35,11 @@ EXTRA_BY_PACKAGE = {
     "presidio_analyzer": "presidio",
     "opentelemetry": "otel",
     "mcp": "mcp",
+    "langchain": "langchain",
+    "langchain_core": "langchain",
+    "langgraph": "langchain",
+    "litellm": "litellm",
+    "agents": "openai-agents",
 }
 """Top-level package, as an import error names it -> the extra that installs it."""
 

@@ -27,7 +27,7 @@ from truing.rails.runtime.call_ids import CallIds
 from truing.rails.runtime.chat_messages import ChatMessage, decode_messages
 from truing.rails.runtime.checked_texts import CheckedTexts
 from truing.rails.runtime.client_texts import readable_arguments
-from truing.rails.runtime.conversation_check import CheckResult, ConversationCheck
+from truing.rails.runtime.conversation_check import CheckResult, ConversationCheck, NewTexts
 from truing.rails.runtime.conversation_state import (
     ConversationState,
     build_states,
@@ -322,9 +322,12 @@ class Runtime:
         return result
 
     async def check_messages(
-        self, messages: Sequence[ChatMessage], sampling: Sampling
+        self, messages: Sequence[ChatMessage], sampling: Sampling, session: str | None = None
     ) -> CheckResult:
-        """Runs every stage that the messages contain; NoStageError if they contain none."""
+        """Runs every stage that the messages contain; NoStageError if they contain none.
+
+        With a session, what its rails have read already is not read again (`NewTexts`).
+        """
         call_ids = CallIds()
         rows = [call_ids.rename(message) for message in messages]
         turn = TurnContext(
@@ -336,7 +339,11 @@ class Runtime:
             is_stage_check=True,
         )
         state_after = build_states(self.program, self.config, rows)
-        return await ConversationCheck(turn, state_after, self.output_gate).run()
+        new_texts = NewTexts(self.input_gate, session) if session is not None else None
+        check = ConversationCheck(turn, state_after, self.output_gate, new_texts)
+        result = await check.run()
+        checked = [call_ids.restore_message(message) for message in result.messages]
+        return replace(result, messages=tuple(checked))
 
     async def _refuse_unread(
         self, turn: TurnContext, reading: InputReading, session: str

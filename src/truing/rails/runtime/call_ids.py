@@ -37,3 +37,13 @@ class CallIds:
         """Returns calls of the client, as a check of them left them, with the client's ids."""
         client_ids = {own: client for client, own in self._own_ids.items()}
         return tuple(replace(call, id=client_ids.get(call.id, call.id)) for call in calls)
+
+    def restore_message(self, message: ChatMessage) -> ChatMessage:
+        """Returns a message with the client's ids in its calls and of the call that it answers."""
+        if not message.tool_calls and message.tool_call_id is None:
+            return message
+        client_ids = {own: client for client, own in self._own_ids.items()}
+        result_id = message.tool_call_id
+        client_id = None if result_id is None else client_ids.get(result_id, result_id)
+        calls = self.restore(message.tool_calls)
+        return replace(message, tool_calls=calls, tool_call_id=client_id)

@@ -129,9 +129,9 @@ class OutputGate:
             return calls
         released: list[Any] = []
         for call in calls:
-            for part, text in _texts_of_call(turn, call):
+            for part, text in texts_of_call(turn, call):
                 outcome = await self._run(turn, "output", text)
-                rewritten = _with_call_text(call, part, text, outcome.content)
+                rewritten = with_call_text(call, part, text, outcome.content)
                 if not outcome.passed or rewritten is None:
                     self._record_block(turn, outcome)
                     return None
@@ -170,7 +170,7 @@ class OutputGate:
         turn.failure = turn.failure or outcome.failure
 
 
-def _texts_of_call(turn: TurnContext, call: Any) -> Iterator[tuple[str, str]]:
+def texts_of_call(turn: TurnContext, call: Any) -> Iterator[tuple[str, str]]:
     """Yields (part, text): the name of a tool that was not offered, and the arguments."""
     function = call.get("function") if isinstance(call, dict) else None
     if not isinstance(function, dict):
@@ -183,7 +183,7 @@ def _texts_of_call(turn: TurnContext, call: Any) -> Iterator[tuple[str, str]]:
         yield "arguments", readable_arguments(arguments)
 
 
-def _with_call_text(call: Any, part: str, text: str, rewritten: Any) -> Any:
+def with_call_text(call: Any, part: str, text: str, rewritten: Any) -> Any:
     """Returns a tool call with what the rails made of a text; None if that cannot replace it."""
     if rewritten == text:
         return call

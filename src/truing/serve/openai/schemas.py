@@ -19,13 +19,13 @@ from truing.core.types import (
     Answer,
     Conversation,
     Judgement,
-    Ruling,
     Sampling,
     TokenLogprob,
     Tool,
     Usage,
 )
 from truing.rails.runtime.conversation_check import CheckResult
+from truing.rails.runtime.decision_record import decision_record
 
 
 class FunctionSchema(Struct):
@@ -214,31 +214,6 @@ def _logprobs_body(logprobs: tuple[TokenLogprob, ...] | None) -> dict[str, Any] 
             for t in logprobs
         ]
     }
-
-
-def _quotes_answer(ruling: Ruling) -> bool:
-    return ruling.stage in ("output", "tool_output") and ruling.ruling != "allow"
-
-
-def decision_record(rulings: tuple[Ruling, ...]) -> dict[str, Any]:
-    """Returns the decisions of the rails on a turn: `{"rails": [{name, stage, ruling, ...}]}`.
-
-    The evidence against an answer may quote it, and what was withheld must not be shown so.
-    """
-    rails = [
-        {
-            "name": r.name,
-            "stage": r.stage,
-            "ruling": r.ruling,
-            "reason": r.reason,
-            "score": r.score,
-            "evidence": None if _quotes_answer(r) else r.evidence,
-            "ms": r.ms,
-            "llm_calls": r.llm_calls,
-        }
-        for r in rulings
-    ]
-    return {"rails": rails}
 
 
 def new_completion_id() -> str:

@@ -1,0 +1,66 @@
+"""One event loop in a thread of its own, for frameworks that call from synchronous code.
+
+A loop for each call would open new connections to models and judges each time; and in a notebook a
+loop runs already.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import threading
+from collections.abc import AsyncIterator, Coroutine, Iterator
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+_END = object()
+
+
+class BackgroundLoop:
+    """Runs coroutines from synchronous code; the thread starts with the first of them."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def _start(self) -> asyncio.AbstractEventLoop:
+        with self._lock:
+            if self._loop is None:
+                self._loop = asyncio.new_event_loop()
+                # A daemon: it must not keep a program alive that has finished.
+                thread = threading.Thread(
+                    target=self._loop.run_forever, name="truing-hooks", daemon=True
+                )
+                thread.start()
+            return self._loop
+
+    def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Returns the result of a coroutine; raises what it raises."""
+        future = asyncio.run_coroutine_threadsafe(coroutine, self._start())
+        try:
+            return future.result()
+        except BaseException:
+            future.cancel()  # of no effect unless the caller was interrupted
+            raise
+
+    def iterate(self, items: AsyncIterator[T]) -> Iterator[T]:
+        """Yields the items of an async iterator, which ends when the caller stops reading."""
+        received: queue.SimpleQueue[Any] = queue.SimpleQueue()
+
+        async def read() -> None:
+            try:
+                async for item in items:
+                    received.put(item)
+            finally:
+                received.put(_END)
+
+        future = asyncio.run_coroutine_threadsafe(read(), self._start())
+        try:
+            while (item := received.get()) is not _END:
+                yield item
+            future.result()
+        finally:
+            future.cancel()
+
+
+BACKGROUND_LOOP = BackgroundLoop()
