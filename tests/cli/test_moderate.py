@@ -14,7 +14,8 @@ import pytest
 
 from truing.cli import moderate
 from truing.cli.moderate import command
-from truing.cli.moderate_rows import RowFlags, read_conversation
+from truing.bulk.row_files import read_conversation
+from truing.cli.moderate_rows import RowFlags
 from truing.core.errors import DataError, RunError, UserError
 
 ROWS: list[dict[str, Any]] = [

@@ -9,45 +9,27 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, BinaryIO
+from typing import Annotated, BinaryIO
 
 import msgspec
 from cyclopts import Parameter
 from msgspec import Struct
 
-from truing.cli.moderate_rows import (
-    InputRow,
-    RowFile,
-    RowFlags,
-    TakenName,
-    check_output_format,
-)
+from truing.bulk.row_files import InputRow, RowFile, TakenName, check_output_format
+from truing.bulk.row_judgements import ADDED_FIELDS, CHUNK_SIZE, judge_row, judged_values
+from truing.cli.moderate_rows import RowFlags
+from truing.cli.moderate_shards import moderate_in_shards
 from truing.cli.parameters import Flag
 from truing.cli.progress import ProgressBar
+from truing.cli.ray_flags import RayFlags
 from truing.cli.tables import print_json, print_text
 from truing.core.errors import DataError, RunError, UserError
-from truing.core.flagged_categories import category_thresholds, flag_categories
 from truing.core.input_files import open_input
 from truing.core.licences import collect_licences, describe_restriction
 from truing.core.private_files import create_folder, private_opener, replace_file
 from truing.core.protocols import Closeable, Judge
-from truing.core.types import Answer, Conversation, Judgement, Message, Response, Sample
 from truing.http.limits import close_connections
-from truing.judges.verdicts import text_of_message
 from truing.specs.resolve import resolve
-
-FIELDS = (
-    "harmful",
-    "flagged",
-    "categories",
-    "flagged_categories",
-    "uncategorised",
-    "failure",
-)
-"""The fields that are added to each row, without the prefix."""
-
-CHUNK_SIZE = 256
-"""Rows that are judged at once, and written together."""
 
 MAX_FAULTS = 20
 """Faults of the input that are reported at once."""
@@ -77,10 +59,11 @@ class _Counts(Struct):
 def command(
     *,
     judge: str,
-    in_: Annotated[Path, Parameter(name="--in")],
-    out: Path,
+    in_: Annotated[str | Path, Parameter(name="--in")],
+    out: str | Path,
     rows: RowFlags | None = None,
     prefix: str = "",
+    ray: RayFlags | None = None,
     json: Flag = False,
 ) -> int:
     """Judges every row of a JSONL, CSV or TSV file; the same command continues an interrupted one.
@@ -93,17 +76,23 @@ def command(
         Spec of the judge, such as moderation:default, guard:llama-guard,model=(...) or keywords:.
     in_
         Rows with response and prompt or messages, with prompt alone, or with text; - is standard
-        input.
+        input. With --on: a file, a folder, a pattern, or a URL of an object store; Parquet too.
     out
         The rows with harmful, flagged, categories, flagged_categories, uncategorised and failure
-        added, in the format of the input; - is standard output.
+        added, in the format of the input; - is standard output. With --on: a folder or a URL.
     prefix
         Put before the names of these fields, for rows that have such fields already.
     json
         Print the counts as JSON.
     """
+    row_flags = rows or RowFlags()
+    if ray is not None and ray.on:
+        return moderate_in_shards(
+            judge, str(in_), str(out), row_flags.options, prefix, ray, as_json=json
+        )
+    in_, out = Path(in_), Path(out)
     resolved_judge: Judge = resolve(judge, "judge")
-    source = RowFile(in_, rows or RowFlags(), [prefix + name for name in FIELDS])
+    source = RowFile(in_, row_flags.options, [prefix + name for name in ADDED_FIELDS])
     if str(out) != "-":
         check_output_format(out, source.format)
     if str(in_) == "-" or str(out) == "-":
@@ -168,7 +157,7 @@ def _check_input(source: RowFile) -> tuple[str, int]:
 
 
 def _is_skipped(source: RowFile, fault: DataError) -> bool:
-    return source.flags.skip_malformed and not isinstance(fault, TakenName)
+    return source.options.skip_malformed and not isinstance(fault, TakenName)
 
 
 def _select_rows(source: RowFile, counts: _Counts) -> Iterator[InputRow]:
@@ -185,42 +174,6 @@ def _select_rows(source: RowFile, counts: _Counts) -> Iterator[InputRow]:
 
 
 # Judging
-
-
-async def _judge_row(judge: Judge, row: InputRow) -> Judgement:
-    sample = Sample(id=str(row.number), conversation=row.conversation)
-    if row.response is not None:
-        response = Response.of(sample.id, 0, "recorded", Answer(message=row.response))
-        return await judge.judge(sample, response)
-    # A classifier that was trained on prompts has a judge for them.
-    make_prompt_judge = getattr(judge, "of_prompts", None)
-    if make_prompt_judge is not None:
-        prompt_judge: Judge = make_prompt_judge()
-        no_answer = Response(sample_id=sample.id, message=Message("assistant", ""))
-        return await prompt_judge.judge(sample, no_answer)
-    # Every other judge reads all of the prompt as if it were an answer.
-    text = "\n\n".join(filter(None, map(text_of_message, row.conversation.messages)))
-    prompt = Response.of(sample.id, 0, "recorded", Answer.of(text))
-    return await judge.judge(Sample(id=sample.id, conversation=Conversation()), prompt)
-
-
-def _judged_values(judge: Judge, judgement: Judgement) -> tuple[Any, ...]:
-    """Returns what a row gets of its judgement, in the order of FIELDS."""
-    failure = None
-    if judgement.failure is not None:
-        failure = {"kind": judgement.failure.kind, "message": judgement.failure.message}
-    flagged: tuple[str, ...] = ()
-    if judgement.verdict:
-        flagged = flag_categories(judgement.harms, category_thresholds(judge))
-    uncategorised = judgement.verdict is True and not flagged
-    return (
-        judgement.score,
-        judgement.verdict,
-        judgement.harms,
-        flagged,
-        uncategorised,
-        failure,
-    )
 
 
 def _chunk_rows(rows: Iterator[InputRow]) -> Iterator[list[InputRow]]:
@@ -254,9 +207,9 @@ async def _judge_rows(
     has_header = continues
     try:
         for chunk in _chunk_rows(rows):
-            judgements = await asyncio.gather(*(_judge_row(judge, row) for row in chunk))
+            judgements = await asyncio.gather(*(judge_row(judge, row) for row in chunk))
             lines = [
-                source.encode_row(row, _judged_values(judge, judgement))
+                source.encode_row(row, judged_values(judge, judgement))
                 for row, judgement in zip(chunk, judgements)
             ]
             if not has_header:
@@ -293,8 +246,8 @@ def _moderate_file(
         input_sha256=sha256,
         prefix=prefix,
         format=source.format,
-        columns=source.flags.columns,
-        skip_malformed=source.flags.skip_malformed,
+        columns=source.options.columns,
+        skip_malformed=source.options.skip_malformed,
     )
     state_file = out.with_name(out.name + ".state")
     rows_before = _count_finished_rows(source, out, state, state_file, total)

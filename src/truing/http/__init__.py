@@ -15,7 +15,9 @@ __getattr__, __dir__, __all__ = lazy_exports(
         "client": (
             "Endpoint StreamError bearer_headers find_endpoints join_url read_budget validate_url"
         ),
-        "limits": "BACKOFF_CALLBACK INITIAL_CONCURRENCY RATE_LIMITS close_connections",
+        "limits": (
+            "BACKOFF_CALLBACK INITIAL_CONCURRENCY RATE_LIMITS RESERVE_REQUEST close_connections"
+        ),
         "retry": "RequestError RetryPolicy",
     },
 )

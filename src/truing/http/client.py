@@ -32,6 +32,7 @@ from truing.http.limits import (
     BACKOFF_CALLBACK,
     INITIAL_CONCURRENCY,
     RATE_LIMITS,
+    RESERVE_REQUEST,
     AdaptiveLimiter,
     RequestBudget,
 )
@@ -173,8 +174,12 @@ class Endpoint:
         """The limiter of this origin and key in the running event loop."""
         limiters = get_connections().limiters
         if self.scope not in limiters:
-            rate = RATE_LIMITS.get().get(self.scope)
-            limiters[self.scope] = AdaptiveLimiter(INITIAL_CONCURRENCY.get(), rate=rate)
+            rate, reserve = RATE_LIMITS.get().get(self.scope), RESERVE_REQUEST.get()
+            limiters[self.scope] = AdaptiveLimiter(
+                INITIAL_CONCURRENCY.get(),
+                rate=rate,
+                reserve=partial(reserve, self.scope) if reserve is not None else None,
+            )
         return limiters[self.scope]
 
     @property

@@ -28,6 +28,13 @@ RATE_LIMITS: ContextVar[Mapping[str, float]] = ContextVar(
 )
 """Endpoint scope -> maximum requests per second; a run sets it for the endpoints that it limits."""
 
+RESERVE_REQUEST: ContextVar[Callable[[str], Awaitable[float]] | None] = ContextVar(
+    "truing_reserve_request", default=None
+)
+"""Takes the scope of an endpoint, reserves the time of one request, and returns the seconds to wait
+until then: one rate limit for several processes, which takes the place of `RATE_LIMITS`.
+"""
+
 BACKOFF_CALLBACK: ContextVar[Callable[[bool], None]] = ContextVar(
     "truing_backoff_callback", default=lambda started: None
 )
@@ -43,7 +50,12 @@ class AdaptiveLimiter:
     """Bounds the requests in flight; the bound adapts to the endpoint's 429 responses."""
 
     def __init__(
-        self, window: int, *, rate: float | None = None, clock: Callable[[], float] = time.monotonic
+        self,
+        window: int,
+        *,
+        rate: float | None = None,
+        reserve: Callable[[], Awaitable[float]] | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.max_window = max(1, window)
         self.window = float(self.max_window)
@@ -59,21 +71,28 @@ class AdaptiveLimiter:
         self._paused_until = 0.0
         self._interval = 1.0 / rate if rate else 0.0
         self._next_send = 0.0
+        self._reserve = reserve
 
     async def acquire(self) -> None:
         """Waits for a slot in the window, then for the rate limit."""
         await self._acquire_slot()
+        try:
+            if (seconds := await self._reserve_time()) > 0:
+                await asyncio.sleep(seconds)
+        except BaseException:
+            self.release()
+            raise
+
+    async def _reserve_time(self) -> float:
+        """Returns the seconds until the rate limit allows the next request."""
+        if self._reserve is not None:
+            return await self._reserve()
         if not self._interval:
-            return
+            return 0.0
         now = self._clock()
         send_at = max(now, self._next_send)
         self._next_send = send_at + self._interval
-        if send_at > now:
-            try:
-                await asyncio.sleep(send_at - now)
-            except asyncio.CancelledError:
-                self.release()
-                raise
+        return send_at - now
 
     async def _acquire_slot(self) -> None:
         if self._paused_until:

@@ -1,0 +1,21 @@
+"""Many rows: moderated in shards, by one process or a Ray cluster.
+
+`input_shards` plans ranges of files, `moderation_job` judges and commits one, `ray_shards` spreads
+them over a cluster. Nothing but `ray_shards` imports Ray.
+"""
+
+from __future__ import annotations
+
+from truing.core.lazy import lazy_exports
+
+__getattr__, __dir__, __all__ = lazy_exports(
+    __name__,
+    {
+        "": "moderate_on_ray",
+        "input_shards": "DEFAULT_SHARD_BYTES",
+        "moderation_job": "Manifest plan_job",
+        "ray_cluster": "RayOptions check_ray_options",
+        "row_files": "Format InputRow RowFile RowOptions TakenName check_output_format",
+        "row_judgements": "ADDED_FIELDS CHUNK_SIZE judge_row judged_values",
+    },
+)

@@ -1,0 +1,95 @@
+"""Moderates the shards of a job on a Ray cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+
+import msgspec
+from msgspec import Struct
+
+from truing.bulk.input_shards import InputShard
+from truing.bulk.moderation_job import (
+    MAX_FAULTS,
+    Manifest,
+    ModerationJob,
+    ShardOutcome,
+    ShardRunner,
+    begin_job,
+    finish_job,
+)
+from truing.bulk.ray_cluster import RayOptions, connect_ray
+from truing.bulk.ray_shards import map_shards
+from truing.bulk.shard_store import ShardStore
+from truing.core.errors import DataError
+from truing.evaluation.options import ProgressCallback
+from truing.http.limits import RESERVE_REQUEST
+from truing.specs.resolve import resolve
+
+
+class ModerationWorker:
+    """A `ShardWorker` that judges rows; the judge is built from its spec in this process."""
+
+    def __init__(
+        self,
+        job: ModerationJob,
+        judge_spec: str,
+        out: str,
+        reserve: Callable[[str], Awaitable[float]] | None,
+    ) -> None:
+        self._runner = ShardRunner(job, resolve(judge_spec, "judge"), out)
+        self._runner.run_in_loop(lambda: RESERVE_REQUEST.set(reserve))
+
+    def work(self, shard: bytes) -> bytes:
+        """Returns the `ShardOutcome` of an `InputShard`, both as MessagePack."""
+        outcome = self._runner.run(msgspec.msgpack.decode(shard, type=InputShard))
+        return msgspec.msgpack.encode(outcome)
+
+
+class _BuildWorker(Struct, frozen=True):
+    """Sent to the workers: builds the one of a process."""
+
+    job: bytes
+    judge_spec: str
+    out: str
+
+    def __call__(self, reserve: Callable[[str], Awaitable[float]] | None) -> ModerationWorker:
+        job = msgspec.msgpack.decode(self.job, type=ModerationJob)
+        return ModerationWorker(job, self.judge_spec, self.out, reserve)
+
+
+def moderate_on_ray(
+    job: ModerationJob,
+    shards: Sequence[InputShard],
+    judge_spec: str,
+    out: str,
+    options: RayOptions,
+    progress: ProgressCallback,
+) -> tuple[Manifest, int]:
+    """Judges the shards that are not finished; returns the manifest, and how many were finished.
+
+    `progress` is called with shards, and with rows without a verdict. Raises DataError with the
+    faults of the input once all other shards are done, or as soon as there are `MAX_FAULTS`.
+    """
+    store = ShardStore(out)
+    commits = begin_job(store, job)
+    n_before = len(commits)
+    pending = [shard for shard in shards if shard.number not in commits]
+    unscored = sum(commit.totals.unscored for commit in commits.values())
+    progress(n_before, len(shards), unscored)
+    faults: list[str] = []
+    if pending:
+        build_worker = _BuildWorker(msgspec.msgpack.encode(job), judge_spec, out)
+        encoded = [msgspec.msgpack.encode(shard) for shard in pending]
+        with connect_ray(options) as ray:
+            for result in map_shards(ray, encoded, build_worker, options):
+                outcome = msgspec.msgpack.decode(result, type=ShardOutcome)
+                faults += outcome.faults
+                if outcome.commit is not None:
+                    commits[outcome.shard] = outcome.commit
+                    unscored += outcome.commit.totals.unscored
+                    progress(len(commits), len(shards), unscored)
+                if len(faults) >= MAX_FAULTS:
+                    break
+    if faults:
+        raise DataError(*sorted(faults)[:MAX_FAULTS])
+    return finish_job(store, job, len(shards), commits), n_before

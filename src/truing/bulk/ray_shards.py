@@ -1,0 +1,99 @@
+"""Spreads shards over a cluster with Ray Data.
+
+Ray Data keeps a pool of actors, each of which holds a judge or a model; gives them one shard after
+the other; starts new ones while shards wait; and repeats the shards of a process or machine that
+died. What one shard means, and that it counts once, is no matter of Ray's: a worker commits it, and
+a worker that gets a committed shard returns what is stored.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from typing import Any, Protocol
+
+from truing.bulk.ray_cluster import RayOptions, check_versions, count_workers
+from truing.bulk.shared_rate import RateClock
+from truing.core.errors import RunError
+from truing.core.version import __version__
+
+
+class ShardWorker(Protocol):
+    """Does the work on shards in one process; shards and results are encoded."""
+
+    def work(self, shard: bytes) -> bytes:
+        """Returns the result of a shard; errors of the work are results."""
+        ...
+
+
+WorkerFactory = Callable[[Callable[[str], Awaitable[float]] | None], ShardWorker]
+"""Builds a worker; gets the function that reserves requests of a shared rate limit, if any."""
+
+
+class _ShardActor:
+    """The class that Ray Data creates in each process of the pool."""
+
+    def __init__(self, version: str, build_worker: WorkerFactory, rate_clock: Any) -> None:
+        # A machine that joined the cluster after the driver looked.
+        check_versions({_this_machine(): version})
+        reserve = _make_reserve(rate_clock) if rate_clock is not None else None
+        self._worker = build_worker(reserve)
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+        return {"result": [self._worker.work(bytes(shard)) for shard in batch["shard"]]}
+
+
+def _this_machine() -> str:
+    import socket
+
+    return f"the machine that started the work, seen from {socket.gethostname()},"
+
+
+def _make_reserve(rate_clock: Any) -> Callable[[str], Awaitable[float]]:
+    async def reserve(scope: str) -> float:
+        seconds: float = await rate_clock.reserve.remote(scope)
+        return seconds
+
+    return reserve
+
+
+def map_shards(
+    ray: Any, shards: Sequence[bytes], build_worker: WorkerFactory, options: RayOptions
+) -> Iterator[bytes]:
+    """Yields the result of each shard as it arrives, in any order.
+
+    Raises RunError if workers cannot be started.
+    """
+    import ray.data as ray_data
+
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    context = ray_data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.execution_options.preserve_order = False
+    rate_clock = None
+    if options.rate is not None:
+        rate_clock = ray.remote(num_cpus=0, max_restarts=-1)(RateClock).remote(options.rate)
+    most = min(count_workers(ray.cluster_resources(), options), len(shards))
+    rows = ray_data.from_items(
+        [{"shard": shard} for shard in shards], override_num_blocks=len(shards)
+    )
+    results = rows.map_batches(
+        _ShardActor,
+        batch_size=1,
+        # One shard at a time: another one would wait behind a slow one while others are idle.
+        compute=ray_data.ActorPoolStrategy(
+            min_size=1, max_size=most, max_tasks_in_flight_per_actor=1
+        ),
+        num_cpus=options.cpus or None,
+        num_gpus=options.gpus or None,
+        fn_constructor_args=(__version__, build_worker, rate_clock),
+    )
+    try:
+        for row in results.iter_rows():
+            yield row["result"]
+    except (ray.exceptions.RayError, RuntimeError) as error:
+        # Ray's messages are whole remote tracebacks; their last line names the cause.
+        cause = (str(error).strip().splitlines() or [type(error).__name__])[-1]
+        raise RunError(
+            f"Ray: {cause}; finished shards are safe, and the same command continues"
+        ) from error

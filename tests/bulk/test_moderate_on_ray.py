@@ -1,0 +1,180 @@
+"""Moderation on a Ray cluster of this machine: the rows of one process, also when processes die."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from truing.bulk.moderate_on_ray import moderate_on_ray
+from truing.bulk.moderation_job import plan_job
+from truing.bulk.ray_cluster import RayOptions
+from truing.bulk.row_files import RowOptions
+from truing.cli.moderate import command
+from truing.cli.ray_flags import RayFlags
+from truing.core.errors import DataError
+from truing.specs.resolve import resolve
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(900),
+    # Of Ray, which leaves its processes to the operating system.
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning:ray"),
+    pytest.mark.filterwarnings("ignore::FutureWarning:ray"),
+]
+pytest.importorskip("ray", reason="the extra `ray` is not installed")
+
+OPTIONS = RayOptions(workers=2, cpus=0.5)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cluster() -> Iterator[None]:
+    import ray
+
+    root = Path(__file__).resolve().parents[2]
+    os.environ["PYTHONPATH"] = f"{root}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
+    os.environ["RAY_BACKEND_LOG_LEVEL"] = "fatal"
+    ray.init(
+        num_cpus=2,
+        include_dashboard=False,
+        log_to_driver=False,
+        object_store_memory=100 << 20,
+        logging_level="ERROR",
+    )
+    yield
+    ray.shutdown()
+
+
+def write_rows(path: Path, n: int) -> Path:
+    rows = ({"id": str(i), "text": ["murder", "hello"][i % 2]} for i in range(n))
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def read_parts(out: Path, parts: Any) -> bytes:
+    return b"".join((out / part.file).read_bytes() for part in parts)
+
+
+def slow_verdict(prompt: str, answer: str) -> bool:
+    """A judge for tests: says where it works, and takes its time."""
+    folder = Path(os.environ["TRUING_TEST_PIDS"]) if "TRUING_TEST_PIDS" in os.environ else None
+    if folder is not None:
+        (folder / str(os.getpid())).touch()
+    time.sleep(0.01)
+    return "murder" in answer
+
+
+def moderate(source: Path, out: Path, judge_spec: str = "keywords:") -> Any:
+    job, shards = plan_job(resolve(judge_spec, "judge"), str(source), RowOptions(), "", 400)
+    return moderate_on_ray(
+        job, shards, judge_spec, str(out), OPTIONS, lambda done, total, failures: None
+    )
+
+
+def test_the_command_writes_the_rows_of_one_process(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = write_rows(tmp_path / "in.jsonl", 200)
+    command(judge="keywords:", in_=source, out=tmp_path / "local.jsonl", json=True)
+    capsys.readouterr()
+    flags = RayFlags(on="ray", workers=2, worker_cpus=0.5, shard_mib=0.001)
+    out = tmp_path / "out"
+    assert command(judge="keywords:", in_=source, out=out, ray=flags, json=True) == 0
+    counts = json.loads(capsys.readouterr().out)
+    assert (counts["rows"], counts["flagged"], counts["resumed_at"]) == (200, 100, 0)
+    assert counts["shards"] > 4
+    manifest = json.loads((out / "manifest.json").read_bytes())
+    parts = b"".join((out / part["file"]).read_bytes() for part in manifest["parts"])
+    assert parts == (tmp_path / "local.jsonl").read_bytes()
+    assert command(judge="keywords:", in_=source, out=out, ray=flags) == 0
+    assert f"{counts['shards']} of {counts['shards']} shards were finished" in (
+        capsys.readouterr().out
+    )
+
+
+def test_workers_that_are_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = write_rows(tmp_path / "in.jsonl", 150)
+    spec = "python:tests.bulk.test_moderate_on_ray:slow_verdict"
+    expected, _ = moderate(source, tmp_path / "undisturbed", spec)
+    out = tmp_path / "out"
+    killed: list[int] = []
+    ended = threading.Event()
+
+    def kill_workers() -> None:
+        while not ended.wait(0.5):
+            for commit in list((out / "commits").glob("*.json"))[:1]:
+                pids = _worker_pids()
+                if commit.exists() and pids and len(killed) < 3:
+                    os.kill(pids[0], signal.SIGKILL)
+                    killed.append(pids[0])
+
+    thread = threading.Thread(target=kill_workers)
+    thread.start()
+    try:
+        manifest, _ = moderate(source, out, spec)
+    finally:
+        ended.set()
+        thread.join()
+    assert killed
+    assert manifest == expected
+    assert read_parts(out, manifest.parts) == read_parts(tmp_path / "undisturbed", expected.parts)
+
+
+def _worker_pids() -> list[int]:
+    """The processes of this cluster's pool of actors."""
+    listed = subprocess.run(["ps", "-eo", "pid,args"], capture_output=True, text=True, check=True)
+    rows = (line.split(None, 1) for line in listed.stdout.splitlines()[1:])
+    return [int(pid) for pid, args in rows if args.startswith("ray::") and "MapWorker" in args]
+
+
+def test_faults_of_the_input_come_together_and_other_shards_are_done(tmp_path: Path) -> None:
+    source = write_rows(tmp_path / "in.jsonl", 100)
+    lines = source.read_text().splitlines(keepends=True)
+    lines[10], lines[90] = '{"text": 1}\n', "no json\n"
+    source.write_text("".join(lines))
+    with pytest.raises(DataError) as caught:
+        moderate(source, tmp_path / "out")
+    assert len(caught.value.faults) == 2
+    assert len(list((tmp_path / "out/commits").glob("*.json"))) >= 5
+
+
+def test_a_driver_that_is_killed_is_continued(tmp_path: Path) -> None:
+    source = write_rows(tmp_path / "in.jsonl", 300)
+    spec = "python:tests.bulk.test_moderate_on_ray:slow_verdict"
+    words = ["moderate", "--judge", spec, "--in", str(source), "--out", str(tmp_path / "out")]
+    words += ["--on", "ray", "--workers", "1", "--shard-mib", "0.0004"]
+    environment = {**os.environ, "RAY_ADDRESS": ""}
+    driver = subprocess.Popen(
+        [sys.executable, "-m", "truing", *words], env=environment, stdout=subprocess.DEVNULL
+    )
+    deadline = time.monotonic() + 300
+    while time.monotonic() < deadline and driver.poll() is None:
+        if len(list((tmp_path / "out/commits").glob("*.json"))) >= 2:
+            break
+        time.sleep(0.1)
+    driver.kill()
+    driver.wait()
+    n_finished = len(list((tmp_path / "out/commits").glob("*.json")))
+    assert n_finished >= 2
+    time.sleep(2)  # its workers end with it
+    job, shards = plan_job(resolve(spec, "judge"), str(source), RowOptions(), "", 419)
+    manifest, n_before = moderate_on_ray(
+        job, shards, spec, str(tmp_path / "out"), OPTIONS, lambda *counts: None
+    )
+    assert n_before >= 2
+    assert manifest.totals.rows == 300
+    ids = [
+        json.loads(line)["id"] for line in read_parts(tmp_path / "out", manifest.parts).splitlines()
+    ]
+    assert ids == [str(i) for i in range(300)]

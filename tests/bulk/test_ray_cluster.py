@@ -1,0 +1,92 @@
+"""Which cluster is joined and which is refused; what needs a cluster is in test_moderate_on_ray."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from truing.bulk.ray_cluster import (
+    RayOptions,
+    _ray_address,
+    check_ray_options,
+    check_versions,
+    connect_ray,
+    count_workers,
+)
+from truing.cli.moderate import command
+from truing.cli.ray_flags import RayFlags
+from truing.core.errors import MissingExtra, RunError, UserError
+from truing.core.version import __version__
+
+
+def test_a_machine_with_another_version_is_refused_by_name() -> None:
+    check_versions({"a (10.0.0.1)": __version__})
+    with pytest.raises(RunError) as caught:
+        check_versions({"a (10.0.0.1)": __version__, "b (10.0.0.2)": "0.1.0", "c": ""})
+    old, without = caught.value.faults
+    assert old.startswith(f"b (10.0.0.2) has truing 0.1.0, and this is {__version__}")
+    assert without.startswith("c has no truing")
+
+
+def test_addresses() -> None:
+    assert _ray_address("ray") is None
+    assert _ray_address("ray://auto") == "auto"
+    assert _ray_address("ray://head") == "ray://head:10001"
+    assert _ray_address("ray://head:10001") == "ray://head:10001"
+    assert _ray_address("ray://head:6379") == "head:6379"
+
+
+def test_all_faults_of_the_options_come_together() -> None:
+    options = RayOptions(address="spark", workers=0, cpus=-1, rate=0)
+    with pytest.raises(UserError) as caught:
+        check_ray_options(options)
+    assert len(caught.value.faults) == 4
+    with pytest.raises(UserError, match="a worker needs"):
+        check_ray_options(RayOptions(cpus=0))
+    with pytest.raises(UserError, match="--shard-mib 0: give a size above 0"):
+        RayFlags(shard_mib=0).shard_bytes  # noqa: B018
+
+
+def test_how_many_workers_a_cluster_has_room_for() -> None:
+    available = {"CPU": 16.0, "GPU": 2.0}
+    assert count_workers(available, RayOptions()) == 16
+    assert count_workers(available, RayOptions(workers=4)) == 4
+    assert count_workers(available, RayOptions(cpus=1, gpus=0.25)) == 8
+    assert count_workers(available, RayOptions(cpus=0.1, gpus=0)) == 160
+
+
+def test_without_ray_there_is_the_install_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(MissingExtra, match=r"truing\[ray\]"), connect_ray(RayOptions()):
+        pass
+    (tmp_path / "in.jsonl").write_text('{"text": "a"}\n')
+    with pytest.raises(MissingExtra, match=r"truing\[ray\]"):
+        command(
+            judge="keywords:",
+            in_=tmp_path / "in.jsonl",
+            out=tmp_path / "out",
+            ray=RayFlags(on="ray"),
+        )
+
+
+def test_streams_and_inputs_inside_of_the_output(tmp_path: Path) -> None:
+    flags = RayFlags(on="ray")
+    with pytest.raises(UserError, match="is for one process"):
+        command(judge="keywords:", in_="-", out=tmp_path, ray=flags)
+    (tmp_path / "in.jsonl").write_text('{"text": "a"}\n')
+    with pytest.raises(UserError, match="the input lies in it"):
+        command(judge="keywords:", in_=tmp_path / "in.jsonl", out=tmp_path, ray=flags)
+
+
+@pytest.mark.slow
+def test_a_cluster_that_is_not_there() -> None:
+    pytest.importorskip("ray", reason="the extra `ray` is not installed")
+    with (
+        pytest.raises(UserError, match=r"no Ray at ray://127\.0\.0\.1:10001"),
+        connect_ray(RayOptions(address="ray://127.0.0.1")),
+    ):
+        pass
