@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
+from truing.bulk.row_files import read_conversation
 from truing.cli import moderate
 from truing.cli.moderate import command
-from truing.bulk.row_files import read_conversation
 from truing.cli.moderate_rows import RowFlags
 from truing.core.errors import DataError, RunError, UserError
 
