@@ -126,6 +126,7 @@ class GuardedModel:
             "guarded",
             json.dumps(self.config.raw, sort_keys=True, default=str),
             *(flow.source or flow.name for flow in self.config.flows),
+            *([] if self.config.script is None else [self.config.script.source]),
             model.hash,
         )
         return Lineage(

@@ -18,6 +18,7 @@ from truing.rails.runtime.app import RuntimeParts
 from truing.rails.runtime.embeddings import LexicalEncoder
 
 MAIN = "import core\nimport llm\n\nflow main\n  activate llm continuation\n"
+CORE = "import core\n"
 RAILS = '''\
 import guardrails
 import nemoguardrails.library.self_check
@@ -50,7 +51,8 @@ flow never used
 
 
 def test_rails_are_those_of_the_stages() -> None:
-    main, rails = translate_colang2([("main.co", MAIN), ("rails.co", RAILS)])
+    (main, rails), script = translate_colang2([("main.co", MAIN), ("rails.co", RAILS)])
+    assert script is None  # there is no dialog
     assert main.continuation_line == 5
     assert rails.rails == {
         "input": [
@@ -64,7 +66,10 @@ def test_rails_are_those_of_the_stages() -> None:
 
 
 def test_dialog_flows_keep_their_lines() -> None:
-    _, dialog = translate_colang2([("main.co", MAIN), ("dialog.co", DIALOG)])
+    (_, dialog), script = translate_colang2([("main.co", MAIN), ("dialog.co", DIALOG)])
+    assert script is not None
+    assert set(script.flows) >= {"main", "greeting"}
+    assert "never used" not in script.flows
     lines = dialog.colang.split("\n")
     assert lines[1:4] == [
         "define flow greeting",
@@ -106,8 +111,21 @@ def test_a_folder_runs_and_names_the_difference(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "line", "message"),
     [
-        ('flow main\n  user said "hi"\n', 2, "in flow main is not translated"),
-        ("flow main\n  activate x\n", 1, "does not `activate llm continuation`"),
+        ("flow main\n  activate x\n", 2, "there is no flow 'x' that truing knows"),
+        ('flow main\n  user said "hi"\n', 2, "need `import core`"),
+        (CORE + "flow main\n  $x = ...\n", 3, "a value by the LLM"),
+        (CORE + 'flow main\n  $x = ..."a number"\n', 3, "a value by the LLM"),
+        (CORE + "flow main\n  match UnhandledEvent(event=1) as $e\n", 3, "needs Colang 2's"),
+        (CORE + "flow main\n  send HelloWorld\n", 3, "send of this event"),
+        (CORE + "flow main\n  match $ref.Finished()\n", 3, "expected a flow"),
+        (CORE + 'flow main\n  GestureBotAction(gesture="x")\n', 3, "needs Colang 2's"),
+        (CORE + 'flow main\n  bot say "a" or user said "b"\n', 3, "not both"),
+        (CORE + "flow main\n  user said ((\n", 3, "is not an expression"),
+        (CORE + "flow main\n  if\n    abort\n", 3, "expected if"),
+        (CORE + "flow main\n  tell 1 2\nflow tell $x\n  abort\n", 3, "takes the parameters"),
+        (CORE + "flow main\n    abort\n  abort\n", 4, "unexpected indentation"),
+        (CORE + "flow main\n  start_new_flow_instance:\n", 3, "is not translated"),
+        ("import avatars\nflow main\n  abort\n", 1, "import avatars: its flows need"),
         ("import timing\n" + MAIN, 1, "import timing: its flows need"),
         (MAIN + "@loop('x')\nflow a\n  user b\n", 6, "@loop('x') is not translated"),
         (MAIN + "flow bot a $name\n  bot say $name\n", 6, "flows with parameters"),

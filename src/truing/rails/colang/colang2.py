@@ -1,23 +1,25 @@
 """Translates the part of Colang 2 that configurations of rails use into Colang 1.0.
 
 Input and output rails (`flow input rails $input_text`), dialog flows of intents and messages that
-are activated, and `activate llm continuation`. The lines keep their numbers. Everything else is
-refused with file, line and reason: it needs Colang 2's own runtime of parallel events.
+are activated, and `activate llm continuation`. The lines keep their numbers. Flows that react to
+exact words become a `Script`, which needs no LLM. Everything else is refused with file, line and
+reason: it needs Colang 2's own runtime of parallel events.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 
 from truing.core.errors import PlanError
+from truing.rails.colang.script_ast import Script
+from truing.rails.colang.script_lines import FileLines, FlowLines, read_lines
+from truing.rails.colang.script_parser import CONTINUATION, parse_script
 
 # Imports whose flows this translation knows; those of the library name rails.
 _IMPORTS = ("core", "llm", "guardrails", "passthrough")
 _LIBRARY = "nemoguardrails.library."
-MAX_LINE = 2_000  # characters; the patterns below take quadratic time on some lines
-CONTINUATION = "llm continuation"
 _STAGES = {"input rails": "input", "output rails": "output"}
 _QUOTED = r'"(?:[^"\\]|\\.)*"'
 _USER_SAID = re.compile(rf"(?:or\s+)?user said ({_QUOTED})(?:\s+(?=or\b))?")
@@ -41,81 +43,37 @@ class Translation:
     continuation_line: int = 0
 
 
-@dataclass(slots=True)
-class _Flow:
-    name: str
-    line: int
-    decorators: list[str]
-    body: list[tuple[int, str]] = field(default_factory=list)
+def translate_colang2(files: list[tuple[str, str]]) -> tuple[list[Translation], Script | None]:
+    """Returns the files in Colang 1.0, and the flows that react to exact words as a script.
 
-
-def translate_colang2(files: list[tuple[str, str]]) -> list[Translation]:
-    """Returns the files in Colang 1.0; PlanError holds every statement that is not translated."""
-    faults: list[str] = []
-    parsed = [(name, text, list(_read_flows(name, text, faults))) for name, text in files]
-    flows = [flow for _, _, file_flows in parsed for flow in file_flows]
-    active = {"main"} | {flow.name for flow in flows if "@active" in flow.decorators}
+    The script answers first; what its flows do not wait for goes to the LLM where `main` activates
+    `llm continuation`, by the translated flows. Raises PlanError with every statement that neither
+    holds.
+    """
+    lines = [read_lines(name, text) for name, text in files]
+    faults = [fault for file in lines for fault in file.faults]
+    for file in lines:
+        for number, module in file.imports:
+            _check_import(file.name, number, module, faults)
+    flows = [flow for file in lines for flow in file.flows]
+    main_body = [line.text for flow in flows if flow.header == "main" for line in flow.block]
+    continues = f"activate {CONTINUATION}" in main_body
     translations = []
-    main_body = [line for flow in flows if flow.name == "main" for _, line in flow.body]
-    active |= {line.removeprefix("activate ") for line in main_body}
-    for name, text, file_flows in parsed:
-        translations.append(_translate_file(name, text, file_flows, active, faults))
-    has_main = any(flow.name == "main" for flow in flows)
-    continues = any(translation.continuation_line for translation in translations)
-    if has_main and not continues:
-        place = next(f"{n}:{f.line}" for n, _, fs in parsed for f in fs if f.name == "main")
-        faults.append(
-            f"{place}: Colang 2: flow main does not `activate {CONTINUATION}`; without it the bot "
-            "only reacts to exact words, which needs Colang 2's runtime"
-        )
+    for file, (_, text) in zip(lines, files, strict=True):
+        translations.append(_translate_file(file, text, flows if continues else [], faults))
     if faults:
         raise PlanError(*dict.fromkeys(faults))
-    return translations
-
-
-def _read_flows(name: str, text: str, faults: list[str]) -> Iterator[_Flow]:
-    """Yields the flows with their lines; docstrings, comments and blank lines are left out."""
-    code = re.sub(r'"""[\s\S]*?"""', lambda m: "\n" * m[0].count("\n"), text)
-    decorators: list[str] = []
-    flow: _Flow | None = None
-    for number, raw in enumerate(code.split("\n"), 1):
-        if len(raw) > MAX_LINE:
-            faults.append(f"{name}:{number}: Colang 2: more than {MAX_LINE} characters")
-            continue
-        line = _strip_comment(raw)
-        if not line.strip():
-            continue
-        if line[0].isspace():
-            if flow is None:
-                faults.append(f"{name}:{number}: Colang 2: a statement outside of a flow")
-            else:
-                flow.body.append((number, line.strip()))
-            continue
-        if flow is not None and not line.startswith("@"):
-            yield flow
-            flow = None
-        if line.startswith("import "):
-            _check_import(name, number, line.removeprefix("import ").strip(), faults)
-        elif line.startswith("@"):
-            if flow is not None:
-                yield flow
-                flow = None
-            if line.strip() != "@active" and not line.startswith("@meta"):
-                faults.append(f"{name}:{number}: Colang 2: {line.strip()} is not translated")
-            decorators.append(line.strip())
-        elif line.startswith("flow "):
-            header = line.removeprefix("flow ").strip().rstrip(":")
-            flow = _Flow(header, number, decorators)
-            decorators = []
-        else:
-            faults.append(f"{name}:{number}: Colang 2: {line.strip()!r} is not translated")
-    if flow is not None:
-        yield flow
-
-
-def _strip_comment(line: str) -> str:
-    """Removes a comment; a `#` in quotes is none."""
-    return re.sub(rf"({_QUOTED})|#.*$", lambda match: match[1] or "", line).rstrip()
+    stages = frozenset(_STAGES)
+    try:
+        script = parse_script(lines, stages)
+    except PlanError:
+        if not continues:
+            raise
+        script = None  # the translated flows hold the dialog, by the LLM
+    if script is not None:
+        script = replace(script, source="\n".join(text for _, text in files))
+    has_dialog = any(_name_of(flow) not in (*_STAGES, "main") for flow in flows)
+    return translations, script if has_dialog or not continues else None
 
 
 def _check_import(name: str, number: int, module: str, faults: list[str]) -> None:
@@ -126,84 +84,103 @@ def _check_import(name: str, number: int, module: str, faults: list[str]) -> Non
 
 
 def _translate_file(
-    name: str, text: str, flows: list[_Flow], active: set[str], faults: list[str]
+    file: FileLines, text: str, dialog: Sequence[FlowLines], faults: list[str]
 ) -> Translation:
+    """Returns the rails of a file, and of the flows of `dialog` those that the file holds."""
+    name = file.name
     translation = Translation(name)
     lines = [""] * (text.count("\n") + 1)
-    for flow in flows:
-        stage = next((s for f, s in _STAGES.items() if flow.name.split("$")[0].strip() == f), None)
+    active = _find_active_flows(dialog)
+    for flow in file.flows:
+        stage = _STAGES.get(_name_of(flow))
         if stage is not None:
             translation.rails[stage] = list(_read_rails(name, flow, faults))
-            translation.rail_lines[stage] = flow.line
-        elif flow.name == "main":
+            translation.rail_lines[stage] = flow.number
+        elif flow not in dialog:
+            continue
+        elif flow.header == "main":
             _read_main(name, flow, translation, faults)
-        elif "$" in flow.name or "->" in flow.name:
-            faults.append(f"{name}:{flow.line}: Colang 2: flows with parameters are not translated")
-        elif flow.name.startswith(("user ", "bot ")):
+        elif "$" in flow.header or "->" in flow.header:
+            what = "Colang 2: flows with parameters are not translated"
+            faults.append(f"{name}:{flow.number}: {what}")
+        elif flow.header.startswith(("user ", "bot ")):
             _translate_texts(name, flow, lines, faults)
-        elif flow.name in active:
+        elif flow.header in active:
             _translate_dialog(name, flow, lines, faults)
     translation.colang = "\n".join(lines)
     return translation
 
 
-def _read_main(name: str, flow: _Flow, translation: Translation, faults: list[str]) -> None:
-    for number, statement in flow.body:
-        target = statement.removeprefix("activate ")
+def _name_of(flow: FlowLines) -> str:
+    return flow.header.partition("$")[0].partition("(")[0].strip()
+
+
+def _find_active_flows(flows: Sequence[FlowLines]) -> set[str]:
+    main = [line.text for flow in flows if flow.header == "main" for line in flow.block]
+    active = {flow.header for flow in flows if "@active" in flow.decorators}
+    return active | {text.removeprefix("activate ") for text in main}
+
+
+def _read_main(name: str, flow: FlowLines, translation: Translation, faults: list[str]) -> None:
+    for line in flow.block:
+        target = line.text.removeprefix("activate ")
         if target == CONTINUATION:
-            translation.continuation_line = number
-        elif target == statement:
+            translation.continuation_line = line.number
+        elif target == line.text:
             faults.append(
-                f"{name}:{number}: Colang 2: {statement!r} in flow main is not translated; there "
-                "may be `activate FLOW`"
+                f"{name}:{line.number}: Colang 2: {line.text!r} in flow main is not translated; "
+                f"beside `activate {CONTINUATION}` there may be `activate FLOW`"
             )
 
 
-def _read_rails(name: str, flow: _Flow, faults: list[str]) -> Iterator[str]:
+def _read_rails(name: str, flow: FlowLines, faults: list[str]) -> Iterator[str]:
     """Yields the rails of a stage, as references with their `$model=...`."""
-    for number, statement in flow.body:
-        match = _RAIL.fullmatch(statement)
-        if match is None or match[1] in ("pass", "abort", "return"):
+    for line in flow.block:
+        match = _RAIL.fullmatch(line.text)
+        if match is None or line.block or match[1] in ("pass", "abort", "return"):
             faults.append(
-                f"{name}:{number}: Colang 2: {statement!r} is not translated; a stage of rails may "
-                'name rails, such as `content safety check input $model="content_safety"`'
+                f"{name}:{line.number}: Colang 2: {line.text!r} is not translated; a stage of "
+                'rails may name rails, such as `content safety check input $model="content_safety"`'
             )
             continue
         parameters = ", ".join(p.strip() for p in re.findall(r"\$\w+\s*=\s*[^\s]+", match[2]))
         yield f"{match[1]} {parameters}".strip()
 
 
-def _translate_texts(name: str, flow: _Flow, lines: list[str], faults: list[str]) -> None:
+def _translate_texts(name: str, flow: FlowLines, lines: list[str], faults: list[str]) -> None:
     """`flow user X` with `user said "..."` becomes `define user X`, and so the bot's messages."""
-    kind = flow.name.split()[0]
+    kind = flow.header.split()[0]
     pattern = _USER_SAID if kind == "user" else _BOT_SAY
-    lines[flow.line - 1] = f"define {flow.name}"
-    for number, statement in flow.body:
-        texts = pattern.findall(statement)
-        rest = pattern.sub("", statement).strip()
-        if rest or not texts:
+    lines[flow.number - 1] = f"define {flow.header}"
+    for line in flow.block:
+        texts = pattern.findall(line.text)
+        rest = pattern.sub("", line.text).strip()
+        if rest or line.block or not texts:
             faults.append(
-                f"{name}:{number}: Colang 2: {statement!r} is not translated; a flow of {kind} "
-                f'may hold `{"user said" if kind == "user" else "bot say"} "TEXT"` with `or`'
+                f"{name}:{line.number}: Colang 2: {line.text!r} is not translated; a flow of "
+                f'{kind} may hold `{"user said" if kind == "user" else "bot say"} "TEXT"` with `or`'
             )
             continue
         # One line holds one text in Colang 1.0.
-        lines[number - 1] = f"  {texts[0]}"
+        lines[line.number - 1] = f"  {texts[0]}"
         for offset, text in enumerate(texts[1:], 1):
-            if number - 1 + offset >= len(lines) or lines[number - 1 + offset]:
-                faults.append(f"{name}:{number}: Colang 2: write each text on a line of its own")
+            number = line.number - 1 + offset
+            if number >= len(lines) or lines[number]:
+                what = "Colang 2: write each text on a line of its own"
+                faults.append(f"{name}:{line.number}: {what}")
                 break
-            lines[number - 1 + offset] = f"  {text}"
+            lines[number] = f"  {text}"
 
 
-def _translate_dialog(name: str, flow: _Flow, lines: list[str], faults: list[str]) -> None:
+def _translate_dialog(name: str, flow: FlowLines, lines: list[str], faults: list[str]) -> None:
     """An activated flow of intents and messages becomes `define flow`."""
-    lines[flow.line - 1] = f"define flow {flow.name}"
-    for number, statement in flow.body:
-        if _STEP.fullmatch(statement) and not statement.startswith(("user said", "bot say")):
-            lines[number - 1] = f"  {statement}"
+    lines[flow.number - 1] = f"define flow {flow.header}"
+    for line in flow.block:
+        is_step = _STEP.fullmatch(line.text) and not line.block
+        if is_step and not line.text.startswith(("user said", "bot say")):
+            lines[line.number - 1] = f"  {line.text}"
         else:
             faults.append(
-                f"{name}:{number}: Colang 2: {statement!r} is not translated; a dialog flow may "
-                "hold the names of `flow user ...` and `flow bot ...`"
+                f"{name}:{line.number}: Colang 2: {line.text!r} is not translated; a dialog flow "
+                "may hold the names of `flow user ...` and `flow bot ...`"
             )

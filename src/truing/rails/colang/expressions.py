@@ -232,7 +232,7 @@ def _call_method(value: Any, name: str, args: list[Any], keywords: dict[str, Any
 # -- compiler --------------------------------------------------------------------------------------
 
 
-class _ExpressionCompiler:
+class ExpressionCompiler:
     """Compiles a Python syntax tree to closures; ``_visit_X`` handles the node class `X`.
 
     Node classes without a method are refused.
@@ -242,6 +242,7 @@ class _ExpressionCompiler:
         self.node_count = 0
 
     def compile(self, node: ast.AST) -> Evaluator:
+        """Returns a function from the variables to the node's value."""
         self.node_count += 1
         if self.node_count > MAX_NODES:
             raise ExpressionError("the expression is too large")
@@ -390,7 +391,7 @@ def compile_expression(text: str) -> Evaluator:
     if not statements or not isinstance(statements[0], (ast.Expr, ast.Assign)):
         raise ExpressionError(f"{text!r} is not an expression")
     try:
-        evaluate = _ExpressionCompiler().compile(statements[0].value)
+        evaluate = ExpressionCompiler().compile(statements[0].value)
     except (KeyError, RecursionError) as error:
         raise ExpressionError(f"{text!r}: not allowed in expressions") from error
 

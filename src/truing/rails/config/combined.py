@@ -53,6 +53,7 @@ def _combine(base: RailsConfig, later: RailsConfig) -> RailsConfig:
         *_find_other_models(base, later),
         *_find_other_prompts(base, later),
         *_find_other_flows(base, later),
+        *_find_two_scripts(base, later),
     ]
     single_settings = _combine_single_settings(base, later, faults)
     truing = _combine_truing(base, later, faults)
@@ -87,8 +88,16 @@ def _combine(base: RailsConfig, later: RailsConfig) -> RailsConfig:
         key_variables=tuple(set(base.key_variables) & set(later.key_variables)),
         outside=[*base.outside, *later.outside],
         translated=[*base.translated, *later.translated],
+        script=later.script or base.script,
         **single_settings,
     )
+
+
+def _find_two_scripts(base: RailsConfig, later: RailsConfig) -> Iterator[str]:
+    """Yields a fault where both have flows of Colang 2 that react to exact words."""
+    if base.script is not None and later.script is not None:
+        place = later.path or "config"
+        yield f"{place}: the Colang 2 flows of two configurations cannot be combined"
 
 
 def _combine_single_settings(

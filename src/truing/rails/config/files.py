@@ -14,6 +14,7 @@ from truing.core.errors import PlanError
 from truing.rails.colang.ast import ColangFile
 from truing.rails.colang.colang2 import Translation, translate_colang2
 from truing.rails.colang.parser import is_colang_2, parse_colang
+from truing.rails.colang.script_ast import Script
 from truing.rails.config.schema import SCHEMA, find_schema_faults
 from truing.rails.yaml_lines import KeyPath, load_with_lines
 
@@ -30,9 +31,9 @@ class ConfigFiles:
     """The content of a configuration folder, or of one YAML file.
 
     `raw` is the merged YAML, `colang` the parsed Colang files in the order of reading,
-    `translations` those of them in Colang 2, `code` the paths of Python files. `locations` maps
-    ``("key", dotted path)`` to file and line. `faults` holds one line ``file:line: message`` for
-    each error, so that all are reported together.
+    `translations` and `script` those of them in Colang 2, `code` the paths of Python files.
+    `locations` maps ``("key", dotted path)`` to file and line. `faults` holds one line
+    ``file:line: message`` for each error, so that all are reported together.
 
     What links or imports lead to outside the folder is listed in `outside` as (place, message), and
     read only with `read_outside`: a received folder must not pull in files of this machine.
@@ -51,6 +52,7 @@ class ConfigFiles:
         self._imported: set[Path] = set()
         self._colang2: list[tuple[str, str]] = []
         self.translations: list[Translation] = []
+        self.script: Script | None = None
 
     def read_root(self) -> None:
         """Reads the folder (or file) and what it imports; PlanError if it does not exist."""
@@ -69,7 +71,7 @@ class ConfigFiles:
         if not self._colang2 or self.faults:
             return
         try:
-            self.translations = translate_colang2(self._colang2)
+            self.translations, self.script = translate_colang2(self._colang2)
             for translation in self.translations:
                 self.colang.append(parse_colang(translation.name, translation.colang))
         except PlanError as error:

@@ -14,6 +14,7 @@ from typing import Any
 from truing.core.errors import PlanError
 from truing.rails.colang.ast import BotText, ColangFile, Flow
 from truing.rails.colang.flow_reference import parse_flow_name
+from truing.rails.colang.script_ast import Script
 from truing.rails.colang.tokenizer import ANONYMOUS_PREFIX
 from truing.rails.colang.yaml_flows import parse_yaml_flow
 from truing.rails.config.client_settings import find_client_setting_faults
@@ -59,7 +60,8 @@ class RailsConfig:
     `trust_code` says that the operator trusts all of the configuration: without it no code of the
     folder runs (`config.trust`). `key_variables` names the environment variables that the operator
     lets it send to the addresses that it names. `outside` holds (place, what) for what it reads
-    outside its folder, `translated` says where Colang 2 was translated.
+    outside its folder, `translated` says where Colang 2 was translated, `script` holds the flows of
+    Colang 2 that react to exact words.
     """
 
     path: str = ""
@@ -91,6 +93,7 @@ class RailsConfig:
     key_variables: tuple[str, ...] = ()
     outside: list[tuple[str, str]] = field(default_factory=list)
     translated: list[tuple[str, str]] = field(default_factory=list)
+    script: Script | None = None
 
     @classmethod
     def load(
@@ -172,6 +175,7 @@ def _build_config(files: ConfigFiles, trust_code: bool) -> RailsConfig:
         locations=files.locations,
         trust_code=trust_code,
         outside=files.outside,
+        script=files.script,
     )
     version = str(raw.get("colang_version", "1.0"))
     if version in ("1.0", "1") and files.translations:

@@ -8,7 +8,12 @@ from typing import Any
 from truing.core.errors import UserError
 from truing.core.types import Failure
 from truing.rails.runtime.action_registry import ActionRegistry, RegisteredAction
-from truing.rails.runtime.event_types import Event, StartAction
+from truing.rails.runtime.event_types import (
+    ActionFinished,
+    ContextUpdate,
+    Event,
+    StartAction,
+)
 from truing.rails.runtime.events import (
     aborted_turn_result,
     action_finished_events,
@@ -69,6 +74,25 @@ class ActionRunner:
         if status == "failed":
             turn.failure = Failure("rail", "action", turn.error or name)
         return action_finished_events(event, result, status)
+
+    async def run_for_script(
+        self, turn: TurnContext, name: str, arguments: dict[str, Any]
+    ) -> tuple[Any, dict[str, Any]]:
+        """Runs an action that a Colang 2 flow calls; returns its result and what variables it sets.
+
+        Raises FlowError if the action fails or does not exist.
+        """
+        events = await self.run(turn, StartAction(name, arguments, None))
+        variables: dict[str, Any] = {}
+        value = None
+        for event in events:
+            if isinstance(event, ContextUpdate):
+                variables.update(event.data)
+            elif isinstance(event, ActionFinished):
+                if event.status == "failed":
+                    raise FlowError(turn.error or f"the action {name!r} failed")
+                value = event.return_value
+        return value, variables
 
     async def _call(
         self, turn: TurnContext, action: RegisteredAction, kwargs: dict[str, Any]

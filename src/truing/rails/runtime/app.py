@@ -176,6 +176,7 @@ class Runtime:
             llm_timeout=float(llm_timeout) if llm_timeout is not None else None,
             author_texts=find_author_texts(config, self.program),
             run_until_listen=self.run_until_listen,
+            run_action=self._action_runner.run_for_script,
             new_flow_name=lambda: f"dynamic-{next(self._flow_numbers)}",
             ask_person=parts.ask_person,
         )

@@ -142,7 +142,7 @@ class ConversationState:
     never changes.
     """
 
-    __slots__ = ("context", "history", "interpreter", "processed", "program")
+    __slots__ = ("context", "history", "interpreter", "processed", "program", "script_log")
 
     def __init__(self, program: Program, config: Any) -> None:
         self.program = program
@@ -150,13 +150,15 @@ class ConversationState:
         self.history = EventHistory()
         self.context: dict[str, Any] = {"last_user_message": None, "last_bot_message": None}
         self.processed = 0  # number of events of the history that the interpreter has processed
+        # Of each utterance that the script has heard: its text, results of actions and draws.
+        self.script_log: tuple[tuple[str, tuple[Any, ...]], ...] = ()
 
     def fork(self) -> ConversationState:
         """Returns an independent copy."""
         fork = ConversationState.__new__(ConversationState)
         fork.program, fork.interpreter = self.program, self.interpreter.fork()
         fork.history, fork.context = self.history.fork(), dict(self.context)
-        fork.processed = self.processed
+        fork.processed, fork.script_log = self.processed, self.script_log
         return fork
 
     def fork_without_flows(self) -> ConversationState:

@@ -39,6 +39,7 @@ from truing.rails.runtime.prompt_filters import (
     first_nonempty_line,
     strip_quotes,
 )
+from truing.rails.runtime.script_dialog import answer_by_script
 from truing.rails.runtime.templates import (
     dollar_to_jinja,
     render_bot_message,
@@ -61,6 +62,10 @@ _VERBOSE_PARSERS = ("verbose_v1", "bot_message")
 async def generate_user_intent(turn: TurnContext) -> ActionResult:
     """Determines the canonical form of the user's message; without any, answers the message."""
     config = turn.services.config
+    if config.script is not None:
+        answer = await answer_by_script(turn)
+        if answer is not None:
+            return answer
     if config.single_call:
         return await generate_intent_steps_message(turn)
     event = turn.state.history.latest(UserMessage)

@@ -98,7 +98,8 @@ class RuntimeServices:
     `service_clients` are the services that rails ask over HTTP, by name (`library.service_rails`).
     `author_texts` are what the configuration's author lets the bot say, without variables.
     `run_until_listen` runs the events of a turn until the bot listens again and returns them;
-    `new_flow_name` returns a name that no flow has.
+    `new_flow_name` returns a name that no flow has. `run_action` runs an action by name and returns
+    its result, and the variables that it sets; FlowError if it fails.
     """
 
     config: RailsConfig
@@ -114,6 +115,7 @@ class RuntimeServices:
     author_texts: frozenset[str]
     run_until_listen: Callable[[TurnContext], Awaitable[list[Event]]]
     new_flow_name: Callable[[], str]
+    run_action: Callable[[TurnContext, str, dict[str, Any]], Awaitable[tuple[Any, dict[str, Any]]]]
     ask_person: Callable[[str, str], Awaitable[bool]] | None = None
 
 

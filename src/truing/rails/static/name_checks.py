@@ -91,6 +91,7 @@ class NameChecker:
     def check(self) -> Iterator[Finding]:
         """Yields a finding for every name that is used, but not defined."""
         yield from self._check_steps()
+        yield from self._check_script()
         yield from self._find_unused_subflows()
         yield from self._find_unset_variables()
 
@@ -115,6 +116,15 @@ class NameChecker:
                         yield from self._check_subflow(step.flow, place, own_flows, known_flows)
                     case ast.ExecuteAction():
                         yield from self._check_action(step, place)
+
+    def _check_script(self) -> Iterator[Finding]:
+        """Yields a finding for each action of the Colang 2 flows that does not exist."""
+        calls = self.config.script.iterate_actions() if self.config.script is not None else ()
+        for place, call in calls:
+            params = {a.name or "$0": a.expression for a in call.arguments}
+            yield from self._check_action(
+                ast.ExecuteAction(action=call.action, params=params), place
+            )
 
     def _check_intent(self, intent: str, place: str) -> Iterator[Finding]:
         known = {*self.config.user_messages}
