@@ -53,6 +53,8 @@ JUNK: tuple[Any, ...] = (
 ROLES = ("system", "developer", "user", "assistant", "tool", "function", "root", "", "User")
 FIELDS = [
     "messages",
+    "input",
+    "texts",
     "role",
     "content",
     "tool_calls",
@@ -188,7 +190,42 @@ def make_body(rng: random.Random) -> tuple[str, Any]:
     if rng.random() < 0.3:
         guardrails["options"] = {"log": {"activated_rails": True}}
     body |= {name: value for name, value in optional.items() if rng.random() < 0.25}
+    if rng.random() < 0.15:
+        return "/v1/responses", _as_response(body)
+    if rng.random() < 0.1:
+        return "/beta/litellm_basic_guardrail_api", _as_guardrail_check(messages)
     return "/v1/chat/completions", body
+
+
+def _as_response(body: dict[str, Any]) -> dict[str, Any]:
+    """Returns the request of a chat completion as one of the Responses API."""
+    items: list[dict[str, Any]] = []
+    for message in body["messages"]:
+        if message["role"] == "tool":
+            output = {"call_id": "c1", "output": message["content"]}
+            items.append({"type": "function_call_output", **output})
+            continue
+        items.append({"role": message["role"], "content": message["content"]})
+        for call in message.get("tool_calls", ()):
+            items.append({"type": "function_call", "call_id": "c1", **call["function"]})
+    kept = ("model", "stream", "temperature", "guardrails")
+    response = {"input": items, **{name: body[name] for name in kept if name in body}}
+    if "max_tokens" in body:
+        response["max_output_tokens"] = body["max_tokens"]
+    if "tools" in body:
+        response["tools"] = [{"type": "function", **body["tools"][0]["function"]}]
+    return response
+
+
+def _as_guardrail_check(messages: list[dict[str, Any]]) -> dict[str, Any]:
+    """Returns messages as LiteLLM sends them to a guardrail."""
+    return {
+        "input_type": "request",
+        "texts": [message["content"] for message in messages],
+        "structured_messages": messages,
+        "request_data": {},
+        "additional_provider_specific_params": {"config_id": "words"},
+    }
 
 
 def mutate_json(rng: random.Random, value: Any) -> Any:

@@ -106,25 +106,17 @@ class HookRails:
         context: Mapping[str, Any] | None = None,
     ) -> HookCheck:
         """Returns whether the rails let pass what they have not read yet in the session."""
-        try:
-            result = await self.guarded.check(
-                conversation, tools=tuple(tools), session=session, context=context
-            )
-        except NoStageError:
-            return HookCheck(allowed=True, messages=conversation.messages)
-        self.record(result.rulings)
-        if result.allowed is False:
-            reply = result.message or BLOCKED_MESSAGE
-            return HookCheck(allowed=False, reply=reply, rulings=result.rulings)
-        offset = len(result.messages) - len(conversation.messages)  # a message of variables
-        messages = tuple(message.to_message() for message in result.messages[offset:])
-        return HookCheck(allowed=True, messages=messages, rulings=result.rulings)
+        check = await check_step(
+            self.guarded, conversation, tools=tools, session=session, context=context
+        )
+        self.record(check.rulings)
+        return check
 
     def block(self, stage: str, reason: str) -> HookCheck:
         """Returns the decision on what no rail can read."""
-        ruling = Ruling(name="runtime", stage=stage, ruling="block", reason=reason)
-        self.record((ruling,))
-        return HookCheck(allowed=False, reply=BLOCKED_MESSAGE, rulings=(ruling,))
+        check = block_step(stage, reason)
+        self.record(check.rulings)
+        return check
 
     def record(self, rulings: tuple[Ruling, ...]) -> None:
         """Passes decisions on to `on_rulings`; what it raises is logged and changes nothing."""
@@ -134,6 +126,35 @@ class HookRails:
             self.on_rulings(rulings)
         except Exception as error:
             _LOG.warning("on_rulings failed: %s", type(error).__name__)
+
+
+async def check_step(
+    guarded: GuardedModel,
+    conversation: Conversation,
+    *,
+    tools: Sequence[Tool] = (),
+    session: str = "",
+    context: Mapping[str, Any] | None = None,
+) -> HookCheck:
+    """Returns whether the rails let pass what they have not read yet in the session."""
+    try:
+        result = await guarded.check(
+            conversation, tools=tuple(tools), session=session, context=context
+        )
+    except NoStageError:
+        return HookCheck(allowed=True, messages=conversation.messages)
+    rulings = guarded.rulings_for_clients(result.rulings)
+    if result.allowed is False:
+        return HookCheck(allowed=False, reply=result.message or BLOCKED_MESSAGE, rulings=rulings)
+    offset = len(result.messages) - len(conversation.messages)  # a message of variables
+    messages = tuple(message.to_message() for message in result.messages[offset:])
+    return HookCheck(allowed=True, messages=messages, rulings=rulings)
+
+
+def block_step(stage: str, reason: str) -> HookCheck:
+    """Returns the decision on what no rail can read."""
+    ruling = Ruling(name="runtime", stage=stage, ruling="block", reason=reason)
+    return HookCheck(allowed=False, reply=BLOCKED_MESSAGE, rulings=(ruling,))
 
 
 def _build_main_model(config: RailsConfig) -> Model:

@@ -20,7 +20,7 @@ from litestar.openapi import OpenAPIConfig
 from truing.core.protocols import Judge
 from truing.core.version import __version__
 from truing.http.limits import close_connections
-from truing.serve.openai import schemas
+from truing.serve.openai import guardrail_routes, responses_routes, schemas
 from truing.serve.openai.admission import AdmissionControl, RequestRefused, ServerLimits
 from truing.serve.openai.audit import HarmAudit
 from truing.serve.openai.chat_service import ChatService
@@ -143,7 +143,7 @@ def chat_app(
         await asyncio.to_thread(flush_log)
 
     app = Litestar(
-        list(HANDLERS),
+        [*HANDLERS, *guardrail_routes.HANDLERS, *responses_routes.HANDLERS],
         state=State({"chat": service}),
         lifespan=[lifespan],
         request_max_body_size=limits.body,

@@ -30,6 +30,7 @@ from truing.serve.openai.schemas import error_body
 
 LOGGER = logging.getLogger("truing.serve")
 _OPEN_PATHS = frozenset({"/", "/health"})
+_API_PATHS = ("/v1/", "/beta/")  # counted, and bounded by the rate of a key
 _BODY_METHODS = frozenset({"POST", "PUT", "PATCH"})
 # A status for the log and the metrics only, as nginx has it: the client left before the answer.
 CLIENT_CLOSED_REQUEST = 499
@@ -142,7 +143,7 @@ class RequestPipeline:
             sent_key = headers.get(b"authorization") or headers.get(b"x-api-key") or b""
             key = self._admission.check_key(sent_key.decode("latin-1"))
             record.tenant = hashlib.sha256(key).hexdigest() if key else ""
-            if record.path.startswith("/v1/"):
+            if record.path.startswith(_API_PATHS):
                 self._admission.check_rate(key)
         if record.method not in _BODY_METHODS:
             await self._app(scope, _body_receiver(b"", response.over), response)
@@ -185,7 +186,7 @@ class RequestPipeline:
     def _finish(self, record: RequestRecord, status: int) -> None:
         if record.client_left:
             status = CLIENT_CLOSED_REQUEST
-        if record.path.startswith("/v1/"):
+        if record.path.startswith(_API_PATHS):
             # Unknown paths share one label: clients must not be able to make new ones.
             route = record.route or "other"
             self._metrics.requests.labels(route, str(status)).inc()

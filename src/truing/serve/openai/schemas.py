@@ -262,13 +262,20 @@ def completion(
         ],
         "usage": usage_of(answers),
     }
-    if request.config is not None or request.wants_record or extra:
-        body["guardrails"] = {"config_id": request.config}
-    if request.wants_record:
-        body["guardrails"] |= decision_record(answers[0].rulings)
-    if extra:
-        body["guardrails"] |= extra
+    guardrails = guardrails_fields(request, answers[0], extra)
+    if guardrails is not None:
+        body["guardrails"] = guardrails
     return encode_json(body)
+
+
+def guardrails_fields(
+    request: ChatRequest, answer: Answer, extra: Mapping[str, Any] | None
+) -> dict[str, Any] | None:
+    """Returns what a response says of the rails: the configuration, and what was asked for."""
+    if request.config is None and not request.wants_record and not extra:
+        return None
+    record = decision_record(answer.rulings) if request.wants_record else {}
+    return {"config_id": request.config, **record, **(extra or {})}
 
 
 def chunk(

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
 from typing import Any
 
@@ -104,15 +104,34 @@ async def stream_events(
     parts: AsyncGenerator[str | Answer, None],
     turn: FinishedTurn,
 ) -> AsyncGenerator[bytes, None]:
-    """Yields server-sent events; the last chunk carries the finish reason.
+    """Yields the events of a chat completion; the last chunk carries the finish reason.
 
-    An error is an event of its own and ends the stream: only a complete answer is followed by
-    ``[DONE]``. Closing this generator closes `parts`.
+    Only a complete answer is followed by ``[DONE]``. Closing this generator closes `parts`.
+    """
+    events = _answer_events(service, request, name, parts, turn)
+    async for event in bounded_events(
+        service, events, parts, turn.record, schemas.error_event, b"data: [DONE]\n\n"
+    ):
+        yield event
+
+
+async def bounded_events(
+    service: ChatService,
+    events: AsyncIterator[bytes],
+    parts: AsyncGenerator[str | Answer, None],
+    record: RequestRecord,
+    error_event: Callable[[str, str], bytes],
+    end: bytes = b"",
+) -> AsyncGenerator[bytes, None]:
+    """Yields server-sent events within the bound of bytes, and `end` after the last of them.
+
+    An error is an event of its own, `error_event(message, kind)`, and ends the stream. Closing this
+    generator closes `parts`, from which the events are made.
     """
     async with aclosing(parts):
         try:
             size = 0
-            async for event in _answer_events(service, request, name, parts, turn):
+            async for event in events:
                 size += len(event)
                 if size > service.admission.limits.response_bytes:
                     raise RequestRefused(
@@ -128,11 +147,30 @@ async def stream_events(
             message = f"the answer broke off: {type(error).__name__}"
             refusal = RequestRefused(502, message, "upstream_error")
         else:
-            yield b"data: [DONE]\n\n"
+            if end:
+                yield end
             return
-        turn.record.error = refusal.kind
+        record.error = refusal.kind
         service.metrics.broken_streams.labels(refusal.kind).inc()
-        yield schemas.error_event(refusal.message, refusal.kind)
+        yield error_event(refusal.message, refusal.kind)
+
+
+async def timed_parts(
+    service: ChatService, parts: AsyncGenerator[str | Answer, None]
+) -> AsyncGenerator[str | Answer, None]:
+    """Yields the parts of an answer. Raises TimeoutError after the seconds of an answer."""
+    deadline = asyncio.get_running_loop().time() + service.admission.limits.seconds
+    while True:
+        # The time-out covers the wait for the model alone: one around a `yield` would cancel
+        # whatever the reader of this generator does meanwhile.
+        async with asyncio.timeout_at(deadline):
+            part = await anext(parts, None)
+        if part is None:
+            return
+        # A model that never waits gives the time-out no moment to end it.
+        if asyncio.get_running_loop().time() > deadline:
+            raise TimeoutError
+        yield part
 
 
 async def _answer_events(
@@ -144,20 +182,10 @@ async def _answer_events(
 ) -> AsyncGenerator[bytes, None]:
     completion_id = schemas.new_completion_id()
     include_usage = bool((request.stream_options or {}).get("include_usage"))
-    deadline = asyncio.get_running_loop().time() + service.admission.limits.seconds
     answer: Answer | None = None
     text_sent = False
     yield schemas.chunk(completion_id, name, {"role": "assistant", "content": ""})
-    while True:
-        # The time-out covers the wait for the model alone: one around a `yield` would cancel
-        # whatever the reader of this generator does meanwhile.
-        async with asyncio.timeout_at(deadline):
-            part = await anext(parts, None)
-        if part is None:
-            break
-        # A model that never waits gives the time-out no moment to end it.
-        if asyncio.get_running_loop().time() > deadline:
-            raise TimeoutError
+    async for part in timed_parts(service, parts):
         if isinstance(part, Answer):
             answer = part
         else:

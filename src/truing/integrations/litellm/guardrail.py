@@ -1,0 +1,187 @@
+"""`RailsGuardrail`: the rails of a configuration as a custom guardrail of the LiteLLM proxy.
+
+    # rails_guardrail.py, beside LiteLLM's config.yaml
+    from truing.integrations.litellm import RailsGuardrail
+
+    class MyRails(RailsGuardrail):
+        rails = "my_rails"
+
+    # config.yaml
+    guardrails:
+      - guardrail_name: my-rails
+        litellm_params:
+          guardrail: rails_guardrail.MyRails
+          mode: [pre_call, post_call]
+          default_on: true
+
+A request that the rails refuse is answered with 400 and what the rail says. A streamed response is
+held until the rails have passed all of it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Sequence
+from typing import Any, ClassVar
+
+from truing.integrations.hook_rails import HookRails, OnRulings
+from truing.integrations.litellm.inputs import GuardrailDecision, GuardrailInputs, check_inputs
+from truing.rails.runtime.decision_record import decision_record
+from truing.specs.extras import needs_extra
+
+with needs_extra("truing.integrations.litellm", "litellm"):
+    import litellm
+    from litellm.exceptions import GuardrailRaisedException
+    from litellm.integrations.custom_guardrail import CustomGuardrail
+    from litellm.types.guardrails import GuardrailEventHooks
+    from litellm.types.utils import Delta, ModelResponseStream, StreamingChoices
+
+RAILS_VARIABLE = "TRUING_RAILS"
+
+
+class RailsGuardrail(CustomGuardrail):
+    """The rails of the folder in `rails` (of a subclass, or an argument), or named by the
+    environment variable TRUING_RAILS.
+
+    `on_rulings` is called with the decisions of each check; LiteLLM passes the other arguments on
+    from its configuration.
+    """
+
+    rails: ClassVar[Any] = None
+    # Streams of other end points than chat: LiteLLM holds their chunks until they have passed.
+    streaming_buffer_until_moderated = True
+
+    def __init__(
+        self, rails: Any = None, *, on_rulings: OnRulings | None = None, **arguments: Any
+    ) -> None:
+        hooks = [GuardrailEventHooks.pre_call, GuardrailEventHooks.post_call]
+        arguments.setdefault("supported_event_hooks", hooks)
+        super().__init__(**arguments)
+        source = rails or type(self).rails or os.environ.get(RAILS_VARIABLE)
+        if source is None:
+            raise ValueError(
+                f"RailsGuardrail: name a folder of rails, as `rails` of a subclass or in "
+                f"{RAILS_VARIABLE}"
+            )
+        self.hook = source if isinstance(source, HookRails) else HookRails(source)
+        if on_rulings is not None:
+            self.hook.on_rulings = on_rulings
+
+    async def apply_guardrail(
+        self, inputs: Any, request_data: Any, input_type: Any, logging_obj: Any = None
+    ) -> Any:
+        """Returns the texts and calls as the rails leave them. Raises GuardrailRaisedException
+        where they object, or could not read everything.
+        """
+        decision = await self._check(
+            GuardrailInputs(
+                input_type=input_type,
+                texts=list(inputs.get("texts") or ()),
+                images=list(inputs.get("images") or ()),
+                tools=_as_rows(inputs.get("tools")),
+                tool_calls=_as_rows(inputs.get("tool_calls")),
+                structured_messages=_as_rows(inputs.get("structured_messages")),
+            ),
+            request_data,
+        )
+        is_stream = input_type == "response" and bool((request_data or {}).get("stream"))
+        if is_stream and decision.texts != list(inputs.get("texts") or ()):
+            # LiteLLM replays the held chunks as they were: a masked text would be shown unmasked.
+            raise self._error("a rail rewrites this answer, which LiteLLM does not stream here")
+        checked = {**inputs, "texts": decision.texts}
+        if decision.tool_calls:
+            checked["tool_calls"] = decision.tool_calls
+        return checked
+
+    async def async_post_call_streaming_iterator_hook(
+        self, user_api_key_dict: Any, response: Any, request_data: Any
+    ) -> AsyncIterator[Any]:
+        """Holds a streamed chat completion until the rails have passed it.
+
+        The chunks are replayed as they came, or, where a rail rewrote the text, with the new one.
+        """
+        chunks = [chunk async for chunk in response]
+        if not chunks:
+            return
+        whole = litellm.stream_chunk_builder(chunks)
+        if whole is None:
+            raise self._error("the streamed answer could not be read")
+        texts, calls = _read_choices(whole.choices)
+        inputs = GuardrailInputs(input_type="response", texts=texts, tool_calls=calls)
+        decision = await self._check(inputs, request_data)
+        if decision.texts == texts and decision.tool_calls == calls:
+            for chunk in chunks:
+                yield chunk
+            return
+        if decision.tool_calls != calls or len(texts) != 1:
+            raise self._error("a rail rewrites what LiteLLM cannot stream again")
+        for chunk in _with_text(chunks, decision.texts[0]):
+            yield chunk
+
+    async def _check(self, inputs: GuardrailInputs, request_data: Any) -> GuardrailDecision:
+        decision = await check_inputs(self.hook.guarded, inputs, _session(request_data))
+        self.hook.record(decision.rulings)
+        if not decision.allowed:
+            error = self._error(decision.reply)
+            error.detail = decision_record(decision.rulings)
+            raise error
+        return decision
+
+    def _error(self, message: str) -> Any:
+        return GuardrailRaisedException(
+            guardrail_name=self.guardrail_name,
+            message=message,
+            should_wrap_with_default_message=False,
+            blocked_content=True,
+        )
+
+
+def _session(request_data: Any) -> str:
+    """Returns whose request it is: clients of different keys share no memory of the rails."""
+    metadata = (request_data or {}).get("metadata") or {}
+    key = metadata.get("user_api_key_hash") or metadata.get("user_api_key")
+    return str(key or "")
+
+
+def _as_rows(values: Any) -> list[dict[str, Any]] | None:
+    if values is None:
+        return None
+    return [
+        value if isinstance(value, dict) else value.model_dump(exclude_none=True)
+        for value in values
+    ]
+
+
+def _read_choices(choices: Sequence[Any]) -> tuple[list[str], list[dict[str, Any]]]:
+    """Returns the texts and the tool calls of all choices of a response."""
+    texts = [str(c.message.content) for c in choices if c.message.content]
+    rows = [
+        {
+            "id": call.id or "",
+            "type": "function",
+            "function": {"name": call.function.name, "arguments": call.function.arguments or "{}"},
+        }
+        for choice in choices
+        for call in choice.message.tool_calls or ()
+    ]
+    return texts, rows
+
+
+def _with_text(chunks: Sequence[Any], text: str) -> list[Any]:
+    """Returns the chunks of a stream with one text in the place of theirs."""
+    first, last = chunks[0], chunks[-1]
+    delta = Delta(role="assistant", content=text)
+    shown = ModelResponseStream(
+        id=first.id,
+        model=first.model,
+        created=first.created,
+        choices=[StreamingChoices(index=0, delta=delta, finish_reason=None)],
+    )
+    reasons = [c.finish_reason for chunk in chunks for c in chunk.choices if c.finish_reason]
+    end = ModelResponseStream(
+        id=last.id,
+        model=last.model,
+        created=last.created,
+        choices=[StreamingChoices(index=0, delta=Delta(), finish_reason=(reasons or ["stop"])[-1])],
+    )
+    return [shown, end]

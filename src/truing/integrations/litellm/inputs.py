@@ -1,0 +1,189 @@
+"""What LiteLLM gives to a guardrail, checked by rails: the texts of a request or of a response.
+
+LiteLLM takes texts out of any of its end points and gives them in their order (`texts`), beside the
+messages where the end point has some (`structured_messages`), images, tools and tool calls. It
+takes back as many texts. The form is that of LiteLLM's Generic Guardrail API.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Literal
+
+from msgspec import Struct
+
+from truing.core.messages import decode_tool_calls
+from truing.core.types import Conversation, Message, MessageFormatError, Role, Ruling, Tool
+from truing.integrations.hook_rails import (
+    HookCheck,
+    UncheckedContent,
+    block_step,
+    check_step,
+)
+from truing.rails.guarded import GuardedModel
+
+_ROLES: dict[str, Role] = {
+    "system": "system",
+    "developer": "system",
+    "assistant": "assistant",
+    "tool": "tool",
+    "function": "tool",
+}
+# Of a model's own earlier messages: its reasoning is no text of the conversation.
+_REASONING = frozenset({"thinking", "redacted_thinking", "reasoning", "tool_use"})
+
+Rows = Sequence[Mapping[str, Any]]
+
+
+class GuardrailInputs(Struct, kw_only=True):
+    """The texts of a request to a model, or of its response."""
+
+    input_type: Literal["request", "response"]
+    texts: list[str] | None = None
+    images: list[Any] | None = None
+    tools: list[dict[str, Any]] | None = None
+    tool_calls: list[dict[str, Any]] | None = None
+    structured_messages: list[dict[str, Any]] | None = None
+
+
+class GuardrailDecision(Struct, frozen=True, kw_only=True):
+    """What the rails decided.
+
+    `texts` and `tool_calls` are those of the inputs as the rails leave them; `reply` is what the
+    user is told where they object.
+    """
+
+    allowed: bool
+    reply: str = ""
+    texts: list[str] = []
+    tool_calls: list[dict[str, Any]] = []
+    rulings: tuple[Ruling, ...] = ()
+
+
+async def check_inputs(
+    guarded: GuardedModel, inputs: GuardrailInputs, session: str = ""
+) -> GuardrailDecision:
+    """Returns the decision of the rails; what they cannot read (images, files) is refused."""
+    stage = "input" if inputs.input_type == "request" else "output"
+    try:
+        if inputs.images:
+            raise UncheckedContent("an image is read by no rail")
+        if inputs.input_type == "request":
+            return await _check_request(guarded, inputs, session)
+        return await _check_response(guarded, inputs, session)
+    except (UncheckedContent, MessageFormatError) as error:
+        return _refusal(block_step(stage, str(error)))
+
+
+async def _check_request(
+    guarded: GuardedModel, inputs: GuardrailInputs, session: str
+) -> GuardrailDecision:
+    messages = list(_request_messages(inputs))
+    conversation = Conversation(tuple(message for message, _ in messages))
+    check = await check_step(
+        guarded, conversation, tools=read_tools(inputs.tools or ()), session=session
+    )
+    if not check.allowed:
+        return _refusal(check)
+    pairs = list(zip(check.messages, messages, strict=True))
+    return GuardrailDecision(
+        allowed=True,
+        texts=[checked.content for checked, (_, is_text) in pairs if is_text],
+        tool_calls=[call.to_openai() for checked, _ in pairs for call in checked.tool_calls],
+        rulings=check.rulings,
+    )
+
+
+async def _check_response(
+    guarded: GuardedModel, inputs: GuardrailInputs, session: str
+) -> GuardrailDecision:
+    """Checks each text as an answer of its own: a response may hold several choices."""
+    earlier = _read_rows(inputs.structured_messages or ())
+    calls = decode_tool_calls(inputs.tool_calls, "tool_calls")
+    answers = [Message("assistant", text) for text in inputs.texts or ()]
+    if calls:
+        answers.append(Message("assistant", "", calls))
+    rulings: list[Ruling] = []
+    checked: list[Message] = []
+    for answer in answers:
+        conversation = Conversation((*(message for message, _ in earlier), answer))
+        check = await check_step(guarded, conversation, session=session)
+        rulings += check.rulings
+        if not check.allowed:
+            return _refusal(check, rulings)
+        checked.append(check.messages[-1])
+    return GuardrailDecision(
+        allowed=True,
+        texts=[message.content for message in checked[: len(inputs.texts or ())]],
+        tool_calls=[call.to_openai() for message in checked for call in message.tool_calls],
+        rulings=tuple(rulings),
+    )
+
+
+def _refusal(check: HookCheck, rulings: Sequence[Ruling] | None = None) -> GuardrailDecision:
+    decided = check.rulings if rulings is None else tuple(rulings)
+    return GuardrailDecision(allowed=False, reply=check.reply, rulings=decided)
+
+
+def _request_messages(inputs: GuardrailInputs) -> Iterator[tuple[Message, bool]]:
+    """Yields a message for each text, and whether it stands for a text.
+
+    The roles are those of the structured messages where these hold the very same texts; otherwise
+    everything counts as the user's.
+    """
+    texts = inputs.texts or []
+    rows = _read_rows(inputs.structured_messages or ())
+    if [message.content for message, is_text in rows if is_text] != texts:
+        rows = [(Message("user", text), True) for text in texts]
+    yield from rows
+    placed = [call for message, _ in rows for call in message.tool_calls]
+    calls = decode_tool_calls(inputs.tool_calls, "tool_calls")
+    others = tuple(call for call in calls if call not in placed)
+    if others:
+        yield Message("assistant", "", others), False
+
+
+def _read_rows(rows: Rows) -> list[tuple[Message, bool]]:
+    """Returns messages in LiteLLM's order of texts, one for each text of each row."""
+    messages: list[tuple[Message, bool]] = []
+    for index, row in enumerate(rows):
+        role = _ROLES.get(str(row.get("role")), "user")
+        call_id = row.get("tool_call_id") if role == "tool" else None
+        calls = decode_tool_calls(row.get("tool_calls"), f"structured_messages[{index}].tool_calls")
+        call_id = call_id if isinstance(call_id, str) else None
+        texts = list(_texts_of_content(row.get("content"), is_model=role == "assistant"))
+        messages += [(Message(role, text, (), call_id), True) for text in texts]
+        if calls:
+            messages.append((Message("assistant", "", calls), False))
+    return messages
+
+
+def _texts_of_content(content: Any, *, is_model: bool) -> Iterator[str]:
+    if isinstance(content, str):
+        yield content
+    elif isinstance(content, list):
+        for part in content:
+            text = part.get("text") if isinstance(part, Mapping) else None
+            kind = part.get("type") if isinstance(part, Mapping) else type(part).__name__
+            if isinstance(text, str):
+                yield text
+            elif not (is_model and kind in _REASONING):
+                raise UncheckedContent(f"content of the type {str(kind)[:40]!r} is read by no rail")
+    elif content is not None:
+        raise UncheckedContent(f"content of the type {type(content).__name__} is read by no rail")
+
+
+def read_tools(rows: Rows) -> tuple[Tool, ...]:
+    """Returns offered tools; of one that is no function, its whole definition."""
+    tools = []
+    for row in rows:
+        function = row.get("function")
+        if isinstance(function, Mapping):
+            parameters = json.dumps(function.get("parameters") or {}, ensure_ascii=False)
+            name, about = str(function.get("name", "")), str(function.get("description") or "")
+            tools.append(Tool(name, about, parameters))
+        else:
+            text = json.dumps(row, ensure_ascii=False, default=str)
+            tools.append(Tool(str(row.get("type", "tool")), text))
+    return tuple(tools)
