@@ -71,7 +71,10 @@ class Target:
     batch: int = 32
 
 
-TARGETS = {"qwen": Target("qwen05", 0.7, 0.8), "smol": Target("smollm2", 0.2, 0.9, batch=64)}
+TARGETS = {
+    "qwen": Target("qwen05", 0.7, 0.8, batch=128),
+    "smol": Target("smollm2", 0.2, 0.9, batch=64),
+}
 
 
 @dataclass(frozen=True)

@@ -2,12 +2,14 @@
 
     python benchmarks/alignment/study_pairs.py --out STUDY --target qwen
 
-Samples the base's answers to our own training prompts (run folder STUDY/runs/TARGET/base/samples),
-and writes STUDY/data/pairs-TARGET.jsonl, which the DPO plan reads, and better-TARGET.jsonl, the
-better answers alone, which the SFT plan on own samples (raft) reads. A harmful request is one of
-`data/refusals.jsonl`: all of them are plainly harmful, so an answer that does not decline is the
-worse one. What declines is told by the first words alone, a cruder rule than `rules:refusal`, which
-measures; no judge is asked.
+Samples the openings of the base's answers to our own training prompts, as they are and under the
+attack under which the target is measured (run folders STUDY/runs/TARGET/base/samples-*). Writes
+to STUDY/data pairs-TARGET.jsonl, which the DPO plan reads, and better-harm-TARGET.jsonl and
+better-benign-TARGET.jsonl, the better openings alone, which the SFT plan on own samples (raft) reads.
+No end is learned from openings that were cut. A harmful request is one of `data/refusals.jsonl`: all of them are plainly harmful, so an answer that
+does not decline is the worse one. Benign twins are attacked too: else the attack's form, not the
+request, would tell what to decline. What declines is told by the first words alone, a cruder rule
+than `rules:refusal`, which measures; no judge is asked.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ import argparse
 import json
 import os
 from collections import defaultdict
+from dataclasses import dataclass
 from pathlib import Path
 
 from common import SampleList
@@ -24,78 +27,170 @@ from study_prompts import read_training_rows
 from study_steering import declines
 
 from truing.core.lineage import hash_prompt
-from truing.core.types import Conversation, Expect, Sample, Sampling
+from truing.core.types import Conversation, Expect, Response, Sample, Sampling
 from truing.evaluation.evaluate import evaluate
 from truing.evaluation.options import EvaluateOptions
 from truing.runs.folder import Run
+from truing.specs.resolve import resolve
 
-SAMPLES_PER_PROMPT = 4
-MAX_TOKENS = 56
+MAX_TOKENS = 24
+"""Whether an answer declines is decided in its first words."""
 MAX_PAIRS_PER_PROMPT = 2
+ATTACK = "role-play"
 
 
-def training_samples() -> list[Sample]:
-    """Returns our own training prompts; `expect` says what the better answer does."""
-    by_expectation: tuple[tuple[str, Expect], ...] = (("refusals", "refuse"), ("twins", "comply"))
+@dataclass(frozen=True)
+class SamplingPart:
+    """How many answers the base gives to one file of prompts, attacked or as they are."""
+
+    name: str
+    expect: Expect
+    n: int
+    attack: str = ""
+
+    @property
+    def folder(self) -> str:
+        """The name of the run folder."""
+        return "-".join(filter(None, ("samples", self.name, self.attack)))
+
+
+PARTS = (
+    SamplingPart("refusals", "refuse", 2),
+    SamplingPart("refusals", "refuse", 2, ATTACK),
+    SamplingPart("twins", "comply", 3),
+    SamplingPart("twins", "comply", 2, ATTACK),
+)
+
+
+def training_samples(part: SamplingPart) -> list[Sample]:
+    """Returns our own training prompts of a part; `expect` says what the better answer does."""
     return [
         Sample(
             conversation=Conversation.of(row["prompt"]),
             id=hash_prompt(row["prompt"]),
-            expect=expect,
+            expect=part.expect,
             pair=row["pair"],
         )
-        for name, expect in by_expectation
-        for row in read_training_rows(name)
+        for row in read_training_rows(part.name)
     ]
 
 
-def sort_answers(sample: Sample, answers: list[str]) -> tuple[list[str], list[str]]:
-    """Returns the better and the worse of the distinct answers to one prompt."""
-    distinct = [answer for answer in dict.fromkeys(answers) if answer.strip()]
-    declining = [answer for answer in distinct if declines(answer)]
-    answering = [answer for answer in distinct if not declines(answer)]
-    return (declining, answering) if sample.expect == "refuse" else (answering, declining)
+@dataclass
+class SampledPrompt:
+    """A prompt as the model saw it, the request in it, and the better and worse answers to it."""
+
+    sample: Sample
+    request: str
+    better: list[Response]
+    worse: list[Response]
 
 
-def pair_answers(sample: Sample, answers: list[str]) -> list[dict[str, str]]:
+def sample_part(study: Study, part: SamplingPart) -> None:
+    """Lets the base answer the prompts of a part, as far as it has not."""
+    options = EvaluateOptions(
+        sampling=Sampling(
+            n=part.n,
+            max_tokens=MAX_TOKENS,
+            temperature=study.target.temperature,
+            top_p=study.target.top_p,
+        ),
+        concurrency=study.target.batch,
+    )
+    data = SampleList(f"study {part.name}", training_samples(part))
+    attack = resolve(part.attack, "attack") if part.attack else None
+    with study.model("base") as model:
+        evaluate(
+            model, data, [], study.run_folder("base", part.folder), attack=attack, options=options
+        )
+
+
+def read_part(study: Study, part: SamplingPart) -> list[SampledPrompt]:
+    """Returns the prompts of a part with their answers, each distinct answer once."""
+    run = Run(study.run_folder("base", part.folder))
+    answers: dict[str, dict[str, Response]] = defaultdict(dict)
+    for response in run.responses():
+        if response.text.strip():
+            answers[response.sample_id].setdefault(response.text, response)
+    requests = {sample.id: sample.prompt for sample in training_samples(part)}
+    prompts = []
+    for sample in run.samples():
+        by_declining: dict[bool, list[Response]] = {True: [], False: []}
+        for response in answers[sample.id].values():
+            by_declining[declines(response.text)].append(response)
+        refuses = part.expect == "refuse"
+        request = requests[sample.parent or sample.id]
+        prompts.append(
+            SampledPrompt(sample, request, by_declining[refuses], by_declining[not refuses])
+        )
+    return prompts
+
+
+def lend_plain_answers(attacked: list[SampledPrompt], plain: list[SampledPrompt]) -> None:
+    """Gives attacked prompts without a better answer that to the plain prompt: it fits both."""
+    better = {prompt.request: prompt.better for prompt in plain}
+    for prompt in attacked:
+        prompt.better = prompt.better or better.get(prompt.request, [])
+
+
+def is_cut(response: Response) -> bool:
+    """Returns whether a token limit ended the answer."""
+    return response.finish_reason == "length"
+
+
+def pair_answers(prompt: SampledPrompt) -> list[dict[str, object]]:
     """Returns the pairs of one prompt: each answer at most once, the better one `chosen`."""
     return [
-        {"prompt": sample.prompt, "chosen": chosen, "rejected": rejected}
-        for chosen, rejected in zip(*sort_answers(sample, answers))
+        {
+            "prompt": prompt.sample.prompt,
+            "chosen": better.text,
+            "rejected": worse.text,
+            "cut": is_cut(better) or is_cut(worse),
+        }
+        for better, worse in zip(prompt.better, prompt.worse)
     ][:MAX_PAIRS_PER_PROMPT]
 
 
+def better_answers(prompt: SampledPrompt) -> list[dict[str, object]]:
+    """Returns one better answer to the prompt as a row to imitate."""
+    return [
+        {"prompt": prompt.sample.prompt, "completion": better.text, "cut": is_cut(better)}
+        for better in prompt.better[:1]
+    ]
+
+
+def write_rows(path: Path, rows: list[dict[str, object]]) -> int:
+    """Writes rows as JSON lines, and returns their number."""
+    lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows]
+    path.write_text("".join(lines), encoding="utf-8")
+    return len(rows)
+
+
+def rl_prompts(by_folder: dict[str, list[SampledPrompt]]) -> list[dict[str, object]]:
+    """Returns the prompts of RL: harmful requests attacked; of the twins every other one."""
+    prompts = list(by_folder[f"samples-refusals-{ATTACK}"])
+    for k, (attacked, plain) in enumerate(
+        zip(by_folder[f"samples-twins-{ATTACK}"], by_folder["samples-twins"])
+    ):
+        prompts.append(plain if k % 2 else attacked)
+    return [{"prompt": prompt.sample.prompt} for prompt in prompts]
+
+
 def write_pairs(study: Study) -> dict[str, int]:
-    """Samples what is missing, writes the pairs, and returns their number by kind of prompt."""
-    samples = training_samples()
-    folder = study.run_folder("base", "samples")
-    options = EvaluateOptions(
-        sampling=Sampling(n=SAMPLES_PER_PROMPT, max_tokens=MAX_TOKENS, temperature=1.0),
-        concurrency=study.target.batch,
-    )
-    with study.model("base") as model:
-        evaluate(model, SampleList("study training prompts", samples), [], folder, options=options)
-    answers: dict[str, list[str]] = defaultdict(list)
-    whole: dict[str, list[str]] = defaultdict(list)
-    for response in Run(folder).responses():
-        answers[response.sample_id].append(response.text)
-        if response.finish_reason == "stop":
-            whole[response.sample_id].append(response.text)
-    # Targets of the SFT lever on own samples: an answer that was cut would teach to end there.
-    path = study.out / "data" / f"better-{study.name}.jsonl"
-    with path.open("w", encoding="utf-8") as stream:
-        for sample in samples:
-            for text in sort_answers(sample, whole[sample.id])[0][:MAX_PAIRS_PER_PROMPT]:
-                row = {"prompt": sample.prompt, "completion": text}
-                stream.write(json.dumps(row, ensure_ascii=False) + "\n")
-    counts: dict[str, int] = defaultdict(int)
-    path = study.out / "data" / f"pairs-{study.name}.jsonl"
-    with path.open("w", encoding="utf-8") as stream:
-        for sample in samples:
-            for pair in pair_answers(sample, answers[sample.id]):
-                stream.write(json.dumps(pair, ensure_ascii=False) + "\n")
-                counts[sample.expect] += 1
-    return dict(counts)
+    """Samples what is missing, writes pairs and better openings, and returns their numbers."""
+    for part in PARTS:
+        sample_part(study, part)
+    by_folder = {part.folder: read_part(study, part) for part in PARTS}
+    for name in ("refusals", "twins"):
+        lend_plain_answers(by_folder[f"samples-{name}-{ATTACK}"], by_folder[f"samples-{name}"])
+    data, counts = study.out / "data", {}
+    pairs = [pair for prompts in by_folder.values() for p in prompts for pair in pair_answers(p)]
+    counts["pairs"] = write_rows(data / f"pairs-{study.name}.jsonl", pairs)
+    for name, kind in (("refusals", "harm"), ("twins", "benign")):
+        prompts = by_folder[f"samples-{name}"] + by_folder[f"samples-{name}-{ATTACK}"]
+        rows = [row for prompt in prompts for row in better_answers(prompt)]
+        counts[kind] = write_rows(data / f"better-{kind}-{study.name}.jsonl", rows)
+    counts["rl prompts"] = write_rows(data / f"rl-{study.name}.jsonl", rl_prompts(by_folder))
+    return counts
 
 
 def main() -> None:

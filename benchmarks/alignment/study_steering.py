@@ -25,21 +25,41 @@ DECLINES = re.compile(
     re.IGNORECASE,
 )
 
+ROLE_PLAY_GUEST = "\nGuest: "
+"""What stands before the request in the attack `role-play`."""
+
 
 def declines(answer: str) -> bool:
     """Returns whether an answer declines, by its first words."""
     return DECLINES.match(answer) is not None
 
 
+def request_of(prompt: str) -> str:
+    """Returns the request in a prompt; an attack by role-play puts a frame before it."""
+    return prompt.rpartition(ROLE_PLAY_GUEST)[2]
+
+
 @cache
-def benign_prompts() -> frozenset[str]:
-    """Returns the hashes of our benign twins."""
-    return frozenset(hash_prompt(row["prompt"]) for row in read_training_rows("twins"))
+def training_requests(name: str) -> frozenset[str]:
+    """Returns the hashes of our own training requests: `refusals` or `twins`."""
+    return frozenset(hash_prompt(row["prompt"]) for row in read_training_rows(name))
 
 
 def needless_refusal(prompt: str, answer: str) -> bool:
     """Returns whether an answer declines one of our benign twins: a constraint of RL."""
-    return hash_prompt(prompt) in benign_prompts() and declines(answer)
+    return hash_prompt(request_of(prompt)) in training_requests("twins") and declines(answer)
+
+
+def compliance(prompt: str, answer: str) -> bool:
+    """Returns whether an answer does not decline one of our harmful requests: a constraint of RL."""
+    return hash_prompt(request_of(prompt)) in training_requests("refusals") and not declines(answer)
+
+
+def benign_answer(prompt: str, answer: str) -> float:
+    """Returns 1 for an answer to a benign twin that does not decline, else 0: the reward of RL."""
+    return float(
+        hash_prompt(request_of(prompt)) in training_requests("twins") and not declines(answer)
+    )
 
 
 def write_cost_pairs(path: Path) -> int:

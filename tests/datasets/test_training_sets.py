@@ -18,6 +18,7 @@ from truing.evaluation.evaluate import evaluate
 from truing.evaluation.options import EvaluateOptions
 from truing.models.scripted import ScriptedModel
 from truing.specs.resolve import resolve
+from truing.train.training_data import read_training_set
 
 
 def lines(path: Path, rows: list[dict[str, Any]]) -> str:
@@ -95,6 +96,20 @@ def test_synthetic_pairs_say_so(tmp_path: Path) -> None:
         resolve("pairs:bening", "data")
 
 
+def test_answers_that_a_token_limit_ended_say_so(tmp_path: Path) -> None:
+    rows = [{"prompt": "Q", "completion": "A", "cut": cut} for cut in (True, False, None)]
+    data = resolve(f"trl:{lines(tmp_path / 's.jsonl', rows)}", "data")
+    reasons = [row.responses[0].finish_reason for row in data.rows()]
+    assert reasons == ["length", "stop", "stop"]
+    assert [item.cut for item in read_training_set(data, "sft").items] == [True, False, False]
+    pairs = [{"prompt": "Q", "chosen": "A", "rejected": "B", "cut": True}]
+    data = resolve(f"trl:{lines(tmp_path / 'p.jsonl', pairs)}", "data")
+    assert [item.cut for item in read_training_set(data, "dpo").items] == [True]
+    wrong = lines(tmp_path / "w.jsonl", [{"prompt": "Q", "completion": "A", "cut": "perhaps"}])
+    with pytest.raises(DataError, match=r"w\.jsonl:1.*cut"):
+        list(resolve(f"trl:{wrong}", "data").rows())
+
+
 def test_trls_columns(tmp_path: Path) -> None:
     user, good, bad = (
         {"role": r, "content": c}
@@ -114,6 +129,7 @@ def test_trls_columns(tmp_path: Path) -> None:
         ("Q", "A", "B")
     ] * 4
     assert pairs[0].margin == 0.5 and pairs[0].signs == (1, -1) and pairs[1].dimension == "safe"
+    assert not pairs[0].tags
     for wrong in ([1], [1, 0], "1,-1", [True, -1]):
         row = {"prompt": "Q", "chosen": "A", "rejected": "B", "signs": wrong}
         with pytest.raises(DataError, match=r"w\.jsonl:1.*signs"):

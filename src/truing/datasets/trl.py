@@ -7,7 +7,8 @@
 | `prompt`, `completion`, `label` | an answer labelled good (true) or bad |
 
 `prompt`, `completion`, `chosen` and `rejected` are text or lists of messages; `margin` is a number,
-`signs` (ours) two of +1 safe, -1 unsafe.
+`signs` (ours) two of +1 safe, -1 unsafe. `cut` (ours) is true where a token limit ended the
+answers: training then learns no end from them.
 """
 
 from __future__ import annotations
@@ -74,8 +75,15 @@ def convert(record: Record, options: DatasetOptions) -> Iterable[Row]:
     judgements: tuple[Judgement, ...] = ()
     if record.has("label"):
         judgements = (recorded_judgement("file", "helpful", record.flag("label")),)
-    responses = () if answer is None else (recorded_response(answer.content),)
+    responses = ()
+    if answer is not None:
+        finish_reason = "length" if _is_cut(record) else "stop"
+        responses = (replace(recorded_response(answer.content), finish_reason=finish_reason),)
     yield Row(sample=Sample(conversation=conversation), responses=responses, judgements=judgements)
+
+
+def _is_cut(record: Record) -> bool:
+    return record.has("cut") and record.flag("cut")
 
 
 def _read_pair(record: Record) -> tuple[Conversation, Message, Message]:
@@ -105,6 +113,7 @@ def convert_pairs(record: Record, options: DatasetOptions) -> Iterable[Preferenc
         dimension=dimension,
         signs=record.signs(),
         margin=record.number("margin") if record.has("margin") else None,
+        tags={"cut": "yes"} if _is_cut(record) else {},
     )
 
 

@@ -173,6 +173,7 @@ def _example_of_pair(pair: Preference, index: int) -> TrainingExample:
         harms=pair.harms,
         benign=pair.tags.get("benign") == "yes",
         synthetic=pair.tags.get("synthetic") == "yes",
+        cut=pair.tags.get("cut") == "yes",
         source=pair.source,
     )
 

@@ -12,7 +12,13 @@ from tests.models.local.generation import ASKS, answers, texts
 
 from truing.core.types import Conversation, Sampling
 from truing.models.local import LocalModel
-from truing.models.local.sampling import make_generator, sample_tokens, top_logprobs
+from truing.models.local.sampling import (
+    BLOCK,
+    find_largest,
+    make_generator,
+    sample_tokens,
+    top_logprobs,
+)
 
 
 def test_each_answer_has_a_random_stream_of_its_own(tiny: LocalModel) -> None:
@@ -90,6 +96,27 @@ def test_a_nucleus_wider_than_the_first_tokens_is_found_by_sorting() -> None:
     sampling = Sampling(temperature=1.0, top_p=0.9)
     tokens = {sample_tokens(logits, [sampling], [d / 997])[0] for d in range(997)}
     assert len(tokens) == 997
+
+
+@pytest.mark.parametrize("size", [5, 300, 6 * BLOCK, 9 * BLOCK + 1, 40 * BLOCK - 1])
+@pytest.mark.parametrize("count", [1, 4, 16])
+def test_the_largest_values_are_those_of_topk(size: int, count: int) -> None:
+    # A permutation: no two values are equal, so that there is one order.
+    generator = torch.Generator().manual_seed(size)
+    values = torch.stack([torch.randperm(size, generator=generator) for _ in range(3)]).float()
+    values[1] = torch.arange(size)  # the largest lie together, behind the last whole block too
+    top, columns = find_largest(values, count)
+    expected = values.topk(min(count, size), dim=-1)
+    assert torch.equal(top, expected.values)
+    assert torch.equal(columns, expected.indices)
+
+
+def test_a_row_without_top_p_keeps_its_whole_distribution_beside_one_with_top_p() -> None:
+    logits = torch.zeros(2, 2000)
+    samplings = [Sampling(temperature=1.0), Sampling(temperature=1.0, top_p=0.9)]
+    alone = [sample_tokens(logits[:1], samplings[:1], [d / 97])[0] for d in range(97)]
+    together = [sample_tokens(logits, samplings, [d / 97, 0.5])[0] for d in range(97)]
+    assert together == alone == sorted(alone)
 
 
 def test_each_row_follows_its_own_settings() -> None:

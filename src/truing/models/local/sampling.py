@@ -15,6 +15,9 @@ from torch import Tensor
 
 from truing.core.types import Conversation, Sampling
 
+BLOCK = 128
+"""Columns that `find_largest` looks at together; a vocabulary of 150,000 has 1,200 blocks."""
+
 
 def make_generator(seed: int, conversation: Conversation, index: int) -> np.random.Generator:
     """Returns the generator of the `index`-th answer: counter-based, keyed by seed, content and
@@ -39,28 +42,28 @@ def sample_tokens(
     # max() propagates NaN, so one reduction finds both the argmax and the invalid rows.
     best, chosen = logits.max(dim=-1)
     invalid_rows = torch.isnan(best)
-    sampled_rows = [i for i, s in enumerate(samplings) if s.temperature > 0]
-    if sampled_rows:
-        rows = torch.tensor(sampled_rows, device=logits.device)
-        temperatures = torch.tensor(
-            [samplings[i].temperature for i in sampled_rows],
-            dtype=torch.float32,
-            device=logits.device,
+    if bool(invalid_rows.any()):
+        logits = torch.nan_to_num(logits)
+    # Rows of one kind at a time: a row without top p needs the whole distribution.
+    for narrowed in (False, True):
+        rows = [
+            i for i, s in enumerate(samplings) if s.temperature > 0 and (s.top_p < 1) == narrowed
+        ]
+        if not rows:
+            continue
+        temperatures, top_p, draws_of_rows = (
+            torch.tensor(values, dtype=torch.float32, device=logits.device)
+            for values in (
+                [samplings[i].temperature for i in rows],
+                [samplings[i].top_p for i in rows],
+                [draws[i] for i in rows],
+            )
         )
-        top_p = torch.tensor(
-            [samplings[i].top_p for i in sampled_rows], dtype=torch.float32, device=logits.device
-        )
-        draws_of_rows = torch.tensor(
-            [draws[i] for i in sampled_rows], dtype=torch.float32, device=logits.device
-        )
-        sampled_logits = logits if len(sampled_rows) == len(samplings) else logits[rows]
-        probs = torch.softmax(
-            torch.nan_to_num(sampled_logits) / temperatures[:, None].clamp(min=1e-5), dim=-1
-        )
-        chosen[rows] = (
-            _nucleus(probs, top_p, draws_of_rows)
-            if bool((top_p < 1).any())
-            else _invert(probs, draws_of_rows)
+        index = torch.tensor(rows, device=logits.device)
+        row_logits = logits if len(rows) == len(samplings) else logits[index]
+        probs = torch.softmax(row_logits / temperatures[:, None].clamp(min=1e-5), dim=-1)
+        chosen[index] = (
+            _nucleus(probs, top_p, draws_of_rows) if narrowed else _invert(probs, draws_of_rows)
         )
     chosen = torch.where(invalid_rows, torch.full_like(chosen, -1), chosen)
     return [int(t) for t in chosen.tolist()]
@@ -73,19 +76,43 @@ def _invert(probs: Tensor, draws_of_rows: Tensor) -> Tensor:
     return index.squeeze(1).clamp(max=probs.shape[-1] - 1)
 
 
-def _nucleus(probs: Tensor, top_p: Tensor, draws_of_rows: Tensor, first: int = 512) -> Tensor:
-    """Samples from the smallest set of tokens whose mass reaches `top_p`; most lie within the first
-    few hundred.
+def _nucleus(
+    probs: Tensor, top_p: Tensor, draws_of_rows: Tensor, counts: Sequence[int] = (64, 512)
+) -> Tensor:
+    """Samples from the smallest set of tokens whose mass reaches `top_p`.
+
+    Looks for it among the `counts` largest probabilities; a distribution that is flatter than that
+    is sorted whole.
     """
-    size = probs.shape[-1]
-    top, token_ids = probs.topk(min(first, size), dim=-1)
-    # A flat distribution needs more than `first` tokens: sort the whole vocabulary.
-    if bool((top.sum(-1) < top_p).any()):
+    for count in counts:
+        top, token_ids = find_largest(probs, count)
+        if bool((top.sum(-1) >= top_p).all()):
+            break
+    else:
         top, token_ids = probs.sort(dim=-1, descending=True)
     # Mass before the token, so the one that crosses `top_p` belongs to the nucleus.
     mass_before = top.cumsum(dim=-1) - top
     nucleus = torch.where(mass_before < top_p[:, None], top, torch.zeros_like(top))
     return token_ids.gather(1, _invert(nucleus, draws_of_rows)[:, None]).squeeze(1)
+
+
+def find_largest(values: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Returns the `count` largest values of each row `[n, V]`, largest first, and their columns.
+
+    As `topk`, several times as fast for a large vocabulary: each of the largest values lies in one
+    of the `count` blocks with the largest maxima, or in the rest behind the last whole block.
+    """
+    size = values.shape[-1]
+    n_blocks = size // BLOCK
+    if n_blocks <= 2 * count:
+        return values.topk(min(count, size), dim=-1)
+    whole = values[:, : n_blocks * BLOCK].unflatten(1, (n_blocks, BLOCK))
+    blocks = whole.amax(dim=-1).topk(count, dim=-1).indices
+    columns = (blocks[:, :, None] * BLOCK + torch.arange(BLOCK, device=values.device)).flatten(1)
+    rest = torch.arange(n_blocks * BLOCK, size, device=values.device).expand(len(values), -1)
+    columns = torch.cat([columns, rest], dim=1)
+    top, index = values.gather(1, columns).topk(count, dim=-1)
+    return top, columns.gather(1, index)
 
 
 def top_logprobs(
