@@ -3,7 +3,7 @@
     python benchmarks/alignment/study.py --out STUDY prepare              data, plans, own answers
     python benchmarks/alignment/study.py --out STUDY train --plan sft     one plan, in slices
     python benchmarks/alignment/study.py --out STUDY answer --lever sft-0 --set dev-harm dev-benign
-    python benchmarks/alignment/study.py --out STUDY rotate --lever sft --set harm    seeds in turn
+    python benchmarks/alignment/study.py --out STUDY rotate --lever raft --set harm   seeds in turn
     python benchmarks/alignment/study.py --out STUDY table                rates of what is answered
 
 Each command continues where an earlier one was stopped. STUDY/qwen05 is the folder (or a link to
@@ -56,6 +56,7 @@ from truing.train.step_loop import SliceLimit
 PLANS = Path(__file__).resolve().parent / "plans"
 MAX_TOKENS = 80
 JUDGES = (MEASURING_JUDGE, "rules:refusal", "rules:degenerate,cut=false")
+SEEDS = 3
 OWN_ANSWERS = "own"
 """The base's own answers to everyday prompts, which keep a tuned model what it was. No judge reads
 them: it would be in the lineage of what learns from them."""
@@ -79,11 +80,15 @@ TARGETS = {
 
 @dataclass(frozen=True)
 class Request:
-    """How a set is answered: all of it or its first rows, as it is or under an attack of ours."""
+    """How a set is answered: all of it or its first rows, as it is or under an attack of ours.
+
+    With `turn`, only prompts k with k mod 3 = turn: those of one of a lever's three seeds.
+    """
 
     seed: int = 0
     limit: int | None = None
     attack: str = ""
+    turn: int | None = None
 
 
 class Study:
@@ -159,6 +164,8 @@ class Study:
         with self.model(lever) as model:
             for name, folder in names.items():
                 data = own_prompts() if name == OWN_ANSWERS else build_prompt_set(name)
+                if request.turn is not None:
+                    data = SampleList(data.info.spec, data.samples[request.turn :: SEEDS])
                 started = time.process_time()
                 run = self.run_folder(lever, folder)
                 evaluate(model, data, [], run, attack=attack, options=options)
@@ -268,6 +275,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--limit", type=int)
     parser.add_argument("--attack", default="", help="a rewrite by rule, such as role-play")
+    parser.add_argument("--turn", type=int, choices=range(SEEDS), help="the prompts of one seed")
     parser.add_argument("--max-minutes", type=float)
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
@@ -280,7 +288,7 @@ def main() -> None:
         done = study.train(arguments.plan, arguments.max_minutes)
         print("finished" if done else "the slice is over; the same command goes on")
     elif arguments.phase in ("answer", "rotate"):
-        request = Request(arguments.seed, arguments.limit, arguments.attack)
+        request = Request(arguments.seed, arguments.limit, arguments.attack, arguments.turn)
         run_phase = study.answer if arguments.phase == "answer" else study.rotate
         run_phase(arguments.lever, arguments.set, request)
     else:

@@ -31,23 +31,22 @@ def build_best_of(model: Model, reward: Path, cost: Path) -> Model:
 
 
 class RotatedSeeds:
-    """The stored answers of a lever's seeds: prompt k has that of seed k mod the number of seeds.
+    """The stored answers of a lever's seeds: prompt k was answered by seed k mod their number.
 
-    Prompts are numbered in the order of the first run. So each prompt has one answer of the lever,
-    and a claim about the lever is one about all of its seeds.
+    So each prompt has one answer of the lever, and a claim about it is one about all of its seeds.
     """
 
     def __init__(self, name: str, runs: list[Path]) -> None:
         self.name = name
         folders = [Run(run) for run in runs]
         self.lineage: Lineage = folders[0].manifest.lineage
-        answers = [_answers_by_conversation(folder) for folder in folders]
         self._answers: dict[Conversation, Answer] = {}
-        for k, sample in enumerate(folders[0].samples()):
-            stored = answers[k % len(answers)].get(sample.conversation)
-            if stored is None:
-                raise UserError(f"{runs[k % len(runs)]}: has no answer to sample {sample.id}")
-            self._answers[sample.conversation] = stored
+        for run, folder in zip(runs, folders):
+            answers = _answers_by_conversation(folder)
+            repeated = self._answers.keys() & answers.keys()
+            if repeated:
+                raise UserError(f"{run}: {len(repeated)} prompts have the answer of two seeds")
+            self._answers |= answers
 
     async def generate(self, conversation: Conversation, sampling: Sampling) -> tuple[Answer, ...]:
         """Returns the one stored answer; a failure for a conversation that no run has."""
