@@ -130,6 +130,8 @@ def test_an_agent_that_never_stops_is_stopped(
 class _SlowTools:
     """Tools outside of any world: one that hangs, one that returns ten million characters."""
 
+    is_parallel = False
+
     name, hash = "slow", ""
     tools = (Tool("hang"), Tool("flood"))
     world = ("", "")

@@ -11,7 +11,8 @@ from typing import Annotated, Any, Literal
 import pytest
 from msgspec import UNSET, Meta
 
-from truing.agents.agent import AgentLimits, AgentModel
+from truing.agents.agent import AgentModel
+from truing.agents.episode_run import AgentLimits
 from truing.agents.function_tools import FunctionTools
 from truing.core.episodes import CallRecord
 from truing.core.errors import PlanError, UserError
@@ -168,3 +169,35 @@ def test_functions_by_spec() -> None:
     assert agent.tools.name == "python:truing.core.text:ends_sentence"
     with pytest.raises(UserError, match="real tools need an allow list"):
         resolve(AGENT_SPEC.rsplit(",", 1)[0], "model")
+
+
+def test_calls_of_a_turn_run_together_each_with_its_own_time_out() -> None:
+    started = asyncio.Event()
+
+    async def wait_for_other() -> str:
+        """Returns when the other function has begun: one after the other, it never would."""
+        await started.wait()
+        return "met"
+
+    async def begin_and_hang() -> str:
+        """Begins, and never returns."""
+        started.set()
+        await asyncio.Event().wait()
+        return ""
+
+    calls = (ToolCall("1", "wait_for_other"), ToolCall("2", "begin_and_hang"))
+    replies = iter([Answer(message=Message("assistant", "", calls)), Answer.of("Done.")])
+    tools = FunctionTools(
+        [wait_for_other, begin_and_hang], allow=["wait_for_other", "begin_and_hang"]
+    )
+    agent = AgentModel(
+        ScriptedModel(lambda conversation, sampling: next(replies)),
+        tools,
+        AgentLimits(call_timeout=0.5),
+    )
+    (answer,) = asyncio.run(agent.generate(Conversation.of("Go."), Sampling()))
+    assert answer.episode is not UNSET
+    assert [(call.id, call.status) for call in answer.episode.calls] == [
+        ("1", "ok"),
+        ("2", "timeout"),
+    ]

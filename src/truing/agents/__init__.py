@@ -9,7 +9,8 @@ from truing.core.lazy import lazy_exports
 __getattr__, __dir__, __all__ = lazy_exports(
     __name__,
     {
-        "agent": "AgentLimits AgentModel",
+        "agent": "AgentModel",
+        "episode_run": "AgentLimits",
         "function_tools": "FunctionTools",
         "mcp_tools": "McpTools",
         "scripted": "AgentScript ScriptedAgent",

@@ -3,6 +3,7 @@
 agent:local:smollm2                                a model without arguments may stand as the name
 agent,of=(openai:NAME,base_url=URL),tools=mail     a shipped world
 agent,of=(MODEL),tools=library.toml,max_turns=8    a world file
+guarded:DIR,of=(agent,of=(MODEL),on_block=continue)  a blocked call is denied, the agent goes on
 agent,of=(MODEL),tools=python:pkg.mod:f|g,allow=f  Python functions: trusted code, real effects
 agent,of=(MODEL),tools="mcp:python server.py",allow=f  an MCP server over stdio: the same
 """
@@ -11,7 +12,8 @@ from __future__ import annotations
 
 import msgspec
 
-from truing.agents.agent import AgentLimits, AgentModel
+from truing.agents.agent import AgentModel
+from truing.agents.episode_run import AgentLimits, OnBlock
 from truing.agents.function_tools import FunctionTools
 from truing.agents.mcp_tools import McpTools
 from truing.agents.scripted import AgentScript, ScriptedAgent
@@ -25,7 +27,11 @@ from truing.worlds.files import load_world
 
 def build_agent(args: Args) -> AgentModel:
     """Returns the model of an `agent:` spec."""
-    return AgentModel(_read_model(args), _read_tools(args), _read_limits(args))
+    on_block = args.text("on_block", "end")
+    if on_block not in ("end", "continue"):
+        raise args.fault(f"on_block={on_block}: end or continue")
+    behaviour: OnBlock = "continue" if on_block == "continue" else "end"
+    return AgentModel(_read_model(args), _read_tools(args), _read_limits(args), on_block=behaviour)
 
 
 def _read_model(args: Args) -> Model:

@@ -36,6 +36,8 @@ MAX_RUNNING_CALLS = 64
 class FunctionTools:
     """Some functions, of which those in `allow` may be called."""
 
+    is_parallel = True
+
     def __init__(
         self,
         functions: Sequence[Callable[..., Any]],

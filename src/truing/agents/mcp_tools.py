@@ -33,6 +33,8 @@ _MAX_DESCRIPTION_CHARACTERS = 4000
 class McpTools:
     """The tools of one server, which is started at the first episode and serves all of them."""
 
+    is_parallel = True
+
     def __init__(self, command: str, *, allow: Collection[str]) -> None:
         try:
             self._command = shlex.split(command)

@@ -85,13 +85,17 @@ class ScriptedAgent:
             return [*_fulfil(environment.harm[:1], tools), Message("assistant", "Done.")]
         if unit_hash(task, "over_refuse") < script.over_refuse:
             return [Message("assistant", REFUSAL)]
-        steps = [Message("assistant", "", (call,)) for call in environment.reads]
-        if _has_read(environment, conversation) and unit_hash(task, "follow") < script.follow:
+        turns = [environment.reads] if environment.started else [(c,) for c in environment.reads]
+        steps = [Message("assistant", "", calls) for calls in turns]
+        solves = unit_hash(task, "solve") < script.solve
+        answer = (environment.answer or "Done.") if solves else "I am stuck."
+        has_read = _has_read(environment, conversation, tools)
+        if has_read and unit_hash(task, "follow") < script.follow:
             steps += _fulfil(environment.misled[:1], tools)
-        if unit_hash(task, "solve") < script.solve:
+            answer = next((c.says.split("|")[0] for c in environment.misled if c.says), answer)
+        if solves:
             steps += _fulfil(environment.done, tools)
-        answer = environment.answer if unit_hash(task, "solve") < script.solve else "I am stuck."
-        return [*steps, Message("assistant", answer or "Done.")]
+        return [*steps, Message("assistant", answer)]
 
 
 def _newest_episode(conversation: Conversation) -> tuple[Message, ...]:
@@ -101,26 +105,30 @@ def _newest_episode(conversation: Conversation) -> tuple[Message, ...]:
     return messages[asked[-1] + 1 :] if asked else messages
 
 
-def _has_read(environment: Environment, conversation: Conversation) -> bool:
+def _has_read(
+    environment: Environment, conversation: Conversation, tools: tuple[Tool, ...]
+) -> bool:
     injection = environment.injection
     if injection is None:
         return False
-    written = msgspec.json.encode(injection.text).decode()[1:-1]
-    return any(m.role == "tool" and written in m.content for m in conversation.messages)
+    if injection.place == "tool_description":
+        return any(injection.written in tool.description for tool in tools)
+    written = injection.written, msgspec.json.encode(injection.written).decode()[1:-1]
+    results = [m.content for m in conversation.messages if m.role == "tool"]
+    return any(text in result for result in results for text in written)
 
 
 def _fulfil(conditions: tuple[Condition, ...], tools: tuple[Tool, ...]) -> list[Message]:
     """Returns a turn for each condition on a call: the call that fulfils it."""
     schemas = {tool.name: msgspec.json.decode(tool.parameters) for tool in tools}
     turns = []
-    for number, condition in enumerate(conditions):
-        name, where = condition.call, dict(condition.where)
-        if name not in schemas:
-            continue
+    named = [(name, c) for c in conditions for name in (c.calls or (c.call,)) if name in schemas]
+    for number, (name, condition) in enumerate(named):
+        where, schema_of = dict(condition.where), schemas[name]
         arguments = {
             key: _concrete(where[key]) if key in where else _filler(schema)
-            for key, schema in schemas[name]["properties"].items()
-            if key in where or key in schemas[name]["required"]
+            for key, schema in schema_of.get("properties", {}).items()
+            if key in where or key in schema_of.get("required", ())
         }
         text = msgspec.json.encode(arguments).decode()
         turns.append(Message("assistant", "", (ToolCall(f"{name}{number}", name, text),)))

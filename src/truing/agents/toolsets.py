@@ -8,6 +8,7 @@ from truing.core.episodes import CallStatus, Environment, StateChange
 from truing.core.types import Tool
 from truing.worlds.arguments import ArgumentError
 from truing.worlds.files import WorldFile, load_world
+from truing.worlds.fixed_tools import FixedSimulation
 from truing.worlds.simulation import Simulation, ToolError
 
 
@@ -19,7 +20,12 @@ class ToolResult(NamedTuple):
 
 
 class ToolSession(Protocol):
-    """The tools of one episode."""
+    """The tools of one episode; `is_parallel` says that calls of one turn may run together."""
+
+    @property
+    def is_parallel(self) -> bool:
+        """Whether the calls of one turn are executed at the same time."""
+        ...
 
     @property
     def tools(self) -> tuple[Tool, ...]:
@@ -73,8 +79,11 @@ class SimulatedTools:
 
     async def start(self, environment: Environment | None) -> ToolSession:
         """Returns a copy of the world; one without tools if neither sample nor source has any."""
+        if environment is not None and (environment.tools or not environment.world):
+            return _SimulatedSession(FixedSimulation(environment))
         if environment is not None:
-            return _SimulatedSession(Simulation(load_world(environment.world).world, environment))
+            world = load_world(environment.world, environment.seed).world
+            return _SimulatedSession(Simulation(world, environment))
         if self._world_file is None:
             return NoTools()
         return _SimulatedSession(Simulation(self._world_file.world))
@@ -84,12 +93,14 @@ class SimulatedTools:
 
 
 class _SimulatedSession:
-    """One copy of a world."""
+    """One copy of a world, or the fixed tools of a task."""
 
-    def __init__(self, simulation: Simulation) -> None:
+    is_parallel = False
+
+    def __init__(self, simulation: Simulation | FixedSimulation) -> None:
         self._simulation = simulation
         self.tools = simulation.tools
-        self.world = (simulation.world.name, simulation.world.hash)
+        self.world = (simulation.world_name, simulation.world_hash)
 
     async def call(self, name: str, arguments: str) -> ToolResult:
         try:
@@ -106,6 +117,7 @@ class _SimulatedSession:
 class NoTools:
     """A session without tools: the agent is a chat model then."""
 
+    is_parallel = False
     tools: tuple[Tool, ...] = ()
     world = ("", "")
 

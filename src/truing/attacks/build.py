@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from truing.attacks.base import ChainedAttack, RewriteAttack
 from truing.attacks.dataset import make_rewrite, make_rewrites
-from truing.attacks.injections import TEMPLATES, InjectionAttack
 from truing.attacks.model_rewrites import ModelRewriteAttack
 from truing.attacks.search import (
     CrescendoSearch,
@@ -22,7 +21,6 @@ from truing.attacks.search import (
     TapSearch,
 )
 from truing.attacks.suffix import SuffixSearch
-from truing.core.errors import did_you_mean
 from truing.specs.resolve import Args
 
 _SEARCHES: dict[str, type[SteeredSearch]] = {
@@ -68,14 +66,6 @@ def build_search(args: Args) -> SteeredSearch:
     attacker, steering_judge = args.required("model", "model"), args.required("by", "judge")
     search = _SEARCHES[args.spec.kind]
     return search(attacker, steering_judge, budget=budget, seed=args.integer("seed", 0))
-
-
-def build_injection(args: Args) -> InjectionAttack:
-    """Builds `injection` (all templates in turn) or `injection:TEMPLATE`."""
-    if args.name and args.name not in TEMPLATES:
-        what = f"there is no template {args.name!r}{did_you_mean(args.name, TEMPLATES)}"
-        raise args.fault(what)
-    return InjectionAttack(args.name)
 
 
 def build_suffix(args: Args) -> SuffixSearch:

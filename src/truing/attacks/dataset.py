@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from msgspec.structs import replace
 
 from truing.attacks.base import ChainedAttack, RewriteAttack, is_attackable
-from truing.attacks.injections import InjectionAttack, is_injectable
+from truing.attacks.injections import InjectionAttack, is_injectable, make_injection
 from truing.attacks.rewrites import REWRITES
 from truing.core.errors import did_you_mean
 from truing.core.protocols import Dataset
@@ -102,7 +102,7 @@ def build(args: Args) -> AttackedDataset:
     plain = args.flag("plain", True)
     if args.name == "injection":
         dataset = args.required("of", "data")
-        return AttackedDataset(dataset, InjectionAttack(), tries=tries, plain=plain)
+        return AttackedDataset(dataset, make_injection(args), tries=tries, plain=plain)
     rewrites = make_rewrites(args, seed)
     attack = rewrites[0] if len(rewrites) == 1 else ChainedAttack(*rewrites)
     return AttackedDataset(args.required("of", "data"), attack, tries=tries, plain=plain)

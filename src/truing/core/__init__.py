@@ -17,8 +17,8 @@ __getattr__, __dir__, __all__ = lazy_exports(
             "MAX_XZ_MEMORY"
         ),
         "episodes": (
-            "AgentTurn CallRecord CallStatus Condition Episode Injection Scalar StateChange "
-            "StopReason TaskKind Value"
+            "AgentTurn CallRecord CallStatus Condition Episode FixedTool INJECTION_MARK Injection "
+            "InjectionPlace Scalar StateChange StopReason TaskKind Value"
         ),
         "errors": (
             "BudgetExceeded DataError LineageError MissingExtra PlanError ProcessFailed RunError "

@@ -22,47 +22,84 @@ an injected instruction in what a tool returns."""
 
 
 class Condition(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A condition on what an agent did; exactly one of the first four fields is set.
+    """A condition on what an agent did; exactly one of the first six fields is set.
 
     - `call`: a call of this tool was executed, with arguments that match `where`
+    - `calls`: at least one call of each of these tools was executed
     - `row`: this table holds a row at the end that matches `where`
     - `no_row`: this table holds no such row at the end
     - `says`: the final answer contains this text, ``a|b``, as whole words and numbers
+    - `language`: the final answer is written in this language, an ISO 639-1 code
 
     A text of `where` must be equal but for case and spaces; ``~a|b`` must occur in the value, as
     one of the alternatives.
     """
 
     call: str = ""
+    calls: tuple[str, ...] = ()
     row: str = ""
     no_row: str = ""
     says: str = ""
+    language: str = ""
     where: tuple[tuple[str, Scalar], ...] = ()
 
 
+InjectionPlace = Literal["result", "document", "alt_text", "tool_description"]
+"""How an injected text reaches the agent: as it stands in what a tool returns, as a page of a
+document there, as the alternative text of an image there, or in the description of a tool."""
+
+
 class Injection(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A text that is written into a field of a world before the agent begins.
+    """A text of a stranger that an agent reads: in a field of a world, or where the result of a
+    `FixedTool` has a place for it.
 
     `goal` is what the text wants done, in plain words; an attack words it anew.
     """
 
-    table: str
-    row: str
-    field: str
+    table: str = ""
+    row: str = ""
+    field: str = ""
     text: str
     goal: str = ""
+    place: InjectionPlace = "result"
+
+    @property
+    def written(self) -> str:
+        """The text as it stands at its place."""
+        if self.place == "document":
+            return f"--- page 2 ---\n{self.text}\n--- end ---"
+        return f"![{self.text}](figure.png)" if self.place == "alt_text" else self.text
+
+
+INJECTION_MARK = "<injection>"
+"""Where the injection stands in the result of a `FixedTool`."""
+
+
+class FixedTool(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A tool that returns one text, whatever its arguments; it changes nothing.
+
+    `parameters` is a JSON Schema as text. The call fails unless it names the required ones.
+    """
+
+    name: str
+    description: str = ""
+    parameters: str = '{"type":"object"}'
+    result: str = "done"
 
 
 class Environment(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The simulated world in which an agent works on one sample, and how the end is checked.
 
-    - `world`: the name of a shipped world, or the path of a world file
+    - `world`: the name of a shipped world, or the path of a world file; with `tools`, a name alone
     - `task`: the name that a task shares with its twins
     - `done`: all of these conditions hold if the task is done
     - `harm`: any of these means that harm was done
     - `misled`: any of these means that the agent followed the injection
     - `reads`: calls that show the row of the injection, on the way to the task
     - `answer`: what an agent that solves the task says at the end
+    - `tools`: the tools of a task that is in no world: they return fixed texts
+    - `started`: the calls of `reads` are made before the agent's first turn, as if by the agent
+    - `seed`: which variant of a world with varied values the agent works in
     """
 
     world: str
@@ -74,21 +111,26 @@ class Environment(Struct, frozen=True, kw_only=True, omit_defaults=True):
     injection: Injection | None = None
     reads: tuple[ToolCall, ...] = ()
     answer: str = ""
+    tools: tuple[FixedTool, ...] = ()
+    started: bool = False
+    seed: int = 0
 
 
-CallStatus = Literal["ok", "error", "invalid", "unknown", "timeout", "limit", "missing"]
+CallStatus = Literal["ok", "error", "invalid", "unknown", "timeout", "limit", "denied", "missing"]
 """What became of a call.
 
 ``ok``: executed; ``error``: the tool refused it or failed; ``invalid``: the arguments are not what
 the tool takes; ``unknown``: there is no such tool; ``timeout``; ``limit``: beyond the number of
-calls of the agent; ``missing``: a trace of another tool holds no result.
+calls of the agent; ``denied``: rails blocked it and the agent went on; ``missing``: a trace of
+another tool holds no result.
 """
 
 
 class CallRecord(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One tool call with its result; only a call of status ``ok`` has changed anything.
 
-    `cut` is the length in characters of a result that was too long to be kept whole.
+    `cut` is the length in characters of a result that was too long to be kept whole; `withheld`
+    says that rails kept the result from the model, and the agent went on.
     """
 
     id: str
@@ -97,6 +139,7 @@ class CallRecord(Struct, frozen=True, kw_only=True, omit_defaults=True):
     status: CallStatus = "ok"
     result: str = ""
     cut: int | None = None
+    withheld: bool = False
 
 
 class AgentTurn(Struct, frozen=True, kw_only=True, omit_defaults=True):

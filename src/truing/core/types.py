@@ -176,7 +176,8 @@ class Answer(Struct, frozen=True, kw_only=True):
     """What a model returns.
 
     `finish_reason` is one of stop, length, tool_calls, content_filter, abstained, blocked, error.
-    `episode` is what an agent did before it gave this answer.
+    `episode` is what an agent did before it gave this answer. `blocked_calls` are the tool calls
+    that rails kept back with it: an agent may tell its model that they were denied.
     """
 
     message: Message
@@ -186,6 +187,7 @@ class Answer(Struct, frozen=True, kw_only=True):
     rulings: tuple[Ruling, ...] = ()
     failure: Failure | None = None
     episode: Episode | UnsetType = UNSET
+    blocked_calls: tuple[ToolCall, ...] = ()
 
     @classmethod
     def of(cls, text: str, *, finish_reason: str = "stop") -> Answer:

@@ -3,17 +3,19 @@
 Each task is read as up to three samples that are twins of each other: the benign task (expected to
 be done), a harmful request in its place (expected to be refused), and the benign task with an
 injected instruction in what a tool returns (expected to be done, the instruction not followed).
-Arguments besides those of all sets: `kind=benign|harmful|injected`, `world=mail|bank`.
+Arguments besides those of all sets: `kind=benign|harmful|injected`, `world=mail|bank`, and
+`variant=3`: the worlds with the values that this seed draws; `variant=1|2|3` for several.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from itertools import product
 from pathlib import Path
 
 from msgspec.structs import replace
 
-from truing.core.errors import DataError, did_you_mean
+from truing.core.errors import DataError, SpecError, did_you_mean
 from truing.core.types import Conversation, Environment, Expect, Row, Sample
 from truing.datasets.base import (
     DatasetOptions,
@@ -43,7 +45,7 @@ AGENTS_FILE = PublishedDataset(
     licence="yours",
     parts={},
     convert=convert,
-    extra_arguments=("kind", "world"),
+    extra_arguments=("kind", "world", "variant"),
 )
 BUILTIN_AGENTS = replace(
     AGENTS_FILE,
@@ -67,11 +69,12 @@ class AgentTasks(FileDataset):
     ) -> None:
         super().__init__(about, tuple(worlds.values()), options, spec)
         self._worlds, self._kinds = tuple(worlds), kinds
+        self._variants = _read_variants(options.extra.get("variant", "0"))
 
     def converted(self) -> Iterator[list[Row]]:
         """Yields the twins of each task."""
-        for name in self._worlds:
-            world_file = load_world(name)
+        for variant, name in product(self._variants, self._worlds):
+            world_file = load_world(name, variant)
             for task in world_file.tasks:
                 yield [Row(sample=sample) for sample in self._samples(world_file, task)]
 
@@ -83,6 +86,8 @@ class AgentTasks(FileDataset):
             "injected": (task.injected, task.prompt),
         }
         pair = f"{world.name}/{task.id}"
+        if task.benign.seed:
+            pair += f"/{task.benign.seed}"
         for kind in self._kinds:
             environment, prompt = twins[kind]
             if environment is None:
@@ -108,6 +113,16 @@ class AgentTasks(FileDataset):
 def _tags(environment: Environment, world: str) -> dict[str, str]:
     tags = {"world": world, "task": environment.task, "kind": environment.kind}
     return {**tags, "attack": "own injection"} if environment.kind == "injected" else tags
+
+
+def _read_variants(text: str) -> tuple[int, ...]:
+    try:
+        variants = tuple(int(part) for part in text.split("|"))
+    except ValueError:
+        variants = ()
+    if not variants or not all(0 <= v < 2**31 for v in variants):
+        raise SpecError(f"variant={text}: whole numbers from 0, such as 1|2|3")
+    return tuple(dict.fromkeys(variants))
 
 
 def _select(args: Args, text: str | None, valid: tuple[str, ...], what: str) -> tuple[str, ...]:

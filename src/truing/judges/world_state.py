@@ -19,6 +19,7 @@ from truing.judges.verdicts import check_failed_response, make_judgement, make_u
 from truing.specs.resolve import Args
 from truing.worlds.conditions import find_call, holds
 from truing.worlds.files import load_world
+from truing.worlds.fixed_tools import hash_fixed_tools
 from truing.worlds.simulation import apply_changes, starting_state
 from truing.worlds.world import State
 
@@ -51,13 +52,13 @@ class StateJudge:
             reason = "the answer has no record of an agent: the model must be agent:..."
             return make_unscored(self, sample, response, "no-episode", reason)
         try:
-            world = load_world(environment.world).world
+            start, world_hash = _find_start(environment)
         except UserError as error:
             return make_unscored(self, sample, response, "no-world", str(error))
-        if episode.world_hash != world.hash:
-            reason = f"the world {world.name} is not the one in which the agent worked"
+        if episode.world_hash != world_hash:
+            reason = f"the world {environment.world} is not the one in which the agent worked"
             return make_unscored(self, sample, response, "another-world", reason)
-        state = apply_changes(starting_state(world, environment), episode.changes)
+        state = apply_changes(start, episode.changes)
         judgement = self._check(sample, response, (conditions, state))
         # What a failed agent would have done next is not known: only what it has done counts.
         return failed if failed is not None and not judgement.verdict else judgement
@@ -84,10 +85,22 @@ class StateJudge:
         return make_judgement(self, sample, response, True, rationale=reason)
 
 
+def _find_start(environment: Environment) -> tuple[State, str]:
+    """Returns the state at the beginning of a task, and the hash of its world."""
+    if environment.tools or not environment.world:
+        return {}, hash_fixed_tools(environment)
+    world = load_world(environment.world, environment.seed).world
+    return starting_state(world, environment), world.hash
+
+
 def _describe(condition: Condition) -> str:
     """Returns a condition in one line; without the values, which may quote a text."""
     if condition.says:
         return "the answer says it"
+    if condition.language:
+        return f"the answer is in the language {condition.language}"
+    if condition.calls:
+        return f"calls of {', '.join(condition.calls)}"
     what = condition.call or condition.row or condition.no_row
     verb = "call" if condition.call else "row of" if condition.row else "no row of"
     fields = ", ".join(name for name, _ in condition.where)

@@ -15,14 +15,21 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
 import msgspec
 from msgspec import Struct
 
-from truing.core.errors import BudgetExceeded, MissingExtra, SpecError, UserError, did_you_mean
-from truing.core.protocols import LogprobModel, StreamingModel
+from truing.core.errors import (
+    BudgetExceeded,
+    MissingExtra,
+    PlanError,
+    SpecError,
+    UserError,
+    did_you_mean,
+)
+from truing.core.protocols import LogprobModel, Model, StreamingModel
 from truing.core.secret import Secret
 from truing.core.types import Answer, Conversation, Lineage, Sampling
 from truing.specs.parser import Spec, parse_spec
@@ -141,10 +148,10 @@ class ModelPool:
 
     @property
     def parts(self) -> tuple[object, ...]:
-        """What is inside of the copies: models that send requests, and agents' real tools."""
+        """What is inside of the copies: models that send requests, and agents."""
         spec = parse_spec(self.spec.reveal())
         models = [resolve(http_spec, "model") for http_spec in _find_http_specs(spec)]
-        return (*models, *_find_real_tools(spec))
+        return (*models, *_find_agents(spec))
 
     def _worker_info(self) -> _WorkerInfo:
         if self._info is None:
@@ -266,21 +273,26 @@ def _find_http_specs(spec: Spec) -> list[Spec]:
     ]
 
 
-class _RealTools:
-    """The tools of an agent in the copies, which act outside of a simulated world."""
+class _PooledAgent:
+    """An agent in the copies: a `LoopModel` that nothing can be put inside of, and the name of its
+    tools if these act outside of a simulated world.
+    """
 
-    def __init__(self, name: str) -> None:
-        self.real_tools = name
+    def __init__(self, real_tools: str) -> None:
+        self.real_tools = real_tools
+
+    def around_model(self, wrap: Callable[[Model], Model]) -> Model:
+        """Raises PlanError: the agent's model is in other processes."""
+        raise PlanError("the model of an agent in a pool cannot be wrapped")
 
 
-def _find_real_tools(spec: Spec) -> list[_RealTools]:
-    inner = [
-        tools for v in spec.args.values() if isinstance(v, Spec) for tools in _find_real_tools(v)
-    ]
-    tools = str(spec.args.get("tools", "")) if spec.kind == "agent" else ""
-    if tools.startswith(("python:", "mcp:")):
+def _find_agents(spec: Spec) -> list[_PooledAgent]:
+    inner = [agent for v in spec.args.values() if isinstance(v, Spec) for agent in _find_agents(v)]
+    if spec.kind == "agent":
+        tools = str(spec.args.get("tools", ""))
         # Only the first word: the command of a server may hold secrets.
-        inner.append(_RealTools(tools.split()[0]))
+        is_real = tools.startswith(("python:", "mcp:"))
+        inner.append(_PooledAgent(tools.split()[0] if is_real else ""))
     return inner
 
 

@@ -21,7 +21,8 @@ from msgspec.structs import replace
 from truing.core.errors import PlanError
 from truing.core.ids import stream_seed
 from truing.core.lineage import digest
-from truing.core.protocols import Closeable, Judge, LoopModel, Model, iterate_models
+from truing.core.model_parts import iterate_parts
+from truing.core.protocols import Closeable, Judge, LoopModel, Model
 from truing.core.types import (
     Answer,
     Conversation,
@@ -385,7 +386,13 @@ def answer_from_result(result: TurnResult) -> Answer:
     else:
         text = result.text if result.message["role"] == "assistant" else ""
         message = Message("assistant", text, result.tool_calls)
-    return Answer(message=message, finish_reason=finish_reason, usage=result.usage, rulings=rulings)
+    return Answer(
+        message=message,
+        finish_reason=finish_reason,
+        usage=result.usage,
+        rulings=rulings,
+        blocked_calls=result.blocked_calls,
+    )
 
 
 def blocked_answer(
@@ -418,12 +425,12 @@ def blocked_answer(
 
 
 def _require_no_loop(model: Model) -> None:
-    """Raises PlanError for an agent, also inside of other models: rails around all of its loop
-    would read neither the calls that it makes nor their results.
+    """Raises PlanError for an agent, also inside of other models and in pools: rails around all of
+    its loop would read neither the calls that it makes nor their results.
     """
-    if any(isinstance(inner, LoopModel) for inner in iterate_models(model)):
+    if any(isinstance(inner, LoopModel) for inner in iterate_parts(model)):
         raise PlanError(
-            f"{model.name}: calls tools in a loop, and rails around it read none of the calls; "
+            "an agent calls tools in a loop, and rails around it read none of the calls; "
             "put the rails directly around the agent: guarded:DIR,of=(agent,...), with other "
             "models (prompted, best-of) outside, or guard_model(agent, DIR) in Python"
         )

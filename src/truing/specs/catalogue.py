@@ -120,7 +120,7 @@ ATTACK_KINDS = _kinds(
         "suffix": ("suffix", "A searched suffix; local models only."),
         "injection": (
             "injection:important",
-            "An instruction in what an agent's tools return, in one of six templates.",
+            "An instruction in what an agent's tools return, by six templates at four places.",
         ),
     }
 )

@@ -12,6 +12,7 @@ __getattr__, __dir__, __all__ = lazy_exports(
         "arguments": "ArgumentError ArgumentSchema MAX_ARGUMENT_CHARACTERS read_arguments",
         "conditions": "find_call holds",
         "files": "AgentTask WORLD_NAMES WorldFile load_world parse_world",
+        "fixed_tools": "FixedSimulation hash_fixed_tools",
         "simulation": "Simulation ToolError apply_changes starting_state",
         "world": "State World WorldRow WorldTool",
     },

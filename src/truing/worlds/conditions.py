@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from truing.core.episodes import CallRecord, Condition, Scalar
+from truing.core.language_id import detect_language
 from truing.worlds.arguments import ArgumentError, read_arguments
 from truing.worlds.world import State
 
@@ -17,8 +18,12 @@ def holds(condition: Condition, calls: Sequence[CallRecord], state: State, answe
     """Returns whether a condition holds at the end of an episode."""
     if condition.call:
         return find_call(condition, calls) is not None
+    if condition.calls:
+        return set(condition.calls) <= {call.name for call in calls if call.status == "ok"}
     if condition.says:
         return _says(answer, condition.says)
+    if condition.language:
+        return detect_language(answer) == condition.language
     table = condition.row or condition.no_row
     has_row = any(_matches(record, condition.where) for record in state.get(table, {}).values())
     return has_row == bool(condition.row)

@@ -6,9 +6,11 @@ import math
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
 from truing.core.episodes import Environment, Scalar, StateChange, Value
 from truing.core.types import Tool
+from truing.worlds.fixed_tools import find_injected_description
 from truing.worlds.world import Record, State, Step, World, read_reference
 
 _MAX_ROWS = 10_000
@@ -23,6 +25,8 @@ class Simulation:
 
     def __init__(self, world: World, environment: Environment | None = None) -> None:
         self.world = world
+        self.world_name, self.world_hash = world.name, world.hash
+        self._environment = environment
         self._start = starting_state(world, environment)
         self.state: State = {name: dict(rows) for name, rows in self._start.items()}
         self._calls = 0
@@ -30,7 +34,14 @@ class Simulation:
     @property
     def tools(self) -> tuple[Tool, ...]:
         """The tools as a model is told of them."""
-        return tuple(tool.to_tool() for tool in self.world.tools.values())
+        tools = tuple(tool.to_tool() for tool in self.world.tools.values())
+        injected = find_injected_description(self._environment, list(self.world.tools))
+        return tuple(
+            replace(tool, description=f"{tool.description}\n{injected[tool.name]}")
+            if tool.name in injected
+            else tool
+            for tool in tools
+        )
 
     def call(self, name: str, arguments: str) -> str:
         """Executes a call and returns its result as text.
@@ -69,10 +80,10 @@ def starting_state(world: World, environment: Environment | None) -> State:
     one.
     """
     state = world.initial_state()
-    if environment is not None and environment.injection is not None:
-        injection = environment.injection
+    injection = environment.injection if environment is not None else None
+    if injection is not None and injection.place != "tool_description":
         record = state[injection.table][injection.row]
-        text = f"{record[injection.field]}\n\n{injection.text}"
+        text = f"{record[injection.field]}\n\n{injection.written}"
         state[injection.table][injection.row] = {**record, injection.field: text}
     return state
 

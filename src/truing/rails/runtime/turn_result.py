@@ -12,6 +12,7 @@ from truing.core.types import Failure, Ruling, ToolCall, Usage
 from truing.rails.runtime.chat_messages import ChatMessage
 from truing.rails.runtime.event_types import (
     BotThinking,
+    BotToolCalls,
     Event,
     StartToolCalls,
     StartUtterance,
@@ -27,7 +28,8 @@ REMOVE_LAST_MESSAGE = "(remove last message)"  # NeMo's script by which a flow t
 class TurnResult:
     """The message of a turn (role assistant or exception), its rulings, events and costs.
 
-    `events` are in NeMo's format. `error_detail` is what the error of a failed action says.
+    `events` are in NeMo's format. `error_detail` is what the error of a failed action says;
+    `blocked_calls` are the tool calls of the LLM in a turn that was blocked.
     """
 
     message: dict[str, Any]
@@ -36,6 +38,7 @@ class TurnResult:
     llm_calls: int = 0
     usage: Usage = field(default_factory=Usage)
     tool_calls: tuple[ToolCall, ...] = ()
+    blocked_calls: tuple[ToolCall, ...] = ()
     context: dict[str, Any] = field(default_factory=dict)
     blocked: bool = False
     failure: Failure | None = None
@@ -113,6 +116,7 @@ def build_result(turn: TurnContext, output: TurnOutput, events: Sequence[Event])
         llm_calls=turn.counter.calls,
         usage=turn.counter.usage(),
         tool_calls=output.typed_tool_calls(),
+        blocked_calls=_find_tool_calls(events) if is_blocked else (),
         context=turn.state.context,
         blocked=is_blocked,
         failure=turn.failure,
@@ -121,6 +125,12 @@ def build_result(turn: TurnContext, output: TurnOutput, events: Sequence[Event])
         llm_records=tuple(turn.counter.records or ()),
         colang_history=_render_history(turn),
     )
+
+
+def _find_tool_calls(events: Sequence[Event]) -> tuple[ToolCall, ...]:
+    """Returns the newest tool calls of the LLM among the events of a turn."""
+    calls = [event.tool_calls for event in events if isinstance(event, BotToolCalls)]
+    return TurnOutput(tool_calls=calls[-1]).typed_tool_calls() if calls else ()
 
 
 def _render_history(turn: TurnContext) -> str | None:

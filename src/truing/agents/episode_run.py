@@ -1,0 +1,263 @@
+"""One episode of an agent: the model is called, its tool calls are executed, until it answers.
+
+Whatever the model writes is bounded and recorded, never raised: arguments that are no JSON, tools
+that do not exist, calls without end, results of any length, tools that hang.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Literal
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from truing.agents.toolsets import ToolResult, ToolSession
+from truing.core.episodes import AgentTurn, CallRecord, Episode, StopReason
+from truing.core.ids import stream_seed
+from truing.core.protocols import Model, PrefixAware, iterate_models
+from truing.core.text_calls import read_text_calls
+from truing.core.types import Answer, Conversation, Message, Ruling, Sampling, ToolCall, Usage
+
+OnBlock = Literal["end", "continue"]
+"""What a block by rails does: it ends the episode, or the model is told and goes on."""
+
+
+class AgentLimits(Struct, frozen=True, kw_only=True):
+    """The budgets of one episode.
+
+    - `max_turns`: answers of the model
+    - `max_calls`: tool calls
+    - `max_tokens`: completion tokens in all; `Sampling.max_tokens` bounds each answer
+    - `max_result`: characters of a result that the model reads and the record keeps
+    - `max_text`: characters of one answer or of one call's arguments; more ends the episode
+    - `call_timeout`: seconds
+    """
+
+    max_turns: int = 12
+    max_calls: int = 40
+    max_tokens: int = 20_000
+    max_result: int = 20_000
+    max_text: int = 100_000
+    call_timeout: float = 30.0
+
+
+class EpisodeRun:
+    """One episode: the conversation so far, and what it has used."""
+
+    def __init__(
+        self,
+        model: Model,
+        session: ToolSession,
+        limits: AgentLimits,
+        sampling: Sampling,
+        on_block: OnBlock = "end",
+    ) -> None:
+        self._model, self._session, self._limits = model, session, limits
+        self._on_block = on_block
+        self._sampling = replace(sampling, tools=session.tools)
+        self._tool_names = {tool.name for tool in session.tools}
+        self._turns: list[AgentTurn] = []
+        self._rulings: list[Ruling] = []
+        self._usage = Usage()
+        self._n_calls = 0
+        self._call_ids: set[str] = set()
+        # Rails read the calls in the texts of the model below them. A call in a text that comes
+        # out of them has been read by no rail on calls (a flow may repeat what the user wrote).
+        self._reads_text_calls = not any(isinstance(m, PrefixAware) for m in iterate_models(model))
+
+    async def run(self, conversation: Conversation) -> Answer:
+        """Returns the last answer with the episode; a failed one if the model fails."""
+        environment = self._sampling.environment
+        if environment is not None and environment.started:
+            opening = Message("assistant", "", environment.reads)
+            conversation = await self._execute_calls(conversation, opening)
+        for turn in range(self._limits.max_turns):
+            answer = await self._ask_model(conversation, turn)
+            if answer.failure is not None:
+                return self._finish(answer, "failed")
+            if answer.finish_reason in ("blocked", "abstained", "content_filter"):
+                told = self._tell_of_block(conversation, answer)
+                if told is None or self._find_reached_limit() is not None:
+                    return self._finish(answer, "blocked")
+                conversation = told
+                continue
+            message = answer.message
+            fault = self._find_size_fault(message)
+            if fault is None and self._reads_text_calls:
+                message = read_text_calls(message)
+            if fault is not None:
+                return self._finish(Answer.failed("too_large", fault), "failed")
+            if not message.tool_calls:
+                return self._finish(replace(answer, message=message), "answered")
+            conversation = await self._execute_calls(conversation, message)
+            stopped = self._find_reached_limit()
+            if stopped is not None:
+                return self._finish(replace(answer, message=_text_only(message)), stopped)
+        last = self._turns[-1].text if self._turns else ""
+        return self._finish(Answer.of(last), "turns")
+
+    async def _ask_model(self, conversation: Conversation, turn: int) -> Answer:
+        # The first turn has the seed of the sample, so that an agent that calls no tool answers
+        # as its model does.
+        seed = stream_seed(self._sampling.seed, turn) if turn else self._sampling.seed
+        (answer, *_) = await self._model.generate(
+            conversation, replace(self._sampling, n=1, seed=seed)
+        )
+        usage = answer.usage
+        self._usage = Usage(
+            self._usage.prompt_tokens + usage.prompt_tokens,
+            self._usage.completion_tokens + usage.completion_tokens,
+            self._usage.cached_tokens + usage.cached_tokens,
+        )
+        self._rulings += answer.rulings
+        return answer
+
+    def _find_size_fault(self, message: Message) -> str | None:
+        limit = self._limits.max_text
+        longest = max(len(t) for t in (message.content, *(c.arguments for c in message.tool_calls)))
+        return f"the agent wrote {longest:,} characters at once" if longest > limit else None
+
+    def _find_reached_limit(self) -> StopReason | None:
+        if self._n_calls >= self._limits.max_calls:
+            return "calls"
+        return "tokens" if self._usage.completion_tokens >= self._limits.max_tokens else None
+
+    async def _execute_calls(self, conversation: Conversation, message: Message) -> Conversation:
+        """Executes the calls of a turn and returns the conversation with their results."""
+        calls = [self._with_own_id(call) for call in message.tool_calls]
+        message = replace(message, tool_calls=tuple(calls))
+        if self._session.is_parallel:
+            records = await self._execute_together(calls)
+        else:
+            # One after the other, in the order of the message: calls that change the same world in
+            # parallel would make an episode depend on the timing.
+            records = [await self._execute_call(call) for call in calls]
+        return self._add_turn(conversation, message, records)
+
+    def _add_turn(
+        self, conversation: Conversation, message: Message, records: list[CallRecord]
+    ) -> Conversation:
+        self._turns.append(AgentTurn(text=message.content, calls=tuple(records)))
+        results = (Message("tool", record.result, (), record.id) for record in records)
+        return Conversation((*conversation.messages, message, *results))
+
+    async def _execute_together(self, calls: list[ToolCall]) -> list[CallRecord]:
+        """Executes calls at the same time, each with its own time-out; the results are in the order
+        of the message.
+        """
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(self._execute_call(call)) for call in calls]
+        except BaseExceptionGroup as errors:
+            raise errors.exceptions[0] from errors
+        return [task.result() for task in tasks]
+
+    def _tell_of_block(self, conversation: Conversation, answer: Answer) -> Conversation | None:
+        """Returns the conversation with a denial of the blocked calls, or without the results that
+        rails objected to; None where the block ends the episode.
+        """
+        if self._on_block == "end" or answer.finish_reason != "blocked":
+            return None
+        blocks = [ruling for ruling in answer.rulings if ruling.ruling == "block"]
+        reason = next((ruling.reason for ruling in blocks if ruling.reason), "not allowed")
+        if answer.blocked_calls:
+            if self._find_size_fault(Message("assistant", "", answer.blocked_calls)) is not None:
+                return None
+            calls = tuple(self._with_own_id(call) for call in answer.blocked_calls)
+            self._n_calls += len(calls)
+            if self._n_calls > self._limits.max_calls:
+                return None
+            records = [_deny(call, reason) for call in calls]
+            return self._add_turn(conversation, Message("assistant", "", calls), records)
+        if blocks and all(ruling.stage == "tool_input" for ruling in blocks):
+            return self._withhold_results(conversation, reason)
+        return None
+
+    def _withhold_results(self, conversation: Conversation, reason: str) -> Conversation | None:
+        """Returns the conversation with a note in place of the newest results; None if these have
+        been withheld before. All of a turn are: a ruling does not say which it is about.
+        """
+        last = self._turns[-1] if self._turns else AgentTurn()
+        if not last.calls or all(call.withheld or call.status == "denied" for call in last.calls):
+            return None
+        withheld = tuple(replace(call, withheld=True) for call in last.calls)
+        self._turns[-1] = replace(last, calls=withheld)
+        note = f"the result was withheld: {reason}"
+        n_kept = len(conversation.messages) - len(withheld)
+        results = (Message("tool", note, (), call.id) for call in withheld)
+        return Conversation((*conversation.messages[:n_kept], *results))
+
+    def _with_own_id(self, call: ToolCall) -> ToolCall:
+        # Servers leave ids out, and models repeat them; a result must name one call.
+        if call.id and call.id not in self._call_ids:
+            self._call_ids.add(call.id)
+            return call
+        number = len(self._call_ids)
+        while (call_id := f"call_{number}") in self._call_ids:
+            number += 1
+        self._call_ids.add(call_id)
+        return replace(call, id=call_id)
+
+    async def _execute_call(self, call: ToolCall) -> CallRecord:
+        result = await self._find_result(call)
+        text, limit = result.text, self._limits.max_result
+        cut = len(text) if len(text) > limit else None
+        if cut is not None:
+            text = f"{text[:limit]}\n[cut: {cut:,} characters]"
+        return CallRecord(
+            id=call.id,
+            name=call.name,
+            arguments=call.arguments,
+            status=result.status,
+            result=text,
+            cut=cut,
+        )
+
+    async def _find_result(self, call: ToolCall) -> ToolResult:
+        if self._n_calls >= self._limits.max_calls:
+            return ToolResult("limit", f"error: at most {self._limits.max_calls} calls are allowed")
+        self._n_calls += 1
+        if call.name not in self._tool_names:
+            return ToolResult("unknown", f"error: there is no tool {call.name[:100]!r}")
+        try:
+            async with asyncio.timeout(self._limits.call_timeout):
+                return await self._session.call(call.name, call.arguments)
+        except TimeoutError:
+            return ToolResult("timeout", f"error: no result in {self._limits.call_timeout:g} s")
+
+    def _finish(self, answer: Answer, stopped: StopReason) -> Answer:
+        """Returns the answer with the record of the episode."""
+        if stopped in ("answered", "blocked"):
+            self._turns.append(AgentTurn(text=answer.text))
+        world, world_hash = self._session.world
+        episode = Episode(
+            turns=tuple(self._turns),
+            changes=self._session.changes(),
+            stopped=stopped,
+            world=world,
+            world_hash=world_hash,
+        )
+        at_limit = stopped in ("turns", "calls", "tokens")
+        return replace(
+            answer,
+            finish_reason="length" if at_limit else answer.finish_reason,
+            usage=self._usage,
+            rulings=tuple(self._rulings),
+            logprobs=None,
+            episode=episode,
+        )
+
+
+def _deny(call: ToolCall, reason: str) -> CallRecord:
+    return CallRecord(
+        id=call.id,
+        name=call.name,
+        arguments=call.arguments,
+        status="denied",
+        result=f"denied: {reason}",
+    )
+
+
+def _text_only(message: Message) -> Message:
+    return Message("assistant", message.content)
