@@ -129,11 +129,9 @@ def test_wrong_arguments(arguments: dict[str, Any], error: str) -> None:
         make_rails().generate(**arguments)
 
 
-def test_wrong_options_and_search_providers() -> None:
+def test_wrong_options() -> None:
     with pytest.raises(OptionsError, match="options.log: expected"):
         make_rails().generate(prompt="hi", options={"log": True})
-    with pytest.raises(UserError, match="register_embedding_provider"):
-        make_rails().register_embedding_search_provider("own", object)
     with pytest.raises(PlanError, match="no model of type main"):
         LLMRails(RailsConfig.from_content("", YAML.replace("no secrets", "")))
 

@@ -58,14 +58,13 @@ def test_what_the_table_calls_refused_is_refused() -> None:
     ("yaml", "line", "message"),
     [
         ("tracing: {enabled: true}", 1, "tracing.enabled: truing writes no spans"),
-        ("core:\n  embedding_search_provider: {name: own}", 2, "its own encoder"),
         (
             "knowledge_base:\n  embedding_search_provider:\n    parameters:\n"
             "      embedding_model: text-embedding-3-small",
             4,
             "its own encoder",
         ),
-        ("models:\n  - {type: embeddings, engine: openai, model: ada}", 2, "ada: truing finds"),
+        ("models:\n  - {type: embeddings, engine: cohere, model: ada}", 2, "ada: truing finds"),
         (
             "rails:\n  config:\n    content_safety: {multilingual: {enabled: true}}",
             3,

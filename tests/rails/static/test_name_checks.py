@@ -30,9 +30,9 @@ ACTIONS = "from truing.rails.actions import action\n@action()\nasync def find_pr
             "no action 'find_prise'; did you mean 'find_price'",
         ),
         (
-            "  user ask price\n  execute wolfram alpha request\n",
+            "  user ask price\n  execute summarize_document\n",
             13,
-            "the action 'wolfram alpha request' of NeMo Guardrails is not part of truing",
+            "the action 'summarize_document' of NeMo Guardrails is not part of truing",
         ),
         (
             "  user ask price\n  execute find_price(thin=1)\n",

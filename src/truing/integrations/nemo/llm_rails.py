@@ -12,7 +12,7 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping
 from typing import Any, Self
 
-from truing.core.errors import PlanError, UserError
+from truing.core.errors import PlanError
 from truing.core.protocols import Model
 from truing.core.types import Answer, Conversation, Lineage, Sampling
 from truing.http.limits import close_connections
@@ -239,20 +239,15 @@ class LLMRails:
         """Encodes with a class whose `encode` takes a list of texts, where the configuration
         names it as `embedding_engine`.
         """
-        engine = name or getattr(cls, "engine_name", "")
-        core = (self.config.raw.get("core") or {}).get("embedding_search_provider") or {}
-        parameters = core.get("parameters") or {}
-        if parameters.get("embedding_engine") == engine:
-            encoder = cls(parameters.get("embedding_model", ""))
-            self.runtime.services.embeddings.encoder = encoder
+        self.runtime.register_embedding_provider(cls, name)
         return self
 
     def register_embedding_search_provider(self, name: str, cls: Any) -> Self:
-        """Raises UserError: truing searches its own index; an embedding provider can be set."""
-        raise UserError(
-            "search providers are not supported: register_embedding_provider takes the model that "
-            "encodes texts"
-        )
+        """Searches with a class that has the methods of NeMo's `EmbeddingsIndex`, where the
+        configuration names it as its `embedding_search_provider`.
+        """
+        self.runtime.register_embedding_search_provider(name, cls)
+        return self
 
 
 def _build_llm(config: LoadedConfig, llm: Any) -> Model:

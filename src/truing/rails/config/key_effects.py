@@ -14,12 +14,11 @@ from typing import Any
 
 from msgspec import Struct
 
+from truing.rails.config.embedding_models import SAME_EMBEDDING_MODELS, Place, find_embedding_model
 from truing.rails.config.library_blocks import LIBRARY_BLOCKS, UNSUPPORTED_BLOCKS
 from truing.rails.config.loader import RailsConfig, list_rail_flow_names
 
 _Condition = Callable[[Any, RailsConfig], bool]
-# Names of NeMo's default embedding model; truing's encoder has the same weights.
-SAME_EMBEDDING_MODELS = frozenset({"all-minilm-l6-v2", "sentence-transformers/all-minilm-l6-v2"})
 _SAME_BOTH = "has no effect, here as in NeMo Guardrails"
 
 
@@ -52,11 +51,10 @@ def _is_true(value: Any, config: RailsConfig) -> bool:
 
 
 def _is_other_encoder(value: Any, config: RailsConfig) -> bool:
-    return str(value).lower() not in SAME_EMBEDDING_MODELS
-
-
-def _is_named_provider(value: Any, config: RailsConfig) -> bool:
-    return str(value) != "default"
+    if str(value).lower() in SAME_EMBEDDING_MODELS:
+        return False
+    models = [find_embedding_model(config, place) for place in _PLACES]
+    return all(model is None or model.model != value for model in models)
 
 
 def _has_no_prompt_of_mode(value: Any, config: RailsConfig) -> bool:
@@ -83,15 +81,16 @@ def _sensitive_rails(value: Any, config: RailsConfig) -> bool:
     return any("sensitive data" in name for name in list_rail_flow_names(config))
 
 
+_PLACES: tuple[Place, ...] = ("core", "knowledge_base")
 _ENCODER = "truing finds examples and chunks with its own encoder, all-MiniLM-L6-v2, instead"
 _PROVIDER_KEYS: dict[str, KeyEffect] = {
-    "name": _differs(_ENCODER, _is_named_provider),
+    "name": _same("default, or a provider that code registers"),
     "parameters.embedding_model": _differs(_ENCODER, _is_other_encoder),
     "parameters.embedding_engine": _same("the engine does not change the embeddings of a model"),
     "parameters.use_batching": _same("truing encodes in batches"),
     "parameters.max_batch_size": _same("truing chooses the size"),
     "parameters.max_batch_hold": _same("truing waits for no batch"),
-    "parameters.**": _differs(_ENCODER),
+    "parameters.**": _same("given to the endpoint's engine, or to a registered provider"),
     "cache.enabled": _same("truing caches embeddings in memory"),
     "cache.key_generator": _unused("has no effect: truing caches embeddings in memory"),
     "cache.store": _unused("has no effect: truing caches embeddings in memory"),
@@ -310,7 +309,7 @@ def find_unused_keys(config: RailsConfig) -> Iterator[tuple[str, str]]:
 def _find_other_embeddings(config: RailsConfig) -> Iterator[tuple[str, str]]:
     """Yields an entry of ``models:`` of the type embeddings that is another model than truing's."""
     for index, entry in enumerate(config.models):
-        if entry.type == "embeddings" and entry.model.lower() not in SAME_EMBEDDING_MODELS:
+        if entry.type == "embeddings" and _is_other_encoder(entry.model, config):
             yield config.locate("key", f"models.{index}"), f"{entry.model}: {_ENCODER}"
 
 

@@ -22,12 +22,13 @@ from truing.rails.library import (
     tool_guards,
     tools,
 )
+from truing.rails.library.wolfram_alpha import wolfram_alpha_request
 from truing.rails.runtime.rail_library import RailLibrary
 
 # (name, actions) of the modules that every configuration has.
 BASE_MODULES: tuple[tuple[str, Sequence[Callable[..., Any]]], ...] = (
     ("pipeline", ()),
-    ("checks", checks.ACTIONS),
+    ("checks", (*checks.ACTIONS, wolfram_alpha_request)),
 )
 # Those that are read only where a configuration names one of their flows: a runtime without them
 # starts faster, and their bot messages do not become examples in its prompts.

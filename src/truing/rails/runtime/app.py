@@ -34,7 +34,6 @@ from truing.rails.runtime.conversation_state import (
     conversation_keys,
     extend_conversation_key,
 )
-from truing.rails.runtime.embeddings import EmbeddingCache, choose_encoder
 from truing.rails.runtime.event_types import (
     BotIntent,
     ContextUpdate,
@@ -45,7 +44,6 @@ from truing.rails.runtime.event_types import (
     Utterance,
 )
 from truing.rails.runtime.events import count_reusable, events_from_messages, messages_with_options
-from truing.rails.runtime.example_index import DialogExamples
 from truing.rails.runtime.input_gate import (
     InputGate,
     InputReading,
@@ -53,7 +51,6 @@ from truing.rails.runtime.input_gate import (
     refusal_output,
 )
 from truing.rails.runtime.interpreter import FlowError
-from truing.rails.runtime.knowledge_base import KnowledgeBase
 from truing.rails.runtime.llm_client import SpeculationCache
 from truing.rails.runtime.nemo_compat import load_config_code
 from truing.rails.runtime.output_gate import (
@@ -66,7 +63,10 @@ from truing.rails.runtime.parallel_rails import ACTIONS as parallel_actions
 from truing.rails.runtime.parallel_rails import can_run_in_parallel
 from truing.rails.runtime.prompts import PromptManager
 from truing.rails.runtime.rail_library import RailLibrary
+from truing.rails.runtime.registration import Registration
 from truing.rails.runtime.runtime_parts import RailsError, RuntimeParts, error_with_rulings
+from truing.rails.runtime.search_providers import SearchProviders
+from truing.rails.runtime.similarity import build_similarity
 from truing.rails.runtime.speculation import (
     can_speculate,
     options_without_text_rails,
@@ -93,7 +93,7 @@ MAX_EVENTS_PER_TURN = 300
 DEFAULT_ACTION_TIMEOUT = 60.0  # seconds
 
 
-class Runtime:
+class Runtime(Registration):
     """A configuration built for use with a model.
 
     `library` holds the shipped rails and actions; `truing.rails.build.build_runtime` chooses them
@@ -117,6 +117,8 @@ class Runtime:
         self._action_runner = ActionRunner(self.actions, timeout)
         self._flow_numbers, self.records_calls = count(1), False
         self._states = StateCache()
+        self.search_providers, self.embedding_providers = SearchProviders(), {}
+        self.similarity = None
         self._register_actions(parts)
         self.program = self._compile_program()
         self.services = self._make_services(model, parts)
@@ -158,8 +160,11 @@ class Runtime:
 
     def _make_services(self, model: Model, parts: RuntimeParts) -> RuntimeServices:
         config = self.config
-        embeddings = EmbeddingCache(parts.encoder or choose_encoder(config))
-        dialog_flows = [flow for flow in self.program.flows.values() if not flow.system]
+        self.similarity = build_similarity(
+            config, self.program, parts.encoder, self.search_providers
+        )
+        for engine, provider in self.embedding_providers.items():
+            self.similarity.use_encoder(engine, provider)
         llm_timeout = config.truing.get("llm_timeout")
         return RuntimeServices(
             config=config,
@@ -168,11 +173,9 @@ class Runtime:
             judges=dict(parts.judges),
             service_clients=dict(parts.service_clients),
             prompts=self.prompts,
-            embeddings=embeddings,
-            examples=DialogExamples(
-                config.user_messages, config.bot_messages, dialog_flows, embeddings
-            ),
-            kb=KnowledgeBase(config.docs, embeddings) if config.docs else None,
+            embeddings=self.similarity.embeddings,
+            examples=self.similarity.examples,
+            kb=self.similarity.kb,
             llm_timeout=float(llm_timeout) if llm_timeout is not None else None,
             author_texts=find_author_texts(config, self.program),
             run_until_listen=self.run_until_listen,
@@ -193,28 +196,6 @@ class Runtime:
             "speculative_generation"
         )
         self.speculative = bool(requested) and can_speculate(self.program, rails.input.flows)
-
-    # What NeMo calls the app: the methods that `init(app)` of a config.py may call.
-
-    def register_action(self, call: Any, name: str | None = None) -> Runtime:
-        """Adds an action."""
-        self.actions.register(call, name)
-        return self
-
-    def register_action_param(self, name: str, value: Any) -> Runtime:
-        """Adds a value that actions get if they have a parameter of that name."""
-        self._action_runner.extra_arguments[name] = value
-        return self
-
-    def register_prompt_context(self, name: str, value: Any) -> Runtime:
-        """Adds a variable to all prompts."""
-        self.prompts.extra_context[name] = value
-        return self
-
-    def register_output_parser(self, parse: Any, name: str) -> Runtime:
-        """Adds a parser that prompts can name."""
-        self.prompts.parsers[name] = parse
-        return self
 
     async def warm_up(self) -> None:
         """Loads the encoder and computes the indexes, for which the first turn would wait."""

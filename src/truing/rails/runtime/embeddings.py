@@ -15,7 +15,9 @@ from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Protocol
 
+from truing.rails.config.embedding_models import Place, find_embedding_model
 from truing.rails.config.loader import RailsConfig
+from truing.rails.runtime.endpoint_encoder import EndpointEncoder
 
 if TYPE_CHECKING:
     import numpy as np
@@ -65,16 +67,21 @@ class SharedSentenceEncoder:
         return shared_encoder().encode(texts)
 
 
-def choose_encoder(config: RailsConfig) -> TextEncoder:
-    """Returns the encoder for a configuration that brings none.
+def choose_encoder(config: RailsConfig, place: Place = "core") -> TextEncoder:
+    """Returns the encoder of a configuration for examples, or for the knowledge base.
 
-    Where embeddings decide (intents, the knowledge base) that is the sentence encoder. Where they
-    only choose the examples of a prompt, the sentence encoder if its weights are on this machine,
-    else the lexical one. ``truing: {encoder: minilm}`` or ``{encoder: words}`` sets it.
+    That is the model behind an endpoint, if the configuration names one. Otherwise, where
+    embeddings decide (intents, the knowledge base) that is the sentence encoder. Where they
+    only choose the examples of a prompt, the sentence encoder if its weights are on this
+    machine, else the lexical one. ``truing: {encoder: minilm}`` or ``{encoder: words}`` sets
+    it.
     """
     setting = config.truing.get("encoder")
     if setting == "words":
         return LexicalEncoder()
+    model = find_embedding_model(config, place)
+    if model is not None and setting is None:
+        return EndpointEncoder(model)
     embeddings_decide = (
         config.embeddings_only
         or config.truing.get("intent_margin") is not None
@@ -109,18 +116,13 @@ class EmbeddingCache:
 
     def encode(self, texts: Sequence[str]) -> Floats:
         """Returns the unit vectors of texts, `[len(texts), dim]`, without the cache."""
-        import numpy as np
-
-        if not texts:
-            return np.zeros((0, 1), dtype=np.float32)
-        vectors = np.asarray(self.encoder.encode(list(texts)), dtype=np.float32)
-        norms = np.linalg.norm(vectors, axis=1, keepdims=True)
-        norms[norms == 0] = 1.0
-        unit_vectors: Floats = vectors / norms
-        return unit_vectors
+        return _as_unit_vectors(self.encoder.encode(list(texts)) if texts else [])
 
     async def encode_in_thread(self, texts: list[str]) -> Floats:
-        """Runs `encode` without blocking the event loop."""
+        """Runs `encode` without blocking the event loop; a coroutine `encode_async` comes first."""
+        encode_async = getattr(self.encoder, "encode_async", None)
+        if encode_async is not None:
+            return _as_unit_vectors(await encode_async(texts) if texts else [])
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._executor, self.encode, texts)
 
@@ -156,3 +158,16 @@ class EmbeddingCache:
                     future.set_result(vector)
             while len(self._vectors) > MAX_CACHED_EMBEDDINGS:
                 self._vectors.popitem(last=False)
+
+
+def _as_unit_vectors(rows: Any) -> Floats:
+    """Returns the rows divided by their Euclidean norms, `[n, dim]`; rows of zeros stay."""
+    import numpy as np
+
+    if not len(rows):
+        return np.zeros((0, 1), dtype=np.float32)
+    vectors = np.asarray(rows, dtype=np.float32)
+    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+    norms[norms == 0] = 1.0
+    unit_vectors: Floats = vectors / norms
+    return unit_vectors

@@ -2,28 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Generic, TypeVar
 
 from truing.rails.colang.ast import BotText
 from truing.rails.colang.compiler import CompiledFlow
 from truing.rails.runtime.embeddings import EmbeddingCache
 from truing.rails.runtime.intents import IntentClassifier
+from truing.rails.runtime.search_providers import ProviderIndex
 
 T = TypeVar("T")
+CreateIndex = Callable[[], Any]
 FLOW_LINES_SEARCHED = 10  # nearest lines of flows, of which several may be of one flow
 
 
 class ExampleIndex(Generic[T]):
-    """Texts with a value each, searched by exact cosine; embedded at the first search."""
+    """Texts with a value each, searched by exact cosine; embedded at the first search.
 
-    def __init__(self, embeddings: EmbeddingCache, items: Sequence[tuple[str, T]]) -> None:
+    `create_index` makes the index of a registered search provider, which then searches instead.
+    """
+
+    def __init__(
+        self,
+        embeddings: EmbeddingCache,
+        items: Sequence[tuple[str, T]],
+        create_index: CreateIndex | None = None,
+        threshold: float | None = None,
+    ) -> None:
         self.embeddings = embeddings
         self.items = list(items)
+        self._provider = (
+            ProviderIndex(create_index, items, threshold) if create_index is not None else None
+        )
         self._matrix: Any = None
 
     async def search(self, text: str, k: int) -> list[tuple[float, str, T]]:
         """Returns the k nearest as (cosine, text, value); ties in order of definition."""
+        if self._provider is not None:
+            return await self._provider.search(text, k)
         if not self.items:
             return []
         import numpy as np
@@ -52,15 +68,21 @@ class DialogExamples:
         bot_messages: dict[str, list[BotText]],
         flows: Sequence[CompiledFlow],
         embeddings: EmbeddingCache,
+        create_index: CreateIndex | None = None,
+        threshold: float | None = None,
     ) -> None:
         self.intents = IntentClassifier(embeddings, user_messages)
         self.user_messages = ExampleIndex(
             embeddings,
             [(text, intent) for intent, texts in user_messages.items() for text in texts],
+            create_index,
+            threshold,
         )
         # Without user messages the model simply answers: no prompt shows bot messages.
         bot_items = [(name, t.text) for name, texts in bot_messages.items() for t in texts]
-        self.bot_messages = ExampleIndex(embeddings, bot_items if user_messages else [])
+        self.bot_messages = ExampleIndex(
+            embeddings, bot_items if user_messages else [], create_index
+        )
         # A flow is found by any of its lines.
         flow_lines = [
             (line, flow.source)
@@ -69,7 +91,7 @@ class DialogExamples:
             for line in flow.source.split("\n")
             if line.strip()
         ]
-        self.flows = ExampleIndex(embeddings, flow_lines)
+        self.flows = ExampleIndex(embeddings, flow_lines, create_index)
 
     async def nearest_flows(self, text: str, k: int) -> list[str]:
         """Returns the source code of the k nearest flows, best first."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from truing.rails.runtime.embeddings import EmbeddingCache
-from truing.rails.runtime.example_index import ExampleIndex
+from truing.rails.runtime.example_index import CreateIndex, ExampleIndex
 from truing.rails.yaml_lines import safe_load
 
 CHUNK_CHARACTERS = 400
@@ -64,12 +64,18 @@ def _without_metadata(lines: list[str]) -> list[str]:
 class KnowledgeBase:
     """The chunks of all documents; actions get it as `kb`."""
 
-    def __init__(self, documents: Sequence[str], embeddings: EmbeddingCache) -> None:
+    def __init__(
+        self,
+        documents: Sequence[str],
+        embeddings: EmbeddingCache,
+        create_index: CreateIndex | None = None,
+    ) -> None:
         chunks = [chunk for document in documents for chunk in split_markdown(document)]
         # The title is part of the searched text, but comes apart from the body in the result.
         self._index = ExampleIndex(
             embeddings,
             [(f"# {title}\n\n{body}", {"title": title, "body": body}) for title, body in chunks],
+            create_index,
         )
 
     async def search_relevant_chunks(self, text: str, max_results: int = 3) -> list[dict[str, str]]:

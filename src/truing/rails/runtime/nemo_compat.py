@@ -25,6 +25,7 @@ from truing.rails.runtime import prompt_filters
 from truing.rails.runtime.knowledge_base import KnowledgeBase
 from truing.rails.runtime.llm_client import LlmClient, LlmReply
 from truing.rails.runtime.prompts import PromptManager
+from truing.rails.runtime.search_providers import EmbeddingsIndex, IndexItem
 
 
 async def llm_call(
@@ -79,6 +80,7 @@ def nemo_modules() -> dict[str, ModuleType]:
         "get_first_nonempty_line": prompt_filters.first_nonempty_line,
         "get_colang_history": prompt_filters.render_colang,
     }
+    embeddings = {"EmbeddingsIndex": EmbeddingsIndex, "IndexItem": IndexItem}
     config = {"RailsConfig": loader.RailsConfig}
     rails = {**config, "LLMRails": LLMRails}
     providers = {"register_llm_provider": register_llm_provider}
@@ -94,6 +96,10 @@ def nemo_modules() -> dict[str, ModuleType]:
         "nemoguardrails.llm.completion_parsing": utils,
         "nemoguardrails.llm.providers": providers,
         "nemoguardrails.llm.taskmanager": {"LLMTaskManager": PromptManager},
+        "nemoguardrails.embeddings": {},
+        "nemoguardrails.embeddings.index": embeddings,
+        "nemoguardrails.embeddings.providers": {},
+        "nemoguardrails.embeddings.providers.base": {"EmbeddingModel": object},
         "nemoguardrails.kb": {},
         "nemoguardrails.kb.kb": {"KnowledgeBase": KnowledgeBase},
         "nemoguardrails.rails.llm.llmrails": rails,

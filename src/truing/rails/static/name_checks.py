@@ -63,12 +63,14 @@ TEMPLATE_VARIABLES = frozenset(
 _SUGGESTED_VARIABLES = frozenset(
     {"user_message", "bot_message", "last_user_message", "relevant_chunks"}
 )
-# Actions that NeMo Guardrails brings with it, and truing does not: they ask services by LangChain.
-NEMO_ACTIONS = frozenset(
+# Actions that NeMo Guardrails brings with it, and truing does not.
+NEMO_ACTIONS = frozenset({"summarize_document"})
+# Those that it brings only where NEMO_GUARDRAILS_DEMO_ACTIONS is set: elsewhere they are missing.
+_DEMO_ACTIONS = frozenset(
     {
-        *("wolfram alpha request", "summarize_document", "apify", "bing_search", "google_search"),
-        *("searx_search", "google_serper", "openweather_query", "serp_api_query"),
-        *("wikipedia_query", "wolframalpha_query", "zapier_nla_query"),
+        *("apify", "bing_search", "google_search", "searx_search", "google_serper"),
+        *("openweather_query", "serp_api_query", "wikipedia_query", "wolframalpha_query"),
+        "zapier_nla_query",
     }
 )
 # Intents and messages that need no definition.
@@ -224,6 +226,7 @@ class NameChecker:
             )
             return
         if action is None:
+            demo = " (NeMo Guardrails has it only with NEMO_GUARDRAILS_DEMO_ACTIONS)"
             close = get_close_matches(step.action, self.builtin, n=1, cutoff=0.8)
             if close:
                 hint = f"; did you mean {close[0]!r}?"
@@ -232,7 +235,8 @@ class NameChecker:
             yield Finding(
                 place=place,
                 kind="action",
-                what=f"there is no action {step.action!r}{hint}",
+                what=f"there is no action {step.action!r}{hint}"
+                f"{demo if step.action in _DEMO_ACTIONS else ''}",
                 level="warning" if self.sources.open_ended else "error",
             )
             return
