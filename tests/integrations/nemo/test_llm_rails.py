@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from truing.core.errors import PlanError, UserError
+from truing.core.errors import PlanError
 from truing.core.types import Conversation, Sampling, Tool
 from truing.integrations.nemo.llm_rails import LangChainModel, LLMRails
 from truing.integrations.nemo.rails_config import RailsConfig
