@@ -14,7 +14,7 @@ pytestmark = [pytest.mark.peers, pytest.mark.timeout(1800)]
 
 @pytest.mark.parametrize(
     ("extra", "folder"),
-    [("langchain", "langchain")],
+    [("langchain", "langchain"), ("litellm", "litellm"), ("openai-agents", "openai_agents")],
 )
 def test_hook_with_its_framework(extra: str, folder: str, root: Path, tmp_path: Path) -> None:
     python = peer_interpreter(extra, f"{root}[{extra},serve]", tmp_path)

@@ -32,12 +32,13 @@ from truing.serve.openai.app import chat_app
 from truing.serve.openai.limits import ServerLimits
 from truing.serve.openai.model_router import ModelRouter
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(600)
 ANSWERS = {
     "plain": "a fine answer",
     "forbidden": "one two FORBIDDEN four",
     "mail": "write to ana@example.org please",
 }
+PROXY_KEY = "sk-of-the-tests-proxy-0123456789abcdef"
 PLUGIN = """
 from truing.integrations.litellm import RailsGuardrail
 
@@ -120,7 +121,12 @@ def proxy(
     process = subprocess.Popen(
         [*command, "--config", str(home / "config.yaml"), "--port", str(port)],
         cwd=home,
-        env={**os.environ, "TRUING_RAILS": str(folder), "LITELLM_LOCAL_MODEL_COST_MAP": "True"},
+        env={
+            **os.environ,
+            "TRUING_RAILS": str(folder),
+            "LITELLM_LOCAL_MODEL_COST_MAP": "True",
+            "LITELLM_MASTER_KEY": PROXY_KEY,
+        },
         stdout=subprocess.DEVNULL,
         stderr=subprocess.STDOUT,
     )
@@ -134,7 +140,7 @@ def proxy(
 
 
 def _wait_until_ready(address: str, process: subprocess.Popen[bytes]) -> None:
-    for _ in range(1200):
+    for _ in range(2400):
         assert process.poll() is None, "the proxy ended"
         try:
             urllib.request.urlopen(f"{address}/health/liveliness", timeout=5)
@@ -155,7 +161,7 @@ def ask(proxy: str, guardrail: str, model: str, text: str = "hello", **fields: A
     request = urllib.request.Request(
         f"{proxy}/v1/chat/completions",
         json.dumps(body).encode(),
-        {"content-type": "application/json"},
+        {"content-type": "application/json", "authorization": f"Bearer {PROXY_KEY}"},
     )
     try:
         with urllib.request.urlopen(request, timeout=60) as response:

@@ -24,6 +24,7 @@ from truing.integrations.langchain.messages import (
     read_calls,
     read_content,
     read_messages,
+    read_tools,
 )
 from truing.integrations.langchain.turns import ChatRails
 from truing.rails.config.loader import RailsConfig
@@ -116,7 +117,7 @@ class RailsMiddleware(AgentMiddleware):
         """Returns the result of a tool as the rails leave it: a message, or a Command with some."""
         if isinstance(result, ToolMessage):
             return await self._check_message(request, result)
-        update = result.update if isinstance(result, Command) else None
+        update: Any = result.update if isinstance(result, Command) else None
         rows = update.get("messages") if isinstance(update, dict) else None
         if not isinstance(rows, Sequence) or isinstance(rows, str):
             return result
@@ -154,7 +155,8 @@ class RailsMiddleware(AgentMiddleware):
         except UncheckedContent as error:
             return self.rails.block("input", str(error))
         conversation = Conversation((*earlier, *messages))
-        return await self.rails.check(conversation, session=current_thread())
+        tools = read_tools([request.tool]) if request.tool is not None else ()
+        return await self.rails.check(conversation, tools=tools, session=current_thread())
 
     def _refuse(self, request: Any, check: HookCheck) -> Any:
         """Returns what the model gets in the place of a result."""

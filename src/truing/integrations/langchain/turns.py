@@ -14,10 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from truing.core.types import Answer, Conversation, Lineage, Message, Sampling, Tool, Usage
-from truing.integrations.hook_rails import HookRails
+from truing.integrations.hook_rails import HookRails, UncheckedContent
 from truing.integrations.langchain.messages import (
     TurnMessages,
-    UncheckedContent,
     build_answer,
     read_calls,
     read_content,
