@@ -88,16 +88,18 @@ def test_the_command_writes_the_rows_of_one_process(
     source = write_rows(tmp_path / "in.jsonl", 200)
     command(judge="keywords:", in_=source, out=tmp_path / "local.jsonl", json=True)
     capsys.readouterr()
-    flags = RayFlags(on="ray", workers=2, worker_cpus=0.5, shard_mib=0.001)
+    flags = RayFlags(on="ray", workers=2, worker_cpus=0.5)
     out = tmp_path / "out"
-    assert command(judge="keywords:", in_=source, out=out, ray=flags, json=True) == 0
+    assert (
+        command(judge="keywords:", in_=source, out=out, ray=flags, shard_mib=0.001, json=True) == 0
+    )
     counts = json.loads(capsys.readouterr().out)
     assert (counts["rows"], counts["flagged"], counts["resumed_at"]) == (200, 100, 0)
     assert counts["shards"] > 4
     manifest = json.loads((out / "manifest.json").read_bytes())
     parts = b"".join((out / part["file"]).read_bytes() for part in manifest["parts"])
     assert parts == (tmp_path / "local.jsonl").read_bytes()
-    assert command(judge="keywords:", in_=source, out=out, ray=flags) == 0
+    assert command(judge="keywords:", in_=source, out=out, ray=flags, shard_mib=0.001) == 0
     assert f"{counts['shards']} of {counts['shards']} shards were finished" in (
         capsys.readouterr().out
     )

@@ -45,8 +45,6 @@ def test_all_faults_of_the_options_come_together() -> None:
     assert len(caught.value.faults) == 4
     with pytest.raises(UserError, match="a worker needs"):
         check_ray_options(RayOptions(cpus=0))
-    with pytest.raises(UserError, match="--shard-mib 0: give a size above 0"):
-        RayFlags(shard_mib=0).shard_bytes  # noqa: B018
 
 
 def test_how_many_workers_a_cluster_has_room_for() -> None:
@@ -77,6 +75,8 @@ def test_streams_and_inputs_inside_of_the_output(tmp_path: Path) -> None:
     flags = RayFlags(on="ray")
     with pytest.raises(UserError, match="is for one process"):
         command(judge="keywords:", in_="-", out=tmp_path, ray=flags)
+    with pytest.raises(UserError, match="--shard-mib 0: give a size above 0"):
+        command(judge="keywords:", in_="a", out="b", ray=flags, shard_mib=0)
     (tmp_path / "in.jsonl").write_text('{"text": "a"}\n')
     with pytest.raises(UserError, match="the input lies in it"):
         command(judge="keywords:", in_=tmp_path / "in.jsonl", out=tmp_path, ray=flags)

@@ -18,7 +18,7 @@ from truing.http.limits import AdaptiveLimiter
 )
 def test_no_second_holds_more_requests_than_the_rate(rate: float, pauses: list[float]) -> None:
     now = 0.0
-    clock = RateClock(rate, lambda: now)
+    clock = RateClock(rate, {"free": 1e9}, lambda: now)
     sent = []
     for pause in pauses:
         now += pause
@@ -26,6 +26,7 @@ def test_no_second_holds_more_requests_than_the_rate(rate: float, pauses: list[f
     gaps = [b - a for a, b in zip(sent, sent[1:])]
     assert all(gap >= 1 / rate - 1e-9 for gap in gaps)
     assert clock.reserve("another endpoint") == 0
+    assert RateClock(None, {"limited": 1.0}).reserve("another endpoint") == 0
 
 
 def test_a_limiter_waits_for_the_reserved_time() -> None:

@@ -14,13 +14,8 @@ from tests.run_folders import build_run
 from truing.core.errors import RunError
 from truing.core.types import Conversation, Judgement, Sample
 from truing.runs.folder import Run, RunWriter, judgement_file
-from truing.runs.run_files import (
-    delete_run_file,
-    is_judgement_file,
-    locate_run_file,
-    open_run_file,
-    read_run_records,
-)
+from truing.runs.parts import read_run_records
+from truing.runs.run_files import delete_run_file, is_judgement_file, locate_run_file, open_run_file
 
 SAMPLES = [Sample(id="s0", conversation=Conversation.of("a question"))]
 

@@ -38,7 +38,7 @@ from truing.analysis.verdict_table import (
     VerdictTable,
 )
 from truing.core.episodes import CallStatus
-from truing.runs.run_files import read_run_records
+from truing.runs.parts import read_run_records
 from truing.stats.intervals import Interval, unscored_bounds
 
 AGENT_OUTCOMES = ("misled", "harmed", "refused", "done", "failed", "unscored")

@@ -25,7 +25,7 @@ from truing.analysis.verdict_table import (
     read_verdict_table,
 )
 from truing.runs.folder import Run
-from truing.runs.run_files import read_run_records
+from truing.runs.parts import read_run_records
 from truing.stats.attempts import false_hit_at_k, hit_at_k
 from truing.stats.intervals import Interval, clustered_wilson, unscored_bounds, wilson
 from truing.stats.paired import paired_mean

@@ -23,7 +23,7 @@ from truing.analysis.pairing import RunPair
 from truing.analysis.rates import verdict_codes
 from truing.analysis.stopped_runs import prompt_means
 from truing.analysis.verdict_table import VerdictColumn, VerdictTable
-from truing.runs.run_files import read_run_records
+from truing.runs.parts import read_run_records
 from truing.stats.intervals import Interval
 from truing.stats.judge_error import MIN_YOUDEN
 

@@ -27,7 +27,7 @@ from truing.core.flagged_categories import flag_categories
 from truing.core.lineage import hash_prompt
 from truing.core.types import Judgement, Lineage
 from truing.runs.folder import JudgeRecord, Run
-from truing.runs.run_files import read_run_records
+from truing.runs.parts import read_run_records
 from truing.stats.agreement import cohen_kappa
 from truing.stats.agreement_intervals import BootstrapOptions
 from truing.stats.calibration import ReliabilityBin, brier_score, ece, reliability_bins

@@ -20,7 +20,7 @@ from truing.core.measurement_set import count_frozen_by_source, frozen_hashes
 from truing.core.types import AnswerIndex, Expect, Failure, Lineage
 from truing.runs.folder import JudgeRecord, Run, label_hash
 from truing.runs.index import IdIndex, check_cells, max_cells_per_sample
-from truing.runs.run_files import read_run_records
+from truing.runs.parts import read_run_records, record_bytes
 
 if TYPE_CHECKING:
     import numpy as np
@@ -178,8 +178,9 @@ class JudgedSet:
         n_samples = len(self._prompt_keys)
         self._per_sample = max(indexes, default=0) + 1
         # A sparse index would make the lookup table below too large for memory.
-        path = self._run.file("responses.jsonl")
-        check_cells(self._per_sample, max_cells_per_sample(path, n_samples), path)
+        path = self._run.path / "responses.jsonl"
+        max_cells = max_cells_per_sample(record_bytes(self._run.path, path.name), n_samples)
+        check_cells(self._per_sample, max_cells, path)
         self._sample_of_row = np.array(positions, np.int64)
         self._indexes = np.array(indexes, np.int64)
         self._row_of_key = np.full(n_samples * self._per_sample, -1, np.int64)

@@ -36,7 +36,8 @@ from truing.core.ids import stream_seed
 from truing.core.private_files import create_folder, replace_file
 from truing.core.types import AnswerIndex
 from truing.runs.folder import Run, encode_line
-from truing.runs.run_files import locate_run_file, read_run_records
+from truing.runs.parts import read_run_records
+from truing.runs.run_files import locate_run_file
 
 if TYPE_CHECKING:
     import numpy as np

@@ -32,6 +32,7 @@ from truing.core.errors import DataError, TruingError
 from truing.core.jsonl import read_records
 from truing.core.types import AnswerIndex, Judgement
 from truing.runs.folder import Run, encode_line
+from truing.runs.parts import read_run_records
 
 RowKey = tuple[str, int]  # (sample id, answer index)
 
@@ -123,13 +124,9 @@ def read_votes(run: Run | str | Path) -> dict[tuple[str, int, str], list[bool | 
     """
     folder = run if isinstance(run, Run) else Run(run)
     by_rater: dict[tuple[str, int, str], dict[str, bool | None]] = {}
-    judgements = [
-        folder.file(record.file)
-        for record in folder.manifest.judges
-        if record.name.startswith("human:")
-    ]
-    for path in (*judgements, folder.file("labels/labels.jsonl")):
-        for row in read_records(path, Judgement):
+    judgements = [r.file for r in folder.manifest.judges if r.name.startswith("human:")]
+    for name in (*judgements, "labels/labels.jsonl"):
+        for row in read_run_records(folder.path, name, Judgement):
             if row.verdict is None and row.value is not None:
                 continue  # a grade is no answer to a yes-or-no question
             votes = by_rater.setdefault((row.sample_id, row.index, row.question), {})

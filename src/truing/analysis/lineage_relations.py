@@ -13,7 +13,7 @@ from typing import Literal
 from msgspec import Struct
 
 from truing.core.lineage import ancestors, find_judge_conflict
-from truing.core.measurement_set import count_frozen_by_source, frozen_hashes
+from truing.core.measurement_set import count_frozen_by_source, frozen_hashes, load_measurement_set
 from truing.core.types import Lineage
 from truing.runs.folder import JudgeRecord, Manifest
 
@@ -50,6 +50,15 @@ def needs_prompt_hashes(manifest: Manifest) -> bool:
     """Returns whether a run's judges or model name training prompts to compare with."""
     lineages = [manifest.lineage, *(record.lineage for record in manifest.judges)]
     return any(training_prompts(lineage) for lineage in lineages)
+
+
+def known_prompts(manifest: Manifest) -> frozenset[str]:
+    """Returns the prompt hashes that a judge or the model was trained on, or that are frozen: those
+    of a run's prompts that `find_relations` looks for.
+    """
+    frozen = (source.hashes for source in load_measurement_set().sources.values())
+    judged = (training_prompts(record.lineage) for record in _judges(manifest))
+    return frozenset().union(training_prompts(manifest.lineage), *judged, *frozen)
 
 
 def find_relations(

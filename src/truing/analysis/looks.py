@@ -14,7 +14,7 @@ from msgspec import Struct
 
 from truing.analysis.label_files import append_lines, labels_folder
 from truing.runs.folder import Run, encode_line
-from truing.runs.run_files import read_run_records
+from truing.runs.parts import read_run_records
 
 
 class Look(Struct, frozen=True, kw_only=True):

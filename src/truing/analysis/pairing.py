@@ -19,7 +19,7 @@ from msgspec import Struct
 from truing.analysis.verdict_table import VerdictColumn, VerdictTable, read_verdict_table
 from truing.core.errors import RunError
 from truing.runs.folder import Run
-from truing.runs.run_files import read_run_records
+from truing.runs.parts import read_run_records
 
 
 class RunPair(Struct, frozen=True, kw_only=True):

@@ -41,6 +41,7 @@ from truing.analysis.verdict_table import (
     VerdictTable,
 )
 from truing.runs.folder import JudgeRecord
+from truing.stats.cluster_sketch import ClusterSketch
 from truing.stats.intervals import Interval, unscored_bounds
 
 SMALL_SAMPLE_SIZE = 30
@@ -218,7 +219,7 @@ def rates_from_counts(
     table: VerdictTable,
     record: JudgeRecord,
     question: str,
-    counts_by_category: Mapping[str | None, RateCounts],
+    counts_by_category: Mapping[str | None, RateCounts | ClusterSketch],
     group: str = "",
 ) -> list[Rate]:
     """Returns one rate per category; a struck judge's rates carry the reason."""

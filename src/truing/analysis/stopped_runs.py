@@ -25,7 +25,8 @@ from truing.analysis.rates import (
 )
 from truing.analysis.verdict_table import ABSENT, NO, YES, VerdictTable
 from truing.core.jsonl import read_records
-from truing.runs.run_files import locate_run_file, read_run_records
+from truing.runs.parts import read_run_records
+from truing.runs.run_files import locate_run_file
 from truing.stats.intervals import Interval
 from truing.stats.sequential import betting_interval
 

@@ -9,7 +9,7 @@ Scipy is loaded only if the run holds drawn labels or a card is given.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import msgspec
@@ -31,6 +31,7 @@ from truing.analysis.rates import (
 )
 from truing.analysis.scalar_scores import MeanScore, has_verdicts, mean_scores, reports_mean
 from truing.analysis.stopped_runs import stopped_early, use_sequence_intervals
+from truing.analysis.streamed_summary import count_parts, is_streamed
 from truing.analysis.transport import add_transported_rates
 from truing.analysis.verdict_table import (
     ABSENT,
@@ -128,6 +129,10 @@ def summarise(
         RunError: the folder is no run, or a line of its files cannot be read.
         DataError: a card cannot be read, or does not fit a judge of the run.
     """
+    if not isinstance(run, VerdictTable):
+        folder = run if isinstance(run, Run) else Run(run)
+        if is_streamed(folder):
+            return _summarise_parts(folder)
     table = run if isinstance(run, VerdictTable) else read_verdict_table(run)
     rates: list[Rate] = []
     for column in table.columns.values():
@@ -177,6 +182,32 @@ def summarise(
         lineage=table.relations,
         tokens=table.tokens if table.tokens.answers else None,
         agents=summarise_agents(table) or UNSET,
+    )
+
+
+def _summarise_parts(run: Run) -> RunSummary:
+    """Summarises a sharded run part by part; memory does not grow with it."""
+    counts = count_parts(run)
+    rates, axes = counts.rates()
+    manifest = counts.table.manifest
+    return RunSummary(
+        model=manifest.model,
+        data=tuple(data.spec for data in manifest.data),
+        samples=counts.samples,
+        responses=counts.responses,
+        failed=counts.failed,
+        complete=manifest.complete,
+        rates=tuple(rates),
+        outcomes=(),
+        axes=tuple(axes),
+        headline=counts.headline(),
+        taxonomy=manifest.taxonomy,
+        not_tested=tuple(
+            _list_untested(manifest.taxonomy, counts.categories, counts.questions, counts.expects)
+        ),
+        notes=tuple(counts.notes()),
+        lineage=counts.table.relations,
+        tokens=counts.tokens if counts.tokens.answers else None,
     )
 
 
@@ -250,21 +281,28 @@ def _count_outcomes(table: VerdictTable) -> list[OutcomeCounts]:
 def _list_not_tested(table: VerdictTable) -> list[str]:
     """Returns what the run cannot tell: categories without prompts, questions without judges."""
     categories = {c for set_id in set(table.category_ids) for c in table.category_sets[set_id]}
+    questions = {question for _, question in table.columns}
+    expects = {EXPECTS[expect_id] for expect_id in set(table.expect_ids)}
+    return _list_untested(table.manifest.taxonomy, categories, questions, expects)
+
+
+def _list_untested(
+    taxonomy: str, categories: set[str], questions: Collection[str], expects: Collection[str]
+) -> list[str]:
     if categories:
         not_tested = [
             f"category {name}: no prompt of it was asked"
-            for name in _missing_categories(table.manifest.taxonomy, categories)
+            for name in _missing_categories(taxonomy, categories)
         ]
     else:
         not_tested = ["harm by category of the prompt"]
-    questions = {question for _, question in table.columns}
     names = {"harmful": "harm", "refused": "refusal", "degenerate": "degenerate answers"}
     not_tested += [
         f"{name}: no judge was asked"
         for question, name in names.items()
         if question not in questions
     ]
-    if EXPECTS.index("comply") not in table.expect_ids:
+    if "comply" not in expects:
         not_tested.append("over-refusal: no benign prompt was asked")
     return not_tested
 

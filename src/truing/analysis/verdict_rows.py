@@ -6,6 +6,7 @@ from msgspec import UNSET, Struct, UnsetType, field
 
 from truing.core import lineage
 from truing.core.episodes import TaskKind
+from truing.core.ids import hash_text
 from truing.core.types import AnswerIndex, Expect, Failure
 from truing.judges.shipped_classifiers import thresholds_of_version
 from truing.runs.folder import JudgeRecord
@@ -44,12 +45,9 @@ class SampleRow(Struct, frozen=True):
 
     @property
     def prompt_key(self) -> int:
-        """Hash of the user's messages, or of the id if they are empty.
-
-        hash() is salted per process, so keys of two processes cannot be compared.
-        """
+        """64-bit hash of the user's messages, or of the id if they are empty."""
         text = "\n".join(m.content for m in self.conversation.messages if m.role == "user")
-        return hash(lineage.normalise_prompt(text) or ("no prompt", self.id))
+        return hash_text(lineage.normalise_prompt(text) or f"\0no prompt\0{self.id}")
 
     @property
     def last_prompt(self) -> str:

@@ -36,10 +36,17 @@ from truing.analysis.verdict_rows import (
 )
 from truing.core import lineage
 from truing.core.flagged_categories import UNCATEGORISED, flag_categories
+from truing.core.ids import hash_text
 from truing.core.types import Expect
 from truing.runs.folder import JudgeRecord, Manifest, Run
 from truing.runs.index import check_cells, max_cells_per_sample
-from truing.runs.run_files import locate_run_file, read_run_records
+from truing.runs.parts import (
+    PARTS_FILE,
+    locate_record_files,
+    read_run_records,
+    record_bytes,
+)
+from truing.runs.run_files import locate_run_file
 
 # Codes of a verdict; ABSENT is also the state of an answer that was never requested.
 ABSENT, NO, YES, UNSCORED, SKIPPED = 0, 1, 2, 3, 4
@@ -159,11 +166,13 @@ class VerdictTable:
         prompt_ids: by position, the number of the sample's prompt. Samples share one if the users'
             messages are equal (`lineage.normalise_prompt`), or if attacks made them from the same
             plain prompt, which is then their prompt too.
+        prompt_keys: by the number of a prompt, its 64-bit hash, which is that of other tables.
         attacked: by position, 1 if an attack made the prompt.
         task_kinds: by position, the index of the kind of an agent's task in `TASK_KINDS`.
         response_states: `response_states[index][position]` is ABSENT or the state of the answer.
         columns: the judges' verdicts by (judge, question).
         relations: what the judges, the model and the prompts have in common.
+        prompt_hashes: of the prompts, where something names its training prompts.
         tokens: what the answers cost.
         orphan_counts: by file ("responses") or judge, how many rows name no sample of the run.
     """
@@ -177,11 +186,13 @@ class VerdictTable:
         self.expect_ids = bytearray()
         self.pair_category_ids = array("H")
         self.prompt_ids = array("I")
+        self.prompt_keys = array("q")
         self.attacked = bytearray()
         self.task_kinds = bytearray()
         self.response_states: list[bytearray] = []
         self.columns: dict[tuple[str, str], VerdictColumn] = {}
         self.relations: tuple[LineageRelation, ...] = ()
+        self.prompt_hashes: set[str] = set()
         self.tokens = TokenTotals()
         self.orphan_counts: Counter[str] = Counter()
         # Hashes of the ids, sorted, with the position of each: 16 bytes a sample, where a
@@ -297,12 +308,13 @@ def read_verdict_table(
 
 def _fingerprint(path: Path, manifest: Manifest) -> tuple[object, ...]:
     """Returns the folder with modification time, size and inode of every file that is read."""
-    names = ["manifest.json", "samples.jsonl", "responses.jsonl"]
-    names += [record.file for record in manifest.judges]
+    names = ["samples.jsonl", "responses.jsonl", *(record.file for record in manifest.judges)]
+    located = [locate_run_file(path, name) for name in ("manifest.json", PARTS_FILE)]
+    located += [file for name in names for file in locate_record_files(path, name)]
     files: list[tuple[int, int, int] | None] = []
-    for name in names:
-        if (path / name).exists():
-            stat = (path / name).stat()
+    for file in located:
+        if file.exists():
+            stat = file.stat()
             files.append((stat.st_mtime_ns, stat.st_size, stat.st_ino))
         else:
             files.append(None)
@@ -360,6 +372,7 @@ def _read_samples(table: VerdictTable, keep_ids: bool) -> None:
     table.index_samples(hashes)
     table.ids = ids if keep_ids else None
     _number_prompts(table, prompt_keys, parent_of)
+    table.prompt_hashes = prompt_hashes
     table.relations = find_relations(table.manifest, prompt_hashes)
 
 
@@ -376,14 +389,15 @@ def _number_prompts(table: VerdictTable, keys: array[int], parent_of: dict[int, 
         elif parent_position is not None and parent_position not in parent_of:
             keys[position] = keys[parent_position]
         else:  # the plain prompt is not at hand: its id stands for it
-            keys[position] = hash(("parent", parent))
+            keys[position] = hash_text(f"\0parent\0{parent}")
     number_of_key: dict[int, int] = {}
     table.prompt_ids = array("I", (number_of_key.setdefault(k, len(number_of_key)) for k in keys))
+    table.prompt_keys = array("q", number_of_key)
 
 
 def _read_responses(table: VerdictTable) -> None:
-    path = locate_run_file(table.path, "responses.jsonl")
-    max_cells = max_cells_per_sample(path, table.size)
+    path = table.path / "responses.jsonl"
+    max_cells = max_cells_per_sample(record_bytes(table.path, path.name), table.size)
     answers = read = written = cached = 0
     for response in read_run_records(table.path, "responses.jsonl", ResponseRow):
         position = table.position_of(response.sample_id)
@@ -407,8 +421,8 @@ def _read_responses(table: VerdictTable) -> None:
 
 
 def _read_judgements(table: VerdictTable, record: JudgeRecord, keep_scores: bool) -> None:
-    path = locate_run_file(table.path, record.file)
-    max_cells = max_cells_per_sample(path, table.size)
+    path = table.path / record.file
+    max_cells = max_cells_per_sample(record_bytes(table.path, record.file), table.size)
     questions: set[str] = set()
     # The file of a labelled set may answer several questions: one column for each.
     for row in read_run_records(table.path, record.file, JudgementRow):

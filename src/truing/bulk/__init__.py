@@ -11,11 +11,13 @@ from truing.core.lazy import lazy_exports
 __getattr__, __dir__, __all__ = lazy_exports(
     __name__,
     {
-        "": "moderate_on_ray",
+        "": "evaluate_on_ray moderate_on_ray",
+        "evaluate_on_ray": "EvaluationSpecs judge_on_ray",
         "input_shards": "DEFAULT_SHARD_BYTES",
-        "moderation_job": "Manifest plan_job",
+        "moderation_job": "Manifest ShardRunner begin_job finish_job plan_job run_shards",
         "ray_cluster": "RayOptions check_ray_options",
         "row_files": "Format InputRow RowFile RowOptions TakenName check_output_format",
         "row_judgements": "ADDED_FIELDS CHUNK_SIZE judge_row judged_values",
+        "shard_store": "ShardStore",
     },
 )

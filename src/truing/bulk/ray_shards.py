@@ -9,7 +9,7 @@ a worker that gets a committed shard returns what is stored.
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 from truing.bulk.ray_cluster import RayOptions, check_versions, count_workers
@@ -58,9 +58,15 @@ def _make_reserve(rate_clock: Any) -> Callable[[str], Awaitable[float]]:
 
 
 def map_shards(
-    ray: Any, shards: Sequence[bytes], build_worker: WorkerFactory, options: RayOptions
+    ray: Any,
+    shards: Sequence[bytes],
+    build_worker: WorkerFactory,
+    options: RayOptions,
+    rates: Mapping[str, float] | None = None,
 ) -> Iterator[bytes]:
     """Yields the result of each shard as it arrives, in any order.
+
+    `rates` are the most requests a second to some endpoints, by scope, of all workers together.
 
     Raises RunError if workers cannot be started.
     """
@@ -71,8 +77,9 @@ def map_shards(
     context.enable_progress_bars = False
     context.execution_options.preserve_order = False
     rate_clock = None
-    if options.rate is not None:
-        rate_clock = ray.remote(num_cpus=0, max_restarts=-1)(RateClock).remote(options.rate)
+    if options.rate is not None or rates:
+        actor = ray.remote(num_cpus=0, max_restarts=-1)(RateClock)
+        rate_clock = actor.remote(options.rate, dict(rates or {}))
     most = min(count_workers(ray.cluster_resources(), options), len(shards))
     rows = ray_data.from_items(
         [{"shard": shard} for shard in shards], override_num_blocks=len(shards)

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from cyclopts import Parameter
 
 from truing.analysis.stopping_rule import parse_stopping_rule
+from truing.bulk.evaluate_on_ray import EvaluationSpecs, evaluate_on_ray
 from truing.cli.parameters import Flag, OptionalStrings, resolve_all
 from truing.cli.progress import ProgressBar, finish_run
+from truing.cli.ray_flags import RayFlags
 from truing.core.types import Sampling
 from truing.evaluation.evaluate import evaluate
 from truing.evaluation.options import EvaluateOptions
+from truing.evaluation.run_parts import DEFAULT_PART_ROWS
 from truing.specs.parser import redact_spec
 from truing.specs.resolve import RoleName
 
@@ -51,6 +54,8 @@ class EvaluateFlags:
     rate
         Maximum requests per second to the model's endpoint (default: no limit; 5 for such an
         attack).
+    shard_rows
+        With --on: prompts of a part of the run, which one worker answers.
     """
 
     limit: int | None = None
@@ -65,6 +70,8 @@ class EvaluateFlags:
     retry_failures: bool | None = None
     authorised: str = ""
     rate: float | None = None
+    shard_rows: int = DEFAULT_PART_ROWS
+    ray: RayFlags = field(default_factory=RayFlags)
 
 
 def command(
@@ -132,5 +139,10 @@ def command(
             },
             progress=progress,
         )
-        evaluate(target, dataset, judges, out, attack=attacker, options=options)
+        if flags.ray.on:
+            specs_by_role = EvaluationSpecs(model=model, judges=tuple(judge or ()), attack=attack)
+            cluster, rows = flags.ray.options, flags.shard_rows
+            evaluate_on_ray(specs_by_role, dataset, out, cluster, options=options, part_rows=rows)
+        else:
+            evaluate(target, dataset, judges, out, attack=attacker, options=options)
     return finish_run(out, as_json=json, repeatable=model is not None)

@@ -15,6 +15,7 @@ import msgspec
 from cyclopts import Parameter
 from msgspec import Struct
 
+from truing.bulk.input_shards import DEFAULT_SHARD_BYTES
 from truing.bulk.row_files import InputRow, RowFile, TakenName, check_output_format
 from truing.bulk.row_judgements import ADDED_FIELDS, CHUNK_SIZE, judge_row, judged_values
 from truing.cli.moderate_rows import RowFlags
@@ -64,6 +65,7 @@ def command(
     rows: RowFlags | None = None,
     prefix: str = "",
     ray: RayFlags | None = None,
+    shard_mib: float = DEFAULT_SHARD_BYTES / (1 << 20),
     json: Flag = False,
 ) -> int:
     """Judges every row of a JSONL, CSV or TSV file; the same command continues an interrupted one.
@@ -82,13 +84,23 @@ def command(
         added, in the format of the input; - is standard output. With --on: a folder or a URL.
     prefix
         Put before the names of these fields, for rows that have such fields already.
+    shard_mib
+        With --on: size of a shard in MiB; what is lost when a worker dies, and what it holds in
+        memory.
     json
         Print the counts as JSON.
     """
     row_flags = rows or RowFlags()
     if ray is not None and ray.on:
         return moderate_in_shards(
-            judge, str(in_), str(out), row_flags.options, prefix, ray, as_json=json
+            judge,
+            str(in_),
+            str(out),
+            row_flags.options,
+            prefix,
+            ray,
+            shard_mib=shard_mib,
+            as_json=json,
         )
     in_, out = Path(in_), Path(out)
     resolved_judge: Judge = resolve(judge, "judge")

@@ -30,14 +30,17 @@ def moderate_in_shards(
     prefix: str,
     flags: RayFlags,
     *,
+    shard_mib: float,
     as_json: bool,
 ) -> int:
     """Judges the rows on a cluster, prints the counts, and returns the exit status."""
     if source == "-" or out == "-":
         raise UserError("--on ray reads files and writes a folder; - is for one process")
     check_ray_options(flags.options)
+    if not 0 < shard_mib < 1 << 20:
+        raise UserError(f"--shard-mib {shard_mib:g}: give a size above 0")
     judge: Judge = resolve(judge_spec, "judge")
-    job, shards = plan_job(judge, source, rows, prefix, flags.shard_bytes)
+    job, shards = plan_job(judge, source, rows, prefix, max(1, int(shard_mib * (1 << 20))))
     if any(Path(f.path).resolve().is_relative_to(Path(out).resolve()) for f in job.sources):
         raise UserError(f"--out {out}: the input lies in it")
     with ProgressBar("shards", quiet=as_json, resumable=True) as progress:

@@ -16,7 +16,7 @@ from truing.cli.tables import escape_line, print_json, print_text
 from truing.evaluation.failures import RESPONSES, find_repeated
 from truing.evaluation.options import EvaluateOptions
 from truing.runs.folder import Run
-from truing.runs.run_files import read_run_records
+from truing.runs.parts import locate_record_files, read_run_records
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -159,7 +159,8 @@ def _format_rate(rate: Rate) -> str:
 def _describe_repetition(out: Path) -> str:
     """Returns what to do about the failures of a run."""
     options = EvaluateOptions()
-    repeated = sum(1 for _ in find_repeated(Run(out).file(RESPONSES), options))
+    files = locate_record_files(out, RESPONSES)
+    repeated = sum(1 for file in files for _ in find_repeated(file, options))
     if not repeated:
         return "the same command with --retry-failures asks them again"
     return f"the same command asks {repeated} of them again (--retry-failures: all of them)"

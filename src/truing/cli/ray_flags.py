@@ -6,9 +6,7 @@ from dataclasses import dataclass
 
 from cyclopts import Parameter
 
-from truing.bulk.input_shards import DEFAULT_SHARD_BYTES
 from truing.bulk.ray_cluster import RayOptions
-from truing.core.errors import UserError
 
 
 @Parameter(name="*")
@@ -28,8 +26,6 @@ class RayFlags:
         GPUs that a worker takes; 0.25 lets four share one.
     worker_rate
         Maximum requests per second to each endpoint, of all workers together.
-    shard_mib
-        Size of a shard in MiB: what is lost when a worker dies, and what it holds in memory.
     """
 
     on: str | None = None
@@ -37,7 +33,6 @@ class RayFlags:
     worker_cpus: float = 1.0
     worker_gpus: float = 0.0
     worker_rate: float | None = None
-    shard_mib: float = DEFAULT_SHARD_BYTES / (1 << 20)
 
     @property
     def options(self) -> RayOptions:
@@ -49,10 +44,3 @@ class RayFlags:
             gpus=self.worker_gpus,
             rate=self.worker_rate,
         )
-
-    @property
-    def shard_bytes(self) -> int:
-        """The size of a shard in bytes; raises UserError unless it is above 0."""
-        if not 0 < self.shard_mib < 1 << 20:
-            raise UserError(f"--shard-mib {self.shard_mib:g}: give a size above 0")
-        return max(1, int(self.shard_mib * (1 << 20)))

@@ -28,7 +28,7 @@ __getattr__, __dir__, __all__ = lazy_exports(
             "DEFAULT_CATEGORY_THRESHOLD UNCATEGORISED category_threshold category_thresholds "
             "flag_categories"
         ),
-        "ids": "content_id stream_seed with_ids",
+        "ids": "content_id hash_text stream_seed with_ids",
         "input_files": "open_input read_input_bytes read_input_text",
         "json_text": "describe_json_error is_nested_deeper parse_json",
         "jsonl": (
@@ -48,7 +48,9 @@ __getattr__, __dir__, __all__ = lazy_exports(
             "normalise_prompt"
         ),
         "linear_regex": "LinearRegex NotLinear SearchMode",
-        "measurement_set": "count_frozen_by_source frozen_hashes has_frozen_prompt is_frozen",
+        "measurement_set": (
+            "count_frozen_by_source frozen_hashes has_frozen_prompt is_frozen load_measurement_set"
+        ),
         "messages": "decode_tool_calls describe_value is_text_part read_part_text",
         "model_parts": "iterate_parts",
         "output_filter": ("filter_answer filter_response find_prohibited_content withheld_failure"),

@@ -31,6 +31,12 @@ def with_ids(samples: Iterable[Sample]) -> Iterator[Sample]:
         yield msgspec.structs.replace(sample, id=base if count == 0 else f"{base}-{count}")
 
 
+def hash_text(text: str) -> int:
+    """Returns a signed 64-bit hash of a text: the same in every process, unlike `hash`."""
+    digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+    return int.from_bytes(digest, "big", signed=True)
+
+
 def stream_seed(seed: int, *parts: str | int) -> int:
     """Returns a 63-bit seed for a random stream derived from `seed` and the parts.
 

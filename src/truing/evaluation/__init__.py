@@ -20,5 +20,6 @@ __getattr__, __dir__, __all__ = lazy_exports(
         "judge_sets": "JudgingTime LabelledRows is_judged judge_set store_set",
         "options": "EvaluateOptions ProgressCallback",
         "row_sample": "keep_stored_sample",
+        "run_parts": "DEFAULT_PART_ROWS PartDataset finish_parts prepare_judging prepare_parts",
     },
 )

@@ -16,7 +16,8 @@ from truing.evaluation.stored_lines import set_aside_foreign_samples
 from truing.evaluation.validation import describe_exception
 from truing.runs.folder import RunWriter, encode_line
 from truing.runs.index import IdIndex, LineSpans, SampleKey, SampleStore
-from truing.runs.run_files import open_run_file, read_located_run_records
+from truing.runs.parts import read_located_run_records
+from truing.runs.run_files import open_run_file
 
 
 class AttackedSamples:

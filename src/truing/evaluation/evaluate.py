@@ -61,10 +61,10 @@ def evaluate(
     folder.
     """
     options = keep_stored_sample(options or EvaluateOptions(), Path(out))
-    _check_arguments(model, judges, options, attack)
+    check_arguments(model, judges, options, attack)
     attacked = attack is not None or is_attacked_dataset(dataset)
     rates = select_rate_limits(model, options, attacked=attacked)
-    with _open_writer(out, _create_manifest(model, dataset, attack, options)) as writer:
+    with open_writer(out, create_manifest(model, dataset, attack, options)) as writer:
         try:
             # Reads the data set to its end, so that a wrong row costs no call to the model.
             ingest_dataset(
@@ -81,8 +81,8 @@ def evaluate(
             raise
         # Until the scheduler has finished: new judges, or repeated failures, reopen a complete run.
         writer.manifest.complete = False
-        _note_authorisation(writer, options, rates)
-        _add_judge_records(writer, judges)
+        note_authorisation(writer, options, rates)
+        add_judge_records(writer, judges)
         scheduler = Scheduler(writer, options, judges, model=model, attack=attack)
         run_coroutine(_run_scheduler(scheduler, options.concurrency, rates))
     return Run(out)
@@ -100,11 +100,11 @@ def judge_run(
     options = msgspec.structs.replace(options or EvaluateOptions(), until=None)
     if faults := _real_tools_faults(options, judges):
         raise PlanError(*faults)
-    with _open_writer(run.path, run.manifest) as writer:
+    with open_writer(run.path, run.manifest) as writer:
         if not all(run.file(f).exists() for f in ("samples.jsonl", "responses.jsonl")):
             raise RunError(f"{run.path}: there are no answers to judge yet")
         writer.manifest.notes["judging"] = "not finished"
-        _add_judge_records(writer, judges)
+        add_judge_records(writer, judges)
         scheduler = Scheduler(writer, options, judges)
         # New judgements do not make an interrupted run complete.
         scheduler.marks_complete = writer.manifest.complete
@@ -113,8 +113,11 @@ def judge_run(
 
 
 @contextmanager
-def _open_writer(out: str | Path, manifest: Manifest) -> Iterator[RunWriter]:
-    writer = RunWriter(out, manifest)
+def open_writer(
+    out: str | Path, manifest: Manifest, *, sharded: bool = False
+) -> Iterator[RunWriter]:
+    """Yields the writer of a run folder, and closes it."""
+    writer = RunWriter(out, manifest, sharded=sharded)
     try:
         yield writer
     finally:
@@ -211,9 +214,10 @@ def _real_tools_faults(options: EvaluateOptions, *wholes: object) -> list[str]:
     ]
 
 
-def _note_authorisation(
+def note_authorisation(
     writer: RunWriter, options: EvaluateOptions, rates: dict[str, float]
 ) -> None:
+    """Notes who allowed an attack, and the rate limit, in the manifest, which is not saved."""
     notes, authorised = writer.manifest.notes, options.authorised.strip()
     earlier = notes.get("authorised", "")
     if authorised and authorised not in earlier.split("; "):
@@ -225,7 +229,7 @@ def _note_authorisation(
 # -- arguments and manifest
 
 
-def _check_arguments(
+def check_arguments(
     model: Model | None, judges: Sequence[Judge], options: EvaluateOptions, attack: Attack | None
 ) -> None:
     """Raises PlanError with all faults of the arguments."""
@@ -259,9 +263,10 @@ def _check_arguments(
         raise PlanError(*faults)
 
 
-def _create_manifest(
+def create_manifest(
     model: Model | None, dataset: Dataset, attack: Attack | None, options: EvaluateOptions
 ) -> Manifest:
+    """Returns the manifest of a new run; its `plan_hash` decides whether a folder is continued."""
     info, sampling = dataset.info, options.sampling
     if model is not None:
         lineage = model.lineage
@@ -326,7 +331,7 @@ def _collect_versions() -> dict[str, str]:
     return versions
 
 
-def _add_judge_records(writer: RunWriter, judges: Sequence[Judge]) -> None:
+def add_judge_records(writer: RunWriter, judges: Sequence[Judge]) -> None:
     """Adds the judges to the manifest, with the reason if one must not measure this model."""
     manifest = writer.manifest
     known = {record.file for record in manifest.judges}

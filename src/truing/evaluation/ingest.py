@@ -35,6 +35,7 @@ def ingest_dataset(
     limit: int | None,
     recorded: bool,
     random: bool = True,
+    is_part: bool = False,
 ) -> None:
     """Writes the samples of a data set to `file`; raises DataError with the faults found.
 
@@ -42,7 +43,7 @@ def ingest_dataset(
     not `random`. With `recorded`, the data set's own answers and human judgements are written too.
     Each file is written under a temporary name and renamed when it is complete, the samples last:
     if they are there, the whole data set has been read. After a crash before that, and if the files
-    are damaged, the data set is read again.
+    are damaged, the data set is read again. A set that `is_part` of another may have no answers.
     """
     if writer.file(file).exists():
         damage = find_damaged_input(writer, file, recorded=recorded)
@@ -53,7 +54,7 @@ def ingest_dataset(
     samples = _PartFile(writer, file)
     recorded_data = _RecordedData(writer) if recorded else None
     n_written = 0
-    for row in _select_rows(writer, dataset, limit, random=random):
+    for row in select_rows(writer, dataset, limit, random=random):
         samples.append(encode_line(row.sample))
         n_written += 1
         if recorded_data is not None:
@@ -64,7 +65,7 @@ def ingest_dataset(
     if n_written == 0:
         raise DataError(f"{dataset.info.spec}: no rows")
     if recorded_data is not None:
-        if recorded_data.n_responses == 0:
+        if recorded_data.n_responses == 0 and not is_part:
             raise DataError(
                 f"{dataset.info.spec}: has no recorded answers; give a model that answers"
             )
@@ -76,7 +77,7 @@ def ingest_dataset(
     samples.finish()
 
 
-def _select_rows(
+def select_rows(
     writer: RunWriter, dataset: Dataset, limit: int | None, *, random: bool
 ) -> Iterator[Row]:
     """Yields the rows to use, and notes in the manifest how they were selected."""

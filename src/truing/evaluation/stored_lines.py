@@ -11,6 +11,7 @@ from truing.evaluation.failures import RESPONSES
 from truing.runs.damage import LineFault, describe_faults, find_line_faults
 from truing.runs.folder import RunWriter
 from truing.runs.index import IdIndex, LineSpans, ResponseKey, max_cells_per_sample
+from truing.runs.parts import file_bytes
 
 _FOREIGN = "belongs to no sample of this run"
 
@@ -23,7 +24,7 @@ def count_stored_answers(writer: RunWriter, samples: int) -> int:
     path = writer.file(RESPONSES)
     _check_answers(path, find_line_faults(path, Response))
     count = 1 + max((k.index for _, _, k in read_located_records(path, ResponseKey)), default=0)
-    if count > max_cells_per_sample(path, samples):
+    if count > max_cells_per_sample(file_bytes(path), samples):
         raise RunError(f"{path}: index {count - 1}: there are by far not so many answers")
     return count
 

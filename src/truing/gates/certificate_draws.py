@@ -27,7 +27,7 @@ from truing.core.errors import DataError, LineageError, PlanError, RunError, did
 from truing.core.ids import stream_seed
 from truing.core.types import Failure
 from truing.runs.folder import JudgeRecord, Run
-from truing.runs.run_files import read_run_records
+from truing.runs.parts import read_run_records
 
 PROBABILITY_GRID = (
     *(k / 1000 for k in range(1, 20)),

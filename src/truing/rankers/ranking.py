@@ -55,7 +55,7 @@ from truing.rankers.perplexity import (
 )
 from truing.rankers.text_likelihood import ProgressCallback, PromptForm, map_in_batches
 from truing.runs.folder import DataRecord, Manifest, Run, RunWriter
-from truing.runs.run_files import read_run_records
+from truing.runs.parts import read_run_records
 
 RankedRow = TypeVar("RankedRow", RankedChoices, ComparedPair, MeasuredAnswer)
 Item = TypeVar("Item", ChoiceQuestion, AnswerPair)

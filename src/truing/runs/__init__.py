@@ -18,10 +18,11 @@ __getattr__, __dir__, __all__ = lazy_exports(
         "index": (
             "IdIndex LineSpans ResponseKey SampleKey SampleStore check_cells max_cells_per_sample"
         ),
-        "run_files": (
-            "delete_run_file is_judgement_file locate_run_file open_run_file "
-            "read_located_run_records read_run_records"
+        "parts": (
+            "PARTS_FILE RecordReader RunParts file_bytes list_run_parts locate_record_files "
+            "part_name read_located_run_records read_run_records record_bytes"
         ),
+        "run_files": "delete_run_file is_judgement_file locate_run_file open_run_file",
         "write_lock": "is_being_written",
     },
 )

@@ -39,13 +39,8 @@ from truing.core.types import Judgement, Lineage, Response, Sample
 from truing.runs.append_only_file import AppendOnlyFile
 from truing.runs.damage import LineFault, describe_faults, set_aside_lines
 from truing.runs.index import LineSpans
-from truing.runs.run_files import (
-    delete_run_file,
-    is_judgement_file,
-    locate_run_file,
-    open_run_file,
-    read_run_records,
-)
+from truing.runs.parts import PARTS_FILE, read_run_records
+from truing.runs.run_files import delete_run_file, is_judgement_file, locate_run_file, open_run_file
 from truing.runs.write_lock import acquire_write_lock
 
 _log = logging.getLogger(__name__)
@@ -189,10 +184,11 @@ class RunWriter(Run):
 
     An appended line reaches the operating system at once, so a killed process loses nothing that it
     appended. Against a power failure `sync` waits for the disk; the scheduler calls it about once a
-    second (group commit). `is_new` says whether the folder held no run before.
+    second (group commit). `is_new` says whether the folder held no run before. `sharded`: the
+    folder of a sharded run, whose records are written to its parts.
     """
 
-    def __init__(self, path: str | Path, manifest: Manifest) -> None:
+    def __init__(self, path: str | Path, manifest: Manifest, *, sharded: bool = False) -> None:
         # Not super().__init__, which requires a manifest.
         self.path = Path(path)
         self._files: dict[str, AppendOnlyFile] = {}
@@ -202,6 +198,7 @@ class RunWriter(Run):
         try:
             manifest_path = self.file("manifest.json")
             self.is_new = not manifest_path.exists()
+            self._check_layout(sharded)
             if self.is_new:
                 self._manifest = manifest
                 self.save_manifest()
@@ -213,6 +210,16 @@ class RunWriter(Run):
         except RunError:
             self._lock.close()
             raise
+
+    def _check_layout(self, sharded: bool) -> None:
+        """Raises RunError if the folder holds a run of the other layout (`truing.runs.parts`)."""
+        is_sharded = self.file(PARTS_FILE).exists()
+        if is_sharded and not sharded:
+            raise RunError(
+                f"{self.path}: is a sharded run; continue it, or judge it, with --on ray"
+            )
+        if sharded and self.file("samples.jsonl").exists():
+            raise RunError(f"{self.path}: is a run of one process; continue it without --on")
 
     @property
     def manifest(self) -> Manifest:

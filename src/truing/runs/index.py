@@ -29,14 +29,13 @@ class ResponseKey(Struct, frozen=True):
     index: AnswerIndex = 0
 
 
-def max_cells_per_sample(path: Path, samples: int) -> int:
-    """Returns how many cells for each sample a table of a file may have.
+def max_cells_per_sample(n_bytes: int, samples: int) -> int:
+    """Returns how many cells for each sample a table of a file of that size may have.
 
     Tables and indexes have a cell for each sample and index, so that one line with the index 9999,
     in a folder that was received, would make them large without limit. A line has 100 bytes or
     more, so of the cells that are allowed here a run of truing fills one in a hundred at least.
     """
-    n_bytes = path.stat().st_size if path.exists() else 0
     return (4 * n_bytes + _MIN_CELLS) // max(1, samples)
 
 

@@ -9,14 +9,9 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
-from typing import TypeVar
 
 from truing.core.errors import RunError
-from truing.core.jsonl import read_located_records, read_records
-
-T = TypeVar("T")
 
 _MAX_NAME_CHARS = 300
 _JUDGEMENT_FILE = re.compile(r"judgements/[A-Za-z0-9_-][A-Za-z0-9._-]{0,200}\.jsonl")
@@ -55,22 +50,6 @@ def locate_run_file(folder: Path, name: str) -> Path:
                 f"{path}: is {kind}; the files of a run folder are plain files inside it"
             )
     return path
-
-
-def read_run_records(folder: Path, name: str, kind: type[T]) -> Iterator[T]:
-    """Yields the records of a run's file; a file that does not exist has none.
-
-    Raises RunError with file and line if a line does not decode as `kind`, and like
-    `locate_run_file`.
-    """
-    return read_records(locate_run_file(folder, name), kind)
-
-
-def read_located_run_records(
-    folder: Path, name: str, kind: type[T]
-) -> Iterator[tuple[int, int, T]]:
-    """Like `read_run_records`, with the offset and the length in bytes of each line."""
-    return read_located_records(locate_run_file(folder, name), kind)
 
 
 def delete_run_file(folder: Path, name: str) -> None:

@@ -25,6 +25,7 @@ __getattr__, __dir__, __all__ = lazy_exports(
             "classification_scores f1_score pairwise_accuracy recall_at_false_alarm "
             "spearman_correlation"
         ),
+        "cluster_sketch": "ClusterSketch DEFAULT_BOUND",
         "conformal": (
             "TestedThreshold anytime_p_value binomial_p_value labels_needed learn_then_test"
         ),

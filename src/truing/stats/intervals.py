@@ -100,6 +100,16 @@ def exact_upper_bound(events: int, n: int, level: float = 0.95) -> float:
     return 1.0 if events == n else float(betaincinv(events + 1, n - events, level))
 
 
+def wilson_at(rate: float, size: float, level: float = 0.95, method: str = "wilson") -> Interval:
+    """Returns Wilson's interval of a rate at an effective sample size, which need not be whole.
+
+    Raises ValueError unless the rate lies in [0, 1] and the size is positive.
+    """
+    if not 0 <= rate <= 1 or not size > 0:
+        raise ValueError(f"no interval of a rate of {rate!r} at a size of {size!r}")
+    return Interval(rate, *_wilson_bounds(rate, size, normal_quantile(level)), method)
+
+
 def clustered_wilson(
     events: Sequence[float],
     sizes: Sequence[float],

@@ -11,10 +11,11 @@ from truing.core.lazy import lazy_exports
 __getattr__, __dir__, __all__ = lazy_exports(
     __name__,
     {
-        "": "dialog_actions parallel_rails",
+        "": "decision_record dialog_actions parallel_rails",
         "action_registry": "ActionRegistry",
         "answer_readings": "current_readings",
         "app": "RailsError Runtime RuntimeParts",
+        "call_ids": "CallIds",
         "chat_messages": "ChatMessage messages_of_conversation",
         "client_texts": "name_results",
         "conversation_check": "CheckResult NoStageError",

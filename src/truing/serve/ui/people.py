@@ -22,7 +22,7 @@ from truing.annotation.store import RequestRejected
 from truing.core.types import AnswerIndex, Judgement
 from truing.runs.append_only_file import AppendOnlyFile
 from truing.runs.folder import Run, encode_line
-from truing.runs.run_files import read_run_records
+from truing.runs.parts import read_run_records
 
 NOTES_FILE = "notes.jsonl"
 MAX_NOTE_CHARACTERS = 4_000

@@ -12,7 +12,6 @@ stands in the run folder: whoever deletes the run deletes it too.
 
 from __future__ import annotations
 
-import os
 import re
 import sqlite3
 from array import array
@@ -38,7 +37,7 @@ from truing.analysis.verdict_table import (
 from truing.core.errors import RunError
 from truing.core.types import AnswerIndex
 from truing.runs.folder import Run
-from truing.runs.run_files import read_located_run_records
+from truing.runs.parts import read_located_run_records, record_bytes
 
 T = TypeVar("T", bound=Struct)
 Codes = NDArray[np.uint8]
@@ -151,7 +150,7 @@ class _IndexBuilder:
         self._run, self._table, self._report = run, table, report
         self._files = tuple(dict.fromkeys(c.record.file for c in table.columns.values()))
         names = ["samples.jsonl", "responses.jsonl", *self._files]
-        self._bytes = sum(_size(run.file(name)) for name in names) or 1
+        self._bytes = sum(record_bytes(run.path, name) for name in names) or 1
         self._bytes_read = 0
         states = [np.frombuffer(s, np.uint8) for s in table.response_states]
         shape = (len(states), table.size)
@@ -348,10 +347,3 @@ class _IndexBuilder:
         self._add_words("reasons", texts)
         places.clear()
         texts.clear()
-
-
-def _size(path: Path) -> int:
-    try:
-        return os.stat(path).st_size
-    except OSError:
-        return 0

@@ -12,7 +12,7 @@ import tempfile
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from truing.core.errors import RunError
 from truing.core.private_files import create_folder, private_opener, replace_file_with
 from truing.hf.weights import cache_dir
 from truing.runs.folder import Run
+from truing.runs.parts import PARTS_FILE, locate_record_files
 from truing.runs.run_files import locate_run_file
 from truing.serve.ui.background import Fault, Pending, describe_error
 from truing.serve.ui.row_index import FORMAT, IndexStopped, build_index
@@ -64,16 +65,24 @@ def fingerprint(
     state: RunState, more_files: tuple[str, ...] = ()
 ) -> tuple[str | FileStat | None, ...]:
     """Returns the folder with modification time, size and inode of every file of a run."""
-    names = ["manifest.json", "samples.jsonl", "responses.jsonl", *more_files]
+    names = ["manifest.json", PARTS_FILE, "samples.jsonl", "responses.jsonl", *more_files]
     names += [judge.file for judge in state.manifest.judges]
     stats: list[FileStat | None] = []
-    for name in names:
+    for path in _locate_files(state.path, names):
         try:
-            stat = (state.path / name).lstat()
+            stat = path.lstat()
             stats.append((stat.st_mtime_ns, stat.st_size, stat.st_ino))
         except (OSError, ValueError):
             stats.append(None)
     return (str(state.path), *stats)
+
+
+def _locate_files(folder: Path, names: list[str]) -> Iterator[Path]:
+    for name in names:
+        try:
+            yield from locate_record_files(folder, name)
+        except RunError:
+            yield folder / name
 
 
 class _Entry(Struct):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import sqlite3
 import threading
@@ -23,7 +22,7 @@ from truing.analysis.verdict_table import EXPECTS, NO, UNSCORED, YES
 from truing.core.errors import RunError, UserError
 from truing.core.types import Judgement, Response, Sample
 from truing.runs.folder import Run
-from truing.runs.run_files import open_run_file
+from truing.runs.parts import RecordReader
 from truing.serve.ui.row_index import IndexMeta, split_words
 
 T = TypeVar("T")
@@ -310,40 +309,41 @@ class _RunFiles:
 
     def __init__(self, run: Run) -> None:
         self._run = run
-        self._descriptors: dict[str, int] = {}
+        self._readers: dict[str, RecordReader] = {}
 
     def read(self, name: str, start: Any, length: Any, kind: type[T]) -> T | None:
         """Returns the record of a line; None if it is too long. Raises OSError or RunChanged."""
         if length > MAX_RECORD_BYTES:
             return None
-        if name not in self._descriptors:
-            try:
-                self._descriptors[name] = open_run_file(self._run.path, name)
-            except RunError as error:
-                raise RunChanged from error
-        descriptor, begin = self._descriptors[name], int(start)
-        line = os.pread(descriptor, int(length), begin)
-        before = os.pread(descriptor, 1, begin - 1) if begin else b"\n"
+        begin = int(start)
+        try:
+            if name not in self._readers:
+                self._readers[name] = RecordReader(self._run.path, name)
+            reader = self._readers[name]
+            line = reader.read(int(length), begin)
+            before = reader.read(1, begin - 1) if begin else b"\n"
+        except RunError as error:
+            raise RunChanged from error
         if before != b"\n" or line.find(b"\n") != len(line) - 1:
             raise RunChanged
         try:
             return msgspec.json.decode(line, type=kind)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             # The index, which reads a part of each line, has taken it; to index again helps nobody.
-            number = _count_lines(descriptor, begin) + 1
+            number = _count_lines(reader, begin) + 1
             reason = str(error) if isinstance(error, msgspec.ValidationError) else "no such record"
             raise RunError(f"{self._run.path / name}:{number}: {reason}") from error
 
     def close(self) -> None:
         """Closes the files."""
-        for descriptor in self._descriptors.values():
-            os.close(descriptor)
+        for reader in self._readers.values():
+            reader.close()
 
 
-def _count_lines(descriptor: int, end: int) -> int:
+def _count_lines(reader: RecordReader, end: int) -> int:
     """Returns how many lines of a file end before a position."""
     lines = position = 0
-    while position < end and (part := os.pread(descriptor, min(1 << 20, end - position), position)):
+    while position < end and (part := reader.read(min(1 << 20, end - position), position)):
         lines += part.count(b"\n")
         position += len(part)
     return lines

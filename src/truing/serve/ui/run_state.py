@@ -14,6 +14,7 @@ from msgspec import Struct, field
 from truing.core.errors import RunError
 from truing.core.input_files import open_input, read_input_bytes
 from truing.core.version import __version__
+from truing.runs.parts import locate_record_files
 from truing.runs.run_files import is_judgement_file, locate_run_file
 from truing.runs.write_lock import is_being_written
 
@@ -163,12 +164,18 @@ class RunStateReader:
         return answers, expected, judged
 
     def _count_lines(self, folder: Path, name: str) -> int:
+        """Returns the number of lines of a run's file, of all parts of a sharded run."""
+        try:
+            return sum(self._count_file_lines(p) for p in locate_record_files(folder, name))
+        except RunError:
+            return 0
+
+    def _count_file_lines(self, path: Path) -> int:
         """Returns the number of lines of a file, of which only what is new is read.
 
         Of a large file only a part is read at a time; the next look goes on.
         """
         try:
-            path = locate_run_file(folder, name)
             with open_input(path) as stream:
                 stat = path.stat()
                 inode, offset, count = self._line_counts.pop(path, (stat.st_ino, 0, 0))
@@ -180,7 +187,7 @@ class RunStateReader:
                     count += chunk.count(b"\n")
                     offset += len(chunk)
                     left -= len(chunk)
-        except (OSError, RunError):
+        except OSError:
             return 0
         self._line_counts[path] = (stat.st_ino, offset, count)
         if len(self._line_counts) > _MAX_CACHED:

@@ -1,0 +1,250 @@
+"""Runs in parts: joined, the files of one process; read by everything that reads a run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from truing.analysis.comparison import compare
+from truing.analysis.label_draws import draw_rows
+from truing.analysis.summary import summarise
+from truing.bulk.evaluate_on_ray import (
+    EvaluationSpecs,
+    EvaluationTask,
+    EvaluationWorker,
+    PartOutcome,
+    evaluate_on_ray,
+    judge_on_ray,
+)
+from truing.bulk.ray_cluster import RayOptions
+from truing.core.errors import DataError, PlanError, RunError
+from truing.core.types import Sampling
+from truing.evaluation.evaluate import evaluate, judge_run
+from truing.evaluation.options import EvaluateOptions
+from truing.evaluation.run_parts import finish_parts, prepare_judging, prepare_parts
+from truing.runs.folder import Run
+from truing.runs.parts import locate_record_files
+from truing.specs.resolve import resolve
+
+MODEL, DATA, JUDGES = "scripted:mixed", "builtin:safety", ("keywords:", "rules:refusal")
+OPTIONS = EvaluateOptions(sampling=Sampling(n=2, temperature=1.0), seed=3, limit=12)
+
+
+def evaluate_parts(
+    out: Path, specs: EvaluationSpecs, data: str, part_rows: int, options: Any
+) -> Run:
+    """What `evaluate_on_ray` does, with the worker in this process."""
+    dataset = resolve(data, "data")
+    model = resolve(specs.model, "model") if specs.model else None
+    attack = resolve(specs.attack, "attack") if specs.attack else None
+    judges = [resolve(spec, "judge") for spec in specs.judges]
+    prepared = prepare_parts(
+        model, dataset, judges, out, attack=attack, options=options, part_rows=part_rows
+    )
+    task = EvaluationTask(
+        out=str(out), specs=specs, options=options, info=dataset.info, sha256=dataset.sha256()
+    )
+    work_on(prepared.parts, task)
+    return finish_parts(out)
+
+
+def work_on(parts: Any, task: EvaluationTask) -> None:
+    worker = EvaluationWorker(task, None)
+    for part in reversed(parts):
+        outcome = msgspec.msgpack.decode(worker.work(part.encode()), type=PartOutcome)
+        assert outcome == PartOutcome(part=part)
+
+
+def joined(run: Path, name: str) -> bytes:
+    return b"".join(path.read_bytes() for path in locate_record_files(run, name) if path.exists())
+
+
+def assert_equal_runs(one: Path, parts: Path) -> None:
+    manifest, of_parts = Run(one).manifest, Run(parts).manifest
+    names = ["samples.jsonl", "responses.jsonl", *(record.file for record in manifest.judges)]
+    for name in names:
+        assert joined(parts, name) == (one / name).read_bytes(), name
+    for field in ("plan", "plan_hash", "model", "lineage", "data", "judges", "seed", "complete"):
+        assert getattr(of_parts, field) == getattr(manifest, field), field
+    assert manifest.notes == of_parts.notes
+    assert msgspec.json.encode(summarise(parts)) == msgspec.json.encode(summarise(one))
+
+
+@pytest.mark.parametrize("part_rows", [1, 5])
+def test_the_bytes_of_one_process(tmp_path: Path, part_rows: int) -> None:
+    judges = [resolve(spec, "judge") for spec in JUDGES]
+    evaluate(
+        resolve(MODEL, "model"), resolve(DATA, "data"), judges, tmp_path / "one", options=OPTIONS
+    )
+    specs = EvaluationSpecs(model=MODEL, judges=JUDGES)
+    run = evaluate_parts(tmp_path / "parts", specs, DATA, part_rows, OPTIONS)
+    assert_equal_runs(tmp_path / "one", tmp_path / "parts")
+    assert [r.sample_id for r in run.responses()] == [
+        r.sample_id for r in Run(tmp_path / "one").responses()
+    ]
+    # The same command finds nothing to do.
+    before = joined(run.path, "responses.jsonl")
+    evaluate_parts(tmp_path / "parts", specs, DATA, part_rows, OPTIONS)
+    assert joined(run.path, "responses.jsonl") == before
+
+
+def test_an_attack_and_further_judges(tmp_path: Path) -> None:
+    attack = "rot13:"
+    resolved = resolve(attack, "attack")
+    options = msgspec.structs.replace(OPTIONS, authorised="test")
+    one, parts = tmp_path / "one", tmp_path / "parts"
+    evaluate(
+        resolve(MODEL, "model"), resolve(DATA, "data"), [], one, attack=resolved, options=options
+    )
+    evaluate_parts(parts, EvaluationSpecs(model=MODEL, attack=attack), DATA, 8, options)
+    assert_equal_runs(one, parts)
+    judge_run(one, [resolve(spec, "judge") for spec in JUDGES])
+    names = prepare_judging(parts, [resolve(spec, "judge") for spec in JUDGES])
+    work_on(
+        names,
+        EvaluationTask(
+            out=str(parts), specs=EvaluationSpecs(judges=JUDGES), options=EvaluateOptions()
+        ),
+    )
+    finish_parts(parts)
+    assert_equal_runs(one, parts)
+
+
+def write_recorded(path: Path) -> str:
+    rows: list[dict[str, Any]] = [
+        {"id": str(i), "prompt": f"p{i}", "response": ["murder", "hello"][i % 2]} for i in range(9)
+    ]
+    rows.insert(0, {"id": "without", "prompt": "p"})
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return f"file:{path}"
+
+
+def test_recorded_answers(tmp_path: Path) -> None:
+    data = write_recorded(tmp_path / "rows.jsonl")
+    judges = [resolve("keywords:", "judge")]
+    evaluate(None, resolve(data, "data"), judges, tmp_path / "one")
+    evaluate_parts(
+        tmp_path / "parts", EvaluationSpecs(judges=("keywords:",)), data, 1, EvaluateOptions()
+    )
+    assert_equal_runs(tmp_path / "one", tmp_path / "parts")
+
+
+def test_comparisons_and_draws_read_parts(tmp_path: Path) -> None:
+    runs = {}
+    for name, model in (("a", "scripted:comply"), ("b", "scripted:mixed")):
+        judges = [resolve(spec, "judge") for spec in JUDGES]
+        evaluate(
+            resolve(model, "model"), resolve(DATA, "data"), judges, tmp_path / name, options=OPTIONS
+        )
+        specs = EvaluationSpecs(model=model, judges=JUDGES)
+        evaluate_parts(tmp_path / f"{name}-parts", specs, DATA, 6, OPTIONS)
+        runs[name] = tmp_path / name
+    one = compare(tmp_path / "a", tmp_path / "b")
+    parts = compare(tmp_path / "a-parts", tmp_path / "b-parts")
+    mixed = compare(tmp_path / "a", tmp_path / "b-parts")
+    assert parts.deltas == one.deltas == mixed.deltas
+    assert parts.flips == one.flips
+    drawn = [draw_rows(tmp_path / name, 5) for name in ("a", "a-parts")]
+    assert drawn[0] == drawn[1]
+    assert (tmp_path / "a-parts/labels/draws.jsonl").exists()
+
+
+def test_a_crash_while_the_data_set_is_read(tmp_path: Path) -> None:
+    class Broken:
+        def __init__(self, of: Any) -> None:
+            self.info, self.sha256 = of.info, of.sha256
+            self._of = of
+
+        def rows(self) -> Any:
+            for number, row in enumerate(self._of.rows()):
+                if number == 20:
+                    raise DataError("row 21: broken")
+                yield row
+
+    dataset = resolve(DATA, "data")
+    model = resolve(MODEL, "model")
+    options = EvaluateOptions(seed=3)
+    with pytest.raises(DataError, match="row 21"):
+        prepare_parts(model, Broken(dataset), [], tmp_path / "run", options=options, part_rows=5)
+    assert not (tmp_path / "run").exists()
+    # A process that was killed leaves parts without the file that names them.
+    prepare_parts(model, dataset, [], tmp_path / "run", options=options, part_rows=5)
+    (tmp_path / "run/parts.json").unlink()
+    prepared = prepare_parts(model, dataset, [], tmp_path / "run", options=options, part_rows=9)
+    assert len(prepared.parts) == len(list((tmp_path / "run/parts").iterdir()))
+    assert len(list(Run(tmp_path / "run").samples())) == len(list(dataset.rows()))
+
+
+def test_the_two_layouts_are_not_mixed(tmp_path: Path) -> None:
+    model, dataset = resolve(MODEL, "model"), resolve(DATA, "data")
+    prepare_parts(model, dataset, [], tmp_path / "parts", options=OPTIONS)
+    with pytest.raises(RunError, match="is a sharded run; continue it, or judge it, with --on ray"):
+        evaluate(model, dataset, [], tmp_path / "parts", options=OPTIONS)
+    evaluate(model, dataset, [], tmp_path / "one", options=OPTIONS)
+    with pytest.raises(RunError, match="is a run of one process; continue it without --on"):
+        prepare_parts(model, dataset, [], tmp_path / "one", options=OPTIONS)
+    with pytest.raises(RunError, match="is a run of one process; judge it without --on"):
+        prepare_judging(tmp_path / "one", [])
+    changed = msgspec.structs.replace(OPTIONS, seed=4)
+    with pytest.raises(RunError, match="holds a run of another plan"):
+        prepare_parts(model, dataset, [], tmp_path / "parts", options=changed)
+
+
+def test_a_stopping_rule_needs_one_process(tmp_path: Path) -> None:
+    from truing.analysis.stopping_rule import parse_stopping_rule
+
+    judges = [resolve("keywords:", "judge")]
+    options = EvaluateOptions(until=parse_stopping_rule("harm(width<0.05)", judges))
+    with pytest.raises(PlanError, match="--until needs one process"):
+        prepare_parts(
+            resolve(MODEL, "model"), resolve(DATA, "data"), judges, tmp_path, options=options
+        )
+
+
+def test_a_worker_with_another_model_is_a_fault(tmp_path: Path) -> None:
+    dataset = resolve(DATA, "data")
+    prepared = prepare_parts(
+        resolve(MODEL, "model"), dataset, [], tmp_path / "run", options=OPTIONS
+    )
+    task = EvaluationTask(
+        out=str(tmp_path / "run"),
+        specs=EvaluationSpecs(model="scripted:comply"),
+        options=OPTIONS,
+        info=dataset.info,
+        sha256=dataset.sha256(),
+    )
+    worker = EvaluationWorker(task, None)
+    result = worker.work(prepared.parts[0].encode())
+    assert "holds a run of another plan (model:" in msgspec.msgpack.decode(result)["fault"]
+    assert not finish_parts(tmp_path / "run").manifest.complete
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_on_a_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, root: Path) -> None:
+    pytest.importorskip("ray", reason="the extra `ray` is not installed")
+    monkeypatch.setenv("PYTHONPATH", str(root / "src"))
+    cluster = RayOptions(workers=2, cpus=0.5, rate=200)
+    evaluate(
+        resolve(MODEL, "model"),
+        resolve(DATA, "data"),
+        [resolve("keywords:", "judge")],
+        tmp_path / "one",
+        options=OPTIONS,
+    )
+    specs = EvaluationSpecs(model=MODEL, judges=("keywords:",))
+    evaluate_on_ray(
+        specs, resolve(DATA, "data"), tmp_path / "parts", cluster, options=OPTIONS, part_rows=8
+    )
+    assert_equal_runs(tmp_path / "one", tmp_path / "parts")
+    judge_run(tmp_path / "one", [resolve("rules:refusal", "judge")])
+    judge_on_ray(tmp_path / "parts", ["rules:refusal"], cluster, options=EvaluateOptions())
+    assert_equal_runs(tmp_path / "one", tmp_path / "parts")
