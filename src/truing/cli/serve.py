@@ -57,8 +57,10 @@ class ServeFlags:
     host
         Address to listen on.
     threads
-        Where conversations with a `guardrails.thread_id` are kept: memory, sqlite:FILE, or
-        postgresql+psycopg://HOST/DATABASE.
+        Where conversations with a `guardrails.thread_id` are kept: memory, sqlite:FILE,
+        postgresql+psycopg://HOST/DATABASE, or redis://HOST (extra redis).
+    thread_hours
+        Hours after which an unused thread is forgotten. Default: never.
     """
 
     concurrency: int = 64
@@ -71,6 +73,7 @@ class ServeFlags:
     request_log: bool = True
     host: str = "127.0.0.1"
     threads: str | None = None
+    thread_hours: float | None = None
 
 
 @Parameter(name="*")
@@ -128,10 +131,10 @@ def command(
         import uvicorn
 
         from truing.serve.openai.app import chat_app, keep_threads
-        from truing.serve.openai.conversation_memory import open_thread_store
         from truing.serve.openai.http_protocol import bounded_protocol
         from truing.serve.openai.local_host import LocalHostOnly
         from truing.serve.openai.request_log import log_to_stderr
+        from truing.serve.openai.thread_stores import open_thread_store
         from truing.serve.openai.tracing import tracer_from_environment
 
     flags, auditing = flags or ServeFlags(), auditing or AuditFlags()
@@ -153,7 +156,7 @@ def command(
         metrics_open=flags.metrics_open,
     )
     if flags.threads:
-        keep_threads(app, open_thread_store(flags.threads))
+        keep_threads(app, open_thread_store(flags.threads, flags.thread_hours))
     if flags.request_log:
         log_to_stderr()
     _print_skipped(router)

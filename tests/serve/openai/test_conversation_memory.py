@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -10,17 +9,12 @@ from typing import Any
 import pytest
 from litestar.testing import TestClient
 
-from truing.core.errors import PlanError
 from truing.core.types import Conversation, Sampling
 from truing.models.scripted import ScriptedModel
 from truing.serve.openai import conversation_memory
 from truing.serve.openai.app import chat_app, keep_threads
-from truing.serve.openai.conversation_memory import (
-    MemoryThreads,
-    SqlThreads,
-    open_thread_store,
-)
 from truing.serve.openai.model_router import ModelRouter
+from truing.serve.openai.thread_stores import MemoryThreads, open_thread_store
 
 CHAT = "/v1/chat/completions"
 THREAD = "thread-of-sixteen-characters"
@@ -124,39 +118,3 @@ def test_a_server_without_a_store_says_how_to_get_one(bot: Path) -> None:
         both = {"guardrails": {"thread_id": THREAD, "state": {}}}
         assert _say(client, "hi", **both).status_code == 400
     assert reply.status_code == 400 and "--threads" in reply.text
-
-
-def test_the_least_recently_used_thread_goes_first() -> None:
-    async def run() -> list[int]:
-        store = MemoryThreads(2)
-        for key in "abc":
-            await store.save(key, [{"role": "user", "content": key}])
-        return [len(await store.load(key)) for key in "abc"]
-
-    assert asyncio.run(run()) == [0, 1, 1]
-
-
-def test_stores_that_do_not_exist() -> None:
-    for name in ("redis://localhost", "file", ""):
-        with pytest.raises(PlanError, match="it is memory, sqlite:FILE"):
-            open_thread_store(name)
-    with pytest.raises(PlanError, match="cannot open the database"):
-        open_thread_store("sqlite:/nowhere/at/all/threads.db")
-
-
-def test_a_thread_that_another_process_begins_is_saved(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    name = f"sqlite:{tmp_path / 'threads.db'}"
-    store, other = SqlThreads(f"sqlite:///{tmp_path / 'threads.db'}"), open_thread_store(name)
-    update = SqlThreads._update
-
-    def begin_elsewhere(self: SqlThreads, key: str, messages: str) -> bool:
-        is_known = update(self, key, messages)
-        if not is_known and self is store:
-            asyncio.run(other.save(key, []))
-        return is_known
-
-    monkeypatch.setattr(SqlThreads, "_update", begin_elsewhere)
-    store._save("a", '[{"role": "user", "content": "hi"}]')
-    assert asyncio.run(other.load("a")) == [{"role": "user", "content": "hi"}]

@@ -18,9 +18,9 @@ from tests.serve.openai.live import free_port, running_server
 from truing.core.types import Answer, Conversation, Message, Sampling, ToolCall
 from truing.models.scripted import ScriptedModel
 from truing.serve.openai.app import chat_app, keep_threads
-from truing.serve.openai.conversation_memory import MemoryThreads
 from truing.serve.openai.limits import ServerLimits
 from truing.serve.openai.model_router import ModelRouter
+from truing.serve.openai.thread_stores import MemoryThreads
 
 SEEN: list[Conversation] = []
 SEARCH = {

@@ -9,7 +9,7 @@ __getattr__, __dir__, __all__ = lazy_exports(
     {
         "app": "chat_app keep_threads",
         "audit": "HarmAudit",
-        "conversation_memory": "open_thread_store",
+        "thread_stores": "open_thread_store",
         "http_protocol": "bounded_protocol",
         "limits": "ServerLimits",
         "local_host": "LocalHostOnly names_this_machine",

@@ -24,7 +24,7 @@ from truing.serve.openai import guardrail_routes, responses_routes, schemas
 from truing.serve.openai.admission import AdmissionControl, RequestRefused, ServerLimits
 from truing.serve.openai.audit import HarmAudit
 from truing.serve.openai.chat_service import ChatService
-from truing.serve.openai.conversation_memory import ConversationMemory, ThreadStore
+from truing.serve.openai.conversation_memory import ConversationMemory
 from truing.serve.openai.model_router import ModelRouter
 from truing.serve.openai.pipeline import (
     RequestPipeline,
@@ -33,6 +33,7 @@ from truing.serve.openai.pipeline import (
 )
 from truing.serve.openai.request_log import flush_log, record_of
 from truing.serve.openai.routes import HANDLERS
+from truing.serve.openai.thread_stores import ThreadStore
 from truing.serve.openai.tracing import TurnTracer
 
 _JSON_PATH = re.compile(r"`\$\.?([^`]*)`$")
@@ -166,3 +167,4 @@ def chat_app(
 def keep_threads(app: Litestar, store: ThreadStore) -> None:
     """Lets the requests of a server continue the conversations in a store (`thread_id`)."""
     app.state.chat.memory = ConversationMemory(store)
+    app.on_shutdown.append(store.close)

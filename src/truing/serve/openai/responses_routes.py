@@ -143,7 +143,8 @@ async def _load_earlier(
     if store is None:
         reason = "this server keeps no responses (--threads): send the earlier items in input"
         raise refuse("previous_response_id", reason)
-    rows = await store.load(_store_key(service, data, record, data.previous_response_id))
+    key = _store_key(service, data, record, data.previous_response_id)
+    rows = (await store.load(key)).rows
     if not rows:
         reason = "no such response of this key and configuration"
         raise refuse("previous_response_id", reason)
