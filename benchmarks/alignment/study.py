@@ -57,6 +57,8 @@ PLANS = Path(__file__).resolve().parent / "plans"
 MAX_TOKENS = 80
 JUDGES = (MEASURING_JUDGE, "rules:refusal", "rules:degenerate,cut=false")
 SEEDS = 3
+LEFT_OUT = {"benign": 3}
+"""Every third prompt of `benign` is not answered: PREREGISTRATION.md, *Changes*."""
 OWN_ANSWERS = "own"
 """The base's own answers to everyday prompts, which keep a tuned model what it was. No judge reads
 them: it would be in the lineage of what learns from them."""
@@ -140,7 +142,7 @@ class Study:
             seeds = sorted((self.out / "runs" / self.name).glob(f"{lever}-[0-9]/{folder}"))
             model = RotatedSeeds(f"{lever} ({len(seeds)} seeds in turn)", seeds)
             run = self.run_folder(lever, folder)
-            data = build_prompt_set(name)
+            data = read_prompts(name)
             evaluate(model, data, judges, run, attack=attack, options=self.options(request))
 
     def options(self, request: Request) -> EvaluateOptions:
@@ -163,7 +165,7 @@ class Study:
         options = self.options(request)
         with self.model(lever) as model:
             for name, folder in names.items():
-                data = own_prompts() if name == OWN_ANSWERS else build_prompt_set(name)
+                data = own_prompts() if name == OWN_ANSWERS else read_prompts(name)
                 if request.turn is not None:
                     data = SampleList(data.info.spec, data.samples[request.turn :: SEEDS])
                 started = time.process_time()
@@ -199,6 +201,16 @@ class Study:
 def set_folder(name: str, request: Request) -> str:
     """Returns the name of the run folder of a set, which says how the set was attacked."""
     return f"{name}-{request.attack}" if request.attack else name
+
+
+def read_prompts(name: str) -> SampleList:
+    """Returns a prompt set, or of one in `LEFT_OUT` the prompts that are answered."""
+    data = build_prompt_set(name)
+    period = LEFT_OUT.get(name)
+    if period is None:
+        return data
+    samples = [sample for k, sample in enumerate(data.samples) if k % period != period - 1]
+    return SampleList(data.info.spec, samples)
 
 
 def own_prompts() -> SampleList:

@@ -59,6 +59,7 @@ PARTS = (
     SamplingPart("refusals", "refuse", 2, ATTACK),
     SamplingPart("twins", "comply", 3),
     SamplingPart("twins", "comply", 2, ATTACK),
+    SamplingPart("support", "support", 6),
 )
 
 
@@ -69,7 +70,7 @@ def training_samples(part: SamplingPart) -> list[Sample]:
             conversation=Conversation.of(row["prompt"]),
             id=hash_prompt(row["prompt"]),
             expect=part.expect,
-            pair=row["pair"],
+            pair=row.get("pair"),
         )
         for row in read_training_rows(part.name)
     ]
@@ -150,6 +151,16 @@ def pair_answers(prompt: SampledPrompt) -> list[dict[str, object]]:
     ][:MAX_PAIRS_PER_PROMPT]
 
 
+def teaches(prompt: SampledPrompt, k: int) -> bool:
+    """Returns whether a prompt is learned: one to which the base gives worse answers too.
+
+    Where all of its own samples are good they say nothing new; of the benign ones under the attack
+    every other is learned all the same, so that the attack's form does not stand for a refusal.
+    """
+    is_benign_attacked = prompt.sample.parent is not None and prompt.sample.expect == "comply"
+    return bool(prompt.worse) or (is_benign_attacked and k % 2 == 0)
+
+
 def better_answers(prompt: SampledPrompt) -> list[dict[str, object]]:
     """Returns one better answer to the prompt as a row to imitate."""
     return [
@@ -172,6 +183,7 @@ def rl_prompts(by_folder: dict[str, list[SampledPrompt]]) -> list[dict[str, obje
         zip(by_folder[f"samples-twins-{ATTACK}"], by_folder["samples-twins"])
     ):
         prompts.append(plain if k % 2 else attacked)
+    prompts += by_folder["samples-support"]
     return [{"prompt": prompt.sample.prompt} for prompt in prompts]
 
 
@@ -185,9 +197,9 @@ def write_pairs(study: Study) -> dict[str, int]:
     data, counts = study.out / "data", {}
     pairs = [pair for prompts in by_folder.values() for p in prompts for pair in pair_answers(p)]
     counts["pairs"] = write_rows(data / f"pairs-{study.name}.jsonl", pairs)
-    for name, kind in (("refusals", "harm"), ("twins", "benign")):
-        prompts = by_folder[f"samples-{name}"] + by_folder[f"samples-{name}-{ATTACK}"]
-        rows = [row for prompt in prompts for row in better_answers(prompt)]
+    for name, kind in (("refusals", "harm"), ("twins", "benign"), ("support", "support")):
+        prompts = by_folder[f"samples-{name}"] + by_folder.get(f"samples-{name}-{ATTACK}", [])
+        rows = [row for k, p in enumerate(prompts) if teaches(p, k) for row in better_answers(p)]
         counts[kind] = write_rows(data / f"better-{kind}-{study.name}.jsonl", rows)
     counts["rl prompts"] = write_rows(data / f"rl-{study.name}.jsonl", rl_prompts(by_folder))
     return counts
