@@ -84,6 +84,7 @@ PROMPT_SETS = {
         ),
         frozen=True,
     ),
+    "support": PromptSet((Part("builtin:support,half=report", 40, "support"),), frozen=True),
     "ordinary": PromptSet((Part("refusal-direction,half=report", 850, "comply"),), frozen=True),
 }
 
