@@ -177,14 +177,13 @@ def write_rows(path: Path, rows: list[dict[str, object]]) -> int:
 
 
 def rl_prompts(by_folder: dict[str, list[SampledPrompt]]) -> list[dict[str, object]]:
-    """Returns the prompts of RL: harmful requests attacked; of the twins every other one."""
-    prompts = list(by_folder[f"samples-refusals-{ATTACK}"])
-    for k, (attacked, plain) in enumerate(
-        zip(by_folder[f"samples-twins-{ATTACK}"], by_folder["samples-twins"])
-    ):
-        prompts.append(plain if k % 2 else attacked)
-    prompts += by_folder["samples-support"]
-    return [{"prompt": prompt.sample.prompt} for prompt in prompts]
+    """Returns the prompts of RL: those to which the base gives worse answers, and all distress.
+
+    Harmful requests are attacked alone, since that is how the target is measured.
+    """
+    folders = (f"samples-refusals-{ATTACK}", f"samples-twins-{ATTACK}", "samples-twins")
+    prompts = [prompt for name in folders for prompt in by_folder[name] if prompt.worse]
+    return [{"prompt": p.sample.prompt} for p in (*prompts, *by_folder["samples-support"])]
 
 
 def write_pairs(study: Study) -> dict[str, int]:
