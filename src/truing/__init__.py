@@ -48,7 +48,8 @@ if TYPE_CHECKING:
         model,
         open_run,
     )
-    from truing.plan.evaluation import read_plan, run_plan
+    from truing.plan.evaluation import read_plan
+    from truing.plan.evaluation_run import run_plan
 
 _API = "EvaluatedRun ask attack data evaluate evaluate_async guard judge judge_run model open_run"
 
@@ -59,7 +60,7 @@ _LATE = {
     "compare": "truing.analysis.comparison:compare",
     "summarise": "truing.analysis.summary:summarise",
     "read_plan": "truing.plan.evaluation:read_plan",
-    "run_plan": "truing.plan.evaluation:run_plan",
+    "run_plan": "truing.plan.evaluation_run:run_plan",
 }
 
 __all__ = [

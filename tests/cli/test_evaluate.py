@@ -95,3 +95,18 @@ def test_a_wrong_stopping_rule_writes_nothing(tmp_path: Path) -> None:
     flags = "--model scripted:comply --judge rules:refusal --until harm<0.05 --out"
     assert truing(f"{EVALUATE} {flags}", tmp_path / "run").status == 1
     assert not (tmp_path / "run").exists()
+
+
+def test_a_budget_of_tokens_ends_an_evaluation_with_status_3(tmp_path: Path) -> None:
+    command = "evaluate --model scripted:comply --data builtin:safety --judge rules:refusal"
+    result = truing(command, "--max-tokens", 32, "--budget-tokens", 500, "--out", tmp_path / "run")
+    assert result.status == 3 and "stopped by its budget of 500 tokens" in result.err
+    assert "refuses_harmful" in result.out  # the rates of what was answered
+
+
+def test_recorded_answers_have_no_budget(tmp_path: Path) -> None:
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text('{"prompt": "Hello", "response": "Hi"}\n')
+    command = f"evaluate --data file:{rows} --judge rules:refusal --budget-tokens 5 --out"
+    result = truing(command, tmp_path / "run")
+    assert result.status == 1 and "need --model" in result.err

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import csv
+import datetime
 import io
 import json
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.cli.command_line import run_truing, truing
 
 from truing.bulk.row_files import read_conversation
 from truing.cli import moderate
@@ -310,3 +312,54 @@ def test_a_table_with_another_ending_is_one_error(tmp_path: Path, out: Path) -> 
         command(judge="keywords:", in_=source, out=out, rows=RowFlags("csv"))
     with pytest.raises(UserError, match=r"\.xlsx is not read"):
         command(judge="keywords:", in_=tmp_path / "a.xlsx", out=out)
+
+
+def test_parquet_is_read_and_json_lines_are_written(tmp_path: Path) -> None:
+    pa = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    source, out = tmp_path / "rows.parquet", tmp_path / "judged.jsonl"
+    table = pa.table(
+        {
+            "question": ["Hi", "Bye", "Why"],
+            "reply": ["Hello", "a FORBIDDEN word", None],
+            "at": [datetime.date(2026, 11, 29)] * 3,
+        }
+    )
+    parquet.write_table(table, source)
+    (tmp_path / "words.txt").write_text("FORBIDDEN\n")
+    command = f"moderate --judge keywords:{tmp_path / 'words.txt'} --in {source} --out {out}"
+    missing = truing(command)
+    assert missing.status == 1 and "no column prompt, response, text" in missing.err
+    assert "columns: question, reply, at" in missing.err
+
+    run_truing(f"{command} --prompt question --response reply")
+    rows = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
+    assert [row["flagged"] for row in rows[:2]] == [False, True]
+    assert [row["at"] for row in rows] == ["2026-11-29"] * 3
+
+    # As after a crash in the middle of a line.
+    whole = out.read_bytes()
+    out.write_bytes(whole[:-20])
+    run_truing(f"{command} --prompt question --response reply")
+    assert out.read_bytes() == whole
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--in - --format parquet --out x.jsonl", "cannot be read from standard input"),
+        ("--in {rows} --out x.csv --text text", "the output of this input is jsonl"),
+        ("--in {rows} --out x.jsonl --text text", "not Parquet"),
+        ("--in {sheet} --out x.jsonl --text text", "CSV, TSV or Parquet"),
+    ],
+)
+def test_parquet_that_cannot_be_read_is_one_error(
+    words: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("pyarrow")
+    monkeypatch.chdir(tmp_path)
+    Path("rows.parquet").write_text("text\nno table\n")
+    Path("sheet.xlsx").write_text("")
+    flags = words.format(rows="rows.parquet", sheet="sheet.xlsx")
+    result = truing(f"moderate --judge keywords: {flags}")
+    assert result.status == 1 and message in result.err

@@ -90,3 +90,42 @@ def test_tasks_of_agents_are_judged_by_state_without_being_told(tmp_path: Path) 
     assert "Agents" in report
     assert "utility under attack" in report
     assert "completes benign tasks" in text
+
+
+def test_a_budget_ends_a_run_with_status_3_and_a_higher_one_continues(tmp_path: Path) -> None:
+    prices = tmp_path / "prices.toml"
+    prices.write_text("[comply]\ninput = 1\noutput = 2\n")
+    command = "run --model scripted:comply --judge rules:refusal --limit 40 --prices"
+    out = tmp_path / "out"
+    stopped = truing(command, prices, "--budget", "0.001", "--out", out)
+    assert stopped.status == 3
+    assert "comply on safety: stopped by its budget of 0.001 after" in stopped.err
+    assert "drawn at random; a higher budget continues it" in stopped.err
+    report = (out / "report.md").read_text(encoding="utf-8")
+    assert "stopped by its budget of" in report and "cost: money for all answers" in report
+    shown = " ".join(run_truing("show", out).split())
+    assert "spent on answers: 0.0" in shown.lower() and "was stopped by its budget" in shown
+    done = truing(command, prices, "--budget", "1", "--out", out)
+    assert done.status == 0 and "budget" not in done.err
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ("--budget 1", "--budget: needs prices"),
+        ("--budget=-1 --prices {prices}", "--budget: expected an amount of money above 0"),
+        ("--budget-tokens 0", "--budget-tokens: expected a number of tokens above 0"),
+        ("--budget 1 --prices {prices}", "no price of 'refuse'"),
+        ("--prices nowhere.toml", "nowhere.toml: "),
+    ],
+)
+@pytest.mark.parametrize("command", ["run --judge rules:refusal", "evaluate --data builtin:safety"])
+def test_wrong_budgets_are_status_1_before_any_call(
+    command: str, flags: str, message: str, tmp_path: Path
+) -> None:
+    prices = tmp_path / "prices.toml"
+    prices.write_text("[comply]\ninput = 1\noutput = 2\n")
+    words = f"{command} --model scripted:refuse {flags.format(prices=prices)}"
+    result = truing(words, "--out", tmp_path / "out")
+    assert result.status == 1 and message in result.err
+    assert not (tmp_path / "out").exists()

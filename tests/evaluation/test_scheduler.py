@@ -25,7 +25,8 @@ from truing.core.types import (
 )
 from truing.evaluation.evaluate import evaluate
 from truing.evaluation.options import EvaluateOptions
-from truing.evaluation.scheduler import Scheduler, _first_error
+from truing.evaluation.scheduler import Scheduler
+from truing.evaluation.validation import first_error
 from truing.http.limits import BACKOFF_CALLBACK
 from truing.runs.folder import Manifest, RunWriter
 
@@ -372,8 +373,8 @@ def test_a_user_error_of_the_model_stops_the_run(writer: RunWriter) -> None:
 def test_user_errors_have_precedence_in_a_group() -> None:
     first, user_error = OSError("first"), UserError("user")
     nested = BaseExceptionGroup("outer", [ExceptionGroup("inner", [first]), user_error])
-    assert _first_error(nested) is user_error
-    assert _first_error(BaseExceptionGroup("outer", [ExceptionGroup("inner", [first])])) is first
+    assert first_error(nested) is user_error
+    assert first_error(BaseExceptionGroup("outer", [ExceptionGroup("inner", [first])])) is first
 
 
 class StopAfter:

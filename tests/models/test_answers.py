@@ -65,6 +65,28 @@ def test_csv_parquet_and_other_columns(tmp_path: Path) -> None:
     assert ask(resolve(Spec("answers", str(tmp_path / "a.parquet")), "model"), "x")[0].text == "y"
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        'prompt;response\r\n"x; y";gr\u00fcn\r\n'.encode("utf-8-sig"),
+        "prompt\tresponse\nx; y\tgr\u00fcn\n".encode("utf-16"),
+        'sep=;\nprompt;response\n"x; y";gr\u00fcn\n'.encode(),
+    ],
+    ids=["semicolons with a mark", "UTF-16 with tabs", "Excel's separator line"],
+)
+def test_csv_is_read_as_spreadsheets_write_it(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "log.csv"
+    path.write_bytes(content)
+    assert ask(resolve(Spec("answers", str(path)), "model"), "x; y")[0].text == "gr\u00fcn"
+
+
+def test_a_malformed_csv_names_its_line(tmp_path: Path) -> None:
+    path = tmp_path / "log.csv"
+    path.write_text("prompt,response\na,b\nc\n")
+    with pytest.raises(DataError, match="log.csv:3: fewer fields"):
+        resolve(Spec("answers", str(path)), "model")
+
+
 def test_a_run_folder_answers_as_its_model_did(tmp_path: Path) -> None:
     run = evaluate(SeedModel(), MemoryDataset.of_size(5), [], tmp_path / "run")
     model = resolve(Spec("answers", str(run.path)), "model")

@@ -41,6 +41,7 @@ from truing.analysis.verdict_table import (
     VerdictTable,
     read_verdict_table,
 )
+from truing.core.prices import Spending
 from truing.core.private_files import replace_file
 from truing.core.taxonomy import load_taxonomy
 from truing.runs.folder import Run
@@ -77,6 +78,7 @@ class RunSummary(Struct, frozen=True, kw_only=True):
         lineage: what judges, model and prompts have in common, and what follows from it.
         tokens: tokens read and written for the answers; None if they state no usage.
         agents: outcomes and figures of agents' tasks; not stored for runs without any.
+        cost: what the answers cost; not stored for runs without a price or a budget.
     """
 
     model: str
@@ -96,6 +98,7 @@ class RunSummary(Struct, frozen=True, kw_only=True):
     lineage: tuple[LineageRelation, ...] = ()
     tokens: TokenTotals | None = None
     agents: AgentSummary | UnsetType = UNSET
+    cost: Spending | UnsetType = UNSET
 
     def find(
         self, question: str, category: str | None = None, judge: str | None = None
@@ -158,6 +161,8 @@ def summarise(
             f"{missing} of {table.size} samples have no stored answer; the command that wrote the "
             "run asks them again"
         )
+    if "budget" in table.manifest.notes:
+        notes.append(f"the run was {table.manifest.notes['budget']}")
     if stopped:
         rates, axes = use_sequence_intervals(table, rates), use_sequence_intervals(table, axes)
     else:  # the length of a stopped run depends on its rates
@@ -182,6 +187,7 @@ def summarise(
         lineage=table.relations,
         tokens=table.tokens if table.tokens.answers else None,
         agents=summarise_agents(table) or UNSET,
+        cost=manifest.spending,
     )
 
 

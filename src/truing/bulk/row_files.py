@@ -1,4 +1,4 @@
-"""The rows that `truing moderate` reads and writes: JSON lines, CSV and TSV."""
+"""The rows that `truing moderate` reads and writes: JSON lines, CSV, TSV; it reads Parquet too."""
 
 from __future__ import annotations
 
@@ -14,21 +14,23 @@ import msgspec
 from msgspec import Struct
 
 from truing.core.bounds import MAX_JSON_DEPTH
+from truing.core.csv_rows import CsvTable, UnreadableRest, decode_lines
 from truing.core.errors import DataError, UserError, did_you_mean
 from truing.core.input_files import open_input
 from truing.core.json_text import describe_json_error, is_nested_deeper, parse_json
 from truing.core.jsonl import number_nonblank_lines
+from truing.core.parquet_rows import read_parquet_rows
 from truing.core.types import Conversation, Message
-from truing.datasets.csv_rows import CsvTable, UnreadableRest, decode_lines
 
-Format = Literal["jsonl", "csv", "tsv"]
+Format = Literal["jsonl", "csv", "tsv", "parquet"]
 _FORMATS: dict[str, Format] = {
     ".jsonl": "jsonl",
     ".ndjson": "jsonl",
     ".csv": "csv",
     ".tsv": "tsv",
+    ".parquet": "parquet",
 }
-_OTHER_ENDINGS = (".parquet", ".xlsx", ".xls", ".ods", ".gz", ".xz")
+_OTHER_ENDINGS = (".xlsx", ".xls", ".ods", ".gz", ".xz")
 JUDGED_FIELDS = ("prompt", "messages", "response", "text")
 _STANDARD_PATH = Path("-")
 
@@ -90,6 +92,10 @@ class RowFile:
     ) -> None:
         self.path, self.options, self.added = path, options, added
         self.format: Format = options.format or choose_format(path)
+        if self.format == "parquet" and path == _STANDARD_PATH:
+            raise UserError("--in -: Parquet cannot be read from standard input; name the file")
+        # A Parquet file cannot be appended to row by row, nor continued after a crash.
+        self.output_format: Format = "jsonl" if self.format == "parquet" else self.format
         self.table: CsvTable | None = None
         self._open_stream = open_stream or self._open_input
 
@@ -102,6 +108,12 @@ class RowFile:
         A row with a field of a name in `added` is a TakenName. Raises DataError if the header, or
         what follows a place in the file, cannot be read.
         """
+        if self.format == "parquet":
+            for index, fields in read_parquet_rows(self.path):
+                if index == 0:
+                    self._check_header(list(fields))
+                yield self.parse_fields(index + 1, fields)
+            return
         with closing(self._open_stream()) as stream:
             if self.format == "jsonl":
                 for number, line in number_nonblank_lines(stream, self.path):
@@ -157,7 +169,7 @@ class RowFile:
         if columns:
             return {key: fields[name] for key, name in columns.items()}
         messages = fields.get("messages")
-        if self.table is None or not isinstance(messages, str):
+        if self.format == "jsonl" or not isinstance(messages, str):
             return fields
         others = {key: value for key, value in fields.items() if key != "messages"}
         return {**others, "messages": _parse_messages(messages)} if messages.strip() else others
@@ -211,11 +223,11 @@ class RowFile:
             for line in stream:
                 position += len(line)
                 # A line break inside of quotes ends no row of a table.
-                if self.format != "jsonl" and line.count(b'"') % 2:
+                if self.output_format != "jsonl" and line.count(b'"') % 2:
                     quotes_are_even = not quotes_are_even
                 if quotes_are_even and line.endswith(b"\n"):
                     row_count, end = row_count + 1, position
-        if self.format != "jsonl":
+        if self.output_format != "jsonl":
             row_count -= 1 if row_count else 0
         return row_count, end
 
@@ -224,8 +236,9 @@ def choose_format(path: Path) -> Format:
     """Returns the format of a file by its ending. Raises UserError for one that is not read."""
     ending = path.suffix.lower()
     if ending in _OTHER_ENDINGS:
-        also = "; Parquet is read with --on ray" if ending == ".parquet" else ""
-        raise UserError(f"{path}: {ending} is not read; save it as JSON lines, CSV or TSV{also}")
+        raise UserError(
+            f"{path}: {ending} is not read; save it as JSON lines, CSV, TSV or Parquet"
+        )
     return _FORMATS.get(ending, "jsonl")
 
 
@@ -233,7 +246,7 @@ def check_output_format(out: Path, form: Format) -> None:
     """Raises UserError if the ending of the output names another format than it gets."""
     named = _FORMATS.get(out.suffix.lower())
     if named is not None and named != form:
-        raise UserError(f"--out {out}: the output has the format of the input, {form}")
+        raise UserError(f"--out {out}: the output of this input is {form}")
 
 
 def _write_cell(value: Any) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,10 +13,14 @@ from truing.bulk.evaluate_on_ray import EvaluationSpecs, evaluate_on_ray
 from truing.cli.parameters import Flag, OptionalStrings, resolve_all
 from truing.cli.progress import ProgressBar, finish_run
 from truing.cli.ray_flags import RayFlags
+from truing.cli.spending import STOPPED_BY_BUDGET, SpendingFlags, describe_budget_stop
+from truing.cli.tables import print_text
+from truing.core.errors import UserError
 from truing.core.types import Sampling
 from truing.evaluation.evaluate import evaluate
 from truing.evaluation.options import EvaluateOptions
 from truing.evaluation.run_parts import DEFAULT_PART_ROWS
+from truing.runs.folder import Run
 from truing.specs.parser import redact_spec
 from truing.specs.resolve import RoleName
 
@@ -56,6 +61,8 @@ class EvaluateFlags:
         attack).
     shard_rows
         With --on: prompts of a part of the run, which one worker answers.
+    spending
+        What the answers may cost.
     """
 
     limit: int | None = None
@@ -72,6 +79,7 @@ class EvaluateFlags:
     rate: float | None = None
     shard_rows: int = DEFAULT_PART_ROWS
     ray: RayFlags = field(default_factory=RayFlags)
+    spending: SpendingFlags | None = None
 
 
 def command(
@@ -107,6 +115,13 @@ def command(
         Print the result as JSON.
     """
     flags = flags or EvaluateFlags()
+    spending = flags.spending or SpendingFlags()
+    if spending.are_given and model is None:
+        raise UserError("evaluate: recorded answers cost nothing; a budget or prices need --model")
+    if spending.are_given and flags.ray.on:
+        raise UserError("evaluate: a budget and --on exclude each other: workers share no account")
+    budget = spending.run_budget()
+    price = spending.price_of(model) if model else None
     specs: list[tuple[str | None, RoleName]] = [
         (model, "model"),
         (data, "data"),
@@ -130,6 +145,8 @@ def command(
             retry_failures=flags.retry_failures,
             authorised=flags.authorised,
             rate=flags.rate,
+            budget=budget,
+            price=price,
             until=parse_stopping_rule(until, judges) if until else None,
             plan={
                 "model": redact_spec(model) if model else model,
@@ -145,4 +162,8 @@ def command(
             evaluate_on_ray(specs_by_role, dataset, out, cluster, options=options, part_rows=rows)
         else:
             evaluate(target, dataset, judges, out, attack=attacker, options=options)
-    return finish_run(out, as_json=json, repeatable=model is not None)
+    status = finish_run(out, as_json=json, repeatable=model is not None)
+    if stop := describe_budget_stop(str(out), Run(out).manifest):
+        print_text(f"truing: {stop}", file=sys.stderr)
+        return status or STOPPED_BY_BUDGET
+    return status

@@ -14,14 +14,13 @@ from truing.cli.parameters import Flag, OptionalStrings, resolve_all
 from truing.cli.run import default_judges
 from truing.cli.tables import print_json, print_next_steps, print_text
 from truing.core.errors import PlanError, UserError
+from truing.core.prices import Price, read_prices
 from truing.core.private_files import create_folder, replace_file
 from truing.core.protocols import Dataset, Model
 from truing.evaluation.cost_estimate import (
     CostEstimate,
-    Price,
     RunSize,
     estimate_cost,
-    read_prices,
 )
 from truing.plan import parse_plan
 from truing.specs.parser import parse_spec, redact_spec

@@ -68,7 +68,8 @@ def command(
     shard_mib: float = DEFAULT_SHARD_BYTES / (1 << 20),
     json: Flag = False,
 ) -> int:
-    """Judges every row of a JSONL, CSV or TSV file; the same command continues an interrupted one.
+    """Judges every row of a JSONL, CSV, TSV or Parquet file; the same command continues an
+    interrupted one.
 
     The exit status is 1 if no row could be judged.
 
@@ -81,7 +82,8 @@ def command(
         input. With --on: a file, a folder, a pattern, or a URL of an object store; Parquet too.
     out
         The rows with harmful, flagged, categories, flagged_categories, uncategorised and failure
-        added, in the format of the input; - is standard output. With --on: a folder or a URL.
+        added, in the format of the input (of Parquet: JSONL); - is standard output. With --on: a
+        folder or a URL.
     prefix
         Put before the names of these fields, for rows that have such fields already.
     shard_mib
@@ -106,7 +108,7 @@ def command(
     resolved_judge: Judge = resolve(judge, "judge")
     source = RowFile(in_, row_flags.options, [prefix + name for name in ADDED_FIELDS])
     if str(out) != "-":
-        check_output_format(out, source.format)
+        check_output_format(out, source.output_format)
     if str(in_) == "-" or str(out) == "-":
         counts, rows_before = _moderate_stream(resolved_judge, source, out), 0
     else:

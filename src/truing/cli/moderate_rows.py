@@ -18,7 +18,8 @@ class RowFlags:
     Parameters
     ----------
     format
-        Format of the input and the output (default: by the ending of --in, else jsonl).
+        Format of the input (default: by the ending of --in, else jsonl). The output has the same;
+        that of a Parquet input is jsonl.
     prompt
         Name of the column or key with the prompt.
     response

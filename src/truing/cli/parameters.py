@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,6 +23,34 @@ Common = Parameter(group=Group("Common options", sort_key=1))
 """Marks the flags that the help of a command with many of them shows first."""
 MORE_OPTIONS = Group("More options", sort_key=2)
 OptionalPaths = Annotated[list[Path] | None, Parameter(consume_multiple=True, negative="")]
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class AddressFlags:
+    """Where a server listens; a command derives its own class for its port and its help.
+
+    Parameters
+    ----------
+    port
+        Port to listen on.
+    host
+        Address to listen on.
+    """
+
+    port: int = 8000
+    host: str = "127.0.0.1"
+
+    def check(self) -> None:
+        """Raises UserError for a port that no server can listen on."""
+        if not 1 <= self.port <= 65535:
+            raise UserError(f"--port {self.port}: must be from 1 to 65535")
+
+    @property
+    def url(self) -> str:
+        """The address in a browser."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"http://{host}:{self.port}/"
 
 
 def resolve_all(specs: Sequence[tuple[str | None, RoleName]]) -> list[Any]:

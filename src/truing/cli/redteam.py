@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, get_args
 
 from cyclopts import Parameter
 
-from truing.cli.parameters import Flag
+from truing.cli.parameters import AddressFlags, Flag
 from truing.cli.tables import print_json, print_text
 from truing.core.errors import PlanError
 from truing.core.protocols import Model
@@ -36,7 +36,7 @@ ALL_ROLES: tuple[Role, ...] = get_args(Role)
 
 @Parameter(name="*")
 @dataclass(frozen=True)
-class AddressFlags:
+class RedteamAddressFlags(AddressFlags):
     """Where the server listens.
 
     Parameters
@@ -50,7 +50,6 @@ class AddressFlags:
     """
 
     port: int = 8100
-    host: str = "127.0.0.1"
     https: Flag = False
 
 
@@ -60,7 +59,7 @@ def serve(
     db: str = DEFAULT_DATABASE,
     study: Path | None = None,
     migrate: Flag = False,
-    address: AddressFlags | None = None,
+    address: RedteamAddressFlags | None = None,
 ) -> int:
     """Serves the pages for red-teamers, raters, adjudicators and administrators.
 
@@ -84,13 +83,14 @@ def serve(
         from truing.serve.annotation.app import create_app
         from truing.serve.annotation.app_state import AppState
 
-    address = address or AddressFlags()
+    address = address or RedteamAddressFlags()
+    address.check()
     models: list[Model] = [resolve(spec, "model") for spec in model or []]
     study_settings = read_study(study) if study else None
     store = open_store(db, upgrade=migrate)
     if study_settings is not None:
         store.write(lambda tx: save_study(tx, study_settings))
-    url = f"http://{address.host}:{address.port}"
+    url = address.url.rstrip("/")
     if address.host not in LOOPBACK_HOSTS and not address.https:
         print_text(
             f"truing: {address.host} is reachable from other machines and --https is not given: "
@@ -117,7 +117,7 @@ def serve(
     return 0
 
 
-def _server_limits(address: AddressFlags) -> ServerLimits:
+def _server_limits(address: RedteamAddressFlags) -> ServerLimits:
     from truing.serve.annotation.app_state import ServerLimits
 
     # Behind a proxy with https the pages have a name of their own, which only the proxy knows.

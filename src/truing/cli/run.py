@@ -29,16 +29,17 @@ from rich.progress import (
 from truing.cli.parameters import Flag, OptionalStrings
 from truing.cli.plan_ranking import rank_for_report
 from truing.cli.show import print_report
+from truing.cli.spending import STOPPED_BY_BUDGET, SpendingFlags, check_flags, describe_budget_stop
 from truing.cli.tables import escape_line, print_json, print_next_steps, print_text
 from truing.core.errors import UserError
 from truing.plan.evaluation import (
     Plan,
-    PlanProgress,
+    find_run_faults,
     parse_plan,
-    plan_from_specs,
     read_plan,
-    run_plan,
 )
+from truing.plan.evaluation_run import PlanProgress, run_plan
+from truing.plan.from_specs import plan_from_specs
 from truing.report import render
 from truing.report.formatting import format_gate_command
 
@@ -77,13 +78,14 @@ def command(
     limit: int | None = None,
     limit_first: Flag = False,
     with_text: Flag = False,
+    spending: SpendingFlags | None = None,
     json_: Annotated[bool, Parameter(name="--json", negative="")] = False,
 ) -> int:
     """Measures every variant of a plan on every data set and writes OUT/report.html, .md and .json.
 
     With --model and no plan: those models, the first of them the baseline. With neither: the
     embedded default model, as it is and with each safety measure that needs no training, on the
-    built-in data sets. The same command continues an interrupted run.
+    built-in data sets. The same command continues an interrupted run. Exit 3 if a budget ends it.
 
     Parameters
     ----------
@@ -110,17 +112,40 @@ def command(
         loaded = replace(loaded, run=replace(loaded.run, sample="first"))
     if with_text:
         loaded = replace(loaded, with_text=True)
+    if spending is not None and spending.are_given:
+        loaded = _limit_spending(loaded, spending)
     with PlanProgressBars() as bars:
         report = run_plan(loaded, out, bars.update, rank_for_report)
     paths = render.write_report(report, out)
     if json_:
         fields = {name: str(path) for name, path in paths.items()} | {"seconds": report.seconds}
         print_json(msgspec.json.encode(fields))
-        return 0
-    print_report(report)
-    print_text(f"\nreport: {paths['html']}  (also .md and .json)")
-    print_next_steps(_next_steps(out, loaded))
-    return 0
+    else:
+        print_report(report)
+        print_text(f"\nreport: {paths['html']}  (also .md and .json)")
+    stops = [
+        describe_budget_stop(f"{variant.name} on {data}", manifest)
+        for variant in report.variants
+        for data, manifest in variant.manifests.items()
+    ]
+    for line in filter(None, stops):
+        print_text(f"truing: {line}", file=sys.stderr)
+    if not json_:
+        print_next_steps(_next_steps(out, loaded))
+    return STOPPED_BY_BUDGET if any(stops) else 0
+
+
+def _limit_spending(plan: Plan, flags: SpendingFlags) -> Plan:
+    """Returns the plan with the budget and the prices of the command line."""
+    run = plan.run
+    limited = replace(
+        run,
+        budget=run.budget if flags.budget is None else flags.budget,
+        budget_tokens=run.budget_tokens if flags.budget_tokens is None else flags.budget_tokens,
+        prices=run.prices if flags.prices is None else str(flags.prices),
+    )
+    check_flags(find_run_faults(limited))
+    return replace(plan, run=limited)
 
 
 def _choose_plan(path: Path | None, specs: SpecFlags) -> Plan:

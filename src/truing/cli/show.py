@@ -151,6 +151,8 @@ def print_summary(folder: Path, summary: RunSummary, *, by_category: bool = Fals
         _print_agents(console, summary.model, summary.agents)
     if summary.failed:
         console.print(f"{summary.failed} answers failed; they count as unscored, never as safe.")
+    if summary.cost is not UNSET:
+        console.print(f"{summary.cost.describe().capitalize()}.", markup=False)
     for relation in summary.lineage:
         consequence = "struck" if relation.consequence == "strike" else "a second judge is needed"
         console.print(f"{relation.text}: {consequence}.", markup=False)

@@ -12,6 +12,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from truing.cli.parameters import AddressFlags
 from truing.cli.tables import print_text
 from truing.core.errors import UserError
 from truing.specs.extras import needs_extra
@@ -22,7 +23,7 @@ _MIN_PASSWORD, _MAX_PASSWORD = 10, 200
 
 @Parameter(name="*")
 @dataclass(frozen=True)
-class AddressFlags:
+class UiAddressFlags(AddressFlags):
     """Where the app listens.
 
     Parameters
@@ -35,14 +36,13 @@ class AddressFlags:
     """
 
     port: int = 8200
-    host: str = "127.0.0.1"
 
 
 def command(
     folder: Path = Path("."),
     /,
     *,
-    address: AddressFlags | None = None,
+    address: UiAddressFlags | None = None,
     show: Annotated[bool, Parameter(name="--open", negative="")] = False,
     judge: Annotated[list[str] | None, Parameter(negative="")] = None,
 ) -> int:
@@ -58,11 +58,10 @@ def command(
         A judge that the pages may start besides rules, the shipped moderation classifiers and
         keywords, with the files, keys and addresses that it names; can be repeated.
     """
-    address = address or AddressFlags()
+    address = address or UiAddressFlags()
     if not folder.is_dir():
         raise UserError(f"{folder}: is no folder")
-    if not 1 <= address.port <= 65535:
-        raise UserError(f"--port {address.port}: must be from 1 to 65535")
+    address.check()
     with needs_extra("truing ui", "serve"):
         import uvicorn
 
@@ -74,9 +73,7 @@ def command(
     password_hash = None if password is None else hash_phrase(password)
     options = UiOptions(password_hash=password_hash, port=address.port, judges=tuple(judge or ()))
     state = UiState(folder, options)
-    host = f"[{address.host}]" if ":" in address.host else address.host
-    url = f"http://{host}:{address.port}/"
-    link = url if password_hash else f"{url}?token={state.link_token}"
+    link = address.url if password_hash else f"{address.url}?token={state.link_token}"
     print_text(f"truing ui: {state.folder} at {link} (Ctrl-C stops)", file=sys.stderr)
     if password_hash:
         print_text(

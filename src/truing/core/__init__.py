@@ -54,6 +54,10 @@ __getattr__, __dir__, __all__ = lazy_exports(
         "messages": "decode_tool_calls describe_value is_text_part read_part_text",
         "model_parts": "iterate_parts",
         "output_filter": ("filter_answer filter_response find_prohibited_content withheld_failure"),
+        "prices": (
+            "CHARACTERS_PER_TOKEN Price Spending estimate_tokens find_price format_money "
+            "read_prices"
+        ),
         "private_files": (
             "create_folder create_private_file file_mode folder_mode private_opener rename_file "
             "replace_file replace_file_with restrict_umask sync_path write_error"

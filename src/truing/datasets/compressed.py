@@ -5,11 +5,10 @@ from __future__ import annotations
 import gzip
 import io
 import lzma
-from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any, cast
 
-from truing.core.bounds import FREE_EXPANDED_BYTES, MAX_EXPANSION, MAX_ROW_BYTES, MAX_XZ_MEMORY
+from truing.core.bounds import FREE_EXPANDED_BYTES, MAX_EXPANSION, MAX_XZ_MEMORY
 from truing.core.errors import DataError
 
 
@@ -107,25 +106,3 @@ class _CountedBytes(io.RawIOBase):
     def close(self) -> None:
         self._stream.close()
         super().close()
-
-
-def read_lines(
-    stream: IO[bytes], path: Path, first: bytes | None = None
-) -> Iterator[tuple[int, bytes | DataError]]:
-    """Yields the number (from 1) and the bytes of each line; a DataError for one that is too long.
-
-    `first` is the first line, if it was read from the stream already, by
-    `readline(MAX_ROW_BYTES + 1)`. Memory: one line of at most `MAX_ROW_BYTES`.
-    """
-    number = 0
-    line = stream.readline(MAX_ROW_BYTES + 1) if first is None else first
-    while line:
-        number += 1
-        if len(line) <= MAX_ROW_BYTES:
-            yield number, line
-        else:
-            what = f"a line of more than {MAX_ROW_BYTES >> 20} MiB"
-            yield number, DataError.at(path, number, what)
-            while line and not line.endswith(b"\n"):
-                line = stream.readline(MAX_ROW_BYTES)
-        line = stream.readline(MAX_ROW_BYTES + 1)

@@ -18,14 +18,14 @@ from typing import Any
 
 from msgspec import Struct
 
-from truing.core.bounds import MAX_DOCUMENT_BYTES, MAX_ROW_BYTES
-from truing.core.errors import DataError, MissingExtra, did_you_mean
+from truing.core.bounds import MAX_DOCUMENT_BYTES
+from truing.core.csv_rows import CsvTable, NumberedLine, decode_lines
+from truing.core.errors import DataError, did_you_mean
 from truing.core.json_text import describe_json_error, parse_json
+from truing.core.parquet_rows import read_parquet_rows
 from truing.datasets.compressed import open_decompressed
-from truing.datasets.csv_rows import CsvTable, NumberedLine, decode_lines
 
 DocumentUnpacker = Callable[[Any], Iterable[tuple[str, Any]]]
-_PARQUET_ROWS = 1024
 _COMPRESSED_SUFFIXES = {".gz", ".xz"}
 _KNOWN_SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".txt")
 
@@ -278,22 +278,5 @@ def _read_csv(path: Path, delimiter: str | None) -> Iterator[Record | DataError]
 
 
 def _read_parquet(path: Path) -> Iterator[Record | DataError]:
-    try:
-        from pyarrow import ArrowException
-        from pyarrow.parquet import ParquetFile
-    except ModuleNotFoundError as error:
-        raise MissingExtra("hub", f"{path}: reading Parquet (package pyarrow)") from error
-    try:
-        index = 0
-        # In batches, so that the file is never in memory as Python objects as a whole. A missing
-        # value is None in every column, hence `has` tests for null and not for the key.
-        for batch in ParquetFile(path).iter_batches(batch_size=_PARQUET_ROWS):
-            # Repeated values are stored once in the file, and as often as they occur in a batch.
-            if batch.nbytes > _PARQUET_ROWS * MAX_ROW_BYTES // 64:
-                what = f"rows {index} to {index + len(batch)} take {batch.nbytes >> 20} MiB"
-                raise DataError.at(path, None, f"{what}; write it as JSONL")
-            for row in batch.to_pylist():
-                yield Record(str(path), f"[{index}]", row)
-                index += 1
-    except (ArrowException, OSError) as error:
-        raise DataError.at(path, None, f"not Parquet: {error}") from error
+    for index, fields in read_parquet_rows(path):
+        yield Record(str(path), f"[{index}]", fields)

@@ -12,14 +12,13 @@ __getattr__, __dir__, __all__ = lazy_exports(
     __name__,
     {
         "": "evaluate",
-        "cost_estimate": (
-            "CHARACTERS_PER_TOKEN CostEstimate Price RunSize estimate_cost read_prices"
-        ),
+        "cost_estimate": "CostEstimate RunSize estimate_cost",
         "evaluate": "is_attacked_dataset judge_run run_coroutine select_rate_limits",
         "failures": "RESPONSES find_repeated",
         "judge_sets": "JudgingTime LabelledRows is_judged judge_set store_set",
-        "options": "EvaluateOptions ProgressCallback",
+        "options": "EvaluateOptions ProgressCallback RunBudget",
         "row_sample": "keep_stored_sample",
         "run_parts": "DEFAULT_PART_ROWS PartDataset finish_parts prepare_judging prepare_parts",
+        "spending": "read_spending",
     },
 )

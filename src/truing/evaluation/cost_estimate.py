@@ -2,24 +2,9 @@
 
 from __future__ import annotations
 
-import tomllib
-from pathlib import Path
-from typing import Any
-
 from msgspec import Struct
 
-from truing.core.errors import PlanError, did_you_mean
-from truing.core.input_files import read_input_text
-
-CHARACTERS_PER_TOKEN = 4.0
-"""Rule of thumb for English text in the tokenizers of current models."""
-
-
-class Price(Struct, frozen=True, kw_only=True):
-    """The price of a million input and a million output tokens, in one currency."""
-
-    input: float
-    output: float
+from truing.core.prices import CHARACTERS_PER_TOKEN, Price
 
 
 class CostEstimate(Struct, frozen=True, kw_only=True):
@@ -71,7 +56,7 @@ def estimate_cost(
         seconds = (calls + judge_calls) * seconds_per_call / concurrency
     money = None
     if price is not None:
-        money = (input_tokens * price.input + output_tokens * price.output) / 1e6
+        money = price.money(input_tokens, output_tokens)
     return CostEstimate(
         calls=calls,
         judge_calls=judge_calls,
@@ -80,46 +65,3 @@ def estimate_cost(
         seconds=seconds,
         money=money,
     )
-
-
-def read_prices(path: Path) -> dict[str, Price]:
-    """Returns the prices of a TOML file: a table for each model with `input` and `output`, what a
-    million tokens cost.
-
-        ["my-model"]
-        input = 0.15
-        output = 0.6
-
-    Raises PlanError with all faults of the file.
-    """
-    try:
-        tables = tomllib.loads(read_input_text(path))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise PlanError(f"{path}: {error}") from error
-    prices: dict[str, Price] = {}
-    faults: list[str] = []
-    for name, table in tables.items():
-        fault = _find_price_fault(table)
-        if fault:
-            faults.append(f"{path}: {name}{fault}")
-        else:
-            prices[name] = Price(input=float(table["input"]), output=float(table["output"]))
-    if faults:
-        raise PlanError(*faults)
-    return prices
-
-
-def _find_price_fault(table: Any) -> str:
-    """Returns what is wrong with the table of one model; empty if nothing is."""
-    keys = Price.__struct_fields__
-    if not isinstance(table, dict):
-        return ": expected a table with input and output"
-    for key in table:
-        if key not in keys:
-            return f".{key}: unknown key{did_you_mean(key, keys)}"
-    for key in keys:
-        value = table.get(key)
-        # A NaN is neither below 0 nor at least 0.
-        if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0:
-            return f".{key}: expected the price of a million tokens, got {value!r}"
-    return ""

@@ -6,6 +6,7 @@ from typing import Any, Literal, Protocol
 
 from msgspec import Struct, field
 
+from truing.core.prices import Price, format_money
 from truing.core.types import Sampling
 
 
@@ -36,6 +37,27 @@ class ProgressCallback(Protocol):
         ...
 
 
+class RunBudget(Struct, frozen=True, kw_only=True):
+    """The most that a run's answers may cost, in money and in tokens read and written.
+
+    Stored answers of earlier calls count; None is no limit. Money needs a price.
+    """
+
+    money: float | None = None
+    tokens: int | None = None
+
+    @property
+    def is_limited(self) -> bool:
+        """Whether there is any limit."""
+        return self.money is not None or self.tokens is not None
+
+    def describe(self) -> str:
+        """Returns the limits in words."""
+        limits = [format_money(self.money)] if self.money is not None else []
+        limits += [f"{self.tokens:,} tokens"] if self.tokens is not None else []
+        return " and ".join(limits)
+
+
 class EvaluateOptions(Struct, frozen=True, kw_only=True):
     """How to run an evaluation.
 
@@ -52,6 +74,9 @@ class EvaluateOptions(Struct, frozen=True, kw_only=True):
     - `authorised`: who allowed an attack on an endpoint that is not this machine
     - `rate`: maximum requests per second to the model's endpoint; without it, 5 in an attack on
       another machine, else no maximum
+    - `budget`: what the answers may cost, stored ones included; under one, samples are taken in a
+      random order, and the run stops, not complete, before the request that would pass it
+    - `price`: of the model's tokens; with one, the manifest gets what the answers cost
     """
 
     sampling: Sampling = Sampling()
@@ -66,3 +91,5 @@ class EvaluateOptions(Struct, frozen=True, kw_only=True):
     retry_failures: bool | None = None
     authorised: str = ""
     rate: float | None = None
+    budget: RunBudget = RunBudget()
+    price: Price | None = None

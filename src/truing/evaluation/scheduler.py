@@ -18,21 +18,21 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
-from msgspec import UNSET, Struct
+from msgspec import UNSET
 from msgspec.structs import replace
 
 from truing.core.errors import BudgetExceeded, UserError
 from truing.core.ids import stream_seed
-from truing.core.jsonl import read_located_records
 from truing.core.protocols import Attack, Judge, Model
 from truing.core.types import Answer, Failure, Message, Response, Sample
 from truing.evaluation.attacked_samples import AttackedSamples
 from truing.evaluation.failures import RESPONSES, find_repeated
 from truing.evaluation.judge_stage import JudgeStage
 from truing.evaluation.options import EvaluateOptions
-from truing.evaluation.stopping import EarlyStopping
+from truing.evaluation.spending import SpendingMeter, describe_stop, shuffle_positions
+from truing.evaluation.stopping import create_stopping
 from truing.evaluation.stored_lines import StoredLines, count_stored_answers
-from truing.evaluation.validation import describe_exception, prepare_answer
+from truing.evaluation.validation import describe_exception, first_error, prepare_answer
 from truing.http.limits import BACKOFF_CALLBACK
 from truing.runs.folder import RunWriter, encode_line
 from truing.runs.index import SampleStore
@@ -40,11 +40,6 @@ from truing.runs.run_files import open_run_file
 
 _QUEUE_SLOTS_PER_WORKER = 4
 _SYNC_INTERVAL_SECONDS = 1.0
-
-
-class _StoredVerdict(Struct, frozen=True):
-    sample_id: str
-    verdict: bool | None = None
 
 
 class AnsweredSample(NamedTuple):
@@ -95,7 +90,13 @@ class Scheduler:
         self.stages = [JudgeStage(judge, writer, self.stored.read_judgements) for judge in judges]
         if model is not None:
             self._drop_orphan_judgements()
-        self.stopping = self._create_stopping()
+        self.stopping = create_stopping(
+            options, [stage.judge.question for stage in self.stages], self.total, self.base
+        )
+        self.meter = SpendingMeter(options, self.answers_per_sample)
+        self._order: Sequence[int] = range(self.total)
+        if self.stopping is not None or options.budget.is_limited:
+            self._order = shuffle_positions(self.total, options.seed)
 
         self.worker_limit = max(1, min(options.concurrency, self.total))
         self._queue: asyncio.Queue[AnsweredSample | None] = asyncio.Queue(
@@ -150,9 +151,11 @@ class Scheduler:
         """
         self._drop_failures()
         if self.stopping is not None:
-            self._replay_verdicts(self.stopping)
+            self.stopping.replay(self.writer.file(self._watched_stage().file), self.ids)
         unjudged = self._find_unjudged()
         if self.model is not None:
+            if self.meter.is_needed:
+                self.meter.count_stored(self.writer.file(RESPONSES), self.ids, self.base)
             self._todo = self.total
             # All responses to a sample are appended in one write: the last one stands for all.
             self._done = sum(self._keys(p)[-1] in self.responses for p in range(self.total))
@@ -164,10 +167,12 @@ class Scheduler:
                 self._group = group
                 await self._run_workers(group, unjudged)
         except BaseExceptionGroup as error_group:
-            raise _first_error(error_group) from None
+            raise first_error(error_group) from None
         finally:
             self.base.close()
         if self._budget_error is not None:
+            self._note_spending()
+            self.writer.save_manifest()
             self.writer.sync()
             raise self._budget_error
         self._finish()
@@ -194,7 +199,7 @@ class Scheduler:
 
     def _is_stopped(self) -> bool:
         stopped_early = self.stopping is not None and self.stopping.stopped_after is not None
-        return self._budget_error is not None or stopped_early
+        return stopped_early or self.meter.is_used_up or self._budget_error is not None
 
     async def _sync_periodically(self) -> None:
         while True:
@@ -205,8 +210,7 @@ class Scheduler:
 
     def _pending_positions(self) -> Iterator[int]:
         """Yields the positions that lack a response; all model workers share this iterator."""
-        order = self.stopping.order if self.stopping is not None else range(self.total)
-        for position in order:
+        for position in self._order:
             if self._is_stopped():
                 return
             if not self._is_answered(position):
@@ -237,6 +241,8 @@ class Scheduler:
             except BudgetExceeded as error:
                 self._budget_error = error
                 break
+            if item is None:
+                break
             if self.stages:
                 await self._queue.put(item)
             self._done += 1
@@ -245,12 +251,24 @@ class Scheduler:
                 break
         self._active_workers -= 1
 
-    async def _answer_sample(self, position: int) -> AnsweredSample:
-        """Generates and stores the responses to the sample at a position."""
+    async def _answer_sample(self, position: int) -> AnsweredSample | None:
+        """Generates and stores the responses to the sample at a position; returns None, without a
+        request, if they could pass the budget.
+        """
+        assert self.model is not None
+        base_sample = self.base.read(position)
+        if not await self.meter.admit(position, base_sample):
+            return None
+        try:
+            return await self._answer_admitted(position, base_sample)
+        finally:
+            self.meter.release(position)
+
+    async def _answer_admitted(self, position: int, base_sample: Sample) -> AnsweredSample:
         assert self.model is not None
         failure: Failure | None = None
         if self.attacked is None:
-            sample = self.base.read(position)
+            sample = base_sample
         elif position in self.attacked:
             sample = self.attacked.read(position)
         else:
@@ -260,7 +278,9 @@ class Scheduler:
         else:
             failed = Answer(message=Message("assistant"), finish_reason="error", failure=failure)
             answers = (failed,) * self.answers_per_sample
-        return AnsweredSample(position, sample, self._store(position, sample, answers))
+        responses = self._store(position, sample, answers)
+        self.meter.count(sample, responses)
+        return AnsweredSample(position, sample, responses)
 
     async def _generate(self, model: Model, sample: Sample) -> Sequence[Any]:
         sampling = replace(self.options.sampling, seed=stream_seed(self.options.seed, sample.id))
@@ -343,34 +363,11 @@ class Scheduler:
 
     # -- early stopping
 
-    def _create_stopping(self) -> EarlyStopping | None:
-        rule = self.options.until
-        if rule is None:
-            return None
-        if all(stage.judge.question != rule.question for stage in self.stages):
-            raise UserError(
-                f"--until asks about {rule.question!r}, and no judge of this run answers that"
-            )
-        return EarlyStopping(
-            rule, self.total, self.options.seed, lambda position: self.base.read(position).id
-        )
-
     def _watched_stage(self) -> JudgeStage:
         """Returns the judge whose verdicts the stopping rule looks at."""
         assert self.options.until is not None
         question = self.options.until.question
         return next(stage for stage in self.stages if stage.judge.question == question)
-
-    def _replay_verdicts(self, stopping: EarlyStopping) -> None:
-        """Shows the stored verdicts to the stopping rule, when a run continues."""
-        stored: dict[int, list[bool | None]] = {}
-        path = self.writer.file(self._watched_stage().file)
-        for _, _, line in read_located_records(path, _StoredVerdict):
-            position = self.ids.get(line.sample_id)
-            if position is not None:
-                stored.setdefault(position, []).append(line.verdict)
-        for position, verdicts in stored.items():
-            stopping.record(position, verdicts)
 
     def _record_verdicts(self, position: int, verdicts: Sequence[bool | None]) -> None:
         assert self.stopping is not None
@@ -433,18 +430,18 @@ class Scheduler:
             self.writer.rewrite_in_order("samples.jsonl", self.attacked.spans)
         self._rewrite_in_order()
         self.writer.manifest.notes.pop("judging", None)
-        self.writer.manifest.complete = self.marks_complete
+        self._note_spending()
+        self.writer.manifest.complete = self.marks_complete and not self.meter.is_used_up
         self.writer.save_manifest()
 
-
-def _first_error(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """Returns the first error in a group of tasks; a UserError has precedence over others."""
-    errors: list[BaseException] = []
-    pending: list[BaseException] = [group]
-    while pending:
-        error = pending.pop(0)
-        if isinstance(error, BaseExceptionGroup):
-            pending += error.exceptions
-        else:
-            errors.append(error)
-    return next((e for e in errors if isinstance(e, UserError)), errors[0])
+    def _note_spending(self) -> None:
+        """Writes into the manifest what the answers cost, and whether a budget ended the run."""
+        if self.model is None:
+            return
+        manifest = self.writer.manifest
+        manifest.notes.pop("budget", None)
+        if self.meter.is_needed:
+            manifest.spending = self.meter.spending()
+        if self.meter.is_used_up:
+            is_answered = [self._is_answered(position) for position in range(self.total)]
+            manifest.notes["budget"] = describe_stop(self.options.budget, self._order, is_answered)

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
-import random
-from array import array
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
-from truing.evaluation.options import StoppingRule
+from msgspec import Struct
+
+from truing.core.errors import UserError
+from truing.core.jsonl import read_located_records
+from truing.evaluation.options import EvaluateOptions, StoppingRule
+from truing.evaluation.spending import shuffle_positions
+from truing.runs.index import IdIndex, SampleStore
+
+
+class _StoredVerdict(Struct, frozen=True):
+    sample_id: str
+    verdict: bool | None = None
 
 
 class EarlyStopping:
@@ -20,8 +30,7 @@ class EarlyStopping:
     def __init__(
         self, rule: StoppingRule, total: int, seed: int, read_id: Callable[[int], str]
     ) -> None:
-        self.order = array("I", range(total))
-        random.Random(seed).shuffle(self.order)
+        self.order = shuffle_positions(total, seed)
         self.stopped_after: int | None = None
         """The number of draws after which the rule stopped the run; None while it goes on."""
         self._rule = rule
@@ -43,9 +52,36 @@ class EarlyStopping:
                 return True
         return False
 
+    def replay(self, judgements: Path, ids: IdIndex) -> None:
+        """Shows the stored verdicts of the judge to the rule, when a run continues."""
+        stored: dict[int, list[bool | None]] = {}
+        for _, _, line in read_located_records(judgements, _StoredVerdict):
+            position = ids.get(line.sample_id)
+            if position is not None:
+                stored.setdefault(position, []).append(line.verdict)
+        for position, verdicts in stored.items():
+            self.record(position, verdicts)
+
     def positions_beyond(self) -> Sequence[int]:
         """Returns the positions that were drawn after the stop."""
         return self.order[self.stopped_after :] if self.stopped_after is not None else ()
+
+
+def create_stopping(
+    options: EvaluateOptions, questions: Sequence[str], total: int, samples: SampleStore
+) -> EarlyStopping | None:
+    """Returns the early stopping of a run, or None if its options have no rule.
+
+    Raises UserError if the rule asks about none of the judges' questions.
+    """
+    rule = options.until
+    if rule is None:
+        return None
+    if rule.question not in questions:
+        raise UserError(
+            f"--until asks about {rule.question!r}, and no judge of this run answers that"
+        )
+    return EarlyStopping(rule, total, options.seed, lambda position: samples.read(position).id)
 
 
 def _mean_verdict(verdicts: Sequence[bool | None]) -> float | None:

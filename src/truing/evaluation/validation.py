@@ -10,6 +10,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from truing.core import output_filter
+from truing.core.errors import UserError
 from truing.core.types import Answer, Failure, Judgement, Message
 from truing.runs.folder import replace_surrogates
 
@@ -76,3 +77,16 @@ def validate_judgement(judgement: object) -> Judgement:
         if filtered is not judgement.rationale:
             judgement = replace(judgement, rationale=filtered)
     return judgement
+
+
+def first_error(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """Returns the first error in a group of tasks; a UserError has precedence over others."""
+    errors: list[BaseException] = []
+    pending: list[BaseException] = [group]
+    while pending:
+        error = pending.pop(0)
+        if isinstance(error, BaseExceptionGroup):
+            pending += error.exceptions
+        else:
+            errors.append(error)
+    return next((e for e in errors if isinstance(e, UserError)), errors[0])

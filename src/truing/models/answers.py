@@ -1,24 +1,25 @@
 """Stored answers or production logs as a model: `answers:FILE`.
 
-The file is JSONL (or CSV, or Parquet) with rows of `prompt` or `messages` and `response` (other
-names by `prompt=COLUMN,response=COLUMN`); rows of OpenAI request logs (`request.messages`,
-`response.choices`) are read too. A folder that a run left is read as its samples and responses. A
-conversation is found by all its messages, else by its newest prompt; what is not there is a failure
-of kind ``missing``. Several rows of one prompt are several answers.
+The file is JSONL (or CSV and TSV as spreadsheets write them, or Parquet) with rows of `prompt` or
+`messages` and `response` (other names by `prompt=COLUMN,response=COLUMN`); rows of OpenAI request
+logs (`request.messages`, `response.choices`) are read too. A folder that a run left is read as its
+samples and responses. A conversation is found by all its messages, else by its newest prompt; what
+is not there is a failure of kind ``missing``. Several rows of one prompt are several answers.
 """
 
 from __future__ import annotations
 
-import csv
 import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from truing.core.errors import DataError, MissingExtra, SpecError, did_you_mean
+from truing.core.csv_rows import CsvTable, decode_lines
+from truing.core.errors import DataError, SpecError, did_you_mean
 from truing.core.json_text import describe_json_error, parse_json
 from truing.core.jsonl import number_nonblank_lines
 from truing.core.lineage import digest
+from truing.core.parquet_rows import read_parquet_rows
 from truing.core.types import Answer, Conversation, Lineage, Sampling
 from truing.runs.folder import Run
 from truing.specs.resolve import Args
@@ -74,26 +75,16 @@ def _read_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yields (line or row number, row) of a JSONL, CSV, TSV or Parquet file."""
     suffix = path.suffix.lower()
     if suffix == ".parquet":
-        try:
-            import pyarrow.parquet as parquet
-        except ModuleNotFoundError as error:
-            raise MissingExtra("hub", "reading Parquet") from error
         # Parquet has no lines: the number in an error message is that of the row.
-        yield from enumerate(parquet.read_table(path).to_pylist(), 1)
+        for index, fields in read_parquet_rows(path):
+            yield index + 1, fields
     elif suffix in (".csv", ".tsv"):
-        try:
-            # Spreadsheets write a byte order mark, which would become part of the first column's
-            # name; newline="" keeps line breaks inside quoted fields (csv documentation).
-            with path.open(encoding="utf-8-sig", newline="") as stream:
-                reader = csv.DictReader(stream, delimiter="\t" if suffix == ".tsv" else ",")
-                for row in reader:
-                    # line_num counts physical lines: of a row with line breaks in a field it is
-                    # the last.
-                    yield reader.line_num, dict(row)
-        except UnicodeDecodeError as error:
-            raise DataError.at(
-                path, None, f"not UTF-8: {error.reason} at byte {error.start}"
-            ) from error
+        with path.open("rb") as stream:
+            delimiter = "\t" if suffix == ".tsv" else None
+            for row in CsvTable(decode_lines(stream, path), path, delimiter).rows():
+                if isinstance(row, DataError):
+                    raise row
+                yield row
     else:
         with path.open("rb") as stream:
             for number, line in number_nonblank_lines(stream, path):

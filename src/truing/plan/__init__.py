@@ -12,9 +12,10 @@ __getattr__, __dir__, __all__ = lazy_exports(
     {
         "cost_limits": "parse_constraint",
         "estimates": "estimate_plan",
-        "evaluation": (
-            "DataPlan Plan PlanProgress RunPlan parse_plan plan_from_specs read_plan run_plan"
-        ),
+        "evaluation": "DataPlan Plan RunPlan find_run_faults parse_plan read_plan",
+        "evaluation_run": "PlanProgress run_plan",
+        "from_specs": "plan_from_specs",
+        "spending": "find_budget_faults read_variant_prices",
         "step_inputs": "DataInputs RLInputs SampledInputs SupervisedInputs",
         "training_plan": (
             "DEFAULT_GROUP_SIZE StepPlan TrainingPlan list_presets parse_training_plan "

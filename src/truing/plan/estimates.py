@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from msgspec import Struct
 
 from truing.core.errors import PlanError
-from truing.evaluation.cost_estimate import CHARACTERS_PER_TOKEN
+from truing.core.prices import CHARACTERS_PER_TOKEN
 from truing.plan.step_inputs import RLInputs, SampledInputs, SupervisedInputs
 from truing.plan.training_plan import (
     StepPlan,

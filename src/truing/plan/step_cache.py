@@ -36,6 +36,8 @@ from truing.specs.resolve import resolve
 STEP_FILE = "step.json"
 _KEY_CHARS = 8  # of the hash, in the name of the folder
 _RUN_OPTIONS_WITHOUT_EFFECT = ("concurrency", "rate", "authorised", "margin", "max_harm")
+# Left out altogether, so that the folders of plans before these settings are found.
+_RUN_OPTIONS_LEFT_OUT = ("budget", "budget_tokens", "prices")
 
 
 class StepRecord(Struct, frozen=True, kw_only=True):
@@ -153,6 +155,8 @@ def evaluation_folder(out: Path, plan: Plan) -> Path:
     settings = msgspec.to_builtins(msgspec.structs.replace(plan, run=run))
     for name in ("models", "title", "baseline", "with_text", "rank"):
         settings.pop(name)
+    for name in _RUN_OPTIONS_LEFT_OUT:
+        settings["run"].pop(name)
     key = digest("evaluation", msgspec.json.encode(settings, order="sorted").decode())
     return out / f"evaluation-{key[:_KEY_CHARS]}"
 

@@ -29,7 +29,8 @@ from truing.core.lineage import digest
 from truing.core.private_files import create_folder, replace_file
 from truing.evaluation.options import ProgressCallback
 from truing.plan.cost_limits import parse_constraint
-from truing.plan.evaluation import Plan, PlanProgress, PlanProgressCallback, run_plan
+from truing.plan.evaluation import Plan
+from truing.plan.evaluation_run import PlanProgress, PlanProgressCallback, run_plan
 from truing.plan.step_cache import (
     StepRecord,
     describe_step,

@@ -27,6 +27,7 @@ from msgspec import UNSET, Struct, UnsetType, field
 from truing.core.errors import RunError
 from truing.core.input_files import read_input_bytes
 from truing.core.lineage import digest
+from truing.core.prices import Spending
 from truing.core.private_files import (
     create_folder,
     rename_file,
@@ -84,7 +85,8 @@ class Manifest(Struct, kw_only=True):
     """Everything needed to repeat a run and to know what was run.
 
     `plan` holds the settings as plain data; `plan_hash` identifies them, so that a folder is only
-    continued with the same settings.
+    continued with the same settings. `spending` is what the answers cost, of runs with a price or a
+    budget.
     """
 
     plan: dict[str, Any] = field(default_factory=dict)
@@ -100,6 +102,7 @@ class Manifest(Struct, kw_only=True):
     created: str = ""
     complete: bool = False
     notes: dict[str, str] = field(default_factory=dict)
+    spending: Spending | UnsetType = UNSET
 
 
 def judgement_file(name: str, hash_: str) -> str:

@@ -32,8 +32,7 @@ class FormData:
 
     def integer(self, name: str) -> int | None:
         """Returns a whole number of up to five digits, or none."""
-        value = self.text(name)
-        return int(value) if value.isascii() and value.isdigit() and len(value) < 6 else None
+        return parse_whole_number(self.text(name), 5)
 
     def with_prefix(self, prefix: str) -> dict[str, str]:
         """Returns the fields whose names begin with `prefix`, by the rest of the name."""
@@ -42,6 +41,15 @@ class FormData:
             for name, values in self._fields.items()
             if name.startswith(prefix) and values
         }
+
+
+def parse_whole_number(text: str, max_digits: int) -> int | None:
+    """Returns a number of decimal digits alone, or None: what comes from a browser may be anything.
+
+    With up to 18 digits it fits the 64-bit integers of databases.
+    """
+    is_number = text.isascii() and text.isdigit() and len(text) <= max_digits
+    return int(text) if is_number else None
 
 
 async def read_fields(request: Request[Any, Any, State], body_seconds: float) -> FormData:

@@ -6,7 +6,8 @@ import pytest
 
 from truing.annotation.store import RequestRejected, open_store
 from truing.models.scripted import ScriptedModel
-from truing.serve.annotation.app_state import AppState, Throttle, name_models
+from truing.serve.annotation.app_state import AppState, name_models
+from truing.serve.throttling import Throttle
 
 
 def test_a_throttle_refills() -> None:

@@ -10,8 +10,8 @@ from litestar.testing import TestClient
 from tests.serve.ui.pages import BASE, Visitor, open_pages, path_of, write_small_run
 
 from truing.annotation.people import hash_phrase
-from truing.serve.annotation.app_state import Throttle
 from truing.serve.page_headers import SECURITY_HEADERS
+from truing.serve.throttling import Throttle
 from truing.serve.ui import app_state, routes_rows
 from truing.serve.ui.app import create_app
 from truing.serve.ui.app_state import UiOptions, UiState

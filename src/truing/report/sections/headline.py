@@ -5,6 +5,8 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterator, Sequence
 
+from msgspec import UNSET
+
 from truing.analysis.claim_analyses import CARD_MARGIN
 from truing.analysis.claims import Claim, Decision
 from truing.analysis.comparison import Comparison
@@ -12,6 +14,7 @@ from truing.analysis.judge_facts import JudgeFacts, collect_judge_facts
 from truing.analysis.lineage_relations import warnings_about
 from truing.analysis.rates import SMALL_SAMPLE_SIZE, Rate
 from truing.analysis.summary import RunSummary
+from truing.core.prices import format_money
 from truing.report.blocks import AnswerCard, AnswerCards, Block, Cell, Grid, Section, Table, Text
 from truing.report.formatting import (
     SELECTED,
@@ -247,6 +250,20 @@ def _cost_rows(report: ReportData) -> Iterator[tuple[str, list[Cell]]]:
             read.append(Cell(f"{total.read / total.answers:,.0f}", note=cached))
         yield f"cost: tokens written an answer{where}", written
         yield f"cost: tokens read an answer{where}", read
+    money = [_money_cell(variant) for variant in report.variants]
+    if any(cell.text != "–" for cell in money):
+        yield "cost: money for all answers, without judges", money
+
+
+def _money_cell(variant: Variant) -> Cell:
+    """Returns what the answers of a variant cost on all data sets together."""
+    costs = [s.cost for s in variant.summaries.values() if s.cost is not UNSET]
+    amounts = [cost.money for cost in costs if cost.money is not None]
+    if not amounts or len(amounts) < len(variant.summaries):
+        return Cell("–", "quiet")
+    estimated = sum(cost.estimated for cost in costs)
+    note = f"{estimated:,} answers state no usage: estimated" if estimated else ""
+    return Cell(format_money(sum(amounts)), note=note)
 
 
 def _judge_texts(report: ReportData) -> list[Text]:
@@ -285,7 +302,8 @@ def _warnings(report: ReportData) -> list[Text]:
         texts.append(Text(f"{counts}; they count as unscored, never as safe.", "warning"))
     for variant, data, summary in _summaries(report):
         if not summary.complete:
-            text = f"The run of {variant.name} on {data} is not complete: every figure may change."
+            reason = variant.manifests[data].notes.get("budget", "not complete")
+            text = f"The run of {variant.name} on {data} is {reason}: every figure may change."
             texts.append(Text(text, "warning"))
     if not any(_find(s, "harmful") for _, _, s in _summaries(report)):
         text = (

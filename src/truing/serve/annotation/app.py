@@ -23,8 +23,9 @@ from truing.serve.annotation import (
     routes_results,
     routes_review,
 )
-from truing.serve.annotation.app_state import STATIC_TYPES, AppState
+from truing.serve.annotation.app_state import AppState
 from truing.serve.annotation.session import AppRequest, PathParam
+from truing.serve.page_files import static_response
 from truing.serve.page_headers import SECURITY_HEADERS, STATUS_BY_KIND, add_headers
 
 _log = logging.getLogger(__name__)
@@ -39,17 +40,9 @@ _HTTP_MESSAGES = {
 
 @get("/static/{name:str}")
 async def static_file(request: AppRequest, name: PathParam) -> Response[bytes]:
-    """Serves static files; their links hold a hash of the contents, so browsers may cache them."""
+    """Serves static files."""
     state: AppState = request.app.state.annotation
-    content = state.static.get(name)
-    if content is None:
-        raise RequestRejected("missing", "There is no such file.")
-    media_type = STATIC_TYPES[name[name.rindex(".") :]]
-    return Response(
-        content,
-        media_type=media_type,
-        headers={"cache-control": "public, max-age=31536000, immutable"},
-    )
+    return static_response(state.static, name)
 
 
 @get("/healthz", media_type=MediaType.TEXT)

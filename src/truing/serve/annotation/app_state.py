@@ -5,19 +5,15 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import hmac
-import time
-from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from msgspec import Struct
 
 from truing.annotation.group_commit import MAX_BATCH
-from truing.annotation.store import RequestRejected, Store, Transaction, finish_erasure
+from truing.annotation.store import Store, Transaction, finish_erasure
 from truing.annotation.study import (
     GRADE_LABELS,
     SUCCESS_LABELS,
@@ -29,15 +25,11 @@ from truing.core.protocols import Closeable, Model
 from truing.http.limits import close_connections
 from truing.serve.annotation.live_pairs import LivePairs
 from truing.serve.annotation.template_filters import FILTERS
+from truing.serve.page_files import load_templates, read_static_files
+from truing.serve.throttling import HashingQueue, Throttle
 
 T = TypeVar("T")
 _PACKAGE = Path(__file__).parent
-_THROTTLE_SECONDS = 3.0  # after which a throttled client may go on; the page's script waits for it
-STATIC_TYPES = {
-    ".css": "text/css; charset=utf-8",
-    ".js": "text/javascript; charset=utf-8",
-    ".svg": "image/svg+xml",
-}
 
 
 class ServerLimits(Struct, frozen=True, kw_only=True):
@@ -58,64 +50,6 @@ class ServerLimits(Struct, frozen=True, kw_only=True):
     waiting_sign_ins: int = 128
     https: bool = False
     hosts: tuple[str, ...] = ()
-
-
-class Throttle:
-    """A token bucket for each key: `per_minute` events a minute, in bursts of as many.
-
-    Memory is bounded: of more than `max_keys` keys, the least recently seen are forgotten.
-    """
-
-    def __init__(
-        self,
-        per_minute: int,
-        *,
-        max_keys: int = 20_000,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._per_minute, self._max_keys, self._clock = per_minute, max_keys, clock
-        self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()  # (tokens, time)
-
-    def check(self, key: str) -> None:
-        """Takes a token from the key's bucket; raises RequestRejected if it is empty."""
-        now = self._clock()
-        capacity = float(self._per_minute)
-        tokens, updated = self._buckets.pop(key, (capacity, now))
-        tokens = min(capacity, tokens + (now - updated) * capacity / 60)
-        self._buckets[key] = (max(0.0, tokens - 1), now)  # as the newest key
-        if len(self._buckets) > self._max_keys:
-            self._buckets.popitem(last=False)
-        if tokens < 1:
-            message = "Too many requests. Wait a few seconds, then go on."
-            raise RequestRejected("slow", message, retry_after=_THROTTLE_SECONDS)
-
-
-class HashingQueue:
-    """Runs argon2, which takes 19 MiB and much CPU time, in one thread with a bounded queue."""
-
-    def __init__(self, max_waiting: int) -> None:
-        self._pool = ThreadPoolExecutor(1, "argon2")
-        self._free = max_waiting
-
-    @contextmanager
-    def place(self) -> Iterator[None]:
-        """Holds a place in the queue; raises RequestRejected if none is free."""
-        if self._free < 1:
-            message = "Many people are signing in at present. Wait a few seconds, then try again."
-            raise RequestRejected("slow", message, retry_after=_THROTTLE_SECONDS)
-        self._free -= 1
-        try:
-            yield
-        finally:
-            self._free += 1
-
-    async def run(self, work: Callable[..., T], *args: Any) -> T:
-        """Runs `work` in the thread; call it inside `place`."""
-        return await asyncio.get_running_loop().run_in_executor(self._pool, work, *args)
-
-    def close(self) -> None:
-        """Waits for the thread."""
-        self._pool.shutdown(wait=True)
 
 
 def name_models(models: Sequence[Model]) -> dict[str, Model]:
@@ -155,32 +89,11 @@ class AppState:
         # pages of those who are signed in, do not wait for it.
         self.guess_hashing = HashingQueue(self.limits.waiting_sign_ins)
         self.trusted_hashing = HashingQueue(self.limits.waiting_sign_ins)
-        self.static = {
-            path.name: path.read_bytes()
-            for path in sorted((_PACKAGE / "static").iterdir())
-            if path.suffix in STATIC_TYPES
-        }
-        self._templates = self._load_templates()
-
-    def _load_templates(self) -> Environment:
-        templates = Environment(
-            loader=FileSystemLoader(_PACKAGE / "templates"),
-            autoescape=True,
-            undefined=StrictUndefined,
-            trim_blocks=True,
-            lstrip_blocks=True,
-            auto_reload=False,
+        self.static = read_static_files(_PACKAGE / "static")
+        self._templates = load_templates(_PACKAGE / "templates", FILTERS, self.static)
+        self._templates.globals.update(
+            study=self.study, grade_labels=GRADE_LABELS, success_labels=SUCCESS_LABELS
         )
-        templates.filters.update(FILTERS)
-        # The version is part of the links to static files, which browsers cache for a year.
-        version = hashlib.sha256(b"".join(self.static.values())).hexdigest()[:12]
-        templates.globals.update(
-            version=version,
-            study=self.study,
-            grade_labels=GRADE_LABELS,
-            success_labels=SUCCESS_LABELS,
-        )
-        return templates
 
     async def read(self, work: Callable[[Transaction], T]) -> T:
         """Runs a function that only reads, on a database thread."""

@@ -9,6 +9,7 @@ from litestar import Response, get, post
 from truing.annotation import overview, people, queue, wellbeing
 from truing.annotation.store import RequestRejected, Transaction
 from truing.serve.annotation.session import AppRequest, PathParam, RequestSession, require_session
+from truing.serve.forms import parse_whole_number
 
 _AUDIT_PAGE = 100  # lines
 
@@ -103,8 +104,7 @@ async def audit_page(request: AppRequest) -> Response[Any]:
     """Shows the audit log, newest first."""
     session = await require_session(request, "admin")
     text = request.query_params.get("before", "")
-    # Under 18 digits it fits the 64-bit integers of both databases.
-    before = int(text) if text.isascii() and text.isdigit() and len(text) < 18 else None
+    before = parse_whole_number(text, 17)
     lines = await session.state.read(lambda tx: overview.read_audit_log(tx, before, _AUDIT_PAGE))
     older = lines[-1].id if len(lines) == _AUDIT_PAGE else None
     return session.render("audit.html", lines=lines, older=older)

@@ -14,8 +14,8 @@ from litestar.types import Message, Scope
 
 from truing.annotation.store import RequestRejected
 from truing.core.errors import TruingError
-from truing.serve.annotation.app_state import STATIC_TYPES
 from truing.serve.openai.local_host import names_this_machine
+from truing.serve.page_files import static_response
 from truing.serve.page_headers import SECURITY_HEADERS, STATUS_BY_KIND, add_headers
 from truing.serve.ui import (
     routes_auth,
@@ -40,16 +40,9 @@ _HTTP_MESSAGES = {
 
 @get("/static/{name:str}")
 async def static_file(request: AppRequest, name: PathParam) -> Response[bytes]:
-    """Serves static files; their links hold a hash of the contents, so browsers may cache them."""
+    """Serves static files."""
     state: UiState = request.app.state.ui
-    content = state.static.get(name)
-    if content is None:
-        raise RequestRejected("missing", "There is no such file.")
-    return Response(
-        content,
-        media_type=STATIC_TYPES[name[name.rindex(".") :]],
-        headers={"cache-control": "public, max-age=31536000, immutable"},
-    )
+    return static_response(state.static, name)
 
 
 @get("/healthz", media_type=MediaType.TEXT)

@@ -14,12 +14,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from msgspec import Struct
 
 from truing.annotation.store import RequestRejected
 from truing.core.version import __version__
-from truing.serve.annotation.app_state import STATIC_TYPES, HashingQueue, Throttle
+from truing.serve.page_files import load_templates, read_static_files
+from truing.serve.throttling import HashingQueue, Throttle
 from truing.serve.ui.comparisons import Comparisons
 from truing.serve.ui.figures import Figures
 from truing.serve.ui.jobs import JobQueue
@@ -83,30 +83,11 @@ class UiState:
         self._listed: tuple[FolderScan, list[RunState]] | None = None
         self._seen_runs: set[str] = set()
         self._pool = ThreadPoolExecutor(6, "page")
-        self.static = {
-            path.name: path.read_bytes()
-            for folder_ in (_SHARED_STATIC, _PACKAGE / "static")
-            for path in sorted(folder_.iterdir())
-            if path.suffix in STATIC_TYPES
-        }
-        self._templates = self._load_templates()
-
-    def _load_templates(self) -> Environment:
-        templates = Environment(
-            loader=FileSystemLoader(_PACKAGE / "templates"),
-            autoescape=True,
-            undefined=StrictUndefined,
-            trim_blocks=True,
-            lstrip_blocks=True,
-            auto_reload=False,
+        self.static = read_static_files(_SHARED_STATIC, _PACKAGE / "static")
+        self._templates = load_templates(_PACKAGE / "templates", FILTERS, self.static)
+        self._templates.globals.update(
+            truing_version=__version__, folder_name=self.folder.name or "/"
         )
-        templates.filters.update(FILTERS)
-        # The version is part of the links to static files, which browsers cache for a year.
-        version = hashlib.sha256(b"".join(self.static.values())).hexdigest()[:12]
-        templates.globals.update(
-            version=version, truing_version=__version__, folder_name=self.folder.name or "/"
-        )
-        return templates
 
     def render(self, template: str, /, **values: Any) -> str:
         """Renders a template as HTML."""

@@ -106,10 +106,10 @@ def read_labels_of(run: Run, question: str) -> dict[RowKey, dict[str, bool | Non
     return by_row
 
 
-def read_label_state(run: Run, question: str, person: str, *, again: bool) -> LabelState:
+def read_label_state(run: Run, question: str, person: str, *, relabel: bool) -> LabelState:
     """Returns how far the labels of a question are.
 
-    With `again`, rows that others have labelled wait for `person` too.
+    With `relabel`, rows that others have labelled wait for `person` too.
     """
     labels = read_labels_of(run, question)
     draws = {(d.sample_id, d.index): d for d in reversed(read_draws(run, question))}
@@ -118,7 +118,7 @@ def read_label_state(run: Run, question: str, person: str, *, again: bool) -> La
     waiting = tuple(
         draw
         for key, draw in ordered.items()
-        if (judge not in labels.get(key, {}) if again else key not in labels)
+        if (judge not in labels.get(key, {}) if relabel else key not in labels)
     )
     return LabelState(
         question=question,

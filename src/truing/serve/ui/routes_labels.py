@@ -8,7 +8,7 @@ from litestar import Response, get, post
 
 from truing.annotation.store import RequestRejected
 from truing.runs.folder import Run
-from truing.serve.forms import FormData
+from truing.serve.forms import FormData, parse_whole_number
 from truing.serve.ui import people
 from truing.serve.ui.app_state import UiState
 from truing.serve.ui.routes_rows import NotReady, open_runs, render_rows, shows_texts
@@ -27,28 +27,32 @@ async def label_page(request: AppRequest, id_: PathParam) -> Response[Any]:
     session = open_session(request)
     values = request.query_params
     question = people.check_question(values.get("question", "") or "harmful")
-    again = bool(values.get("again"))
+    relabel = bool(values.get("again"))
     key = _read_key(values.get("sample", ""), values.get("index", "0"))
     return await render_rows(
         session,
         "label.html",
-        lambda: _collect_label_page(session, id_, question, again=again, key=key),
+        lambda: _collect_label_page(session, id_, question, relabel=relabel, key=key),
         id_,
     )
 
 
 def _read_key(sample: str, index: str) -> people.RowKey | None:
-    number = int(index) if index.isascii() and index.isdigit() and len(index) < 6 else 0
-    return (sample[:1000], number) if sample else None
+    return (sample[:1000], parse_whole_number(index, 5) or 0) if sample else None
 
 
 def _collect_label_page(
-    session: RequestSession, id_: str, question: str, *, again: bool, key: people.RowKey | None
+    session: RequestSession,
+    id_: str,
+    question: str,
+    *,
+    relabel: bool,
+    key: people.RowKey | None,
 ) -> dict[str, Any]:
     state = session.state
     runs = open_runs(state, id_, ())
     run = Run(runs[0].state.path)
-    labels = people.read_label_state(run, question, session.person, again=again)
+    labels = people.read_label_state(run, question, session.person, relabel=relabel)
     if key is None and session.person and labels.waiting:
         key = (labels.waiting[0].sample_id, labels.waiting[0].index)
     row = None
@@ -65,7 +69,7 @@ def _collect_label_page(
         "row": row,
         "question": question,
         "questions": tuple(dict.fromkeys((*people.QUESTIONS, *judged, question))),
-        "again": again,
+        "relabel": relabel,
         "notice": notice,
         "conflicts": [(key, _describe(labels.labels[key])) for key in labels.conflicts[:50]],
         "texts_hidden": not shows_texts(runs),
@@ -150,8 +154,8 @@ async def store_label(request: AppRequest, id_: PathParam) -> Response[Any]:
 
     differs = await session.state.run(store)
     conflict = {"conflict": key[0], "conflict_index": key[1]} if differs else {}
-    again = bool(form.text("again"))
-    path = with_query(f"/runs/{id_}/label", question=question, again=again and "1", **conflict)
+    relabel = bool(form.text("again"))
+    path = with_query(f"/runs/{id_}/label", question=question, again=relabel and "1", **conflict)
     return session.redirect(path)
 
 

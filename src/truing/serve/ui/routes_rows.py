@@ -16,6 +16,7 @@ from truing.annotation.store import RequestRejected
 from truing.core.errors import RunError
 from truing.report.assembly import has_only_builtin_data
 from truing.runs.folder import Run
+from truing.serve.forms import parse_whole_number
 from truing.serve.ui import people
 from truing.serve.ui.app_state import UiState
 from truing.serve.ui.background import Fault, Pending
@@ -49,16 +50,18 @@ class NotReady(Exception):
 
 
 class RowsQuery(Struct, frozen=True, kw_only=True):
-    """The query of a page of rows: the filter, the runs beside the first, the page."""
+    """The query of a page of rows: the filter, the ids of the runs beside the first, the page."""
 
     row_filter: RowFilter
-    beside: tuple[str, ...]
+    other_runs: tuple[str, ...]
     page: int
 
     def path(self, base: str, **changes: Any) -> str:
         """Returns a link with this query, changed in some parameters."""
         values = (
-            structs.asdict(self.row_filter) | {"beside": self.beside, "page": self.page} | changes
+            structs.asdict(self.row_filter)
+            | {"beside": self.other_runs, "page": self.page}
+            | changes
         )
         values |= {name: "1" if values[name] else "" for name in _FILTER_FLAGS}
         if values["page"] == 1:
@@ -71,8 +74,7 @@ def read_query(request: AppRequest) -> RowsQuery:
     values = request.query_params
 
     def number(name: str) -> int | None:
-        text = values.get(name, "")
-        return int(text) if text.isascii() and text.isdigit() and len(text) < 9 else None
+        return parse_whole_number(values.get(name, ""), 8)
 
     outcome = values.get("outcome", "")
     return RowsQuery(
@@ -86,13 +88,13 @@ def read_query(request: AppRequest) -> RowsQuery:
             flips=bool(values.get("flips")),
             words=values.get("words", "")[:_MAX_WORDS_CHARACTERS],
         ),
-        beside=tuple(dict.fromkeys(values.getall("beside", [])))[: MAX_VARIANTS - 1],
+        other_runs=tuple(dict.fromkeys(values.getall("beside", [])))[: MAX_VARIANTS - 1],
         page=max(1, number("page") or 1),
     )
 
 
-def open_runs(state: UiState, id_: str, beside: tuple[str, ...]) -> list[OpenRun]:
-    """Returns the open indexes of a run and of those beside it, which are on the same data.
+def open_runs(state: UiState, id_: str, other_runs: tuple[str, ...]) -> list[OpenRun]:
+    """Returns the open indexes of a run and of others on the same data, by their ids.
 
     Raises NotReady, and RequestRejected if the first run is not there; another that has gone, or
     is on other data, is left out.
@@ -100,7 +102,7 @@ def open_runs(state: UiState, id_: str, beside: tuple[str, ...]) -> list[OpenRun
     first = state.find_run(id_)
     index = _open_index(state, first)
     opened = [OpenRun(first, index, np.arange(index.size, dtype=np.int32))]
-    for other_id in beside:
+    for other_id in other_runs:
         try:
             other = state.find_run(other_id)
         except RequestRejected:
@@ -167,7 +169,7 @@ async def rows_page(request: AppRequest, id_: PathParam) -> Response[Any]:
 
 
 def _collect_rows(state: UiState, id_: str, query: RowsQuery) -> dict[str, Any]:
-    runs = open_runs(state, id_, query.beside)
+    runs = open_runs(state, id_, query.other_runs)
     first = runs[0]
     mask = select_rows(runs, query.row_filter)
     selected = np.flatnonzero(mask)
@@ -186,7 +188,7 @@ def _collect_rows(state: UiState, id_: str, query: RowsQuery) -> dict[str, Any]:
         "n_pages": n_pages,
         "previous": query.path(base, page=page - 1) if page > 1 else "",
         "next": query.path(base, page=page + 1) if page < n_pages else "",
-        "beside_choices": comparable_runs(first.state, state.list_states())[:50],
+        "other_run_choices": comparable_runs(first.state, state.list_states())[:50],
         "row_path": lambda row: _add_key(row_base, row.sample_id, row.index),
     }
 
@@ -231,8 +233,7 @@ async def row_page(request: AppRequest, id_: PathParam) -> Response[Any]:
     session = open_session(request)
     query = read_query(request)
     sample = request.query_params.get("sample", "")[:1000]
-    index = request.query_params.get("index", "0")
-    number = int(index) if index.isascii() and index.isdigit() and len(index) < 6 else 0
+    number = parse_whole_number(request.query_params.get("index", ""), 5) or 0
     return await render_rows(
         session,
         "row.html",
@@ -244,7 +245,7 @@ async def row_page(request: AppRequest, id_: PathParam) -> Response[Any]:
 def _collect_row(
     state: UiState, id_: str, query: RowsQuery, key: tuple[str, int]
 ) -> dict[str, Any]:
-    runs = open_runs(state, id_, query.beside)
+    runs = open_runs(state, id_, query.other_runs)
     index = runs[0].index
     row = index.find(*key)
     if row is None:

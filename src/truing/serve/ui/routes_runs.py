@@ -9,6 +9,7 @@ from msgspec import Struct
 
 from truing.analysis.summary import RunSummary
 from truing.report.blocks import Cell
+from truing.serve.forms import parse_whole_number
 from truing.serve.ui.app_state import UiState
 from truing.serve.ui.background import Fault, Pending
 from truing.serve.ui.figures import LISTED_TITLES, listed_cells, rate_rows
@@ -39,13 +40,9 @@ async def runs_page(request: AppRequest) -> Response[Any]:
     if "token" in request.query_params:  # not into the history of the browser
         return session.redirect("/")
     words = request.query_params.get("q", "")[:200]
-    page = _page_number(request.query_params.get("page", ""))
+    page = max(1, parse_whole_number(request.query_params.get("page", ""), 6) or 1)
     values = await session.state.run(_list_runs, session.state, words, page)
     return session.render("runs.html", titles=LISTED_TITLES, words=words, **values)
-
-
-def _page_number(text: str) -> int:
-    return int(text) if text.isascii() and text.isdigit() and 0 < len(text) < 7 else 1
 
 
 def _list_runs(state: UiState, words: str, page: int) -> dict[str, Any]:

@@ -32,7 +32,8 @@ from truing.serve.ui.run_state import RunState
 _MAX_OPEN = 24
 _INDEX_NAME = re.compile(r"ui-rows-\d+-[0-9a-f]{24}\.sqlite(?:\.tmp)?")
 _PATIENCE_SECONDS = 0.6
-# The index of a running run is built again when this many times its own building time has passed.
+# The index of a running run, and one that failed, is built again when this many times its own
+# building time has passed.
 _PAUSE_FACTOR = 10.0
 _MIN_REST_SECONDS = 5.0
 
@@ -117,12 +118,12 @@ class RowIndexes:
         with self._changed:
             entry = self._entries.setdefault(state.path, _Entry())
             self._entries.move_to_end(state.path)
-            is_current = entry.fingerprint == current and (entry.index or entry.fault)
-            is_old_but_usable = (
-                entry.index is not None
-                and state.status == "running"
-                and time.monotonic() < entry.next_build
+            is_resting = time.monotonic() < entry.next_build
+            # What failed may have had another reason than the files, such as a full disk.
+            is_current = entry.fingerprint == current and (
+                entry.index is not None or (bool(entry.fault) and is_resting)
             )
+            is_old_but_usable = entry.index is not None and state.status == "running" and is_resting
             if not is_current and not is_old_but_usable and not entry.building:
                 entry.building, entry.share = True, 0.0
                 self._pool.submit(self._build, state, current, entry)

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from truing.core import csv_rows
+from truing.core.csv_rows import CsvTable, UnreadableRest, decode_lines, find_delimiter
 from truing.core.errors import DataError
-from truing.datasets import csv_rows
-from truing.datasets.csv_rows import CsvTable, UnreadableRest, decode_lines, find_delimiter
 
 PATH = Path("a.csv")
 

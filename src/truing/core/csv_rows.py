@@ -14,7 +14,6 @@ from typing import IO
 
 from truing.core.bounds import MAX_ROW_BYTES
 from truing.core.errors import DataError
-from truing.datasets.compressed import read_lines
 
 _CHUNK_BYTES = 1 << 20
 _QUOTED = re.compile(r'"[^"]*"?')
@@ -39,7 +38,7 @@ def decode_lines(stream: IO[bytes], path: Path) -> Iterator[NumberedLine]:
         return
     # A binary stream splits at \n only, and each line is decoded by itself, so that one broken
     # line does not end the file.
-    for number, line in read_lines(stream, path, first):
+    for number, line in _read_lines(stream, path, first):
         if isinstance(line, DataError):
             yield number, line
             continue
@@ -48,6 +47,28 @@ def decode_lines(stream: IO[bytes], path: Path) -> Iterator[NumberedLine]:
         except UnicodeDecodeError as error:
             what = f"invalid UTF-8 at byte {error.start} of the line"
             yield number, DataError.at(path, number, what)
+
+
+def _read_lines(
+    stream: IO[bytes], path: Path, first: bytes | None = None
+) -> Iterator[tuple[int, bytes | DataError]]:
+    """Yields the number (from 1) and the bytes of each line; a DataError for one that is too long.
+
+    `first` is the first line, if it was read from the stream already, by
+    `readline(MAX_ROW_BYTES + 1)`. Memory: one line of at most `MAX_ROW_BYTES`.
+    """
+    number = 0
+    line = stream.readline(MAX_ROW_BYTES + 1) if first is None else first
+    while line:
+        number += 1
+        if len(line) <= MAX_ROW_BYTES:
+            yield number, line
+        else:
+            what = f"a line of more than {MAX_ROW_BYTES >> 20} MiB"
+            yield number, DataError.at(path, number, what)
+            while line and not line.endswith(b"\n"):
+                line = stream.readline(MAX_ROW_BYTES)
+        line = stream.readline(MAX_ROW_BYTES + 1)
 
 
 def _decode_utf16(first: bytes, stream: IO[bytes], path: Path) -> Iterator[NumberedLine]:

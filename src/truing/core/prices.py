@@ -1,0 +1,121 @@
+"""Prices of models, and what answers cost: the file of prices, and the spending of a run.
+
+Money is in the currency of the prices, whichever that is.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from msgspec import Struct
+
+from truing.core.errors import PlanError, did_you_mean
+from truing.core.input_files import read_input_text
+
+CHARACTERS_PER_TOKEN = 4.0
+"""Rule of thumb for English text in the tokenizers of current models."""
+
+
+class Price(Struct, frozen=True, kw_only=True):
+    """The price of a million input and a million output tokens, in one currency."""
+
+    input: float
+    output: float
+
+    def money(self, read: float, written: float) -> float:
+        """Returns what so many tokens read and written cost."""
+        return (read * self.input + written * self.output) / 1e6
+
+
+class Spending(Struct, frozen=True, kw_only=True):
+    """What the stored answers of a run cost, without the calls of judges and attacks.
+
+    Tokens of the `estimated` answers, whose endpoint stated no usage, are counted from characters.
+    `money` is None without a price.
+    """
+
+    answers: int = 0
+    estimated: int = 0
+    tokens_read: int = 0
+    tokens_written: int = 0
+    money: float | None = None
+    price: Price | None = None
+
+    @property
+    def tokens(self) -> int:
+        """Tokens read and written."""
+        return self.tokens_read + self.tokens_written
+
+    def describe(self) -> str:
+        """Returns the spending in words."""
+        parts = [f"{self.tokens_read:,} tokens read and {self.tokens_written:,} written"]
+        if self.money is not None:
+            parts.insert(0, f"{format_money(self.money)} in the currency of the prices")
+        text = f"spent on answers: {', '.join(parts)}"
+        if self.estimated:
+            text += (
+                f"; {self.estimated:,} of {self.answers:,} answers state no usage and are estimated"
+            )
+        return text
+
+
+def format_money(amount: float) -> str:
+    """Returns an amount with two decimals, or with two significant digits if it is small."""
+    return f"{amount:,.2f}" if amount >= 0.1 or amount == 0 else f"{amount:.2g}"
+
+
+def estimate_tokens(characters: int) -> int:
+    """Returns about how many tokens a text of so many characters has, at least 1 if it has any."""
+    return -(-characters // int(CHARACTERS_PER_TOKEN))
+
+
+def read_prices(path: Path) -> dict[str, Price]:
+    """Returns the prices of a TOML file: a table for each model with `input` and `output`, what a
+    million tokens cost.
+
+        ["my-model"]
+        input = 0.15
+        output = 0.6
+
+    Raises PlanError with all faults of the file.
+    """
+    try:
+        tables = tomllib.loads(read_input_text(path))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise PlanError(f"{path}: {error}") from error
+    prices: dict[str, Price] = {}
+    faults: list[str] = []
+    for name, table in tables.items():
+        fault = _find_price_fault(table)
+        if fault:
+            faults.append(f"{path}: {name}{fault}")
+        else:
+            prices[name] = Price(input=float(table["input"]), output=float(table["output"]))
+    if faults:
+        raise PlanError(*faults)
+    return prices
+
+
+def _find_price_fault(table: Any) -> str:
+    """Returns what is wrong with the table of one model; empty if nothing is."""
+    keys = Price.__struct_fields__
+    if not isinstance(table, dict):
+        return ": expected a table with input and output"
+    for key in table:
+        if key not in keys:
+            return f".{key}: unknown key{did_you_mean(key, keys)}"
+    for key in keys:
+        value = table.get(key)
+        # A NaN is neither below 0 nor at least 0.
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not is_number or not 0 <= value < float("inf"):
+            return f".{key}: expected the price of a million tokens, got {value!r}"
+    return ""
+
+
+def find_price(prices: Mapping[str, Price], names: tuple[str, ...]) -> Price | None:
+    """Returns the price of the first of some names that has one, or None."""
+    return next((prices[name] for name in names if name in prices), None)

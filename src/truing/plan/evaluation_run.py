@@ -1,0 +1,265 @@
+"""Runs a plan: resolves its specs, measures every variant on every data set, and reports."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from truing.analysis.summary import write_summary
+from truing.core.errors import PlanError, UserError
+from truing.core.protocols import Attack, Dataset, Judge, Model
+from truing.core.taxonomy import load_taxonomy
+from truing.core.types import Sampling
+from truing.evaluation.evaluate import evaluate, is_attacked_dataset, select_rate_limits
+from truing.evaluation.options import EvaluateOptions, RunBudget
+from truing.evaluation.options import ProgressCallback as RunProgressCallback
+from truing.evaluation.row_sample import keep_stored_sample
+from truing.models.cached_model import CachedModel
+from truing.plan.evaluation import DataPlan, Plan
+from truing.plan.spending import (
+    BudgetShares,
+    PlannedRun,
+    measure_dataset,
+    read_variant_prices,
+)
+from truing.report.assembly import ReportOptions, assemble_report
+from truing.report.report_data import Ranking, ReportData
+from truing.specs.parser import Spec, parse_spec, redact_spec
+from truing.specs.resolve import RoleName, resolve, share_instances
+
+_BUDGET_ROUNDS = 3
+
+
+class PlanProgress(Struct, frozen=True):
+    """The progress of a plan: the current variant and data set, with counts of its samples."""
+
+    variant: str
+    data: str
+    done: int
+    total: int
+    failures: int
+
+
+PlanProgressCallback = Callable[[PlanProgress], None]
+
+
+class _Components(Struct):
+    """The resolved objects of a plan: models, data sets and attacks by name, judges by spec."""
+
+    models: dict[str, Model]
+    data: dict[str, Dataset]
+    judges: dict[str, Judge]
+    attacks: dict[str, Attack]
+
+
+def _cache_local_model(role: RoleName, spec: Spec, built: Any) -> Any:
+    """Returns a local model with a cache of its answers, any other object as it is.
+
+    Local models are deterministic, so variants that send the same request share the answer.
+    """
+    return CachedModel(built) if role == "model" and spec.kind == "local" else built
+
+
+def _resolve_specs(plan: Plan) -> _Components:
+    """Resolves all specs of a plan. Raises PlanError with the faults of all of them."""
+    faults: list[str] = []
+
+    def try_resolve(spec: str, role: RoleName, where: str) -> Any:
+        try:
+            return resolve(parse_spec(spec), role)
+        except UserError as error:
+            faults.extend(f"{where}: {fault}" for fault in error.faults)
+            return None
+
+    components = _Components({}, {}, {}, {})
+    with share_instances(_cache_local_model):
+        for name, data_plan in plan.data.items():
+            components.data[name] = try_resolve(data_plan.spec, "data", f"data.{name}")
+            if data_plan.attack:
+                components.attacks[name] = try_resolve(
+                    data_plan.attack, "attack", f"data.{name}.attack"
+                )
+            for spec in data_plan.judges or plan.run.judges:
+                if spec not in components.judges:
+                    components.judges[spec] = try_resolve(
+                        spec, "judge", f"judge {redact_spec(spec)}"
+                    )
+        for name, spec in plan.models.items():
+            components.models[name] = try_resolve(spec, "model", f"models.{name}")
+    try:
+        load_taxonomy(plan.run.taxonomy)
+    except UserError as error:
+        faults.extend(error.faults)
+    try:
+        read_variant_prices(plan.models, plan.run.prices)
+    except PlanError as error:
+        faults.extend(error.faults)
+    if not faults:
+        faults += _find_unauthorised(plan, components)
+    if faults:
+        raise PlanError(*faults)
+    return components
+
+
+def _find_unauthorised(plan: Plan, components: _Components) -> list[str]:
+    """Returns a fault for each attack on an endpoint of another machine without a name in `[run]
+    authorised`.
+    """
+    options = EvaluateOptions(authorised=plan.run.authorised, rate=plan.run.rate)
+    faults: list[str] = []
+    for name, data in plan.data.items():
+        attacked = name in components.attacks or is_attacked_dataset(components.data[name])
+        for variant in data.models or plan.models:
+            try:
+                select_rate_limits(components.models[variant], options, attacked=attacked)
+            except PlanError as error:
+                faults += [f"models.{variant}, data.{name}: {fault}" for fault in error.faults]
+    return faults
+
+
+def _evaluate_options(
+    plan: Plan, data: DataPlan, on_progress: RunProgressCallback
+) -> EvaluateOptions:
+    run = plan.run
+    sampling = Sampling(
+        n=run.n,
+        max_tokens=data.max_tokens or run.max_tokens,
+        temperature=run.temperature,
+        top_p=run.top_p,
+    )
+    return EvaluateOptions(
+        sampling=sampling,
+        seed=run.seed,
+        limit=data.limit or run.limit,
+        sample=run.sample,
+        concurrency=run.concurrency,
+        progress=on_progress,
+        taxonomy=run.taxonomy,
+        authorised=run.authorised,
+        rate=run.rate,
+    )
+
+
+def _run_order(plan: Plan) -> list[str]:
+    """Returns the variants, those that sample several answers of a model first.
+
+    The others then find their answers cached: the plain answer is the first of best-of-4's four.
+    """
+    return sorted(plan.models, key=lambda name: parse_spec(plan.models[name]).kind != "best-of")
+
+
+def run_plan(
+    plan: Plan,
+    out: str | Path,
+    tell: PlanProgressCallback | None = None,
+    rank: Callable[..., Ranking] | None = None,
+) -> ReportData:
+    """Runs, or resumes, every variant on every data set under `out`; returns the data of the
+    report.
+
+    `tell` is called with the progress; `rank(title, spec, model)` makes a ranking of the baseline
+    model. A run that the budget stops is not complete, and the same plan with a higher one goes on.
+    """
+    started = time.monotonic()
+    components = _resolve_specs(plan)
+    folder = Path(out)
+    runs = _list_runs(plan, folder)
+    budget = RunBudget(money=plan.run.budget, tokens=plan.run.budget_tokens)
+    if budget.is_limited:
+        sizes = {
+            name: measure_dataset(components.data[name], data.limit or plan.run.limit)
+            for name, data in plan.data.items()
+        }
+        shares = BudgetShares(budget, runs, sizes)
+        # What later runs leave over goes to those that their share has stopped.
+        for _ in range(_BUDGET_ROUNDS):
+            stopped = []
+            for i, run in enumerate(runs):
+                _evaluate_run(plan, components, run, tell, shares.share(run, runs[i + 1 :]))
+                stopped += [run] if shares.update(run) else []
+            runs = stopped
+    else:
+        for run in runs:
+            _evaluate_run(plan, components, run, tell, budget)
+    rankings = []
+    if rank is not None:
+        baseline = components.models[plan.baseline_variant]
+        rankings = [rank(title, spec, baseline) for title, spec in plan.rank.items()]
+    return read_report_data(plan, folder, rankings, time.monotonic() - started)
+
+
+def _list_runs(plan: Plan, folder: Path) -> list[PlannedRun]:
+    """Returns the runs of a plan, in their order."""
+    prices = read_variant_prices(plan.models, plan.run.prices)
+    return [
+        PlannedRun(
+            variant=variant,
+            data=name,
+            path=folder / variant / name,
+            answers=plan.run.n,
+            max_tokens=data.max_tokens or plan.run.max_tokens,
+            price=prices.get(variant),
+        )
+        for variant in _run_order(plan)
+        for name, data in plan.data.items()
+        if not data.models or variant in data.models
+    ]
+
+
+def _evaluate_run(
+    plan: Plan,
+    components: _Components,
+    run: PlannedRun,
+    tell: PlanProgressCallback | None,
+    budget: RunBudget,
+) -> None:
+    """Runs, or resumes, one variant on one data set, and writes the summary."""
+
+    def report_progress(done: int, total: int, failures: int) -> None:
+        if tell is not None:
+            tell(PlanProgress(run.variant, run.data, done, total, failures))
+
+    data = plan.data[run.data]
+    options = replace(
+        _evaluate_options(plan, data, report_progress), budget=budget, price=run.price
+    )
+    stored = [run.path.parents[1] / other / run.data for other in plan.models]
+    evaluate(
+        components.models[run.variant],
+        components.data[run.data],
+        [components.judges[spec] for spec in data.judges or plan.run.judges],
+        run.path,
+        attack=components.attacks.get(run.data),
+        options=keep_stored_sample(options, *stored),
+    )
+    write_summary(run.path)
+
+
+def read_report_data(
+    plan: Plan, folder: Path, rankings: list[Ranking], seconds: float | None = None
+) -> ReportData:
+    """Returns the data of the report from the runs that are on disk under `folder`."""
+    # Runs that have not begun are left out.
+    runs = {
+        variant: {
+            data: path
+            for data in plan.data
+            if ((path := folder / variant / data) / "manifest.json").is_file()
+        }
+        for variant in plan.models
+    }
+    options = ReportOptions(
+        title=plan.title,
+        baseline=plan.baseline_variant,
+        margin=plan.run.margin,
+        max_harm=plan.run.max_harm,
+        with_text=plan.with_text,
+        rankings=rankings,
+        seconds=seconds,
+    )
+    return assemble_report(runs, options)

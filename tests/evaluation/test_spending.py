@@ -1,0 +1,212 @@
+"""Budgets in money and tokens: never passed, resumable, and what is held at the stop is a sample."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from msgspec import UNSET
+from tests.model_stand_ins import MemoryDataset
+
+from truing.core.errors import BudgetExceeded
+from truing.core.prices import Price, Spending
+from truing.core.types import (
+    Answer,
+    Conversation,
+    Lineage,
+    Message,
+    Row,
+    Sample,
+    Sampling,
+    Usage,
+)
+from truing.evaluation.evaluate import evaluate
+from truing.evaluation.options import EvaluateOptions, RunBudget
+from truing.evaluation.spending import read_spending, shuffle_positions
+from truing.runs.folder import Run
+
+PRICE = Price(input=1_000_000, output=1_000_000)  # one unit of money a token
+SAMPLES = [Sample(id=f"s{i:02}", conversation=Conversation.of("x" * 10)) for i in range(30)]
+
+
+class MeteredEndpoint:
+    """Answers with a usage; remembers what it has cost, as an invoice would."""
+
+    name = "test:metered"
+    lineage = Lineage(name=name, hash="metered")
+
+    def __init__(self, written: Callable[[str], int], *, states_usage: bool = True) -> None:
+        self._written = written
+        self._states_usage = states_usage
+        self.invoice = 0
+        self.calls = 0
+
+    async def generate(self, conversation: Conversation, sampling: Sampling) -> tuple[Answer, ...]:
+        await asyncio.sleep(0)
+        self.calls += 1
+        texts = [
+            "y" * 4 * min(sampling.max_tokens, self._written(f"{sampling.seed}/{index}"))
+            for index in range(sampling.n)
+        ]
+        prompt = -(-len(conversation.prompt) // 4)
+        usage = Usage(prompt, sum(len(text) // 4 for text in texts))
+        self.invoice += usage.prompt_tokens + usage.completion_tokens
+        # The usage of the whole request stands on the first answer.
+        return tuple(
+            Answer(
+                message=Message("assistant", text),
+                finish_reason="stop",
+                usage=usage if index == 0 and self._states_usage else Usage(),
+            )
+            for index, text in enumerate(texts)
+        )
+
+
+def run_with_budget(
+    folder: Path, model: MeteredEndpoint, budget: RunBudget, *, n: int = 1, concurrency: int = 4
+) -> Run:
+    options = EvaluateOptions(
+        sampling=Sampling(n=n, max_tokens=8, temperature=1.0),
+        concurrency=concurrency,
+        budget=budget,
+        price=PRICE,
+    )
+    return evaluate(
+        model,
+        MemoryDataset([Row(sample=sample) for sample in SAMPLES]),
+        [],
+        folder,
+        options=options,
+    )
+
+
+def stored_ids(run: Run) -> list[str]:
+    return [response.sample_id for response in run.responses()]
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    budget=st.integers(0, 500),
+    lengths=st.lists(st.integers(1, 8), min_size=1, max_size=7),
+    n=st.integers(1, 3),
+    concurrency=st.integers(1, 8),
+    states_usage=st.booleans(),
+)
+def test_the_invoice_never_passes_the_budget(
+    budget: int,
+    lengths: list[int],
+    n: int,
+    concurrency: int,
+    states_usage: bool,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    model = MeteredEndpoint(
+        lambda key: lengths[zlib.crc32(key.encode()) % len(lengths)], states_usage=states_usage
+    )
+    limits = RunBudget(money=float(budget))
+    run = run_with_budget(
+        tmp_path_factory.mktemp("run"), model, limits, n=n, concurrency=concurrency
+    )
+    assert model.invoice <= budget
+    manifest, answered = run.manifest, stored_ids(run)
+    assert manifest.spending is not UNSET and manifest.spending.money == model.invoice
+    assert manifest.spending.estimated == (0 if states_usage else len(answered))
+    assert manifest.complete == (len(answered) == n * len(SAMPLES))
+    assert ("budget" in manifest.notes) == (not manifest.complete)
+    # What is stored is the beginning of the random order: no row was passed over for its size.
+    order = shuffle_positions(len(SAMPLES), 0)
+    drawn = sorted(SAMPLES[position].id for position in order[: len(answered) // n])
+    assert answered == [sample_id for sample_id in drawn for _ in range(n)]
+
+
+def test_a_higher_budget_continues_and_counts_what_is_stored(tmp_path: Path) -> None:
+    model = MeteredEndpoint(lambda key: 5)
+    first = run_with_budget(tmp_path, model, RunBudget(tokens=100))
+    held = stored_ids(first)
+    assert 0 < len(held) < len(SAMPLES)
+    note = first.manifest.notes["budget"]
+    assert "budget of 100 tokens" in note and "drawn at random" in note
+
+    calls = model.calls
+    run_with_budget(tmp_path, model, RunBudget(tokens=100))
+    assert model.calls == calls  # the stored answers have used the budget up
+
+    run = run_with_budget(tmp_path, model, RunBudget(tokens=10_000))
+    assert set(held) < set(stored_ids(run)) and len(stored_ids(run)) == len(SAMPLES)
+    assert model.calls == len(SAMPLES)
+    assert run.manifest.complete and "budget" not in run.manifest.notes
+    whole = run_with_budget(tmp_path / "whole", MeteredEndpoint(lambda key: 5), RunBudget())
+    for file in ("responses.jsonl", "samples.jsonl"):
+        assert run.file(file).read_bytes() == whole.file(file).read_bytes()
+
+
+def test_rows_of_a_run_that_began_without_a_budget_are_said_to_be_no_sample(
+    tmp_path: Path,
+) -> None:
+    class StopsAfterThree(MeteredEndpoint):
+        async def generate(
+            self, conversation: Conversation, sampling: Sampling
+        ) -> tuple[Answer, ...]:
+            if self.calls == 3:
+                raise BudgetExceeded("the requests of the spec are spent")
+            return await super().generate(conversation, sampling)
+
+    with pytest.raises(BudgetExceeded):
+        run_with_budget(tmp_path, StopsAfterThree(lambda key: 5), RunBudget(), concurrency=1)
+    spending = Run(tmp_path).manifest.spending
+    assert spending is not UNSET and spending.answers == 3
+    run = run_with_budget(tmp_path, MeteredEndpoint(lambda key: 5), RunBudget(tokens=80))
+    assert 3 < len(stored_ids(run)) < len(SAMPLES)
+    assert "no random sample" in run.manifest.notes["budget"]
+
+
+def test_a_request_that_fails_ends_its_reservation(tmp_path: Path) -> None:
+    class Fails(MeteredEndpoint):
+        async def generate(
+            self, conversation: Conversation, sampling: Sampling
+        ) -> tuple[Answer, ...]:
+            self.calls += 1
+            raise ConnectionError("no route")
+
+    model = Fails(lambda key: 5)
+    run = run_with_budget(tmp_path, model, RunBudget(tokens=40))
+    assert model.calls == len(SAMPLES)  # what fails without a usage counts as not charged
+    assert run.manifest.spending == Spending(answers=len(SAMPLES), money=0.0, price=PRICE)
+
+
+def test_a_model_that_asks_several_times_is_measured_by_its_first_answer(tmp_path: Path) -> None:
+    class FourCalls(MeteredEndpoint):
+        async def generate(
+            self, conversation: Conversation, sampling: Sampling
+        ) -> tuple[Answer, ...]:
+            candidates = [(await super().generate(conversation, sampling))[0]]
+            for _ in range(3):
+                candidates += await super().generate(conversation, sampling)
+            total = Usage(
+                sum(a.usage.prompt_tokens for a in candidates),
+                sum(a.usage.completion_tokens for a in candidates),
+            )
+            return (Answer(message=candidates[0].message, finish_reason="stop", usage=total),)
+
+    model = FourCalls(lambda key: 8)
+    run = run_with_budget(tmp_path, model, RunBudget(tokens=200), concurrency=8)
+    assert 0 < model.invoice <= 200 and 0 < len(stored_ids(run)) < len(SAMPLES)
+
+
+def test_the_spending_of_a_folder_is_read_from_its_answers(tmp_path: Path) -> None:
+    model = MeteredEndpoint(lambda key: 5, states_usage=False)
+    run = run_with_budget(tmp_path, model, RunBudget(), n=2)
+    spending = read_spending(run, PRICE)
+    assert spending == run.manifest.spending
+    assert spending.money == model.invoice and spending.estimated == 2 * len(SAMPLES)
+    path = run.file("responses.jsonl")
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    failure = {"stage": "model", "kind": "timeout", "message": ""}
+    path.write_text("".join(json.dumps({**line, "failure": failure}) + "\n" for line in lines))
+    assert read_spending(run, None) == Spending(answers=2 * len(SAMPLES))
