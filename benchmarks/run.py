@@ -46,6 +46,7 @@ QUICK = (
     Quick("engine", "engine/run.py --parts cost hosted --n 1000 --repeat 1", 0.5),
     Quick("engine", "engine/where.py --n 1000", 0.2),
     Quick("engine", "engine/kill.py --kills 6", 1),
+    Quick("first_steps", "first_steps/walk.py --quick", 0.3),
     Quick(
         "likelihood",
         "likelihood/run.py --repeat 1 --bbq 20 --truthfulqa 10",

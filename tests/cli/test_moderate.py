@@ -15,7 +15,7 @@ import pytest
 from tests.cli.command_line import run_truing, truing
 
 from truing.bulk.row_files import read_conversation
-from truing.cli import moderate
+from truing.cli import main, moderate
 from truing.cli.moderate import command
 from truing.cli.moderate_rows import RowFlags
 from truing.core.errors import DataError, RunError, UserError
@@ -312,6 +312,19 @@ def test_a_table_with_another_ending_is_one_error(tmp_path: Path, out: Path) -> 
         command(judge="keywords:", in_=source, out=out, rows=RowFlags("csv"))
     with pytest.raises(UserError, match=r"\.xlsx is not read"):
         command(judge="keywords:", in_=tmp_path / "a.xlsx", out=out)
+
+
+def test_a_dash_is_standard_input_and_output(
+    monkeypatch: pytest.MonkeyPatch, capsysbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    stdin = io.TextIOWrapper(io.BytesIO(b'{"text": "a bird"}\n'))
+    monkeypatch.setattr(sys, "stdin", stdin)
+    words = ["truing", "moderate", "--judge", "keywords:", "--in", "-", "--out", "-"]
+    monkeypatch.setattr(sys, "argv", words)
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 0
+    assert json.loads(capsysbinary.readouterr().out)["flagged"] is False
 
 
 def test_parquet_is_read_and_json_lines_are_written(tmp_path: Path) -> None:

@@ -60,8 +60,8 @@ class _Counts(Struct):
 def command(
     *,
     judge: str,
-    in_: Annotated[str | Path, Parameter(name="--in")],
-    out: str | Path,
+    in_: Annotated[str | Path, Parameter(name="--in", allow_leading_hyphen=True)],
+    out: Annotated[str | Path, Parameter(allow_leading_hyphen=True)],
     rows: RowFlags | None = None,
     prefix: str = "",
     ray: RayFlags | None = None,

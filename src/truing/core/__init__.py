@@ -16,6 +16,7 @@ __getattr__, __dir__, __all__ = lazy_exports(
             "FREE_EXPANDED_BYTES MAX_DOCUMENT_BYTES MAX_EXPANSION MAX_JSON_DEPTH MAX_ROW_BYTES "
             "MAX_XZ_MEMORY"
         ),
+        "csv_rows": "CsvTable NumberedLine UnreadableRest decode_lines",
         "episodes": (
             "AgentTurn CallRecord CallStatus Condition Episode FixedTool INJECTION_MARK Injection "
             "InjectionPlace Scalar StateChange StopReason TaskKind Value"
@@ -54,6 +55,7 @@ __getattr__, __dir__, __all__ = lazy_exports(
         "messages": "decode_tool_calls describe_value is_text_part read_part_text",
         "model_parts": "iterate_parts",
         "output_filter": ("filter_answer filter_response find_prohibited_content withheld_failure"),
+        "parquet_rows": "read_parquet_rows",
         "prices": (
             "CHARACTERS_PER_TOKEN Price Spending estimate_tokens find_price format_money "
             "read_prices"

@@ -12,7 +12,6 @@ __getattr__, __dir__, __all__ = lazy_exports(
     __name__,
     {
         "catalogue": "CATALOGUE find_available_parts",
-        "csv_rows": "CsvTable UnreadableRest decode_lines",
         "memory": "MemoryDataset",
     },
 )

@@ -160,6 +160,8 @@ def test_parse_meta() -> None:
         ("execute f(a='" + "x" * 10_001 + "')", "too long"),
         ("execute", "unknown statement"),
         ("do", "a subflow's name is missing"),
+        ("do greet $n=4", "stand in parentheses: do greet\\(name=value\\)"),
+        ("do greet loudly n=4", "stand in parentheses"),
         ("create", "an event is missing"),
         ("create run f", "expected 'create event"),
         ("set $x", "expected \\$name = expression"),

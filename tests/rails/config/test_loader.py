@@ -55,6 +55,10 @@ def test_settings() -> None:
     assert config.rails.output.streaming.chunk_size == 9
 
 
+def test_a_temperature_of_zero_is_kept() -> None:
+    assert RailsConfig.from_text("lowest_temperature: 0\n").lowest_temperature == 0.0
+
+
 def test_defaults() -> None:
     config = RailsConfig.from_text("models: []\n")
     assert config.instructions == DEFAULT_INSTRUCTIONS
@@ -127,6 +131,10 @@ def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
                 "config.yml:1: passthrough and single_call exclude each other",
                 "config.yml:7: 2 is not between 0 and 1",
             ],
+        ),
+        (
+            "prompts:\n  - {task: general, content: x, max_length: 0}\n",
+            ["config.yml:2: max_length: 0 is less than 1"],
         ),
         ("flows:\n  - {id: a}\n", ["config.yml:2: the flow has no elements"]),
     ],

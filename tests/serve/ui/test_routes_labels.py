@@ -12,8 +12,10 @@ from tests.serve.ui.pages import Visitor, open_pages, path_of, write_run, write_
 from truing.analysis.label_draws import read_draws
 from truing.analysis.labels import read_votes, unlabelled_draws
 from truing.analysis.summary import summarise
+from truing.annotation.store import RequestRejected
 from truing.cli.label import ask_for_labels
 from truing.runs.folder import Run
+from truing.serve.ui import people
 from truing.serve.ui.people import read_notes
 
 SAMPLE = re.compile(r'name="sample" value="([^"]+)"')
@@ -89,7 +91,14 @@ def test_two_people_on_one_row_are_both_kept_and_the_conflict_is_shown(tmp_path:
         assert SAMPLE.search(again)
 
 
-@pytest.mark.parametrize("name", ["Zoë", "Łukasz", "李 娜", "Μαρία", "Ада"])
+def test_a_name_is_one_however_its_marks_are_written() -> None:
+    assert people.check_name("Zoe\u0308  Ray") == "Zo\u00eb Ray"
+    for name in ("\u0308Zoe", "a\u200bb", "a\u202eb", "x" * 41):
+        with pytest.raises(RequestRejected):
+            people.check_name(name)
+
+
+@pytest.mark.parametrize("name", ["Zoë", "Łukasz", "李 娜", "Μαρία", "Ада", "प्रिया"])
 def test_names_of_other_alphabets_are_kept(tmp_path: Path, name: str) -> None:
     run = write_small_run(tmp_path / "run")
     with open_pages(tmp_path) as visitor:

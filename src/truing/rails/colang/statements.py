@@ -30,6 +30,7 @@ from truing.rails.colang.ast import (
     Return,
     UserIntent,
 )
+from truing.rails.colang.flow_reference import parse_flow_name
 from truing.rails.colang.lexer import (
     LogicalLine,
     collapse_spaces,
@@ -340,6 +341,11 @@ def _parse_do(statement: Statement) -> FlowStep:
     text = strip_keyword("do", statement.text)
     if text.startswith("$") and "=" not in text:
         return CallFlow(flow=text)
+    target = text.partition("(")[0].partition("=")[0].strip()
+    if "=" in text.partition("(")[0] and not re.fullmatch(r"\$\w+", target):
+        # Read as an assignment, `do NAME $x=y` would run the flow y instead.
+        flow = parse_flow_name(target) or "NAME"
+        raise ValueError(f"parameters of 'do' stand in parentheses: do {flow}(name=value)")
     name, _, params = _parse_assigned_call(statement)
     if not name:
         raise ValueError("a subflow's name is missing after 'do'")

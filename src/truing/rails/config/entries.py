@@ -130,7 +130,7 @@ def parse_prompt_entry(raw: dict[str, Any]) -> PromptEntry | None:
         messages=tuple(messages),
         models=tuple(raw.get("models") or ()),
         output_parser=raw.get("output_parser"),
-        max_length=raw.get("max_length") or 16_000,
+        max_length=16_000 if raw.get("max_length") is None else raw["max_length"],
         mode=raw.get("mode") or "standard",
         stop=tuple(raw.get("stop") or ()),
         max_tokens=raw.get("max_tokens"),

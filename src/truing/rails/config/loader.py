@@ -295,6 +295,9 @@ def _set_general_settings(config: RailsConfig) -> None:
         if prompt is None:
             place = config.locate("key", f"prompts.{index}")
             faults.append(f"{place}: a prompt needs a task, and content or messages")
+        elif prompt.max_length < 1:
+            place = config.locate("key", f"prompts.{index}")
+            faults.append(f"{place}: max_length: {prompt.max_length} is less than 1")
         else:
             config.prompts.append(prompt)
     if raw.get("actions_server_url"):
@@ -307,7 +310,8 @@ def _set_general_settings(config: RailsConfig) -> None:
         config.sample_conversation = raw["sample_conversation"] or ""
     config.docs = [str(document.get("content", "")) for document in raw.get("docs") or []]
     config.prompting_mode = raw.get("prompting_mode") or "standard"
-    config.lowest_temperature = float(raw.get("lowest_temperature") or 0.001)
+    if raw.get("lowest_temperature") is not None:
+        config.lowest_temperature = float(raw["lowest_temperature"])
     config.multi_step = bool(raw.get("enable_multi_step_generation"))
     config.enable_rails_exceptions = bool(raw.get("enable_rails_exceptions"))
     config.passthrough = bool(raw.get("passthrough"))

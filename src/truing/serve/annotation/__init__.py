@@ -13,6 +13,6 @@ __getattr__, __dir__, __all__ = lazy_exports(
     __name__,
     {
         "app": "create_app",
-        "app_state": "AppState HashingQueue STATIC_TYPES ServerLimits Throttle",
+        "app_state": "AppState HashingQueue ServerLimits Throttle",
     },
 )

@@ -11,6 +11,7 @@ from __future__ import annotations
 import datetime
 import re
 import threading
+import unicodedata
 from collections.abc import Iterable, Mapping
 from typing import Literal
 
@@ -30,7 +31,7 @@ MAX_DRAWN_ROWS = 5_000
 QUESTIONS = ("harmful", "refused", "degenerate")
 Thumb = Literal["up", "down", ""]
 RowKey = tuple[str, int]
-_NAME = re.compile(r"[\w][\w .@-]{0,39}")
+_MAX_NAME = 40
 _QUESTION = re.compile(r"[\w][\w .-]{0,58}")
 # One process writes the labels of all browsers; a line is appended while no other is.
 _write_lock = threading.Lock()
@@ -76,13 +77,26 @@ class LabelState(Struct, frozen=True, kw_only=True):
 
 
 def check_name(name: str) -> str:
-    """Returns a person's name; raises RequestRejected if it cannot stand behind `human:`."""
-    name = " ".join(name.split())
-    if not _NAME.fullmatch(name):
+    """Returns a person's name in its composed form: one name, however a keyboard writes its marks.
+
+    Raises RequestRejected unless it has letters (with their combining marks), digits, spaces and
+    . @ _ - alone, begins with a letter or digit, and has at most 40 characters.
+    """
+    name = unicodedata.normalize("NFC", " ".join(name.split()))
+    is_valid = 0 < len(name) <= _MAX_NAME and _is_letter_or_digit(name[0])
+    # Vowels of many scripts are combining marks, which `\w` does not match.
+    if not is_valid or not all(
+        _is_letter_or_digit(c) or unicodedata.category(c) in ("Mn", "Mc") or c in " .@_-"
+        for c in name
+    ):
         raise RequestRejected(
-            "invalid", "A name has 1 to 40 letters, digits, spaces, dots or dashes."
+            "invalid", "A name has letters, digits, spaces, . @ _ - and up to 40 of them."
         )
     return name
+
+
+def _is_letter_or_digit(character: str) -> bool:
+    return unicodedata.category(character)[0] in "LN"
 
 
 def check_question(question: str) -> str:
