@@ -236,9 +236,7 @@ def choose_format(path: Path) -> Format:
     """Returns the format of a file by its ending. Raises UserError for one that is not read."""
     ending = path.suffix.lower()
     if ending in _OTHER_ENDINGS:
-        raise UserError(
-            f"{path}: {ending} is not read; save it as JSON lines, CSV, TSV or Parquet"
-        )
+        raise UserError(f"{path}: {ending} is not read; save it as JSON lines, CSV, TSV or Parquet")
     return _FORMATS.get(ending, "jsonl")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import itertools
 import os
@@ -318,6 +319,11 @@ def _count_finished_rows(
 
 def _moderate_stream(judge: Judge, source: RowFile, out: Path) -> _Counts:
     """Judges rows from or to a pipe; a stream cannot be checked beforehand nor continued."""
-    with sys.stdout.buffer if str(out) == "-" else open(out, "xb", opener=private_opener) as output:
+    is_stdout = str(out) == "-"
+    with (
+        contextlib.nullcontext(sys.stdout.buffer)  # not ours to close
+        if is_stdout
+        else open(out, "xb", opener=private_opener)
+    ) as output:
         progress = ProgressBar("moderating", quiet=True)
         return asyncio.run(_judge_rows(judge, source, output, progress))
