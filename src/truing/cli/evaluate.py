@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cyclopts import Parameter
+from msgspec.structs import replace
 
 from truing.analysis.stopping_rule import parse_stopping_rule
 from truing.bulk.evaluate_on_ray import EvaluationSpecs, evaluate_on_ray
@@ -79,7 +80,40 @@ class EvaluateFlags:
     rate: float | None = None
     shard_rows: int = DEFAULT_PART_ROWS
     ray: RayFlags = field(default_factory=RayFlags)
-    spending: SpendingFlags | None = None
+    spending: SpendingFlags = field(default_factory=SpendingFlags)
+
+    def options(self, model: str | None) -> EvaluateOptions:
+        """Returns the options of a run of a model's spec (None: of recorded answers).
+
+        Raises UserError for a budget that the run cannot have.
+        """
+        spending = self.spending
+        if spending.are_given and model is None:
+            raise UserError(
+                "evaluate: recorded answers cost nothing; a budget or prices need --model"
+            )
+        if spending.are_given and self.ray.on:
+            raise UserError(
+                "evaluate: a budget and --on exclude each other: workers share no account"
+            )
+        return EvaluateOptions(
+            sampling=Sampling(
+                n=self.n,
+                max_tokens=self.max_tokens,
+                temperature=self.temperature,
+                top_p=self.top_p,
+            ),
+            seed=self.seed,
+            limit=self.limit,
+            sample="first" if self.limit_first else "random",
+            concurrency=self.concurrency,
+            taxonomy=self.taxonomy,
+            retry_failures=self.retry_failures,
+            authorised=self.authorised,
+            rate=self.rate,
+            budget=spending.run_budget(),
+            price=spending.price_of(model) if model else None,
+        )
 
 
 def command(
@@ -115,13 +149,7 @@ def command(
         Print the result as JSON.
     """
     flags = flags or EvaluateFlags()
-    spending = flags.spending or SpendingFlags()
-    if spending.are_given and model is None:
-        raise UserError("evaluate: recorded answers cost nothing; a budget or prices need --model")
-    if spending.are_given and flags.ray.on:
-        raise UserError("evaluate: a budget and --on exclude each other: workers share no account")
-    budget = spending.run_budget()
-    price = spending.price_of(model) if model else None
+    flags.options(model)  # a wrong budget is named before weights are loaded
     specs: list[tuple[str | None, RoleName]] = [
         (model, "model"),
         (data, "data"),
@@ -130,23 +158,8 @@ def command(
     ]
     target, dataset, attacker, *judges = resolve_all(specs)
     with ProgressBar("answering" if model else "judging", quiet=json, resumable=True) as progress:
-        options = EvaluateOptions(
-            sampling=Sampling(
-                n=flags.n,
-                max_tokens=flags.max_tokens,
-                temperature=flags.temperature,
-                top_p=flags.top_p,
-            ),
-            seed=flags.seed,
-            limit=flags.limit,
-            sample="first" if flags.limit_first else "random",
-            concurrency=flags.concurrency,
-            taxonomy=flags.taxonomy,
-            retry_failures=flags.retry_failures,
-            authorised=flags.authorised,
-            rate=flags.rate,
-            budget=budget,
-            price=price,
+        options = replace(
+            flags.options(model),
             until=parse_stopping_rule(until, judges) if until else None,
             plan={
                 "model": redact_spec(model) if model else model,
