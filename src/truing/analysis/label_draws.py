@@ -22,6 +22,8 @@ from msgspec import Struct
 from truing.analysis.label_files import append_lines, labels_folder
 from truing.analysis.looks import fix_number
 from truing.analysis.rates import verdict_codes
+from truing.analysis.streamed_draws import answered_rows, draw_in_hash_order
+from truing.analysis.streamed_summary import is_streamed
 from truing.analysis.verdict_table import (
     ABSENT,
     FAILED,
@@ -121,6 +123,8 @@ def draw_rows(
     folder = run if isinstance(run, Run) else Run(run)
     if n < 1:
         raise DataError(f"--n {n}: draw at least one row")
+    if is_streamed(folder):
+        return _draw_from_parts(folder, n, question, active=active, fixed=fixed)
     table = read_verdict_table(folder, ids=True, scores=active)
     if not table.manifest.complete:  # rows that come later could not have been drawn
         raise RunError(
@@ -150,6 +154,42 @@ def draw_rows(
     store_draws(folder, draws)
     if fixed:
         fix_number(folder, question, len({(draw.sample_id, draw.index) for draw in draws}))
+    return draws
+
+
+def _draw_from_parts(
+    run: Run, n: int, question: str, *, active: bool, fixed: bool
+) -> list[LabelDraw]:
+    """Draws rows of a run that is too large for a table; raises DataError for an active draw."""
+    if active:
+        raise DataError(f"{run.path}: so large a run has even draws only; leave out --active")
+    manifest = run.manifest
+    if not manifest.complete:
+        raise RunError(f"{run.path}: the run is not complete; continue it first")
+    earlier = read_draws(run, question)
+    if fixed and earlier:
+        raise DataError(f"{run.path}: a number of labels is only fixed before the first draw")
+    start = len(earlier)
+    seed = stream_seed(manifest.seed, "labels", question)
+    names, n_rows = draw_in_hash_order(answered_rows(run), start + n, seed, question)
+    if len(names) == start:
+        raise DataError(f"{run.path}: all {n_rows} answers have been drawn already")
+    draws = [
+        LabelDraw(
+            batch=next_batch(run),
+            order=rank,
+            sample_id=name.sample_id,
+            index=name.index,
+            question=question,
+            probability=len(names) / n_rows,
+            rows=n_rows,
+        )
+        for rank, name in enumerate(names)
+        if rank >= start
+    ]
+    store_draws(run, draws)
+    if fixed:
+        fix_number(run, question, len(draws))
     return draws
 
 

@@ -19,5 +19,6 @@ __getattr__, __dir__, __all__ = lazy_exports(
         "row_files": "Format InputRow RowFile RowOptions TakenName check_output_format",
         "row_judgements": "ADDED_FIELDS CHUNK_SIZE judge_row judged_values",
         "shard_store": "ShardStore",
+        "watched_rows": "WatchSettings WatchState Watcher format_metrics",
     },
 )

@@ -68,6 +68,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "truing.cli.moderate:command",
         "Judge the rows of a JSONL, CSV or TSV file.",
     ),
+    "watch": (
+        "truing.cli.watch:command",
+        "Judge new rows of files, and raise an alarm on their harm rate.",
+    ),
     "card": (
         "truing.cli.card:command",
         "Measure how well a judge agrees with people on a labelled set.",
@@ -273,6 +277,7 @@ SECTIONS: dict[str, tuple[str, ...]] = {
         "evaluate",
         "judge",
         "moderate",
+        "watch",
         "rank",
         "compare",
         "report",

@@ -29,6 +29,7 @@ __getattr__, __dir__, __all__ = lazy_exports(
         "conformal": (
             "TestedThreshold anytime_p_value binomial_p_value labels_needed learn_then_test"
         ),
+        "corrected_alarm": "CorrectedRateAlarm",
         "intervals": (
             "Interval clopper_pearson clustered_wilson effective_rows exact_upper_bound "
             "normal_quantile student_quantile unscored_bounds wilson"

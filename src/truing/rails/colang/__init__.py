@@ -16,9 +16,14 @@ __getattr__, __dir__, __all__ = lazy_exports(
         "ast": "BotText CallFlow ColangFile ExecuteAction Flow",
         "colang2": "Translation translate_colang2",
         "compiler": "CompiledFlow EVENT Instruction Program compile_flow",
-        "expressions": "ExpressionError compile_expression find_variables",
+        "expressions": "AttributeDict ExpressionError compile_expression find_variables",
         "flow_reference": "parse_flow_name parse_flow_parameters",
         "parser": "is_colang_2 parse_colang walk_steps",
+        "script_ast": (
+            "Activate Assign Await CallAction Group Hear If Leave Say Script ScriptFlow Start "
+            "Statement UseGlobal When While"
+        ),
+        "script_expressions": "TextPattern compile_script_expression",
         "tokenizer": "ANONYMOUS_PREFIX",
         "yaml_flows": "parse_yaml_flow",
     },

@@ -15,6 +15,10 @@ __getattr__, __dir__, __all__ = lazy_exports(
         "": "loader",
         "client_settings": "ClientSettings PRIVATE_LOGS",
         "combined": "combine_configs",
+        "embedding_models": (
+            "DEFAULT_PROVIDER EmbeddingModel Place find_embedding_model find_embedding_names "
+            "read_search_provider"
+        ),
         "engines": "ENGINES TRUING_ENGINE",
         "entries": "ModelEntry PromptEntry",
         "generation_options": "OptionsError STAGE_SWITCHES find_option_faults require_options",

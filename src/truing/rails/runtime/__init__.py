@@ -19,6 +19,7 @@ __getattr__, __dir__, __all__ = lazy_exports(
         "chat_messages": "ChatMessage messages_of_conversation",
         "client_texts": "name_results",
         "conversation_check": "CheckResult NoStageError",
+        "event_types": "BotIntent STOP_INTENT StartUtterance",
         "generation_log": "TurnRecord build_generation_log select_output_data",
         "llm_client": "LlmCallRecord LlmError LlmReply",
         "output_gate": "BLOCKED_MESSAGE",
