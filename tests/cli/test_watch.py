@@ -71,7 +71,7 @@ def test_labels_count_in_the_order_of_the_rows(
 
 
 def test_an_alarm_and_its_metrics(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    source, out, metrics = tmp_path / "a.jsonl", tmp_path / "out", tmp_path / "truing.prom"
+    source, out, metrics = tmp_path / "a.jsonl", tmp_path / "out", tmp_path / "watch.prom"
     append_rows(source, ["hello"] * 200)
     flags = WatchFlags(tolerated=0.1, false_alarm=0.1, audit_rate=0.5, metrics=metrics)
     watch(source, out, capsys, flags)
