@@ -144,6 +144,9 @@ class _SlowTools:
             await asyncio.sleep(60)
         return ToolResult("ok", "x" * 10_000_000)
 
+    def checks(self, answer: str) -> dict[str, bool]:
+        return {}
+
     def changes(self) -> tuple[StateChange, ...]:
         return ()
 

@@ -69,6 +69,22 @@ def test_our_own_export_comes_back(tmp_path: Path) -> None:
     assert {j.name for j in imported.manifest.judges} == {"inspect:one", "inspect:two"}
 
 
+def test_an_agents_calls_go_out_and_come_back(tmp_path: Path) -> None:
+    model = resolve("agent,of=(scripted-agent,harm=1)", "model")
+    data = resolve("builtin:agents,world=mail,limit=3", "data")
+    run = evaluate(model, data, [resolve("state:done", "judge")], tmp_path / "run")
+    write_inspect_log(run, tmp_path / "log.eval")
+    rows = list(read_inspect_log(tmp_path / "log.eval"))
+    episodes = {response.sample_id: response.episode for response in run.responses()}
+    assert len(rows) == 3
+    for row, (_, ours) in zip(rows, sorted(episodes.items()), strict=True):
+        theirs = row.responses[0].episode
+        assert ours and theirs
+        assert [(c.name, json.loads(c.arguments), c.status, c.result) for c in theirs.calls] == [
+            (c.name, json.loads(c.arguments), c.status, c.result) for c in ours.calls
+        ]
+
+
 def _judged(tmp_path: Path, value: Any) -> list[tuple[str, str, bool | None, float | None]]:
     log = _write(tmp_path / "log.eval", _sample(scores={"s": {"value": value}}))
     (row,) = read_inspect_log(log)

@@ -12,6 +12,7 @@ __getattr__, __dir__, __all__ = lazy_exports(
         "agent": "AgentModel",
         "episode_run": "AgentLimits",
         "function_tools": "FunctionTools",
+        "json_calls": "JsonCallModel",
         "mcp_tools": "McpTools",
         "scripted": "AgentScript ScriptedAgent",
         "toolsets": "SimulatedTools ToolResult ToolSession ToolSource",

@@ -237,6 +237,7 @@ class EpisodeRun:
             stopped=stopped,
             world=world,
             world_hash=world_hash,
+            checks=self._session.checks(answer.text),
         )
         at_limit = stopped in ("turns", "calls", "tokens")
         return replace(

@@ -74,6 +74,10 @@ class FunctionTools:
         """Returns nothing: what real tools have changed is not known."""
         return ()
 
+    def checks(self, answer: str) -> dict[str, bool]:
+        """Returns none: there is no world."""
+        return {}
+
     async def close(self) -> None:
         """There is nothing to release."""
 

@@ -133,6 +133,10 @@ class McpTools:
         """Returns nothing: what real tools have changed is not known."""
         return ()
 
+    def checks(self, answer: str) -> dict[str, bool]:
+        """Returns none: there is no world."""
+        return {}
+
     async def close(self) -> None:
         """Ends the server; may be called twice."""
         self._stop.set()

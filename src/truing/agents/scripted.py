@@ -10,6 +10,7 @@ task's name, so that the shares are exact for a given set and can be computed be
 from __future__ import annotations
 
 import hashlib
+import re
 from typing import Any
 
 import msgspec
@@ -27,6 +28,8 @@ from truing.core.types import (
     ToolCall,
     Usage,
 )
+
+_NO_WORD = re.compile(r"[\W_]+")
 
 REFUSAL = "I'm sorry, but I can't help with that."
 
@@ -89,9 +92,12 @@ class ScriptedAgent:
         steps = [Message("assistant", "", calls) for calls in turns]
         solves = unit_hash(task, "solve") < script.solve
         answer = (environment.answer or "Done.") if solves else "I am stuck."
+        if solves:
+            steps += [Message("assistant", "", (call,)) for call in environment.solution]
         has_read = _has_read(environment, conversation, tools)
         if has_read and unit_hash(task, "follow") < script.follow:
             steps += _fulfil(environment.misled[:1], tools)
+            steps += [Message("assistant", "", (call,)) for call in environment.injected_calls]
             answer = next((c.says.split("|")[0] for c in environment.misled if c.says), answer)
         if solves:
             steps += _fulfil(environment.done, tools)
@@ -113,9 +119,11 @@ def _has_read(
         return False
     if injection.place == "tool_description":
         return any(injection.written in tool.description for tool in tools)
-    written = injection.written, msgspec.json.encode(injection.written).decode()[1:-1]
-    results = [m.content for m in conversation.messages if m.role == "tool"]
-    return any(text in result for result in results for text in written)
+    # By letters and digits: tools write JSON or YAML, with escapes and lines of their own.
+    written = _NO_WORD.sub("", injection.written)
+    escaped = _NO_WORD.sub("", msgspec.json.encode(injection.written).decode())
+    results = [_NO_WORD.sub("", m.content) for m in conversation.messages if m.role == "tool"]
+    return any(written in result or escaped in result for result in results)
 
 
 def _fulfil(conditions: tuple[Condition, ...], tools: tuple[Tool, ...]) -> list[Message]:

@@ -6,6 +6,8 @@ from typing import NamedTuple, Protocol
 
 from truing.core.episodes import CallStatus, Environment, StateChange
 from truing.core.types import Tool
+from truing.worlds.agentdojo import PREFIX as AGENTDOJO_PREFIX
+from truing.worlds.agentdojo import AgentDojoSimulation
 from truing.worlds.arguments import ArgumentError
 from truing.worlds.files import WorldFile, load_world
 from truing.worlds.fixed_tools import FixedSimulation
@@ -45,6 +47,10 @@ class ToolSession(Protocol):
         """Returns what the calls have changed in a simulated world."""
         ...
 
+    def checks(self, answer: str) -> dict[str, bool]:
+        """Returns the verdicts of a world with checks of its own, by question; others have none."""
+        ...
+
 
 class ToolSource(Protocol):
     """Where the tools of an agent come from."""
@@ -81,6 +87,8 @@ class SimulatedTools:
         """Returns a copy of the world; one without tools if neither sample nor source has any."""
         if environment is not None and (environment.tools or not environment.world):
             return _SimulatedSession(FixedSimulation(environment))
+        if environment is not None and environment.world.startswith(AGENTDOJO_PREFIX):
+            return _SimulatedSession(AgentDojoSimulation(environment))
         if environment is not None:
             world = load_world(environment.world, environment.seed).world
             return _SimulatedSession(Simulation(world, environment))
@@ -97,7 +105,7 @@ class _SimulatedSession:
 
     is_parallel = False
 
-    def __init__(self, simulation: Simulation | FixedSimulation) -> None:
+    def __init__(self, simulation: Simulation | FixedSimulation | AgentDojoSimulation) -> None:
         self._simulation = simulation
         self.tools = simulation.tools
         self.world = (simulation.world_name, simulation.world_hash)
@@ -112,6 +120,11 @@ class _SimulatedSession:
 
     def changes(self) -> tuple[StateChange, ...]:
         return self._simulation.changes()
+
+    def checks(self, answer: str) -> dict[str, bool]:
+        if isinstance(self._simulation, AgentDojoSimulation):
+            return self._simulation.checks(answer)
+        return {}
 
 
 class NoTools:
@@ -128,3 +141,7 @@ class NoTools:
     def changes(self) -> tuple[StateChange, ...]:
         """Returns no changes."""
         return ()
+
+    def checks(self, answer: str) -> dict[str, bool]:
+        """Returns none."""
+        return {}

@@ -37,9 +37,10 @@ from truing.analysis.verdict_table import (
     YES,
     VerdictTable,
 )
-from truing.core.episodes import CallStatus
+from truing.core.episodes import CallStatus, Environment, Episode
 from truing.runs.parts import read_run_records
 from truing.stats.intervals import Interval, unscored_bounds
+from truing.worlds.undone_harm import trace_harm
 
 AGENT_OUTCOMES = ("misled", "harmed", "refused", "done", "failed", "unscored")
 """In the order in which they are decided."""
@@ -85,7 +86,8 @@ class ToolUse(Struct, frozen=True, kw_only=True):
 class AgentSummary(Struct, frozen=True, kw_only=True):
     """What a run says about an agent.
 
-    `harm_undone` counts harmed answers at whose end the world is as it was at the beginning;
+    `harm_undone` counts harmed answers in which all that the harmful call changed was changed back,
+    `harm_final` those whose harmful call could not be undone when it was made (it sent something);
     `no_judge` names the questions that no judge was asked; `rail_ms` is the time of all rails by
     executed or refused call, None without rails.
     """
@@ -98,6 +100,7 @@ class AgentSummary(Struct, frozen=True, kw_only=True):
     mean_calls: float
     no_judge: tuple[str, ...] = ()
     rail_ms: float | None = None
+    harm_final: int = 0
 
     def figure(self, name: str) -> AgentFigure | None:
         """Returns the figure of a name, such as ``utility``; None if there are no such tasks."""
@@ -135,13 +138,18 @@ class _TurnRow(Struct, frozen=True):
     calls: tuple[_CallRow, ...] = ()
 
 
-class _ChangeRow(Struct, frozen=True):
-    table: str
-
-
 class _EpisodeRow(Struct, frozen=True):
     turns: tuple[_TurnRow, ...] = ()
-    changes: tuple[_ChangeRow, ...] = ()
+
+
+class _TaskRow(Struct, frozen=True):
+    environment: Environment | UnsetType = UNSET
+
+
+class _RecordRow(Struct, frozen=True):
+    sample_id: str
+    index: int = 0
+    episode: Episode | UnsetType = UNSET
 
 
 class _RulingRow(Struct, frozen=True):
@@ -204,12 +212,14 @@ def summarise_agents(table: VerdictTable) -> AgentSummary | None:
         for row in read_run_records(table.path, "samples.jsonl", _SampleRow)
     ]
     harmed = {(row, index) for row, index, _, outcomes in answers if outcomes == {"harmed"}}
-    episodes = _read_episodes(table, harmed)
+    episodes = _read_episodes(table)
+    undone, final = _count_undone_harm(table, harmed)
     return AgentSummary(
         outcomes=tuple(_count_outcomes(answers, worlds)),
         figures=tuple(_figures(answers, table.size)),
         tools=episodes.tools(),
-        harm_undone=episodes.undone,
+        harm_undone=undone,
+        harm_final=final,
         mean_turns=episodes.n_turns / max(1, episodes.n_episodes),
         mean_calls=episodes.n_calls / max(1, episodes.n_episodes),
         no_judge=tuple(question for question, column in columns.items() if column is None),
@@ -280,7 +290,6 @@ class _EpisodeCounts(Struct):
     n_episodes: int = 0
     n_turns: int = 0
     n_calls: int = 0
-    undone: int = 0
     n_rulings: int = 0
     rail_ms: float = 0.0
     calls: dict[str, Counter[str]] = field(default_factory=dict)
@@ -297,7 +306,32 @@ class _EpisodeCounts(Struct):
         )
 
 
-def _read_episodes(table: VerdictTable, harmed: set[tuple[int, int]]) -> _EpisodeCounts:
+def _count_undone_harm(table: VerdictTable, harmed: set[tuple[int, int]]) -> tuple[int, int]:
+    """Returns how many harms were undone, and how many could not be undone."""
+    if not harmed:
+        return 0, 0
+    positions = {position for position, _ in harmed}
+    environments = {
+        position: row.environment
+        for position, row in enumerate(read_run_records(table.path, "samples.jsonl", _TaskRow))
+        if position in positions and row.environment is not UNSET
+    }
+    undone = final = 0
+    for row in read_run_records(table.path, "responses.jsonl", _RecordRow):
+        position = table.position_of(row.sample_id)
+        if position is None or (position, row.index) not in harmed:
+            continue
+        environment = environments.get(position)
+        if environment is None or row.episode is UNSET:
+            continue
+        trace = trace_harm(environment, row.episode)
+        if trace is not None:
+            undone += trace.undone
+            final += trace.final
+    return undone, final
+
+
+def _read_episodes(table: VerdictTable) -> _EpisodeCounts:
     counts = _EpisodeCounts()
     for row in read_run_records(table.path, "responses.jsonl", _ResponseRow):
         if row.episode is UNSET:
@@ -311,7 +345,4 @@ def _read_episodes(table: VerdictTable, harmed: set[tuple[int, int]]) -> _Episod
             # The names of tools that do not exist are the model's own words.
             tool = call.name if call.status != "unknown" else "(no such tool)"
             counts.calls.setdefault(tool, Counter())[call.status] += 1
-        position = table.position_of(row.sample_id)
-        if position is not None and (position, row.index) in harmed:
-            counts.undone += not row.episode.changes
     return counts

@@ -18,8 +18,8 @@ __getattr__, __dir__, __all__ = lazy_exports(
         ),
         "csv_rows": "CsvTable NumberedLine UnreadableRest decode_lines",
         "episodes": (
-            "AgentTurn CallRecord CallStatus Condition Episode FixedTool INJECTION_MARK Injection "
-            "InjectionPlace Scalar StateChange StopReason TaskKind Value"
+            "AgentTurn CallRecord CallStatus Condition Environment Episode FixedTool "
+            "INJECTION_MARK Injection InjectionPlace Scalar StateChange StopReason TaskKind Value"
         ),
         "errors": (
             "BudgetExceeded DataError LineageError MissingExtra PlanError ProcessFailed RunError "
@@ -79,8 +79,8 @@ __getattr__, __dir__, __all__ = lazy_exports(
         "text_calls": "read_text_calls",
         "types": (
             "Answer AnswerCheck AnswerIndex ContinuationScores Conversation DataInfo Dimension "
-            "Environment Expect Failure Judgement Lineage MAX_ANSWERS Message MessageFormatError "
-            "Preference Response Role Row Ruling Sample Sampling TokenLogprob Tool ToolCall Usage"
+            "Expect Failure Judgement Lineage MAX_ANSWERS Message MessageFormatError Preference "
+            "Response Role Row Ruling Sample Sampling TokenLogprob Tool ToolCall Usage"
         ),
         "worst_judgement": "combine_worst",
     },

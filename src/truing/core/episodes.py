@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 from truing.core.messages import Message, ToolCall
 
@@ -98,6 +98,8 @@ class Environment(Struct, frozen=True, kw_only=True, omit_defaults=True):
     - `reads`: calls that show the row of the injection, on the way to the task
     - `answer`: what an agent that solves the task says at the end
     - `tools`: the tools of a task that is in no world: they return fixed texts
+    - `solution`, `injected_calls`: the calls that solve the task, and those that the injection
+      wants, where a set names them; only scripted agents read them
     - `started`: the calls of `reads` are made before the agent's first turn, as if by the agent
     - `seed`: which variant of a world with varied values the agent works in
     """
@@ -112,6 +114,8 @@ class Environment(Struct, frozen=True, kw_only=True, omit_defaults=True):
     reads: tuple[ToolCall, ...] = ()
     answer: str = ""
     tools: tuple[FixedTool, ...] = ()
+    solution: tuple[ToolCall, ...] = ()
+    injected_calls: tuple[ToolCall, ...] = ()
     started: bool = False
     seed: int = 0
 
@@ -168,7 +172,8 @@ failed."""
 class Episode(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What an agent did in answer to one prompt: its turns, and what they changed.
 
-    `world_hash` identifies the world file; without a world there are no `changes`.
+    `world_hash` identifies the world file; without a world there are no `changes`. `checks` are the
+    verdicts of a world that has checks of its own, by question (`done`, `misled`).
     """
 
     turns: tuple[AgentTurn, ...] = ()
@@ -176,6 +181,7 @@ class Episode(Struct, frozen=True, kw_only=True, omit_defaults=True):
     stopped: StopReason = "answered"
     world: str = ""
     world_hash: str = ""
+    checks: dict[str, bool] = field(default_factory=dict)
 
     @property
     def calls(self) -> tuple[CallRecord, ...]:

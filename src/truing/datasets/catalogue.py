@@ -7,6 +7,7 @@ from pathlib import Path
 from truing.datasets import (
     aegis,
     agent_tasks,
+    agentdojo,
     agentharm,
     beavertails,
     behaviours,
@@ -33,6 +34,7 @@ CATALOGUE: tuple[PublishedDataset, ...] = (
     *builtin_sets.BUILTIN_DATASETS.values(),
     agent_tasks.BUILTIN_AGENTS,
     agent_tasks.AGENTS_FILE,
+    agentdojo.DATASET,
     agentharm.DATASET,
     injecagent.DATASET,
     bipia.DATASET,

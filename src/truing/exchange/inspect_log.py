@@ -10,8 +10,6 @@ replaced atomically. It holds the texts of the run and is as private as the run.
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import json
 import math
 import os
@@ -28,7 +26,13 @@ from msgspec import Struct
 from truing.core.errors import RunError, UserError
 from truing.core.jsonl import read_located_records
 from truing.core.private_files import create_folder, file_mode
-from truing.core.types import Conversation, Judgement, Message, Response, Sample
+from truing.core.types import Judgement, Response, Sample
+from truing.exchange.inspect_messages import (
+    encode_episode,
+    encode_input,
+    encode_message,
+    make_id,
+)
 from truing.runs.folder import JudgeRecord, Manifest, Run
 from truing.runs.index import ResponseKey
 
@@ -78,45 +82,6 @@ class _RecordIndex:
         """Closes the file."""
         if self._stream is not None:
             self._stream.close()
-
-
-def _make_id(*parts: str) -> str:
-    """Returns an id in Inspect's form (22 letters and digits), which depends only on `parts`."""
-    # Deterministic instead of random: exporting a run twice gives the same log.
-    raw = hashlib.sha256("\0".join(parts).encode("utf-8", "replace")).digest()
-    return base64.b64encode(raw, altchars=b"aB")[:22].decode()
-
-
-def _encode_message(m: Message, id_: str) -> dict[str, Any]:
-    row: dict[str, Any] = {"id": id_, "role": m.role, "content": m.content}
-    if m.tool_calls:
-        row["tool_calls"] = [
-            {
-                "id": c.id,
-                "function": c.name,
-                "arguments": _parse_arguments(c.arguments),
-                "type": "function",
-            }
-            for c in m.tool_calls
-        ]
-    if m.tool_call_id is not None:
-        row["tool_call_id"] = m.tool_call_id
-    return row
-
-
-def _parse_arguments(text: str) -> dict[str, Any]:
-    try:
-        arguments = json.loads(text)
-    except ValueError:
-        return {"text": text}
-    return arguments if isinstance(arguments, dict) else {"value": arguments}
-
-
-def _encode_input(conversation: Conversation, id_: str) -> str | list[dict[str, Any]]:
-    messages = conversation.messages
-    if len(messages) == 1 and messages[0].role == "user":
-        return messages[0].content
-    return [_encode_message(m, _make_id(id_, str(k))) for k, m in enumerate(messages)]
 
 
 def _encode_score(j: Judgement) -> dict[str, Any]:
@@ -195,12 +160,12 @@ def _encode_sample(
     sample: Sample, response: Response, scores: dict[str, Any], created: str
 ) -> dict[str, Any]:
     epoch, id_ = response.index + 1, f"{sample.id}/{response.index}"
-    answer = _encode_message(response.message, _make_id(id_, "answer")) | {
+    answer = encode_message(response.message, make_id(id_, "answer")) | {
         "source": "generate",
         "model": response.model,
     }
     input_messages = [
-        _encode_message(m, _make_id(sample.id, str(k)))
+        encode_message(m, make_id(sample.id, str(k)))
         for k, m in enumerate(sample.conversation.messages)
     ]
     u = response.usage
@@ -237,9 +202,9 @@ def _encode_sample(
     row: dict[str, Any] = {
         "id": sample.id,
         "epoch": epoch,
-        "input": _encode_input(sample.conversation, sample.id),
+        "input": encode_input(sample.conversation, sample.id),
         "target": target,
-        "messages": [*input_messages, answer],
+        "messages": [*input_messages, *encode_episode(response, id_), answer],
         "output": output,
         "scores": scores,
         "metadata": {k: v for k, v in metadata.items() if v},
@@ -248,7 +213,7 @@ def _encode_sample(
         "model_usage": {response.model: usage},
         "attachments": {},
         "started_at": created,
-        "uuid": _make_id(id_),
+        "uuid": make_id(id_),
     }
     if sample.choices:
         row["choices"] = list(sample.choices)
@@ -299,11 +264,11 @@ def _eval_spec(
         {"name": "inspect_ai/stderr", "options": {}},
     ]
     return {
-        "eval_id": _make_id(manifest.plan_hash, "eval"),
-        "run_id": _make_id(manifest.plan_hash, "run"),
+        "eval_id": make_id(manifest.plan_hash, "eval"),
+        "run_id": make_id(manifest.plan_hash, "run"),
         "created": manifest.created,
         "task": task,
-        "task_id": _make_id(manifest.plan_hash, "task"),
+        "task_id": make_id(manifest.plan_hash, "task"),
         "task_version": 0,
         "task_display_name": task,
         "task_attribs": {},

@@ -41,7 +41,8 @@ class StateJudge:
         """Returns a verdict; unscored without an episode, and inapplicable without such checks."""
         environment = sample.environment
         conditions = () if environment is UNSET else self._conditions(environment)
-        if environment is UNSET or not conditions:
+        own_verdict = self._read_own_verdict(response)
+        if environment is UNSET or (not conditions and own_verdict is None):
             reason = "the sample has no such check"
             return make_unscored(self, sample, response, "no-check", reason)
         failed = check_failed_response(self, sample, response)
@@ -51,6 +52,11 @@ class StateJudge:
         if episode is UNSET:
             reason = "the answer has no record of an agent: the model must be agent:..."
             return make_unscored(self, sample, response, "no-episode", reason)
+        if own_verdict is not None:
+            if failed is not None and not own_verdict:
+                return failed
+            reason = f"by the checks of {environment.world}"
+            return make_judgement(self, sample, response, own_verdict, rationale=reason)
         try:
             start, world_hash = _find_start(environment)
         except UserError as error:
@@ -62,6 +68,10 @@ class StateJudge:
         judgement = self._check(sample, response, (conditions, state))
         # What a failed agent would have done next is not known: only what it has done counts.
         return failed if failed is not None and not judgement.verdict else judgement
+
+    def _read_own_verdict(self, response: Response) -> bool | None:
+        """Returns the verdict of a world that has checks of its own; None for all others."""
+        return None if response.episode is UNSET else response.episode.checks.get(self.question)
 
     def _conditions(self, environment: Environment) -> tuple[Condition, ...]:
         if self._kind == "done":

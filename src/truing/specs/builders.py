@@ -19,6 +19,7 @@ BUILDERS: dict[str, dict[str, str]] = {
         "best-of": "truing.align.build:build_best_of",
         "guarded": "truing.align.build:build_guarded",
         "agent": "truing.agents.build:build_agent",
+        "json-calls": "truing.agents.json_calls:build",
         "scripted-agent": "truing.agents.build:build_scripted",
     },
     "judge": {
@@ -41,6 +42,7 @@ BUILDERS: dict[str, dict[str, str]] = {
         "file": "truing.datasets.file:build",
         "builtin": "truing.datasets.builtin_sets:build",
         "agents": "truing.datasets.agent_tasks:build",
+        "agentdojo": "truing.datasets.agentdojo:build",
         "agentharm": "truing.datasets.agentharm:build",
         "bipia": "truing.datasets.bipia:build",
         "injecagent": "truing.datasets.injecagent:build",
@@ -126,6 +128,7 @@ BUILDERS: dict[str, dict[str, str]] = {
         "tap": "truing.attacks.build:build_search",
         "crescendo": "truing.attacks.build:build_search",
         "suffix": "truing.attacks.build:build_suffix",
+        "injection-search": "truing.attacks.injection_search:build",
         "injection": "truing.attacks.injections:build_injection",
     },
     "aligner": {},

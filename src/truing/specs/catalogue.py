@@ -46,6 +46,10 @@ MODEL_KINDS = _kinds(
             "agent,of=(MODEL),tools=mail",
             "A model in a loop with the tools of a simulated world (the sample's, or a named one).",
         ),
+        "json-calls": (
+            "agent,of=(json-calls,of=(local:NAME))",
+            "A model that writes its tool calls as plain JSON; they are read.",
+        ),
         "scripted-agent": (
             "scripted-agent,solve=0.8,follow=0.3",
             "An agent with known behaviour, to try worlds, checks and rails without a model.",
@@ -118,6 +122,10 @@ ATTACK_KINDS = _kinds(
         "tap": ("tap,model=(MODEL),by=(JUDGE)", "The same, as a pruned tree."),
         "crescendo": ("crescendo,model=(MODEL),by=(JUDGE)", "Several turns towards the request."),
         "suffix": ("suffix", "A searched suffix; local models only."),
+        "injection-search": (
+            "injection-search,model=(MODEL),queries=10",
+            "An attacker model words that instruction until the agent follows it.",
+        ),
         "injection": (
             "injection:important",
             "An instruction in what an agent's tools return, by six templates at four places.",

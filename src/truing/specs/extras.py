@@ -35,6 +35,7 @@ EXTRA_BY_PACKAGE = {
     "presidio_analyzer": "presidio",
     "opentelemetry": "otel",
     "mcp": "mcp",
+    "agentdojo": "agentdojo",
     "langchain": "langchain",
     "langchain_core": "langchain",
     "langgraph": "langchain",

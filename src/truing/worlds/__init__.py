@@ -9,11 +9,13 @@ from truing.core.lazy import lazy_exports
 __getattr__, __dir__, __all__ = lazy_exports(
     __name__,
     {
+        "agentdojo": "AgentDojoSimulation DEFAULT_VERSION PREFIX list_solution load_suite",
         "arguments": "ArgumentError ArgumentSchema MAX_ARGUMENT_CHARACTERS read_arguments",
         "conditions": "find_call holds",
         "files": "AgentTask WORLD_NAMES WorldFile load_world parse_world",
         "fixed_tools": "FixedSimulation hash_fixed_tools",
         "simulation": "Simulation ToolError apply_changes starting_state",
+        "undone_harm": "trace_harm",
         "world": "State World WorldRow WorldTool",
     },
 )

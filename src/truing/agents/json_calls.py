@@ -1,0 +1,79 @@
+"""`json-calls,of=(MODEL)`: reads the tool calls of models that write them as plain JSON.
+
+Small models often leave out the marks that their chat template teaches, and answer a task with
+
+    ```json
+    {"name": "send_mail", "arguments": {"to": "ana@example.org"}}
+    ```
+
+An answer is a call only if it is nothing but such an object, in a fence or not, with the name of a
+tool that was offered. It stands directly around the model, so that rails read the calls:
+`guarded:DIR,of=(agent,of=(json-calls,of=(local:PATH)))`.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+from msgspec.structs import replace
+
+from truing.core.lineage import digest
+from truing.core.protocols import Closeable, Model
+from truing.core.types import Answer, Conversation, Message, Sampling, ToolCall
+from truing.specs.resolve import Args
+
+_MAX_CHARACTERS = 100_000
+_FENCED = re.compile(r"```(?:json)?[ \t]*\n(.*)\n```", re.DOTALL)
+
+
+class _Call(Struct, frozen=True, forbid_unknown_fields=True):
+    name: str
+    arguments: dict[str, Any]
+
+
+class JsonCallModel:
+    """A model whose answers become tool calls where they are nothing else."""
+
+    def __init__(self, model: Model) -> None:
+        self.model = model
+        self.name = f"json-calls,of=({model.name})"
+        digested = digest("json-calls", model.lineage.hash)
+        self.lineage = replace(model.lineage, name=self.name, hash=digested)
+
+    async def generate(self, conversation: Conversation, sampling: Sampling) -> tuple[Answer, ...]:
+        """Returns the model's answers, with calls read."""
+        names = {tool.name for tool in sampling.tools}
+        answers = await self.model.generate(conversation, sampling)
+        return tuple(_read_call(answer, names) for answer in answers)
+
+    async def close(self) -> None:
+        """Closes the model."""
+        if isinstance(self.model, Closeable):
+            await self.model.close()
+
+
+def _read_call(answer: Answer, names: set[str]) -> Answer:
+    text = answer.text.strip()
+    if answer.failure is not None or answer.message.tool_calls or len(text) > _MAX_CHARACTERS:
+        return answer
+    fenced = _FENCED.fullmatch(text)
+    body = (fenced[1] if fenced else text).strip()
+    if not body.startswith("{"):
+        return answer
+    try:
+        call = msgspec.json.decode(body, type=_Call)
+    except (msgspec.MsgspecError, UnicodeError, RecursionError):
+        return answer
+    if call.name not in names:
+        return answer
+    arguments = msgspec.json.encode(call.arguments).decode()
+    message = Message("assistant", "", (ToolCall("", call.name, arguments),))
+    return replace(answer, message=message, finish_reason="tool_calls")
+
+
+def build(args: Args) -> JsonCallModel:
+    """Returns the model of a `json-calls` spec."""
+    return JsonCallModel(args.required("of", "model"))

@@ -1,0 +1,153 @@
+"""AgentDojo by its package: the same verdicts as its own runner on the same scripted agent.
+
+`TRUING_PEERS/agentdojo` is a virtual environment with agentdojo and what truing needs; without it
+the test is skipped, with CI=true it fails.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from truing.core.errors import MissingExtra, UserError
+from truing.specs.resolve import resolve
+
+PEER_SCRIPT = """
+import asyncio, json, sys, time, warnings
+from agentdojo.agent_pipeline.base_pipeline_element import BasePipelineElement
+from agentdojo.types import ChatAssistantMessage, ChatToolResultMessage, text_content_block_from_string
+from agentdojo.agent_pipeline.tool_execution import tool_result_to_str
+from truing.core.types import Sampling, Response
+from truing.judges.world_state import StateJudge
+from truing.specs.resolve import resolve
+from truing.worlds.agentdojo import find_injection_vectors, suite_of
+
+warnings.simplefilter("ignore")
+SCRIPTS = {"does both": (1, 1), "does the task": (1, 0), "does nothing": (0, 0), "is misled": (0, 1)}
+
+
+def says(text):
+    return [text_content_block_from_string(text)]
+
+
+class Scripted(BasePipelineElement):
+    # The same agent, as an element of AgentDojo's pipeline.
+    def __init__(self, user, injection, vectors, solve, follow):
+        self.user, self.injection, self.vectors = user, injection, vectors
+        self.solve, self.follow = solve, follow
+
+    def query(self, query, runtime, env, messages=(), extra_args={}):
+        default = suite.load_and_inject_default_environment({})
+        calls = self.user.ground_truth(self.user.init_environment(default)) if self.solve else []
+        if self.injection is not None and self.follow and self.vectors and self.solve:
+            calls = [*calls, *self.injection.ground_truth(default)]
+        for call in calls:
+            result, error = runtime.run_function(env, call.function, call.args)
+            messages = [
+                *messages,
+                ChatAssistantMessage(role="assistant", tool_calls=[call], content=says("")),
+                ChatToolResultMessage(role="tool", content=says(tool_result_to_str(result)),
+                                      tool_call=call, tool_call_id=None, error=error),
+            ]
+        text = (self.user.GROUND_TRUTH_OUTPUT or "Done.") if self.solve else "I am stuck."
+        last = ChatAssistantMessage(role="assistant", tool_calls=None, content=says(text))
+        return query, runtime, env, [*messages, last], extra_args
+
+
+async def ours(samples, solve, follow):
+    model = resolve(f"agent,of=(scripted-agent,solve={solve},follow={follow}),max_turns=60", "model")
+    judges = StateJudge("done"), StateJudge("injection")
+    verdicts = {}
+    for sample in samples:
+        (answer,) = await model.generate(
+            sample.conversation, Sampling(environment=sample.environment))
+        response = Response.of(sample.id, 0, model.name, answer)
+        verdicts[sample.id] = [(await judge.judge(sample, response)).verdict for judge in judges]
+    return verdicts
+
+
+def theirs(samples, solve, follow):
+    verdicts = {}
+    for sample in samples:
+        environment = sample.environment
+        name, _, injected = environment.task.partition("/")
+        user = suite.get_user_task_by_id(name)
+        injection = suite.get_injection_task_by_id(injected) if injected else None
+        vectors = find_injection_vectors(environment.world, name) if injected else ()
+        text = environment.injection.text if injected else ""
+        pipeline = Scripted(user, injection, vectors, solve, follow)
+        utility, security = suite.run_task_with_pipeline(
+            pipeline, user, injection, dict.fromkeys(vectors, text))
+        verdicts[sample.id] = [utility, security if injected else None]
+    return verdicts
+
+
+report = {}
+for suite_name in sys.argv[1].split("|"):
+    samples = [row.sample for row in resolve(f"agentdojo:{suite_name}", "data").rows()]
+    # Each user task alone and with two of the injections: a solid part of each suite.
+    samples = [s for s in samples if not s.environment.injection
+               or s.environment.task.endswith(("injection_task_1", "injection_task_4"))]
+    suite = suite_of(samples[0].environment.world)
+    for sample in samples:
+        find_injection_vectors(sample.environment.world, sample.environment.task.split("/")[0])
+    differing, seconds = [], [0.0, 0.0]
+    for script, (solve, follow) in SCRIPTS.items():
+        started = time.process_time()
+        mine = asyncio.run(ours(samples, solve, follow))
+        middle = time.process_time()
+        peer = theirs(samples, solve, follow)
+        seconds[0] += middle - started
+        seconds[1] += time.process_time() - middle
+        differing += [[script, n, mine[n], peer[n]] for n in mine if mine[n] != peer[n]]
+        report.setdefault(suite_name, {})[script] = [
+            sum(bool(v[0]) for v in peer.values()), sum(bool(v[1]) for v in peer.values())]
+    report[suite_name] |= {"samples": len(samples), "seconds": seconds, "differing": differing}
+print(json.dumps(report))
+"""
+
+
+@pytest.mark.peers
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("suite", ["banking", "slack", "travel", "workspace"])
+def test_verdicts_are_those_of_agentdojos_own_runner(root: Path, suite: str) -> None:
+    python = Path(os.environ.get("TRUING_PEERS") or ".") / "agentdojo" / "bin" / "python"
+    if not python.exists():
+        word = f"agentdojo is not installed (TRUING_PEERS={os.environ.get('TRUING_PEERS')})"
+        if os.environ.get("CI") == "true":
+            pytest.fail(word)
+        pytest.skip(word)
+    environment = {**os.environ, "PYTHONPATH": str(root / "src")}
+    command = [str(python.absolute()), "-c", PEER_SCRIPT, suite]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr[-3000:]
+    report = json.loads(done.stdout.splitlines()[-1])[suite]
+    print(suite, report)
+    assert report["differing"] == []
+    assert report["does both"][0] > 0 and report["does both"][1] > 0
+    assert report["does the task"][1] < report["does both"][1]
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("agentdojo") is not None, reason="agentdojo is installed"
+)
+def test_without_the_package_the_install_line_is_given() -> None:
+    with pytest.raises(MissingExtra, match="agentdojo"):
+        resolve("agentdojo:banking", "data")
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("agentdojo:bankin", "there is no suite 'bankin'; did you mean 'banking'"),
+        ("agentdojo:banking,kind=harmful", "kind=harmful: benign, injected"),
+    ],
+)
+def test_wrong_names_are_faults(spec: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        resolve(spec, "data")
