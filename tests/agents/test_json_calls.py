@@ -47,7 +47,7 @@ def test_an_answer_that_is_a_call_is_read(text: str) -> None:
 )
 def test_anything_else_stays_a_text(text: str) -> None:
     answer = _ask(text)
-    assert (answer.text, answer.message.tool_calls) == (text, ())
+    assert (answer.text, answer.message.tool_calls) == (text.strip(), ())
 
 
 def test_the_spec() -> None:
