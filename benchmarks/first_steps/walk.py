@@ -129,7 +129,7 @@ def run_command(command: str, folder: Path, programs: Path) -> tuple[int, str]:
         **os.environ,
         "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}",
         "OPENAI_API_KEY": "none",
-        "HOME": str(folder),
+        "PROMPTFOO_CONFIG_DIR": str(folder / ".promptfoo"),
         "PROMPTFOO_DISABLE_TELEMETRY": "1",
         "PROMPTFOO_DISABLE_UPDATE": "1",
         "INSPECT_DISPLAY": "plain",

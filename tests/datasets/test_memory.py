@@ -86,3 +86,14 @@ def test_a_cell_that_contains_itself_is_a_fault() -> None:
     endless.append(endless)
     with pytest.raises(DataError, match=r"rows\[0\]: column 'note'"):
         MemoryDataset([{"prompt": "p", "note": endless}]).sha256()
+
+
+def test_a_data_frame_without_the_columns_is_one_fault_that_names_the_nearest() -> None:
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame({"promt": ["p", "q"], "reply": ["a", "b"]})
+    with pytest.raises(DataError, match=r"no column 'prompt'; did you mean 'promt'"):
+        list(MemoryDataset(frame, name="table").rows())
+    with pytest.raises(DataError, match=r"no column 'question'"):
+        list(MemoryDataset(frame, name="table", prompt="question").rows())
+    rows = list(MemoryDataset(frame, name="table", prompt="promt", response="reply").rows())
+    assert [row.responses[0].text for row in rows] == ["a", "b"]

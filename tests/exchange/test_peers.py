@@ -62,6 +62,7 @@ def mock(root: Path) -> Iterator[str]:
     yield process.stdout.readline().split()[1]
     process.terminate()
     process.wait()
+    process.stdout.close()
 
 
 READ = """
