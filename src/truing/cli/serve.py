@@ -22,9 +22,12 @@ from truing.specs.resolve import resolve
 from truing.stats.sequential import HarmRateAlarm
 
 if TYPE_CHECKING:
+    from litestar import Litestar
+
+    from truing.serve.openai.approvals import Approvals
     from truing.serve.openai.audit import HarmAudit
     from truing.serve.openai.limits import ServerLimits
-    from truing.serve.openai.model_router import ModelRouter
+    from truing.serve.openai.model_router import AskPerson, ModelRouter
 
 LOCAL_HOSTS = ("127.0.0.1", "localhost", "::1")
 # Requests that wait for a worker, per worker; beyond that the server answers 429.
@@ -56,6 +59,10 @@ class ServeFlags:
         One line of JSON on stderr for each request: ids, decision and times, no text.
     host
         Address to listen on.
+    approvers_env
+        Environment variable with the keys, separated by commas, of those who may allow tool calls
+        (the rail `ask a person`). Default: who reaches this machine's own address, where no key is
+        needed; otherwise nobody, and calls are denied.
     threads
         Where conversations with a `guardrails.thread_id` are kept: memory, sqlite:FILE,
         postgresql+psycopg://HOST/DATABASE, or redis://HOST (extra redis).
@@ -74,6 +81,7 @@ class ServeFlags:
     host: str = "127.0.0.1"
     threads: str | None = None
     thread_hours: float | None = None
+    approvers_env: str | None = None
 
 
 @Parameter(name="*")
@@ -130,40 +138,31 @@ def command(
     with needs_extra("truing serve", "serve"):
         import uvicorn
 
-        from truing.serve.openai.app import chat_app, keep_threads
+        from truing.serve.openai.approvals import Approvals
         from truing.serve.openai.http_protocol import bounded_protocol
         from truing.serve.openai.local_host import LocalHostOnly
         from truing.serve.openai.request_log import log_to_stderr
-        from truing.serve.openai.thread_stores import open_thread_store
-        from truing.serve.openai.tracing import tracer_from_environment
 
     flags, auditing = flags or ServeFlags(), auditing or AuditFlags()
-    router = _build_router(model, rails, trust_code, allow_key_env or ())
     limits, keys = _read_limits(flags), _read_keys(flags.keys_env)
+    is_private = flags.host in LOCAL_HOSTS and not keys
+    approver_keys = _read_approver_keys(flags)
+    approvals = Approvals(approver_keys) if approver_keys or is_private else None
+    ask_person = approvals.ask if approvals is not None else None
+    router = _build_router(model, rails, trust_code, allow_key_env or (), ask_person)
     if flags.host not in LOCAL_HOSTS and not keys:
         print_text(
             f"truing: {flags.host} is reachable from other machines and --keys-env is not given: "
             f"anybody may use the model",
             file=sys.stderr,
         )
-    app = chat_app(
-        router,
-        limits=limits,
-        keys=keys,
-        judge=resolve(auditing.judge, "judge") if auditing.judge else None,
-        audit=_make_audit(auditing, router),
-        tracer=tracer_from_environment(),
-        metrics_open=flags.metrics_open,
-    )
-    if flags.threads:
-        keep_threads(app, open_thread_store(flags.threads, flags.thread_hours))
+    app = _build_app(router, flags, auditing, [*keys, *approver_keys], approvals)
     if flags.request_log:
         log_to_stderr()
     _print_skipped(router)
     behind = f" behind {', '.join(router.guarded)}" if router.guarded else ""
     url = f"http://{flags.host}:{port}/v1"
     print_text(f"truing serves {', '.join(router.names)}{behind} at {url}", file=sys.stderr)
-    is_private = flags.host in LOCAL_HOSTS and not keys
     uvicorn.run(
         LocalHostOnly(app) if is_private else app,
         host=flags.host,
@@ -180,6 +179,37 @@ def command(
     return 0
 
 
+def _build_app(
+    router: ModelRouter,
+    flags: ServeFlags,
+    auditing: AuditFlags,
+    keys: list[str],
+    approvals: Approvals | None,
+) -> Litestar:
+    """Returns the app; raises PlanError for a judge or a store that cannot be opened."""
+    from truing.serve.openai.app import ask_people, chat_app, keep_threads, show_chat_page
+    from truing.serve.openai.thread_stores import open_thread_store
+    from truing.serve.openai.tracing import tracer_from_environment
+
+    app = chat_app(
+        router,
+        limits=_read_limits(flags),
+        keys=keys,
+        judge=resolve(auditing.judge, "judge") if auditing.judge else None,
+        audit=_make_audit(auditing, router),
+        tracer=tracer_from_environment(),
+        metrics_open=flags.metrics_open,
+    )
+    if approvals is not None:
+        ask_people(app, approvals)
+    if router.guarded and (flags.host in LOCAL_HOSTS or keys):
+        # Beyond this machine only for who has a key.
+        show_chat_page(app, needs_key=bool(keys))
+    if flags.threads:
+        keep_threads(app, open_thread_store(flags.threads, flags.thread_hours))
+    return app
+
+
 def _print_skipped(router: ModelRouter) -> None:
     """Says which configurations are not served, and why."""
     for config_id, faults in router.skipped.items():
@@ -188,7 +218,11 @@ def _print_skipped(router: ModelRouter) -> None:
 
 
 def _build_router(
-    model: str | None, rails: Path | None, trust_code: bool, key_variables: Sequence[str]
+    model: str | None,
+    rails: Path | None,
+    trust_code: bool,
+    key_variables: Sequence[str],
+    ask_person: AskPerson | None,
 ) -> ModelRouter:
     """Returns the models that are served; raises PlanError, with the faults of all."""
     from truing.cli.rails_models import load_main_model
@@ -201,6 +235,7 @@ def _build_router(
         main_model=partial(load_main_model, trust_code=trust_code, key_variables=key_variables),
         trust_code=trust_code,
         key_variables=key_variables,
+        ask_person=ask_person,
     )
 
 
@@ -221,14 +256,23 @@ def _read_limits(flags: ServeFlags) -> ServerLimits:
         raise PlanError(f"serve: {error}") from error
 
 
-def _read_keys(variable: str | None) -> list[str]:
+def _read_keys(variable: str | None, flag: str = "--keys-env") -> list[str]:
     """Returns the API keys in an environment variable; raises PlanError if it holds none."""
     if variable is None:
         return []
     keys = [key.strip() for key in os.environ.get(variable, "").split(",") if key.strip()]
     if not keys:
-        raise PlanError(f"--keys-env {variable}: the variable is not set or empty")
+        raise PlanError(f"{flag} {variable}: the variable is not set or empty")
     return keys
+
+
+def _read_approver_keys(flags: ServeFlags) -> list[str]:
+    """Returns the keys of --approvers-env; raises PlanError where clients need none."""
+    if flags.approvers_env is None:
+        return []
+    if flags.keys_env is None:
+        raise PlanError("--approvers-env needs --keys-env: without keys clients are not told apart")
+    return _read_keys(flags.approvers_env, "--approvers-env")
 
 
 def _make_audit(flags: AuditFlags, router: ModelRouter) -> HarmAudit | None:

@@ -141,26 +141,33 @@ def read_dialogues(files: Sequence[Path]) -> list[DialogueTest]:
 
 def _read_file(file: Path) -> list[DialogueTest]:
     try:
-        value, lines = load_with_lines(file.read_bytes().decode("utf-8"))
+        text = file.read_bytes().decode("utf-8")
     except UnicodeDecodeError as error:
         raise PlanError(f"{file.name}:1: not valid UTF-8") from error
     except OSError as error:
         raise PlanError(f"{file}: {error.strerror}") from error
+    return parse_dialogues(file.name, text)
+
+
+def parse_dialogues(name: str, text: str) -> list[DialogueTest]:
+    """Returns the dialogues in the text of a file. Raises PlanError with all faults, by line."""
+    try:
+        value, lines = load_with_lines(text)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = mark.line + 1 if mark else 1
         problem = getattr(error, "problem", None) or error
-        raise PlanError(f"{file.name}:{line}: {problem}") from error
+        raise PlanError(f"{name}:{line}: {problem}") from error
     if not isinstance(value, dict) or not isinstance(value.get("dialogues"), list):
-        raise PlanError(f"{file.name}:1: expected dialogues: with a list")
+        raise PlanError(f"{name}:1: expected dialogues: with a list")
     errors = [
-        f"{file.name}:{_line_of(lines, path)}: {what}"
+        f"{name}:{_line_of(lines, path)}: {what}"
         for path, what in find_schema_faults(value, _SCHEMA)
     ]
     if errors:
         raise PlanError(*errors)
     dialogues = [
-        _parse_dialogue(file.name, index, raw or {}, lines)
+        _parse_dialogue(name, index, raw or {}, lines)
         for index, raw in enumerate(value["dialogues"])
     ]
     errors = [error for dialogue in dialogues for error in _dialogue_errors(dialogue)]
@@ -219,9 +226,10 @@ class DialogueRunner:
 
     def run(self, dialogues: Sequence[DialogueTest]) -> list[DialogueOutcome]:
         """Returns the outcome of each dialogue."""
-        return asyncio.run(self._run_all(dialogues))
+        return asyncio.run(self.run_async(dialogues))
 
-    async def _run_all(self, dialogues: Sequence[DialogueTest]) -> list[DialogueOutcome]:
+    async def run_async(self, dialogues: Sequence[DialogueTest]) -> list[DialogueOutcome]:
+        """As `run`, in a running event loop."""
         # One after the other: a scripted LLM counts its calls.
         return [await self._run_dialogue(dialogue) for dialogue in dialogues]
 

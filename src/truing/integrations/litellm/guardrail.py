@@ -51,6 +51,13 @@ class RailsGuardrail(CustomGuardrail):
     # Streams of other end points than chat: LiteLLM holds their chunks until they have passed.
     streaming_buffer_until_moderated = True
 
+    def __init_subclass__(cls, **arguments: Any) -> None:
+        # LiteLLM looks for its hooks in the class itself: those that a class inherits do not run.
+        for name in ("apply_guardrail", "async_post_call_streaming_iterator_hook"):
+            if name not in cls.__dict__:
+                setattr(cls, name, getattr(cls, name))
+        super().__init_subclass__(**arguments)
+
     def __init__(
         self, rails: Any = None, *, on_rulings: OnRulings | None = None, **arguments: Any
     ) -> None:

@@ -7,7 +7,8 @@ from truing.core.lazy import lazy_exports
 __getattr__, __dir__, __all__ = lazy_exports(
     __name__,
     {
-        "app": "chat_app keep_threads",
+        "app": "ask_people chat_app keep_threads show_chat_page",
+        "approvals": "Approvals",
         "audit": "HarmAudit",
         "thread_stores": "open_thread_store",
         "http_protocol": "bounded_protocol",

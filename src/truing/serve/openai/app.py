@@ -20,9 +20,17 @@ from litestar.openapi import OpenAPIConfig
 from truing.core.protocols import Judge
 from truing.core.version import __version__
 from truing.http.limits import close_connections
-from truing.serve.openai import guardrail_routes, responses_routes, schemas
+from truing.serve.openai import (
+    approvals,
+    dialogue_routes,
+    guardrail_routes,
+    responses_routes,
+    schemas,
+)
 from truing.serve.openai.admission import AdmissionControl, RequestRefused, ServerLimits
+from truing.serve.openai.approvals import Approvals
 from truing.serve.openai.audit import HarmAudit
+from truing.serve.openai.chat_page.pages import STATIC_PATHS, ChatPage
 from truing.serve.openai.chat_service import ChatService
 from truing.serve.openai.conversation_memory import ConversationMemory
 from truing.serve.openai.model_router import ModelRouter
@@ -97,7 +105,12 @@ def _add_pipeline(app: Litestar, service: ChatService, *, metrics_open: bool) ->
 
     def wrap(handler: Any) -> RequestPipeline:
         return RequestPipeline(
-            handler, service.admission, service.metrics, routes=routes, metrics_open=metrics_open
+            handler,
+            service.admission,
+            service.metrics,
+            routes=routes,
+            metrics_open=metrics_open,
+            open_paths=STATIC_PATHS,
         )
 
     if isinstance(app.asgi_handler, AbstractMiddleware):
@@ -144,7 +157,13 @@ def chat_app(
         await asyncio.to_thread(flush_log)
 
     app = Litestar(
-        [*HANDLERS, *guardrail_routes.HANDLERS, *responses_routes.HANDLERS],
+        [
+            *HANDLERS,
+            *guardrail_routes.HANDLERS,
+            *responses_routes.HANDLERS,
+            *approvals.HANDLERS,
+            *dialogue_routes.HANDLERS,
+        ],
         state=State({"chat": service}),
         lifespan=[lifespan],
         request_max_body_size=limits.body,
@@ -162,6 +181,17 @@ def chat_app(
     )
     _add_pipeline(app, service, metrics_open=metrics_open)
     return app
+
+
+def show_chat_page(app: Litestar, *, needs_key: bool) -> None:
+    """Serves the chat page at `/` to browsers: on a loopback address, or behind keys."""
+    service: ChatService = app.state.chat
+    service.page = ChatPage(needs_key=needs_key)
+
+
+def ask_people(app: Litestar, approvals: Approvals) -> None:
+    """Lets people answer the rail `ask a person` of a server; `approvals.ask` is its callback."""
+    app.state.chat.approvals = approvals
 
 
 def keep_threads(app: Litestar, store: ThreadStore) -> None:

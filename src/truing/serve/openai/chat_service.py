@@ -19,7 +19,9 @@ from truing.core.types import Answer, Conversation, Failure, Sampling
 from truing.rails.guarded import GuardedModel
 from truing.rails.runtime.conversation_check import CheckResult, NoStageError
 from truing.serve.openai.admission import AdmissionControl, RequestRefused
+from truing.serve.openai.approvals import Approvals
 from truing.serve.openai.audit import HarmAudit
+from truing.serve.openai.chat_page.pages import ChatPage
 from truing.serve.openai.conversation_memory import ConversationMemory
 from truing.serve.openai.metrics import ServerMetrics
 from truing.serve.openai.model_router import ModelRouter, UnknownConfig
@@ -54,6 +56,8 @@ class ChatService:
         self.router, self.admission, self.judge = router, admission, judge
         self.audit, self.tracer = audit, tracer
         self.memory = ConversationMemory()
+        self.approvals: Approvals | None = None
+        self.page: ChatPage | None = None
         self.metrics = ServerMetrics()
 
     async def select_model(self, config_ids: Sequence[str]) -> Model:

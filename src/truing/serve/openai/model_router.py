@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import re
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from threading import Lock
 
@@ -14,7 +14,9 @@ from truing.core.errors import PlanError, UserError
 from truing.core.protocols import Closeable, Judge, Model
 from truing.rails.config.combined import combine_configs
 from truing.rails.guarded import GuardedModel
+from truing.rails.runtime.app import RuntimeParts
 
+AskPerson = Callable[[str, str], Awaitable[bool]]
 _CONFIG_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]{0,99}")
 MAX_COMBINATIONS = 16  # of configurations that requests combine
 CONFIG_FILES = ("config.yml", "config.yaml")
@@ -57,8 +59,9 @@ class ModelRouter:
     `model` answers behind each configuration; without it `main_model` makes one from the
     configuration's own `models:`. With `trust_code` the configurations may run code; they may send
     the environment variables in `key_variables`. `default` is the configuration of requests that
-    name none. Of several configurations, one with faults is left out: `skipped` has its faults, and
-    the others are served. Raises PlanError, with all faults, where none is left.
+    name none; `ask_person` asks a person about a tool call. Of several configurations, one with
+    faults is left out: `skipped` has its faults, and the others are served. Raises PlanError, with
+    all faults, where none is left.
     """
 
     def __init__(
@@ -71,13 +74,14 @@ class ModelRouter:
         default: str | None = None,
         trust_code: bool = False,
         key_variables: Sequence[str] = (),
+        ask_person: AskPerson | None = None,
     ) -> None:
         if model is None and not configs:
             raise PlanError(
                 "serve: give --model, or --rails with a configuration that names its models"
             )
         self.guarded: dict[str, GuardedModel] = {}
-        self._judges = judges
+        self._judges, self._ask_person = judges, ask_person
         self._combined: OrderedDict[tuple[str, ...], GuardedModel] = OrderedDict()
         self._combining = Lock()
         self.skipped: dict[str, tuple[str, ...]] = {}
@@ -92,6 +96,7 @@ class ModelRouter:
                     path,
                     inner,
                     judges=judges,
+                    parts=RuntimeParts(ask_person=ask_person),
                     trust_code=trust_code,
                     key_variables=key_variables,
                 )
@@ -128,7 +133,12 @@ class ModelRouter:
                 return self._combined[key]
             guarded = [part for part in parts if isinstance(part, GuardedModel)]
             config = combine_configs([part.config for part in guarded])
-            combined = GuardedModel(config, guarded[-1].model, judges=self._judges)
+            combined = GuardedModel(
+                config,
+                guarded[-1].model,
+                judges=self._judges,
+                parts=RuntimeParts(ask_person=self._ask_person),
+            )
             self._combined[key] = combined
             if len(self._combined) > MAX_COMBINATIONS:
                 self._combined.popitem(last=False)

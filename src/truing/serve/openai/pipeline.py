@@ -97,7 +97,8 @@ class ResponseSender:
 class RequestPipeline:
     """ASGI middleware around all routes of the server.
 
-    With keys, every path needs one but `/` and `/health`, and `/metrics` with `metrics_open`.
+    With keys, every path needs one but `/` and `/health`, `/metrics` with `metrics_open`, and
+    `open_paths`.
     `routes` are the paths that the log and the metrics name.
     """
 
@@ -109,9 +110,11 @@ class RequestPipeline:
         *,
         routes: frozenset[str],
         metrics_open: bool = False,
+        open_paths: frozenset[str] = frozenset(),
     ) -> None:
         self._app, self._admission, self._metrics, self._routes = app, admission, metrics, routes
-        self._open_paths = _OPEN_PATHS | {"/metrics"} if metrics_open else _OPEN_PATHS
+        metrics_paths = {"/metrics"} if metrics_open else frozenset[str]()
+        self._open_paths = _OPEN_PATHS | metrics_paths | open_paths
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != ScopeType.HTTP:  # a websocket: there is no route for one

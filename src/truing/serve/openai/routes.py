@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 from litestar import MediaType, Request, Response, get, post
 from litestar.datastructures import State
-from litestar.params import Body
+from litestar.params import Body, Parameter
 from litestar.response import Stream
 
 from truing.core.types import Conversation, Message, Sample
@@ -155,12 +155,25 @@ async def checks(
 
 
 @get(["/", "/health"], summary="Alive, and taking requests", tags=["service"])
-async def health(state: State) -> Response[dict[str, str]]:
-    """503 while the server drains."""
+async def health(request: Request[Any, Any, State], state: State) -> Response[Any]:
+    """503 while the server drains. A browser gets the chat page at `/`, if the server has one."""
     service: ChatService = state.chat
+    is_browser = "text/html" in request.headers.get("accept", "")
+    if service.page is not None and is_browser and request.url.path == "/":
+        return service.page.render()
     if service.admission.draining:
         return Response({"status": "draining"}, status_code=503)
     return Response({"status": "ok"}, status_code=200)
+
+
+@get("/static/{name:str}", include_in_schema=False)
+async def static_file(name: Annotated[str, Parameter()], state: State) -> Response[bytes]:
+    """The files of the chat page; their links hold a hash of the contents."""
+    service: ChatService = state.chat
+    response = service.page.file(name) if service.page is not None else None
+    if response is None:
+        raise RequestRefused(404, "there is no such file")
+    return response
 
 
 @get(
@@ -178,4 +191,4 @@ async def metrics(state: State) -> bytes:
     return service.metrics.render()
 
 
-HANDLERS = (chat, models, configs, moderations, checks, health, metrics)
+HANDLERS = (chat, models, configs, moderations, checks, health, static_file, metrics)

@@ -1,0 +1,74 @@
+"""A file of `truing rails test` run on a served configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from litestar.testing import TestClient
+from tests.integrations.hook_rails_folder import REFUSED_INPUT, write_rails
+
+from truing.models.scripted import ScriptedModel
+from truing.serve.openai.app import chat_app
+from truing.serve.openai.model_router import ModelRouter
+
+GOOD = f"""
+dialogues:
+  - name: refuses
+    turns:
+      - {{user: FORBIDDEN, bot: "{REFUSED_INPUT}", blocked: true}}
+  - name: wrong
+    turns:
+      - {{user: hello, bot: "something else"}}
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_rails(tmp_path_factory.mktemp("rails") / "words")
+
+
+def make_client(folder: Path, keys: list[str]) -> TestClient[Any]:
+    model = ScriptedModel(lambda conversation, sampling: "fine")
+    return TestClient(chat_app(ModelRouter(model, {"words": folder}), keys=keys))
+
+
+@pytest.fixture(scope="module")
+def client(folder: Path) -> Iterator[Any]:
+    with make_client(folder, ["k"]) as test_client:
+        test_client.headers["authorization"] = "Bearer k"
+        yield test_client
+
+
+def test_the_outcome_of_each_dialogue(client: Any) -> None:
+    response = client.post("/v1/rails/tests", json={"dialogues": GOOD, "config_id": "words"})
+    first, second = response.json()["data"]
+    assert (first["passed"], first["said"]) == (True, [REFUSED_INPUT])
+    assert not second["passed"] and "something else" in second["faults"][0]
+
+
+@pytest.mark.parametrize(
+    "dialogues",
+    [
+        "",
+        "dialogues: 3",
+        "dialogues: [{turns: [{user: x, bad_key: y}]}]",
+        "a: &a [1]\nb: *a",
+        "dialogues: [{turns: [{user: x, bot_matches: '(a+)+$'}]}]",
+        "dialogues: [{turns: [{user: x, options: {rails: []}}]}]",
+        "dialogues: [{turns: [{user: x, context: {admin: true}}]}]",
+        "dialogues: [{turns: [" + ", ".join(["{user: x}"] * 201) + "]}]",
+    ],
+)
+def test_what_a_client_may_not_run_is_refused(client: Any, dialogues: str) -> None:
+    response = client.post("/v1/rails/tests", json={"dialogues": dialogues})
+    assert response.status_code == 400, response.text
+    assert response.json()["error"]["param"] == "dialogues"
+
+
+def test_the_operator_of_a_server_without_keys_may_set_variables(folder: Path) -> None:
+    text = "dialogues: [{turns: [{user: hello, context: {name: Ana}, variables: {name: Ana}}]}]"
+    with make_client(folder, []) as client:
+        assert client.post("/v1/rails/tests", json={"dialogues": text}).json()["data"][0]["passed"]
