@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from tests.models.local.generation import ASKS, answers, texts
@@ -183,3 +184,19 @@ def test_a_damaged_folder_is_one_clear_line(make: Callable[..., Path], tmp_path:
 )
 def test_text_that_may_change_is_held_back(text: str, stop: tuple[str, ...], length: int) -> None:
     assert _stable_length(text, stop) == length
+
+
+def test_packed_weights_give_the_same_likelihoods(make: Callable[..., Path]) -> None:
+    path = str(make("llama"))
+    packed = LocalModel.load(path, dtype="bfloat16", device="cpu")
+    plain = LocalModel(load_causal_lm(path, dtype="bfloat16", device="cpu"))
+    exact = LocalModel.load(path, dtype="float32", device="cpu")
+    choices = [" sat on the mat", " barked"]
+    values = [
+        np.concatenate(asyncio.run(model.logprobs("the cat", choices)))
+        for model in (packed, plain, exact)
+    ]
+    # Small layers may round elsewhere than a plain product; neither is nearer to float32.
+    errors = [float(np.abs(v - values[2]).max()) for v in values[:2]]
+    assert errors[0] < 0.2 and errors[0] < 3 * errors[1] + 0.02
+    assert np.abs(values[0] - values[1]).max() < 0.1

@@ -282,7 +282,7 @@ class _TreeRun:
         row_of_target, targets, places = row_of_target[order], targets[order], places[order]
         # Rows of float32 logits (4 bytes each, one for each entry of the vocabulary) in one
         # slice.
-        size = max(1, self.budget.logits // (4 * int(self.forward.head.weight.shape[0])))
+        size = max(1, self.budget.logits // (4 * int(self.forward.head.out_features)))
         device = hidden.device
         for start_row in range(0, len(distinct), size):
             end_row = min(start_row + size, len(distinct))

@@ -21,6 +21,7 @@ from truing.core.types import (
     Usage,
 )
 from truing.hf.loading import LoadedModel, load_causal_lm
+from truing.hf.packed_linear import pack_linear_layers
 from truing.hf.weights import Weights
 from truing.models.local.decoding import Decoder, GenerationRequest
 from truing.models.local.forward import PackedForward
@@ -67,8 +68,13 @@ class LocalModel:
         device: str = "auto",
         batch: int = 64,
     ) -> LocalModel:
-        """Finds the weights (fetching them at the first use) and loads the model."""
-        return cls(load_causal_lm(name, dtype=dtype, device=device), batch=batch)
+        """Finds the weights (fetching them at the first use) and loads the model.
+
+        Its weights are packed where that is faster (`hf.packed_linear`), so they cannot be changed.
+        """
+        loaded = load_causal_lm(name, dtype=dtype, device=device)
+        pack_linear_layers(loaded.model)
+        return cls(loaded, batch=batch)
 
     @property
     def name(self) -> str:
