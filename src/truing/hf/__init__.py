@@ -19,6 +19,7 @@ __getattr__, __dir__, __all__ = lazy_exports(
             "select_dtype select_training_attention"
         ),
         "named_weights": "NAMED_SOURCES",
+        "packed_linear": "pack_linear_layers",
         "pretrained": (
             "check_model_folder check_tokenizer_fits find_safetensors first_line load_config "
             "load_model read_tensor_shapes silence_transformers stored_dtype"
