@@ -58,7 +58,10 @@ class PacketRow(Struct, frozen=True):
 
 
 class Packet(Struct, frozen=True):
-    """What a packet holds: `count` rows of each lever, and `hidden` rows with people's labels."""
+    """What a packet holds: `count` rows of each lever, and `hidden` rows with people's labels.
+
+    A lever "base:60" has a count of its own.
+    """
 
     name: str
     prompts: str
@@ -85,9 +88,13 @@ def _draw_fixed(run: Run, count: int, question: str) -> list[LabelDraw]:
 
 def draw_packet(study: Study, packet: Packet) -> int:
     """Draws rows of each lever, writes the packet, and returns its number of rows."""
-    prompts, levers, count = packet.prompts, packet.levers, packet.count
+    prompts = packet.prompts
+    counts = {
+        lever: int(own_count or packet.count)
+        for lever, _, own_count in (name.partition(":") for name in packet.levers)
+    }
     rows: list[PacketRow] = []
-    for lever in levers:
+    for lever, count in counts.items():
         run = Run(study.run_folder(lever, prompts))
         question = PacketRow(study.name, lever, prompts, "", 0).question
         draws = _draw_fixed(run, count, question)
@@ -102,7 +109,7 @@ def draw_packet(study: Study, packet: Packet) -> int:
     folder = study.out / "packets"
     folder.mkdir(exist_ok=True)
     texts = {(HIDDEN, row.key, 0): row.text for row in hidden}
-    for lever in levers:
+    for lever in counts:
         run = Run(study.run_folder(lever, prompts))
         prompt_by_id = {sample.id: sample.prompt for sample in run.samples()}
         for response in run.responses():

@@ -54,7 +54,8 @@ def read_labels(paths: list[Path], question: str) -> Labels:
         if record["lever"] == HIDDEN:
             hidden.append({**record, "verdict": verdict})
         else:
-            by_lever[record["lever"]][record["sample"]] = verdict
+            # Rows that a later packet repeats show how the reading drifts; the first label counts.
+            by_lever[record["lever"]].setdefault(record["sample"], verdict)
     return Labels(question, dict(by_lever), hidden)
 
 
