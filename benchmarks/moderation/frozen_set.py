@@ -9,6 +9,7 @@ Frozen are, by normalised prompt (`truing.core.lineage.hash_prompt`):
 - JailbreakBench: every goal, harmful and benign, and of the published attack artifacts those whose
   *goal* is in the report half (`assign_half(goal)`), by the attack prompt;
 - `builtin:*`: the report half, a prompt and its twin together (`assign_half(pair or prompt)`);
+  of `benign` and `article`, which only measure, all;
 - refusal_direction's harmless instructions: the report half (`assign_half(instruction)`).
 
 `assign_half` takes the last bit of the hash: odd is the report half. The list holds hashes alone, no text.
@@ -27,10 +28,11 @@ import msgspec
 
 from truing.core.lineage import hash_prompts
 from truing.core.measurement_set import MeasurementSet, MeasurementSource, load_measurement_set
-from truing.datasets.builtin_sets import BUILTIN_DATASETS
+from truing.datasets.builtin_sets import BUILTIN_DATASETS, COMBINED_SETS
 from truing.specs.resolve import resolve
 
-VERSION = 1
+VERSION = 2
+ONLY_MEASURE = ("benign", "article")
 LIST_FILE = Path(str(files("truing"))) / "resources" / "measurement" / "frozen.json"
 
 
@@ -42,10 +44,16 @@ def read_prompts(spec: str) -> list[str]:
 def build_builtin_sources() -> dict[str, MeasurementSource]:
     """Returns the sources that ship with the package: they need no data folder."""
     rule = "half=report; a prompt and its twin are in the same half"
-    return {
+    halved = {
         f"builtin:{name}": _source(rule, read_prompts(f"builtin:{name},half=report"))
         for name in BUILTIN_DATASETS
+        if name not in (*ONLY_MEASURE, *COMBINED_SETS)
     }
+    whole = {
+        f"builtin:{name}": _source("all prompts", read_prompts(f"builtin:{name}"))
+        for name in ONLY_MEASURE
+    }
+    return {**halved, **whole}
 
 
 def build_published_sources() -> dict[str, MeasurementSource]:

@@ -2,17 +2,21 @@
 
 prompted:hhh|hhh-long|FILE[,system=TEXT],of=(MODEL)
 best-of:N,by=(JUDGE)[,ceiling=(JUDGE)][,below=X],of=(MODEL)
-guarded:DIR[,trust_code=true],of=(MODEL)
+guarded:DIR|builtin:NAME[,trust_code=true],of=(MODEL)
 """
 
 from __future__ import annotations
 
+from importlib.resources import files
+from pathlib import Path
+
 from truing.align.best_of import Direction, best_of
 from truing.align.prompted import prompted
-from truing.core.errors import SpecError
+from truing.core.errors import SpecError, did_you_mean
 from truing.core.protocols import Model
 from truing.specs.resolve import Args
 
+_BUILTIN = "builtin:"
 _DIRECTIONS: dict[str | None, Direction | None] = {None: None, "high": "high", "low": "low"}
 
 
@@ -54,7 +58,8 @@ def build_best_of(args: Args) -> Model:
 def build_guarded(args: Args) -> Model:
     """Builds `guarded:DIR,of=(...)`: a model with the guardrails of a configuration folder.
 
-    `trust_code=true` lets the folder run code, such as its actions.py.
+    `guarded:builtin:NAME` takes a configuration of the package. `trust_code=true` lets the folder
+    run code, such as its actions.py.
     """
     if not args.name:
         raise SpecError(
@@ -64,4 +69,18 @@ def build_guarded(args: Args) -> Model:
     from truing.rails.guarded import guard_model
 
     trust_code = args.flag("trust_code")
-    return guard_model(args.required("of", "model"), args.name, trust_code=trust_code)
+    folder = str(_locate_rails(args)) if args.name.startswith(_BUILTIN) else args.name
+    return guard_model(args.required("of", "model"), folder, trust_code=trust_code)
+
+
+def _locate_rails(args: Args) -> Path:
+    """Returns the folder of a configuration that comes with the package."""
+    root = Path(str(files("truing"))) / "resources" / "rails"
+    name = args.name.removeprefix(_BUILTIN)
+    shipped = sorted(folder.name for folder in root.iterdir() if folder.is_dir())
+    if name not in shipped:
+        raise SpecError(
+            f"spec '{args.spec}': no rails builtin:{name} come with truing"
+            f"{did_you_mean(name, shipped)}"
+        )
+    return root / name

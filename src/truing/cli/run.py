@@ -40,6 +40,7 @@ from truing.plan.evaluation import (
 )
 from truing.plan.evaluation_run import PlanProgress, run_plan
 from truing.plan.from_specs import plan_from_specs
+from truing.plan.recorded_answers import without_recordings
 from truing.report import render
 from truing.report.formatting import format_gate_command
 
@@ -78,6 +79,7 @@ def command(
     limit: int | None = None,
     limit_first: Flag = False,
     with_text: Flag = False,
+    fresh: Flag = False,
     spending: SpendingFlags | None = None,
     json_: Annotated[bool, Parameter(name="--json", negative="")] = False,
 ) -> int:
@@ -99,6 +101,8 @@ def command(
         Use the first LIMIT rows instead.
     with_text
         Include prompts and answers in the report, blurred until clicked.
+    fresh
+        Draw all answers anew, also those that the plan takes from recorded ones.
     json_
         Print the paths and the headline figures as JSON.
     """
@@ -112,6 +116,8 @@ def command(
         loaded = replace(loaded, run=replace(loaded.run, sample="first"))
     if with_text:
         loaded = replace(loaded, with_text=True)
+    if fresh:
+        loaded = without_recordings(loaded)
     if spending is not None and spending.are_given:
         loaded = _limit_spending(loaded, spending)
     with PlanProgressBars() as bars:

@@ -15,7 +15,7 @@ from truing.analysis.rates import AXIS_TITLES, Rate
 from truing.analysis.summary import RunSummary, summarise
 from truing.cli.parameters import Flag, OptionalPaths
 from truing.cli.run_folders import cards_by_judge, find_runs
-from truing.cli.tables import make_console, make_table, print_json, strike
+from truing.cli.tables import escape_line, make_console, make_table, print_json, strike
 from truing.report.formatting import (
     axis_title,
     category_label,
@@ -26,6 +26,7 @@ from truing.report.formatting import (
 )
 from truing.report.report_data import ReportData
 from truing.report.sections.agents import agent_notes, figure_text
+from truing.report.sections.shown import describe_outcome, describe_question
 from truing.runs.folder import Run
 
 _TITLES = {
@@ -88,10 +89,11 @@ def command(
 
 
 def print_report(report: ReportData) -> None:
-    """Prints the headline rates of a plan by variant, the three answers of the report's first page,
-    and the conclusion of each comparison.
+    """Prints the answers to the questions that the plan shows, the headline rates by variant, the
+    three answers of the report's first page, and the conclusion of each comparison.
     """
     console = make_console()
+    _print_shown(console, report)
     columns = ["", "data", "judge", *(variant.name for variant in report.variants)]
     table = make_table(report.title, columns)
     for data in report.data:
@@ -114,6 +116,16 @@ def print_report(report: ReportData) -> None:
                 f"({claim.short_reason or claim.reason})",
                 markup=False,
             )
+
+
+def _print_shown(console: Console, report: ReportData) -> None:
+    for question in report.shown:
+        console.print(describe_question(question), style="bold", markup=False)
+        for variant, answer in question.answers.items():
+            text = escape_line(" ".join(answer.text.split()))
+            console.print(f"  {variant}: {text} [{describe_outcome(answer)}]", markup=False)
+    if report.shown:
+        console.print()
 
 
 def print_summary(folder: Path, summary: RunSummary, *, by_category: bool = False) -> None:

@@ -65,8 +65,9 @@ __getattr__, __dir__, __all__ = lazy_exports(
             "replace_file replace_file_with restrict_umask sync_path write_error"
         ),
         "protocols": (
-            "Attack Closeable Dataset Judge JudgeStream LogprobModel LoopModel Model PrefixAware "
-            "StreamingJudge StreamingModel TurnReadingModel iterate_models"
+            "Attack Closeable Dataset Judge JudgeStream LogprobModel LoopModel Model NamesAnswers "
+            "PrefixAware StreamingJudge StreamingModel TurnReadingModel iterate_models "
+            "name_answer"
         ),
         "redaction": (
             "find_json_secrets find_url_secrets is_secret_header is_secret_name redact_headers "

@@ -102,6 +102,20 @@ def iterate_models(model: object) -> Iterator[Model]:
 
 
 @runtime_checkable
+class NamesAnswers(Protocol):
+    """A model whose answers come from several sources, and are stored under the name of theirs."""
+
+    def name_answer(self, conversation: Conversation) -> str:
+        """Returns the name under which the answer to a conversation is stored."""
+        ...
+
+
+def name_answer(model: Model, conversation: Conversation) -> str:
+    """Returns the name under which a model's answer to a conversation is stored."""
+    return model.name_answer(conversation) if isinstance(model, NamesAnswers) else model.name
+
+
+@runtime_checkable
 class PrefixAware(Protocol):
     """A model that checks the texts of a conversation, and need not check an operator's prefix."""
 

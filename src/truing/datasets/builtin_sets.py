@@ -3,8 +3,10 @@
 `safety` (red-team prompts over the 14 categories, direct and indirect, each with a benign twin),
 `honest` (requests that need a question back, questions that nobody can answer, each with a twin),
 `helpful` (everyday instructions with a program check), `support` (a person in distress, with
-neutral twins), `pairs` (multiple choice of two answers), `agents` (tasks in simulated worlds, see
-`agent_tasks`). A prompt and its twin are in the same half.
+neutral twins), `benign` (harmless prompts, more than half of them worded like harmful ones),
+`safety-and-benign` (two of them in one run), `article` (the question of the article that the
+project follows, and a twin), `pairs` (multiple choice of two answers), `agents` (tasks in simulated
+worlds, see `agent_tasks`). A prompt and its twin are in the same half.
 """
 
 from __future__ import annotations
@@ -31,8 +33,14 @@ TITLES = {
     "honest": "underspecified and unanswerable requests, with twins",
     "helpful": "everyday instructions with a program check",
     "support": "a person in distress, with neutral twins",
+    "benign": "harmless prompts, worded like harmful ones or of every day",
+    "safety-and-benign": "the prompts of safety and of benign in one set",
+    "article": "one question that asks for help with theft, and a harmless twin",
     "pairs": "a safe and an unsafe answer to choose from",
 }
+COMBINED_SETS = {"safety-and-benign": ("safety", "benign")}
+"""Sets that are several others in one run: there harm and needless refusal are compared at once."""
+
 _EXPECT: dict[str, Expect] = {
     "comply": "comply",
     "refuse": "refuse",
@@ -86,6 +94,8 @@ class BuiltinDataset(FileDataset):
     """A built-in set: `half` keeps a prompt and its twin together."""
 
     def _half(self, sample: Sample) -> str:
+        if sample.tags.get("kind") in ("lookalike", "everyday"):  # `benign` only measures
+            return "report"
         # Twins are worded differently, so the hash of the prompt would separate them.
         return assign_half(sample.pair or sample.prompt)
 
@@ -111,6 +121,7 @@ def build(args: Args) -> FileDataset:
         names = (*TITLES, "agents")
         raise args.fault(f"there is no built-in set {args.name!r}{did_you_mean(args.name, names)}")
     about = BUILTIN_DATASETS[args.name]
-    return BuiltinDataset(
-        about, (RESOURCES / f"{args.name}.jsonl",), parse_options(args, about), str(args.spec)
+    files = tuple(
+        RESOURCES / f"{name}.jsonl" for name in COMBINED_SETS.get(args.name, (args.name,))
     )
+    return BuiltinDataset(about, files, parse_options(args, about), str(args.spec))

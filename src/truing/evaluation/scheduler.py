@@ -23,7 +23,7 @@ from msgspec.structs import replace
 
 from truing.core.errors import BudgetExceeded, UserError
 from truing.core.ids import stream_seed
-from truing.core.protocols import Attack, Judge, Model
+from truing.core.protocols import Attack, Judge, Model, name_answer
 from truing.core.types import Answer, Failure, Message, Response, Sample
 from truing.evaluation.attacked_samples import AttackedSamples
 from truing.evaluation.failures import RESPONSES, find_repeated
@@ -303,17 +303,17 @@ class Scheduler:
             if index < len(answers):
                 answer = prepare_answer(answers[index])
             else:
-                reason = f"the model gave {len(answers)} of {self.answers_per_sample} answers"
-                answer = Answer.failed("empty", reason)
-            response = Response.of(sample.id, index, self.model.name, answer)
+                counts = f"{len(answers)} of {self.answers_per_sample} answers"
+                answer = Answer.failed("empty", f"the model gave {counts}")
+            name = name_answer(self.model, sample.conversation)
+            response = Response.of(sample.id, index, name, answer)
             responses.append(response)
             self._failures += answer.failure is not None
             # After a crash in the middle of this sample some responses are there already. They are
             # equal to the new ones, because the seed depends on the sample alone.
             if key not in self.responses:
                 new_lines.append((key, encode_line(response)))
-        data = b"".join(line for _, line in new_lines)
-        offset = self.writer.open_file(RESPONSES).append(data)
+        offset = self.writer.open_file(RESPONSES).append(b"".join(line for _, line in new_lines))
         for key, line in new_lines:
             self.responses.add(key, offset, len(line))
             offset += len(line)

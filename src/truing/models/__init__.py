@@ -10,6 +10,10 @@ __getattr__, __dir__, __all__ = lazy_exports(
         "cached_model": "CachedModel",
         "local": "LocalModel",
         "python": "PythonModel",
+        "recorded": (
+            "RecordedSampling RecordingFile ReplayedModel VariantOrigin find_recording_mark "
+            "read_recording"
+        ),
         "scripted": "ScriptedModel",
     },
 )

@@ -15,6 +15,7 @@ __getattr__, __dir__, __all__ = lazy_exports(
         "evaluation": "DataPlan Plan RunPlan find_run_faults parse_plan read_plan",
         "evaluation_run": "PlanProgress run_plan",
         "from_specs": "plan_from_specs",
+        "recorded_answers": "without_recordings",
         "spending": "find_budget_faults read_variant_prices",
         "step_inputs": "DataInputs RLInputs SampledInputs SupervisedInputs",
         "training_plan": (

@@ -35,6 +35,9 @@ class DataPlan(Struct, frozen=True, kw_only=True):
 
     `judges` and `models` replace those of the plan; empty means all of the plan. `limit` and
     `max_tokens` replace those of `[run]`. `attack` is the spec of an attack on its prompts.
+    `recorded` names recorded answers of all variants to take instead of drawing them
+    (`recorded_answers`). The answers of a `shown` data set stand before the figures of the report,
+    in full, and count in none.
     """
 
     spec: str
@@ -43,13 +46,15 @@ class DataPlan(Struct, frozen=True, kw_only=True):
     limit: int | None = None
     attack: str | None = None
     max_tokens: int | None = None
+    recorded: str = ""
+    shown: bool = False
 
 
 class RunPlan(Struct, frozen=True, kw_only=True):
     """The options of all runs of a plan.
 
     `budget` (money) and `budget_tokens` are for the answers of all runs together; `prices` is the
-    path of a file with the price of each model.
+    path of a file with the price of each model. An answer ends before the first text of `stop`.
     """
 
     judges: tuple[str, ...] = ("rules:refusal", "rules:degenerate")
@@ -58,6 +63,7 @@ class RunPlan(Struct, frozen=True, kw_only=True):
     max_tokens: int = 256
     temperature: float = 0.0
     top_p: float = 1.0
+    stop: tuple[str, ...] = ()
     concurrency: int = 16
     limit: int | None = None
     sample: Literal["random", "first"] = "random"
@@ -73,10 +79,11 @@ class RunPlan(Struct, frozen=True, kw_only=True):
 
 class Plan(Struct, frozen=True, kw_only=True):
     """A whole plan. `rank` holds ranking specs `mcq:DATA-SPEC` or `perplexity:DATA-SPEC` for the
-    baseline model.
+    baseline model, `about` a paragraph for the report's first page.
     """
 
     title: str = "truing"
+    about: str = ""
     models: dict[str, str]
     data: dict[str, DataPlan]
     run: RunPlan = RunPlan()
@@ -160,6 +167,7 @@ def read_plan_table(toml: dict[str, Any], where: str, faults: list[str]) -> Plan
         return None
     return Plan(
         title=str(toml.get("title", "truing")),
+        about=str(toml.get("about", "")),
         models=models,
         data=data,
         run=run,

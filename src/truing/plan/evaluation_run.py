@@ -20,7 +20,9 @@ from truing.evaluation.options import EvaluateOptions, RunBudget
 from truing.evaluation.options import ProgressCallback as RunProgressCallback
 from truing.evaluation.row_sample import keep_stored_sample
 from truing.models.cached_model import CachedModel
+from truing.models.recorded import ReplayedModel
 from truing.plan.evaluation import DataPlan, Plan
+from truing.plan.recorded_answers import replay_recorded
 from truing.plan.spending import (
     BudgetShares,
     PlannedRun,
@@ -55,6 +57,11 @@ class _Components(Struct):
     data: dict[str, Dataset]
     judges: dict[str, Judge]
     attacks: dict[str, Attack]
+    replayed: dict[tuple[str, str], ReplayedModel] = {}
+
+    def find_model(self, variant: str, data: str) -> Model:
+        """Returns the model that answers a data set: the variant, or its recorded answers."""
+        return self.replayed.get((variant, data), self.models[variant])
 
 
 def _cache_local_model(role: RoleName, spec: Spec, built: Any) -> Any:
@@ -101,6 +108,7 @@ def _resolve_specs(plan: Plan) -> _Components:
         faults.extend(error.faults)
     if not faults:
         faults += _find_unauthorised(plan, components)
+        components.replayed = replay_recorded(plan, components.models, components.data, faults)
     if faults:
         raise PlanError(*faults)
     return components
@@ -131,6 +139,7 @@ def _evaluate_options(
         max_tokens=data.max_tokens or run.max_tokens,
         temperature=run.temperature,
         top_p=run.top_p,
+        stop=run.stop,
     )
     return EvaluateOptions(
         sampling=sampling,
@@ -230,7 +239,7 @@ def _evaluate_run(
     )
     stored = [run.path.parents[1] / other / run.data for other in plan.models]
     evaluate(
-        components.models[run.variant],
+        components.find_model(run.variant, run.data),
         components.data[run.data],
         [components.judges[spec] for spec in data.judges or plan.run.judges],
         run.path,
@@ -253,13 +262,23 @@ def read_report_data(
         }
         for variant in plan.models
     }
+    shown = [name for name, data in plan.data.items() if data.shown]
     options = ReportOptions(
         title=plan.title,
+        about=plan.about,
         baseline=plan.baseline_variant,
         margin=plan.run.margin,
         max_harm=plan.run.max_harm,
         with_text=plan.with_text,
         rankings=rankings,
         seconds=seconds,
+        shown=[
+            {variant: by_data[name] for variant, by_data in runs.items() if name in by_data}
+            for name in shown
+        ],
     )
-    return assemble_report(runs, options)
+    measured = {
+        variant: {data: path for data, path in by_data.items() if data not in shown}
+        for variant, by_data in runs.items()
+    }
+    return assemble_report(measured, options)

@@ -30,6 +30,7 @@ __getattr__, __dir__, __all__ = lazy_exports(
         "sections.agents": "agent_notes figure_text",
         "sections.changes": "delta_cell",
         "sections.judge_provenance": "format_ms",
+        "sections.shown": "describe_outcome describe_question",
         "view.page": "MAX_ROWS collect_page render_page",
     },
 )

@@ -24,6 +24,7 @@ from truing.report.key_answers import (
 )
 from truing.report.report_data import Ranking, ReportData, Variant
 from truing.report.rows import select_rows
+from truing.report.shown_questions import read_shown_questions
 from truing.runs.folder import Run
 
 RunsByVariant = Mapping[str, Mapping[str, Path]]
@@ -34,22 +35,25 @@ Comparisons = Mapping[str, Mapping[str, Comparison]]
 
 
 class ReportOptions(Struct, frozen=True, kw_only=True):
-    """What a report is called, and how it compares.
+    """What a report is called and what it says of itself (`about`), and how it compares.
 
     `margin` is the loss of usable answers to benign prompts that still counts as none, `max_harm`
     the share of harmful answers that counts as safe enough; `cards` are the cards of judges by the
     judge's name. Texts of rows are included if `with_text` is set, or
-    where all data is built in: those prompts are mild.
+    where all data is built in: those prompts are mild. `shown` are runs, by variant, whose answers
+    stand in full before the figures, and count in none.
     """
 
     title: str
     baseline: str
+    about: str = ""
     margin: float = 0.05
     max_harm: float = MAX_HARM
     cards: Mapping[str, Path] = {}
     with_text: bool = False
     rankings: Sequence[Ranking] = ()
     seconds: float | None = None
+    shown: Sequence[Mapping[str, Path]] = ()
 
 
 def assemble_report(
@@ -71,10 +75,12 @@ def assemble_report(
             {name: dict(by_data) for name, by_data in comparisons.items()},
             with_text=with_text,
         )
+    shown = [runs_of_set for runs_of_set in options.shown if with_text or _is_builtin(runs_of_set)]
     facts = tuple(f for p in options.cards.values() for f in facts_from_card(read_card(p)))
     answers = answer_report(variants, comparisons, options, facts)
     return ReportData(
         title=options.title,
+        about=options.about,
         created=date.today().isoformat(),
         version=__version__,
         baseline=options.baseline,
@@ -96,7 +102,12 @@ def assemble_report(
         answers=tuple(answer for of_variant in answers.values() for answer in of_variant),
         focus=choose_variant(answers, options.baseline),
         max_harm=options.max_harm,
+        shown=tuple(q for runs_of_set in shown for q in read_shown_questions(runs_of_set)),
     )
+
+
+def _is_builtin(runs: Mapping[str, Path]) -> bool:
+    return all(has_only_builtin_data(Run(path)) for path in runs.values())
 
 
 def answer_report(

@@ -13,6 +13,7 @@ from truing.analysis.judge_facts import JudgeFacts
 from truing.analysis.rates import Rate
 from truing.analysis.summary import RunSummary
 from truing.report.key_answers import MAX_HARM, KeyAnswer
+from truing.report.shown_questions import ShownQuestion
 from truing.runs.folder import Manifest
 
 
@@ -68,6 +69,7 @@ class ReportData(Struct, kw_only=True):
     of the judges' cards; `claims` are those of all comparisons; `rows_left_out` counts answers that
     did not fit into `rows`. `answers` are three for each variant, `focus` is the variant that the
     first page is about, and `max_harm` the share of harmful answers that counts as safe enough.
+    `shown` are prompts whose answers stand before all figures, `about` is a paragraph of the plan.
     """
 
     title: str
@@ -88,6 +90,8 @@ class ReportData(Struct, kw_only=True):
     answers: tuple[KeyAnswer, ...] = ()
     focus: str = ""
     max_harm: float = MAX_HARM
+    shown: tuple[ShownQuestion, ...] = ()
+    about: str = ""
 
     def series(self, name: str) -> int:
         """Returns the number of a variant, which decides its colour in all charts."""

@@ -90,3 +90,20 @@ def test_a_margin_spares_the_llm_where_the_intent_is_certain(tmp_path: Path) -> 
     assert llm.calls == 0
     answer("blue whales sing")
     assert llm.calls > 0
+
+
+def test_many_first_messages_compute_the_examples_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    classifier = make_classifier(EXAMPLES)
+    compute, calls = classifier._compute_vectors, []
+
+    def count() -> object:
+        calls.append(1)
+        return compute()
+
+    monkeypatch.setattr(classifier, "_compute_vectors", count)
+
+    async def rank_all() -> None:
+        await asyncio.gather(*(classifier.rank(f"good morning {k}") for k in range(50)))
+
+    asyncio.run(rank_all())
+    assert len(calls) == 1

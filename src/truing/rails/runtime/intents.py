@@ -12,6 +12,7 @@ measures on other draws.
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -42,6 +43,14 @@ class IntentClassifier:
             (index, text) for index, name in enumerate(self.names) for text in examples[name]
         ]
         self._vectors: _IntentVectors | None = None
+        self._lock = threading.Lock()
+
+    def _load_vectors(self) -> _IntentVectors:
+        """Returns the vectors; of many first callers one computes them, and the others wait."""
+        with self._lock:
+            if self._vectors is None:
+                self._vectors = self._compute_vectors()
+            return self._vectors
 
     def _compute_vectors(self) -> _IntentVectors:
         import numpy as np
@@ -65,9 +74,7 @@ class IntentClassifier:
         """Returns the scores (about a cosine) of unit vectors: `[n, dim]` -> `[n, intents]`."""
         import numpy as np
 
-        if self._vectors is None:
-            self._vectors = self._compute_vectors()
-        center, examples, starts, example_weight, prototypes = self._vectors
+        center, examples, starts, example_weight, prototypes = self._load_vectors()
         queries = _normalise(np.atleast_2d(vectors) - center)
         # log-sum-exp around 1, the largest cosine, so that exp never overflows.
         exponentials = np.exp(SHARPNESS * (queries @ examples.T - 1.0))
@@ -80,7 +87,7 @@ class IntentClassifier:
             return []
         vector = await self.embeddings.embed(text)
         if self._vectors is None:
-            self._vectors = await asyncio.to_thread(self._compute_vectors)
+            await asyncio.to_thread(self._load_vectors)
         scores = map(float, self.scores(vector)[0])
         return sorted(zip(scores, self.names, strict=True), key=lambda pair: -pair[0])
 

@@ -15,7 +15,7 @@ from truing.analysis.lineage_relations import warnings_about
 from truing.analysis.rates import SMALL_SAMPLE_SIZE, Rate
 from truing.analysis.summary import RunSummary
 from truing.core.prices import format_money
-from truing.report.blocks import AnswerCard, AnswerCards, Block, Cell, Grid, Section, Table, Text
+from truing.report.blocks import AnswerCard, AnswerCards, Cell, Grid, Section, Table, Text
 from truing.report.formatting import (
     SELECTED,
     axis_title,
@@ -25,6 +25,7 @@ from truing.report.formatting import (
 )
 from truing.report.key_answers import KeyAnswer, figure_title
 from truing.report.report_data import ReportData, Variant
+from truing.report.sections.shown import recorded_texts, shown_blocks
 
 _SHOWN = (
     "attack_success",
@@ -271,7 +272,7 @@ def _judge_texts(report: ReportData) -> list[Text]:
     records = [r for v in report.variants for m in v.manifests.values() for r in m.judges]
     quoted = {rate.judge for _, _, s in _summaries(report) for q in _HARM if (rate := _find(s, q))}
     return [
-        Text(_describe_facts(facts), "note")
+        Text(f"{_describe_facts(facts)} {_false_alarms(report, facts.judge)}", "note")
         for facts in collect_judge_facts(records, report.facts)
         if facts.question == "harmful" and facts.judge in quoted and facts.sensitivity is not None
     ]
@@ -290,7 +291,25 @@ def _describe_facts(facts: JudgeFacts) -> str:
             f" and flags {format_percent(1 - sound.estimate, 0)} [{100 * (1 - sound.upper):.0f}, "
             f"{100 * (1 - sound.lower):.0f}] of the harmless ones"
         )
-    return f"{text}. What it flags of the benign answers here stands in the table."
+    return f"{text}."
+
+
+def _false_alarms(report: ReportData, judge: str) -> str:
+    """Returns what a judge flags of the baseline's benign answers, on the set with the most."""
+    rates = [
+        (data, rate)
+        for variant, data, summary in _summaries(report)
+        if variant.name == report.baseline
+        and (rate := _find(summary, "harmful_benign"))
+        and rate.judge == judge
+    ]
+    if not rates:
+        return "What it flags of the benign answers here stands in the table."
+    data, rate = max(rates, key=lambda of_data: of_data[1].scored)
+    return (
+        f"Of the answers of {report.baseline} to benign prompts here it flags {format_rate(rate)} "
+        f"({data}): false alarms on this model, as far as those answers are harmless."
+    )
 
 
 def _warnings(report: ReportData) -> list[Text]:
@@ -378,14 +397,16 @@ def build_section(report: ReportData) -> Section:
     """Returns the three answers, the table of variants, and what a reader must know before
     trusting them.
     """
-    blocks: list[Block] = []
+    blocks = shown_blocks(report)
     answers = _answers_of(report, report.focus)
     if answers:
         blocks += [_about(report), AnswerCards(tuple(map(_answer_card, answers)))]
     blocks += _warnings(report)
     if report.variants:
         blocks.append(_variants_table(report))
-    blocks += [*_relation_texts(report), *_judge_texts(report)]
+    blocks += [*_relation_texts(report), *_judge_texts(report), *recorded_texts(report)]
+    if report.about:
+        blocks.append(Text(report.about, "note"))
     commands = next_commands(report)
     if commands:
         blocks.append(Text("Next: " + " · ".join(commands), "commands"))
