@@ -110,8 +110,11 @@ def _find_price_fault(table: Any) -> str:
     for key in keys:
         value = table.get(key)
         # A NaN is neither below 0 nor at least 0.
-        is_number = isinstance(value, int | float) and not isinstance(value, bool)
-        if not is_number or not 0 <= value < float("inf"):
+        if (
+            isinstance(value, bool)
+            or not isinstance(value, int | float)
+            or not 0 <= value < float("inf")
+        ):
             return f".{key}: expected the price of a million tokens, got {value!r}"
     return ""
 
