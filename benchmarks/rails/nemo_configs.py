@@ -133,7 +133,10 @@ def classify(folder: Path) -> dict[str, Any]:
     findings = (
         finding
         for finding in report.findings
-        if finding.level == "difference" or finding.kind == "nemo_action"
+        if finding.level == "difference"
+        or finding.kind == "nemo_action"
+        # In Colang 2, NeMo Guardrails hands an action that it does not know to the client.
+        or (finding.kind == "action" and config.script is not None)
     )
     differences = [str(finding) for finding in findings]
     row.update({"class": "difference" if differences else "identical", "reasons": differences})
@@ -237,7 +240,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--peer")
-    parser.add_argument("--peer-results", type=Path, help="of an earlier run; written with --peer")
+    parser.add_argument("--peer-results", type=Path, help="of earlier runs; completed with --peer")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     logging.getLogger("truing.rails").setLevel(logging.ERROR)
@@ -261,9 +264,11 @@ def main() -> None:
 def _find_peer_results(
     python: str | None, file: Path | None, folders: list[Path]
 ) -> dict[str, Any]:
-    if python is None:
-        return dict(json.loads(file.read_text())) if file is not None else {}
-    peer = ask_peer(python, folders)
+    known = dict(json.loads(file.read_text())) if file is not None and file.exists() else {}
+    missing = [folder for folder in folders if str(folder) not in known]
+    if python is None or not missing:
+        return known
+    peer = {**known, **ask_peer(python, missing)}
     if file is not None:
         file.write_text(json.dumps(peer))
     return peer

@@ -79,6 +79,8 @@ def _converse(folder: str, reply: str, turns: list[str]) -> list[str]:
         rails.runtime.register_action_param(f"{name}_llm", llm)
     texts: list[str] = []
     history: list[dict[str, Any]] = []
+    if config.colang_version == "2.x":
+        return _converse_with_state(rails, turns)
     for turn in turns:
         history.append({"role": "user", "content": turn})
         try:
@@ -89,6 +91,20 @@ def _converse(folder: str, reply: str, turns: list[str]) -> list[str]:
         is_error = text.startswith("I'm sorry, an internal error has occurred")
         texts.append("error: internal" if is_error else text)
         history.append(message)
+    return texts
+
+
+def _converse_with_state(rails: Any, turns: list[str]) -> list[str]:
+    """Colang 2 takes no earlier messages, but the state that the last turn returned."""
+    texts: list[str] = []
+    state: Any = {}
+    for turn in turns:
+        try:
+            response = rails.generate(messages=[{"role": "user", "content": turn}], state=state)
+        except Exception as error:
+            return [*texts, f"error: {type(error).__name__}"]
+        state = response.state
+        texts.append(_text_of(response.response[0]))
     return texts
 
 

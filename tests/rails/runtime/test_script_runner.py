@@ -52,6 +52,18 @@ def test_another_process_continues_a_conversation() -> None:
         history.append({"role": "assistant", "content": bot_text})
 
 
+def test_two_continuations_of_one_conversation() -> None:
+    recorded = RECORDED["order"]
+    bot = _build("\n".join(recorded["colang"]))
+    history: list[Any] = []
+    for user, text in zip(recorded["user"], recorded["bot"], strict=True):
+        history.append({"role": "user", "content": user})
+        # Each message is answered twice: what the first answer moved on does not change the second.
+        results = [asyncio.run(bot.runtime.run_turn(list(history))) for _ in range(2)]
+        assert [result.text for result in results] == [text, text]
+        history.append(results[0].message)
+
+
 def test_what_no_flow_waits_for_goes_to_the_llm_where_main_says_so() -> None:
     flows = 'import core\nflow greeting\n  user said "hi"\n  bot say "Hello!"\n'
     greets = "flow main\n  activate greeting\n"

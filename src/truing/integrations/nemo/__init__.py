@@ -14,5 +14,6 @@ __getattr__, __dir__, __all__ = lazy_exports(
         "llm_rails": "LLMRails",
         "rails_config": "RailsConfig",
         "responses": "ExplainInfo GenerationResponse LLMCallInfo",
+        "runnable_rails": "RunnableRails",
     },
 )

@@ -135,6 +135,20 @@ class EventHistory(list[Event]):
         return [event.to_nemo() for event in self]
 
 
+class OneUse:
+    """An object that cannot be copied: of all copies of a state, the first that asks gets it."""
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: Any = None) -> None:
+        self._value = value
+
+    def take(self) -> Any:
+        """Returns the object, or None if it was taken."""
+        value, self._value = self._value, None
+        return value
+
+
 class ConversationState:
     """The state of a conversation: its history, the context that actions see, and its interpreter.
 
@@ -142,7 +156,15 @@ class ConversationState:
     never changes.
     """
 
-    __slots__ = ("context", "history", "interpreter", "processed", "program", "script_log")
+    __slots__ = (
+        "context",
+        "history",
+        "interpreter",
+        "processed",
+        "program",
+        "script_log",
+        "script_runner",
+    )
 
     def __init__(self, program: Program, config: Any) -> None:
         self.program = program
@@ -152,6 +174,7 @@ class ConversationState:
         self.processed = 0  # number of events of the history that the interpreter has processed
         # Of each utterance that the script has heard: its text, results of actions and draws.
         self.script_log: tuple[tuple[str, tuple[Any, ...]], ...] = ()
+        self.script_runner = OneUse()  # the flows after these utterances
 
     def fork(self) -> ConversationState:
         """Returns an independent copy."""
@@ -159,6 +182,7 @@ class ConversationState:
         fork.program, fork.interpreter = self.program, self.interpreter.fork()
         fork.history, fork.context = self.history.fork(), dict(self.context)
         fork.processed, fork.script_log = self.processed, self.script_log
+        fork.script_runner = self.script_runner
         return fork
 
     def fork_without_flows(self) -> ConversationState:

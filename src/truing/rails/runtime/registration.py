@@ -43,7 +43,7 @@ class Registration:
 
     def register_embedding_provider(self, provider: Any, name: str | None = None) -> Self:
         """Encodes with a class where the configuration names its engine."""
-        engine = name or getattr(provider, "engine_name", "")
+        engine = name or str(getattr(provider, "engine_name", ""))
         self.embedding_providers[engine] = provider
         if self.similarity is not None:  # None while config.py runs: it is not built yet
             self.similarity.use_encoder(engine, provider)

@@ -1,7 +1,8 @@
 """Answers a turn by the script of a configuration: Colang 2 flows that react to exact words.
 
 Of a conversation only the user's messages and what could not be foreseen (results of actions,
-draws) are kept; the flows run again from the beginning at each turn.
+draws) are kept, so that the flows can run again from the beginning. Where a turn follows on the
+last one, the flows go on as they are.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from typing import Any
 
 from truing.rails.actions import ActionResult
 from truing.rails.runtime.chat_messages import content_text
+from truing.rails.runtime.conversation_state import OneUse
 from truing.rails.runtime.event_types import BotMessage, UserMessage
 from truing.rails.runtime.interpreter import FlowError
 from truing.rails.runtime.script_runner import ScriptRunner
@@ -62,18 +64,21 @@ async def answer_by_script(turn: TurnContext) -> ActionResult | None:
         if isinstance(event, UserMessage) and not event.is_placeholder
     ]
     log = turn.state.script_log
-    seed = turn.sampling.seed
-    outcomes = _Outcomes(turn, (), Random())
-    runner = ScriptRunner(script, turn.services.config.raw, lambda count: outcomes.draw(count))
+    start = len(texts) - 1
+    runner = turn.state.script_runner.take() if [row[0] for row in log] == texts[:start] else None
+    if runner is None:
+        runner, start = ScriptRunner(script, turn.services.config.raw, lambda count: 0), 0
     said: list[str] = []
-    new_log: list[tuple[str, tuple[Any, ...]]] = []
-    for index, text in enumerate(texts):
+    new_log = list(log[:start])
+    for index, text in enumerate(texts[start:], start):
         is_known = index < len(log) and log[index][0] == text
         recorded = log[index][1] if is_known else ()
-        outcomes = _Outcomes(turn, recorded, Random(f"{seed}:{index}"))
+        outcomes = _Outcomes(turn, recorded, Random(f"{turn.sampling.seed}:{index}"))
+        runner.draw = outcomes.draw
         said = await runner.hear(text, outcomes.call_action)
         new_log.append((text, tuple(outcomes.values)))
     turn.state.script_log = tuple(new_log)
+    turn.state.script_runner = OneUse(runner)
     if not runner.was_handled and not said and script.continues:
         return None
     return ActionResult(events=[BotMessage("\n".join(said))] if said else [])
