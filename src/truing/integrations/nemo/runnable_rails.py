@@ -21,7 +21,7 @@ from truing.integrations.nemo.llm_rails import LLMRails
 from truing.rails.config.loader import RailsConfig
 from truing.specs.extras import needs_extra
 
-with needs_extra("truing.integrations.nemo.RunnableRails", "langchain"):
+with needs_extra("truing.integrations.nemo", "langchain"):
     from langchain_core.language_models import BaseLanguageModel
     from langchain_core.language_models.chat_models import BaseChatModel
     from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
