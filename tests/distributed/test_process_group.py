@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +34,7 @@ class TwoProcesses(ProcessGroup):
     def __init__(self) -> None:
         super().__init__()
         self.size = 2
+        self._device_types = ("cpu",)
 
 
 def test_one_process() -> None:
@@ -103,3 +108,69 @@ def test_training_has_one_way_to_float64(root: Path) -> None:
     ]
     calls = {path.name for path in sources if ".double()" in path.read_text()}
     assert calls == {"process_group.py"}
+
+
+# One of two processes whose tensors are on a device, without a backend for the CPU.
+ON_A_DEVICE = """
+import sys
+sys.path.insert(0, {root!r})
+from tests.distributed import stand_in_device
+stand_in_device.install()
+import torch, torch.distributed as dist
+from truing.distributed.process_group import Lockstep, ProcessGroup
+from truing.train.rl.advantages import whiten_over_processes
+
+dist.init_process_group("standin")
+group = ProcessGroup()
+try:
+    dist.all_reduce(torch.ones(2))
+except RuntimeError as error:
+    assert "No backend type associated with device type cpu" in str(error)
+else:
+    raise AssertionError("the stand-in takes tensors of the CPU")
+for device in ("cpu", "standin"):
+    values = torch.tensor([1.0 + group.rank, 2.0], device=device)
+    assert group.all_reduce(values) is values
+    assert values.device.type == device and values.tolist() == [3.0, 4.0]
+    rows = group.gather_rows(torch.tensor([[5.0 + group.rank]], device=device), [group.rank], 2)
+    assert rows.device.type == device and rows.tolist() == [[5.0], [6.0]]
+    parameter = torch.nn.Parameter(torch.zeros(2, device=device))
+    parameter.grad = torch.ones(2, device=device)
+    group.all_reduce_gradients([parameter])
+    assert parameter.grad.tolist() == [2.0, 2.0]
+    whitened = whiten_over_processes(
+        torch.full((1, 2), 1.0 + group.rank, device=device), torch.ones(1, 2, device=device), group
+    )
+    assert abs(whitened.abs().sum().item() - 2 * 0.75**0.5) < 1e-6
+assert group.any_true(group.rank == 1) and not group.any_true(False)
+passes = list(Lockstep(group).iterate(range(1 + group.rank)))
+assert passes == [[0, None], [0, 1]][group.rank]
+group.barrier()
+dist.destroy_process_group()
+"""
+
+
+def test_collectives_on_a_device_without_a_cpu_backend(tmp_path: Path, root: Path) -> None:
+    script = tmp_path / "run.py"
+    script.write_text(ON_A_DEVICE.format(root=str(root)))
+    launcher = ["-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone"]
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", *launcher, str(script)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=240,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+def test_collectives_are_called_in_one_module(root: Path) -> None:
+    """Only there tensors are brought to a device that the backend exchanges."""
+    collective = re.compile(r"\bdist(ributed)?\.(all_|reduce|broadcast|gather|scatter|barrier)")
+    modules = {
+        path.name
+        for path in (root / "src/truing").rglob("*.py")
+        if collective.search(path.read_text())
+    }
+    assert modules == {"process_group.py"}

@@ -88,15 +88,21 @@ def _make_command(method: Method, summary: str) -> Callable[..., int]:
             method,
             data,
             reward,
-            out,
+            out.resolve() if run is not None and run.workers else out,
             run or RLRunFlags(),
             policy or PolicyFlags(),
             constraint_flags or ConstraintFlags(),
             samples or SampleFlags(),
         )
+        if job.run.plan_memory:
+            return print_memory_plan(job.settings(), as_json=json)
         if job.run.workers:
             return _train_on_ray(job, json)
-        return _train(job, json)
+        result = _train(job, quiet=json)
+        # Under `accelerate launch` every process runs this command; the first one prints.
+        if os.environ.get("RANK", "0") == "0":
+            _print_result(result, as_json=json)
+        return 0
 
     command.__name__ = method.replace("-", "_")
     command.__doc__ = f"""{summary}
@@ -134,33 +140,35 @@ grpo = _make_command(
 
 
 def _train_on_ray(job: RLJob, json: bool) -> int:
-    """Trains in every worker of a Ray cluster, then prints the result from the folder."""
+    """Trains in every worker of a Ray cluster and prints the result; the driver trains nothing."""
     with needs_extra("truing train --workers", "ray"):
         from truing.distributed.ray_launcher import run_on_ray
+    from truing.train.rl.run import RLResult
 
-    run_on_ray(lambda: _train(job, json=True, quiet=True), workers=job.run.workers, out=job.out)
-    # Nothing is left to train: this call only reads the finished run.
-    return _train(job, json)
-
-
-def _train(job: RLJob, json: bool, *, quiet: bool = False) -> int:
-    """Trains and prints the result (unless `quiet`); returns exit status 0."""
     settings = job.settings()
-    if job.run.plan_memory:
-        return print_memory_plan(settings, as_json=json)
+    data = run_on_ray(
+        lambda: msgspec.json.encode(_train(job, quiet=True), enc_hook=str),
+        workers=job.run.workers,
+        out=job.out,
+        device=settings.device,
+    )
+    result = msgspec.json.decode(data, type=RLResult, dec_hook=lambda kind, text: kind(text))
+    _print_result(result, as_json=json)
+    return 0
+
+
+def _train(job: RLJob, *, quiet: bool) -> RLResult:
+    """Trains, or resumes, and returns the result; shows the progress unless `quiet`."""
+    settings = job.settings()
     monitor = TrainingMonitor(
         f"{job.method}:{job.out.name}",
         settings.steps,
         threshold=settings.threshold if job.inputs.cost else None,
-        quiet=json,
+        quiet=quiet,
     )
     limit = make_slice_limit(job.run.max_steps, job.run.max_minutes)
     with monitor:
-        result = train_rl_step(settings, job.inputs, StepOptions(on_log=monitor, limit=limit))
-    # Under `accelerate launch` every process runs this command; the first one prints.
-    if not quiet and os.environ.get("RANK", "0") == "0":
-        _print_result(result, as_json=json)
-    return 0
+        return train_rl_step(settings, job.inputs, StepOptions(on_log=monitor, limit=limit))
 
 
 def _print_result(result: RLResult, *, as_json: bool) -> None:

@@ -27,13 +27,16 @@ class ProcessGroup:
     """The initialised `torch.distributed` group (accelerate, torchrun, Ray Train), or one process.
 
     Every quantity of a training step is a sum over all processes divided by a global count, so that
-    two processes compute what one process computes.
+    two processes compute what one process computes. All collectives of training go through here:
+    NCCL exchanges tensors of a GPU alone, and a tensor that the backend does not take is exchanged
+    by a copy on the device that it does.
     """
 
     def __init__(self) -> None:
         initialized = dist.is_available() and dist.is_initialized()
         self.rank: int = dist.get_rank() if initialized else 0
         self.size: int = dist.get_world_size() if initialized else 1
+        self._device_types = _exchanged_device_types() if self.size > 1 else ()
 
     @property
     def is_main(self) -> bool:
@@ -57,9 +60,15 @@ class ProcessGroup:
         return self.all_reduce(gathered)
 
     def all_reduce(self, values: Tensor) -> Tensor:
-        """Returns the sum over all processes; changes `values` in place."""
-        if self.size > 1:
+        """Returns the sum over all processes; changes `values` in place, on whatever device."""
+        if self.size == 1:
+            return values
+        if values.device.type in self._device_types:
             dist.all_reduce(values)
+            return values
+        copy = values.to(self._device_types[0])
+        dist.all_reduce(copy)
+        values.copy_(copy)
         return values
 
     def all_reduce_gradients(self, parameters: Iterable[Any]) -> None:
@@ -78,19 +87,25 @@ class ProcessGroup:
                 parameter.grad = torch.zeros_like(parameter)
             by_dtype.setdefault(parameter.grad.dtype, []).append(parameter.grad)
         for gradients in by_dtype.values():
-            flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
-            dist.all_reduce(flat)
+            flat = self.all_reduce(torch.cat([gradient.reshape(-1) for gradient in gradients]))
             sizes = [gradient.numel() for gradient in gradients]
             for gradient, summed in zip(gradients, flat.split(sizes)):
                 gradient.copy_(summed.view_as(gradient))
 
     def any_true(self, flag: bool) -> bool:
         """Returns whether the flag is set in any process; all must call."""
+        return bool(self.all_reduce(torch.tensor(float(flag))) > 0)
+
+    def share_text(self, text: str) -> str:
+        """Returns the text of the first process; all must call."""
         if self.size == 1:
-            return flag
-        # NCCL exchanges tensors of a GPU only.
-        device = "cuda" if dist.get_backend() == "nccl" else "cpu"
-        return bool(self.all_reduce(torch.tensor(float(flag), device=device)) > 0)
+            return text
+        # As numbers, by the one exchange that every backend has.
+        lengths = torch.tensor(len(text.encode()) if self.is_main else 0)
+        data = torch.zeros(int(self.all_reduce(lengths)), dtype=torch.int64)
+        if self.is_main:
+            data += torch.tensor(list(text.encode()))
+        return bytes(self.all_reduce(data).tolist()).decode()
 
     def barrier(self) -> None:
         """Waits until all processes have reached this call."""
@@ -98,18 +113,26 @@ class ProcessGroup:
             dist.barrier()
 
 
+def _exchanged_device_types() -> tuple[str, ...]:
+    """Returns the types of devices whose tensors the default group exchanges, e.g. ("cuda",)."""
+    # "cuda:nccl", or "cpu:gloo,cuda:nccl": one backend for each type of device.
+    return tuple(entry.partition(":")[0] for entry in dist.get_backend_config().split(","))
+
+
 @contextmanager
 def launched_processes(device: torch.device) -> Iterator[ProcessGroup]:
     """Joins the processes that `accelerate launch` or `torchrun` started, if any.
 
-    A group that the caller has initialised is used and left as it is.
+    A group that the caller has initialised (Ray Train) is used and left as it is. `device` is the
+    one of this process.
     """
+    if device.type == "cuda":
+        # Also for a group of the caller: NCCL's barrier runs on the current device.
+        torch.cuda.set_device(device)
     launched = int(os.environ.get("WORLD_SIZE", "1")) > 1
     if not launched or not dist.is_available() or dist.is_initialized():
         yield ProcessGroup()
         return
-    if device.type == "cuda":
-        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
     # gloo for the tensors of the CPU, which NCCL does not exchange.
     dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
     try:

@@ -43,7 +43,8 @@ def cpu_flags() -> frozenset[str]:
 def select_device(name: str = "auto") -> torch.device:
     """Returns the device of that name; with `auto` CUDA, else MPS, else the CPU.
 
-    Raises UserError if this machine does not have the device.
+    `cuda` is the GPU of this process where a launcher started several (its LOCAL_RANK). Raises
+    UserError if this machine does not have the device.
     """
     if name == "auto":
         if torch.cuda.is_available():
@@ -58,7 +59,23 @@ def select_device(name: str = "auto") -> torch.device:
     missing_mps = device.type == "mps" and not torch.backends.mps.is_available()
     if missing_cuda or missing_mps:
         raise UserError(f"device={name!r}: this machine (or this build of torch) has none")
+    if device.type == "cuda" and device.index is None and "LOCAL_RANK" in os.environ:
+        return torch.device("cuda", _local_gpu(int(os.environ["LOCAL_RANK"])))
     return device
+
+
+def _local_gpu(local_rank: int) -> int:
+    """Returns the number of the GPU of a process; raises UserError if there is none for it."""
+    count = torch.cuda.device_count()
+    if count == 1:
+        # Some launchers (Slurm) let each process see its own GPU alone.
+        return 0
+    if local_rank >= count:
+        raise UserError(
+            f"process {local_rank} of this machine has no GPU of its own: there are {count}; "
+            f"start {count} processes"
+        )
+    return local_rank
 
 
 def select_dtype(name: str = "auto", device: torch.device | None = None) -> torch.dtype:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import runpy
+import shutil
 import signal
 import subprocess
 import sys
@@ -23,7 +24,11 @@ from truing.train.training_log import read_log  # noqa: E402
 
 WORKER = Path(__file__).with_name("worker.py")
 TIMEOUT = 200
-pytestmark = pytest.mark.slow
+pytestmark = [
+    pytest.mark.slow,
+    # Ray's own, of its settings.
+    pytest.mark.filterwarnings("ignore::DeprecationWarning:ray"),
+]
 
 
 def start_worker(out: Path, method: str, **changes: Any) -> subprocess.Popen[bytes]:
@@ -40,9 +45,10 @@ def two_process_launcher() -> list[str]:
     return [*launcher, "--nproc_per_node", "2", "--standalone"]
 
 
-def run_two_processes(out: Path, method: str, **changes: Any) -> None:
+def run_two_processes(out: Path, method: str, *, stand_in: bool = False, **changes: Any) -> None:
     command = [*two_process_launcher(), str(WORKER), str(out), method, json.dumps(changes)]
-    subprocess.run(command, check=True, timeout=900, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "STAND_IN": str(int(stand_in))}
+    subprocess.run(command, check=True, timeout=900, env=environment)
 
 
 def log_rows(out: Path) -> list[dict[str, Any]]:
@@ -124,6 +130,16 @@ def test_two_processes_take_the_steps_of_one(tmp_path: Path, method: str) -> Non
     assert_equal_logs(tmp_path / "one", tmp_path / "two")
 
 
+@pytest.mark.parametrize("method", ["ppo-lag", "grpo", "rloo"])
+def test_processes_on_a_device_exchange_none_of_the_cpu(tmp_path: Path, method: str) -> None:
+    """The backend of the device refuses tensors of the CPU, as NCCL does."""
+    run_one_process(tmp_path / "one", method, steps=2, ptx=0.1)
+    run_two_processes(tmp_path / "two", method, steps=2, ptx=0.1, stand_in=True)
+    weights = [load_weights(tmp_path / name) for name in ("one", "two")]
+    assert_equal_weights(*weights, rtol=1e-7, atol=1e-9)
+    assert_equal_logs(tmp_path / "one", tmp_path / "two")
+
+
 @pytest.mark.parametrize(("method", "lora"), [("ppo-lag", 0), ("grpo", 0), ("ppo-lag", 4)])
 def test_sharded_processes_take_the_steps_of_one(tmp_path: Path, method: str, lora: int) -> None:
     one, two = tmp_path / "one", tmp_path / "two"
@@ -179,18 +195,17 @@ def test_a_run_with_a_dead_ray_worker_resumes_from_the_checkpoint(tmp_path: Path
     assert [row["step"] for row in log_rows(tmp_path / "two")] == [1, 2, 3, 4]
 
 
-@pytest.mark.parametrize("lora", [0, 4])
-def test_the_command_with_sharded_weights_exports_a_whole_model(
-    tmp_path: Path, base_folder: Path, lora: int
-) -> None:
-    data, out = tmp_path / "prompts.jsonl", tmp_path / "out"
+def write_prompts(path: Path) -> None:
     prompts = ("ash bay", "bay ash log", "log kit", "kit jam")
-    data.write_text("\n".join(json.dumps({"prompt": p, "id": p}) for p in prompts))
+    path.write_text("\n".join(json.dumps({"prompt": p, "id": p}) for p in prompts))
+
+
+def grpo_flags(base: str, data: str, out: str, *, lora: int = 0) -> list[str]:
     options = {
-        "--base": str(base_folder),
+        "--base": base,
         "--data": f"file:{data}",
         "--reward": "rules:refusal",
-        "--out": str(out),
+        "--out": out,
         "--steps": "2",
         "--prompts": "4",
         "--max-new": "4",
@@ -202,8 +217,50 @@ def test_the_command_with_sharded_weights_exports_a_whole_model(
         "--sample-judge": "rules:degenerate",
         "--red-model": "a test",
     }
-    flags = [word for option in options.items() for word in option]
-    command = ["-m", "truing", "train", "grpo", *flags, "--shard", "--no-tensorboard"]
+    return [*(word for option in options.items() for word in option), "--no-tensorboard"]
+
+
+@pytest.mark.parametrize("base_exists", [True, False])
+def test_the_command_with_ray_workers_takes_relative_paths(
+    tmp_path: Path, base_folder: Path, base_exists: bool
+) -> None:
+    """The driver trains nothing itself, whether the workers train or fail."""
+    pytest.importorskip("ray")
+    shutil.copytree(base_folder, tmp_path / "base")
+    write_prompts(tmp_path / "prompts.jsonl")
+    base = "./base" if base_exists else "./gone"
+    flags = grpo_flags(base, "prompts.jsonl", "runs/out")
+    workers = ["--workers", "2", "--device", "cpu", "--json"]
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-m", "truing", "train", "grpo", *flags, *workers],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=TIMEOUT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    out = tmp_path / "runs" / "out"
+    if not base_exists:
+        assert done.returncode == 1
+        assert "gone" in done.stderr and "Traceback" not in done.stderr
+        assert not (out / "log.jsonl").exists()
+        return
+    assert done.returncode == 0, done.stderr[-3000:]
+    result = json.loads(done.stdout)
+    assert result["folder"] == str(out) and result["done_now"] == 2 and result["finished"]
+    assert (out / "truing.json").is_file() and len(log_rows(out)) == 2
+    assert not list((out / "ray").glob("result-*"))
+
+
+@pytest.mark.parametrize("lora", [0, 4])
+def test_the_command_with_sharded_weights_exports_a_whole_model(
+    tmp_path: Path, base_folder: Path, lora: int
+) -> None:
+    data, out = tmp_path / "prompts.jsonl", tmp_path / "out"
+    flags = grpo_flags(str(base_folder), str(data), str(out), lora=lora)
+    command = ["-m", "truing", "train", "grpo", *flags, "--shard"]
+    write_prompts(data)
     subprocess.run(
         [*two_process_launcher(), *command],
         check=True,

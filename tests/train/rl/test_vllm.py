@@ -19,6 +19,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("peft")
 
 from truing.core.errors import MissingExtra, PlanError, RunError  # noqa: E402
+from truing.distributed.process_group import ProcessGroup  # noqa: E402
 from truing.train.rl.generate import LocalGenerator  # noqa: E402
 from truing.train.rl.policy_models import SeparateModels, SharedBackboneModels  # noqa: E402
 from truing.train.rl.settings import RLSettings  # noqa: E402
@@ -29,9 +30,21 @@ from truing.train.rl.vllm import (  # noqa: E402
     VllmGenerator,
     VllmServerEngine,
     _parse_completion,
+    engine_options,
+    pinned_sampling,
 )
 
 END_ID = 1
+# What released versions of vLLM take, by record_vllm.py: the oldest and the newest of the extra.
+RELEASES = json.loads(Path(__file__).with_name("vllm_signatures.json").read_text())
+SIGNATURES = RELEASES[max(RELEASES)]["classes"]
+
+
+def refuse_unknown(names: Any, signature: list[str], what: str) -> None:
+    """Raises TypeError as the real function would for a keyword that it does not have."""
+    unknown = set(names) - set(signature)
+    if unknown:
+        raise TypeError(f"{what} got an unexpected keyword argument {sorted(unknown)}")
 
 
 class ServedModel:
@@ -72,7 +85,14 @@ def server(task: Any) -> Iterator[Any]:
     served, lock = ServedModel(task), threading.Lock()
 
     def answer(path: str, body: dict[str, Any]) -> bytes:
+        request_type = {
+            "/v1/load_lora_adapter": "LoadLoRAAdapterRequest",
+            "/v1/unload_lora_adapter": "UnloadLoRAAdapterRequest",
+            "/v1/completions": "CompletionRequest",
+        }[path]
+        refuse_unknown(body, SIGNATURES[request_type]["fields"], path)
         if path == "/v1/load_lora_adapter":
+            assert body["lora_name"] not in served.adapter_folders, "it has been loaded already"
             served.load_adapter(body["lora_name"], body["lora_path"])
             return b"Success"
         if path == "/v1/unload_lora_adapter":
@@ -80,6 +100,8 @@ def server(task: Any) -> Iterator[Any]:
             return b"Success"
         assert body["model"] in served.adapter_folders
         assert body["return_token_ids"]
+        # Left out, these come from the model's generation_config.json.
+        assert body["top_k"] == 0 and body["repetition_penalty"] == 1.0
         ids, log_probs, finish_reason = served.sample(
             body["model"], body["prompt"], body["seed"], body["max_tokens"]
         )
@@ -150,9 +172,21 @@ def test_a_server_samples_from_the_newest_policy(
     last = build_trainer(make_trainer, task, engine, tmp_path / "run", 4).run().values
     assert last["drift"] < 1e-5
     assert last["kl_k3"] > 0.01  # the policy has moved, and the server with it
-    assert list(server.served.adapter_folders) == ["policy-3"]
+    (loaded,) = server.served.adapter_folders
+    assert loaded.startswith("policy-") and loaded.endswith("-3")
     pushed = sorted(path.name for path in (tmp_path / "run" / "pushed").iterdir())
-    assert pushed == ["policy-2", "policy-3"]
+    assert pushed == [f"{loaded[:-2]}-2", loaded]
+
+
+def test_a_run_after_a_crash_sends_names_that_the_server_does_not_have(
+    make_trainer: Any, task: Any, server: Any, open_engine: Any, tmp_path: Path
+) -> None:
+    """The server outlives the run and keeps its adapters; it refuses a name that it has."""
+    for _ in range(2):
+        engine = open_engine(server.url)
+        build_trainer(make_trainer, task, engine, tmp_path / "run", 4).generate_rollout(0)
+    assert len(server.served.adapter_folders) == 2
+    assert len(list((tmp_path / "run" / "pushed").iterdir())) == 1
 
 
 def test_old_weights_in_the_server_stop_the_run(
@@ -207,25 +241,39 @@ def test_a_missing_end_token_is_added(task: Any, tmp_path: Path) -> None:
 
 
 class FakeLLM:
-    """The part of `vllm.LLM` that `InProcessEngine` uses."""
+    """The part of `vllm.LLM` that `InProcessEngine` uses; it takes what the newest vLLM takes."""
 
     served: Any = None
 
     def __init__(self, **options: Any) -> None:
+        known = [*SIGNATURES["LLM"]["__init__"], *SIGNATURES["EngineArgs"]["fields"]]
+        refuse_unknown(options, known, "LLM")
         self.options = options
-        self.cache_resets = 0
-        model = SimpleNamespace(load_weights=self.load_weights)
-        worker = SimpleNamespace(model_runner=SimpleNamespace(model=model))
-        executor = SimpleNamespace(driver_worker=worker)
-        self.llm_engine = SimpleNamespace(model_executor=executor)
+        self.calls: list[Any] = []
+        self.worker = SimpleNamespace(get_model=lambda: self)
 
     def load_weights(self, named_weights: Any) -> None:
+        assert "sleep" not in self.calls[-1:], "the engine sleeps"
         self.served.model.load_state_dict(dict(named_weights), strict=False)
 
-    def reset_prefix_cache(self) -> None:
-        self.cache_resets += 1
+    def collective_rpc(self, method: Any, **arguments: Any) -> Any:
+        refuse_unknown(arguments, SIGNATURES["LLM"]["collective_rpc"], "collective_rpc")
+        return [method(self.worker, *arguments["args"])]
 
-    def generate(self, prompts: Any, params: Any, *, lora_request: Any, use_tqdm: bool) -> Any:
+    def reset_prefix_cache(self) -> None:
+        self.calls.append("reset")
+
+    def sleep(self, **arguments: Any) -> None:
+        refuse_unknown(arguments, SIGNATURES["LLM"]["sleep"], "sleep")
+        self.calls.append(f"sleep {arguments['level']}")
+
+    def wake_up(self, **arguments: Any) -> None:
+        refuse_unknown(arguments, SIGNATURES["LLM"]["wake_up"], "wake_up")
+        self.calls.append(f"wake {arguments['tags'][0]}")
+
+    def generate(self, prompts: Any, params: Any, **arguments: Any) -> Any:
+        refuse_unknown(arguments, SIGNATURES["LLM"]["generate"], "generate")
+        lora_request = arguments["lora_request"]
         adapter = None
         if lora_request is not None:
             adapter = lora_request.name
@@ -245,12 +293,18 @@ class FakeLLM:
             yield SimpleNamespace(outputs=[completion])
 
 
+def make_sampling_params(**parameters: Any) -> SimpleNamespace:
+    refuse_unknown(parameters, SIGNATURES["SamplingParams"]["fields"], "SamplingParams")
+    return SimpleNamespace(**parameters)
+
+
 @pytest.fixture
 def fake_vllm(task: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Puts a package `vllm` with `FakeLLM` into sys.modules."""
     package: Any = ModuleType("vllm")
     request: Any = ModuleType("vllm.lora.request")
-    package.LLM, package.TokensPrompt, package.SamplingParams = FakeLLM, dict, SimpleNamespace
+    package.LLM, package.TokensPrompt = FakeLLM, dict
+    package.SamplingParams = make_sampling_params
     request.LoRARequest = lambda name, number, path: SimpleNamespace(name=name, path=path)
     for module in (package, ModuleType("vllm.lora"), request):
         monkeypatch.setitem(sys.modules, module.__name__, module)
@@ -267,7 +321,88 @@ def test_the_engine_of_this_process_samples_from_the_newest_policy(
     assert last["drift"] < 1e-5
     assert last["kl_k3"] > 0.01
     assert engine._llm.options.get("max_lora_rank") == max_lora_rank
-    assert engine._llm.cache_resets == (0 if lora else 3)
+    assert engine._llm.calls == ([] if lora else ["reset"] * 3)
+
+
+@pytest.mark.parametrize(("lora", "level"), [(4, 1), (0, 2)])
+@pytest.mark.usefixtures("fake_vllm")
+def test_on_a_gpu_the_engine_sleeps_while_the_policy_learns(
+    make_trainer: Any, task: Any, tmp_path: Path, lora: int, level: int
+) -> None:
+    """Weights are awake before they are pushed, the cache only for sampling."""
+    engine = InProcessEngine(RLSettings(method="grpo", out="", lora=lora), "base", gpu=True)
+    build_trainer(make_trainer, task, engine, tmp_path / "run", lora).run()
+    assert engine._llm.options["enable_sleep_mode"]
+    push = [] if lora else ["reset"]
+    step = ["wake weights", *push, "wake kv_cache", f"sleep {level}"]
+    assert engine._llm.calls == [*push, f"sleep {level}", *step, *step]
+
+
+class TwoProcesses(ProcessGroup):
+    def __init__(self) -> None:
+        super().__init__()
+        self.size = 2
+
+
+@pytest.mark.parametrize("version", sorted(RELEASES))
+def test_released_versions_take_what_the_engines_send(version: str) -> None:
+    release = RELEASES[version]
+    classes = release["classes"]
+    arguments = [*classes["LLM"]["__init__"], *classes["EngineArgs"]["fields"]]
+    for lora in (0, 4):
+        settings = RLSettings(method="grpo", out="", lora=lora)
+        options = engine_options(settings, TwoProcesses(), gpu=True)
+        refuse_unknown(options, arguments, "LLM")
+    # Each process has an engine on its own device, not all of them on GPU 0.
+    backend = options["distributed_executor_backend"]
+    assert backend == "external_launcher"
+    assert backend in release["literals"]["DistributedExecutorBackend"]
+    assert options["logprobs_mode"] in release["literals"]["LogprobsMode"]
+    sampling = pinned_sampling(settings, 3, [END_ID])
+    refuse_unknown(sampling, classes["SamplingParams"]["fields"], "SamplingParams")
+    request = {**sampling, "model": "", "prompt": [], "return_token_ids": True}
+    refuse_unknown(request, classes["CompletionRequest"]["fields"], "a completion")
+    assert {"lora_name", "lora_path"} <= set(classes["LoadLoRAAdapterRequest"]["fields"])
+    assert {"lora_name"} <= set(classes["UnloadLoRAAdapterRequest"]["fields"])
+    assert classes["LoRARequest"]["fields"][:3] == ["lora_name", "lora_int_id", "lora_path"]
+    assert {"method", "args"} <= set(classes["LLM"]["collective_rpc"])
+    assert {"lora_request", "use_tqdm"} <= set(classes["LLM"]["generate"])
+    assert {"tags"} <= set(classes["LLM"]["wake_up"]) and "level" in classes["LLM"]["sleep"]
+    assert "get_model" in classes["WorkerBase"]
+    assert len(release["environment"]) == 2
+
+
+def test_the_extra_allows_the_versions_that_were_checked(root: Path) -> None:
+    import tomllib
+
+    extras = tomllib.loads((root / "pyproject.toml").read_text())["project"]
+    (requirement,) = extras["optional-dependencies"]["vllm"]
+    oldest, newest = sorted(RELEASES)[0], sorted(RELEASES)[-1]
+    following = int(newest.split(".")[1]) + 1
+    assert requirement == f"vllm>={oldest.removesuffix('.0')},<0.{following}"
+
+
+def test_another_engine_needs_no_copy_of_the_policy(
+    make_trainer: Any, task: Any, server: Any, open_engine: Any, tmp_path: Path
+) -> None:
+    """The merged copy that samples in half precision is built only where the policy samples."""
+    trainer = build_trainer(make_trainer, task, open_engine(server.url), tmp_path / "run", 4)
+    trainer.models.compute_dtype = torch.bfloat16
+    trainer.sampler.generator.max_drift = 1.0
+    trainer.train_step()
+    assert trainer.models.rollout_model is None
+
+
+def test_the_nucleus_widens_the_limit_of_the_drift(task: Any, tmp_path: Path) -> None:
+    """vLLM's log-probabilities are those within the nucleus: at most -log(top_p) higher."""
+    generator = build_generator(task, None, tmp_path, 0)
+    generator.max_drift = 0.01
+    with pytest.raises(RunError, match="processed_logprobs"):
+        generator.check_drift(0.05)
+    generator.settings = RLSettings(method="grpo", out="", lora=0, top_p=0.95)
+    generator.check_drift(0.05)
+    with pytest.raises(RunError, match=r"limit 0\.0613"):
+        generator.check_drift(0.07)
 
 
 def test_without_the_package(monkeypatch: pytest.MonkeyPatch) -> None:

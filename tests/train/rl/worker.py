@@ -2,6 +2,9 @@
 
 python worker.py OUT METHOD '{"steps": 6}'
 python -m torch.distributed.run --nproc_per_node 2 worker.py OUT METHOD '{...}'
+
+With STAND_IN=1 it trains on the device of tests/distributed/stand_in_device.py, whose process group
+takes no tensor of the CPU.
 """
 
 from __future__ import annotations
@@ -23,6 +26,16 @@ def load_task() -> Any:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+STAND_IN = os.environ.get("STAND_IN") == "1"
+
+
+def load_stand_in() -> Any:
+    sys.path.insert(0, str(Path(__file__).parents[3]))
+    from tests.distributed import stand_in_device
+
+    return stand_in_device
 
 
 def train(out: str, method: str, changes: dict[str, Any]) -> None:
@@ -69,6 +82,8 @@ def train(out: str, method: str, changes: dict[str, Any]) -> None:
         [FunctionSignal("gold", task.reward)], [FunctionSignal("risk", task.cost)]
     )
     model = task.model(0, dtype=torch.float32 if single else torch.float64)
+    if STAND_IN:
+        model = model.to(load_stand_in().DEVICE)
     critics = CRITICS_BY_METHOD[settings.method]
     models: Any
     if settings.lora:
@@ -78,17 +93,28 @@ def train(out: str, method: str, changes: dict[str, Any]) -> None:
     else:
         models = SeparateModels(model, task.tokenizer(), critics)
     options = TrainerOptions(on_log=lambda row: time.sleep(slow))
+    if settings.ptx:
+        options.pretraining_batches = lambda k: three_rows_of_text(task, k)
     RLTrainer(models, task.prompts(), signals, settings, options).run()
 
     rank = dist.get_rank() if dist.is_initialized() else 0
     weights = {
-        f"{role}.{name}": gather_tensors(parameter.detach())
+        f"{role}.{name}": gather_tensors(parameter.detach()).cpu()
         for role in (POLICY, *models.critics)
         for name, parameter in models.named_parameters(role)
     }
     torch.save(weights, Path(out) / f"weights-{rank}.pt")
     held = {"numbers": count_local_weights(models)}
     Path(out, f"held-{rank}.json").write_text(json.dumps(held))
+
+
+def three_rows_of_text(task: Any, k: int) -> tuple[Any, Any, Any]:
+    """Returns a batch of the ptx loss: two rows for one process, one for the other."""
+    import torch
+
+    generator = torch.Generator().manual_seed(k)
+    ids = torch.randint(3, len(task.tokenizer()), (3, 5), generator=generator)
+    return ids, torch.ones_like(ids), ids
 
 
 def count_local_weights(models: Any) -> int:
@@ -103,10 +129,12 @@ def count_local_weights(models: Any) -> int:
 
 if __name__ == "__main__":
     is_group = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    if STAND_IN:
+        load_stand_in().install()
     if is_group:
         import torch.distributed as distributed
 
-        distributed.init_process_group("gloo")
+        distributed.init_process_group("standin" if STAND_IN else "gloo")
     train(sys.argv[1], sys.argv[2], json.loads(sys.argv[3]))
     if is_group:
         distributed.barrier()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+import numpy as np
 from torch import Tensor
 
 from truing.core.ids import stream_seed
@@ -14,6 +15,7 @@ from truing.train.rl.forward import answer_log_probs, map_micro_batches
 from truing.train.rl.generate import AnswerGenerator, LocalGenerator, uniform_draws
 from truing.train.rl.policy_models import POLICY, REFERENCE, ROLLOUT, PolicyModels
 from truing.train.rl.rollout import (
+    GeneratedAnswers,
     Rollout,
     TokenizedPrompt,
     build_rollout,
@@ -85,13 +87,10 @@ class RolloutSampler:
         prompts = [self.prompts[indices[p]] for p in local for _ in range(settings.n)]
         global_rows = [p * settings.n + answer for p in local for answer in range(settings.n)]
         seed = stream_seed(settings.seed, "redraw", draw) if draw else settings.seed
-        with models.unsharded(), models.active(ROLLOUT) as rollout_model:
-            if isinstance(self.generator, LocalGenerator):
-                self.generator.model = rollout_model
-            answers = self.generator(
-                [prompt.ids for prompt in prompts],
-                uniform_draws(seed, step, global_rows, settings.max_new),
-            )
+        answers = self._sample_answers(
+            [prompt.ids for prompt in prompts],
+            uniform_draws(seed, step, global_rows, settings.max_new),
+        )
         rollout = build_rollout(
             prompts,
             global_rows,
@@ -105,6 +104,17 @@ class RolloutSampler:
         if not settings.needs_reference:
             return rollout
         return replace(rollout, ref_log_probs=self.log_probs_of(REFERENCE, rollout))
+
+    def _sample_answers(
+        self, prompts: Sequence[Sequence[int]], uniforms: np.ndarray
+    ) -> GeneratedAnswers:
+        if not isinstance(self.generator, LocalGenerator):
+            # Another engine has weights of its own: neither are shards gathered for it, nor is the
+            # copy of the policy built that samples in half precision.
+            return self.generator(prompts, uniforms)
+        with self.models.unsharded(), self.models.active(ROLLOUT) as rollout_model:
+            self.generator.model = rollout_model
+            return self.generator(prompts, uniforms)
 
     def with_policy_log_probs(self, rollout: Rollout) -> Rollout:
         """Returns the rollout with the policy's own log-probabilities, if the sampler's may differ.

@@ -1,8 +1,9 @@
 """Answers sampled by vLLM, in this process (`--generator vllm`) or by a server (`--generator URL`).
 
 The weights of the policy are pushed before each step: its LoRA adapter as a folder that the engine
-or server can read, or whole weights into the engine of this process. A server needs
-VLLM_ALLOW_RUNTIME_LORA_UPDATING=True, --enable-lora and --max-lora-rank.
+or server can read, or whole weights into the engine of this process. With several processes each
+has an engine of its own, on its own GPU. A server needs VLLM_ALLOW_RUNTIME_LORA_UPDATING=True,
+--enable-lora, --max-lora-rank, and --logprobs-mode processed_logprobs.
 
 The trainer computes the log-probabilities of all answers again. If vLLM's differ by more than
 `max_drift` per token on average, vLLM has old weights or computes differently, and the run stops
@@ -12,11 +13,14 @@ The trainer computes the log-probabilities of all answers again. If vLLM's diffe
 from __future__ import annotations
 
 import asyncio
+import math
+import os
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
+from uuid import uuid4
 
 import msgspec
 import numpy as np
@@ -32,12 +36,34 @@ from truing.train.rl.policy_models import POLICY, PolicyModels, SharedBackboneMo
 from truing.train.rl.reward_signals import BackgroundEventLoop
 from truing.train.rl.rollout import GeneratedAnswers
 from truing.train.rl.settings import RLSettings
+from truing.train.sharding import gather_tensors
 from truing.train.trainable_model import find_base_model
 
 # The share of GPU memory that vLLM may take: the models in training need the rest.
 _GPU_MEMORY_SHARE = 0.35
 # vLLM accepts only certain LoRA ranks, the smallest is 8; adapters of a lower rank fit in.
 _SMALLEST_LORA_RANK = 8
+
+
+def pinned_sampling(settings: RLSettings, seed: int, end_ids: Sequence[int]) -> dict[str, Any]:
+    """Returns all sampling parameters of an answer, by vLLM's names.
+
+    Each is sent: one that is left out comes from the `generation_config.json` of the model, and the
+    answers are then not drawn from the policy.
+    """
+    return {
+        "max_tokens": settings.max_new,
+        "temperature": settings.temperature,
+        "top_p": settings.top_p,
+        "top_k": 0,  # no limit
+        "min_p": 0.0,
+        "repetition_penalty": 1.0,
+        "presence_penalty": 0.0,
+        "frequency_penalty": 0.0,
+        "stop_token_ids": list(end_ids),
+        "seed": seed,
+        "logprobs": 0,  # the sampled token's alone
+    }
 
 
 class VllmAnswer(NamedTuple):
@@ -48,17 +74,27 @@ class VllmAnswer(NamedTuple):
     ended: bool
 
 
+class PolicyVersion(NamedTuple):
+    """The weights of a step: a number that counts up, a name of this start of the run alone, and
+    the folder of the adapter (None for whole weights).
+    """
+
+    number: int
+    name: str
+    adapter: Path | None
+
+
 class VllmEngine(Protocol):
     """A vLLM engine, in this process or behind HTTP."""
 
-    def push_weights(self, models: PolicyModels, version: int, adapter: Path | None) -> None:
-        """Loads the policy's weights: the adapter folder, or whole weights if it is None."""
+    def push_weights(self, models: PolicyModels, version: PolicyVersion) -> None:
+        """Loads the policy's weights: the adapter of the version, or whole weights without one."""
         ...
 
     def sample(
-        self, prompts: Sequence[Sequence[int]], seeds: Sequence[int], settings: RLSettings
+        self, prompts: Sequence[Sequence[int]], sampling: Sequence[dict[str, Any]]
     ) -> list[VllmAnswer]:
-        """Samples one answer for each prompt, with a seed for each."""
+        """Samples one answer for each prompt, with the sampling parameters of each."""
         ...
 
 
@@ -81,14 +117,17 @@ class VllmGenerator:
         self.max_drift = max_drift
         self.processes = ProcessGroup()
         self.version = 0
+        self._name = ""
 
     def __call__(self, prompts: Sequence[Sequence[int]], uniforms: np.ndarray) -> GeneratedAnswers:
         """Samples answers under the newest weights; each has a seed from its own random stream."""
         started = time.perf_counter()
-        self.version += 1
-        self.engine.push_weights(self.models, self.version, self._save_adapter())
-        seeds = [int(row[0] * 2**31) for row in uniforms]
-        answers = self.engine.sample(prompts, seeds, self.settings)
+        self.engine.push_weights(self.models, self._next_version())
+        end_ids = sorted(self.end_ids)
+        sampling = [
+            pinned_sampling(self.settings, int(row[0] * 2**31), end_ids) for row in uniforms
+        ]
+        answers = self.engine.sample(prompts, sampling)
         ids = tuple(tuple(self._ids_with_end(answer)) for answer in answers)
         log_probs = torch.zeros(len(ids), max(map(len, ids), default=1))
         for row, answer in enumerate(answers):
@@ -106,33 +145,76 @@ class VllmGenerator:
             return answer.ids
         return [*answer.ids, min(self.end_ids)]
 
-    def _save_adapter(self) -> Path | None:
-        """Writes the adapter for vLLM to read; None if the policy has whole weights."""
-        if not isinstance(self.models, SharedBackboneModels):
-            return None
+    def _next_version(self) -> PolicyVersion:
+        """Writes the adapter for vLLM to read, unless the policy has whole weights."""
         root = self.settings.folder / "pushed"
-        folder = root / f"policy-{self.version}"
+        if not self._name:
+            # A server may still hold the adapters of a run that crashed, and refuses their names.
+            # All processes must send the same name: that of the first.
+            self._name = f"policy-{self.processes.share_text(uuid4().hex[:8])}"
+            if self.processes.is_main:
+                shutil.rmtree(root, ignore_errors=True)
+        self.version += 1
+        name = f"{self._name}-{self.version}"
+        if not isinstance(self.models, SharedBackboneModels):
+            return PolicyVersion(self.version, name, None)
+        folder = root / name
         if self.processes.is_main:
             # The previous version stays: vLLM may read it until the new one is loaded.
-            shutil.rmtree(root / f"policy-{self.version - 2}", ignore_errors=True)
+            shutil.rmtree(root / f"{self._name}-{self.version - 2}", ignore_errors=True)
             self.models.save_policy_adapter(folder)
         self.processes.barrier()
-        return folder.resolve()
+        return PolicyVersion(self.version, name, folder.resolve())
 
     def check_drift(self, drift: float) -> None:
         """Raises RunError if vLLM's log-probabilities are not those of the policy."""
-        if drift > self.max_drift:
+        # The log-probabilities of vLLM are those within the nucleus, which has a mass of at least
+        # top_p; the policy's are those of the whole distribution.
+        limit = self.max_drift - math.log(self.settings.top_p)
+        if drift > limit:
             raise RunError(
                 f"vLLM's log-probabilities differ by {drift:.3g} per token from the policy's "
-                f"(limit {self.max_drift}): its weights are out of step, or it computes in another "
-                f"precision; no gradient step was taken on these answers"
+                f"(limit {limit:.3g}): its weights are out of step, it computes in another "
+                f"precision, or a server runs without --logprobs-mode processed_logprobs; no "
+                f"gradient step was taken on these answers"
             )
 
 
-class InProcessEngine:
-    """vLLM in the training process, on the same device."""
+def load_policy_weights(worker: Any, weights: Iterator[tuple[str, torch.Tensor]]) -> None:
+    """Runs in a worker of vLLM: loads weights by their names in the model's checkpoint."""
+    worker.get_model().load_weights(weights)
 
-    def __init__(self, settings: RLSettings, path: str) -> None:
+
+def engine_options(settings: RLSettings, processes: ProcessGroup, *, gpu: bool) -> dict[str, Any]:
+    """Returns the arguments of `vllm.LLM` besides the model."""
+    options: dict[str, Any] = {
+        "dtype": settings.dtype,
+        "max_model_len": settings.max_length,
+        "gpu_memory_utilization": _GPU_MEMORY_SHARE,
+        "enable_prefix_caching": True,
+        # After the temperature, as the trainer computes them.
+        "logprobs_mode": "processed_logprobs",
+        "seed": settings.seed,
+    }
+    if settings.lora:
+        rank = max(_SMALLEST_LORA_RANK, settings.lora)
+        options |= {"enable_lora": True, "max_lora_rank": rank}
+    if processes.size > 1:
+        # The engine takes rank, device and process group of the process that it runs in; without
+        # it the engines of all processes would start on GPU 0.
+        options["distributed_executor_backend"] = "external_launcher"
+    if gpu:
+        options["enable_sleep_mode"] = True
+    return options
+
+
+class InProcessEngine:
+    """vLLM in the training process, on the same device; it sleeps while the policy learns."""
+
+    def __init__(self, settings: RLSettings, path: str, *, gpu: bool = False) -> None:
+        # In a process of its own the engine could not take weights without copying them through
+        # a socket. The variable is read at the import.
+        os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
         try:
             import vllm
             from vllm.lora.request import LoRARequest
@@ -140,49 +222,43 @@ class InProcessEngine:
             raise MissingExtra("vllm", "generation by vLLM (package vllm)") from error
         self._vllm = vllm
         self._lora_request_type = LoRARequest
-        lora_options: dict[str, Any] = {}
-        if settings.lora:
-            rank = max(_SMALLEST_LORA_RANK, settings.lora)
-            lora_options = {"enable_lora": True, "max_lora_rank": rank}
-        self._llm = vllm.LLM(
-            model=path,
-            dtype=settings.dtype,
-            max_model_len=settings.max_length,
-            gpu_memory_utilization=_GPU_MEMORY_SHARE,
-            enable_prefix_caching=True,
-            **lora_options,
-        )
+        self._llm = vllm.LLM(model=path, **engine_options(settings, ProcessGroup(), gpu=gpu))
         self._lora_request: Any = None
+        # Level 2 drops the weights, which the next step pushes anyway; adapters need the base.
+        self._sleep_level = (1 if settings.lora else 2) if gpu else 0
+        self._sleeps = False
 
-    def push_weights(self, models: PolicyModels, version: int, adapter: Path | None) -> None:
+    def push_weights(self, models: PolicyModels, version: PolicyVersion) -> None:
         """Sets the adapter of the next batch, or copies every tensor of the policy."""
-        if adapter is not None:
+        self._wake_up("weights")
+        if version.adapter is not None:
             # vLLM caches adapters by their number, so every version needs a new one.
-            self._lora_request = self._lora_request_type(f"policy-{version}", version, str(adapter))
-            return
-        with models.active(POLICY) as policy:
-            runner = self._llm.llm_engine.model_executor.driver_worker.model_runner
-            runner.model.load_weights((name, p.data) for name, p in policy.named_parameters())
-        # Cached prefixes were computed with the old weights.
-        self._llm.reset_prefix_cache()
+            self._lora_request = self._lora_request_type(
+                version.name, version.number, str(version.adapter)
+            )
+        else:
+            with models.active(POLICY) as policy:
+                # One tensor at a time: the whole weights of a sharded policy may not fit.
+                weights = ((n, gather_tensors(p.data)) for n, p in policy.named_parameters())
+                self._llm.collective_rpc(load_policy_weights, args=(weights,))
+            # Cached prefixes were computed with the old weights.
+            self._llm.reset_prefix_cache()
+        self._wake_up("kv_cache")
+        self._sleeps = False
+
+    def _wake_up(self, tag: str) -> None:
+        if self._sleeps:
+            self._llm.wake_up(tags=[tag])
 
     def sample(
-        self, prompts: Sequence[Sequence[int]], seeds: Sequence[int], settings: RLSettings
+        self, prompts: Sequence[Sequence[int]], sampling: Sequence[dict[str, Any]]
     ) -> list[VllmAnswer]:
-        """Samples all answers in one batch."""
-        sampling_params = [
-            self._vllm.SamplingParams(
-                max_tokens=settings.max_new,
-                temperature=settings.temperature,
-                top_p=settings.top_p,
-                seed=seed,
-                logprobs=0,  # the sampled token's alone
-            )
-            for seed in seeds
-        ]
-        token_prompts = [self._vllm.TokensPrompt(prompt_token_ids=list(p)) for p in prompts]
+        """Samples all answers in one batch, and frees the memory of the engine."""
         outputs = self._llm.generate(
-            token_prompts, sampling_params, lora_request=self._lora_request, use_tqdm=False
+            [self._vllm.TokensPrompt(prompt_token_ids=list(p)) for p in prompts],
+            [self._vllm.SamplingParams(**parameters) for parameters in sampling],
+            lora_request=self._lora_request,
+            use_tqdm=False,
         )
         answers = []
         for output in outputs:
@@ -193,6 +269,9 @@ class InProcessEngine:
             ]
             ended = completion.finish_reason == "stop"
             answers.append(VllmAnswer(list(completion.token_ids), log_probs, ended))
+        if self._sleep_level:
+            self._llm.sleep(level=self._sleep_level)
+            self._sleeps = True
         return answers
 
 
@@ -232,20 +311,20 @@ class VllmServerEngine:
 
         return self._event_loop.run(open_in_loop())
 
-    def push_weights(self, models: PolicyModels, version: int, adapter: Path | None) -> None:
+    def push_weights(self, models: PolicyModels, version: PolicyVersion) -> None:
         """Loads the newest adapter and unloads the one before."""
-        if adapter is None:
+        if version.adapter is None:
             raise PlanError(
                 "a vLLM server takes adapters, not whole weights: --lora 16, or --generator vllm"
             )
-        name = f"policy-{version}"
         processes = ProcessGroup()
         if processes.is_main:
-            self._post(self._load_adapter, {"lora_name": name, "lora_path": str(adapter)})
+            body = {"lora_name": version.name, "lora_path": str(version.adapter)}
+            self._post(self._load_adapter, body)
             if self._adapter_name:
                 self._post(self._unload_adapter, {"lora_name": self._adapter_name})
         processes.barrier()
-        self._adapter_name = name
+        self._adapter_name = version.name
 
     def _post(self, endpoint: Endpoint, body: dict[str, str]) -> None:
         request = endpoint.send_request(msgspec.json.encode(body), lambda data: data.decode())
@@ -258,29 +337,23 @@ class VllmServerEngine:
             )
 
     def sample(
-        self, prompts: Sequence[Sequence[int]], seeds: Sequence[int], settings: RLSettings
+        self, prompts: Sequence[Sequence[int]], sampling: Sequence[dict[str, Any]]
     ) -> list[VllmAnswer]:
         """Samples with one request per answer, all at once; the server batches them."""
-        return self._event_loop.run(self._sample_all(prompts, seeds, settings))
+        return self._event_loop.run(self._sample_all(prompts, sampling))
 
     async def _sample_all(
-        self, prompts: Sequence[Sequence[int]], seeds: Sequence[int], settings: RLSettings
+        self, prompts: Sequence[Sequence[int]], sampling: Sequence[dict[str, Any]]
     ) -> list[VllmAnswer]:
-        requests = (self._sample_one(p, seed, settings) for p, seed in zip(prompts, seeds))
+        requests = (self._sample_one(p, parameters) for p, parameters in zip(prompts, sampling))
         return list(await asyncio.gather(*requests))
 
-    async def _sample_one(
-        self, prompt: Sequence[int], seed: int, settings: RLSettings
-    ) -> VllmAnswer:
+    async def _sample_one(self, prompt: Sequence[int], sampling: dict[str, Any]) -> VllmAnswer:
         body = {
             "model": self._adapter_name,
             "prompt": list(prompt),
-            "max_tokens": settings.max_new,
-            "temperature": settings.temperature,
-            "top_p": settings.top_p,
-            "seed": seed,
-            "logprobs": 0,
             "return_token_ids": True,
+            **sampling,
         }
         answer = await self._completions.send_request(msgspec.json.encode(body), _parse_completion)
         if isinstance(answer, Failure):
@@ -308,7 +381,8 @@ def vllm_generator_factory(name: str) -> Callable[[PolicyModels, RLSettings], Vl
     def make_generator(models: PolicyModels, settings: RLSettings) -> VllmGenerator:
         engine: VllmEngine
         if name == "vllm":
-            engine = InProcessEngine(settings, str(find_base_model(settings.base).weights.path))
+            path = str(find_base_model(settings.base).weights.path)
+            engine = InProcessEngine(settings, path, gpu=models.device.type == "cuda")
         else:
             engine = VllmServerEngine(name)
         with models.active(POLICY) as policy:
