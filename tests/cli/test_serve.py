@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import sys
 from pathlib import Path
 
@@ -40,7 +41,9 @@ def test_the_server_gets_the_flags(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     served: dict[str, object] = {}
-    monkeypatch.setattr("uvicorn.run", lambda app, **options: served.update(options))
+    monkeypatch.setattr(
+        "uvicorn.Server.run", lambda self, sockets=None: served.update(vars(self.config))
+    )
     # The log of requests is of the process: tests/serve/openai/test_live_server.py.
     flags = ServeFlags(host="0.0.0.0", timeout=7.5, request_log=False)
     assert command(model="scripted:echo", port=8123, flags=flags) == 0
@@ -59,7 +62,9 @@ def test_a_local_server_without_keys_checks_the_host_header(
     monkeypatch: pytest.MonkeyPatch, host: str, keys: str, is_checked: bool
 ) -> None:
     apps: list[object] = []
-    monkeypatch.setattr("uvicorn.run", lambda app, **options: apps.append(app))
+    monkeypatch.setattr(
+        "uvicorn.Server.run", lambda self, sockets=None: apps.append(self.config.app)
+    )
     monkeypatch.setenv("SERVE_KEYS", keys)
     flags = ServeFlags(host=host, keys_env="SERVE_KEYS" if keys else None, request_log=False)
     command(model="scripted:echo", flags=flags)
@@ -76,3 +81,24 @@ def test_a_missing_package_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setitem(sys.modules, "uvicorn", None)
     with pytest.raises(MissingExtra, match=r"truing serve \(package uvicorn\) .*truing\[serve\]"):
         command(model="scripted:echo")
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (ServeFlags(workers=0), "--workers 0: 1 to 256"),
+        (ServeFlags(workers=4, per_minute=10), "--per-minute holds for all workers only with"),
+        (ServeFlags(workers=2, threads="memory"), "--threads memory is of one worker"),
+        (ServeFlags(redis="http://x"), "it is redis://HOST:PORT/DATABASE"),
+    ],
+)
+def test_what_would_hold_in_each_worker_alone_is_refused(flags: ServeFlags, message: str) -> None:
+    with pytest.raises(PlanError, match=message):
+        command(model="scripted:echo", flags=flags)
+
+
+def test_a_port_in_use_is_one_sentence() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as used:
+        port = used.getsockname()[1]
+        with pytest.raises(PlanError, match=f"serve: 127.0.0.1:{port}: Address already in use"):
+            command(model="scripted:echo", port=port, flags=ServeFlags(workers=1))

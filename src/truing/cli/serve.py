@@ -8,7 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from socket import AF_INET, AF_INET6, create_server, socket
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
 
 from cyclopts import Parameter
 
@@ -28,10 +30,13 @@ if TYPE_CHECKING:
     from truing.serve.openai.audit import HarmAudit
     from truing.serve.openai.limits import ServerLimits
     from truing.serve.openai.model_router import AskPerson, ModelRouter
+    from truing.serve.openai.worker_processes import WorkerLink
 
 LOCAL_HOSTS = ("127.0.0.1", "localhost", "::1")
 # Requests that wait for a worker, per worker; beyond that the server answers 429.
 WAITING_PER_WORKER = 4
+MAX_WORKERS = 256
+_BACKLOG = 2048  # connections that wait for a process to accept them; uvicorn's default
 
 
 @Parameter(name="*")
@@ -68,6 +73,12 @@ class ServeFlags:
         postgresql+psycopg://HOST/DATABASE, or redis://HOST (extra redis).
     thread_hours
         Hours after which an unused thread is forgotten. Default: never.
+    workers
+        Processes behind the port, each with the models and rails. SIGHUP reads the configurations
+        anew without an interruption. Default: this process alone.
+    redis
+        redis://HOST:PORT/DATABASE, by which servers share the rates, the locks of threads and the
+        secret of states; a password is read from REDIS_PASSWORD.
     """
 
     concurrency: int = 64
@@ -82,6 +93,8 @@ class ServeFlags:
     threads: str | None = None
     thread_hours: float | None = None
     approvers_env: str | None = None
+    workers: int | None = None
+    redis: str | None = None
 
 
 @Parameter(name="*")
@@ -135,39 +148,105 @@ def command(
     allow_key_env
         An environment variable with a key that --rails may send to the address that it names.
     """
+    job = ServeJob(
+        model,
+        rails,
+        port,
+        trust_code,
+        tuple(allow_key_env or ()),
+        flags or ServeFlags(),
+        auditing or AuditFlags(),
+    )
     with needs_extra("truing serve", "serve"):
-        import uvicorn
+        import uvicorn  # noqa: F401 - named here, before processes start
+    job.check()
+    if job.flags.workers is None:
+        _serve(job)
+        return 0
+    return _serve_by_workers(job)
 
+
+@dataclass(frozen=True)
+class ServeJob:
+    """What is served, and how; each worker process builds its own app of it."""
+
+    model: str | None
+    rails: Path | None
+    port: int
+    trust_code: bool
+    key_variables: tuple[str, ...]
+    flags: ServeFlags
+    auditing: AuditFlags
+
+    @property
+    def keys(self) -> list[str]:
+        """The API keys; raises PlanError if --keys-env names a variable without any."""
+        return _read_keys(self.flags.keys_env)
+
+    def check(self) -> None:
+        """Raises PlanError for flags that do not go together; warns of an open port."""
+        flags, keys = self.flags, self.keys
+        _read_limits(flags)
+        if flags.workers is not None:
+            _check_workers(flags)
+        if flags.host not in LOCAL_HOSTS and not keys:
+            print_text(
+                f"truing: {flags.host} is reachable from other machines and --keys-env is not "
+                f"given: anybody may use the model",
+                file=sys.stderr,
+            )
+
+    def build_app(self) -> tuple[Any, ModelRouter]:
+        """Returns the ASGI app and what it serves; raises PlanError with all faults."""
         from truing.serve.openai.approvals import Approvals
-        from truing.serve.openai.http_protocol import bounded_protocol
         from truing.serve.openai.local_host import LocalHostOnly
-        from truing.serve.openai.request_log import log_to_stderr
 
-    flags, auditing = flags or ServeFlags(), auditing or AuditFlags()
-    limits, keys = _read_limits(flags), _read_keys(flags.keys_env)
-    is_private = flags.host in LOCAL_HOSTS and not keys
-    approver_keys = _read_approver_keys(flags)
-    approvals = Approvals(approver_keys) if approver_keys or is_private else None
-    ask_person = approvals.ask if approvals is not None else None
-    router = _build_router(model, rails, trust_code, allow_key_env or (), ask_person)
-    if flags.host not in LOCAL_HOSTS and not keys:
-        print_text(
-            f"truing: {flags.host} is reachable from other machines and --keys-env is not given: "
-            f"anybody may use the model",
-            file=sys.stderr,
+        flags, keys = self.flags, self.keys
+        is_private = flags.host in LOCAL_HOSTS and not keys
+        approver_keys = _read_approver_keys(flags)
+        # A question waits in the process that asks it: another one could not pass on the reply.
+        is_alone = (flags.workers or 1) == 1
+        may_ask = is_alone and (bool(approver_keys) or is_private)
+        approvals = Approvals(approver_keys) if may_ask else None
+        router = _build_router(
+            self.model,
+            self.rails,
+            self.trust_code,
+            self.key_variables,
+            approvals.ask if approvals is not None else None,
         )
-    app = _build_app(router, flags, auditing, [*keys, *approver_keys], approvals)
+        app = _build_app(router, flags, self.auditing, [*keys, *approver_keys], approvals)
+        return (LocalHostOnly(app) if is_private else app), router
+
+
+def _serve(
+    job: ServeJob, sockets: list[socket] | None = None, link: WorkerLink | None = None
+) -> None:
+    """Serves until a signal: on the job's port, or as a worker on the sockets of its parent."""
+    import uvicorn
+
+    from truing.serve.openai.http_protocol import bounded_protocol
+    from truing.serve.openai.request_log import log_to_stderr
+
+    flags = job.flags
+    app, router = job.build_app()
     if flags.request_log:
         log_to_stderr()
     _print_skipped(router)
-    behind = f" behind {', '.join(router.guarded)}" if router.guarded else ""
-    url = f"http://{flags.host}:{port}/v1"
-    print_text(f"truing serves {', '.join(router.names)}{behind} at {url}", file=sys.stderr)
-    uvicorn.run(
-        LocalHostOnly(app) if is_private else app,
+    if link is None:
+        _print_served(job, router)
+
+    class Server(uvicorn.Server):
+        async def startup(self, sockets: list[socket] | None = None) -> None:
+            await super().startup(sockets)
+            if link is not None and self.started:
+                link.report_ready()
+
+    config = uvicorn.Config(
+        app,
         host=flags.host,
-        port=port,
-        http=bounded_protocol(limits),
+        port=job.port,
+        http=bounded_protocol(_read_limits(flags)),
         ws="none",
         # uvicorn's own warnings repeat what clients send; the log of requests takes their place.
         log_level="error",
@@ -176,7 +255,70 @@ def command(
         # Answers that are being generated at a shutdown may finish.
         timeout_graceful_shutdown=int(flags.timeout),
     )
-    return 0
+    Server(config).run(sockets)
+
+
+def _serve_in_worker(job: ServeJob, listener: socket, link: WorkerLink) -> None:
+    link.end_with_parent()
+    _serve(job, [listener], link)
+
+
+def _serve_by_workers(job: ServeJob) -> int:
+    """Serves by processes that this one starts, replaces and ends; returns the exit status."""
+    from truing.serve.openai.metrics import PROCESSES_FOLDER
+    from truing.serve.openai.worker_processes import WorkerProcesses, forget_metrics
+
+    flags = job.flags
+    try:
+        listener = create_server(
+            (flags.host, job.port),
+            family=AF_INET6 if ":" in flags.host else AF_INET,
+            backlog=_BACKLOG,
+        )
+    except OSError as error:
+        raise PlanError(f"serve: {flags.host}:{job.port}: {error.strerror or error}") from error
+
+    def report(message: str) -> None:
+        print_text(f"truing: {message}", file=sys.stderr)
+
+    with listener, TemporaryDirectory(prefix="truing-metrics-") as metrics_folder:
+        os.environ[PROCESSES_FOLDER] = metrics_folder
+        workers = WorkerProcesses(
+            partial(_serve_in_worker, job, listener),
+            flags.workers or 1,
+            # uvicorn itself waits as long as an answer may take.
+            drain_seconds=flags.timeout + 5,
+            report=report,
+            on_ended=forget_metrics,
+        )
+        print_text(
+            f"truing serves http://{flags.host}:{job.port}/v1 with {flags.workers} workers",
+            file=sys.stderr,
+        )
+        return workers.run()
+
+
+def _check_workers(flags: ServeFlags) -> None:
+    """Raises PlanError for flags that would hold in each worker, and not in all together."""
+    faults = []
+    if not 1 <= (flags.workers or 0) <= MAX_WORKERS:
+        faults.append(f"--workers {flags.workers}: 1 to {MAX_WORKERS}")
+    elif flags.workers and flags.workers > 1:
+        if flags.per_minute and not flags.redis:
+            faults.append("--per-minute holds for all workers only with --redis")
+        if flags.threads == "memory":
+            faults.append("--threads memory is of one worker: give a database")
+        if flags.approvers_env:
+            faults.append("--approvers-env works with one worker: a question waits in its process")
+    if faults:
+        raise PlanError(*(f"serve: {fault}" for fault in faults))
+
+
+def _print_served(job: ServeJob, router: ModelRouter) -> None:
+    """Says what is served where."""
+    behind = f" behind {', '.join(router.guarded)}" if router.guarded else ""
+    url = f"http://{job.flags.host}:{job.port}/v1"
+    print_text(f"truing serves {', '.join(router.names)}{behind} at {url}", file=sys.stderr)
 
 
 def _build_app(
@@ -187,7 +329,14 @@ def _build_app(
     approvals: Approvals | None,
 ) -> Litestar:
     """Returns the app; raises PlanError for a judge or a store that cannot be opened."""
-    from truing.serve.openai.app import ask_people, chat_app, keep_threads, show_chat_page
+    from truing.serve.openai.app import (
+        ask_people,
+        chat_app,
+        keep_threads,
+        share_state,
+        show_chat_page,
+    )
+    from truing.serve.openai.shared_state import open_shared_state
     from truing.serve.openai.thread_stores import open_thread_store
     from truing.serve.openai.tracing import tracer_from_environment
 
@@ -207,6 +356,8 @@ def _build_app(
         show_chat_page(app, needs_key=bool(keys))
     if flags.threads:
         keep_threads(app, open_thread_store(flags.threads, flags.thread_hours))
+    if flags.redis:
+        share_state(app, open_shared_state(flags.redis))
     return app
 
 

@@ -94,7 +94,11 @@ def run_on_ray(
 
 def _connect(ray: Any, workers: int) -> None:
     local = {} if os.environ.get("RAY_ADDRESS") else _local_cluster(workers)
-    ray.init(include_dashboard=False, log_to_driver=False, **local)
+    try:
+        ray.init(include_dashboard=False, log_to_driver=False, **local)
+    except Exception as error:  # Ray raises a bare Exception where a node does not start
+        address = os.environ.get("RAY_ADDRESS", "this machine")
+        raise RunError(f"no Ray at {address}: {_last_line(error)}") from error
 
 
 def _local_cluster(workers: int) -> dict[str, int]:
@@ -147,11 +151,14 @@ def _train_in_workers(
     try:
         result = trainer.fit()
     except Exception as error:
-        # Ray's messages are whole remote tracebacks; their last line names the cause.
-        cause = (str(error).strip().splitlines() or [type(error).__name__])[-1]
         raise RunError(
-            f"Ray Train: {cause}; the newest checkpoint is intact, and the same command resumes "
-            f"from it"
+            f"Ray Train: {_last_line(error)}; the newest checkpoint is intact, and the same "
+            f"command resumes from it"
         ) from error
     if result.error is not None:
         raise RunError(f"a Ray worker failed: {result.error}")
+
+
+def _last_line(error: Exception) -> str:
+    """Returns the line that names the cause: Ray's messages are whole remote tracebacks."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[-1]

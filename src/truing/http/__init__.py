@@ -18,6 +18,6 @@ __getattr__, __dir__, __all__ = lazy_exports(
         "limits": (
             "BACKOFF_CALLBACK INITIAL_CONCURRENCY RATE_LIMITS RESERVE_REQUEST close_connections"
         ),
-        "retry": "RequestError RetryPolicy",
+        "retry": "RequestError RetryPolicy backoff_delay",
     },
 )

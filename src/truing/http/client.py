@@ -153,6 +153,8 @@ class Endpoint:
         self._timeout = aiohttp.ClientTimeout(total=timeout, sock_connect=min(10.0, timeout))
         self._has_succeeded = False
         self._failing_since: float | None = None
+        # Seconds that the last 429 asked for; None if it named none.
+        self.retry_after: float | None = None
 
     def with_url(self, url: str) -> Endpoint:
         """Returns an endpoint for another URL of the same server, with the same key, retry policy
@@ -250,6 +252,8 @@ class Endpoint:
                 async with self._open(body, method) as reply:
                     return await read(reply)
             except RequestError as error:
+                if error.throttled:
+                    self.retry_after = error.retry_after
                 attempt += 1
                 delay = backoff_delay(attempt, error.retry_after)
                 too_long = delay > self.retry_policy.max_wait

@@ -32,6 +32,8 @@ from truing.core.errors import (
 from truing.core.protocols import LogprobModel, Model, StreamingModel
 from truing.core.secret import Secret
 from truing.core.types import Answer, Conversation, Lineage, Sampling
+from truing.models.endpoint_pool import EndpointPool
+from truing.models.endpoint_pool import build as build_endpoint_pool
 from truing.specs.parser import Spec, parse_spec
 from truing.specs.resolve import Args, list_kinds, resolve
 
@@ -351,8 +353,13 @@ def _last_line(error: BaseException) -> str:
     ]
 
 
-def build(args: Args) -> ModelPool:
-    """Returns the model of a `pool:` spec; the copied model is built in the processes alone."""
+def build(args: Args) -> ModelPool | EndpointPool:
+    """Returns the model of a `pool:` spec; the copied model is built in the processes alone.
+
+    With `urls=` it is a pool of endpoints (`truing.models.endpoint_pool`).
+    """
+    if "urls" in args.spec.args:
+        return build_endpoint_pool(args)
     options = PoolOptions(
         copies=_read_copies(args),
         cpus=args.number("cpus", 1.0),

@@ -28,6 +28,7 @@ EXTRA_BY_PACKAGE = {
     "prometheus_client": "serve",
     "vllm": "vllm",
     "ray": "ray",
+    "redis": "redis",
     "huggingface_hub": "hub",
     "pyarrow": "hub",
     "pandas": "notebook",

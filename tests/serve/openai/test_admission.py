@@ -25,15 +25,15 @@ def test_a_sliding_minute(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [100.0]
     monkeypatch.setattr(admission.time, "monotonic", lambda: clock[0])
     control = AdmissionControl(ServerLimits(per_minute=2))
-    control.check_rate(b"a")
+    asyncio.run(control.check_rate(b"a"))
     clock[0] += 20
-    control.check_rate(b"a")
+    asyncio.run(control.check_rate(b"a"))
     with pytest.raises(RequestRefused) as refused:
-        control.check_rate(b"a")
+        asyncio.run(control.check_rate(b"a"))
     assert (refused.value.status, refused.value.retry_after) == (429, 40.0)
-    control.check_rate(b"b")  # another key has its own minute
+    asyncio.run(control.check_rate(b"b"))  # another key has its own minute
     clock[0] += 40
-    control.check_rate(b"a")  # the first request has left the minute
+    asyncio.run(control.check_rate(b"a"))  # the first request has left the minute
 
 
 def test_the_queue_is_bounded() -> None:

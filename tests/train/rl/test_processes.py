@@ -23,7 +23,7 @@ from truing.train.checkpoint import load_torch_file  # noqa: E402
 from truing.train.training_log import read_log  # noqa: E402
 
 WORKER = Path(__file__).with_name("worker.py")
-TIMEOUT = 200
+TIMEOUT = 600
 pytestmark = [
     pytest.mark.slow,
     # Ray's own, of its settings.

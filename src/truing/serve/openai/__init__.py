@@ -7,15 +7,18 @@ from truing.core.lazy import lazy_exports
 __getattr__, __dir__, __all__ = lazy_exports(
     __name__,
     {
-        "app": "ask_people chat_app keep_threads show_chat_page",
+        "app": "ask_people chat_app keep_threads share_state show_chat_page",
         "approvals": "Approvals",
         "audit": "HarmAudit",
         "thread_stores": "open_thread_store",
         "http_protocol": "bounded_protocol",
         "limits": "ServerLimits",
         "local_host": "LocalHostOnly names_this_machine",
+        "metrics": "PROCESSES_FOLDER",
         "model_router": "ModelRouter find_configs",
         "request_log": "log_to_stderr",
+        "shared_state": "open_shared_state",
         "tracing": "tracer_from_environment",
+        "worker_processes": "WorkerLink WorkerProcesses forget_metrics",
     },
 )

@@ -10,6 +10,7 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
+from typing import Protocol
 
 from truing.serve.openai.limits import ServerLimits as ServerLimits
 
@@ -32,19 +33,45 @@ class RequestRefused(Exception):
         super().__init__(message)
 
 
+class RequestRates(Protocol):
+    """Counts the requests of the last minute of each API key."""
+
+    async def count_request(self, key: bytes, limit: int) -> float:
+        """Counts a request; returns 0, or the seconds until one is below the limit again."""
+        ...
+
+
+class LocalRates:
+    """The requests that this process has counted, in a sliding minute."""
+
+    def __init__(self) -> None:
+        self._recent_requests: dict[bytes, deque[float]] = {}
+
+    async def count_request(self, key: bytes, limit: int) -> float:
+        """Counts a request; returns 0, or the seconds until one is below the limit again."""
+        now = time.monotonic()
+        recent = self._recent_requests.setdefault(key, deque())
+        while recent and now - recent[0] >= 60:
+            recent.popleft()
+        if len(recent) >= limit:
+            return 60 - (now - recent[0])
+        recent.append(now)
+        return 0.0
+
+
 class AdmissionControl:
     """Decides which requests are served, and when. With no `keys`, whoever reaches the port is
-    served.
+    served. `rates` counts the requests of each key: in this process, or in all that share it.
     """
 
     def __init__(self, limits: ServerLimits, keys: Sequence[str] = ()) -> None:
         self.limits = limits
+        self.rates: RequestRates = LocalRates()
         self._keys = tuple(key.encode() for key in keys)
         self._slots = asyncio.Semaphore(limits.concurrency)
         self.admitted = 0
         self.in_flight = 0
         self.draining = False
-        self._recent_requests: dict[bytes, deque[float]] = {}
 
     def check_key(self, header: str | None) -> bytes:
         """Returns the key of a request. Raises RequestRefused (401) without a known one."""
@@ -60,23 +87,18 @@ class AdmissionControl:
             )
         return matches[0]
 
-    def check_rate(self, key: bytes) -> None:
+    async def check_rate(self, key: bytes) -> None:
         """Counts a request of a key. Raises RequestRefused (429) above `per_minute` in a sliding
         minute.
         """
         limit = self.limits.per_minute
         if not limit:
             return
-        now = time.monotonic()
-        recent = self._recent_requests.setdefault(key, deque())
-        while recent and now - recent[0] >= 60:
-            recent.popleft()
-        if len(recent) >= limit:
-            retry_after = 60 - (now - recent[0])
+        retry_after = await self.rates.count_request(key, limit)
+        if retry_after > 0:
             raise RequestRefused(
                 429, f"more than {limit} requests a minute", "rate_limit_error", retry_after
             )
-        recent.append(now)
 
     @contextmanager
     def admit(self) -> Iterator[None]:

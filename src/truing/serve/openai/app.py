@@ -32,7 +32,6 @@ from truing.serve.openai.approvals import Approvals
 from truing.serve.openai.audit import HarmAudit
 from truing.serve.openai.chat_page.pages import STATIC_PATHS, ChatPage
 from truing.serve.openai.chat_service import ChatService
-from truing.serve.openai.conversation_memory import ConversationMemory
 from truing.serve.openai.model_router import ModelRouter
 from truing.serve.openai.pipeline import (
     RequestPipeline,
@@ -41,6 +40,7 @@ from truing.serve.openai.pipeline import (
 )
 from truing.serve.openai.request_log import flush_log, record_of
 from truing.serve.openai.routes import HANDLERS
+from truing.serve.openai.shared_state import SharedState
 from truing.serve.openai.thread_stores import ThreadStore
 from truing.serve.openai.tracing import TurnTracer
 
@@ -143,6 +143,8 @@ def chat_app(
     @asynccontextmanager
     async def lifespan(app: Litestar) -> AsyncIterator[None]:
         admission.draining = False
+        if service.shared is not None:
+            service.memory.secret = await service.shared.secret()
         for guarded in router.guarded.values():
             await guarded.warm_up()
         yield
@@ -152,6 +154,8 @@ def chat_app(
         if tracer is not None:
             tracer.close()
         await router.close()
+        if service.shared is not None:
+            await service.shared.close()
         await close_connections()
         # uvicorn ends the process by the signal that it got: nothing of ours runs after this.
         await asyncio.to_thread(flush_log)
@@ -196,5 +200,14 @@ def ask_people(app: Litestar, approvals: Approvals) -> None:
 
 def keep_threads(app: Litestar, store: ThreadStore) -> None:
     """Lets the requests of a server continue the conversations in a store (`thread_id`)."""
-    app.state.chat.memory = ConversationMemory(store)
+    app.state.chat.memory.store = store
     app.on_shutdown.append(store.close)
+
+
+def share_state(app: Litestar, shared: SharedState) -> None:
+    """Lets a server count rates, lock threads and sign states together with others."""
+    service: ChatService = app.state.chat
+    service.shared = service.admission.rates = shared
+    # Longer than a request waits for a slot and for its answer.
+    seconds = 3 * service.admission.limits.seconds
+    service.memory.shared_lock = lambda key: shared.lock(key, seconds)

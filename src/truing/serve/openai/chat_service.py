@@ -27,6 +27,7 @@ from truing.serve.openai.metrics import ServerMetrics
 from truing.serve.openai.model_router import ModelRouter, UnknownConfig
 from truing.serve.openai.request_checks import ClientTurn
 from truing.serve.openai.request_log import RequestRecord, record_of
+from truing.serve.openai.shared_state import SharedState
 from truing.serve.openai.tracing import TurnTracer
 
 MAX_COMBINED = 8  # configurations of one request
@@ -55,10 +56,17 @@ class ChatService:
     ) -> None:
         self.router, self.admission, self.judge = router, admission, judge
         self.audit, self.tracer = audit, tracer
+        self.shared: SharedState | None = None
         self.memory = ConversationMemory()
         self.approvals: Approvals | None = None
         self.page: ChatPage | None = None
         self.metrics = ServerMetrics()
+
+    async def find_obstacle(self) -> str:
+        """Returns why this process should get no requests now; "" if it should."""
+        if self.admission.draining:
+            return "draining"
+        return "" if self.shared is None else await self.shared.find_fault()
 
     async def select_model(self, config_ids: Sequence[str]) -> Model:
         """Returns the model of a request. Raises RequestRefused for an unknown configuration (404),
@@ -81,7 +89,9 @@ class ChatService:
         """Waits for a slot and holds it until the request is over, its stream included, or its
         client has left. Raises RequestRefused (429) where none becomes free.
         """
-        await record_of(request.scope).stack.enter_async_context(self.admission.slot())
+        stack = record_of(request.scope).stack
+        await stack.enter_async_context(self.admission.slot())
+        stack.enter_context(self.metrics.in_flight.track_inprogress())
 
     async def generate_answers(
         self,

@@ -12,8 +12,8 @@ import hashlib
 import hmac
 import json
 import secrets
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -56,18 +56,23 @@ class ContinuedConversation:
 
 
 class ConversationMemory:
-    """Loads and saves the conversations that requests continue; `store` is that of threads."""
+    """Loads and saves the conversations that requests continue; `store` is that of threads.
+
+    `secret` signs states; processes that serve the same clients have the same one, and with
+    `shared_lock` they also wait for each other's requests of a thread.
+    """
 
     def __init__(self, store: ThreadStore | None = None) -> None:
         self.store = store
-        self._secret = secrets.token_bytes(32)
+        self.secret = secrets.token_bytes(32)
+        self.shared_lock: Callable[[str], AbstractAsyncContextManager[None]] | None = None
         # A lock lives as long as a request holds or awaits it.
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     def sign(self, key: str, rows: Rows) -> str:
         """Returns the signature of messages that the server has seen under a key."""
         text = json.dumps([key, rows], sort_keys=True).encode()
-        return hmac.new(self._secret, text, hashlib.sha256).hexdigest()
+        return hmac.new(self.secret, text, hashlib.sha256).hexdigest()
 
     @asynccontextmanager
     async def open(
@@ -87,15 +92,20 @@ class ConversationMemory:
             yield self._read_state(guardrails.state, tenant, config)
             return
         key = self._thread_key(guardrails.thread_id, tenant, config)
-        lock = self._locks.get(key)
-        if lock is None:
-            lock = self._locks[key] = asyncio.Lock()
-        async with lock:
+        async with self._lock(key):
             assert self.store is not None
             thread = ContinuedConversation(self, key, is_thread=True)
             stored = await self.store.load(key)
             thread.earlier, thread.version = stored.rows, stored.version
             yield thread
+
+    def _lock(self, key: str) -> AbstractAsyncContextManager[Any]:
+        if self.shared_lock is not None:
+            return self.shared_lock(key)
+        lock = self._locks.get(key)
+        if lock is None:
+            lock = self._locks[key] = asyncio.Lock()
+        return lock
 
     def _thread_key(self, thread_id: Any, tenant: str, config: str) -> str:
         if self.store is None:

@@ -1,13 +1,20 @@
 """The Prometheus metrics of `/metrics`: requests, seconds, answers, rulings, tokens, requests in
 flight. No texts, no users.
+
+Several processes behind one port add up: each writes its numbers to files in the folder that
+PROMETHEUS_MULTIPROC_DIR names, and the one that is asked reads those of all.
 """
 
 from __future__ import annotations
 
+import os
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector
 
 from truing.core.types import Answer
 
+PROCESSES_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 _BUCKETS = (0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)  # seconds
 
 
@@ -44,10 +51,16 @@ class ServerMetrics:
             "truing_tokens", "Tokens read and written", ("kind",), registry=self.registry
         )
         self.in_flight = Gauge(
-            "truing_in_flight", "Requests being answered", registry=self.registry
+            "truing_in_flight",
+            "Requests being answered",
+            registry=self.registry,
+            multiprocess_mode="livesum",
         )
         self.alarm_evidence = Gauge(
-            "truing_harm_alarm_evidence", "E-value of the harm alarm", registry=self.registry
+            "truing_harm_alarm_evidence",
+            "E-value of the harm alarm",
+            registry=self.registry,
+            multiprocess_mode="livemax",
         )
 
     def count_answers(self, answers: tuple[Answer, ...]) -> None:
@@ -63,4 +76,8 @@ class ServerMetrics:
 
     def render(self) -> bytes:
         """Returns the metrics in Prometheus' text format."""
-        return generate_latest(self.registry)
+        if PROCESSES_FOLDER not in os.environ:
+            return generate_latest(self.registry)
+        registry = CollectorRegistry()
+        MultiProcessCollector(registry)
+        return generate_latest(registry)

@@ -29,7 +29,7 @@ from truing.serve.openai.request_log import RequestRecord, start_record
 from truing.serve.openai.schemas import error_body
 
 LOGGER = logging.getLogger("truing.serve")
-_OPEN_PATHS = frozenset({"/", "/health"})
+_OPEN_PATHS = frozenset({"/", "/health", "/ready"})
 _API_PATHS = ("/v1/", "/beta/")  # counted, and bounded by the rate of a key
 _BODY_METHODS = frozenset({"POST", "PUT", "PATCH"})
 # A status for the log and the metrics only, as nginx has it: the client left before the answer.
@@ -97,8 +97,8 @@ class ResponseSender:
 class RequestPipeline:
     """ASGI middleware around all routes of the server.
 
-    With keys, every path needs one but `/` and `/health`, `/metrics` with `metrics_open`, and
-    `open_paths`.
+    With keys, every path needs one but `/`, `/health` and `/ready`, `/metrics` with
+    `metrics_open`, and `open_paths`.
     `routes` are the paths that the log and the metrics name.
     """
 
@@ -147,7 +147,7 @@ class RequestPipeline:
             key = self._admission.check_key(sent_key.decode("latin-1"))
             record.tenant = hashlib.sha256(key).hexdigest() if key else ""
             if record.path.startswith(_API_PATHS):
-                self._admission.check_rate(key)
+                await self._admission.check_rate(key)
         if record.method not in _BODY_METHODS:
             await self._app(scope, _body_receiver(b"", response.over), response)
             return

@@ -176,6 +176,17 @@ async def static_file(name: Annotated[str, Parameter()], state: State) -> Respon
     return response
 
 
+@get("/ready", summary="Should it get requests now?", tags=["service"])
+async def ready(state: State) -> Response[dict[str, str]]:
+    """503, with the reason, while the server drains or cannot reach what servers share.
+
+    It answers from when models and rails are loaded.
+    """
+    service: ChatService = state.chat
+    obstacle = await service.find_obstacle()
+    return Response({"status": obstacle or "ready"}, status_code=503 if obstacle else 200)
+
+
 @get(
     "/metrics",
     media_type="text/plain; version=0.0.4",
@@ -185,10 +196,9 @@ async def static_file(name: Annotated[str, Parameter()], state: State) -> Respon
 async def metrics(state: State) -> bytes:
     """Counters and times; no texts, no users."""
     service: ChatService = state.chat
-    service.metrics.in_flight.set(service.admission.in_flight)
     if service.audit is not None:
         service.metrics.alarm_evidence.set(service.audit.evidence)
     return service.metrics.render()
 
 
-HANDLERS = (chat, models, configs, moderations, checks, health, static_file, metrics)
+HANDLERS = (chat, models, configs, moderations, checks, health, ready, static_file, metrics)
