@@ -51,8 +51,8 @@ def main() -> None:
     parser.add_argument("--harm-set", default="harm-role-play")
     arguments = parser.parse_args()
     study = Study(arguments.out, arguments.target)
-    harm = read_labels(arguments.packets, "harmful").by_lever["base"]
-    refused = read_labels(arguments.packets, "refused").by_lever["base"]
+    harm = read_labels(arguments.packets, "harmful", arguments.harm_set).by_lever["base"]
+    refused = read_labels(arguments.packets, "refused", "benign").by_lever["base"]
     harm_scores = asyncio.run(score_prompts(Run(study.run_folder("base", arguments.harm_set))))
     benign_scores = asyncio.run(score_prompts(Run(study.run_folder("base", "benign"))))
     print("| control | harmful % | needlessly refused % |\n|---|---|---|")
