@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from msgspec import UNSET
 from tests.model_stand_ins import MemoryDataset
 
-from truing.core.errors import BudgetExceeded
+from truing.core.errors import BudgetExceeded, PlanError
 from truing.core.prices import Price, Spending
 from truing.core.types import (
     Answer,
@@ -28,6 +29,7 @@ from truing.core.types import (
 )
 from truing.evaluation.evaluate import evaluate
 from truing.evaluation.options import EvaluateOptions, RunBudget
+from truing.evaluation.run_parts import prepare_parts
 from truing.evaluation.spending import read_spending, shuffle_positions
 from truing.runs.folder import Run
 
@@ -210,3 +212,32 @@ def test_the_spending_of_a_folder_is_read_from_its_answers(tmp_path: Path) -> No
     failure = {"stage": "model", "kind": "timeout", "message": ""}
     path.write_text("".join(json.dumps({**line, "failure": failure}) + "\n" for line in lines))
     assert read_spending(run, None) == Spending(answers=2 * len(SAMPLES))
+
+
+@pytest.mark.parametrize(
+    ("budget", "price", "fault"),
+    [
+        (RunBudget(money=1.0), None, "money needs the price"),
+        (RunBudget(money=math.nan), PRICE, "is no amount"),
+        (RunBudget(money=-1.0), PRICE, "is no amount"),
+        (RunBudget(tokens=-1), None, "are no limit"),
+    ],
+)
+def test_a_budget_that_would_limit_nothing_is_refused(
+    budget: RunBudget, price: Price | None, fault: str, tmp_path: Path
+) -> None:
+    model = MeteredEndpoint(lambda key: 5)
+    dataset = MemoryDataset([Row(sample=sample) for sample in SAMPLES])
+    options = EvaluateOptions(budget=budget, price=price)
+    with pytest.raises(PlanError, match=fault):
+        evaluate(model, dataset, [], tmp_path / "run", options=options)
+    assert model.calls == 0 and not (tmp_path / "run").exists()
+
+
+def test_a_run_in_parts_has_no_budget(tmp_path: Path) -> None:
+    dataset = MemoryDataset([Row(sample=sample) for sample in SAMPLES])
+    for options in (EvaluateOptions(budget=RunBudget(tokens=9)), EvaluateOptions(price=PRICE)):
+        with pytest.raises(PlanError, match="a budget and prices need one process"):
+            prepare_parts(
+                MeteredEndpoint(lambda key: 5), dataset, [], tmp_path / "run", options=options
+            )

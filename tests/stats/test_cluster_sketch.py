@@ -22,16 +22,20 @@ BOUND = st.sampled_from([2, 5, 64])
 
 
 def sketch(rows: Rows, bound: int) -> ClusterSketch:
-    made = ClusterSketch(bound)
+    of_rows = ClusterSketch(bound)
     columns = [
         np.array([row[i] for row in rows], np.uint64 if i == 0 else np.int64) for i in range(4)
     ]
-    made.add(*columns)
-    return made
+    of_rows.add(*columns)
+    return of_rows
 
 
 def state(of: ClusterSketch) -> tuple[object, ...]:
-    return (of.totals.tolist(), of.hashes.tolist(), of.counts.tolist(), of.is_complete, of.prompts)
+    held = [
+        (c.hashes.tolist(), c.counts.tolist(), c.is_complete)
+        for c in (of.clusters, of.scored_clusters)
+    ]
+    return (of.totals.tolist(), held, of.prompts)
 
 
 @settings(max_examples=60, deadline=None)
@@ -60,7 +64,11 @@ def test_up_to_the_bound_the_interval_is_that_of_all_clusters(rows: Rows) -> Non
     if not filled:
         assert interval is None
         return
-    assert interval == clustered_wilson([c[0] for c in filled], [c[1] for c in filled])
+    assert interval is not None
+    expected = clustered_wilson([c[0] for c in filled], [c[1] for c in filled])
+    # Equal clusters are summed as one, so that the last digits may differ.
+    bounds = (expected.estimate, expected.lower, expected.upper)
+    assert (interval.estimate, interval.lower, interval.upper) == pytest.approx(bounds, abs=1e-12)
 
 
 def test_beyond_the_bound_counts_are_exact_and_the_interval_close() -> None:
@@ -92,6 +100,20 @@ def test_rates_of_0_and_1_are_read_with_caution() -> None:
     interval = none.interval()
     # Four answers a prompt that are alike count as one.
     assert interval == wilson_at(0.0, 5, method="cluster-robust wilson, sampled clusters")
+
+
+def test_few_scored_rows_among_many_clusters_have_their_interval() -> None:
+    sampled = ClusterSketch(16)
+    n_clusters = 20_000
+    hashes = np.random.default_rng(0).integers(0, 2**64, n_clusters, np.uint64)
+    # The verdicts are on the clusters that a sample of all clusters drops first.
+    is_scored = (hashes >= np.sort(hashes)[-8]).astype(np.int64)
+    ones = np.ones(n_clusters, np.int64)
+    sampled.add(hashes, is_scored * (hashes % np.uint64(2)).astype(np.int64), is_scored, ones)
+    assert not sampled.is_complete and sampled.scored == 8
+    assert sampled.interval() == clustered_wilson(
+        [1] * sampled.events + [0] * (8 - sampled.events), [1] * 8
+    )
 
 
 def test_bounds_that_are_none() -> None:

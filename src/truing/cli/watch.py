@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from truing.bulk.watched_rows import Watcher, WatchSettings, WatchState, format_
 from truing.cli.moderate_rows import RowFlags
 from truing.cli.parameters import Flag
 from truing.cli.tables import print_json, print_text
-from truing.core.errors import UserError
+from truing.core.errors import DataError, UserError
 from truing.core.private_files import replace_file
 from truing.core.protocols import Closeable, Judge
 from truing.http.limits import close_connections
@@ -97,26 +98,38 @@ def command(
     )
     watcher = Watcher(settings, resolved, out)
     try:
-        state = asyncio.run(_watch(watcher, resolved, flags))
+        state, fault = asyncio.run(_watch(watcher, resolved, flags))
     finally:
         watcher.close()
     if json:
         print_json(msgspec.json.encode(state))
     else:
         _print_state(state, flags)
+    if fault is not None and state.raised_at is None:
+        raise fault
+    for line in fault.faults if fault is not None else ():
+        print_text(f"truing: {line}", file=sys.stderr)
     return 2 if state.raised_at is not None else 0
 
 
-async def _watch(watcher: Watcher, judge: Judge, flags: WatchFlags) -> WatchState:
+async def _watch(
+    watcher: Watcher, judge: Judge, flags: WatchFlags
+) -> tuple[WatchState, DataError | None]:
+    """Returns the state at the end, and what was wrong with the input, which ends the watch."""
+    fault = None
     try:
         while True:
-            await watcher.judge_new_rows()
+            try:
+                await watcher.judge_new_rows()
+            except DataError as error:
+                # The other files were judged: their rows count, and may raise the alarm.
+                fault = error
             state = watcher.state()
             if flags.metrics is not None:
                 metrics = format_metrics(state, watcher.settings)
                 replace_file(flags.metrics, metrics.encode())
-            if flags.every is None or state.raised_at is not None:
-                return state
+            if flags.every is None or state.raised_at is not None or fault is not None:
+                return state, fault
             await asyncio.sleep(flags.every)
     finally:
         if isinstance(judge, Closeable):
@@ -126,14 +139,21 @@ async def _watch(watcher: Watcher, judge: Judge, flags: WatchFlags) -> WatchStat
 
 def _print_state(state: WatchState, flags: WatchFlags) -> None:
     rate = "" if state.corrected_rate is None else f", corrected rate {state.corrected_rate:.2%}"
+    skipped = f", {state.skipped} malformed rows skipped" if state.skipped else ""
     print_text(
-        f"{state.rows} rows judged: {state.flagged} flagged, {state.unscored} unscored{rate}; "
+        f"{state.rows} rows judged: {state.flagged} flagged, {state.unscored} unscored{skipped}"
+        f"{rate}; "
         f"{state.labelled} of {state.audited} audited rows labelled"
     )
     if state.waiting:
         print_text(f"{state.waiting} rows wait for the label of an audited row before them")
+    if state.unknown_labels:
+        print_text(f"{state.unknown_labels} labels have the id of no row in to_label.jsonl")
     if state.raised_at is not None:
+        if flags.restarts:
+            error = f"a false alarm comes once in {1 / flags.false_alarm:,.0f} rows on average"
+        else:
+            error = f"at most {flags.false_alarm:.3g} of watches at that rate ever raise it"
         print_text(
-            f"ALARM at row {state.raised_at}: the harm rate is above {flags.tolerated:g} (with a "
-            f"false alarm in {state.needed:,.0f})"
+            f"ALARM at row {state.raised_at}: the harm rate is above {flags.tolerated:g} ({error})"
         )

@@ -244,6 +244,7 @@ def check_arguments(
         for name, value in at_least_one.items()
         if value is not None and value < 1
     ]
+    faults += options.budget.find_faults(options.price)
     if options.sample not in ("random", "first"):
         faults.append(f"sample: {options.sample!r} is neither 'random' nor 'first'")
     if options.sampling.n > MAX_ANSWERS:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Literal, Protocol
 
 from msgspec import Struct, field
@@ -50,6 +51,21 @@ class RunBudget(Struct, frozen=True, kw_only=True):
     def is_limited(self) -> bool:
         """Whether there is any limit."""
         return self.money is not None or self.tokens is not None
+
+    def find_faults(self, price: Price | None) -> list[str]:
+        """Returns what is wrong with the limits of a run whose tokens have this price.
+
+        0 is a limit: the share of a run may be used up before it begins.
+        """
+        faults = []
+        # A NaN is neither below 0 nor at least 0.
+        if self.money is not None and not 0 <= self.money < math.inf:
+            faults.append(f"budget: money {self.money!r} is no amount; give one above 0")
+        if self.tokens is not None and self.tokens < 0:
+            faults.append(f"budget: {self.tokens:,} tokens are no limit; give a number above 0")
+        if self.money is not None and price is None:
+            faults.append("budget: money needs the price of the model's tokens; give price")
+        return faults
 
     def describe(self) -> str:
         """Returns the limits in words."""

@@ -90,12 +90,13 @@ def prepare_parts(
     """Writes the samples of a data set into parts of `part_rows`, unless they are there already.
 
     Raises UserError before the first call to the model, as `evaluate` does; PlanError also for an
-    early stop, which needs the answers in one order.
+    early stop, which needs the answers in one order, and for a budget or a price, which need one
+    account.
     """
     options = keep_stored_sample(options, out)
     check_arguments(model, judges, options, attack)
-    if options.until is not None or part_rows < 1:
-        raise PlanError("--until needs one process" if part_rows > 0 else "parts of no rows")
+    if faults := _find_part_faults(options, part_rows):
+        raise PlanError(*faults)
     attacked = attack is not None or is_attacked_dataset(dataset)
     rates = select_rate_limits(model, options, attacked=attacked)
     manifest = create_manifest(model, dataset, attack, options)
@@ -114,6 +115,21 @@ def prepare_parts(
         note_authorisation(writer, options, rates)
         add_judge_records(writer, judges)
     return PreparedParts(parts, rates)
+
+
+def _find_part_faults(options: EvaluateOptions, part_rows: int) -> list[str]:
+    """Returns what a run in parts cannot do, of what its options ask."""
+    faults = []
+    if part_rows < 1:
+        faults.append(f"--shard-rows {part_rows}: give 1 or more prompts for each part")
+    if options.until is not None:
+        faults.append("--until needs one process; leave --on out")
+    if options.budget.is_limited or options.price is not None:
+        faults.append(
+            "a budget and prices need one process: each part would have an account of its own; "
+            "leave --on out"
+        )
+    return faults
 
 
 def _write_parts(

@@ -119,8 +119,9 @@ class SpendingMeter:
         budget = self.budget
         if budget.tokens is not None and total.read + total.written > budget.tokens:
             return False
-        if budget.money is None or self.price is None:
+        if budget.money is None:
             return True
+        assert self.price is not None, "check_arguments refuses money without a price"
         return self.price.money(total.read, total.written) <= budget.money * (1 + _ROUNDING)
 
     def count(self, sample: Sample, answers: Sequence[Answer | Response]) -> None:

@@ -27,14 +27,55 @@ for rates between 5 and 95 %."""
 _LARGEST_HASH = 2**64 - 1
 
 
+class _SmallestHashes:
+    """The clusters with the smallest hashes, `bound` at most, and their counts.
+
+    Attributes:
+        hashes: of the clusters that are held, in order.
+        counts: events, scored rows and all rows of each of them.
+        is_complete: whether all clusters are held.
+        dropped_from: the smallest hash that was dropped: what lies below it is complete.
+    """
+
+    def __init__(self, bound: int) -> None:
+        self._bound = bound
+        self.hashes: Hashes = np.zeros(0, np.uint64)
+        self.counts: Counts = np.zeros((0, 3), np.int64)
+        self.is_complete = True
+        self.dropped_from = _LARGEST_HASH
+
+    def add(self, hashes: Hashes, counts: Counts) -> None:
+        """Adds rows by cluster, and drops the largest hashes beyond the bound."""
+        all_hashes = np.concatenate([self.hashes, hashes])
+        all_counts = np.concatenate([self.counts, counts])
+        unique, places = np.unique(all_hashes, return_inverse=True)
+        sums = np.zeros((len(unique), 3), np.int64)
+        np.add.at(sums, places, all_counts)
+        if not self.is_complete:
+            below = unique < np.uint64(self.dropped_from)
+            unique, sums = unique[below], sums[below]
+        if len(unique) > self._bound:
+            self.dropped_from, self.is_complete = int(unique[self._bound]), False
+            unique, sums = unique[: self._bound], sums[: self._bound]
+        self.hashes, self.counts = unique, sums
+
+    def merge(self, other: _SmallestHashes) -> None:
+        """Adds the clusters of another one."""
+        self.dropped_from = min(self.dropped_from, other.dropped_from)
+        self.is_complete = self.is_complete and other.is_complete
+        self.add(other.hashes, other.counts)
+
+
 class ClusterSketch:
     """Events, scored rows and all rows, over clusters that are known by 64-bit hashes.
 
+    Clusters with a verdict are held apart from all clusters: where few rows have one, a sample of
+    all clusters may hold none of them.
+
     Attributes:
         totals: events, scored rows and all rows, of all clusters.
-        hashes: of the clusters that are held, in order.
-        counts: the same three counts of each of them.
-        is_complete: whether all clusters are held.
+        clusters: those with the smallest hashes.
+        scored_clusters: those with the smallest hashes of the clusters with a scored row.
     """
 
     def __init__(self, bound: int = DEFAULT_BOUND) -> None:
@@ -42,47 +83,29 @@ class ClusterSketch:
             raise ValueError(f"a sketch of {bound} clusters: give 2 or more")
         self.bound = bound
         self.totals: Counts = np.zeros(3, np.int64)
-        self.hashes: Hashes = np.zeros(0, np.uint64)
-        self.counts: Counts = np.zeros((0, 3), np.int64)
-        self.is_complete = True
-        # The smallest hash that was dropped: whatever lies below it is complete.
-        self._dropped_from = _LARGEST_HASH
+        self.clusters, self.scored_clusters = _SmallestHashes(bound), _SmallestHashes(bound)
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether all clusters are held."""
+        return self.clusters.is_complete
 
     def add(self, hashes: Hashes, events: Counts, scored: Counts, rows: Counts) -> None:
         """Adds rows by cluster; a cluster may occur several times, and in several calls."""
         counts = np.stack([events, scored, rows], axis=1).astype(np.int64)
-        filled = counts[:, 2] > 0
-        hashes, counts = hashes[filled], counts[filled]
         self.totals = self.totals + counts.sum(axis=0)
-        self._hold(hashes, counts, self._dropped_from, self.is_complete)
+        for clusters, column in ((self.clusters, 2), (self.scored_clusters, 1)):
+            filled = counts[:, column] > 0
+            clusters.add(hashes[filled], counts[filled])
 
     def merge(self, other: ClusterSketch) -> ClusterSketch:
         """Returns the sketch of the rows of both, with the smaller bound."""
         merged = ClusterSketch(min(self.bound, other.bound))
         merged.totals = self.totals + other.totals
-        merged._hold(
-            np.concatenate([self.hashes, other.hashes]),
-            np.concatenate([self.counts, other.counts]),
-            min(self._dropped_from, other._dropped_from),
-            self.is_complete and other.is_complete,
-        )
+        for sketch in (self, other):
+            merged.clusters.merge(sketch.clusters)
+            merged.scored_clusters.merge(sketch.scored_clusters)
         return merged
-
-    def _hold(self, hashes: Hashes, counts: Counts, dropped_from: int, is_complete: bool) -> None:
-        """Adds clusters to those that are held, and drops the largest hashes beyond the bound."""
-        all_hashes = np.concatenate([self.hashes, hashes])
-        all_counts = np.concatenate([self.counts, counts])
-        unique, places = np.unique(all_hashes, return_inverse=True)
-        sums = np.zeros((len(unique), 3), np.int64)
-        np.add.at(sums, places, all_counts)
-        if not is_complete:
-            below = unique < np.uint64(dropped_from)
-            unique, sums = unique[below], sums[below]
-        if len(unique) > self.bound:
-            dropped_from, is_complete = int(unique[self.bound]), False
-            unique, sums = unique[: self.bound], sums[: self.bound]
-        self.hashes, self.counts = unique, sums
-        self._dropped_from, self.is_complete = dropped_from, is_complete
 
     @property
     def events(self) -> int:
@@ -105,23 +128,24 @@ class ClusterSketch:
 
         The relative standard error of the estimate is 1 / sqrt(bound - 2).
         """
-        if self.is_complete or not len(self.hashes):
-            return len(self.hashes)
-        return round(len(self.hashes) / (self._dropped_from / 2**64))
+        n_held = len(self.clusters.hashes)
+        if self.is_complete or not n_held:
+            return n_held
+        return round(n_held / (self.clusters.dropped_from / 2**64))
 
     def interval(self, level: float = 0.95) -> Interval | None:
         """Returns the interval of events per scored row over clusters; None without scored rows.
 
-        Beyond the bound: Wilson's form at the effective size, whose design effect is that of the
-        clusters that are held.
+        With more clusters with a verdict than the bound: Wilson's form at the effective size, whose
+        design effect is that of the ones that are held.
         """
         if not self.scored:
             return None
-        filled = self.counts[self.counts[:, 1] > 0]
-        distinct, times = np.unique(filled[:, :2], axis=0, return_counts=True)
+        counts = self.scored_clusters.counts[:, :2]
+        distinct, times = np.unique(counts, axis=0, return_counts=True)
         events, sizes = distinct[:, 0].tolist(), distinct[:, 1].tolist()
         repeats: Sequence[int] = [int(t) for t in times]
-        if self.is_complete:
+        if self.scored_clusters.is_complete:
             return clustered_wilson(events, sizes, level, times=repeats)
         rate = self.events / self.scored
         effect = _design_effect(events, sizes, repeats, rate)
