@@ -19,7 +19,16 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from truing.core.errors import DataError
-from truing.core.types import Conversation, Dimension, Judgement, Message, Preference, Row, Sample
+from truing.core.types import (
+    Conversation,
+    Dimension,
+    Judgement,
+    Message,
+    Preference,
+    Response,
+    Row,
+    Sample,
+)
 from truing.datasets.base import (
     DatasetOptions,
     FileDataset,
@@ -75,7 +84,7 @@ def convert(record: Record, options: DatasetOptions) -> Iterable[Row]:
     judgements: tuple[Judgement, ...] = ()
     if record.has("label"):
         judgements = (recorded_judgement("file", "helpful", record.flag("label")),)
-    responses = ()
+    responses: tuple[Response, ...] = ()
     if answer is not None:
         finish_reason = "length" if _is_cut(record) else "stop"
         responses = (replace(recorded_response(answer.content), finish_reason=finish_reason),)
