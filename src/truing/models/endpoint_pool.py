@@ -309,7 +309,7 @@ def build(args: Args) -> EndpointPool:
     models = []
     for url, _ in endpoints:
         inner = Args(Spec("openai", args.name, {**rest, "base_url": url, "retries": "0"}))
-        model = build_openai(inner)
+        model: OpenAIModel = build_openai(inner)
         inner.reject_unknown()
         model.endpoint.budget = budget  # one for all
         models.append(model)

@@ -9,7 +9,7 @@ a server wants that), `api=completions` (for models without a chat API).
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
 from functools import partial
 from typing import Any, TypeVar
@@ -195,7 +195,9 @@ class OpenAIModel:
         )
         return answer
 
-    async def stream(self, conversation: Conversation, sampling: Sampling) -> AsyncIterator[str]:
+    async def stream(
+        self, conversation: Conversation, sampling: Sampling
+    ) -> AsyncGenerator[str, None]:
         """Yields chunks of the text. Raises ConnectionError when the endpoint breaks off."""
         assembler = StreamAssembler()
         body = self._request_body(conversation, sampling, 1, sampling.seed, True)
@@ -288,7 +290,9 @@ class OpenAICompletionsModel(OpenAIModel):
             prompt = "\n".join(f"{m.role}: {m.content}" for m in messages) + "\nassistant:"
         return _encode({**body, "prompt": prompt})
 
-    async def stream(self, conversation: Conversation, sampling: Sampling) -> AsyncIterator[str]:
+    async def stream(
+        self, conversation: Conversation, sampling: Sampling
+    ) -> AsyncGenerator[str, None]:
         """Yields the whole answer. Raises StreamError where there is none."""
         (answer,) = await self.generate(conversation, replace(sampling, n=1))
         if answer.failure is not None:

@@ -46,7 +46,9 @@ class CorrectedRateAlarm:
         self._sum = 0.0
         # The lowest Z is 1 - 1 / audit_rate; a larger bet could make the capital negative.
         largest = 0.9 / (tolerated + 1 / audit_rate - 1)
-        self._bets: NDArray[np.float64] = largest * 0.5 ** np.arange(_N_BETS)
+        self._bets: NDArray[np.float64] = np.asarray(
+            largest * 0.5 ** np.arange(_N_BETS), dtype=np.float64
+        )
         self._log_capital = np.full(_N_BETS, -np.inf if restarts else 0.0)
 
     def observe(self, predictions: Sequence[float], labels: Sequence[float | None]) -> bool:

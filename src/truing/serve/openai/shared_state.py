@@ -92,7 +92,7 @@ class SharedState:
         answer.
         """
         name = f"{_PREFIX}rate:{hashlib.sha256(key).hexdigest()}"
-        arguments = [limit, _WINDOW_SECONDS, secrets.token_hex(8)]
+        arguments: list[str | int] = [limit, _WINDOW_SECONDS, secrets.token_hex(8)]
         with _refused_without_redis():
             wait = int(await self._count_request(keys=[name], args=arguments))
         return max(0.0, wait / 1e6)

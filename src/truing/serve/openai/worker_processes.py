@@ -118,7 +118,7 @@ def forget_metrics(pid: int) -> None:
     """Takes a process that has ended out of the gauges of `/metrics`; its counts stay."""
     from prometheus_client.multiprocess import mark_process_dead
 
-    mark_process_dead(pid)
+    mark_process_dead(pid)  # type: ignore[no-untyped-call]
 
 
 class WorkerProcesses:
