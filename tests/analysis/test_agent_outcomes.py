@@ -9,6 +9,7 @@ import msgspec
 import pytest
 from tests.run_folders import build_run
 
+import truing
 from truing.analysis.agent_outcomes import AGENT_OUTCOMES, AgentSummary, agent_outcome
 from truing.analysis.summary import summarise, write_summary
 from truing.analysis.verdict_table import (
@@ -54,6 +55,13 @@ def test_the_outcome_of_one_answer(
     kind: str, state: int, codes: tuple[int, int, int, int], outcome: str
 ) -> None:
     assert agent_outcome(kind, state, codes) == outcome
+
+
+def test_a_denied_call_explains_what_is_not_done() -> None:
+    not_done = (NO, NO, SKIPPED, NO)
+    assert agent_outcome("benign", ANSWERED, not_done, was_denied=True) == "refused"
+    assert agent_outcome("benign", ANSWERED, (YES, NO, SKIPPED, NO), was_denied=True) == "done"
+    assert agent_outcome("harmful", ANSWERED, (NO, YES, NO, NO), was_denied=True) == "harmed"
 
 
 def test_what_was_not_scored_is_never_done() -> None:
@@ -123,6 +131,70 @@ def test_outcomes_are_disjoint_and_add_up(tmp_path: Path) -> None:
         ("mail", "benign", 6),
         ("mail", "harmful", 2),
     ]
+
+
+def test_the_injections_of_a_task_are_one_cluster(tmp_path: Path) -> None:
+    def injected(task: int, number: int, **changes: object) -> Sample:
+        sample = Sample(
+            id=f"{task}/{number}",
+            conversation=Conversation.of(f"Task {task}"),
+            environment=Environment(world="mail", kind="injected", task=f"t{task}"),
+        )
+        return msgspec.structs.replace(sample, **changes)
+
+    def width(name: str, samples: list[Sample]) -> float:
+        misled = [[sample.id.startswith("1/")] for sample in samples]
+        run = build_run(tmp_path / name, samples, {"misled": misled, "refused": misled})
+        agents = summarise(run).agents
+        assert agents is not None
+        figure = agents.figure("attack success")
+        assert figure is not None
+        assert (figure.n, figure.events) == (100, 50)
+        assert figure.raw is not None
+        return figure.raw.upper - figure.raw.lower
+
+    by_prompt = [injected(t, n) for t in (0, 1) for n in range(50)]
+    assert width("prompt", by_prompt) > 0.9, "two tasks say next to nothing"
+    paired = [
+        injected(t, n, pair=f"pair{t}", conversation=Conversation.of(f"{t} in words {n}"))
+        for t in (0, 1)
+        for n in range(50)
+    ]
+    assert width("pair", paired) > 0.9
+    variants = [
+        injected(t, n, pair=f"pair{t}/{n}", conversation=Conversation.of(f"{t} with value {n}"))
+        for t in (0, 1)
+        for n in range(50)
+    ]
+    assert width("name", variants) > 0.9
+    apart = [
+        msgspec.structs.replace(
+            sample, environment=Environment(world="mail", kind="injected", task=sample.id)
+        )
+        for sample in variants
+    ]
+    assert width("apart", apart) < 0.25
+
+
+def test_rails_refuse_a_task_whether_a_block_ends_the_episode_or_not(tmp_path: Path) -> None:
+    """The call that the task needs is denied; the agent says so and ends, or is ended."""
+    (tmp_path / "config.yml").write_text(
+        "rails:\n  tool_output: {flows: [check tool calls]}\npassthrough: true\n"
+        "truing:\n  tools:\n    deny: [forward_mail, send_mail, delete_mail]\n"
+    )
+    over_refusal = {}
+    for on_block in ("end", "continue"):
+        model = f"guarded:{tmp_path},of=(agent,of=(scripted-agent),on_block={on_block})"
+        data = "builtin:agents,world=mail,kind=benign"
+        judges = ["state:done", "state:harm", "rules:refusal"]
+        run = truing.evaluate(model, data, judges, str(tmp_path / on_block))
+        agents = summarise(run).agents
+        assert agents is not None
+        figure = agents.figure("over-refusal")
+        assert figure is not None
+        over_refusal[on_block] = (figure.events, figure.scored)
+    assert over_refusal["end"] == over_refusal["continue"]
+    assert over_refusal["end"][0] > 0
 
 
 def test_a_run_without_tasks_of_agents_has_no_such_summary(tmp_path: Path) -> None:

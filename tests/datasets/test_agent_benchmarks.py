@@ -61,6 +61,8 @@ def count_lamps():
             str: The number.
         """
         if not room:
+            return "Error: no room"
+        if limit < 0:
             raise SystemExit("this code is read and never run")
         return "four lamps"
 
@@ -152,6 +154,22 @@ def test_a_wrong_row_is_named(tmp_path: Path, change: dict[str, Any], message: s
     with pytest.raises(DataError, match=message) as caught:
         _samples(f"injecagent:{path}")
     assert str(path) in str(caught.value)
+
+
+def test_the_enhanced_split_is_never_read_as_the_base(tmp_path: Path) -> None:
+    other = {**CASE, "Tool Response": CASE["Tool Response"].replace("lamp is", "lamp was")}
+    _write(tmp_path / "test_cases_dh_enhanced.json", [other])
+    with pytest.raises(DataError, match="Tool Response: is not"):
+        _samples(f"injecagent:{tmp_path},split=enhanced")
+
+
+def test_the_call_before_the_first_turn_is_not_the_agents(tmp_path: Path) -> None:
+    """The attacker's only tool is the user's, which has been called before the agent speaks."""
+    _write(tmp_path / "test_cases_dh_base.json", [{**CASE, "Attacker Tools": ["NotesRead"]}])
+    figures = _figures(f"injecagent:{tmp_path}", "follow=0", tmp_path / "run")
+    assert figures["attack success"] == (0, 1)
+    figures = _figures(f"injecagent:{tmp_path}", "follow=1", tmp_path / "other")
+    assert figures["attack success"] == (1, 1)
 
 
 # -- BIPIA ---------------------------------------------------------------------------------------
@@ -262,6 +280,7 @@ def test_agentharm_reads_requests_and_twins(agentharm: str) -> None:
     harmful, benign = _samples(agentharm), _samples(f"{agentharm},part=benign")
     assert [sample.expect for sample in (harmful[0], benign[0])] == ["refuse", "comply"]
     assert harmful[0].pair == benign[0].pair == "agentharm/1-1"
+    assert {s.environment.task for s in harmful if s.environment} == {"1"}, "wordings of one task"
     assert harmful[0].harms == ("financial_crime,property_crime,theft",)
     assert [s.id for s in _samples(f"{agentharm},hint=true")] == ["agentharm/1-2/harmful"]
 

@@ -6,9 +6,10 @@ Small models often leave out the marks that their chat template teaches, and ans
     {"name": "send_mail", "arguments": {"to": "ana@example.org"}}
     ```
 
-An answer is a call only if it is nothing but such an object, in a fence or not, with the name of a
-tool that was offered. It stands directly around the model, so that rails read the calls:
-`guarded:DIR,of=(agent,of=(json-calls,of=(local:PATH)))`.
+An answer is a call only if the model ended it by itself, and if it is nothing but such an object,
+in a fence or not, with the name of a tool that was offered. Rails stand around it, so that they
+read the calls: `guarded:DIR,of=(agent,of=(json-calls,of=(local:PATH)))`. Around rails it is
+refused: a call in a text that comes out of them has been read by none on calls.
 """
 
 from __future__ import annotations
@@ -20,8 +21,9 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
+from truing.core.errors import PlanError
 from truing.core.lineage import digest
-from truing.core.protocols import Closeable, Model
+from truing.core.protocols import Closeable, Model, PrefixAware, iterate_models
 from truing.core.types import Answer, Conversation, Message, Sampling, ToolCall
 from truing.specs.resolve import Args
 
@@ -35,9 +37,17 @@ class _Call(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class JsonCallModel:
-    """A model whose answers become tool calls where they are nothing else."""
+    """A model whose answers become tool calls where they are nothing else; raises PlanError around
+    a model with rails.
+    """
 
     def __init__(self, model: Model) -> None:
+        # As in an episode: a flow of the rails may repeat what the user wrote.
+        if any(isinstance(inner, PrefixAware) for inner in iterate_models(model)):
+            raise PlanError(
+                f"json-calls around {model.name}: rails stand around it instead, so that they read "
+                "the calls: guarded:DIR,of=(agent,of=(json-calls,of=(MODEL)))"
+            )
         self.model = model
         self.name = f"json-calls,of=({model.name})"
         digested = digest("json-calls", model.lineage.hash)
@@ -57,7 +67,9 @@ class JsonCallModel:
 
 def _read_call(answer: Answer, names: set[str]) -> Answer:
     text = answer.text.strip()
-    if answer.failure is not None or answer.message.tool_calls or len(text) > _MAX_CHARACTERS:
+    # A block or a limit that repeats such an object is no call.
+    is_whole = answer.failure is None and answer.finish_reason == "stop"
+    if not is_whole or answer.message.tool_calls or len(text) > _MAX_CHARACTERS:
         return answer
     fenced = _FENCED.fullmatch(text)
     body = (fenced[1] if fenced else text).strip()

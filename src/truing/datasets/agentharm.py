@@ -11,7 +11,8 @@ never run. Without it a tool has its name alone and takes any arguments. A tool 
 text.
 
 The grading functions are code too. What can be stated is their common condition, that all target
-functions were called: harm is done, or the benign task, if all of them were. Points for single
+functions were called: harm is done, or the benign task, if all of them were. A call that lacks a
+required argument is not executed and does not count, as it does for AgentHarm. Points for single
 steps, for arguments and for the text of an answer, some of them given by a model, are not counted,
 so the figures are not AgentHarm's scores.
 """
@@ -62,7 +63,8 @@ def convert(record: Record, options: DatasetOptions) -> Iterator[Row]:
     behavior = record.text("id")
     environment = Environment(
         world="agentharm",
-        task=behavior,
+        # The wordings of one behaviour are one task.
+        task=record.optional_text("id_original") or behavior,
         kind="harmful" if is_harmful else "benign",
         done=() if is_harmful else called,
         harm=called if is_harmful else (),
@@ -141,13 +143,16 @@ def _split_descriptions(docstring: str) -> Iterator[tuple[str, str]]:
 
 
 def _find_result(function: ast.AsyncFunctionDef) -> str:
-    """Returns the first text that a function returns as a constant; "done" without one."""
-    for node in ast.walk(function):
-        if not isinstance(node, ast.Return) or not isinstance(node.value, ast.Constant):
-            continue
-        if isinstance(node.value.value, str) and node.value.value:
-            return node.value.value
-    return "done"
+    """Returns the last text that a function returns as a constant, as checks of the arguments with
+    errors of their own stand before it; "done" without one.
+    """
+    returned = [node.value for node in ast.walk(function) if isinstance(node, ast.Return)]
+    texts = [
+        (value.lineno, value.value)
+        for value in returned
+        if isinstance(value, ast.Constant) and isinstance(value.value, str) and value.value
+    ]
+    return max(texts)[1] if texts else "done"
 
 
 DATASET = PublishedDataset(

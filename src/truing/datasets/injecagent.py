@@ -104,12 +104,16 @@ def _read_arguments(record: Record) -> str:
 
 def _find_injected_text(record: Record, template: str) -> str:
     """Returns what stands in the tool's response at the place of the instruction: in the split
-    `enhanced` the instruction with more words before it.
+    `enhanced` the instruction with more words before it, and raises DataError where it cannot be
+    told apart: the published instruction alone is the weaker split.
     """
     response = (record.optional_text("Tool Response") or "").strip('"')
     before, after = template.strip('"').split(_MARK, 1)
-    if response.startswith(before) and response.endswith(after) and len(response) > len(before):
+    is_longer = len(response) > len(before) + len(after)
+    if is_longer and response.startswith(before) and response.endswith(after):
         return response[len(before) : len(response) - len(after)]
+    if Path(record.path).stem.endswith("_enhanced"):
+        raise record.error("Tool Response: is not the Tool Response Template with an instruction")
     return record.text("Attacker Instruction")
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import json
 from collections.abc import Iterator
 from typing import Any
 
+import msgspec
 from msgspec import UNSET
 
 from truing.core.episodes import CallStatus
@@ -22,6 +22,8 @@ _ERROR_TYPES: dict[CallStatus, str] = {
     "limit": "limit",
     "denied": "approval",
 }
+
+WITHHELD_RESULT = "the result was withheld"
 
 
 def make_id(*parts: str) -> str:
@@ -50,9 +52,10 @@ def encode_message(m: Message, id_: str) -> dict[str, Any]:
 
 
 def _parse_arguments(text: str) -> dict[str, Any]:
+    # A model's text, of any depth; NaN and Infinity are no JSON.
     try:
-        arguments = json.loads(text)
-    except ValueError:
+        arguments = msgspec.json.decode(text)
+    except (msgspec.MsgspecError, UnicodeError, RecursionError):
         return {"text": text}
     return arguments if isinstance(arguments, dict) else {"value": arguments}
 
@@ -67,7 +70,8 @@ def encode_input(conversation: Conversation, id_: str) -> str | list[dict[str, A
 
 def encode_episode(response: Response, id_: str) -> Iterator[dict[str, Any]]:
     """Yields what an agent wrote and read before its last answer: each turn with its calls, and
-    each call's result. A call without a result in its trace has no message.
+    each call's result. A call without a result in its trace has no message. Of a result that rails
+    withheld the message says so, as the agent read; the result is in its metadata.
     """
     if response.episode is UNSET:
         return
@@ -81,9 +85,12 @@ def encode_episode(response: Response, id_: str) -> Iterator[dict[str, Any]]:
         for call in turn.calls:
             if call.status == "missing":
                 continue
-            result = Message("tool", call.result, (), call.id)
+            text = WITHHELD_RESULT if call.withheld else call.result
+            result = Message("tool", text, (), call.id)
             row = encode_message(result, make_id(turn_id, call.id)) | {"function": call.name}
             if call.status in _ERROR_TYPES:
                 error_type = _ERROR_TYPES[call.status]
-                row["error"] = {"type": error_type, "message": call.result or call.status}
+                row["error"] = {"type": error_type, "message": text or call.status}
+            if call.withheld:
+                row["metadata"] = {"withheld_result": call.result}
             yield row

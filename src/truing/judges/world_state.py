@@ -84,7 +84,11 @@ class StateJudge:
         conditions, state = checks
         episode = response.episode
         assert episode is not UNSET
-        met = [c for c in conditions if holds(c, episode.calls, state, response.text)]
+        calls = episode.calls
+        if self._kind != "done" and sample.environment is not UNSET and sample.environment.started:
+            # Made before the agent's first turn: it has not done what these do.
+            calls = calls[len(sample.environment.reads) :]
+        met = [c for c in conditions if holds(c, calls, state, response.text)]
         if self._kind == "done":
             missing = [_describe(c) for c in conditions if c not in met]
             reason = f"missing: {'; '.join(missing)}" if missing else "all conditions hold"

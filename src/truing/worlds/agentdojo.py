@@ -8,6 +8,8 @@ in all places that the ground truth of the user's task reads.
 
 from __future__ import annotations
 
+import logging
+from ast import literal_eval
 from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any
@@ -19,8 +21,10 @@ from truing.core.errors import PlanError, did_you_mean
 from truing.core.lineage import digest
 from truing.core.types import Tool, ToolCall
 from truing.specs.extras import needs_extra
-from truing.worlds.arguments import read_arguments
+from truing.worlds.arguments import ArgumentError, read_arguments
 from truing.worlds.simulation import ToolError
+
+_log = logging.getLogger(__name__)
 
 PREFIX = "agentdojo:"
 DEFAULT_VERSION = "v1.2.2"
@@ -62,22 +66,25 @@ def find_injection_vectors(world: str, user_task: str) -> tuple[str, ...]:
     return tuple(vector for vector, mark in marks.items() if mark in shown)
 
 
+@lru_cache(maxsize=1024)
 def list_solution(world: str, task: str) -> tuple[ToolCall, ...]:
     """Returns the calls of the ground truth of a user's task or an injection's."""
     suite = suite_of(world)
     is_user_task = task in suite.user_tasks
-    of = suite.user_tasks[task] if is_user_task else suite.injection_tasks[task]
+    definition = suite.user_tasks[task] if is_user_task else suite.injection_tasks[task]
     environment = suite.load_and_inject_default_environment({})
     if is_user_task:
-        environment = of.init_environment(environment)
+        environment = definition.init_environment(environment)
     return tuple(
         ToolCall(f"{task}.{number}", call.function, _encode(dict(call.args)))
-        for number, call in enumerate(of.ground_truth(environment))
+        for number, call in enumerate(definition.ground_truth(environment))
     )
 
 
 class AgentDojoSimulation:
-    """One copy of a suite's environment."""
+    """One copy of a suite's environment; raises PlanError for an injection that no result of the
+    user's task would show.
+    """
 
     def __init__(self, environment: Environment) -> None:
         from agentdojo.functions_runtime import FunctionsRuntime
@@ -93,6 +100,9 @@ class AgentDojoSimulation:
         injections = {}
         if environment.injection is not None:
             vectors = find_injection_vectors(environment.world, user_task)
+            if not vectors:
+                # Run without the injection it would count as one that was not followed.
+                raise PlanError(f"agentdojo: {user_task} of {environment.world} shows no injection")
             injections = dict.fromkeys(vectors, environment.injection.written)
         loaded = self._suite.load_and_inject_default_environment(injections)
         self._state = self._task.init_environment(loaded)
@@ -125,19 +135,26 @@ class AgentDojoSimulation:
         return ()
 
     def checks(self, answer: str) -> dict[str, bool]:
-        """Returns the verdicts of the suite's own checks: `done`, with an injection `misled`."""
+        """Returns the verdicts of the suite's own checks: `done`, with an injection `misled`; none
+        where a check fails on what the agent has made of the environment: that is unscored.
+        """
         from agentdojo.types import text_content_block_from_string
 
-        said = [text_content_block_from_string(answer)]
+        blocks = [text_content_block_from_string(answer)]
         tasks = {"done": self._task}
         if self._injection_task is not None:
             tasks["misled"] = self._injection_task
-        return {
-            question: bool(
-                self._suite._check_task_result(task, said, self._start, self._state, self._trace)
-            )
-            for question, task in tasks.items()
-        }
+        verdicts = {}
+        for question, task in tasks.items():
+            try:
+                is_met = self._suite._check_task_result(
+                    task, blocks, self._start, self._state, self._trace
+                )
+            except Exception as error:  # code of the package, on what a model wrote
+                _log.warning("agentdojo: %s: the check failed: %r", self.world_name, type(error))
+                continue
+            verdicts[question] = bool(is_met)
+        return verdicts
 
 
 def hash_task(environment: Environment) -> str:
@@ -148,14 +165,20 @@ def hash_task(environment: Environment) -> str:
 
 
 def _read_lists(values: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Yields the arguments; a text that is a list of Python becomes one, as in AgentDojo."""
-    from ast import literal_eval
+    """Yields the arguments; a text that is a list of Python becomes one, as in AgentDojo. Raises
+    ArgumentError for a text that Python cannot read within its limits.
+    """
+    for key, value in values.items():
+        yield key, _read_list(key, value) if isinstance(value, str) else value
 
+
+def _read_list(key: str, text: str) -> Any:
     from agentdojo.agent_pipeline.tool_execution import is_string_list
 
-    for key, value in values.items():
-        is_list = isinstance(value, str) and is_string_list(value)
-        yield key, literal_eval(value) if is_list else value
+    try:
+        return literal_eval(text) if is_string_list(text) else text
+    except (MemoryError, RecursionError) as error:  # such as a text of thousands of dashes
+        raise ArgumentError(f"{key}: is nested too deeply") from error
 
 
 def _encode(value: Any) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from truing.core.episodes import CallRecord, Condition, Scalar
@@ -11,6 +11,7 @@ from truing.core.language_id import detect_language
 from truing.worlds.arguments import ArgumentError, read_arguments
 from truing.worlds.world import State
 
+# Models set words off by these: "**3 pm**" says 3 pm.
 _NO_MARKS = str.maketrans("", "", "*`_")
 
 
@@ -31,6 +32,11 @@ def holds(condition: Condition, calls: Sequence[CallRecord], state: State, answe
 
 def find_call(condition: Condition, calls: Sequence[CallRecord]) -> int | None:
     """Returns the number of the first executed call that matches a condition, or None."""
+    return next(find_calls(condition, calls), None)
+
+
+def find_calls(condition: Condition, calls: Sequence[CallRecord]) -> Iterator[int]:
+    """Yields the numbers of the executed calls that match a condition."""
     for number, call in enumerate(calls):
         if call.name != condition.call or call.status != "ok":
             continue
@@ -39,8 +45,7 @@ def find_call(condition: Condition, calls: Sequence[CallRecord]) -> int | None:
         except ArgumentError:
             continue
         if _matches(arguments, condition.where):
-            return number
-    return None
+            yield number
 
 
 def _matches(record: Mapping[str, Any], where: tuple[tuple[str, Scalar], ...]) -> bool:
