@@ -71,13 +71,29 @@ class SpecFlags:
     judge: OptionalStrings = None
 
 
+@Parameter(name="*")
+@dataclass(frozen=True)
+class RowFlags:
+    """Which rows of each data set are used.
+
+    Parameters
+    ----------
+    limit
+        Use only LIMIT rows of each data set, drawn at random.
+    limit_first
+        Use the first LIMIT rows instead.
+    """
+
+    limit: int | None = None
+    limit_first: Flag = False
+
+
 def command(
     plan: Path | None = None,
     *,
     specs: SpecFlags | None = None,
     out: Path | None = None,
-    limit: int | None = None,
-    limit_first: Flag = False,
+    rows: RowFlags | None = None,
     with_text: Flag = False,
     fresh: Flag = False,
     spending: SpendingFlags | None = None,
@@ -95,10 +111,6 @@ def command(
         A TOML plan; docs/plan.md describes its keys.
     out
         Folder for the run folders and the report (default: runs/default, or runs/FIRST-MODEL).
-    limit
-        Use only LIMIT rows of each data set, drawn at random.
-    limit_first
-        Use the first LIMIT rows instead.
     with_text
         Include prompts and answers in the report, blurred until clicked.
     fresh
@@ -110,9 +122,9 @@ def command(
     loaded = _choose_plan(plan, specs)
     if out is None:
         out = Path("runs") / (loaded.baseline_variant if specs.model else "default")
-    if limit is not None:
-        loaded = replace(loaded, run=replace(loaded.run, limit=limit))
-    if limit_first:
+    if rows is not None and rows.limit is not None:
+        loaded = replace(loaded, run=replace(loaded.run, limit=rows.limit))
+    if rows is not None and rows.limit_first:
         loaded = replace(loaded, run=replace(loaded.run, sample="first"))
     if with_text:
         loaded = replace(loaded, with_text=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from dialog_turns import ReplyListModel, make_runtime
 
@@ -20,6 +22,32 @@ def make_state(text: str) -> ConversationState:
 def test_a_state_is_not_smaller_than_its_texts() -> None:
     assert state_size(make_state("x" * 50_000)) > 2 * 50_000
     assert estimate_size({"a": ["x" * 1000] * 3}) > 3000
+
+
+def test_each_event_of_a_conversation_is_measured_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    measured: list[str] = []
+    to_nemo = UserMessage.to_nemo
+    state = make_state("turn 0")
+    cache = StateCache()
+    cache.put(b"0", state)
+
+    def count(event: UserMessage) -> dict[str, Any]:
+        measured.append(event.text)
+        return to_nemo(event)
+
+    for number in range(1, 20):
+        fork = cache.fork(str(number - 1).encode())
+        assert fork is not None
+        fork.add(UserMessage(f"turn {number}"))
+        with monkeypatch.context() as patch:
+            patch.setattr(UserMessage, "to_nemo", count)
+            cache.put(str(number).encode(), fork)
+        state = fork
+    assert measured == [f"turn {number}" for number in range(1, 20)]
+    measured_at_once = ConversationState(state.program, state.interpreter.config)
+    for event in state.history:
+        measured_at_once.add(event)
+    assert state_size(state) == state_size(measured_at_once)
 
 
 @pytest.mark.parametrize("length", [10, 100_000])

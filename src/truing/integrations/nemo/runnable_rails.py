@@ -41,6 +41,7 @@ class _ChainCall:
     error: Exception | None = None
 
 
+_UNUSED_ARGUMENTS = {"verbose", "input_blocked_message", "output_blocked_message"}
 _CALL: ContextVar[_ChainCall] = ContextVar("truing_chain_call")
 
 
@@ -83,8 +84,8 @@ class RunnableRails(Runnable[Any, Any]):
     """`config` around `llm`, or around the Runnable `runnable`.
 
     `tools` become actions by their names; `input_key` and `output_key` are those of dictionaries.
-    The two messages for blocked turns are accepted and, as in NeMo Guardrails, not used: the
-    configuration words its refusals.
+    `verbose` and the two messages for blocked turns are accepted and, as in NeMo Guardrails, not
+    used: the configuration words its refusals.
     """
 
     def __init__(
@@ -97,10 +98,11 @@ class RunnableRails(Runnable[Any, Any]):
         *,
         input_key: str = "input",
         output_key: str = "output",
-        verbose: bool = False,
-        input_blocked_message: str = "",
-        output_blocked_message: str = "",
+        **unused: Any,
     ) -> None:
+        unknown = sorted(unused.keys() - _UNUSED_ARGUMENTS)
+        if unknown:
+            raise TypeError(f"RunnableRails: no argument is called {unknown[0]!r}")
         self.config, self.llm, self.runnable = config, llm, runnable
         self.tools, self.passthrough = list(tools or ()), passthrough and not tools
         self.input_key, self.output_key = input_key, output_key

@@ -72,6 +72,8 @@ class EventHistory(list[Event]):
         self.fresh_chunks: str | None = (
             None  # the same, but only if set since the last user message
         )
+        # What `state_cache.state_size` has measured: the first events, and their bytes.
+        self.measured_events, self.measured_bytes = 0, 0
         for event in events:
             self.add(event_from_nemo(event))
 
@@ -112,6 +114,7 @@ class EventHistory(list[Event]):
         fork.rendered, fork.chat = list(self.rendered), list(self.chat)
         fork.last_bot_intent, fork.instructions = self.last_bot_intent, self.instructions
         fork.chunks, fork.fresh_chunks = self.chunks, self.fresh_chunks
+        fork.measured_events, fork.measured_bytes = self.measured_events, self.measured_bytes
         return fork
 
     def colang(self, skip: int = 0) -> str:

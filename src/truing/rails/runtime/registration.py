@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Self
 
+from truing.core.errors import PlanError
 from truing.rails.runtime.action_registry import ActionRegistry
 from truing.rails.runtime.action_runner import ActionRunner
 from truing.rails.runtime.prompts import PromptManager
@@ -42,8 +43,16 @@ class Registration:
         return self
 
     def register_embedding_provider(self, provider: Any, name: str | None = None) -> Self:
-        """Encodes with a class where the configuration names its engine."""
-        engine = name or str(getattr(provider, "engine_name", ""))
+        """Encodes with a class where the configuration names its engine.
+
+        Raises PlanError for a class that has no name.
+        """
+        engine = name or getattr(provider, "engine_name", "")
+        if not (isinstance(engine, str) and engine):
+            raise PlanError(
+                f"register_embedding_provider: {getattr(provider, '__name__', provider)!r} has no "
+                "engine_name: give one, or pass name="
+            )
         self.embedding_providers[engine] = provider
         if self.similarity is not None:  # None while config.py runs: it is not built yet
             self.similarity.use_encoder(engine, provider)

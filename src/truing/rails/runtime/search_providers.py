@@ -6,6 +6,7 @@ A provider is a class that is called with the configuration's ``parameters``; it
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import logging
 from collections.abc import Callable, Mapping, Sequence
@@ -72,18 +73,17 @@ class ProviderIndex(Generic[T]):
         self._create, self._items, self._threshold = create, list(items), threshold
         self._index: Any = None
         self._is_built = False
+        self._building = asyncio.Lock()
 
     async def search(self, text: str, k: int) -> list[tuple[float, str, T]]:
         """Returns at most k items as (1.0, text, value): the provider keeps its scores."""
         if not self._items:
             return []
-        if not self._is_built:
-            self._index = self._create()
-            if self._index is not None:
-                rows = [IndexItem(t, {"position": n}) for n, (t, _) in enumerate(self._items)]
-                await self._index.add_items(rows)
-                await self._index.build()
-            self._is_built = True
+        # Two first searches at the same time must not search what is half built.
+        async with self._building:
+            if not self._is_built:
+                self._index = await self._build()
+                self._is_built = True
         if self._index is None:
             return []
         search = self._index.search
@@ -92,3 +92,12 @@ class ProviderIndex(Generic[T]):
             extra = {"threshold": self._threshold}
         results = await search(text=text, max_results=k, **extra)
         return [(1.0, *self._items[int(result.meta["position"])]) for result in results[:k]]
+
+    async def _build(self) -> Any:
+        """Returns an index with all items; None where the provider is not registered."""
+        index = self._create()
+        if index is not None:
+            rows = [IndexItem(t, {"position": n}) for n, (t, _) in enumerate(self._items)]
+            await index.add_items(rows)
+            await index.build()
+        return index

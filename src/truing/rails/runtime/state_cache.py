@@ -33,11 +33,20 @@ def estimate_size(value: Any, depth: int = 0) -> int:
 
 
 def state_size(state: ConversationState) -> int:
-    """Returns about how many bytes a state takes: its events, their rendering, its variables."""
+    """Returns about how many bytes a state takes: its events, their rendering, its variables.
+
+    Events that were measured before, also in the state that this one continues, are not measured
+    again: the cost of a turn does not grow with the conversation.
+    """
+    history = state.history
+    if history.measured_events > len(history):  # the last one was taken back
+        history.measured_events = history.measured_bytes = 0
     # An event's text stands in the event, in the rendered history and in the chat.
-    events = sum(_EVENT_BYTES + 2 * estimate_size(event.to_nemo()) for event in state.history)
+    for event in history[history.measured_events :]:
+        history.measured_bytes += _EVENT_BYTES + 2 * estimate_size(event.to_nemo())
+    history.measured_events = len(history)
     variables = estimate_size({k: v for k, v in state.context.items() if k not in _SHARED})
-    return _STATE_BYTES + events + 2 * variables
+    return _STATE_BYTES + history.measured_bytes + 2 * variables
 
 
 _SHARED = ("config", "event")

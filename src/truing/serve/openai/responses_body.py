@@ -29,6 +29,7 @@ class ResponseWriter:
         self._message_id = f"msg_{secrets.token_hex(24)}"
         self._created = int(time.time())
         self._number = 0
+        self._message_started = False  # its item has an index, whatever the answer ends as
 
     # -- bodies ----------------------------------------------------------------------------------
 
@@ -68,7 +69,7 @@ class ResponseWriter:
     def output(self, answer: Answer) -> list[dict[str, Any]]:
         """Returns the items of an answer: its message, and its tool calls."""
         calls = [self._call_item(call, k) for k, call in enumerate(answer.message.tool_calls)]
-        if calls and not answer.text:
+        if calls and not answer.text and not self._message_started:
             return calls
         is_whole = schemas.finish_reason(answer) not in _INCOMPLETE
         return [self._message_item(answer.text, "completed" if is_whole else "incomplete"), *calls]
@@ -109,6 +110,7 @@ class ResponseWriter:
 
     def start_message(self) -> Iterator[bytes]:
         """Yields the events before the first text."""
+        self._message_started = True
         item = self._message_item(None, "in_progress")
         yield self.event("response.output_item.added", output_index=0, item=item)
         yield self._part_event("response.content_part.added", part=_text_part(""))
@@ -117,13 +119,11 @@ class ResponseWriter:
         """Returns the event of a piece of text."""
         return self._part_event("response.output_text.delta", delta=text, logprobs=[])
 
-    def end(
-        self, answer: Answer, guardrails: Mapping[str, Any] | None, *, message_started: bool
-    ) -> Iterator[bytes]:
+    def end(self, answer: Answer, guardrails: Mapping[str, Any] | None) -> Iterator[bytes]:
         """Yields the events after the last text, the tool calls, and the whole response."""
         output = self.output(answer)
         if output and output[0]["type"] == "message":
-            if not message_started:
+            if not self._message_started:
                 yield from self.start_message()
                 if answer.text:
                     yield self.delta(answer.text)

@@ -123,7 +123,7 @@ async def _events(
     if answer is None:
         answer = Answer.of("".join(texts))
     guardrails = await turn.finish(answer)
-    for event in writer.end(answer, guardrails, message_started=bool(texts)):
+    for event in writer.end(answer, guardrails):
         yield event
 
 

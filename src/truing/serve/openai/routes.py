@@ -158,11 +158,11 @@ async def checks(
 async def health(request: Request[Any, Any, State], state: State) -> Response[Any]:
     """503 while the server drains. A browser gets the chat page at `/`, if the server has one."""
     service: ChatService = state.chat
+    if service.admission.draining:
+        return Response({"status": "draining"}, status_code=503)
     is_browser = "text/html" in request.headers.get("accept", "")
     if service.page is not None and is_browser and request.url.path == "/":
         return service.page.render()
-    if service.admission.draining:
-        return Response({"status": "draining"}, status_code=503)
     return Response({"status": "ok"}, status_code=200)
 
 

@@ -104,7 +104,9 @@
         showDecisions(item, event.guardrails ? event.guardrails.rails : []);
       }
       if (calls.length) add(item, "pre", "calls", calls.map((call) => `${call.function.name} ${call.function.arguments}`).join("\n"));
-      messages.push({ role: "assistant", content: said.textContent });
+      const answer = { role: "assistant", content: said.textContent };
+      if (calls.length) answer.tool_calls = calls.map(({ id, type, function: called }) => ({ id, type, function: called }));
+      messages.push(answer);
       announce(said.textContent);
     } catch (error) {
       messages.pop();
