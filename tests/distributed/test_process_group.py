@@ -13,7 +13,14 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from truing.distributed.process_group import Lockstep, ProcessGroup, as_float64  # noqa: E402
+from truing.core.errors import UserError  # noqa: E402
+from truing.distributed import process_group  # noqa: E402
+from truing.distributed.process_group import (  # noqa: E402
+    Lockstep,
+    ProcessGroup,
+    as_float64,
+    launched_processes,
+)
 
 
 class OtherProcessMakesPasses(ProcessGroup):
@@ -44,6 +51,39 @@ def test_one_process() -> None:
     values = torch.tensor([1.0, 2.0])
     assert group.all_reduce(values) is values
     group.barrier()
+
+
+@pytest.mark.parametrize(("name", "calls"), [("cpu", []), ("cuda", []), ("cuda:1", ["cuda:1"])])
+def test_a_process_takes_the_gpu_that_its_device_names(
+    name: str, calls: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a launcher the device has no number, and torch refuses to set such a one."""
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    devices: list[str] = []
+
+    def set_device(device: Any) -> None:
+        torch.cuda._utils._get_device_index(device)  # raises as the real one without a number
+        devices.append(str(device))
+
+    monkeypatch.setattr(torch.cuda, "set_device", set_device)
+    with launched_processes(torch.device(name)) as group:
+        assert group.size == 1
+    assert devices == calls
+
+
+def test_two_processes_on_one_gpu_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ["GPU a of left", "GPU b of left", "GPU a of left"]
+
+    def all_gather_object(result: list[str], name: str) -> None:
+        assert name == names[0]
+        result[:] = names
+
+    monkeypatch.setattr(process_group.dist, "get_world_size", lambda: len(names))
+    monkeypatch.setattr(process_group.dist, "all_gather_object", all_gather_object)
+    with pytest.raises(UserError, match=r"2 processes share the GPU a of left.*_per_node 2"):
+        process_group._check_own_gpus(names[0])
+    names[2] = "GPU a of right"  # the first GPU of another machine
+    process_group._check_own_gpus(names[0])
 
 
 def test_items_are_dealt_to_the_processes_in_turn() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -10,6 +11,8 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+from truing.core.errors import UserError
 
 T = TypeVar("T")
 
@@ -126,8 +129,9 @@ def launched_processes(device: torch.device) -> Iterator[ProcessGroup]:
     A group that the caller has initialised (Ray Train) is used and left as it is. `device` is the
     one of this process.
     """
-    if device.type == "cuda":
-        # Also for a group of the caller: NCCL's barrier runs on the current device.
+    if device.type == "cuda" and device.index is not None:
+        # Also for a group of the caller: NCCL's barrier runs on the current device. A process that
+        # no launcher started has "cuda" alone, which is the current device.
         torch.cuda.set_device(device)
     launched = int(os.environ.get("WORLD_SIZE", "1")) > 1
     if not launched or not dist.is_available() or dist.is_initialized():
@@ -136,12 +140,35 @@ def launched_processes(device: torch.device) -> Iterator[ProcessGroup]:
     # gloo for the tensors of the CPU, which NCCL does not exchange.
     dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
     try:
+        if device.type == "cuda":
+            _check_own_gpus(_gpu_name(device))
         yield ProcessGroup()
         # No process may leave the group while another still has a message under way. Not after an
         # error: the others may never reach the barrier.
         dist.barrier()
     finally:
         dist.destroy_process_group()
+
+
+def _gpu_name(device: torch.device) -> str:
+    """Returns a name of the GPU that no other GPU of the run has: its UUID and the machine."""
+    return f"GPU {torch.cuda.get_device_properties(device).uuid} of {socket.gethostname()}"
+
+
+def _check_own_gpus(name: str) -> None:
+    """Raises UserError if two processes of the group compute on one GPU; all must call.
+
+    NCCL reports it at the first collective at best. The number of a GPU does not tell: each process
+    may see its own GPU alone, as number 0.
+    """
+    names: list[str] = [""] * dist.get_world_size()
+    dist.all_gather_object(names, name)
+    shared = sorted({other for other in names if names.count(other) > 1})
+    if shared:
+        raise UserError(
+            f"{names.count(shared[0])} processes share the {shared[0]}: start one process for each "
+            f"GPU (--nproc_per_node {len(set(names))} on one machine)"
+        )
 
 
 class Lockstep:

@@ -68,7 +68,8 @@ def _local_gpu(local_rank: int) -> int:
     """Returns the number of the GPU of a process; raises UserError if there is none for it."""
     count = torch.cuda.device_count()
     if count == 1:
-        # Some launchers (Slurm) let each process see its own GPU alone.
+        # Some launchers (Slurm) let each process see its own GPU alone. Where it is the only GPU of
+        # several processes, they find out as they join (distributed.process_group).
         return 0
     if local_rank >= count:
         raise UserError(

@@ -98,6 +98,33 @@ def test_a_nucleus_wider_than_the_first_tokens_is_found_by_sorting() -> None:
     assert len(tokens) == 997
 
 
+def test_neighbours_do_not_change_a_token_among_ties() -> None:
+    """Logits in steps of 1/8, as those of bfloat16: many are equal."""
+    generator = torch.Generator().manual_seed(0)
+    size = 9000
+    logits = (torch.randn(40, size, generator=generator) * 3 * 8).round() / 8
+    # Sixty likely tokens, then ties: the nucleus ends among the largest 64, between two ties.
+    logits[0] = -20.0
+    logits[0, torch.randperm(size, generator=generator)[:60]] = 8.0
+    logits[0, torch.randperm(size, generator=generator)[:30]] = 5.0
+    samplings = [Sampling(temperature=1.0, top_p=p) for p in (0.5, 0.9, 0.97, 0.99)] * 10
+    flat, of_flat = torch.zeros(1, size), Sampling(temperature=1.0, top_p=0.999)
+    for draw in (0.3, 0.75, 0.98, 0.9999):
+        alone = [sample_tokens(logits[i : i + 1], [samplings[i]], [draw])[0] for i in range(40)]
+        beside = sample_tokens(
+            torch.cat([flat, logits]), [of_flat, *samplings], [0.5, *[draw] * 40]
+        )
+        assert beside[1:] == alone
+        assert alone == [_nucleus_token(row, s.top_p, draw) for row, s in zip(logits, samplings)]
+
+
+def _nucleus_token(logits: torch.Tensor, top_p: float, draw: float) -> int:
+    """Returns the token by the definition: equal probabilities stand in the order of their ids."""
+    top, ids = torch.softmax(logits, -1).sort(descending=True, stable=True)
+    nucleus = torch.where(top.cumsum(-1) - top < top_p, top, 0.0).cumsum(-1)
+    return int(ids[torch.searchsorted(nucleus, draw * nucleus[-1], right=True)])
+
+
 @pytest.mark.parametrize("size", [5, 300, 6 * BLOCK, 9 * BLOCK + 1, 40 * BLOCK - 1])
 @pytest.mark.parametrize("count", [1, 4, 16])
 def test_the_largest_values_are_those_of_topk(size: int, count: int) -> None:

@@ -393,16 +393,15 @@ def test_another_engine_needs_no_copy_of_the_policy(
     assert trainer.models.rollout_model is None
 
 
-def test_the_nucleus_widens_the_limit_of_the_drift(task: Any, tmp_path: Path) -> None:
-    """vLLM's log-probabilities are those within the nucleus: at most -log(top_p) higher."""
+def test_a_nucleus_is_refused(task: Any, tmp_path: Path) -> None:
+    """vLLM's log-probabilities would be those within the nucleus, and hide old weights."""
     generator = build_generator(task, None, tmp_path, 0)
     generator.max_drift = 0.01
-    with pytest.raises(RunError, match="processed_logprobs"):
+    with pytest.raises(RunError, match=r"limit 0\.01.*processed_logprobs"):
         generator.check_drift(0.05)
-    generator.settings = RLSettings(method="grpo", out="", lora=0, top_p=0.95)
-    generator.check_drift(0.05)
-    with pytest.raises(RunError, match=r"limit 0\.0613"):
-        generator.check_drift(0.07)
+    settings = RLSettings(method="grpo", out=str(tmp_path), lora=0, top_p=0.95)
+    with pytest.raises(PlanError, match=r"top_p 0\.95.*--generator local"):
+        VllmGenerator(generator.models, settings, generator.engine, [END_ID])
 
 
 def test_without_the_package(monkeypatch: pytest.MonkeyPatch) -> None:

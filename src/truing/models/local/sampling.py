@@ -82,18 +82,35 @@ def _nucleus(
     """Samples from the smallest set of tokens whose mass reaches `top_p`.
 
     Looks for it among the `counts` largest probabilities; a distribution that is flatter than that
-    is sorted whole.
+    is sorted whole. Of equal probabilities the lower token id comes first, so that neither `counts`
+    nor the other rows change a token.
     """
-    for count in counts:
-        top, token_ids = find_largest(probs, count)
-        if bool((top.sum(-1) >= top_p).all()):
+    chosen = torch.zeros(len(probs), dtype=torch.long, device=probs.device)
+    rows = torch.arange(len(probs), device=probs.device)
+    for count in (*counts, probs.shape[-1]):
+        top, token_ids = _sort_largest(probs if len(rows) == len(probs) else probs[rows], count)
+        # Mass before the token, so the one that crosses `top_p` belongs to the nucleus.
+        mass_before = top.cumsum(dim=-1) - top
+        is_in = mass_before < top_p[rows, None]
+        tokens = _invert(torch.where(is_in, top, torch.zeros_like(top)), draws_of_rows[rows])
+        # Which of the tokens as rare as the last one are among the largest is left to chance.
+        is_settled = ~(is_in & (top == top[:, -1:])).any(dim=-1)
+        if top.shape[-1] == probs.shape[-1]:
+            is_settled = torch.ones_like(is_settled)
+        chosen[rows[is_settled]] = token_ids.gather(1, tokens[:, None]).squeeze(1)[is_settled]
+        rows = rows[~is_settled]
+        if not len(rows):
             break
-    else:
-        top, token_ids = probs.sort(dim=-1, descending=True)
-    # Mass before the token, so the one that crosses `top_p` belongs to the nucleus.
-    mass_before = top.cumsum(dim=-1) - top
-    nucleus = torch.where(mass_before < top_p[:, None], top, torch.zeros_like(top))
-    return token_ids.gather(1, _invert(nucleus, draws_of_rows)[:, None]).squeeze(1)
+    return chosen
+
+
+def _sort_largest(probs: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Returns the `count` largest values of each row and their columns, equal ones by column."""
+    if count >= probs.shape[-1]:
+        return probs.sort(dim=-1, descending=True, stable=True)
+    columns = find_largest(probs, count)[1].sort(dim=-1).values
+    top, order = probs.gather(1, columns).sort(dim=-1, descending=True, stable=True)
+    return top, columns.gather(1, order)
 
 
 def find_largest(values: Tensor, count: int) -> tuple[Tensor, Tensor]:

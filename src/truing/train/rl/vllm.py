@@ -13,7 +13,6 @@ The trainer computes the log-probabilities of all answers again. If vLLM's diffe
 from __future__ import annotations
 
 import asyncio
-import math
 import os
 import shutil
 import time
@@ -110,6 +109,13 @@ class VllmGenerator:
         *,
         max_drift: float = 0.2,
     ) -> None:
+        if settings.top_p < 1:
+            # Within a nucleus vLLM's log-probabilities are up to -log(top_p) higher than those of
+            # the policy: more than old weights change them, and the importance weights are biased.
+            raise PlanError(
+                f"top_p {settings.top_p}: vLLM gives log-probabilities within the nucleus, which "
+                f"cannot be compared with the policy's; use top_p 1, or --generator local"
+            )
         self.models = models
         self.settings = settings
         self.engine = engine
@@ -168,15 +174,12 @@ class VllmGenerator:
 
     def check_drift(self, drift: float) -> None:
         """Raises RunError if vLLM's log-probabilities are not those of the policy."""
-        # The log-probabilities of vLLM are those within the nucleus, which has a mass of at least
-        # top_p; the policy's are those of the whole distribution.
-        limit = self.max_drift - math.log(self.settings.top_p)
-        if drift > limit:
+        if drift > self.max_drift:
             raise RunError(
                 f"vLLM's log-probabilities differ by {drift:.3g} per token from the policy's "
-                f"(limit {limit:.3g}): its weights are out of step, it computes in another "
-                f"precision, or a server runs without --logprobs-mode processed_logprobs; no "
-                f"gradient step was taken on these answers"
+                f"(limit {self.max_drift:.3g}): its weights are out of step, it computes in "
+                f"another precision, or a server runs without --logprobs-mode processed_logprobs; "
+                f"no gradient step was taken on these answers"
             )
 
 
