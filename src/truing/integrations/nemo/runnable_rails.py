@@ -119,8 +119,9 @@ class RunnableRails(Runnable[Any, Any]):
             self._chat = _guard_chat_model(self.llm, config)
         elif self.llm is not None or any(entry.type == "main" for entry in config.models):
             self.rails = LLMRails(config, llm=self.llm)
-        for tool in self.tools if self.rails is not None else ():
-            self.rails.register_action(tool.func or tool.ainvoke, tool.name)
+        if self.rails is not None:
+            for tool in self.tools:
+                self.rails.register_action(tool.func or tool.ainvoke, tool.name)
 
     def __or__(self, other: Any) -> Any:
         """Returns rails around a model or a chain; after that, a sequence."""
@@ -266,7 +267,7 @@ def _user_text(value: Any, input_key: str) -> str:
     if isinstance(value, BaseMessage):
         return read_content(value.content)
     if isinstance(value, ChatPromptValue | StringPromptValue):
-        return value.to_string()
+        return str(value.to_string())
     return value if isinstance(value, str) else str(value)
 
 

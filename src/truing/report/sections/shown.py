@@ -50,7 +50,7 @@ def recorded_texts(report: ReportData) -> list[Text]:
     return [
         Text(
             f"A part of the answers to {', '.join(data)} is recorded ({mark}), judged in this run; "
-            "each row names its source, and `truing run --fresh` draws all anew.",
+            "each row names its source, and truing run --fresh draws all anew.",
             "note",
         )
         for mark, data in by_mark.items()
