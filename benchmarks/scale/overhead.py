@@ -2,7 +2,7 @@
 
     python benchmarks/scale/overhead.py --rows 200000 --judge keywords:
 
-The start of Ray is measured by a job without shards to do (a resumed one) and taken off. Run it on an
+The start of Ray is measured by a job of one row and taken off. Run it on an
 idle machine; with a load it shows that the scripts run.
 """
 

@@ -82,7 +82,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=float)
     parser.add_argument("--workers", type=int, default=100)
-    parser.add_argument("--us-per-row", type=float, default=40.0)
+    parser.add_argument("--us-per-row", type=float, default=600.0)
     parser.add_argument("--rate", type=float)
     parser.add_argument("--deaths", type=float, default=0.01)
     parser.add_argument("--rows-per-shard", type=float, default=100_000)

@@ -14,8 +14,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from truing.bulk import input_shards
 from truing.bulk.input_shards import ShardRows, find_sources, plan_shards
 from truing.bulk.row_files import InputRow, RowFile, RowOptions
+from truing.core import jsonl
 from truing.core.errors import DataError
 
 # One folder for all examples of a property: each writes the file anew.
@@ -166,3 +168,33 @@ def test_a_key_that_is_renamed_midway_is_named_with_its_place(tmp_path: Path) ->
         if isinstance(row, DataError)
     ]
     assert "rows.jsonl (from byte 70):1: no 'response'" in str(fault)
+
+
+def test_whether_garbage_is_skipped_does_not_depend_on_the_shards(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"text": "a"}\ngarbage\n{"text": "b"}\n')
+    for shard_bytes in (1, 14, 20, 100):
+        rows = read_shards(path, shard_bytes)
+        assert [isinstance(row, InputRow) for row in rows] == [True, False, True]
+    path.write_text('garbage\n{"text": "b"}\n')
+    with pytest.raises(DataError, match="if this is a table"):
+        read_shards(path, 100)
+
+
+def test_a_line_that_is_too_long_is_one_malformed_row(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (jsonl, input_shards):
+        monkeypatch.setattr(module, "MAX_ROW_BYTES", 20)
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"text": "a"}\n' + json.dumps({"text": "x" * 90}) + '\n{"text": "b"}\n')
+    for shard_bytes in (7, 30, 50, 1000):
+        rows = read_shards(path, shard_bytes)
+        assert [isinstance(row, InputRow) for row in rows] == [True, False, True]
+
+
+def test_a_quote_that_ends_no_row_is_refused_when_the_work_is_planned(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text('text,n\nhello,1\n"a"b,2\n' + "hello,3\n" * 9)
+    with pytest.raises(DataError, match=r"rows.csv:3: the row that ends at byte 22 is malformed"):
+        plan_shards(find_sources(str(path), RowOptions()), RowOptions(), 10)

@@ -34,6 +34,7 @@ from truing.bulk.row_files import RowOptions
 from truing.bulk.shard_store import ShardStore
 from truing.cli.moderate import command
 from truing.core.errors import RunError
+from truing.core.types import Failure, Judgement, Response, Sample
 from truing.specs.resolve import resolve
 
 SETTINGS = settings(
@@ -321,3 +322,75 @@ def test_shards_and_outcomes_are_sent_as_they_are(tmp_path: Path) -> None:
     source = write_rows(tmp_path / "in.jsonl", [{"text": "a"}])
     _, (shard,) = plan_job(JUDGE, str(source), RowOptions(), "", 60)
     assert msgspec.msgpack.decode(msgspec.msgpack.encode(shard), type=InputShard) == shard
+
+
+class RaisingJudge:
+    """Raises for one text, and has an outage for another."""
+
+    name, question = JUDGE.name, JUDGE.question
+    lineage = JUDGE.lineage
+
+    async def judge(self, sample: Sample, response: Response) -> Judgement:
+        text = response.message.content
+        if text == "raise":
+            raise ValueError("no such text")
+        failure = Failure("judge", "timeout", "30 s") if text == "outage" else None
+        return Judgement(
+            sample_id="of another row",
+            judge=self.name,
+            question=self.question,
+            verdict=None if failure else False,
+            failure=failure,
+        )
+
+
+def run_first_shard(source: Path, out: Path) -> ShardOutcome:
+    job, shards = plan_job(RaisingJudge(), str(source), RowOptions(), "", 1 << 20)
+    begin_job(ShardStore(out), job)
+    runner = ShardRunner(job, RaisingJudge(), str(out))
+    outcome = runner.run(shards[0])
+    runner.close()
+    return outcome
+
+
+def test_a_judge_that_raises_leaves_one_row_unscored(tmp_path: Path) -> None:
+    source = write_rows(tmp_path / "in.jsonl", [{"text": text} for text in ("a", "raise", "b")])
+    outcome = run_first_shard(source, tmp_path / "out")
+    assert outcome.commit is not None, outcome.faults
+    assert (outcome.commit.totals.rows, outcome.commit.totals.unscored) == (3, 1)
+    rows = [
+        json.loads(x) for x in (tmp_path / "out" / outcome.commit.file).read_text().splitlines()
+    ]
+    assert [row["harmful"] is None for row in rows] == [True, True, True]
+    assert [row["flagged"] for row in rows] == [False, None, False]
+    assert rows[1]["failure"] == {"kind": "exception", "message": "ValueError: no such text"}
+
+
+def test_an_outage_is_not_committed(tmp_path: Path) -> None:
+    source = write_rows(tmp_path / "in.jsonl", [{"text": text} for text in ("a", "outage", "b")])
+    outcome = run_first_shard(source, tmp_path / "out")
+    assert outcome.commit is None
+    assert (
+        "1 of 3 rows have no verdict for a reason that may pass (timeout: 30 s)"
+        in outcome.faults[0]
+    )
+
+
+def test_a_file_that_is_written_again_while_work_goes_on_is_refused(tmp_path: Path) -> None:
+    source = write_rows(tmp_path / "in.jsonl", [{"text": f"row {i}"} for i in range(9)])
+    job, shards = plan_job(JUDGE, str(source), RowOptions(), "", 60)
+    begin_job(ShardStore(tmp_path / "out"), job)
+    runner = ShardRunner(job, JUDGE, str(tmp_path / "out"))
+    assert runner.run(shards[0]).commit is not None
+    write_rows(source, [{"text": f"ROW {i}"} for i in range(9)])
+    faults = runner.run(shards[1]).faults
+    runner.close()
+    assert len(faults) == 1 and "was written again since" in faults[0]
+
+
+def test_missing_hashes_of_ids_are_an_error(tmp_path: Path) -> None:
+    source = write_rows(tmp_path / "in.jsonl", [{"text": "a"}])
+    moderate(source, tmp_path / "out")
+    next((tmp_path / "out" / "ids").iterdir()).unlink()
+    with pytest.raises(RunError, match="is missing; delete commits/000000.json"):
+        moderate(source, tmp_path / "out")

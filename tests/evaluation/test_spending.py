@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import UNSET
+from msgspec.structs import replace
 from tests.model_stand_ins import MemoryDataset
 
 from truing.core.errors import BudgetExceeded, PlanError
@@ -20,6 +21,7 @@ from truing.core.prices import Price, Spending
 from truing.core.types import (
     Answer,
     Conversation,
+    Failure,
     Lineage,
     Message,
     Row,
@@ -241,3 +243,68 @@ def test_a_run_in_parts_has_no_budget(tmp_path: Path) -> None:
             prepare_parts(
                 MeteredEndpoint(lambda key: 5), dataset, [], tmp_path / "run", options=options
             )
+
+
+class LongAttack:
+    """Makes prompts ten times as long, some later than others."""
+
+    name = "test:long"
+    lineage = Lineage(name=name, hash="long")
+
+    async def attack(self, sample: Sample, target: object) -> Sample:
+        for _ in range(zlib.crc32(sample.id.encode()) % 5):
+            await asyncio.sleep(0)
+        prompt = sample.conversation.prompt * 10
+        return Sample(id=f"{sample.id}-attacked", conversation=Conversation.of(prompt))
+
+
+class OneAnswerARequest(MeteredEndpoint):
+    """Reads the prompt once for each answer, as endpoints do that ignore `n`."""
+
+    async def generate(self, conversation: Conversation, sampling: Sampling) -> tuple[Answer, ...]:
+        one = replace(sampling, n=1)
+        answers = [(await super().generate(conversation, one))[0]]
+        for _ in range(sampling.n - 1):
+            answers += await super().generate(conversation, one)
+        return tuple(answers)
+
+
+@pytest.mark.parametrize("budget", [40, 130, 400])
+def test_attacked_prompts_and_single_answers_stay_within_the_budget(
+    budget: int, tmp_path: Path
+) -> None:
+    attacked = MeteredEndpoint(lambda key: 2)
+    options = EvaluateOptions(
+        sampling=Sampling(max_tokens=8), concurrency=6, budget=RunBudget(tokens=budget)
+    )
+    dataset = MemoryDataset([Row(sample=sample) for sample in SAMPLES])
+    run = evaluate(attacked, dataset, [], tmp_path / "a", attack=LongAttack(), options=options)
+    assert attacked.invoice <= budget
+    assert (attacked.invoice > 0) == (budget > 120)
+    assert "drawn at random" in run.manifest.notes["budget"]
+
+    single = OneAnswerARequest(lambda key: 2)
+    run_with_budget(tmp_path / "n", single, RunBudget(tokens=budget), n=4)
+    assert single.invoice <= budget
+
+
+def test_what_failed_answers_cost_is_not_forgotten(tmp_path: Path) -> None:
+    class ChargesAndFails(MeteredEndpoint):
+        async def generate(
+            self, conversation: Conversation, sampling: Sampling
+        ) -> tuple[Answer, ...]:
+            (answer,) = await super().generate(conversation, sampling)
+            return (replace(answer, failure=Failure("model", "timeout", "too late")),)
+
+    invoice = 0
+    spent: list[int] = []
+    for _ in range(6):
+        model = ChargesAndFails(lambda key: 5)
+        run = run_with_budget(tmp_path, model, RunBudget(tokens=300))
+        invoice += model.invoice
+        spending = run.manifest.spending
+        assert spending is not UNSET
+        spent.append(spending.tokens)
+        assert spending.tokens == invoice <= 300
+        assert read_spending(run, PRICE).tokens == invoice
+    assert spent[-1] == spent[-2]  # the budget is used up, and nothing is asked any more

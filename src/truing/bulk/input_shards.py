@@ -185,6 +185,16 @@ def _find_column_faults(columns: dict[str, dict[str, str]], options: RowOptions)
     return faults[:_MAX_FAULTS]
 
 
+def check_unchanged(source: SourceFile, options: RowOptions) -> None:
+    """Raises DataError if a file has another size or version than when the work was planned."""
+    present = _describe_source(source.path, options)
+    if present != source:
+        raise DataError(
+            f"{source.path}: has {present.size:,} bytes, and had {source.size:,} when the work was "
+            "planned, or was written again since; the work needs one version of each file"
+        )
+
+
 # Tables
 
 
@@ -208,7 +218,7 @@ def _plan_table(
             return columns, [(0, source.size, 0)]
         stream.seek(0)
         assert header.table is not None
-        starts = _find_row_starts(stream, header.table.delimiter, shard_bytes)
+        starts = _find_row_starts(source.path, stream, header.table.delimiter, shard_bytes)
     header_end, *others = starts
     starts = [header_end, *others]
     ends = [*others, source.size]
@@ -219,11 +229,11 @@ def _table_format(source: SourceFile) -> Literal["csv", "tsv"]:
     return "tsv" if source.format == "tsv" else "csv"
 
 
-def _find_row_starts(stream: BinaryIO, delimiter: str, shard_bytes: int) -> list[int]:
+def _find_row_starts(path: str, stream: BinaryIO, delimiter: str, shard_bytes: int) -> list[int]:
     """Returns where the first row begins, and the first row after every `shard_bytes` bytes.
 
     The csv module decides where rows end, as it does when they are read: a line break inside of
-    quotes ends none.
+    quotes ends none. Raises DataError where it finds none.
     """
     offset = 0
 
@@ -246,9 +256,10 @@ def _find_row_starts(stream: BinaryIO, delimiter: str, shard_bytes: int) -> list
                 starts.append(offset)
             elif offset - starts[-1] >= shard_bytes:
                 starts.append(offset)
-    except csv.Error:
-        # The worker that reads the rest names the row that cannot be read.
-        pass
+    except csv.Error as error:
+        # Nothing after this place can be cut into rows: it would be one shard, of whatever size.
+        what = f"the row that ends at byte {offset:,} is malformed: {error}; mend the file"
+        raise DataError.at(path, reader.line_num, what) from error
     return starts or [0]
 
 
@@ -305,6 +316,7 @@ class ShardRows:
             options_with_format(options, form),
             added,
             lambda: _read_range(shard),
+            begins_file=not shard.start,
         )
 
     def __iter__(self) -> Iterator[InputRow | DataError]:
@@ -343,7 +355,12 @@ def _read_range(shard: InputShard) -> BinaryIO:
             if shard.format == "jsonl" and shard.start:
                 # The line that this byte belongs to begins in the shard before.
                 stream.seek(shard.start - 1)
-                start = shard.start - 1 + len(stream.readline(MAX_ROW_BYTES + 1))
+                start = shard.start - 1
+                # A line that is longer than a row may be is passed over in pieces.
+                while piece := stream.readline(MAX_ROW_BYTES + 1):
+                    start += len(piece)
+                    if piece.endswith(b"\n") or start >= shard.end:
+                        break
             else:
                 start = stream.seek(shard.start)
             data = stream.read(max(0, shard.end - start))

@@ -27,6 +27,7 @@ from truing.bulk.input_shards import (
     ShardFormat,
     ShardRows,
     SourceFile,
+    check_unchanged,
     find_sources,
     options_with_format,
     plan_shards,
@@ -48,6 +49,10 @@ MAX_FAULTS = 20
 
 MAX_ATTEMPTS = 6
 """A shard that was begun so often by one command, and never finished, kills its workers."""
+
+MAX_PASSING_SHARE = 0.01
+"""Share of a shard's rows that may lack a verdict because of an outage; with more, the shard is not
+committed."""
 
 _ID_MODULUS = 1 << 128
 
@@ -229,7 +234,7 @@ def finish_job(
     totals = RowTotals()
     for part in parts:
         totals = totals.add(part.totals)
-    hashes = (store.read(f"ids/{number:06d}.u64") or b"" for number in range(shards))
+    hashes = (_read_ids(store, number) for number in range(shards))
     manifest = Manifest(
         job=job, totals=totals, parts=parts, duplicate_ids=find_duplicate_ids(hashes)
     )
@@ -238,6 +243,18 @@ def finish_job(
     for name in store.names("attempts"):
         store.delete(f"attempts/{name}")
     return manifest
+
+
+def _read_ids(store: ShardStore, number: int) -> bytes:
+    name = f"ids/{number:06d}.u64"
+    hashes = store.read(name)
+    if hashes is None:
+        # Without them, ids that occur twice would not be seen.
+        raise RunError(
+            f"{store.path(name)}: is missing; delete commits/{number:06d}.json, and the same "
+            "command does the shard again"
+        )
+    return hashes
 
 
 def read_manifest(url: str) -> Manifest:
@@ -277,6 +294,7 @@ class ShardRunner:
                 f"{job.judge} ({job.judge_hash})"
             )
         self.job, self.judge = job, judge
+        self._sources = {source.path: source for source in job.sources}
         self.store = ShardStore(out)
         # One event loop for all shards: the connections of a judge belong to it.
         self._loop_runner: asyncio.Runner | None = asyncio.Runner()
@@ -319,9 +337,13 @@ class ShardRunner:
                 "memory of a worker? Give smaller shards, or fewer workers a machine"
             )
         source = ShardRows(shard, self.job.options, self.job.added)
+        # Before and after: the rows are then those of the version that was planned.
+        check_unchanged(self._sources[shard.path], self.job.options)
         rows, faults = self._read_rows(source)
+        check_unchanged(self._sources[shard.path], self.job.options)
         assert self._loop_runner is not None
         judgements = self._loop_runner.run(judge_by_length(self.judge, rows))
+        _check_failures(shard, judgements)
         data = encode_part(
             source, rows, [judged_values(self.judge, judgement) for judgement in judgements]
         )
@@ -382,6 +404,20 @@ class ShardRunner:
             skipped=skipped,
             categories={name: n for name, n in sorted(categories.items()) if n},
             ids=f"{ids:032x}",
+        )
+
+
+def _check_failures(shard: InputShard, judgements: list[Judgement]) -> None:
+    """Raises DataError if more than a few rows lack a verdict for a reason that may pass.
+
+    A commit is final: an outage of the judge's endpoint would leave whole shards unscored.
+    """
+    passing = [j.failure for j in judgements if j.failure is not None and j.failure.transient]
+    if len(passing) > MAX_PASSING_SHARE * len(judgements):
+        raise DataError(
+            f"{shard.label}: {len(passing)} of {len(judgements)} rows have no verdict for a reason "
+            f"that may pass ({passing[0].kind}: {passing[0].message}); the same command repeats "
+            "the shard"
         )
 
 

@@ -46,12 +46,13 @@ def check_ray_options(options: RayOptions) -> None:
         faults.append(f"--on {options.address}: give ray, or ray://HEAD of a cluster")
     if options.workers is not None and options.workers < 1:
         faults.append(f"--workers {options.workers}: give 1 or more")
-    if not 0 <= options.cpus < math.inf or not 0 <= options.gpus < math.inf:
-        faults.append("--worker-cpus and --worker-gpus are not below 0")
-    elif not options.cpus and not options.gpus:
+    numbers = {"cpus": options.cpus, "gpus": options.gpus}
+    wrong = {name: value for name, value in numbers.items() if not 0 <= value < math.inf}
+    faults += [f"--worker-{name} {value:g}: give 0 or more" for name, value in wrong.items()]
+    if not wrong and not options.cpus and not options.gpus:
         faults.append("a worker needs --worker-cpus or --worker-gpus above 0")
     if options.rate is not None and not 0 < options.rate < math.inf:
-        faults.append(f"--rate {options.rate:g}: give requests a second, above 0")
+        faults.append(f"--worker-rate {options.rate:g}: give requests a second, above 0")
     if faults:
         raise UserError(*faults)
 

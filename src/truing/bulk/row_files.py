@@ -18,7 +18,7 @@ from truing.core.csv_rows import CsvTable, UnreadableRest, decode_lines
 from truing.core.errors import DataError, UserError, did_you_mean
 from truing.core.input_files import open_input
 from truing.core.json_text import describe_json_error, is_nested_deeper, parse_json
-from truing.core.jsonl import number_nonblank_lines
+from truing.core.jsonl import number_lines_or_faults
 from truing.core.parquet_rows import read_parquet_rows
 from truing.core.types import Conversation, Message
 
@@ -80,7 +80,8 @@ class RowFile:
 
     `added` are the names of the fields that each row gets; `table` is the header of a CSV or TSV
     input, once reading has begun. `open_stream` opens the input (default: the file, or standard
-    input); a shard gives that of its range. Raises UserError for a format that cannot be read.
+    input); a shard gives that of its range, and whether it `begins_file`. Raises UserError for a
+    format that cannot be read.
     """
 
     def __init__(
@@ -89,6 +90,8 @@ class RowFile:
         options: RowOptions,
         added: Sequence[str],
         open_stream: Callable[[], BinaryIO] | None = None,
+        *,
+        begins_file: bool = True,
     ) -> None:
         self.path, self.options, self.added = path, options, added
         self.format: Format = options.format or choose_format(path)
@@ -98,6 +101,7 @@ class RowFile:
         self.output_format: Format = "jsonl" if self.format == "parquet" else self.format
         self.table: CsvTable | None = None
         self._open_stream = open_stream or self._open_input
+        self._begins_file = begins_file
 
     def _open_input(self) -> BinaryIO:
         return sys.stdin.buffer if self.path == _STANDARD_PATH else open_input(self.path)
@@ -116,8 +120,9 @@ class RowFile:
             return
         with closing(self._open_stream()) as stream:
             if self.format == "jsonl":
-                for number, line in number_nonblank_lines(stream, self.path):
-                    yield self._parse_line(number, line)
+                for number, line in number_lines_or_faults(stream, self.path):
+                    is_line = not isinstance(line, DataError)
+                    yield self._parse_line(number, line) if is_line else line
                 return
             delimiter = "\t" if self.format == "tsv" else None
             self.table = CsvTable(decode_lines(stream, self.path), self.path, delimiter)
@@ -140,7 +145,8 @@ class RowFile:
                 return DataError.at(self.path, number, f"JSON of more than {MAX_JSON_DEPTH} levels")
             fields = msgspec.json.decode(line, type=dict[str, Any])
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            if number == 1 and not line.lstrip().startswith((b"{", b"[")):
+            is_first = number == 1 and self._begins_file
+            if is_first and not line.lstrip().startswith((b"{", b"[")):
                 # The first line of a table: its other lines have the same fault.
                 what = "is no JSON object; if this is a table, give --format csv (or tsv)"
                 raise DataError.at(self.path, number, what) from error

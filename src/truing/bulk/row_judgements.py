@@ -10,6 +10,7 @@ from truing.bulk.row_files import InputRow
 from truing.core.flagged_categories import category_thresholds, flag_categories
 from truing.core.protocols import Judge
 from truing.core.types import Answer, Conversation, Judgement, Message, Response, Sample
+from truing.evaluation.judge_stage import judge_safely
 from truing.judges.verdicts import text_of_message
 
 ADDED_FIELDS = (
@@ -27,21 +28,24 @@ CHUNK_SIZE = 256
 
 
 async def judge_row(judge: Judge, row: InputRow) -> Judgement:
-    """Returns the judgement of a row's answer, or of its prompt if it has no answer."""
+    """Returns the judgement of a row's answer, or of its prompt if it has no answer.
+
+    An unscored one with the failure if the judge raises; BudgetExceeded is raised.
+    """
     sample = Sample(id=str(row.number), conversation=row.conversation)
     if row.response is not None:
         response = Response.of(sample.id, 0, "recorded", Answer(message=row.response))
-        return await judge.judge(sample, response)
+        return await judge_safely(judge, sample, response)
     # A classifier that was trained on prompts has a judge for them.
     make_prompt_judge = getattr(judge, "of_prompts", None)
     if make_prompt_judge is not None:
         prompt_judge: Judge = make_prompt_judge()
         no_answer = Response(sample_id=sample.id, message=Message("assistant", ""))
-        return await prompt_judge.judge(sample, no_answer)
+        return await judge_safely(prompt_judge, sample, no_answer)
     # Every other judge reads all of the prompt as if it were an answer.
     text = "\n\n".join(filter(None, map(text_of_message, row.conversation.messages)))
     prompt = Response.of(sample.id, 0, "recorded", Answer.of(text))
-    return await judge.judge(Sample(id=sample.id, conversation=Conversation()), prompt)
+    return await judge_safely(judge, Sample(id=sample.id, conversation=Conversation()), prompt)
 
 
 def judged_values(judge: Judge, judgement: Judgement) -> tuple[Any, ...]:
@@ -69,14 +73,13 @@ async def judge_by_length(judge: Judge, rows: Sequence[InputRow]) -> list[Judgem
     Rows of like length are judged together, `CHUNK_SIZE` at a time, so that a batch of a model is
     filled with text and not with padding.
     """
-    judgements: list[Judgement | None] = [None] * len(rows)
+    judgements: dict[int, Judgement] = {}
     order = sorted(range(len(rows)), key=lambda position: _text_length(rows[position]))
     for start in range(0, len(order), CHUNK_SIZE):
         positions = order[start : start + CHUNK_SIZE]
         of_chunk = await asyncio.gather(*(judge_row(judge, rows[p]) for p in positions))
-        for position, judgement in zip(positions, of_chunk):
-            judgements[position] = judgement
-    return [judgement for judgement in judgements if judgement is not None]
+        judgements.update(zip(positions, of_chunk, strict=True))
+    return [judgements[position] for position in range(len(rows))]
 
 
 def _text_length(row: InputRow) -> int:

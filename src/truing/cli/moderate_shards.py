@@ -41,6 +41,9 @@ def moderate_in_shards(
         raise UserError(f"--shard-mib {shard_mib:g}: give a size above 0")
     judge: Judge = resolve(judge_spec, "judge")
     job, shards = plan_job(judge, source, rows, prefix, max(1, int(shard_mib * (1 << 20))))
+    if Path(source).is_dir() and Path(out).resolve().is_relative_to(Path(source).resolve()):
+        # Its parts would be found as input by the same command.
+        raise UserError(f"--out {out}: lies in the input; give a folder outside of it")
     if any(Path(f.path).resolve().is_relative_to(Path(out).resolve()) for f in job.sources):
         raise UserError(f"--out {out}: the input lies in it")
     with ProgressBar("shards", quiet=as_json, resumable=True) as progress:

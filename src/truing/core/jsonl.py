@@ -80,10 +80,25 @@ def number_nonblank_lines(stream: BinaryIO, path: object) -> Iterator[tuple[int,
     Such a file is complete, so a last line without a newline counts. Raises DataError, which names
     `path`, for a line of more than `MAX_ROW_BYTES`.
     """
+    for number, line in number_lines_or_faults(stream, path):
+        if isinstance(line, DataError):
+            raise line
+        yield number, line
+
+
+def number_lines_or_faults(
+    stream: BinaryIO, path: object
+) -> Iterator[tuple[int, bytes | DataError]]:
+    """Yields lines like `number_nonblank_lines`, and the DataError of one that is too long, which
+    is left out if the caller goes on.
+    """
     number = 0
     while line := stream.readline(MAX_ROW_BYTES + 1):
         number += 1
         if len(line) > MAX_ROW_BYTES:
-            raise DataError.at(path, number, f"a line of more than {MAX_ROW_BYTES >> 20} MiB")
-        if line.strip():
+            what = f"a line of more than {MAX_ROW_BYTES >> 20} MiB"
+            yield number, DataError.at(path, number, what)
+            while line and not line.endswith(b"\n"):
+                line = stream.readline(MAX_ROW_BYTES)
+        elif line.strip():
             yield number, line

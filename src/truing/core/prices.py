@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType
 
 from truing.core.errors import PlanError, did_you_mean
 from truing.core.input_files import read_input_text
@@ -34,7 +34,8 @@ class Spending(Struct, frozen=True, kw_only=True):
     """What the stored answers of a run cost, without the calls of judges and attacks.
 
     Tokens of the `estimated` answers, whose endpoint stated no usage, are counted from characters.
-    `money` is None without a price.
+    `money` is None without a price. `repeated_read` and `repeated_written` are the part of the
+    tokens that went into answers which failed and were asked again.
     """
 
     answers: int = 0
@@ -43,6 +44,8 @@ class Spending(Struct, frozen=True, kw_only=True):
     tokens_written: int = 0
     money: float | None = None
     price: Price | None = None
+    repeated_read: int | UnsetType = UNSET
+    repeated_written: int | UnsetType = UNSET
 
     @property
     def tokens(self) -> int:

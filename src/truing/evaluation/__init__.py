@@ -16,6 +16,7 @@ __getattr__, __dir__, __all__ = lazy_exports(
         "evaluate": "is_attacked_dataset judge_run run_coroutine select_rate_limits",
         "failures": "RESPONSES find_repeated",
         "judge_sets": "JudgingTime LabelledRows is_judged judge_set store_set",
+        "judge_stage": "judge_safely",
         "options": "EvaluateOptions ProgressCallback RunBudget",
         "row_sample": "keep_stored_sample",
         "run_parts": "DEFAULT_PART_ROWS PartDataset finish_parts prepare_judging prepare_parts",

@@ -53,7 +53,7 @@ class JudgeStage:
             # A judge that was added later, or a crash, leaves samples that are judged in part.
             if key in self.spans or is_stopped():
                 continue
-            judgement = await self._judge_response(sample, response)
+            judgement = await judge_safely(self.judge, sample, response)
             lines.append((key, encode_line(judgement)))
             verdicts.append(judgement.verdict)
         if lines:
@@ -63,25 +63,28 @@ class JudgeStage:
                 offset += len(line)
         return verdicts
 
-    async def _judge_response(self, sample: Sample, response: Response) -> Judgement:
-        """Returns the judgement; an unscored one if the response or the judge failed."""
-        failure = response.failure
-        if failure is None:
-            try:
-                judgement = validate_judgement(await self.judge.judge(sample, response))
-                # A user's judge may leave the ids out, or copy those of another response.
-                if judgement.sample_id == sample.id and judgement.index == response.index:
-                    return judgement
-                return replace(judgement, sample_id=sample.id, index=response.index)
-            except BudgetExceeded:
-                # The only error that ends the run; all others are recorded.
-                raise
-            except Exception as error:
-                failure = Failure("judge", "exception", describe_exception(error))
-        return Judgement(
-            sample_id=sample.id,
-            index=response.index,
-            judge=self.judge.name,
-            question=self.judge.question,
-            failure=failure,
-        )
+
+async def judge_safely(judge: Judge, sample: Sample, response: Response) -> Judgement:
+    """Returns the judgement; an unscored one if the response or the judge failed.
+
+    Raises BudgetExceeded, the only error that ends a run.
+    """
+    failure = response.failure
+    if failure is None:
+        try:
+            judgement = validate_judgement(await judge.judge(sample, response))
+            # A user's judge may leave the ids out, or copy those of another response.
+            if judgement.sample_id == sample.id and judgement.index == response.index:
+                return judgement
+            return replace(judgement, sample_id=sample.id, index=response.index)
+        except BudgetExceeded:
+            raise
+        except Exception as error:
+            failure = Failure("judge", "exception", describe_exception(error))
+    return Judgement(
+        sample_id=sample.id,
+        index=response.index,
+        judge=judge.name,
+        question=judge.question,
+        failure=failure,
+    )

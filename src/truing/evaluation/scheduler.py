@@ -149,13 +149,16 @@ class Scheduler:
 
         Raises BudgetExceeded or a UserError if it has to stop before the end; what is stored stays.
         """
-        self._drop_failures()
+        stored = self.writer.file(RESPONSES), self.ids, self.base
+        # Before failures are dropped: what they cost stays spent.
+        if is_counted := self.model is not None and self.meter.is_needed:
+            self.meter.count_earlier(self.writer.manifest.spending, *stored)
+        if self._drop_failures() and is_counted:
+            self.meter.recount_stored(*stored)
         if self.stopping is not None:
             self.stopping.replay(self.writer.file(self._watched_stage().file), self.ids)
         unjudged = self._find_unjudged()
         if self.model is not None:
-            if self.meter.is_needed:
-                self.meter.count_stored(self.writer.file(RESPONSES), self.ids, self.base)
             self._todo = self.total
             # All responses to a sample are appended in one write: the last one stands for all.
             self._done = sum(self._keys(p)[-1] in self.responses for p in range(self.total))
@@ -252,27 +255,25 @@ class Scheduler:
         self._active_workers -= 1
 
     async def _answer_sample(self, position: int) -> AnsweredSample | None:
-        """Generates and stores the responses to the sample at a position; returns None, without a
-        request, if they could pass the budget.
-        """
-        assert self.model is not None
-        base_sample = self.base.read(position)
-        if not await self.meter.admit(position, base_sample):
-            return None
+        """Generates and stores a sample's responses; returns None if they could pass the budget."""
+        self.meter.enter(position)
         try:
-            return await self._answer_admitted(position, base_sample)
+            return await self._answer_entered(position)
         finally:
             self.meter.release(position)
 
-    async def _answer_admitted(self, position: int, base_sample: Sample) -> AnsweredSample:
+    async def _answer_entered(self, position: int) -> AnsweredSample | None:
         assert self.model is not None
         failure: Failure | None = None
         if self.attacked is None:
-            sample = base_sample
+            sample = self.base.read(position)
         elif position in self.attacked:
             sample = self.attacked.read(position)
         else:
             sample, failure = await self.attacked.create(position, self.model)
+        # The prompt of an attack may be many times as long as that of the data set.
+        if not await self.meter.admit(position, sample):
+            return None
         if failure is None:
             answers = await self._generate(self.model, sample)
         else:
@@ -392,8 +393,8 @@ class Scheduler:
         for stage in self.stages:
             self.writer.rewrite_in_order(stage.file, stage.spans)
 
-    def _drop_failures(self) -> None:
-        """Removes the failures that are repeated: of the model with their judgements, of judges."""
+    def _drop_failures(self) -> bool:
+        """Removes failures that are repeated, of model and judges; returns if there were any."""
         dropped = False
         if self.model is not None:
             for record in find_repeated(self.writer.file(RESPONSES), self.options):
@@ -410,12 +411,13 @@ class Scheduler:
                     stage.spans.remove(position * self.answers_per_sample + record.index)
                     dropped = True
         if not dropped:
-            return
+            return False
         self._rewrite_in_order()
         # The offsets have changed.
         self.responses = self.stored.read_responses()
         for stage in self.stages:
             stage.reload()
+        return True
 
     def _finish(self) -> None:
         """Puts all lines in order and marks the run as complete."""

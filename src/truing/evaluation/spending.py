@@ -1,11 +1,15 @@
-"""What the answers of a run may cost and have cost: a limit that no request passes.
+"""What the answers of a run may cost and have cost, and a limit before which the run stops.
 
-Before each request its largest cost is reserved: every byte of the prompt as one token, and answers
-as long as the limit. If that does not fit, the run waits until the requests in flight have said
-what they really cost, and stops only when none is left. So a model that sends one request for an
-answer never passes the limit. One that sends several (best-of, an agent, rails with prompts of
-their own) is reserved the largest cost of its answers so far, the first of which is waited for
-alone; it may pass the limit by what the answers in flight cost more than any before them.
+Before the requests for a sample their largest cost is reserved: every byte of the prompt that is
+sent (after an attack) as one token, once for each answer, since some endpoints give one answer a
+request; and answers as long as allowed. If that does not fit, the run waits until the requests in
+flight have stated their cost, and stops only when none is left.
+
+That is exact for models that send what is counted here. Beyond it the reservation is an estimate:
+what a wrapper adds to prompts is read from the answers so far, the first of which is waited for
+alone, and a model that sends several requests for an answer (best-of, an agent) is reserved the
+largest cost of its answers so far. A `max_tokens` in the body of a spec, images, and repeated
+requests that the provider charges without stating a usage are not seen.
 """
 
 from __future__ import annotations
@@ -17,7 +21,8 @@ from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
-from msgspec import Struct
+import msgspec
+from msgspec import UNSET, Struct, UnsetType
 
 from truing.core.jsonl import read_records
 from truing.core.prices import Price, Spending, estimate_tokens
@@ -27,6 +32,7 @@ from truing.evaluation.options import EvaluateOptions, RunBudget
 from truing.runs.folder import Run
 from truing.runs.index import IdIndex, SampleStore
 
+_FEW_ROWS = 50
 _ROUNDING = 1e-9  # sums of prices may exceed a limit by the rounding of floats
 
 
@@ -63,9 +69,14 @@ class SpendingMeter:
         self._answers = self._estimated = 0
         self._reserved: dict[int, _Cost] = {}
         self._largest: _Cost | None = None
+        self._largest_overhead = 0
+        self._answers_per_sample = answers_per_sample
+        self._tools_bytes = len(msgspec.json.encode(options.sampling.tools))
+        # Part of what is spent, of answers that failed and were asked again: in no file any more.
+        self._repeated = _Cost()
         # Requests are admitted in the order of the rows: a large one is not passed by small ones,
         # which would leave a choice of rows instead of a sample.
-        self._turn = asyncio.Lock()
+        self._waiting: list[int] = []
         self._settled = asyncio.Event()
 
     def spending(self) -> Spending:
@@ -80,36 +91,52 @@ class SpendingMeter:
             tokens_written=self._spent.written,
             money=money,
             price=self.price,
+            repeated_read=self._repeated.read or UNSET,
+            repeated_written=self._repeated.written or UNSET,
         )
 
-    async def admit(self, position: int, sample: Sample) -> bool:
-        """Reserves the largest cost of a sample's answers; returns False if it passes the budget.
+    def enter(self, position: int) -> None:
+        """Takes the next place in the order of admission; `release` must be called."""
+        if self.budget.is_limited:
+            self._waiting.append(position)
 
-        After True, `release` must be called for the position.
+    async def admit(self, position: int, sample: Sample) -> bool:
+        """Reserves the largest cost of a sample's answers, after those of all samples that entered
+        before it; returns False if it passes the budget.
         """
         if not self.budget.is_limited:
             return True
-        async with self._turn:
-            cost = self._largest_cost(sample)
-            while not self.is_used_up and not self._fits(cost):
-                if not self._reserved:
-                    self.is_used_up = True
-                    break
+        while not self.is_used_up:
+            if self._waiting[0] == position:
+                cost = self._largest_cost(sample)
+                if self._fits(cost):
+                    self._reserved[position] = cost
+                    self._leave(position)
+                    return True
+                self.is_used_up = not self._reserved
+            if not self.is_used_up:
                 self._settled.clear()
                 await self._settled.wait()
-                cost = self._largest_cost(sample)
-            if self.is_used_up:
-                return False
-            self._reserved[position] = cost
-            return True
+        self._leave(position)
+        return False
+
+    def _leave(self, position: int) -> None:
+        if position in self._waiting:
+            self._waiting.remove(position)
+        self._settled.set()
 
     def _largest_cost(self, sample: Sample) -> _Cost:
+        largest = self._largest or _Cost()
+        read = self._prompt_bound(sample) + self._largest_overhead
+        return _Cost(max(read, largest.read), max(self._max_written, largest.written))
+
+    def _prompt_bound(self, sample: Sample) -> int:
+        """Returns the most tokens that are read for a sample's answers."""
         texts = [message.content for message in sample.conversation.messages]
         # No tokenizer of current models makes more tokens than there are bytes; the roles and
         # marks around a message take a few more.
-        read = sum(len(text.encode("utf-8", "replace")) + 8 for text in texts)
-        largest = self._largest or _Cost()
-        return _Cost(max(read, largest.read), max(self._max_written, largest.written))
+        prompt = sum(len(text.encode("utf-8", "replace")) + 8 for text in texts)
+        return (prompt + self._tools_bytes) * self._answers_per_sample
 
     def _fits(self, cost: _Cost) -> bool:
         # What an answer of this model really costs is not known before the first one.
@@ -128,11 +155,14 @@ class SpendingMeter:
         """Counts what the answers to a sample cost."""
         cost, n_estimated = _cost_of(sample, answers)
         self._count(cost, len(answers), n_estimated)
+        # What a wrapper adds to the prompts: a system prompt, images.
+        overhead = cost.read - self._prompt_bound(sample)
+        self._largest_overhead = max(self._largest_overhead, overhead)
 
     def release(self, position: int) -> None:
-        """Ends the reservation of a sample, whether it was answered or not."""
+        """Ends the place and the reservation of a sample, whether it was answered or not."""
         self._reserved.pop(position, None)
-        self._settled.set()
+        self._leave(position)
 
     def _count(self, cost: _Cost, n_answers: int, n_estimated: int) -> None:
         self._spent += cost
@@ -141,6 +171,26 @@ class SpendingMeter:
         if cost != _Cost():
             largest = self._largest or _Cost()
             self._largest = _Cost(max(largest.read, cost.read), max(largest.written, cost.written))
+
+    def count_repeated(self, spending: Spending | UnsetType) -> None:
+        """Counts what earlier calls spent on answers that failed and were asked again."""
+        if spending is not UNSET:
+            cost = _Cost(spending.repeated_read or 0, spending.repeated_written or 0)
+            self._repeated, self._spent = cost, self._spent + cost
+
+    def count_earlier(
+        self, spending: Spending | UnsetType, path: Path, ids: IdIndex, samples: SampleStore
+    ) -> None:
+        """Counts what earlier calls spent: by their account, and the answers in a file."""
+        self.count_repeated(spending)
+        self.count_stored(path, ids, samples)
+
+    def recount_stored(self, path: Path, ids: IdIndex, samples: SampleStore) -> None:
+        """Counts the answers anew after failures were dropped, whose cost stays spent."""
+        before, self._spent = self._spent, _Cost()
+        self._answers = self._estimated = 0
+        self.count_stored(path, ids, samples)
+        self._repeated, self._spent = before - self._spent, before
 
     def count_stored(self, path: Path, ids: IdIndex, samples: SampleStore) -> None:
         """Counts the answers in a file of responses; `ids` are those of the answers' samples."""
@@ -180,6 +230,7 @@ def read_spending(run: Run, price: Price | None) -> Spending:
     if not run.file(RESPONSES).exists() or not run.file("samples.jsonl").exists():
         return Spending(price=price)
     meter = SpendingMeter(EvaluateOptions(price=price))
+    meter.count_repeated(run.manifest.spending)
     with closing(SampleStore(run.file("samples.jsonl"))) as samples:
         meter.count_stored(run.file(RESPONSES), samples.ids, samples)
     return meter.spending()
@@ -222,6 +273,11 @@ def describe_stop(budget: RunBudget, order: Sequence[int], is_answered: Sequence
         f"stopped by its budget of {budget.describe()} after {n_answered:,} of {len(order):,} rows"
     )
     if all(is_answered[position] for position in order[:n_answered]):
-        return f"{text}, drawn at random; a higher budget continues it"
+        few = (
+            " (so few that the lengths of answers decide how many: short ones, such as refusals, "
+            "may be too many or too few)"
+        )
+        small = few if n_answered < _FEW_ROWS else ""
+        return f"{text}, drawn at random{small}; a higher budget continues it"
     # An earlier call without a budget took the rows in their order.
     return f"{text}, which are no random sample; a higher budget continues it"

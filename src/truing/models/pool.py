@@ -32,6 +32,7 @@ from truing.core.errors import (
 from truing.core.protocols import LogprobModel, Model, StreamingModel
 from truing.core.secret import Secret
 from truing.core.types import Answer, Conversation, Lineage, Sampling
+from truing.http.limits import RATE_LIMITS, RESERVE_REQUEST
 from truing.models.endpoint_pool import EndpointPool
 from truing.models.endpoint_pool import build as build_endpoint_pool
 from truing.specs.parser import Spec, parse_spec
@@ -82,8 +83,13 @@ class ModelWorker:
             return _encode(_WorkerInfo(faults=self._faults))
         return _encode(_WorkerInfo(self._model.name, self._model.lineage))
 
-    async def generate(self, conversation: bytes, sampling: bytes) -> bytes:
-        """Returns encoded answers; an exception of the model becomes failed answers."""
+    async def generate(self, conversation: bytes, sampling: bytes, rates: bytes = b"") -> bytes:
+        """Returns encoded answers; an exception of the model becomes failed answers.
+
+        `rates` are the most requests a second of this copy to endpoints, by scope.
+        """
+        if rates:
+            RATE_LIMITS.set(msgspec.msgpack.decode(rates, type=dict[str, float]))
         options = msgspec.msgpack.decode(sampling, type=Sampling)
         try:
             answers = await self._model.generate(
@@ -192,7 +198,17 @@ class ModelPool:
     async def generate(self, conversation: Conversation, sampling: Sampling) -> tuple[Answer, ...]:
         """Sends the request to the copy with the fewest in flight; to another one if it dies for
         good.
+
+        Each copy gets its share of a rate limit. Raises UserError for a limit that several
+        processes share, which does not reach the copies.
         """
+        if RESERVE_REQUEST.get() is not None:
+            raise UserError(
+                f"{self.name}: a rate limit of all workers does not reach the copies of a pool; "
+                "leave the pool or the limit (--rate, --worker-rate) out"
+            )
+        n_copies = self.options.copies
+        rates = _encode({scope: rate / n_copies for scope, rate in RATE_LIMITS.get().items()})
         encoded, options = _encode(conversation), _encode(sampling)
         reason = "no copy is left"
         while workers := self._start_workers():
@@ -200,7 +216,8 @@ class ModelPool:
             worker.in_flight += 1
             try:
                 return msgspec.msgpack.decode(
-                    await worker.actor.generate.remote(encoded, options), type=tuple[Answer, ...]
+                    await worker.actor.generate.remote(encoded, options, rates),
+                    type=tuple[Answer, ...],
                 )
             except BudgetExceeded as error:
                 # Ray wraps an exception of the actor in one whose message holds the remote

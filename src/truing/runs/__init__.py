@@ -23,6 +23,6 @@ __getattr__, __dir__, __all__ = lazy_exports(
             "part_name read_located_run_records read_run_records record_bytes"
         ),
         "run_files": "delete_run_file is_judgement_file locate_run_file open_run_file",
-        "write_lock": "is_being_written",
+        "write_lock": "acquire_write_lock is_being_written",
     },
 )
