@@ -77,10 +77,10 @@ class EpisodeRun:
             if answer.failure is not None:
                 return self._finish(answer, "failed")
             if answer.finish_reason in ("blocked", "abstained", "content_filter"):
-                told = self._tell_of_block(conversation, answer)
-                if told is None or self._find_reached_limit() is not None:
+                with_denial = self._tell_of_block(conversation, answer)
+                if with_denial is None or self._find_reached_limit() is not None:
                     return self._finish(answer, "blocked")
-                conversation = told
+                conversation = with_denial
                 continue
             message = answer.message
             fault = self._find_size_fault(message)

@@ -12,6 +12,7 @@ text here; InjecAgent lets a model write what they return.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -36,9 +37,14 @@ def convert(record: Record, options: DatasetOptions) -> Iterable[Row]:
 class InjecAgentDataset(FileDataset):
     """The test cases with the tools of the `tools.json` beside them."""
 
+    @cached_property
+    def tools(self) -> dict[str, FixedTool]:
+        """The tools of the set by their full names."""
+        return _read_tools(self.files[0].parent / "tools.json")
+
     def convert(self, record: Record) -> list[Row]:
         """Returns the row of a test case."""
-        return self.convert_case(record, _read_tools(Path(record.path).parent / "tools.json"))
+        return self.convert_case(record, self.tools)
 
     @staticmethod
     def convert_case(record: Record, catalogue: dict[str, FixedTool]) -> list[Row]:

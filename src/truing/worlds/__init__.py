@@ -9,7 +9,10 @@ from truing.core.lazy import lazy_exports
 __getattr__, __dir__, __all__ = lazy_exports(
     __name__,
     {
-        "agentdojo": "AgentDojoSimulation DEFAULT_VERSION PREFIX list_solution load_suite",
+        "agentdojo": (
+            "AgentDojoSimulation DEFAULT_VERSION PREFIX find_injection_vectors list_solution "
+            "load_suite"
+        ),
         "arguments": "ArgumentError ArgumentSchema MAX_ARGUMENT_CHARACTERS read_arguments",
         "conditions": "find_call holds",
         "files": "AgentTask WORLD_NAMES WorldFile load_world parse_world",
