@@ -11,8 +11,11 @@ from litestar.testing import TestClient
 from tests.integrations.hook_rails_folder import REFUSED_INPUT, write_rails
 
 from truing.models.scripted import ScriptedModel
-from truing.serve.openai.app import chat_app
+from truing.serve.openai.app import chat_app, show_chat_page
+from truing.serve.openai.audit import HarmAudit
 from truing.serve.openai.model_router import ModelRouter
+from truing.specs.resolve import resolve
+from truing.stats.sequential import HarmRateAlarm
 
 GOOD = f"""
 dialogues:
@@ -68,7 +71,19 @@ def test_what_a_client_may_not_run_is_refused(client: Any, dialogues: str) -> No
     assert response.json()["error"]["param"] == "dialogues"
 
 
-def test_the_operator_of_a_server_without_keys_may_set_variables(folder: Path) -> None:
+def test_the_operator_of_a_page_without_keys_may_set_variables(folder: Path) -> None:
     text = "dialogues: [{turns: [{user: hello, context: {name: Ana}, variables: {name: Ana}}]}]"
     with make_client(folder, []) as client:
+        # Without the page, a server without keys may stand open to strangers.
+        refused = client.post("/v1/rails/tests", json={"dialogues": text})
+        assert refused.status_code == 400 and "context" in refused.text
+        show_chat_page(client.app, needs_key=False)
         assert client.post("/v1/rails/tests", json={"dialogues": text}).json()["data"][0]["passed"]
+
+
+def test_a_server_that_audits_runs_no_dialogues(folder: Path) -> None:
+    with make_client(folder, []) as client:
+        audit = HarmAudit(resolve("rules:refusal", "judge"), HarmRateAlarm(0.01), print)
+        client.app.state.chat.audit = audit
+        response = client.post("/v1/rails/tests", json={"dialogues": GOOD})
+    assert response.status_code == 403 and "audits" in response.json()["error"]["message"]

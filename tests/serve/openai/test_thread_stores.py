@@ -7,19 +7,27 @@ import os
 import uuid
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from litestar.testing import TestClient
+from tests.serve.openai.live import free_port
 
 from truing.core.errors import PlanError
 from truing.core.types import Conversation, Sampling
 from truing.models.scripted import ScriptedModel
 from truing.rails.config.loader import RailsConfig
 from truing.serve.openai import thread_stores
+from truing.serve.openai.admission import RequestRefused
 from truing.serve.openai.app import chat_app, keep_threads
 from truing.serve.openai.model_router import ModelRouter
-from truing.serve.openai.thread_stores import MemoryThreads, ThreadStore, open_thread_store
+from truing.serve.openai.thread_stores import (
+    MemoryThreads,
+    RedisThreads,
+    ThreadStore,
+    open_thread_store,
+)
 
 REDIS = os.environ.get("TRUING_TEST_REDIS")
 POSTGRES = os.environ.get("TRUING_TEST_POSTGRES")
@@ -158,3 +166,45 @@ def test_stores_that_do_not_exist(name: str, hours: float | None, message: str) 
     with pytest.raises(PlanError, match=message) as caught:
         open_thread_store(name, hours)
     assert "secret" not in str(caught.value)
+
+
+def test_threads_in_memory_are_bounded_by_their_bytes() -> None:
+    async def save_and_load() -> list[int]:
+        store = MemoryThreads(max_bytes=2_500)
+        for key in "abc":
+            assert await store.save(key, [{"role": "user", "content": "x" * 1_000}], 0)
+        return [len((await store.load(key)).rows) for key in "abc"]
+
+    assert asyncio.run(save_and_load()) == [0, 1, 1]
+
+
+def test_expired_threads_leave_the_memory_without_being_asked_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = 0.0
+    monkeypatch.setattr(thread_stores, "time", SimpleNamespace(monotonic=lambda: now))
+
+    async def save_and_wait() -> int:
+        nonlocal now
+        store = MemoryThreads(seconds=60)
+        await store.save("old", [{"role": "user", "content": "x"}], 0)
+        now = 50.0
+        await store.save("used", [{"role": "user", "content": "y"}], 0)
+        now = 100.0
+        await store.load("used")
+        now = 150.0
+        await store.save("new", [], 0)
+        return len((await store.load("used")).rows) if set(store._threads) == {"used", "new"} else 0
+
+    assert asyncio.run(save_and_wait()) == 1
+
+
+def test_a_request_is_refused_while_redis_does_not_answer() -> None:
+    redis = pytest.importorskip("redis.asyncio")
+    store = RedisThreads.__new__(RedisThreads)  # its constructor asks Redis
+    store._url, store._milliseconds = f"redis://127.0.0.1:{free_port()}", 0
+    store._from_url, store._clients = redis.Redis.from_url, {}
+    for call in (lambda: store.load("k"), lambda: store.save("k", [], 0)):
+        with pytest.raises(RequestRefused, match="--threads") as caught:
+            asyncio.run(call())
+        assert caught.value.status == 503

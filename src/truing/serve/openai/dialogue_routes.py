@@ -1,7 +1,9 @@
 """Runs a file of `truing rails test` on a served configuration, for the chat page.
 
 A client may set in it what it may set in a request: user messages, assistant's messages and tool
-results. Where the server has no keys, whoever reaches it is its operator, and may set all.
+results. Who reaches a chat page without keys, which is there on this machine alone, is the
+operator and may set all. A server that audits its answers runs no dialogues: their answers would
+not be among the audited ones.
 """
 
 from __future__ import annotations
@@ -44,6 +46,9 @@ async def run_dialogues(
     service: ChatService = state.chat
     record = record_of(request.scope)
     limits = service.admission.limits
+    if service.audit is not None:
+        reason = "this server audits its answers: run the file with truing rails test"
+        raise RequestRefused(403, reason, "permission_error")
     check_name("config_id", data.config_id, limits)
     model = await service.select_model((data.config_id,) if data.config_id else ())
     if not isinstance(model, GuardedModel):
@@ -53,7 +58,8 @@ async def run_dialogues(
         dialogues = parse_dialogues("dialogues", data.dialogues)
     except PlanError as error:
         raise refuse("dialogues", "; ".join(error.faults[:5])) from error
-    _check_dialogues(dialogues, is_operator=not record.tenant)
+    is_operator = not record.tenant and service.page is not None
+    _check_dialogues(dialogues, is_operator=is_operator)
     await service.take_slot(request)
     runner = DialogueRunner(model.config, model.model)
     try:

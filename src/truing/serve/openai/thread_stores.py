@@ -10,13 +10,16 @@ import asyncio
 import json
 import time
 from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 from msgspec import Struct
 
 from truing.core.errors import MissingExtra, PlanError
+from truing.serve.openai.admission import RequestRefused
 
-MAX_THREADS = 10_000  # that are held in memory
+MAX_THREADS, MAX_MEMORY_BYTES = 10_000, 256 * 2**20  # that are held in memory
 _CLEANUP_SECONDS = 600.0  # between two searches of a SQL database for old threads
 _REDIS_PREFIX = "truing:thread:"
 # Saves a thread if its version is still the expected one: 1, else 0.
@@ -57,28 +60,49 @@ class ThreadStore(Protocol):
 class MemoryThreads:
     """The threads that were used last, in this process; those unused for `seconds` expire."""
 
-    def __init__(self, size: int = MAX_THREADS, seconds: float | None = None) -> None:
-        self._size, self._seconds = size, seconds
+    def __init__(
+        self,
+        size: int = MAX_THREADS,
+        seconds: float | None = None,
+        max_bytes: int = MAX_MEMORY_BYTES,
+    ) -> None:
+        self._size, self._seconds, self._max_bytes = size, seconds, max_bytes
+        self._bytes = 0
         self._threads: OrderedDict[str, tuple[str, int, float]] = OrderedDict()
 
     async def load(self, key: str) -> StoredThread:
         """Returns a thread; one without messages for an unknown or expired key."""
-        messages, version, updated = self._threads.get(key, ("[]", 0, 0.0))
-        if version and self._seconds is not None and updated < time.monotonic() - self._seconds:
-            del self._threads[key]
+        self._drop_expired()
+        if key not in self._threads:
             return StoredThread([])
+        messages, version, _ = self._threads.pop(key)
+        self._threads[key] = messages, version, time.monotonic()
         return StoredThread(json.loads(messages), version)
 
     async def save(self, key: str, rows: Rows, version: int) -> bool:
-        """Replaces the messages of a thread; drops the least recently used one."""
+        """Replaces the messages of a thread; drops those unused for longest above bounds."""
+        self._drop_expired()
         known = self._threads.get(key, ("", 0, 0.0))[1]
         if known != version and known:
             return False
-        self._threads[key] = json.dumps(rows), version + 1, time.monotonic()
-        self._threads.move_to_end(key)
-        if len(self._threads) > self._size:
-            self._threads.popitem(last=False)
+        self._bytes -= len(self._threads.pop(key, ("", 0, 0.0))[0])
+        messages = json.dumps(rows)  # ASCII: a byte each
+        self._threads[key] = messages, version + 1, time.monotonic()
+        self._bytes += len(messages)
+        while len(self._threads) > self._size or self._bytes > self._max_bytes:
+            self._drop_oldest()
         return True
+
+    def _drop_expired(self) -> None:
+        """Drops what has not been used for too long; the thread used first stands first."""
+        if self._seconds is None:
+            return
+        oldest = time.monotonic() - self._seconds
+        while self._threads and next(iter(self._threads.values()))[2] < oldest:
+            self._drop_oldest()
+
+    def _drop_oldest(self) -> None:
+        self._bytes -= len(self._threads.popitem(last=False)[1][0])
 
     async def close(self) -> None:
         """Does nothing: there are no connections."""
@@ -188,7 +212,10 @@ class RedisThreads:
 
     async def load(self, key: str) -> StoredThread:
         """Returns a thread; one without messages for an unknown or expired key."""
-        version, messages = await self._client().hmget(_REDIS_PREFIX + key, ["version", "messages"])
+        with _refused_without_store():
+            version, messages = await self._client().hmget(
+                _REDIS_PREFIX + key, ["version", "messages"]
+            )
         if version is None or messages is None:
             return StoredThread([])
         return StoredThread(json.loads(messages), int(version))
@@ -197,13 +224,26 @@ class RedisThreads:
         """Replaces the messages of a thread; False if it is not at this version any more."""
         arguments = (str(version), str(version + 1), json.dumps(rows), str(self._milliseconds))
         name = _REDIS_PREFIX + key
-        return bool(await self._client().eval(_REDIS_SAVE, 1, name, *arguments))
+        with _refused_without_store():
+            return bool(await self._client().eval(_REDIS_SAVE, 1, name, *arguments))
 
     async def close(self) -> None:
         """Closes the connections of the running event loop."""
         client = self._clients.pop(asyncio.get_running_loop(), None)
         if client is not None:
             await client.aclose()
+
+
+@contextmanager
+def _refused_without_store() -> Iterator[None]:
+    """Turns a failure of Redis into the refusal of the request (503)."""
+    from redis.exceptions import RedisError
+
+    try:
+        yield
+    except (RedisError, OSError) as error:
+        reason = "the store of threads (--threads) does not answer"
+        raise RequestRefused(503, reason, "server_error", 5) from error
 
 
 def open_thread_store(name: str, hours: float | None = None) -> ThreadStore:
