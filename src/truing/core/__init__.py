@@ -33,8 +33,8 @@ __getattr__, __dir__, __all__ = lazy_exports(
         "input_files": "open_input read_input_bytes read_input_text",
         "json_text": "describe_json_error is_nested_deeper parse_json",
         "jsonl": (
-            "decode_line number_nonblank_lines read_complete_lines read_located_records "
-            "read_records"
+            "decode_line number_lines_or_faults number_nonblank_lines read_complete_lines "
+            "read_located_records read_records"
         ),
         "language_id": (
             "count_latin_letters detect_language find_foreign_part looks_english "

@@ -188,10 +188,13 @@ def run_plan(
         # What later runs leave over goes to those that their share has stopped.
         for _ in range(_BUDGET_ROUNDS):
             stopped = []
+            n_before = shares.answers
             for i, run in enumerate(runs):
                 _evaluate_run(plan, components, run, tell, shares.share(run, runs[i + 1 :]))
                 stopped += [run] if shares.update(run) else []
             runs = stopped
+            if shares.answers == n_before:
+                break  # what is left fits no row of any run
     else:
         for run in runs:
             _evaluate_run(plan, components, run, tell, budget)

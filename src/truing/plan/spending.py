@@ -128,10 +128,14 @@ class BudgetShares:
         return RunBudget(money=money, tokens=tokens)
 
     def update(self, run: PlannedRun) -> bool:
-        """Reads what a run has cost; returns whether its share ended it after some answers."""
-        before, self._spent[run.path] = self._spent[run.path], _stored_spending(run)
-        is_stopped = "budget" in Run(run.path).manifest.notes
-        return is_stopped and self._spent[run.path].answers > before.answers
+        """Reads what a run has cost; returns whether its share ended it."""
+        self._spent[run.path] = _stored_spending(run)
+        return "budget" in Run(run.path).manifest.notes
+
+    @property
+    def answers(self) -> int:
+        """Number of stored answers of all runs."""
+        return sum(spending.answers for spending in self._spent.values())
 
     def _largest_cost(self, run: PlannedRun, price: Price) -> float:
         """Returns what the unanswered rows of a run cost if all answers are as long as allowed."""
