@@ -121,8 +121,10 @@ class RowFile:
         with closing(self._open_stream()) as stream:
             if self.format == "jsonl":
                 for number, line in number_lines_or_faults(stream, self.path):
-                    is_line = not isinstance(line, DataError)
-                    yield self._parse_line(number, line) if is_line else line
+                    if isinstance(line, DataError):
+                        yield line
+                    else:
+                        yield self._parse_line(number, line)
                 return
             delimiter = "\t" if self.format == "tsv" else None
             self.table = CsvTable(decode_lines(stream, self.path), self.path, delimiter)
