@@ -67,6 +67,8 @@ QUICK = (
         ("litestar", "sqlalchemy"),
     ),
     Quick("rlhf", "rlhf/synthetic.py --seeds 0 --methods ppo", 2, ("torch",)),
+    Quick("scale", "scale/simulate.py --rows 1e6 --workers 10", 0.1),
+    Quick("scale", "scale/parts.py --rows 2000 --judge keywords:", 0.2),
     Quick(
         "security",
         "security/hostile_endpoints.py --quick --only gzip_body endless_stream endless_error",

@@ -1,4 +1,4 @@
-"""Ten first tasks of a new user, done by truing and by three other tools: commands, lines, seconds.
+"""Ten first tasks of a new user, in truing and in three other tools: commands, lines, seconds.
 
     python benchmarks/first_steps/walk.py --promptfoo DIR/node_modules/.bin --inspect VENV/bin \
         --nemo VENV/bin
@@ -6,8 +6,9 @@
 Each recipe (`recipes.py`) runs in an empty folder against one endpoint of fixed answers
 (`truing serve --model scripted:mixed`). Counted are the commands, the lines that are written by
 hand, and the processor time of the commands; wall time is printed too, and depends on what else
-the machine does. A tool whose folder of programs is not given is listed, not run. Writes the tables
-into README.md.
+the machine does. A tool whose folder of programs is not given is listed, not run. Writes the table
+into README.md; a cell that is not run anew stays as it was, as long as the recipe has the same
+number of commands and lines.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from recipes import GIVEN_FILES, RECIPES, TASKS, Recipe
+from recipes import PROVIDED_FILES, RECIPES, TASKS, Recipe
 
 HERE = Path(__file__).resolve().parent
 TOOLS = ("truing", "promptfoo", "inspect", "nemo")
@@ -75,21 +76,30 @@ def serve_endpoint() -> Iterator[str]:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     command = [sys.executable, "-m", "truing", "serve", "--model", "scripted:mixed"]
-    server = subprocess.Popen(
-        [*command, "--port", str(port)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
     base = f"http://127.0.0.1:{port}/v1"
-    try:
-        for _ in range(1200):
-            try:
-                urllib.request.urlopen(f"{base}/models", timeout=5).close()
-                break
-            except OSError:
-                time.sleep(0.1)
-        yield base
-    finally:
-        server.terminate()
-        server.wait()
+    with tempfile.TemporaryFile() as output:
+        server = subprocess.Popen([*command, "--port", str(port)], stdout=output, stderr=output)
+        try:
+            if not _answers(f"{base}/models", server):
+                output.seek(0)
+                raise SystemExit(f"no endpoint at {base}:\n{output.read()[-800:].decode()}")
+            yield base
+        finally:
+            server.terminate()
+            server.wait()
+
+
+def _answers(url: str, server: subprocess.Popen[bytes]) -> bool:
+    """Waits at most two minutes for an answer; False if none comes or the server has ended."""
+    end = time.monotonic() + 120
+    while server.poll() is None and time.monotonic() < end:
+        try:
+            urllib.request.urlopen(url, timeout=5).close()
+        except OSError:
+            time.sleep(0.1)
+        else:
+            return True
+    return False
 
 
 def run_recipe(recipe: Recipe, base: str, programs: Path) -> Result:
@@ -97,7 +107,7 @@ def run_recipe(recipe: Recipe, base: str, programs: Path) -> Result:
     result = Result()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        for path, text in GIVEN_FILES.get(recipe.task, {}).items():
+        for path, text in PROVIDED_FILES.get(recipe.task, {}).items():
             (folder / path).write_text(text, encoding="utf-8")
         for path, text in recipe.files.items():
             target = folder / path
@@ -110,8 +120,7 @@ def run_recipe(recipe: Recipe, base: str, programs: Path) -> Result:
             status, output = run_command(fill_in(command, base), folder, programs)
             result.cpu_seconds += children_seconds() - before
             result.wall_seconds += time.monotonic() - started
-            # A gate or an assertion that says no has done its work.
-            if status not in (0, 2, 3, 100):
+            if status not in (0, *recipe.findings):
                 result.failed = command
                 print(output[-800:], file=sys.stderr)
                 break
@@ -156,13 +165,16 @@ def children_seconds() -> float:
     return usage.ru_utime + usage.ru_stime
 
 
-def describe(recipe: Recipe, result: Result | None) -> str:
-    """Returns the figures of a recipe as a cell of the table."""
+def describe(recipe: Recipe, result: Result | None, earlier: str = "") -> str:
+    """Returns the figures of a recipe as a cell of the table; the earlier cell if it was not run.
+
+    An earlier cell is of this recipe if it has the same number of commands and lines.
+    """
     if not recipe.commands:
         return "–"
     counts = f"{len(recipe.commands)} / {recipe.lines}"
     if result is None:
-        return f"{counts} / not run"
+        return earlier if earlier.startswith(f"{counts} / ") else f"{counts} / not run"
     if result.failed:
         return f"{counts} / failed"
     return f"{counts} / {result.cpu_seconds:.1f}"
@@ -170,10 +182,16 @@ def describe(recipe: Recipe, result: Result | None) -> str:
 
 def write_page(results: dict[tuple[str, str], Result], programs: dict[str, Path]) -> None:
     """Replaces the table of README.md."""
+    page = HERE / "README.md"
+    text = page.read_text(encoding="utf-8")
+    earlier = read_cells(text)
     recipes = {(recipe.tool, recipe.task): recipe for recipe in RECIPES}
     rows = ["| task | " + " | ".join(TOOLS) + " |", "| --- |" + " --- |" * len(TOOLS)]
     for task, title in TASKS.items():
-        cells = [describe(recipes[t, task], results.get((t, task))) for t in TOOLS]
+        cells = [
+            describe(recipes[t, task], results.get((t, task)), earlier.get((t, title), ""))
+            for t in TOOLS
+        ]
         rows.append(f"| {title} | " + " | ".join(cells) + " |")
     remarks = [
         f"- **{recipe.tool}**, {TASKS[recipe.task]}: {recipe.reason}."
@@ -193,11 +211,20 @@ def write_page(results: dict[tuple[str, str], Result], programs: dict[str, Path]
         f"{os.cpu_count()} cores at a load of {load:.1f}; {cpu:.0f} s of processor time in "
         f"{wall:.0f} s for all that was run. {describe_versions(programs)}"
     )
-    page = HERE / "README.md"
-    text = page.read_text(encoding="utf-8")
     before, after = text.partition(BEGIN)[0], text.partition(END)[2]
     table = "\n".join([*rows, "", state, "", *remarks])
     page.write_text(f"{before}{BEGIN}\n\n{table}\n\n{END}{after}", encoding="utf-8")
+
+
+def read_cells(text: str) -> dict[tuple[str, str], str]:
+    """Returns the cells of the table of a page by tool and title of the task."""
+    table = text.partition(BEGIN)[2].partition(END)[0]
+    rows = [
+        [cell.strip() for cell in line.strip("| ").split(" | ")]
+        for line in table.splitlines()
+        if line.startswith("| ") and not line.startswith("| ---")
+    ]
+    return {(tool, row[0]): cell for row in rows[1:] for tool, cell in zip(rows[0][1:], row[1:])}
 
 
 def describe_versions(programs: dict[str, Path]) -> str:
@@ -211,8 +238,8 @@ def describe_versions(programs: dict[str, Path]) -> str:
         name = {"inspect": "inspect-ai", "nemo": "nemoguardrails"}.get(tool, tool)
         python = shutil.which("python", path=str(path)) or sys.executable
         code = f"import importlib.metadata as m; print(m.version('{name}'))"
-        found = subprocess.run([python, "-c", code], capture_output=True, text=True)
-        versions.append(f"{name} {found.stdout.strip() or '(version unknown)'}")
+        output = subprocess.run([python, "-c", code], capture_output=True, text=True).stdout
+        versions.append(f"{name} {output.strip() or '(version unknown)'}")
     return ", ".join(versions) + "."
 
 

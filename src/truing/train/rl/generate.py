@@ -57,7 +57,7 @@ def sample_tokens(logits: Tensor, uniforms: Tensor, top_p: float) -> tuple[Tenso
     log_probs = torch.log_softmax(logits, -1)
     probs = log_probs.exp()
     if top_p < 1:
-        sorted_probs, token_ids = probs.sort(-1, descending=True, stable=True)
+        sorted_probs, token_ids = probs.sort(dim=-1, descending=True, stable=True)
         # Keep each token whose predecessors have less than top_p together: the first always stays.
         mass_before = sorted_probs.cumsum(-1) - sorted_probs
         nucleus = torch.where(mass_before < top_p, sorted_probs, torch.zeros_like(sorted_probs))

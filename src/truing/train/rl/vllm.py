@@ -65,6 +65,19 @@ def pinned_sampling(settings: RLSettings, seed: int, end_ids: Sequence[int]) -> 
     }
 
 
+def refuse_nucleus(settings: RLSettings) -> None:
+    """Raises PlanError for top_p < 1.
+
+    Within a nucleus vLLM's log-probabilities are up to -log(top_p) higher than those of the policy:
+    more than old weights change them, and the importance weights are biased.
+    """
+    if settings.top_p < 1:
+        raise PlanError(
+            f"top_p {settings.top_p}: vLLM gives log-probabilities within the nucleus, which "
+            f"cannot be compared with the policy's; use top_p 1, or --generator local"
+        )
+
+
 class VllmAnswer(NamedTuple):
     """One answer of vLLM: token ids, their log-probabilities, whether the end token was sampled."""
 
@@ -109,13 +122,7 @@ class VllmGenerator:
         *,
         max_drift: float = 0.2,
     ) -> None:
-        if settings.top_p < 1:
-            # Within a nucleus vLLM's log-probabilities are up to -log(top_p) higher than those of
-            # the policy: more than old weights change them, and the importance weights are biased.
-            raise PlanError(
-                f"top_p {settings.top_p}: vLLM gives log-probabilities within the nucleus, which "
-                f"cannot be compared with the policy's; use top_p 1, or --generator local"
-            )
+        refuse_nucleus(settings)
         self.models = models
         self.settings = settings
         self.engine = engine
@@ -382,6 +389,7 @@ def vllm_generator_factory(name: str) -> Callable[[PolicyModels, RLSettings], Vl
     """
 
     def make_generator(models: PolicyModels, settings: RLSettings) -> VllmGenerator:
+        refuse_nucleus(settings)  # before the engine is started
         engine: VllmEngine
         if name == "vllm":
             path = str(find_base_model(settings.base).weights.path)
