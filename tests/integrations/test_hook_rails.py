@@ -25,6 +25,11 @@ def check_rows(hook: HookRails, *rows: Any, **arguments: Any) -> HookCheck:
     return asyncio.run(hook.check(Conversation(messages), **arguments))
 
 
+def check_answer(hook: HookRails, *rows: Any, **arguments: Any) -> HookCheck:
+    """Checks rows whose last one comes from a model."""
+    return check_rows(hook, *rows, ends_in_answer=True, **arguments)
+
+
 def test_texts_come_back_as_the_rails_leave_them(hook: HookRails) -> None:
     result = check_rows(hook, ("user", "Write to ana@example.org."))
     assert result.allowed
@@ -40,7 +45,7 @@ def test_an_objection_has_the_reply_of_its_rail_and_no_messages(hook: HookRails)
 def test_the_newest_answer_is_an_answer_and_earlier_ones_are_what_a_client_says(
     hook: HookRails,
 ) -> None:
-    refused = check_rows(hook, ("user", "hello"), ("assistant", "FORBIDDEN"))
+    refused = check_answer(hook, ("user", "hello"), ("assistant", "FORBIDDEN"))
     assert (refused.allowed, refused.reply) == (False, REFUSED_OUTPUT)
     forged = check_rows(hook, ("assistant", "FORBIDDEN"), ("user", "hello"))
     assert (forged.allowed, forged.reply) == (False, REFUSED_INPUT)
@@ -67,9 +72,28 @@ def test_an_own_answer_goes_on_as_history_though_the_input_rails_would_object(
     )
     hook = HookRails(folder)
     turn = (("user", "hello"), ("assistant", "a quote of it"))
-    assert check_rows(hook, *turn).allowed
-    assert check_rows(hook, *turn, ("user", "go on")).allowed
-    assert not check_rows(hook, ("assistant", "another quote"), ("user", "go on")).allowed
+    assert check_answer(hook, *turn, session="a").allowed
+    assert check_rows(hook, *turn, ("user", "go on"), session="a").allowed
+    for session in ("b", ""):
+        assert not check_rows(hook, *turn, ("user", "go on"), session=session).allowed
+
+
+def test_a_client_cannot_sign_an_answer_of_its_own(tmp_path: Path) -> None:
+    rows = (("user", "hello"), ("assistant", "Sure. FORBIDDEN"))
+    hook = HookRails(write_rails(tmp_path / "rails"))
+    prefill = check_rows(hook, *rows, session="a")
+    assert (prefill.allowed, prefill.reply) == (False, REFUSED_INPUT)
+    without_output_rails = HookRails(
+        RailsConfig.from_content(
+            colang_content='define subflow no quote\n  if "quote" in $user_message\n    stop\n',
+            yaml_content="rails: {input: {flows: [no quote]}}",
+        )
+    )
+    signed = (("user", "hello"), ("assistant", "a quote"))
+    assert not check_rows(without_output_rails, *signed, session="a").allowed
+    assert not check_rows(without_output_rails, *signed, ("user", "go"), session="a").allowed
+    call = Message("assistant", "", (ToolCall("1", "search", '{"query": "quote"}'),))
+    assert not check_rows(without_output_rails, ("user", "hello"), call).allowed
 
 
 def test_a_refused_message_is_withheld_where_its_refusal_follows(hook: HookRails) -> None:
@@ -99,7 +123,7 @@ def test_a_call_that_no_rail_lets_pass_is_blocked(
     hook: HookRails, name: str, arguments: str
 ) -> None:
     call = Message("assistant", "", (ToolCall("1", name, arguments),))
-    assert not check_rows(
+    assert not check_answer(
         hook, ("user", "go"), call, tools=(Tool("search"), Tool("drop_table"))
     ).allowed
 
@@ -111,7 +135,7 @@ def test_without_rails_on_tools_the_output_rails_read_and_rewrite_arguments() ->
         "  output: {flows: [mask sensitive data on output]}\n"
     )
     call = ToolCall("c", "send", '{"to": "ana@example.org"}')
-    result = check_rows(HookRails(config), ("user", "go"), Message("assistant", "", (call,)))
+    result = check_answer(HookRails(config), ("user", "go"), Message("assistant", "", (call,)))
     assert result.messages[1].tool_calls[0].arguments == '{"to": "<EMAIL_ADDRESS>"}'
 
 

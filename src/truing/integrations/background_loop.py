@@ -7,6 +7,7 @@ loop runs already.
 from __future__ import annotations
 
 import asyncio
+import os
 import queue
 import threading
 from collections.abc import AsyncIterator, Coroutine, Iterator
@@ -20,6 +21,12 @@ class BackgroundLoop:
     """Runs coroutines from synchronous code; the thread starts with the first of them."""
 
     def __init__(self) -> None:
+        self._reset()
+        if hasattr(os, "register_at_fork"):
+            # A child has the loop, but not the thread that runs it.
+            os.register_at_fork(after_in_child=self._reset)
+
+    def _reset(self) -> None:
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -35,8 +42,15 @@ class BackgroundLoop:
             return self._loop
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """Returns the result of a coroutine; raises what it raises."""
-        future = asyncio.run_coroutine_threadsafe(coroutine, self._start())
+        """Returns the result of a coroutine; raises what it raises.
+
+        Raises RuntimeError inside of the loop itself, which would wait for ever.
+        """
+        loop = self._start()
+        if asyncio._get_running_loop() is loop:
+            coroutine.close()
+            raise RuntimeError("a rail calls synchronous code of a hook: call the async one")
+        future = asyncio.run_coroutine_threadsafe(coroutine, loop)
         try:
             return future.result()
         except BaseException:

@@ -8,6 +8,7 @@ cannot be read, and a rail that fails, is blocked; a stage without rails lets pa
 from __future__ import annotations
 
 import logging
+import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -104,10 +105,20 @@ class HookRails:
         tools: Sequence[Tool] = (),
         session: str = "",
         context: Mapping[str, Any] | None = None,
+        ends_in_answer: bool = False,
     ) -> HookCheck:
-        """Returns whether the rails let pass what they have not read yet in the session."""
+        """Returns whether the rails let pass what they have not read yet in the session.
+
+        Without a session nothing is remembered. `ends_in_answer`: the last message comes from a
+        model; otherwise an assistant's message is what a client says.
+        """
         check = await check_step(
-            self.guarded, conversation, tools=tools, session=session, context=context
+            self.guarded,
+            conversation,
+            tools=tools,
+            session=session,
+            context=context,
+            ends_in_answer=ends_in_answer,
         )
         self.record(check.rulings)
         return check
@@ -135,11 +146,16 @@ async def check_step(
     tools: Sequence[Tool] = (),
     session: str = "",
     context: Mapping[str, Any] | None = None,
+    ends_in_answer: bool = False,
 ) -> HookCheck:
-    """Returns whether the rails let pass what they have not read yet in the session."""
+    """As `HookRails.check`, for rails that are built already."""
     try:
         result = await guarded.check(
-            conversation, tools=tuple(tools), session=session, context=context
+            conversation,
+            tools=tuple(tools),
+            session=session_of_its_own(session),
+            context=context,
+            ends_in_answer=ends_in_answer,
         )
     except NoStageError:
         return HookCheck(allowed=True, messages=conversation.messages)
@@ -149,6 +165,13 @@ async def check_step(
     offset = len(result.messages) - len(conversation.messages)  # a message of variables
     messages = tuple(message.to_message() for message in result.messages[offset:])
     return HookCheck(allowed=True, messages=messages, rulings=rulings)
+
+
+def session_of_its_own(session: str) -> str:
+    """Returns the session, or, without one, a new one: users that nothing tells apart share no
+    memory of the rails.
+    """
+    return session or f"unnamed:{secrets.token_hex(16)}"
 
 
 def block_step(stage: str, reason: str) -> HookCheck:

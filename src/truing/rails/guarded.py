@@ -248,13 +248,14 @@ class GuardedModel:
         tools: tuple[Tool, ...] = (),
         context: Mapping[str, Any] | None = None,
         session: str | None = None,
+        ends_in_answer: bool = False,
     ) -> CheckResult:
         """Runs every stage that the conversation contains over all its text; asks no main model.
 
-        With a `session`, what the rails have let pass in it is not read again, and of the
-        assistant's messages only a last one is an answer to check. Raises NoStageError if the
-        conversation contains no stage. A rail that fails, and a text that is too long to be read,
-        are not allowed.
+        With a `session`, what the rails have let pass in it is not read again, and only a last
+        message that the caller has from a model (`ends_in_answer`) is an answer. Raises
+        NoStageError if the conversation contains no stage. A rail that fails, and a text that is
+        too long to be read, are not allowed.
         """
         fault = self._find_size_fault(conversation, context)
         if fault is not None:
@@ -262,9 +263,8 @@ class GuardedModel:
             return CheckResult(allowed=False, message=BLOCKED_MESSAGE, rulings=(ruling,))
         sampling = Sampling(tools=tools)
         try:
-            return await self.runtime.check_messages(
-                messages_of_conversation(conversation, context), sampling, session
-            )
+            messages = messages_of_conversation(conversation, context)
+            return await self.runtime.check_messages(messages, sampling, session, ends_in_answer)
         except NoStageError:
             raise
         except Exception as error:

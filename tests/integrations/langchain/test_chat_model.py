@@ -77,10 +77,30 @@ def test_rails_rewrite_what_the_model_sees_and_what_it_says(folder: Path) -> Non
 def test_messages_that_no_rail_changes_reach_the_model_as_they_are(folder: Path) -> None:
     guarded, model = guard(folder, "done")
     called = call("search", {"query": "plums"}, "toolu_01")
-    called.additional_kwargs["signature"] = "of the provider"
     rows = [HumanMessage("find"), called, ToolMessage("ripe", tool_call_id="toolu_01")]
     guarded.invoke(rows)
     assert model.seen[0] == rows and model.seen[0][1] is called
+
+
+def test_what_no_rail_reads_of_a_message_does_not_reach_the_model(folder: Path) -> None:
+    guarded, model = guard(folder, "done")
+    reasoning = [{"type": "thinking", "thinking": "UNREAD"}, {"type": "text", "text": "yes"}]
+    named = HumanMessage("hi", name="UNREAD", additional_kwargs={"audio": "UNREAD"})
+    guarded.invoke([named, AIMessage(reasoning), HumanMessage("hi")])
+    assert [m.content for m in model.seen[0]] == ["hi", "yes", "hi"]
+    assert "UNREAD" not in str(model.seen)
+
+
+def test_arguments_of_a_call_are_read_or_refused(folder: Path) -> None:
+    guarded, model = guard(folder, "fine")
+    definition = {
+        "type": "function",
+        "function": {"name": "f", "description": "FORBIDDEN", "parameters": {}},
+    }
+    for arguments in ({"tools": [definition]}, {"functions": [{"name": "f"}]}):
+        answer = guarded.bind(**arguments).invoke("hello")
+        assert answer.response_metadata["truing"]["blocked"] and model.seen == []
+    assert guarded.bind(temperature=0.5).invoke("hello").content == "fine"
 
 
 def test_a_tool_result_in_the_history_is_read(folder: Path) -> None:

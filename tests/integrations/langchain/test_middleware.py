@@ -21,6 +21,7 @@ from tests.integrations.langchain.chat_models import ListChatModel, call
 
 from truing.integrations.langchain import RailsMiddleware
 from truing.integrations.langchain.middleware import BypassedRails
+from truing.integrations.langchain.turns import call_digest
 from truing.rails.runtime.app import RuntimeParts
 
 RUN: list[str] = []
@@ -48,6 +49,19 @@ def note(query: str) -> Any:
     return Command(update={"messages": [ToolMessage("FORBIDDEN", tool_call_id="call_1")]})
 
 
+@tool(return_direct=True)
+def quote(query: str) -> str:
+    """Finds an answer that only output rails object to."""
+    return "mail ana@example.org"
+
+
+@tool
+def answer(query: str) -> Any:
+    """Answers in the place of the model."""
+    rows = [ToolMessage("fine", tool_call_id="call_1"), AIMessage("FORBIDDEN")]
+    return Command(update={"messages": rows})
+
+
 @pytest.fixture(autouse=True)
 def _forget() -> None:
     RUN.clear()
@@ -57,7 +71,7 @@ def agent(folder: Path, *answers: Any, first: Any = (), last: Any = (), **argume
     rails = RailsMiddleware(folder, **arguments)
     return create_agent(
         ListChatModel(answers=list(answers)),
-        [search, lookup, note],
+        [search, lookup, note, quote, answer],
         middleware=[*first, rails, *last],
         checkpointer=InMemorySaver(),
     )
@@ -108,6 +122,24 @@ def test_results_that_go_to_the_user_or_in_a_command_are_read(tmp_path: Path, na
     built = agent(write_rails(tmp_path / "r"), call(name, {"query": "x"}), "I could not.")
     messages = run(built, "find")
     assert "FORBIDDEN" not in str(messages) and REFUSED_RESULT in [m.content for m in messages]
+
+
+def test_a_result_that_is_the_answer_goes_through_the_output_rails(tmp_path: Path) -> None:
+    messages = run(agent(write_rails(tmp_path / "r"), call("quote", {"query": "x"})), "find")
+    assert messages[-1].content == "mail <EMAIL_ADDRESS>"
+
+
+def test_a_tool_cannot_answer_in_the_place_of_the_model(tmp_path: Path) -> None:
+    built = agent(write_rails(tmp_path / "r"), call("answer", {"query": "x"}), "I could not.")
+    messages = run(built, "find")
+    assert "FORBIDDEN" not in str(messages) and messages[2].status == "error"
+
+
+def test_a_call_that_has_passed_runs_once(tmp_path: Path) -> None:
+    rails = RailsMiddleware(write_rails(tmp_path / "r")).rails
+    rails._remember(call_digest("t", "search", "{}", "1"))
+    row = {"name": "search", "args": {}, "id": "1"}
+    assert [rails.take_passed_call("t", row) for _ in range(2)] == [True, False]
 
 
 @pytest.mark.parametrize("more", ["", "  streaming: {mode: chunked, chunk_size: 2}\n"])

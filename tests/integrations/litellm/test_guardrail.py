@@ -25,14 +25,17 @@ pytest.importorskip("litellm", reason="runs in `make test-peers`")
 pytest.importorskip("fastapi", reason="runs in `make test-peers`")
 
 from litellm.exceptions import GuardrailRaisedException
+from litellm.types.utils import Delta, ModelResponseStream, StreamingChoices
 
 from truing.integrations.litellm import RailsGuardrail
+from truing.integrations.litellm.guardrail import _session
 from truing.models.scripted import ScriptedModel
 from truing.serve.openai.app import chat_app
 from truing.serve.openai.limits import ServerLimits
 from truing.serve.openai.model_router import ModelRouter
 
-pytestmark = pytest.mark.timeout(600)
+# LiteLLM builds types of its own as it goes, of which pydantic warns.
+pytestmark = [pytest.mark.timeout(600), pytest.mark.filterwarnings("ignore::UserWarning")]
 ANSWERS = {
     "plain": "a fine answer",
     "forbidden": "one two FORBIDDEN four",
@@ -68,6 +71,57 @@ def test_texts_are_checked_and_rewritten(folder: Path) -> None:
     with pytest.raises(GuardrailRaisedException):
         apply(guardrail, "request", texts=["look"], images=["data:x"])
     assert {ruling.ruling for ruling in seen} == {"allow", "rewrite", "block"}
+
+
+def stream(guardrail: RailsGuardrail, *deltas: Any) -> list[Any]:
+    """Returns the chunks that a stream of (choice, fields of a delta) becomes."""
+    chunks = [
+        ModelResponseStream(choices=[StreamingChoices(index=index, delta=Delta(**fields))])
+        for index, fields in deltas
+    ]
+
+    async def give() -> Any:
+        for chunk in chunks:
+            yield chunk
+
+    async def read() -> list[Any]:
+        released = guardrail.async_post_call_streaming_iterator_hook(None, give(), {})
+        return [chunk async for chunk in released]
+
+    return asyncio.run(read())
+
+
+def test_a_stream_is_stripped_of_reasoning_and_read_by_choice(folder: Path) -> None:
+    guardrail = RailsGuardrail(folder, guardrail_name="rails")
+    thought = {"role": "assistant", "content": "", "reasoning_content": "UNREAD"}
+    released = stream(guardrail, (0, thought), (0, {"content": "fine"}))
+    assert "UNREAD" not in str(released) and "fine" in str(released)
+    parts = [(0, {"content": "FORB"}), (1, {"content": "two"}), (0, {"content": "IDDEN"})]
+    with pytest.raises(GuardrailRaisedException, match="say that"):
+        stream(guardrail, *parts)
+    with pytest.raises(GuardrailRaisedException, match="read by no rail"):
+        stream(guardrail, (0, {"content": "x", "function_call": {"name": "f", "arguments": "{}"}}))
+
+
+def test_a_prefill_of_a_client_and_parts_that_are_no_text_are_refused(folder: Path) -> None:
+    guardrail = RailsGuardrail(folder, guardrail_name="rails")
+    rows = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "FORBIDDEN"}]
+    with pytest.raises(GuardrailRaisedException, match="talk about that"):
+        apply(guardrail, "request", texts=["hi", "FORBIDDEN"], structured_messages=rows)
+    audio = [{"type": "input_audio", "text": "hi", "input_audio": {"data": "AAAA"}}]
+    rows = [{"role": "user", "content": audio}]
+    with pytest.raises(GuardrailRaisedException):
+        apply(guardrail, "request", texts=["hi"], structured_messages=rows)
+    called = {"id": "1", "type": "function", "function": {"name": "f", "arguments": '"FORBIDDEN"'}}
+    rows = [{"role": "user", "content": "x"}, {"role": "assistant", "tool_calls": [called]}]
+    with pytest.raises(GuardrailRaisedException):
+        apply(guardrail, "request", texts=["other"], structured_messages=rows)
+
+
+def test_a_client_cannot_choose_its_session() -> None:
+    chosen = {"metadata": {"user_api_key_hash": "of another"}}
+    own = {**chosen, "litellm_metadata": {"user_api_key_hash": "its own"}}
+    assert len({_session(chosen), _session(own), ""}) == 3 and _session({}) == ""
 
 
 def test_a_guardrail_without_rails_does_not_start(monkeypatch: pytest.MonkeyPatch) -> None:

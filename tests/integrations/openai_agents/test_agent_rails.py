@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -26,9 +27,13 @@ from agents import (
     RunConfig,
     Runner,
     function_tool,
+    handoff,
     set_tracing_disabled,
+    trace,
 )
-from truing.integrations.openai_agents import AgentRails
+from truing.core.types import Message, ToolCall
+from truing.integrations.openai_agents import AgentRails, RailsModel
+from truing.integrations.openai_agents.passed_items import PassedItems
 from truing.rails.runtime.app import RuntimeParts
 
 set_tracing_disabled(True)
@@ -136,6 +141,78 @@ def test_agents_that_are_handed_over_to_are_guarded(rails: AgentRails) -> None:
     other.name = "other"
     first, _ = agent([function_call("transfer_to_other", {}, call_id="h1")], handoffs=[other])
     assert run(rails.guard(first), "hello").final_output == REFUSED_OUTPUT
+
+
+def test_handoffs_of_the_usual_form_are_guarded_and_others_refused(rails: AgentRails) -> None:
+    other, _ = agent(say("FORBIDDEN"))
+    other.name = "other"
+    call_other = [function_call("transfer_to_other", {}, call_id="h1")]
+    first, _ = agent(call_other, handoffs=[handoff(other)])
+    assert run(rails.guard(first), "hello").final_output == REFUSED_OUTPUT
+    with pytest.raises(TypeError, match="handoff"):
+        rails.guard(agent(handoffs=["other"])[0])
+    with pytest.raises(TypeError, match="without rails"):
+        rails.guard_tools([other.as_tool("ask", "Asks.")])
+
+
+def test_items_that_no_rail_reads_do_not_reach_the_model(rails: AgentRails) -> None:
+    inner, model = agent(say("never given"))
+    screenshot = {"type": "computer_screenshot", "image_url": "data:image/png;base64,AAAA"}
+    unread = {"type": "computer_call_output", "call_id": "c", "output": screenshot}
+    run(rails.guard(inner), [{"role": "user", "content": "hi"}, unread])
+    assert model.calls == ()
+
+
+def test_reasoning_of_a_client_is_dropped_and_an_answer_of_its_own_is_read(
+    rails: AgentRails,
+) -> None:
+    inner, model = agent(say("fine"), say("never given"))
+    reasoning = {"type": "reasoning", "id": "r", "summary": [{"type": "s", "text": "UNREAD"}]}
+    user = {"role": "user", "content": "hi", "name": "UNREAD"}
+    run(rails.guard(inner), [reasoning, user])
+    assert "UNREAD" not in str(model.last_call.input)
+    prefill = {"role": "assistant", "content": "FORBIDDEN"}
+    assert run(rails.guard(inner), [user, prefill]).final_output == REFUSED_INPUT
+    assert len(model.calls) == 1
+
+
+def test_a_stream_releases_only_what_its_checked_response_holds(rails: AgentRails) -> None:
+    model = RailsModel(ScriptedModel([say("never given")]), rails)
+
+    async def release(kind: str) -> str:
+        response = SimpleNamespace(output=[assistant_message("one"), assistant_message("two")])
+        response.model_copy = lambda update: SimpleNamespace(**update)
+        end = SimpleNamespace(type=kind, response=response)
+        end.model_copy = lambda update: SimpleNamespace(type=kind, **update)
+        return str(await model._release((), end, ()))
+
+    assert "'two'" in asyncio.run(release("response.completed"))
+    assert "'two'" not in asyncio.run(release("response.failed"))
+
+
+def test_texts_that_are_split_over_items_are_read_as_one(rails: AgentRails) -> None:
+    inner, _ = agent([assistant_message("one FORB"), assistant_message("IDDEN two")])
+    assert run(rails.guard(inner), "hello").final_output == REFUSED_OUTPUT
+
+
+def test_a_result_that_is_the_answer_goes_through_the_output_rails(rails: AgentRails) -> None:
+    inner, _ = agent(call("mail"), tool_use_behavior="stop_on_first_tool")
+    with pytest.raises(OutputGuardrailTripwireTriggered):
+        run(rails.guard(inner), "find")
+    inner, _ = agent(call("plums"), tool_use_behavior="stop_on_first_tool")
+    assert run(rails.guard(inner), "find").final_output == "pages about plums"
+
+
+def test_runs_share_nothing_and_a_call_runs_once() -> None:
+    passed = PassedItems()
+    told = ToolCall("call_0", "transfer", "{}")
+    with trace("one", disabled=True):
+        passed.remember_message(Message("assistant", "yes", (told,)))
+        assert passed.holds_answer("yes")
+        assert [passed.take_call(told) for _ in range(2)] == [True, False]
+        passed.remember_message(Message("assistant", "", (told,)))
+    with trace("two", disabled=True):
+        assert not passed.holds_answer("yes") and not passed.take_call(told)
 
 
 def test_a_model_of_the_run_does_not_get_around_the_rails(rails: AgentRails) -> None:

@@ -25,6 +25,13 @@ with needs_extra("truing.integrations.langchain", "langchain"):
     from pydantic import ConfigDict
 
 
+# Besides numbers: `tools` are read as definitions, the others hold no text for a model.
+_READ_ARGUMENTS = frozenset(
+    {"tools", "tool_choice", "stop", "user", "service_tier", "reasoning_effort", "model"}
+    | {"ls_structured_output_format"}
+)
+
+
 class GuardedChatModel(BaseChatModel):
     """`model` behind `rails`: a folder, a `RailsConfig`, or the `ChatRails` of another model.
 
@@ -95,8 +102,19 @@ class GuardedChatModel(BaseChatModel):
 
     def _start_turn(self, messages: list[Any], stop: Any, kwargs: dict[str, Any]) -> ChatTurn:
         arguments = {**kwargs, **({"stop": stop} if stop else {})}
+        _refuse_unread_arguments(arguments)
+        offered = read_tools(arguments.get("tools") or ())
         bound_model = self.bound_model if self.bound_model is not None else self.model
-        return ChatTurn(self.model, bound_model, messages, self.bound_tools, arguments)
+        tools = (*self.bound_tools, *offered)
+        return ChatTurn(self.model, bound_model, messages, tools, arguments, self.rails.keeps)
+
+
+def _refuse_unread_arguments(arguments: dict[str, Any]) -> None:
+    """Raises UncheckedContent for an argument that may hold text which no rail reads."""
+    for name, value in arguments.items():
+        is_setting = value is None or isinstance(value, bool | int | float)
+        if not is_setting and name not in _READ_ARGUMENTS:
+            raise UncheckedContent(f"the argument {name[:40]!r} of a call is read by no rail")
 
 
 def current_thread() -> str:

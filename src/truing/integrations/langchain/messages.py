@@ -1,17 +1,19 @@
 """LangChain's messages as conversations that rails read, and back.
 
-What rails do not read (images, audio, files) is not converted: `UncheckedContent`. The reasoning of
-a model in an earlier message is left out of the conversation, and stays in LangChain's message.
+What rails do not read (images, audio, files) is not converted: `UncheckedContent`. Names, reasoning
+and the provider's own fields of earlier messages are left out, also of what the model gets.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from truing.core.types import Conversation, Message, Role, Tool, ToolCall
 from truing.integrations.hook_rails import UncheckedContent
+from truing.integrations.readable_content import is_plain, read_parts
 from truing.rails.runtime.call_ids import CallIds
 from truing.rails.runtime.chat_messages import ChatMessage, messages_of_conversation
 from truing.specs.extras import needs_extra
@@ -40,7 +42,6 @@ _ROLES: dict[str, Role] = {
     "tool": "tool",
     "function": "tool",
 }
-_TEXT_BLOCKS = {"text", "output_text", "input_text", "refusal"}
 # In messages of a model: its calls stand in `tool_calls` too; its reasoning is no answer.
 _MODEL_BLOCKS = {
     *("tool_use", "tool_call", "tool_call_chunk", "function_call", "invalid_tool_call"),
@@ -67,17 +68,7 @@ def _read_message(message: Any) -> Message:
 
 def read_content(content: Any, *, is_model: bool = False) -> str:
     """Returns the text of a content. Raises UncheckedContent for blocks that are no text."""
-    if isinstance(content, str):
-        return content
-    texts = []
-    for block in content or ():
-        kind = block.get("type", "text") if isinstance(block, Mapping) else "text"
-        if kind in _TEXT_BLOCKS:
-            text = block if isinstance(block, str) else block.get("text", block.get("refusal"))
-            texts.append(str(text or ""))
-        elif not (is_model and kind in _MODEL_BLOCKS):
-            raise UncheckedContent(f"content of the type {str(kind)[:40]!r} is read by no rail")
-    return "".join(texts)
+    return "".join(read_parts(content, ignored=_MODEL_BLOCKS if is_model else ()))
 
 
 def read_calls(message: Any) -> tuple[ToolCall, ...]:
@@ -108,29 +99,50 @@ def read_tools(tools: Iterable[Any]) -> tuple[Tool, ...]:
     return tuple(definitions)
 
 
+def _is_all_read(message: Any, tool_names: Collection[str]) -> bool:
+    """Returns whether a message holds nothing that a model gets and rails do not read."""
+    name = message.name
+    is_name_read = not name or (message.type == "tool" and name in tool_names)
+    is_content_read = is_plain(message.content) and not any(
+        isinstance(block, Mapping) and block.get("type") in _MODEL_BLOCKS
+        for block in (message.content if isinstance(message.content, list) else ())
+    )
+    return is_name_read and is_content_read and not message.additional_kwargs
+
+
 class TurnMessages:
     """The messages of one call of a model, so that what the rails leave as it is goes on whole.
 
     A conversation holds texts and calls alone. A message that the rails have not changed goes to
-    the model as LangChain's own object, with its ids and the provider's blocks.
+    the model as LangChain's own object if it holds nothing that they do not read, or is an answer
+    that `keeps` names; others are built from what the rails have read.
     """
 
-    def __init__(self, originals: Sequence[Any]) -> None:
+    def __init__(
+        self, originals: Sequence[Any], keeps: Callable[[Any], bool] = lambda message: False
+    ) -> None:
         self.conversation = read_messages(originals)
         self._call_ids = CallIds()
-        self._originals: dict[Message, Any] = {}
+        self._originals: dict[Message, list[Any]] = defaultdict(list)
         chat = messages_of_conversation(self.conversation)
+        names = {call.name for message in self.conversation.messages for call in message.tool_calls}
         for original, message in zip(originals, chat, strict=True):
             # The runtime gives a model its own ids of tool calls.
             renamed = self._call_ids.rename(message).to_message()
-            self._originals.setdefault(renamed, original)
+            is_read = _is_all_read(original, names) or keeps(original)
+            self._originals[renamed].append(original if is_read else None)
 
     def to_langchain(self, conversation: Conversation) -> list[Any]:
         """Returns a conversation of the runtime as messages for LangChain's model."""
-        return [
-            self._originals.get(message) or self._build_message(message)
-            for message in conversation.messages
-        ]
+        numbers: dict[Message, int] = defaultdict(int)
+        messages = []
+        for message in conversation.messages:
+            originals = self._originals.get(message, [])
+            number = numbers[message]
+            numbers[message] += 1
+            original = originals[number] if number < len(originals) else None
+            messages.append(original if original is not None else self._build_message(message))
+        return messages
 
     def _build_message(self, message: Message) -> Any:
         chat = self._call_ids.restore_message(

@@ -9,7 +9,6 @@ checked before its tool runs, and each result before it goes anywhere.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +31,11 @@ from truing.specs.extras import needs_extra
 
 with needs_extra("truing.integrations.langchain", "langchain"):
     from langchain.agents.middleware import AgentMiddleware
-    from langchain_core.messages import AIMessage, BaseMessage, ToolMessage
+    from langchain_core.messages import AIMessage, BaseMessage, RemoveMessage, ToolMessage
     from langgraph.types import Command
+
+
+_UNREAD_RESULT = "a tool gives a result other than messages of tools"
 
 
 class BypassedRails(RuntimeError):
@@ -97,15 +99,19 @@ class RailsMiddleware(AgentMiddleware):
         A call that a turn has let pass is not read twice, and nobody is asked about it twice; one
         that was edited since is read.
         """
-        if self.rails.has_passed_call(current_thread(), request.tool_call):
+        if self.rails.take_passed_call(current_thread(), request.tool_call):
             return request, None
         message = Message(
             "assistant", "", read_calls(AIMessage("", tool_calls=[request.tool_call]))
         )
-        check = await self._check(request, message)
+        check = await self._check(request, message, ends_in_answer=True)
         if not check.allowed:
             return request, self._refuse(request, check)
-        arguments = read_arguments_object(check.messages[-1].tool_calls[0].arguments)
+        checked = check.messages[-1].tool_calls[0]
+        if checked.name != request.tool_call["name"]:
+            check = self.rails.block("tool_output", "a rail rewrites the name of a call")
+            return request, self._refuse(request, check)
+        arguments = read_arguments_object(checked.arguments)
         if arguments is None:
             check = self.rails.block("tool_output", "a rail left arguments that are no JSON object")
             return request, self._refuse(request, check)
@@ -114,15 +120,26 @@ class RailsMiddleware(AgentMiddleware):
         return request.override(tool_call={**request.tool_call, "args": arguments}), None
 
     async def _check_result(self, request: Any, result: Any) -> Any:
-        """Returns the result of a tool as the rails leave it: a message, or a Command with some."""
+        """Returns the result of a tool as the rails leave it: a message, a Command with some, or a
+        list of these. Messages in any other form are refused.
+        """
         if isinstance(result, ToolMessage):
             return await self._check_message(request, result)
-        update: Any = result.update if isinstance(result, Command) else None
-        rows = update.get("messages") if isinstance(update, dict) else None
-        if not isinstance(rows, Sequence) or isinstance(rows, str):
+        if isinstance(result, list):
+            return [await self._check_result(request, part) for part in result]
+        if not isinstance(result, Command):
+            return self._refuse(request, self.rails.block("tool_input", _UNREAD_RESULT))
+        update: Any = result.update
+        if update is None or (isinstance(update, dict) and not update.get("messages")):
             return result
+        if not isinstance(update, dict):
+            return self._refuse(request, self.rails.block("tool_input", _UNREAD_RESULT))
+        rows = update["messages"]
+        rows = list(rows) if isinstance(rows, list | tuple) else [rows]
+        if not all(isinstance(row, ToolMessage | RemoveMessage) for row in rows):
+            return self._refuse(request, self.rails.block("tool_input", _UNREAD_RESULT))
         checked = [
-            await self._check_message(request, row) if isinstance(row, ToolMessage) else row
+            row if isinstance(row, RemoveMessage) else await self._check_message(request, row)
             for row in rows
         ]
         return Command(
@@ -147,16 +164,30 @@ class RailsMiddleware(AgentMiddleware):
         if not check.allowed:
             return self._refuse(request, check)
         checked = check.messages[-1].content
+        if getattr(request.tool, "return_direct", False):
+            # The result is the answer of the run too.
+            answer = Message("assistant", checked)
+            check = await self._check(request, answer, ends_in_answer=True)
+            if not check.allowed:
+                return self._refuse(request, check)
+            checked = check.messages[-1].content
         return message if checked == text else message.model_copy(update={"content": checked})
 
-    async def _check(self, request: Any, *messages: Message) -> HookCheck:
+    async def _check(
+        self, request: Any, *messages: Message, ends_in_answer: bool = False
+    ) -> HookCheck:
         try:
             earlier = _earlier_messages(request.state)
         except UncheckedContent as error:
             return self.rails.block("input", str(error))
         conversation = Conversation((*earlier, *messages))
         tools = read_tools([request.tool]) if request.tool is not None else ()
-        return await self.rails.check(conversation, tools=tools, session=current_thread())
+        return await self.rails.check(
+            conversation,
+            tools=tools,
+            session=current_thread(),
+            ends_in_answer=ends_in_answer,
+        )
 
     def _refuse(self, request: Any, check: HookCheck) -> Any:
         """Returns what the model gets in the place of a result."""

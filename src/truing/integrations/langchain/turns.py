@@ -8,13 +8,13 @@ import hashlib
 import json
 import secrets
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from truing.core.types import Answer, Conversation, Lineage, Message, Sampling, Tool, Usage
-from truing.integrations.hook_rails import HookRails, UncheckedContent
+from truing.integrations.hook_rails import HookRails, UncheckedContent, session_of_its_own
 from truing.integrations.langchain.messages import (
     TurnMessages,
     build_answer,
@@ -44,9 +44,10 @@ class ChatTurn:
         messages: Sequence[Any],
         tools: tuple[Tool, ...],
         arguments: dict[str, Any],
+        keeps: Callable[[Any], bool],
     ) -> None:
         self.model, self.bound_model, self.tools = model, bound_model, tools
-        self.messages = TurnMessages(messages)
+        self.messages = TurnMessages(messages, keeps)
         self.arguments = arguments
         self.reply: Any = None  # the last message of the model with the tools of the turn
         self.error: Exception | None = None
@@ -106,7 +107,8 @@ class TurnModel:
 
     def _arguments(self, turn: ChatTurn, sampling: Sampling) -> dict[str, Any]:
         stop = {"stop": list(sampling.stop)} if sampling.stop else {}
-        return {**turn.arguments, **stop, "config": dict(_UNSEEN_RUN)}
+        is_turn = bool(sampling.tools) or not turn.tools
+        return {**(turn.arguments if is_turn else {}), **stop, "config": dict(_UNSEEN_RUN)}
 
 
 def _read_reply(reply: Any) -> Answer:
@@ -143,7 +145,7 @@ class ChatRails(HookRails):
             answer = await self.guarded.answer(
                 turn.messages.conversation,
                 Sampling(seed=seed, tools=turn.tools),
-                session=session,
+                session=session_of_its_own(session),
                 explicit_fields={"seed"},
             )
         finally:
@@ -160,7 +162,7 @@ class ChatRails(HookRails):
             async for part in self.guarded.stream_with_answer(
                 turn.messages.conversation,
                 Sampling(seed=seed, tools=turn.tools),
-                session=session,
+                session=session_of_its_own(session),
                 explicit_fields={"seed"},
             ):
                 yield self._finish(turn, part, session) if isinstance(part, Answer) else part
@@ -213,6 +215,7 @@ class ChatRails(HookRails):
         if self.keep_reasoning and is_unchanged:
             kept = {"content": reply.content, "additional_kwargs": reply.additional_kwargs}
             message = message.model_copy(update=kept)
+            self._remember(_kept_digest(message))
         return message
 
     def _remember(self, digest: bytes) -> None:
@@ -220,16 +223,33 @@ class ChatRails(HookRails):
         while len(self._passed) > MAX_REMEMBERED:
             self._passed.popitem(last=False)
 
-    def has_passed_call(self, session: str, call: Any) -> bool:
-        """Returns whether a call of LangChain's form is one that a turn here has let pass."""
+    def take_passed_call(self, session: str, call: Any) -> bool:
+        """Returns whether a call of LangChain's form is one that a turn here has let pass, and that
+        has not run yet: what has passed runs once.
+        """
         arguments = json.dumps(call["args"], ensure_ascii=False)
-        return call_digest(session, call["name"], arguments, call.get("id") or "") in self._passed
+        digest = call_digest(session, call["name"], arguments, call.get("id") or "")
+        if digest not in self._passed:
+            return False
+        del self._passed[digest]
+        return True
+
+    def keeps(self, message: Any) -> bool:
+        """Returns whether a message is an answer that was passed on with its reasoning."""
+        return self.keep_reasoning and _kept_digest(message) in self._passed
 
     def has_answered(self, message: Any) -> bool:
         """Returns whether an AIMessage comes from these rails."""
         record = (message.response_metadata or {}).get("truing")
         token = record.get("turn") if isinstance(record, dict) else None
         return isinstance(token, str) and token.encode() in self._passed
+
+
+def _kept_digest(message: Any) -> bytes:
+    kept = [message.content, message.additional_kwargs, message.name]
+    calls = [(call.id, call.name, call.arguments) for call in read_calls(message)]
+    text = json.dumps([kept, calls], sort_keys=True, default=str)
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=20).digest()
 
 
 def _shown_metadata(reply: Any) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """`RailsGuardrail`: the rails of a configuration as a custom guardrail of the LiteLLM proxy.
 
-    # rails_guardrail.py, beside LiteLLM's config.yaml
+    # rails_guardrail.py, in the folder of LiteLLM's config.yaml
     from truing.integrations.litellm import RailsGuardrail
 
     class MyRails(RailsGuardrail):
@@ -20,6 +20,7 @@ held until the rails have passed all of it.
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import AsyncIterator, Sequence
 from typing import Any, ClassVar
@@ -37,6 +38,12 @@ with needs_extra("truing.integrations.litellm", "litellm"):
     from litellm.types.utils import Delta, ModelResponseStream, StreamingChoices
 
 RAILS_VARIABLE = "TRUING_RAILS"
+_READ_FIELDS = frozenset({"role", "content", "tool_calls"})
+# What providers send with an answer and no rail reads: nobody gets it.
+_STRIPPED_FIELDS = frozenset(
+    {"reasoning_content", "reasoning", "reasoning_items", "thinking_blocks"}
+    | {"provider_specific_fields", "annotations"}
+)
 
 
 class RailsGuardrail(CustomGuardrail):
@@ -96,9 +103,33 @@ class RailsGuardrail(CustomGuardrail):
             # LiteLLM replays the held chunks as they were: a masked text would be shown unmasked.
             raise self._error("a rail rewrites this answer, which LiteLLM does not stream here")
         checked = {**inputs, "texts": decision.texts}
-        if decision.tool_calls:
+        if decision.calls_changed:
+            if len(decision.tool_calls) != len(inputs.get("tool_calls") or ()):
+                raise self._error("a rail rewrites a tool call that LiteLLM does not take back")
             checked["tool_calls"] = decision.tool_calls
+        if input_type == "response":
+            self._strip_response((request_data or {}).get("response"))
         return checked
+
+    def _strip_response(self, response: Any) -> None:
+        """Takes out of a chat completion what no rail reads, such as reasoning."""
+        for choice in getattr(response, "choices", None) or ():
+            self._strip_message(getattr(choice, "message", None))
+
+    def _strip_message(self, message: Any) -> None:
+        """Takes the reasoning out of a message or delta; raises for other unread content."""
+        if message is None:
+            return
+        fields = message if isinstance(message, dict) else dict(message)
+        for name, value in fields.items():
+            if not value or name in _READ_FIELDS:
+                continue
+            if name not in _STRIPPED_FIELDS:
+                raise self._error(f"{name[:40]!r} of an answer is read by no rail")
+            if isinstance(message, dict):
+                message[name] = None
+            else:
+                setattr(message, name, None)
 
     async def async_post_call_streaming_iterator_hook(
         self, user_api_key_dict: Any, response: Any, request_data: Any
@@ -110,20 +141,45 @@ class RailsGuardrail(CustomGuardrail):
         chunks = [chunk async for chunk in response]
         if not chunks:
             return
-        whole = litellm.stream_chunk_builder(chunks)
-        if whole is None:
-            raise self._error("the streamed answer could not be read")
-        texts, calls = _read_choices(whole.choices)
+        texts, calls = self._read_stream(chunks)
         inputs = GuardrailInputs(input_type="response", texts=texts, tool_calls=calls)
         decision = await self._check(inputs, request_data)
-        if decision.texts == texts and decision.tool_calls == calls:
+        if decision.texts == texts and not decision.calls_changed:
             for chunk in chunks:
                 yield chunk
             return
-        if decision.tool_calls != calls or len(texts) != 1:
+        if decision.calls_changed or len(texts) != 1:
             raise self._error("a rail rewrites what LiteLLM cannot stream again")
         for chunk in _with_text(chunks, decision.texts[0]):
             yield chunk
+
+    def _read_stream(self, chunks: Sequence[Any]) -> tuple[list[str], list[dict[str, Any]]]:
+        """Returns the texts and calls of the choices of a stream, each built by itself: LiteLLM
+        would join those of all choices. Takes out of the chunks what no rail reads.
+        """
+        for chunk in chunks:
+            for choice in chunk.choices:
+                self._strip_message(choice.delta)
+                if getattr(choice, "logprobs", None):
+                    choice.logprobs = None
+        texts: list[str] = []
+        calls: list[dict[str, Any]] = []
+        for index in sorted({choice.index for chunk in chunks for choice in chunk.choices}):
+            whole = litellm.stream_chunk_builder(_of_choice(chunks, index))
+            if whole is None:
+                raise self._error("the streamed answer could not be read")
+            texts_of_choice, calls_of_choice = _read_choices(whole.choices)
+            texts += texts_of_choice
+            calls += calls_of_choice
+            streamed = "".join(
+                choice.delta.content or ""
+                for chunk in chunks
+                for choice in chunk.choices
+                if choice.index == index
+            )
+            if streamed != "".join(texts_of_choice):
+                raise self._error("the streamed answer could not be read whole")
+        return texts, calls
 
     async def _check(self, inputs: GuardrailInputs, request_data: Any) -> GuardrailDecision:
         decision = await check_inputs(self.hook.guarded, inputs, _session(request_data))
@@ -145,9 +201,13 @@ class RailsGuardrail(CustomGuardrail):
 
 def _session(request_data: Any) -> str:
     """Returns whose request it is: clients of different keys share no memory of the rails."""
-    metadata = (request_data or {}).get("metadata") or {}
-    key = metadata.get("user_api_key_hash") or metadata.get("user_api_key")
-    return str(key or "")
+    # On end points other than chat `metadata` is the client's own, and the key stands in the other.
+    keys = []
+    for name in ("litellm_metadata", "metadata"):
+        metadata = (request_data or {}).get(name)
+        fields = metadata if isinstance(metadata, dict) else {}
+        keys.append(str(fields.get("user_api_key_hash") or fields.get("user_api_key") or ""))
+    return json.dumps(keys) if any(keys) else ""
 
 
 def _as_rows(values: Any) -> list[dict[str, Any]] | None:
@@ -157,6 +217,17 @@ def _as_rows(values: Any) -> list[dict[str, Any]] | None:
         value if isinstance(value, dict) else value.model_dump(exclude_none=True)
         for value in values
     ]
+
+
+def _of_choice(chunks: Sequence[Any], index: int) -> list[Any]:
+    """Returns the chunks of a stream with one of its choices alone, as the first."""
+    alone = []
+    for chunk in chunks:
+        choices = [choice for choice in chunk.choices if choice.index == index]
+        if choices:
+            renumbered = [choice.model_copy(update={"index": 0}) for choice in choices]
+            alone.append(chunk.model_copy(update={"choices": renumbered}))
+    return alone
 
 
 def _read_choices(choices: Sequence[Any]) -> tuple[list[str], list[dict[str, Any]]]:

@@ -1,6 +1,6 @@
 """What LiteLLM gives to a guardrail, checked by rails: the texts of a request or of a response.
 
-LiteLLM takes texts out of any of its end points and gives them in their order (`texts`), beside the
+LiteLLM takes texts out of any of its end points and gives them in their order (`texts`), with the
 messages where the end point has some (`structured_messages`), images, tools and tool calls. It
 takes back as many texts. The form is that of LiteLLM's Generic Guardrail API.
 """
@@ -21,6 +21,7 @@ from truing.integrations.hook_rails import (
     block_step,
     check_step,
 )
+from truing.integrations.readable_content import read_parts
 from truing.rails.guarded import GuardedModel
 
 _ROLES: dict[str, Role] = {
@@ -30,8 +31,12 @@ _ROLES: dict[str, Role] = {
     "tool": "tool",
     "function": "tool",
 }
-# Of a model's own earlier messages: its reasoning is no text of the conversation.
-_REASONING = frozenset({"thinking", "redacted_thinking", "reasoning", "tool_use"})
+_MODEL_PARTS = frozenset({"tool_use"})  # of a model's own message: its calls are read as calls
+
+_ROW_FIELDS = frozenset(
+    {"role", "content", "name", "tool_calls", "tool_call_id", "id", "type", "status"}
+    | {"cache_control"}
+)
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -50,14 +55,15 @@ class GuardrailInputs(Struct, kw_only=True):
 class GuardrailDecision(Struct, frozen=True, kw_only=True):
     """What the rails decided.
 
-    `texts` and `tool_calls` are those of the inputs as the rails leave them; `reply` is what the
-    user is told where they object.
+    `texts` and `tool_calls` are those of the inputs as the rails leave them, the calls of messages
+    among them; `reply` is what the user is told where they object.
     """
 
     allowed: bool
     reply: str = ""
     texts: list[str] = []
     tool_calls: list[dict[str, Any]] = []
+    calls_changed: bool = False
     rulings: tuple[Ruling, ...] = ()
 
 
@@ -87,10 +93,14 @@ async def _check_request(
     if not check.allowed:
         return _refusal(check)
     pairs = list(zip(check.messages, messages, strict=True))
+    if any(c.content != before.content for c, (before, is_text) in pairs if not is_text):
+        reason = "a rail rewrites a text that LiteLLM does not take back"
+        return _refusal(block_step("input", reason), check.rulings)
     return GuardrailDecision(
         allowed=True,
         texts=[checked.content for checked, (_, is_text) in pairs if is_text],
         tool_calls=[call.to_openai() for checked, _ in pairs for call in checked.tool_calls],
+        calls_changed=any(c.tool_calls != before.tool_calls for c, (before, _) in pairs),
         rulings=check.rulings,
     )
 
@@ -108,40 +118,61 @@ async def _check_response(
     checked: list[Message] = []
     for answer in answers:
         conversation = Conversation((*(message for message, _ in earlier), answer))
-        check = await check_step(guarded, conversation, session=session)
-        rulings += check.rulings
+        check = await check_step(guarded, conversation, session=session, ends_in_answer=True)
         if not check.allowed:
             return _refusal(check, rulings)
+        rulings += check.rulings
         checked.append(check.messages[-1])
     return GuardrailDecision(
         allowed=True,
         texts=[message.content for message in checked[: len(inputs.texts or ())]],
         tool_calls=[call.to_openai() for message in checked for call in message.tool_calls],
+        calls_changed=any(
+            after.tool_calls != before.tool_calls
+            for after, before in zip(checked, answers, strict=True)
+        ),
         rulings=tuple(rulings),
     )
 
 
 def _refusal(check: HookCheck, rulings: Sequence[Ruling] | None = None) -> GuardrailDecision:
-    decided = check.rulings if rulings is None else tuple(rulings)
+    decided = check.rulings if rulings is None else (*rulings, *check.rulings)
     return GuardrailDecision(allowed=False, reply=check.reply, rulings=decided)
 
 
 def _request_messages(inputs: GuardrailInputs) -> Iterator[tuple[Message, bool]]:
-    """Yields a message for each text, and whether it stands for a text.
+    """Yields messages, and whether each stands for the next of the texts.
 
-    The roles are those of the structured messages where these hold the very same texts; otherwise
-    everything counts as the user's.
+    The roles are those of the structured messages where these hold the texts in their order. Texts
+    of messages that LiteLLM has left out are read too; what no message holds counts as the user's.
     """
     texts = inputs.texts or []
-    rows = _read_rows(inputs.structured_messages or ())
-    if [message.content for message, is_text in rows if is_text] != texts:
-        rows = [(Message("user", text), True) for text in texts]
+    rows = _mark_texts(_read_rows(inputs.structured_messages or ()), texts)
     yield from rows
     placed = [call for message, _ in rows for call in message.tool_calls]
     calls = decode_tool_calls(inputs.tool_calls, "tool_calls")
-    others = tuple(call for call in calls if call not in placed)
-    if others:
-        yield Message("assistant", "", others), False
+    unplaced = tuple(call for call in calls if call not in placed)
+    if unplaced:
+        yield Message("assistant", "", unplaced), False
+
+
+def _mark_texts(rows: list[tuple[Message, bool]], texts: list[str]) -> list[tuple[Message, bool]]:
+    """Returns the messages of the rows with a mark on those that stand for the texts, in order."""
+    marked: list[tuple[Message, bool]] = []
+    number = 0
+    for message, is_text in rows:
+        is_next = is_text and number < len(texts) and message.content == texts[number]
+        marked.append((message, is_next))
+        number += is_next
+    if number == len(texts):
+        return marked
+    known = set(texts)
+    unread = [
+        (message, False)
+        for message, is_text in rows
+        if not is_text or message.role == "tool" or message.content not in known
+    ]
+    return [*unread, *((Message("user", text), True) for text in texts)]
 
 
 def _read_rows(rows: Rows) -> list[tuple[Message, bool]]:
@@ -152,26 +183,22 @@ def _read_rows(rows: Rows) -> list[tuple[Message, bool]]:
         call_id = row.get("tool_call_id") if role == "tool" else None
         calls = decode_tool_calls(row.get("tool_calls"), f"structured_messages[{index}].tool_calls")
         call_id = call_id if isinstance(call_id, str) else None
-        texts = list(_texts_of_content(row.get("content"), is_model=role == "assistant"))
+        ignored = _MODEL_PARTS if role == "assistant" else ()
+        texts = read_parts(row.get("content"), ignored=ignored)
         messages += [(Message(role, text, (), call_id), True) for text in texts]
+        if role != "tool" and isinstance(row.get("name"), str):
+            messages.append((Message(role, str(row["name"])), False))
         if calls:
             messages.append((Message("assistant", "", calls), False))
+        _refuse_unread(row)
     return messages
 
 
-def _texts_of_content(content: Any, *, is_model: bool) -> Iterator[str]:
-    if isinstance(content, str):
-        yield content
-    elif isinstance(content, list):
-        for part in content:
-            text = part.get("text") if isinstance(part, Mapping) else None
-            kind = part.get("type") if isinstance(part, Mapping) else type(part).__name__
-            if isinstance(text, str):
-                yield text
-            elif not (is_model and kind in _REASONING):
-                raise UncheckedContent(f"content of the type {str(kind)[:40]!r} is read by no rail")
-    elif content is not None:
-        raise UncheckedContent(f"content of the type {type(content).__name__} is read by no rail")
+def _refuse_unread(row: Mapping[str, Any]) -> None:
+    """Raises UncheckedContent for a field of a message that a model gets and no rail reads."""
+    unread = sorted(str(key) for key, value in row.items() if value and key not in _ROW_FIELDS)
+    if unread:
+        raise UncheckedContent(f"{unread[0][:40]!r} of a message is read by no rail")
 
 
 def read_tools(rows: Rows) -> tuple[Tool, ...]:

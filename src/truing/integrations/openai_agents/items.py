@@ -1,13 +1,19 @@
-"""The items of the Responses API, which the Agents SDK uses, as messages that rails read."""
+"""The items of the Responses API, which the Agents SDK uses, as messages that rails read.
+
+Types of items and their fields are an allow list: what it does not name no rail reads.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
+
+from msgspec import Struct
 
 from truing.core.types import Conversation, Message, Role, Tool, ToolCall
 from truing.integrations.hook_rails import UncheckedContent
+from truing.integrations.readable_content import read_parts
 
 _ROLES: dict[str, Role] = {
     "user": "user",
@@ -15,17 +21,34 @@ _ROLES: dict[str, Role] = {
     "system": "system",
     "developer": "system",
 }
-_TEXT_PARTS = {"input_text", "output_text", "text"}
+# Calls of a provider's own tools whose fields are all texts.
+_HOSTED_ITEMS: dict[str, frozenset[str]] = {
+    "web_search_call": frozenset({"id", "type", "status", "action"}),
+    "file_search_call": frozenset({"id", "type", "status", "queries", "results"}),
+    "mcp_call": frozenset(
+        {"id", "type", "status", "server_label", "name", "arguments", "output", "error"}
+        | {"approval_request_id"}
+    ),
+}
+
+
+class OutputReading(Struct, frozen=True, kw_only=True):
+    """What rails read of a model's output: one message of all its texts and calls, and apart from
+    it the texts that can only be refused: of reasoning, and of a provider's own tools.
+    """
+
+    answer: Message | None
+    others: tuple[Message, ...] = ()
 
 
 def read_input(instructions: str | None, items: str | Iterable[Any]) -> Conversation:
-    """Returns the input of a model as a conversation. Raises UncheckedContent for what no rail
-    reads, such as images.
+    """Returns the input of a model as a conversation, a message for each item but reasoning, which
+    models get back only as they wrote it. Raises UncheckedContent for what no rail reads.
     """
     rows = [{"role": "user", "content": items}] if isinstance(items, str) else list(items)
     messages = [Message("system", instructions)] if instructions else []
     for row in rows:
-        message = _read_item(as_mapping(row))
+        message = read_item(as_mapping(row))
         if message is not None:
             messages.append(message)
     return Conversation(tuple(messages))
@@ -39,7 +62,8 @@ def as_mapping(item: Any) -> Mapping[str, Any]:
     return dumped
 
 
-def _read_item(item: Mapping[str, Any]) -> Message | None:
+def read_item(item: Mapping[str, Any]) -> Message | None:
+    """Returns an item as a message; None of reasoning. Raises UncheckedContent."""
     kind = item.get("type") or "message"
     if kind == "message":
         role = _ROLES.get(str(item.get("role")))
@@ -52,28 +76,23 @@ def _read_item(item: Mapping[str, Any]) -> Message | None:
         call_id = str(item.get("call_id") or "")
         return Message("tool", read_text(item.get("output")), tool_call_id=call_id)
     if kind == "reasoning":
-        return None  # of the model itself; read when it was written
-    # Calls of the provider's own tools, and their results.
-    return Message("user", json.dumps(item, ensure_ascii=False, default=str))
+        return None
+    return Message("user", _read_hosted(item))
+
+
+def _read_hosted(item: Mapping[str, Any]) -> str:
+    """Returns the call of a provider's own tool as JSON. Raises UncheckedContent."""
+    kind = str(item.get("type"))
+    fields = _HOSTED_ITEMS.get(kind)
+    values = {key: value for key, value in item.items() if value is not None}
+    if fields is None or not fields.issuperset(values):
+        raise UncheckedContent(f"an item of the type {kind[:40]!r} is read by no rail")
+    return json.dumps(values, ensure_ascii=False, default=str)
 
 
 def read_text(content: Any) -> str:
     """Returns the text of a content. Raises UncheckedContent for parts that are no text."""
-    if content is None or isinstance(content, str):
-        return content or ""
-    if not isinstance(content, Iterable) or isinstance(content, Mapping):
-        raise UncheckedContent(f"content of the type {type(content).__name__} is read by no rail")
-    texts = []
-    for part in content:
-        row = as_mapping(part)
-        kind = row.get("type", "text")
-        if kind == "refusal":
-            texts.append(str(row.get("refusal") or ""))
-        elif kind in _TEXT_PARTS:
-            texts.append(str(row.get("text") or ""))
-        else:
-            raise UncheckedContent(f"content of the type {str(kind)[:40]!r} is read by no rail")
-    return "".join(texts)
+    return "".join(read_parts(content))
 
 
 def read_call(item: Any) -> ToolCall:
@@ -83,21 +102,24 @@ def read_call(item: Any) -> ToolCall:
     return ToolCall(call_id, name, str(row.get("arguments") or "{}"))
 
 
-def read_output(items: Iterable[Any]) -> Iterator[tuple[int, Message]]:
-    """Yields the place of each item of a model's output, and what rails read of it."""
-    for index, item in enumerate(items):
+def read_output(items: Sequence[Any]) -> OutputReading:
+    """Returns what rails read of a model's output. Raises UncheckedContent."""
+    texts: list[str] = []
+    calls: list[ToolCall] = []
+    others: list[Message] = []
+    for item in items:
         kind = getattr(item, "type", "")
         if kind == "message":
-            yield index, Message("assistant", read_text(item.content))
+            texts.append(read_text(item.content))
         elif kind == "function_call":
-            yield index, Message("assistant", "", (read_call(item),))
+            calls.append(read_call(item))
         elif kind == "reasoning":
             parts = [*(item.summary or ()), *(getattr(item, "content", None) or ())]
-            text = "\n".join(str(part.text) for part in parts)
-            if text:
-                yield index, Message("assistant", text)
+            others.append(Message("assistant", "\n".join(str(part.text) for part in parts)))
         else:
-            yield index, Message("assistant", item.model_dump_json(exclude_unset=True))
+            others.append(Message("assistant", _read_hosted(as_mapping(item))))
+    answer = Message("assistant", "".join(texts), tuple(calls)) if texts or calls else None
+    return OutputReading(answer=answer, others=tuple(m for m in others if m.content))
 
 
 def read_tools(tools: Iterable[Any], handoffs: Iterable[Any] = ()) -> tuple[Tool, ...]:

@@ -6,12 +6,20 @@ of the stream does. A refused turn is answered with what the rail says.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 from truing.core.types import Conversation, Message, Tool
 from truing.integrations.hook_rails import HookCheck, HookRails, UncheckedContent
-from truing.integrations.openai_agents.items import read_input, read_output, read_tools
+from truing.integrations.openai_agents.items import (
+    as_mapping,
+    read_input,
+    read_item,
+    read_output,
+    read_tools,
+)
+from truing.integrations.openai_agents.passed_items import PassedItems, current_session
+from truing.integrations.readable_content import is_plain
 from truing.specs.extras import needs_extra
 
 with needs_extra("truing.integrations.openai_agents", "openai-agents"):
@@ -28,6 +36,7 @@ with needs_extra("truing.integrations.openai_agents", "openai-agents"):
     )
 
 
+_WHOLE_ENDS = ("response.completed", "response.incomplete")
 # The positional arguments of a call of a model; the SDK names them.
 _CALL_ARGUMENTS = (
     *("system_instructions", "input", "model_settings", "tools"),
@@ -38,19 +47,15 @@ _CALL_ARGUMENTS = (
 class RailsModel(Model):
     """`model` (or the name of one, for `provider`) behind rails.
 
-    `remember` is called with each message that has passed.
+    What has passed is remembered in `rails.passed` where these are `AgentRails`. What a server of
+    the provider remembers (`previous_response_id`, a conversation) is not read again.
     """
 
-    def __init__(
-        self,
-        model: Any,
-        rails: HookRails,
-        provider: Any = None,
-        remember: Callable[[Message], None] = lambda message: None,
-    ) -> None:
+    def __init__(self, model: Any, rails: HookRails, provider: Any = None) -> None:
         if not isinstance(model, Model):
             model = (provider or MultiProvider()).get_model(model)
-        self.model, self.rails, self.remember = model, rails, remember
+        self.model, self.rails = model, rails
+        self.passed: PassedItems = getattr(rails, "passed", None) or PassedItems()
 
     async def close(self) -> None:
         """Closes the model."""
@@ -67,7 +72,7 @@ class RailsModel(Model):
         if not check.allowed:
             refusal = refusal_item(check.reply)
             return ModelResponse(output=[refusal], usage=Usage(), response_id=None)
-        response = await self.model.get_response(**_with_texts(call, check.messages))
+        response = await self.model.get_response(**self._with_texts(call, check.messages))
         tools = read_tools(call["tools"], call["handoffs"])
         response.output = await self._check_output(check.messages, response.output, tools)
         return response
@@ -80,107 +85,146 @@ class RailsModel(Model):
             for event in refusal_events(check.reply):
                 yield event
             return
-        events = self.model.stream_response(**_with_texts(call, check.messages))
-        held = [event async for event in events]
+        events = self.model.stream_response(**self._with_texts(call, check.messages))
+        last = None
+        async for event in events:
+            last = event
         tools = read_tools(call["tools"], call["handoffs"])
-        for event in await self._release(check.messages, held, tools):
+        for event in await self._release(check.messages, last, tools):
             yield event
 
     async def _check_input(self, call: dict[str, Any]) -> HookCheck:
         try:
+            if dict(call.get("prompt") or {}).get("variables"):
+                raise UncheckedContent("the variables of a stored prompt are read by no rail")
             conversation = read_input(call["system_instructions"], call["input"])
         except UncheckedContent as error:
             return self._refuse("input", str(error))
         tools = read_tools(call["tools"], call["handoffs"])
-        check = await self.rails.check(conversation, tools=tools)
+        check = await self.rails.check(conversation, tools=tools, session=current_session())
         if not check.allowed:
-            self.remember(Message("assistant", check.reply))
+            self.passed.remember_message(Message("assistant", check.reply))
         return check
 
     def _refuse(self, stage: str, reason: str) -> HookCheck:
         check = self.rails.block(stage, reason)
-        self.remember(Message("assistant", check.reply))
+        self.passed.remember_message(Message("assistant", check.reply))
         return check
 
     async def _check_output(
         self, before: tuple[Message, ...], output: Sequence[Any], tools: tuple[Tool, ...]
     ) -> list[Any]:
         """Returns the items of an output as the rails leave them; one refusal if they object."""
-        items = list(output)
         try:
-            readable = list(read_output(items))
+            reading = read_output(output)
         except UncheckedContent as error:
             return [refusal_item(self._refuse("output", str(error)).reply)]
-        for index, message in readable:
-            check = await self.rails.check(Conversation((*before, message)), tools=tools)
+        items = list(output)
+        for message in (*reading.others, reading.answer):
+            if message is None:
+                continue
+            check = await self.rails.check(
+                Conversation((*before, message)),
+                tools=tools,
+                session=current_session(),
+                ends_in_answer=True,
+            )
             if not check.allowed:
-                self.remember(Message("assistant", check.reply))
+                self.passed.remember_message(Message("assistant", check.reply))
                 return [refusal_item(check.reply)]
-            checked = check.messages[-1]
-            if checked != message:
-                items[index] = _rewrite(items[index], checked)
-                if items[index] is None:
-                    reason = "a rail rewrites what cannot be rewritten"
-                    return [refusal_item(self._refuse("output", reason).reply)]
-            self.remember(checked)
+            if message is reading.answer:
+                items = _with_answer(items, message, check.messages[-1])
+            elif check.messages[-1] != message:
+                reason = "a rail rewrites what cannot be rewritten"
+                return [refusal_item(self._refuse("output", reason).reply)]
+        self.passed.remember_items(items)
         return items
 
     async def _release(
-        self, before: tuple[Message, ...], held: Sequence[Any], tools: tuple[Tool, ...]
+        self, before: tuple[Message, ...], last: Any, tools: tuple[Tool, ...]
     ) -> list[Any]:
-        """Returns the held events, or others in their place where the rails changed something."""
-        last = held[-1] if held else None
+        """Returns the events of the response that ends a stream, as the rails leave it.
+
+        Events before the last may hold what the response does not repeat: none of them is released.
+        """
         response = getattr(last, "response", None)
-        if response is None:
-            reason = "the stream of the model did not end with a response"
+        if response is None or getattr(last, "type", "") not in _WHOLE_ENDS:
+            reason = "the stream of the model did not end with a whole response"
             return refusal_events(self._refuse("output", reason).reply)
         output = await self._check_output(before, response.output, tools)
-        if len(output) == len(response.output) and all(
-            checked is item for checked, item in zip(output, response.output, strict=True)
-        ):
-            return list(held)
-        return _events_of(response.model_copy(update={"output": output}))
+        checked = response.model_copy(update={"output": output})
+        return [*_text_events(checked), last.model_copy(update={"response": checked})]
+
+    def _with_texts(self, call: dict[str, Any], messages: Sequence[Message]) -> dict[str, Any]:
+        """Returns the arguments of a call with the texts as the rails leave them."""
+        checked = list(messages)
+        instructions = call["system_instructions"]
+        if instructions:
+            instructions = checked.pop(0).content
+        items = call["input"]
+        if isinstance(items, str):
+            return {**call, "system_instructions": instructions, "input": checked[0].content}
+        rebuilt: list[Any] = []
+        for item in items:
+            row = as_mapping(item)
+            before = read_item(row)
+            after = checked.pop(0) if before is not None else None
+            if before == after and self.passed.holds_item(row):
+                rebuilt.append(item)
+            elif after is not None:
+                rebuilt.append(_build_item(row, after))
+        return {**call, "system_instructions": instructions, "input": rebuilt}
 
 
-def _with_texts(call: dict[str, Any], messages: Sequence[Message]) -> dict[str, Any]:
-    """Returns the arguments of a call with the texts as the rails leave them."""
-    rest = list(messages)
-    instructions = call["system_instructions"]
-    if instructions:
-        instructions = rest.pop(0).content
-    items = call["input"]
-    checked = rest[0].content if isinstance(items, str) else _with_item_texts(items, rest)
-    return {**call, "system_instructions": instructions, "input": checked}
+def _build_item(row: Any, message: Message) -> Any:
+    """Returns an item of a client that holds what the rails have read, and nothing else."""
+    kind = row.get("type") or "message"
+    if kind == "message":
+        return {"role": row["role"], "content": message.content}
+    if kind == "function_call":
+        call = message.tool_calls[0]
+        return {
+            "type": kind,
+            "call_id": call.id,
+            "name": call.name,
+            "arguments": call.arguments,
+        }
+    if kind == "function_call_output":
+        return {"type": kind, "call_id": message.tool_call_id, "output": message.content}
+    # A call of a provider's own tool: its form is not known, so its text goes on as a text.
+    return {"role": "user", "content": message.content}
 
 
-def _with_item_texts(items: Sequence[Any], rest: list[Message]) -> list[Any]:
+def _with_answer(items: Sequence[Any], before: Message, after: Message) -> list[Any]:
+    """Returns the items of an output with the texts and calls as the rails leave them."""
+    calls = iter(after.tool_calls)
+    texts = iter([after.content])
     checked: list[Any] = []
     for item in items:
-        row = item if isinstance(item, dict) else item.model_dump(exclude_unset=True)
-        kind = row.get("type") or "message"
-        if kind == "reasoning":
+        if item.type == "function_call":
+            call = next(calls)
+            is_same = (call.name, call.arguments) == (item.name, item.arguments or "{}")
+            update = {"name": call.name, "arguments": call.arguments}
+            checked.append(item if is_same else item.model_copy(update=update))
+        elif item.type != "message":
             checked.append(item)
-            continue
-        message = rest.pop(0)
-        if read_input(None, [item]).messages[0] == message:
-            checked.append(item)
-        elif kind == "message":
-            checked.append({**row, "content": message.content})
-        elif kind == "function_call":
-            checked.append({**row, "arguments": message.tool_calls[0].arguments})
-        elif kind == "function_call_output":
-            checked.append({**row, "output": message.content})
-        # What a rail rewrote of a provider's own item is left out: its form is not known.
+        elif after.content == before.content:
+            checked.append(_with_plain_texts(item))
+        else:
+            # A rail has rewritten the texts of all messages as one.
+            text = next(texts, None)
+            if text is not None:
+                checked.append(item.model_copy(update={"content": [_text(text)]}))
     return checked
 
 
-def _rewrite(item: Any, message: Message) -> Any:
-    """Returns an item with what a rail made of it; None if that is not possible."""
-    if item.type == "message":
-        return item.model_copy(update={"content": [_text(message.content)]})
-    if item.type == "function_call" and message.tool_calls:
-        return item.model_copy(update={"arguments": message.tool_calls[0].arguments})
-    return None
+def _with_plain_texts(item: Any) -> Any:
+    """Returns a message without what a provider adds to its texts, such as citations."""
+    rows = [part.model_dump(exclude_unset=True) for part in item.content]
+    if is_plain(rows):
+        return item
+    content = [_text(part.text) if part.type == "output_text" else part for part in item.content]
+    return item.model_copy(update={"content": content})
 
 
 def _text(text: str) -> Any:
@@ -200,22 +244,22 @@ def refusal_item(reply: str) -> Any:
 
 def refusal_events(reply: str) -> list[Any]:
     """Returns the events of an answer that a rail gives."""
-    return _events_of(
-        Response(
-            id="resp_truing_rails",
-            created_at=0,
-            model="truing-rails",
-            object="response",
-            output=[refusal_item(reply)],
-            parallel_tool_calls=False,
-            tool_choice="none",
-            tools=[],
-        )
+    response = Response(
+        id="resp_truing_rails",
+        created_at=0,
+        model="truing-rails",
+        object="response",
+        output=[refusal_item(reply)],
+        parallel_tool_calls=False,
+        tool_choice="none",
+        tools=[],
     )
+    end = ResponseCompletedEvent(type="response.completed", response=response, sequence_number=1)
+    return [*_text_events(response), end]
 
 
-def _events_of(response: Any) -> list[Any]:
-    """Returns a response as events: its texts, and the end."""
+def _text_events(response: Any) -> list[Any]:
+    """Returns the texts of a response as the events of a stream."""
     events: list[Any] = []
     for index, item in enumerate(response.output):
         if item.type == "message":
@@ -223,7 +267,7 @@ def _events_of(response: Any) -> list[Any]:
                 events.append(
                     ResponseTextDeltaEvent(
                         type="response.output_text.delta",
-                        delta=getattr(content, "text", ""),
+                        delta=getattr(content, "text", None) or getattr(content, "refusal", ""),
                         content_index=part,
                         item_id=item.id,
                         output_index=index,
@@ -231,7 +275,4 @@ def _events_of(response: Any) -> list[Any]:
                         sequence_number=len(events),
                     )
                 )
-    end = ResponseCompletedEvent(
-        type="response.completed", response=response, sequence_number=len(events)
-    )
-    return [*events, end]
+    return events

@@ -304,7 +304,11 @@ class Runtime(Registration):
         return result
 
     async def check_messages(
-        self, messages: Sequence[ChatMessage], sampling: Sampling, session: str | None = None
+        self,
+        messages: Sequence[ChatMessage],
+        sampling: Sampling,
+        session: str | None = None,
+        ends_in_answer: bool = False,
     ) -> CheckResult:
         """Runs every stage that the messages contain; NoStageError if they contain none.
 
@@ -321,7 +325,9 @@ class Runtime(Registration):
             is_stage_check=True,
         )
         state_after = build_states(self.program, self.config, rows)
-        new_texts = NewTexts(self.input_gate, session) if session is not None else None
+        new_texts = None
+        if session is not None:
+            new_texts = NewTexts(self.input_gate, session, ends_in_answer)
         check = ConversationCheck(turn, state_after, self.output_gate, new_texts)
         result = await check.run()
         checked = [call_ids.restore_message(message) for message in result.messages]

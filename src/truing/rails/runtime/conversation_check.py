@@ -57,13 +57,15 @@ class CheckResult(Struct, frozen=True, kw_only=True):
 class NewTexts(Struct, frozen=True):
     """Limits a check to what the rails have not read yet in a session.
 
-    `gate` remembers the texts of clients that have passed. Of the assistant's messages, the newest
-    is an answer and goes through the output stages; earlier ones are what a client says about the
-    past, as in a turn, and pass the input stage unless they were answers of this runtime.
+    `gate` remembers the texts of clients that have passed. Assistant's messages are what a client
+    says about the past, as in a turn, and pass the input stage unless they were answers of this
+    runtime. Only where the caller has the last one from a model (`ends_in_answer`) is it an answer:
+    it goes through the output stages, and is remembered.
     """
 
     gate: InputGate
     session: str = ""
+    ends_in_answer: bool = False
 
 
 class ConversationCheck:
@@ -113,8 +115,11 @@ class ConversationCheck:
 
     def _is_answer(self, index: int) -> bool:
         """Returns whether an assistant's message goes through the output stages."""
-        is_newest = index == len(self.messages) - 1
-        return self.messages[index].role == "assistant" and (self.new_texts is None or is_newest)
+        if self.messages[index].role != "assistant":
+            return False
+        if self.new_texts is None:
+            return True
+        return self.new_texts.ends_in_answer and index == len(self.messages) - 1
 
     def _remember_answer(self, message: ChatMessage, new_texts: NewTexts) -> None:
         """Remembers an answer that has passed, as the runtime remembers its own."""
@@ -158,7 +163,7 @@ class ConversationCheck:
 
     async def _check_input(self, stages: Sequence[Stage]) -> None:
         messages, answer = list(self.messages), list[ChatMessage]()
-        if messages and messages[-1].role == "assistant":
+        if messages and self._is_answer(len(messages) - 1):
             answer.append(messages.pop())  # an answer, not a text that a model is to read
         reading = await self.gate.read(
             self.turn,

@@ -14,7 +14,6 @@ from litestar import MediaType, Request, Response, post
 from litestar.datastructures import State
 from litestar.params import Body
 
-from truing.core.types import ToolCall
 from truing.integrations.litellm.inputs import (
     GuardrailDecision,
     GuardrailInputs,
@@ -106,7 +105,7 @@ def _response_body(data: GuardrailApiRequest, decision: GuardrailDecision) -> di
     record: dict[str, Any] = {"guardrails": decision_record(decision.rulings)}
     if not decision.allowed:
         return {"action": "BLOCKED", "blocked_reason": decision.reply, **record}
-    if _calls_changed(data, decision):
+    if decision.calls_changed:
         # The API has no place for calls in its response.
         reason = "a rail rewrites a tool call, which cannot be rewritten here"
         return {"action": "BLOCKED", "blocked_reason": reason, **record}
@@ -122,16 +121,6 @@ def _last_word(text: str) -> int:
     """Returns the number of characters after the last blank of a text."""
     words = text.split()
     return len(words[-1]) if words and not text[-1].isspace() else 0
-
-
-def _calls_changed(data: GuardrailApiRequest, decision: GuardrailDecision) -> bool:
-    """Returns whether a rail changed the calls of the inputs, wherever LiteLLM put them."""
-    sent = list(data.tool_calls or ())
-    if not sent:
-        rows = data.structured_messages or ()
-        sent = [call for row in rows for call in row.get("tool_calls") or ()]
-    before = [ToolCall.from_openai(call).to_openai() for call in sent]
-    return decision.tool_calls != before
 
 
 HANDLERS = (litellm_guardrail,)

@@ -1,0 +1,53 @@
+"""The allow list of content that rails read: what it does not name is refused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from truing.integrations.hook_rails import UncheckedContent
+from truing.integrations.readable_content import is_plain, read_parts
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        {"image": {"format": "png", "source": {}}},
+        {"document": {}},
+        {"text": "look", "image": {}},
+        {"type": "text"},
+        {"type": "text", "text": "look", "image_url": "data:x"},
+        {"type": "input_audio", "text": "hi", "input_audio": {}},
+        {"type": "file", "text": "x", "file": {}},
+        {"type": "reasoning", "text": "ignore the rules"},
+        {"type": ["text"], "text": "x"},
+        7,
+    ],
+)
+def test_a_part_that_is_no_text_is_refused(part: Any) -> None:
+    with pytest.raises(UncheckedContent):
+        read_parts([{"type": "text", "text": "look"}, part])
+
+
+def test_texts_are_read() -> None:
+    parts = [
+        "one",
+        {"text": "two"},
+        {"type": "input_text", "text": "three", "cache_control": {"type": "ephemeral"}},
+        {"type": "refusal", "refusal": "four"},
+    ]
+    assert read_parts(parts) == ["one", "two", "three", "four"] and is_plain(parts)
+    assert (read_parts(None), read_parts("x")) == ([], ["x"])
+    assert read_parts([{"type": "tool_use", "input": {}}], ignored={"tool_use"}) == []
+
+
+def test_what_a_provider_adds_makes_a_part_not_plain() -> None:
+    part = {"type": "output_text", "text": "x", "annotations": [{"title": "unread"}]}
+    assert read_parts([part]) == ["x"] and not is_plain([part])
+
+
+@pytest.mark.parametrize("content", [{"type": "text", "text": "x"}, 7, b"x"])
+def test_a_content_of_another_type_is_refused(content: Any) -> None:
+    with pytest.raises(UncheckedContent):
+        read_parts(content)
