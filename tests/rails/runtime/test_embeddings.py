@@ -110,3 +110,20 @@ def test_one_cancelled_caller_does_not_cancel_the_others() -> None:
 )
 def test_the_encoder_follows_the_configuration(yaml: str, encoder: type) -> None:
     assert isinstance(choose_encoder(RailsConfig.from_text(yaml)), encoder)
+
+
+def test_vectors_of_another_encoder_are_not_kept() -> None:
+    class ConstantEncoder:
+        def __init__(self, size: int) -> None:
+            self.size = size
+
+        def encode(self, texts: list[str]) -> list[list[float]]:
+            return [[1.0] * self.size for _ in texts]
+
+    async def embed_twice() -> tuple[int, int]:
+        cache = EmbeddingCache(ConstantEncoder(2))
+        before = await cache.embed("x")
+        cache.replace_encoder(ConstantEncoder(3))
+        return len(before), len(await cache.embed("x"))
+
+    assert asyncio.run(embed_twice()) == (2, 3)

@@ -114,6 +114,11 @@ class EmbeddingCache:
         # it.
         self._executor = ThreadPoolExecutor(1, "truing-embeddings")
 
+    def replace_encoder(self, encoder: TextEncoder) -> None:
+        """Encodes with another encoder; the vectors of the one before are of no use to it."""
+        self.encoder = encoder
+        self._vectors.clear()
+
     def encode(self, texts: Sequence[str]) -> Floats:
         """Returns the unit vectors of texts, `[len(texts), dim]`, without the cache."""
         return _as_unit_vectors(self.encoder.encode(list(texts)) if texts else [])

@@ -39,7 +39,7 @@ class Similarity:
         for place, cache in places:
             name, model = find_embedding_names(self.config, place)
             if name == engine:
-                cache.encoder = make_encoder(model)
+                cache.replace_encoder(make_encoder(model))
 
 
 def build_similarity(

@@ -139,12 +139,13 @@ class SharedState:
         from redis.exceptions import RedisError
 
         if time.monotonic() - self._checked_at >= _READY_SECONDS:
+            # Before the answer: while Redis hangs, probes must not take the connections of rates.
+            self._checked_at = time.monotonic()
             try:
                 await self._client.ping()
                 self._fault = ""
             except (RedisError, OSError) as error:
                 self._fault = f"Redis does not answer ({type(error).__name__})"
-            self._checked_at = time.monotonic()
         return self._fault
 
     async def close(self) -> None:
