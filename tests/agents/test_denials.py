@@ -113,6 +113,8 @@ def test_a_blocked_result_is_withheld_and_kept_in_the_record(tmp_path: Path) -> 
     answer, episode, seen = _run(folder, script)
     (call,) = episode.calls
     assert (call.status, call.withheld) == ("ok", True)
+    shown = [m.content for m in episode.messages() if m.role == "tool"]
+    assert shown == ["the result was withheld"]
     assert "amount" in call.result, "the record keeps what the model did not read"
     assert answer.text.startswith("the result was withheld: ")
     assert "amount" not in str(seen)

@@ -20,6 +20,7 @@ from truing.specs.resolve import resolve
 PEER_SCRIPT = """
 import asyncio, json, sys, time, warnings
 from agentdojo.agent_pipeline.base_pipeline_element import BasePipelineElement
+from agentdojo.attacks.base_attacks import BaseAttack
 from agentdojo.types import ChatAssistantMessage, ChatToolResultMessage, text_content_block_from_string
 from agentdojo.agent_pipeline.tool_execution import tool_result_to_str
 from truing.core.types import Sampling, Response
@@ -29,6 +30,11 @@ from truing.worlds.agentdojo import find_injection_vectors, suite_of
 
 warnings.simplefilter("ignore")
 SCRIPTS = {"does both": (1, 1), "does the task": (1, 0), "does nothing": (0, 0), "is misled": (0, 1)}
+
+
+class Places(BaseAttack):
+    def attack(self, user_task, injection_task):
+        raise NotImplementedError
 
 
 def says(text):
@@ -78,7 +84,7 @@ def theirs(samples, solve, follow):
         name, _, injected = environment.task.partition("/")
         user = suite.get_user_task_by_id(name)
         injection = suite.get_injection_task_by_id(injected) if injected else None
-        vectors = find_injection_vectors(environment.world, name) if injected else ()
+        vectors = places.get_injection_candidates(user) if injected else ()
         text = environment.injection.text if injected else ""
         pipeline = Scripted(user, injection, vectors, solve, follow)
         utility, security = suite.run_task_with_pipeline(
@@ -94,6 +100,7 @@ for suite_name in sys.argv[1].split("|"):
     samples = [s for s in samples if not s.environment.injection
                or s.environment.task.endswith(("injection_task_1", "injection_task_4"))]
     suite = suite_of(samples[0].environment.world)
+    places = Places(suite, None)  # AgentDojo's own search for them
     for sample in samples:
         find_injection_vectors(sample.environment.world, sample.environment.task.split("/")[0])
     differing, seconds = [], [0.0, 0.0]
@@ -112,18 +119,62 @@ print(json.dumps(report))
 """
 
 
-@pytest.mark.peers
-@pytest.mark.timeout(900)
-@pytest.mark.parametrize("suite", ["banking", "slack", "travel", "workspace"])
-def test_verdicts_are_those_of_agentdojos_own_runner(root: Path, suite: str) -> None:
+WORDS_SCRIPT = """
+import json, warnings
+from truing.specs.resolve import resolve
+from truing.worlds.agentdojo import AgentDojoSimulation
+from truing.worlds.arguments import ArgumentError
+
+warnings.simplefilter("ignore")
+sample = next(iter(resolve("agentdojo:banking", "data").rows())).sample
+simulation = AgentDojoSimulation(sample.environment)
+payment = {"recipient": "x", "amount": 1.0, "date": "2022-01-01"}
+report = []
+for subject in ("-" * 8000, "[" * 8000, "[1, 2", "plain"):
+    try:
+        simulation.call("send_money", json.dumps(payment | {"subject": subject}))
+        report.append("ok")
+    except ArgumentError:
+        report.append("invalid")
+
+
+def fail(*_):
+    raise KeyError("a row that the agent has removed")
+
+
+simulation._suite._check_task_result = fail
+print(json.dumps([report, simulation.checks("Done.")]))
+"""
+
+
+def _find_python() -> Path:
+    """The interpreter that has agentdojo; skips the test without one, but fails in the CI."""
     python = Path(os.environ.get("TRUING_PEERS") or ".") / "agentdojo" / "bin" / "python"
     if not python.exists():
         word = f"agentdojo is not installed (TRUING_PEERS={os.environ.get('TRUING_PEERS')})"
         if os.environ.get("CI") == "true":
             pytest.fail(word)
         pytest.skip(word)
+    return python.absolute()
+
+
+@pytest.mark.peers
+def test_whatever_a_model_writes_ends_no_episode(root: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": str(root / "src")}
-    command = [str(python.absolute()), "-c", PEER_SCRIPT, suite]
+    command = [str(_find_python()), "-c", WORDS_SCRIPT]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr[-3000:]
+    report, checks = json.loads(done.stdout.splitlines()[-1])
+    assert report == ["invalid", "ok", "ok", "ok"], "a list that is no list stays a text"
+    assert checks == {}, "a check that fails is no verdict"
+
+
+@pytest.mark.peers
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("suite", ["banking", "slack", "travel", "workspace"])
+def test_verdicts_are_those_of_agentdojos_own_runner(root: Path, suite: str) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(root / "src")}
+    command = [str(_find_python()), "-c", PEER_SCRIPT, suite]
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr[-3000:]
     report = json.loads(done.stdout.splitlines()[-1])[suite]

@@ -13,7 +13,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from truing.agents.toolsets import ToolResult, ToolSession
-from truing.core.episodes import AgentTurn, CallRecord, Episode, StopReason
+from truing.core.episodes import WITHHELD_RESULT, AgentTurn, CallRecord, Episode, StopReason
 from truing.core.ids import stream_seed
 from truing.core.protocols import Model, PrefixAware, iterate_models
 from truing.core.text_calls import read_text_calls
@@ -183,7 +183,7 @@ class EpisodeRun:
             return None
         withheld = tuple(replace(call, withheld=True) for call in last.calls)
         self._turns[-1] = replace(last, calls=withheld)
-        note = f"the result was withheld: {reason}"
+        note = f"{WITHHELD_RESULT}: {reason}"
         n_kept = len(conversation.messages) - len(withheld)
         results = (Message("tool", note, (), call.id) for call in withheld)
         return Conversation((*conversation.messages[:n_kept], *results))

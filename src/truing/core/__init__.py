@@ -19,7 +19,8 @@ __getattr__, __dir__, __all__ = lazy_exports(
         "csv_rows": "CsvTable NumberedLine UnreadableRest decode_lines",
         "episodes": (
             "AgentTurn CallRecord CallStatus Condition Environment Episode FixedTool "
-            "INJECTION_MARK Injection InjectionPlace Scalar StateChange StopReason TaskKind Value"
+            "INJECTION_MARK Injection InjectionPlace Scalar StateChange StopReason TaskKind Value "
+            "WITHHELD_RESULT"
         ),
         "errors": (
             "BudgetExceeded DataError LineageError MissingExtra PlanError ProcessFailed RunError "

@@ -130,6 +130,10 @@ another tool holds no result.
 """
 
 
+WITHHELD_RESULT = "the result was withheld"
+"""What a model reads in place of a result that rails objected to; the reason follows."""
+
+
 class CallRecord(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One tool call with its result; only a call of status ``ok`` has changed anything.
 
@@ -144,6 +148,11 @@ class CallRecord(Struct, frozen=True, kw_only=True, omit_defaults=True):
     result: str = ""
     cut: int | None = None
     withheld: bool = False
+
+    @property
+    def shown_result(self) -> str:
+        """The result as the model has read it, but for the reason why one was withheld."""
+        return WITHHELD_RESULT if self.withheld else self.result
 
 
 class AgentTurn(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -189,10 +198,12 @@ class Episode(Struct, frozen=True, kw_only=True, omit_defaults=True):
         return tuple(call for turn in self.turns for call in turn.calls)
 
     def messages(self) -> tuple[Message, ...]:
-        """Returns the episode as the messages that the model has seen and written."""
+        """Returns the episode as the messages that the model has seen and written: in place of a
+        withheld result, that it was.
+        """
         messages: list[Message] = []
         for turn in self.turns:
             calls = tuple(ToolCall(call.id, call.name, call.arguments) for call in turn.calls)
             messages.append(Message("assistant", turn.text, calls))
-            messages += [Message("tool", call.result, (), call.id) for call in turn.calls]
+            messages += [Message("tool", call.shown_result, (), call.id) for call in turn.calls]
         return tuple(messages)

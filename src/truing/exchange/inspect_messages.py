@@ -23,8 +23,6 @@ _ERROR_TYPES: dict[CallStatus, str] = {
     "denied": "approval",
 }
 
-WITHHELD_RESULT = "the result was withheld"
-
 
 def make_id(*parts: str) -> str:
     """Returns an id in Inspect's form (22 letters and digits), which depends only on `parts`."""
@@ -85,12 +83,11 @@ def encode_episode(response: Response, id_: str) -> Iterator[dict[str, Any]]:
         for call in turn.calls:
             if call.status == "missing":
                 continue
-            text = WITHHELD_RESULT if call.withheld else call.result
-            result = Message("tool", text, (), call.id)
+            result = Message("tool", call.shown_result, (), call.id)
             row = encode_message(result, make_id(turn_id, call.id)) | {"function": call.name}
             if call.status in _ERROR_TYPES:
                 error_type = _ERROR_TYPES[call.status]
-                row["error"] = {"type": error_type, "message": text or call.status}
+                row["error"] = {"type": error_type, "message": result.content or call.status}
             if call.withheld:
                 row["metadata"] = {"withheld_result": call.result}
             yield row
