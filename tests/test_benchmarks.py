@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -112,3 +113,34 @@ def test_the_measuring_prompts_of_the_study_are_frozen_and_no_other_set_is(root:
     for name in ("pilot-1", "dev-harm", "dev-benign", "dev-support"):
         assert frozen_hashes().isdisjoint(sets[name]["prompts"])
     assert [len(sets[name]["prompts"]) for name in ("harm", "benign")] == [250, 150]
+
+
+@pytest.fixture
+def walk(root: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(str(root / "benchmarks" / "first_steps"))
+    return importlib.import_module("walk")
+
+
+def test_a_first_step_fails_with_a_status_that_is_no_finding_of_its_recipe(
+    walk: ModuleType, tmp_path: Path
+) -> None:
+    for findings, failed in (((), "exit 2"), ((2, 3), "")):
+        recipe = walk.Recipe("truing", "gate", ("true", "exit 2"), findings=findings)
+        assert walk.run_recipe(recipe, "http://localhost", tmp_path).failed == failed
+
+
+def test_cells_of_first_steps_stay_until_they_are_run_anew(walk: ModuleType, root: Path) -> None:
+    page = (root / "benchmarks" / "first_steps" / "README.md").read_text(encoding="utf-8")
+    cells = walk.read_cells(page)
+    assert len(cells) == len(walk.TOOLS) * len(walk.TASKS)
+    recipe = walk.Recipe("truing", "gate", ("a", "b"))
+    assert walk.describe(recipe, None, "2 / 0 / 1.4") == "2 / 0 / 1.4"
+    # Another number of commands: an earlier form of the recipe.
+    assert walk.describe(recipe, None, "3 / 0 / 1.4") == "2 / 0 / not run"
+    assert walk.describe(recipe, walk.Result(cpu_seconds=2.0), "2 / 0 / 1.4") == "2 / 0 / 2.0"
+
+
+def test_a_first_step_needs_an_endpoint(walk: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(walk.sys, "executable", shutil.which("false"))
+    with pytest.raises(SystemExit, match="no endpoint at"), walk.serve_endpoint():
+        pass
