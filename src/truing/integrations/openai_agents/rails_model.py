@@ -267,7 +267,7 @@ def _text_events(response: Any) -> list[Any]:
                 events.append(
                     ResponseTextDeltaEvent(
                         type="response.output_text.delta",
-                        delta=getattr(content, "text", None) or getattr(content, "refusal", ""),
+                        delta=str(getattr(content, "text", "") or getattr(content, "refusal", "")),
                         content_index=part,
                         item_id=item.id,
                         output_index=index,
