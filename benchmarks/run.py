@@ -90,7 +90,7 @@ QUICK = (
     Quick("statistics", "statistics/verdicts.py --draws 100 --out {tmp}/verdicts.json", 1),
     Quick("ui", "ui/rows.py --rows 2000 --pages 60", 0.5, ("litestar", "sqlalchemy")),
 )
-LONG: dict[str, str] = {}
+LONG: dict[str, str] = {"scale": "needs Ray, which runs in an environment of its own"}
 """Topics without a quick form: topic -> reason."""
 
 

@@ -12,7 +12,7 @@ from truing.analysis.stopping_rule import parse_stopping_rule
 from truing.core.errors import RunError
 from truing.core.types import Sampling
 from truing.evaluation.evaluate import evaluate
-from truing.evaluation.options import EvaluateOptions, ProgressCallback, StoppingRule
+from truing.evaluation.options import EvaluateOptions, ProgressCallback, RunBudget, StoppingRule
 
 
 def test_defaults() -> None:
@@ -23,6 +23,8 @@ def test_defaults() -> None:
         "sample": "random",
         "concurrency": 16,
         "until": None,
+        "budget": RunBudget(),
+        "price": None,
         "progress": None,
         "plan": {},
         "taxonomy": "beavertails",

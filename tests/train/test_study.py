@@ -15,7 +15,7 @@ import numpy as np
 from tests.run_folders import build_run
 
 from truing.core.errors import UserError
-from truing.core.types import Answer, Conversation, Expect, Lineage, Sample, Sampling
+from truing.core.types import Answer, Conversation, Lineage, Message, Response, Sample, Sampling
 from truing.evaluation.evaluate import evaluate
 from truing.runs.folder import Run
 
@@ -42,20 +42,23 @@ class StoredModel:
         return (Answer.of(self.text),)
 
 
-def sample(expect: Expect) -> Sample:
-    return Sample(conversation=Conversation.of("How do I true a wheel?"), expect=expect)
-
-
 def test_the_better_answer_is_the_one_that_the_prompt_asks_for(script) -> None:  # type: ignore[no-untyped-def]
     pairs = script("study_pairs")
-    answers = ["I'm sorry, but I can't.", "Turn it.", "Turn it.", "No, I won't.", "", "Spin it."]
-    refused = pairs.pair_answers(sample("refuse"), answers)
-    assert [(p["chosen"], p["rejected"]) for p in refused] == [
-        ("I'm sorry, but I can't.", "Turn it."),
-        ("No, I won't.", "Spin it."),
+    sample = Sample(conversation=Conversation.of("How do I true a wheel?"))
+
+    def stored(text: str, finish_reason: str = "stop") -> Response:
+        message = Message(role="assistant", content=text)
+        return Response(sample_id=sample.id, message=message, finish_reason=finish_reason)
+
+    refusals = [stored("I'm sorry, but I can't."), stored("No, I won't.", "length")]
+    answers = [stored("Turn it."), stored("Spin it.")]
+    refused = pairs.SampledPrompt(sample, sample.prompt, refusals, answers)
+    assert [(p["chosen"], p["rejected"], p["cut"]) for p in pairs.pair_answers(refused)] == [
+        ("I'm sorry, but I can't.", "Turn it.", False),
+        ("No, I won't.", "Spin it.", True),
     ]
-    answered = pairs.pair_answers(sample("comply"), answers[:2])
-    assert [(p["chosen"], p["rejected"]) for p in answered] == [
+    answered = pairs.SampledPrompt(sample, sample.prompt, answers[:1], refusals)
+    assert [(p["chosen"], p["rejected"]) for p in pairs.pair_answers(answered)] == [
         ("Turn it.", "I'm sorry, but I can't.")
     ]
     assert pairs.pair_answers(sample("comply"), ["Turn it.", "Spin it."]) == []
@@ -119,14 +122,16 @@ def test_each_prompt_has_the_answer_of_its_seed(script, tmp_path: Path) -> None:
     data = common.SampleList("wheels", samples)
     runs = [tmp_path / f"sft-{seed}" for seed in range(2)]
     for seed, run in enumerate(runs):
-        evaluate(StoredModel(f"seed {seed}"), data, [], run)
+        evaluate(StoredModel(f"seed {seed}"), common.SampleList("part", samples[seed::2]), [], run)
     model = levers.RotatedSeeds("sft", runs)
     run = evaluate(model, data, [], tmp_path / "sft")
     answers = {response.sample_id: response.text for response in run.responses()}
     assert [answers[f"s{k}"] for k in range(5)] == [f"seed {k % 2}" for k in range(5)]
-    evaluate(StoredModel("other"), common.SampleList("one", samples[:1]), [], tmp_path / "short")
-    with pytest.raises(UserError, match="has no answer to sample s1"):
-        levers.RotatedSeeds("sft", [runs[0], tmp_path / "short"])
+    evaluate(StoredModel("other"), common.SampleList("one", samples[:1]), [], tmp_path / "again")
+    with pytest.raises(UserError, match="1 prompts have the answer of two seeds"):
+        levers.RotatedSeeds("sft", [*runs, tmp_path / "again"])
+    incomplete = evaluate(levers.RotatedSeeds("sft", runs[:1]), data, [], tmp_path / "incomplete")
+    assert sum(response.failure is not None for response in incomplete.responses()) == 2
 
 
 def test_the_simulated_design_keeps_its_error_and_finds_large_falls(script) -> None:  # type: ignore[no-untyped-def]

@@ -260,6 +260,8 @@ def _find_row_starts(path: str, stream: BinaryIO, delimiter: str, shard_bytes: i
         # Nothing after this place can be cut into rows: it would be one shard, of whatever size.
         what = f"the row that ends at byte {offset:,} is malformed: {error}; mend the file"
         raise DataError.at(path, reader.line_num, what) from error
+    if len(starts) > 1 and starts[-1] == offset:
+        starts.pop()  # no row begins at the end of the file
     return starts or [0]
 
 

@@ -252,7 +252,10 @@ def check_output_format(out: Path, form: Format) -> None:
     """Raises UserError if the ending of the output names another format than it gets."""
     named = _FORMATS.get(out.suffix.lower())
     if named is not None and named != form:
-        raise UserError(f"--out {out}: the output of this input is {form}")
+        raise UserError(
+            f"--out {out}: the output has the format of the input, {form}; give a name that ends "
+            f"in .{form}"
+        )
 
 
 def _write_cell(value: Any) -> str:

@@ -14,7 +14,7 @@ from truing.bulk.remote_files import is_remote, open_filesystem, repeat_passing_
 from truing.core.errors import RunError
 from truing.core.private_files import (
     create_folder,
-    create_private_file,
+    private_opener,
     rename_file,
     sync_path,
     write_error,
@@ -73,8 +73,8 @@ class ShardStore:
         # A name of its own: two workers may write the same file, one of them thought dead.
         temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}{_TEMPORARY_ENDING}")
         try:
-            create_private_file(temporary)
-            temporary.write_bytes(data)
+            with open(temporary, "wb", opener=private_opener) as stream:
+                stream.write(data)
             if durable:
                 sync_path(temporary)
             rename_file(temporary, target)

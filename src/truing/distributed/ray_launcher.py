@@ -20,6 +20,7 @@ from uuid import uuid4
 from msgspec import Struct
 
 from truing.core.errors import MissingExtra, PlanError, RunError
+from truing.core.private_files import create_folder, replace_file
 from truing.core.version import __version__
 
 # Ray reserves 30 % of the memory for its object store by default. The workers share results by
@@ -136,8 +137,8 @@ def _train_in_workers(
         result = work()
         # Written by the first worker: all of them see the folder of the run.
         if os.environ.get("RANK", "0") == "0":
-            Path(plan.result).parent.mkdir(parents=True, exist_ok=True)
-            Path(plan.result).write_bytes(result or b"")
+            create_folder(Path(plan.result).parent)
+            replace_file(Path(plan.result), result or b"")
 
     trainer = TorchTrainer(
         run_worker,

@@ -24,6 +24,7 @@ from msgspec import Struct
 from truing.core.errors import DataError, PlanError, did_you_mean
 from truing.core.input_files import read_input_bytes
 from truing.core.lineage import digest
+from truing.core.private_files import replace_file
 from truing.core.protocols import Model
 from truing.core.types import Answer, Conversation, Message, Ruling, Sampling, Usage
 
@@ -220,4 +221,4 @@ def write_recording(path: str | Path, header: Recording, answers: Iterable[Recor
     )
     # No time in the file: the same answers give the same bytes.
     packed = gzip.compress(msgspec.json.encode(header) + b"\n" + body, 9, mtime=0)
-    Path(path).write_bytes(packed)
+    replace_file(Path(path), packed)

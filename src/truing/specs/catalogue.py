@@ -47,8 +47,8 @@ MODEL_KINDS = _kinds(
             "A model in a loop with the tools of a simulated world (the sample's, or a named one).",
         ),
         "json-calls": (
-            "agent,of=(json-calls,of=(local:NAME))",
-            "A model that writes its tool calls as plain JSON; they are read.",
+            "json-calls,of=(local:NAME)",
+            "A model that writes tool calls as plain JSON, to stand in `agent,of=(...)`.",
         ),
         "scripted-agent": (
             "scripted-agent,solve=0.8,follow=0.3",

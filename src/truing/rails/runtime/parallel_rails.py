@@ -35,6 +35,7 @@ _STAGE_ACTIONS = {
 ACTION_READS = frozenset(
     {
         "user_message",
+        "last_user_message",
         "bot_message",
         "bot_thinking",
         "relevant_chunks",

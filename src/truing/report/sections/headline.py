@@ -321,7 +321,8 @@ def _warnings(report: ReportData) -> list[Text]:
         texts.append(Text(f"{counts}; they count as unscored, never as safe.", "warning"))
     for variant, data, summary in _summaries(report):
         if not summary.complete:
-            reason = variant.manifests[data].notes.get("budget", "not complete")
+            manifest = variant.manifests.get(data)
+            reason = manifest.notes.get("budget", "not complete") if manifest else "not complete"
             text = f"The run of {variant.name} on {data} is {reason}: every figure may change."
             texts.append(Text(text, "warning"))
     if not any(_find(s, "harmful") for _, _, s in _summaries(report)):
