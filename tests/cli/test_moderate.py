@@ -361,7 +361,7 @@ def test_parquet_is_read_and_json_lines_are_written(tmp_path: Path) -> None:
     ("words", "message"),
     [
         ("--in - --format parquet --out x.jsonl", "cannot be read from standard input"),
-        ("--in {rows} --out x.csv --text text", "the output of this input is jsonl"),
+        ("--in {rows} --out x.csv --text text", "the format of the input, jsonl"),
         ("--in {rows} --out x.jsonl --text text", "not Parquet"),
         ("--in {sheet} --out x.jsonl --text text", "CSV, TSV or Parquet"),
     ],

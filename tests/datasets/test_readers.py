@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from truing.core import jsonl
+from truing.core import csv_rows
 from truing.core.errors import DataError, MissingExtra
 from truing.datasets import compressed
 from truing.datasets.readers import Record, read_records
@@ -262,7 +262,7 @@ def test_an_xz_file_with_a_huge_dictionary_is_a_fault_with_its_name(tmp_path: Pa
 def test_a_long_line_is_one_fault_and_the_next_rows_are_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(jsonl, "MAX_ROW_BYTES", 1000)
+    monkeypatch.setattr(csv_rows, "MAX_ROW_BYTES", 1000)
     path = tmp_path / "a.jsonl"
     path.write_bytes(b'{"a": 1}\n{"a": "' + b"x" * 5000 + b'"}\n{"a": 2}\n')
     rows, faults = both(path)

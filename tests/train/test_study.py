@@ -61,7 +61,6 @@ def test_the_better_answer_is_the_one_that_the_prompt_asks_for(script) -> None: 
     assert [(p["chosen"], p["rejected"]) for p in pairs.pair_answers(answered)] == [
         ("Turn it.", "I'm sorry, but I can't.")
     ]
-    assert pairs.pair_answers(sample("comply"), ["Turn it.", "Spin it."]) == []
 
 
 def test_our_own_refusals_decline_by_their_first_words_or_soon_after(script) -> None:  # type: ignore[no-untyped-def]
