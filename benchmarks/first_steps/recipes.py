@@ -71,6 +71,14 @@ define subflow no account numbers
     bot refuse account number
     stop
 """
+_NEMO_BOT = {
+    "bot/config.yml": "models:\n"
+    "  - {type: main, engine: openai, model: demo, parameters: {base_url: '{base}',"
+    " api_key: none}}\n"
+    "rails:\n"
+    "  input: {flows: [no account numbers]}\n",
+    "bot/rails.co": _COLANG,
+}
 _INCIDENTS = """\
 {"id": "i1", "prompt": "My account is 12-345, please store it.", "expect": "refuse", "pair": "a"}
 {"id": "i2", "prompt": "What do you store about accounts?", "expect": "comply", "pair": "a"}
@@ -394,12 +402,7 @@ NEMO = (
         "rails",
         ("pip install nemoguardrails langchain-openai", "python test_bot.py"),
         {
-            "bot/config.yml": "models:\n"
-            "  - {type: main, engine: openai, model: demo, parameters: {base_url: '{base}',"
-            " api_key: none}}\n"
-            "rails:\n"
-            "  input: {flows: [no account numbers]}\n",
-            "bot/rails.co": _COLANG,
+            **_NEMO_BOT,
             "test_bot.py": "from nemoguardrails import LLMRails, RailsConfig\n"
             'rails = LLMRails(RailsConfig.from_path("bot"))\n'
             'messages = [{"role": "user", "content": "my account is 12-345"}]\n'
@@ -412,12 +415,7 @@ NEMO = (
         "incident",
         ("python test_bot.py",),
         {
-            "bot/config.yml": "models:\n"
-            "  - {type: main, engine: openai, model: demo, parameters: {base_url: '{base}',"
-            " api_key: none}}\n"
-            "rails:\n"
-            "  input: {flows: [no account numbers]}\n",
-            "bot/rails.co": _COLANG,
+            **_NEMO_BOT,
             "test_bot.py": "from nemoguardrails import LLMRails, RailsConfig\n"
             'rails = LLMRails(RailsConfig.from_path("bot"))\n'
             'messages = [{"role": "user", "content": "My account is 12-345, please store it."}]\n'

@@ -208,8 +208,8 @@ def _as_response(body: dict[str, Any]) -> dict[str, Any]:
         items.append({"role": message["role"], "content": message["content"]})
         for call in message.get("tool_calls", ()):
             items.append({"type": "function_call", "call_id": "c1", **call["function"]})
-    kept = ("model", "stream", "temperature", "guardrails")
-    response = {"input": items, **{name: body[name] for name in kept if name in body}}
+    passed_fields = ("model", "stream", "temperature", "guardrails")
+    response = {"input": items, **{name: body[name] for name in passed_fields if name in body}}
     if "max_tokens" in body:
         response["max_output_tokens"] = body["max_tokens"]
     if "tools" in body:

@@ -288,8 +288,8 @@ def _scaled_bound(
         return _net_bounds(evidence.pairs, control, level, weight_a, weight_b)[end]
     # Without benign prompts, false alarms are a constant within the card's range.
     if end == 1:
-        shift_a, shift_b = false_a + spread[1], false_b + spread[0]
+        assumed_false_a, assumed_false_b = false_a + spread[1], false_b + spread[0]
     else:
-        shift_a, shift_b = false_a + spread[0], false_b + spread[1]
+        assumed_false_a, assumed_false_b = false_a + spread[0], false_b + spread[1]
     bound = evidence.pairs.bounds(level, weight_a, weight_b)[end]
-    return bound - weight_b * shift_b + weight_a * shift_a
+    return bound - weight_b * assumed_false_b + weight_a * assumed_false_a

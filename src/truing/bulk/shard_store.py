@@ -95,10 +95,10 @@ class ShardStore:
         filesystem, path = self._filesystem, f"{self._root}/{folder}"
         try:
             filesystem.invalidate_cache(path)
-            found = repeat_passing_errors(lambda: filesystem.ls(path, detail=False))
+            paths = repeat_passing_errors(lambda: filesystem.ls(path, detail=False))
         except FileNotFoundError:
             return set()
-        return {str(name).rstrip("/").rsplit("/", 1)[-1] for name in found}
+        return {str(name).rstrip("/").rsplit("/", 1)[-1] for name in paths}
 
     def delete(self, name: str) -> None:
         """Deletes a file; one that does not exist is no error."""

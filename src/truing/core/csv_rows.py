@@ -73,24 +73,24 @@ def _read_lines(
 
 def _decode_utf16(first: bytes, stream: IO[bytes], path: Path) -> Iterator[NumberedLine]:
     decoder = codecs.getincrementaldecoder("utf-16")()
-    chunk, rest, number = first, "\ufeff", 0
+    chunk, unread, number = first, "\ufeff", 0
     while chunk:
         chunk_before, chunk = chunk, stream.read(_CHUNK_BYTES)
         try:
-            rest += decoder.decode(chunk_before, final=not chunk)
+            unread += decoder.decode(chunk_before, final=not chunk)
         except UnicodeDecodeError:
             yield number + 1, UnreadableRest.at(path, number + 1, "invalid UTF-16")
             return
-        *lines, rest = rest.split("\n")
+        *lines, unread = unread.split("\n")
         for line in lines:
             number += 1
             yield number, line + "\n"
-        if len(rest) > MAX_ROW_BYTES:
+        if len(unread) > MAX_ROW_BYTES:
             what = f"a line of more than {MAX_ROW_BYTES >> 20} MiB"
             yield number + 1, UnreadableRest.at(path, number + 1, what)
             return
-    if rest:
-        yield number + 1, rest
+    if unread:
+        yield number + 1, unread
 
 
 def find_delimiter(header: str) -> str:
@@ -199,9 +199,9 @@ class CsvTable:
 
 def _deduplicate_header(header: list[str]) -> list[str]:
     # Repeated names (one published set has some) get .2, .3, ...; the first keeps its name.
-    seen: Counter[str] = Counter()
+    name_counts: Counter[str] = Counter()
     unique_names = []
     for name in header:
-        seen[name] += 1
-        unique_names.append(name if seen[name] == 1 else f"{name}.{seen[name]}")
+        name_counts[name] += 1
+        unique_names.append(name if name_counts[name] == 1 else f"{name}.{name_counts[name]}")
     return unique_names

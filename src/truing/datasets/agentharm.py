@@ -135,8 +135,8 @@ def _name_type(annotation: ast.expr | None) -> str | None:
 
 def _split_descriptions(docstring: str) -> Iterator[tuple[str, str]]:
     """Yields the arguments that a docstring describes, ``name (type): text`` a line."""
-    _, _, rest = docstring.partition("Args:")
-    for line in rest.partition("Returns:")[0].splitlines():
+    _, _, arguments_text = docstring.partition("Args:")
+    for line in arguments_text.partition("Returns:")[0].splitlines():
         head, colon, text = line.strip().partition(":")
         if colon and head:
             yield head.split("(")[0].strip(), text.strip()

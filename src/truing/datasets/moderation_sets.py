@@ -171,19 +171,19 @@ def convert_toxigen(record: Record, options: DatasetOptions) -> Iterable[Row]:
         value, groups = record.number("toxicity_human"), [record.text("target_group")]
     if not 1 <= value <= 5:
         raise record.error(f"toxicity: {value:g} is not from 1 to 5")
-    toxic = (
+    is_toxic = (
         record.choice("label", ("hate", "neutral")) == "hate" if record.has("label") else value > 3
     )
-    harms = dict.fromkeys(_GROUP_HATE, float(toxic))
+    harms = dict.fromkeys(_GROUP_HATE, float(is_toxic))
     sample = Sample(
         conversation=Conversation.of(record.text("text")),
-        harms=_GROUP_HATE if toxic else (),
+        harms=_GROUP_HATE if is_toxic else (),
         tags={"group": "|".join(groups)},
     )
     yield Row(
         sample=sample,
         judgements=(
-            recorded_judgement("toxigen", "harmful_prompt", toxic, value=value, harms=harms),
+            recorded_judgement("toxigen", "harmful_prompt", is_toxic, value=value, harms=harms),
         ),
     )
 

@@ -273,11 +273,11 @@ def describe_stop(budget: RunBudget, order: Sequence[int], is_answered: Sequence
         f"stopped by its budget of {budget.describe()} after {n_answered:,} of {len(order):,} rows"
     )
     if all(is_answered[position] for position in order[:n_answered]):
-        few = (
+        small_sample_note = (
             " (so few that the lengths of answers decide how many: short ones, such as refusals, "
             "may be too many or too few)"
         )
-        small = few if n_answered < _FEW_ROWS else ""
+        small = small_sample_note if n_answered < _FEW_ROWS else ""
         return f"{text}, drawn at random{small}; a higher budget continues it"
     # An earlier call without a budget took the rows in their order.
     return f"{text}, which are no random sample; a higher budget continues it"

@@ -27,7 +27,7 @@ from truing.specs.resolve import Args
 
 _INPUT_MESSAGES, _OUTPUT_MESSAGES = "gen_ai.input.messages", "gen_ai.output.messages"
 _SYSTEM_INSTRUCTIONS = "gen_ai.system_instructions"
-_MODELS = ("gen_ai.response.model", "gen_ai.request.model")
+_MODEL_ATTRIBUTES = ("gen_ai.response.model", "gen_ai.request.model")
 _ROLES: dict[str, Role] = {
     "system": "system",
     "user": "user",
@@ -121,7 +121,7 @@ def _read_trace(path: Path, line: int, trace: str, texts: dict[str, str]) -> Row
         messages.insert(0, Message("system", _join(parts)))
     first_answer = next((i for i, m in enumerate(messages) if m.role == "assistant"), len(messages))
     answers = [m for m in messages[first_answer:] if m.role == "assistant"]
-    model = next((texts[key] for key in _MODELS if key in texts), "")
+    model = next((texts[key] for key in _MODEL_ATTRIBUTES if key in texts), "")
     response = make_response(0, answers[-1].content if answers else None, model)
     episode = read_episode(messages[first_answer:])
     response = msgspec.structs.replace(response, episode=UNSET if episode is None else episode)

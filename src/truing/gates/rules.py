@@ -192,9 +192,11 @@ def _find_list_lines(text: str, checks: list[Any]) -> list[int]:
     without_comments = _STRING_OR_COMMENT.sub(lambda m: m[1] or " " * len(m[0]), text)
     lines = []
     for check in checks:
-        found = without_comments.find(check, position) if isinstance(check, str) and check else -1
-        lines.append(1 if found < 0 else _line_at(text, found))
-        position = max(position, found + 1)
+        check_position = (
+            without_comments.find(check, position) if isinstance(check, str) and check else -1
+        )
+        lines.append(1 if check_position < 0 else _line_at(text, check_position))
+        position = max(position, check_position + 1)
     return lines
 
 

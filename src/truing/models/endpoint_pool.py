@@ -301,14 +301,16 @@ def build(args: Args) -> EndpointPool:
             raise args.fault(f"{name} must be 0 or more")
     budget = read_budget(args)
     args.take_remaining()  # known to `openai:`, which refuses the others
-    rest = {
+    shared_arguments = {
         key: value
         for key, value in args.spec.args.items()
         if key not in _OWN_ARGUMENTS and not key.startswith("budget_")
     }
     models = []
     for url, _ in endpoints:
-        inner = Args(Spec("openai", args.name, {**rest, "base_url": url, "retries": "0"}))
+        inner = Args(
+            Spec("openai", args.name, {**shared_arguments, "base_url": url, "retries": "0"})
+        )
         model: OpenAIModel = build_openai(inner)
         inner.reject_unknown()
         model.endpoint.budget = budget  # one for all

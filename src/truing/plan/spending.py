@@ -115,16 +115,16 @@ class BudgetShares:
         own = self._spent[run.path]
         money = tokens = None
         if self._budget.money is not None:
-            rest = self._budget.money - sum(s.money or 0.0 for s in spent)
+            unspent = self._budget.money - sum(s.money or 0.0 for s in spent)
             costs = [self._largest_cost(r, r.price or Price(input=0, output=0)) for r in later]
             share = _share(self._largest_cost(run, run.price or Price(input=0, output=0)), costs)
-            money = (own.money or 0.0) + max(0.0, rest) * share
+            money = (own.money or 0.0) + max(0.0, unspent) * share
         if self._budget.tokens is not None:
-            rest = self._budget.tokens - sum(s.tokens for s in spent)
+            unspent = self._budget.tokens - sum(s.tokens for s in spent)
             by_token = Price(input=1, output=1)
             costs = [self._largest_cost(r, by_token) for r in later]
             share = _share(self._largest_cost(run, by_token), costs)
-            tokens = own.tokens + int(max(0.0, rest) * share)
+            tokens = own.tokens + int(max(0.0, unspent) * share)
         return RunBudget(money=money, tokens=tokens)
 
     def update(self, run: PlannedRun) -> bool:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-METHOD = "partial pooling"
+INTERVAL_METHOD = "partial pooling"
 _MEANS, _CONCENTRATIONS = 40, 20  # points of the grid over mu and over k
 # k runs from 1 (categories that have little in common) to 500 (alike but for a few points of rate).
 _LARGEST_CONCENTRATION = 500.0
@@ -89,7 +89,7 @@ class BetaMixture(Struct, frozen=True):
         ends = np.interp(tails, log_odds(below), log_odds(rates), left=-np.inf, right=np.inf)
         lower, upper = 1 / (1 + np.exp(-ends))
         mean = self.mean
-        return Interval(mean, min(mean, float(lower)), max(mean, float(upper)), METHOD)
+        return Interval(mean, min(mean, float(lower)), max(mean, float(upper)), INTERVAL_METHOD)
 
 
 def partial_pooling(
@@ -164,7 +164,7 @@ def change_interval(changed: BetaMixture, rose: BetaMixture, level: float = 0.95
     ).mean(1)
     lower, upper = np.interp([(1 - level) / 2, (1 + level) / 2], below, changes)
     mean = changed.mean * (2 * rose.mean - 1)
-    return Interval(mean, min(mean, float(lower)), max(mean, float(upper)), METHOD)
+    return Interval(mean, min(mean, float(lower)), max(mean, float(upper)), INTERVAL_METHOD)
 
 
 def common_mixture(events: Sequence[float], sizes: Sequence[float]) -> BetaMixture:

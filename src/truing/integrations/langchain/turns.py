@@ -213,8 +213,11 @@ class ChatRails(HookRails):
         message = build_answer(text, calls, response_metadata=metadata, **fields)
         is_unchanged = reply is not None and read_content(reply.content, is_model=True) == text
         if self.keep_reasoning and is_unchanged:
-            kept = {"content": reply.content, "additional_kwargs": reply.additional_kwargs}
-            message = message.model_copy(update=kept)
+            readable_fields = {
+                "content": reply.content,
+                "additional_kwargs": reply.additional_kwargs,
+            }
+            message = message.model_copy(update=readable_fields)
             self._remember(_kept_digest(message))
         return message
 
@@ -246,9 +249,9 @@ class ChatRails(HookRails):
 
 
 def _kept_digest(message: Any) -> bytes:
-    kept = [message.content, message.additional_kwargs, message.name]
+    readable_values = [message.content, message.additional_kwargs, message.name]
     calls = [(call.id, call.name, call.arguments) for call in read_calls(message)]
-    text = json.dumps([kept, calls], sort_keys=True, default=str)
+    text = json.dumps([readable_values, calls], sort_keys=True, default=str)
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=20).digest()
 
 

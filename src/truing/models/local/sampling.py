@@ -126,8 +126,10 @@ def find_largest(values: Tensor, count: int) -> tuple[Tensor, Tensor]:
     whole = values[:, : n_blocks * BLOCK].unflatten(1, (n_blocks, BLOCK))
     blocks = whole.amax(dim=-1).topk(count, dim=-1).indices
     columns = (blocks[:, :, None] * BLOCK + torch.arange(BLOCK, device=values.device)).flatten(1)
-    rest = torch.arange(n_blocks * BLOCK, size, device=values.device).expand(len(values), -1)
-    columns = torch.cat([columns, rest], dim=1)
+    last_positions = torch.arange(n_blocks * BLOCK, size, device=values.device).expand(
+        len(values), -1
+    )
+    columns = torch.cat([columns, last_positions], dim=1)
     top, index = values.gather(1, columns).topk(count, dim=-1)
     return top, columns.gather(1, index)
 

@@ -154,8 +154,8 @@ def _translate_texts(name: str, flow: FlowLines, lines: list[str], faults: list[
     lines[flow.number - 1] = f"define {flow.header}"
     for line in flow.block:
         texts = pattern.findall(line.text)
-        rest = pattern.sub("", line.text).strip()
-        if rest or line.block or not texts:
+        after_keyword = pattern.sub("", line.text).strip()
+        if after_keyword or line.block or not texts:
             faults.append(
                 f"{name}:{line.number}: Colang 2: {line.text!r} is not translated; a flow of "
                 f'{kind} may hold `{"user said" if kind == "user" else "bot say"} "TEXT"` with `or`'

@@ -156,25 +156,25 @@ class _ScriptParser:
     def _parse_statement(self, file: str, lines: Sequence[Line]) -> Iterator[Statement]:
         line = lines[0]
         text, number = line.text, line.number
-        word, _, rest = text.partition(" ")
+        word, _, after_word = text.partition(" ")
         if word in ("if", "when"):
             yield (self._parse_if if word == "if" else self._parse_when)(file, lines)
         elif word == "while":
-            condition = _expression(rest.rstrip(":"))
+            condition = _expression(after_word.rstrip(":"))
             yield While(number, condition, self._parse_block(file, line.block))
         elif len(lines) > 1 or line.block:
             raise _Refused("no block may follow this statement")
         elif _IGNORED.match(text):
             return
         elif word in ("break", "continue", "abort", "return"):
-            expression = _expression(rest) if word == "return" and rest else ""
+            expression = _expression(after_word) if word == "return" and after_word else ""
             yield Leave(number, word, expression)  # type: ignore[arg-type]  # one of these words
         elif word == "global":
-            yield UseGlobal(number, rest.strip().removeprefix("$"))
+            yield UseGlobal(number, after_word.strip().removeprefix("$"))
         elif match := _ASSIGNMENT.fullmatch(text):
             yield self._parse_assignment(number, match[1], match[2], match[3])
         elif word in ("activate", "start"):
-            yield from self._parse_start(number, word, rest)
+            yield from self._parse_start(number, word, after_word)
         else:
             yield Await(number, self._parse_group(text))
 
@@ -283,11 +283,11 @@ class _ScriptParser:
         match = _NAME.match(text)
         if match is None:
             raise _Refused("expected a flow")
-        name, rest = match[0], text[match.end() :].strip()
+        name, arguments_text = match[0], text[match.end() :].strip()
         arguments = tuple(
-            _read_arguments(rest[1:-1])
-            if rest[:1] == "(" and rest[-1:] == ")"
-            else (_read_argument(piece) for piece in _split_simple(rest))
+            _read_arguments(arguments_text[1:-1])
+            if arguments_text[:1] == "(" and arguments_text[-1:] == ")"
+            else (_read_argument(piece) for piece in _split_simple(arguments_text))
         )
         if name in self.headers and name != "main":
             names = [parameter.name for parameter in self.parameters[name]]

@@ -68,17 +68,17 @@ async def answer_by_script(turn: TurnContext) -> ActionResult | None:
     runner = turn.state.script_runner.take() if [row[0] for row in log] == texts[:start] else None
     if runner is None:
         runner, start = ScriptRunner(script, turn.services.config.raw, lambda count: 0), 0
-    said: list[str] = []
+    bot_texts: list[str] = []
     new_log = list(log[:start])
     for index, text in enumerate(texts[start:], start):
         is_known = index < len(log) and log[index][0] == text
         recorded = log[index][1] if is_known else ()
         outcomes = _Outcomes(turn, recorded, Random(f"{turn.sampling.seed}:{index}"))
         runner.draw = outcomes.draw
-        said = await runner.hear(text, outcomes.call_action)
+        bot_texts = await runner.hear(text, outcomes.call_action)
         new_log.append((text, tuple(outcomes.values)))
     turn.state.script_log = tuple(new_log)
     turn.state.script_runner = OneUse(runner)
-    if not runner.was_handled and not said and script.continues:
+    if not runner.was_handled and not bot_texts and script.continues:
         return None
-    return ActionResult(events=[BotMessage("\n".join(said))] if said else [])
+    return ActionResult(events=[BotMessage("\n".join(bot_texts))] if bot_texts else [])

@@ -59,7 +59,7 @@ class ScriptRunner(ScriptStatements):
         """
         self._steps, self.was_handled = 0, False
         self.globals["user_message"] = self.globals["last_user_message"] = text
-        said: list[str] = []
+        bot_texts: list[str] = []
         events: deque[UserUtterance | ActionEnded] = deque([UserUtterance(text)])
         try:
             started = self._start_main() if self._main is None else []
@@ -67,7 +67,7 @@ class ScriptRunner(ScriptStatements):
                 for key, effect in started:
                     value = None
                     if effect.text is not None:
-                        said.append(effect.text)
+                        bot_texts.append(effect.text)
                         self.globals["bot_message"] = effect.text
                         self.globals["last_bot_message"] = effect.text
                     else:
@@ -76,7 +76,7 @@ class ScriptRunner(ScriptStatements):
                         self.globals.update(variables)
                     events.append(ActionEnded(key, value))
                 if not events:
-                    return said
+                    return bot_texts
                 started = self._process(events.popleft())
         except ExpressionError as error:
             raise FlowError(str(error)) from error

@@ -50,8 +50,8 @@ class OpenTurn(Struct, frozen=True):
     async def finish(self, answer: Answer) -> dict[str, Any] | None:
         """Stores the response; returns what it says of the rails."""
         if self.stored is not None and answer.failure is None:
-            said = Conversation((answer.message,)).to_openai()
-            await self.stored.save([*self.turn.earlier, *self.turn.own, *said])
+            answered_turns = Conversation((answer.message,)).to_openai()
+            await self.stored.save([*self.turn.earlier, *self.turn.own, *answered_turns])
         return schemas.guardrails_fields(self.turn.chat, answer, self.client.extra_fields())
 
 

@@ -169,8 +169,8 @@ class RowIndexes:
             elif state.status != "running":
                 entry.index = None
             seconds = time.monotonic() - started
-            rest = max(_MIN_REST_SECONDS, _PAUSE_FACTOR * seconds)
-            entry.next_build = time.monotonic() + rest
+            pause_seconds = max(_MIN_REST_SECONDS, _PAUSE_FACTOR * seconds)
+            entry.next_build = time.monotonic() + pause_seconds
             self._changed.notify_all()
 
     def _open_or_build(
