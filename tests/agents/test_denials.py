@@ -87,7 +87,46 @@ def test_a_blocked_call_is_denied_and_the_agent_goes_on(tmp_path: Path) -> None:
 
 def test_without_it_the_block_ends_the_episode(tmp_path: Path) -> None:
     answer, episode, _ = _run(_deny_list(tmp_path), _pay_then_look, "end")
-    assert (answer.finish_reason, episode.stopped, episode.calls) == ("blocked", "blocked", ())
+    assert (answer.finish_reason, episode.stopped) == ("blocked", "blocked")
+    assert [(call.name, call.status) for call in episode.calls] == [("transfer", "denied")]
+    assert episode.changes == ()
+
+
+def test_a_block_names_the_call_that_it_is_about(tmp_path: Path) -> None:
+    def script(conversation: Conversation) -> Answer:
+        if any(m.role == "tool" for m in conversation.messages):
+            return Answer.of("I may not pay.")
+        # Models repeat ids, and leave them out; the record has its own.
+        calls = (ToolCall("c", "list_accounts", "{}"), ToolCall("d", "transfer", PAY))
+        return Answer(message=Message("assistant", "", calls), finish_reason="tool_calls")
+
+    answer, episode, _ = _run(_deny_list(tmp_path), script)
+    looked, paid = episode.calls
+    assert (looked.status, paid.status) == ("denied", "denied")
+    assert "the tool transfer is not allowed here" in paid.result
+    assert looked.result == "denied: another call of the same turn is not allowed"
+    (block,) = [ruling for ruling in answer.rulings if ruling.ruling == "block"]
+    assert (block.stage, block.call_ids) == ("tool_output", (paid.id,))
+
+
+def test_only_the_result_that_a_rail_objects_to_is_withheld(tmp_path: Path) -> None:
+    rails = {"tool_input": {"flows": ["check tool results"]}}
+    folder = _config(tmp_path / "rails", rails, {"results": {"max_characters": 150}})
+
+    def script(conversation: Conversation) -> Answer:
+        results = [m.content for m in conversation.messages if m.role == "tool"]
+        if results:
+            return Answer.of(" | ".join(results))
+        calls = (ToolCall("", "get_rate", "{}"), ToolCall("", "list_payments", "{}"))
+        return Answer(message=Message("assistant", "", calls), finish_reason="tool_calls")
+
+    answer, episode, seen = _run(folder, script)
+    short, long = episode.calls
+    assert (short.withheld, long.withheld) == (False, True)
+    assert short.result in answer.text
+    assert long.result not in str(seen)
+    (block,) = [ruling for ruling in answer.rulings if ruling.ruling == "block"]
+    assert (block.stage, block.call_ids) == ("tool_input", (long.id,))
 
 
 def test_an_agent_that_insists_ends_at_its_limits(tmp_path: Path) -> None:
@@ -99,7 +138,7 @@ def test_an_agent_that_insists_ends_at_its_limits(tmp_path: Path) -> None:
     assert len({call.id for call in episode.calls}) == 4
     limits = AgentLimits(max_calls=2)
     answer, episode, seen = _run(folder, lambda c: _call("transfer", PAY), limits=limits)
-    assert (answer.finish_reason, len(seen)) == ("blocked", 2)
+    assert (answer.finish_reason, len(seen), len(episode.calls)) == ("blocked", 2, 2)
 
 
 def test_a_blocked_result_is_withheld_and_kept_in_the_record(tmp_path: Path) -> None:

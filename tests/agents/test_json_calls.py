@@ -24,7 +24,19 @@ def _ask(text: str) -> Answer:
     return answer
 
 
-@pytest.mark.parametrize("text", [CALL, f"```json\n{CALL}\n```", f"\n```\n{CALL}\n```\n"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        CALL,
+        f"```json\n{CALL}\n```",
+        f"\n```\n{CALL}\n```\n",
+        # As Qwen2.5-Coder's chat template shows them, with up to two braces too many.
+        f"{{{CALL}",
+        f"{{{CALL}}}",
+        f"{{{CALL}}}}}",
+        f"```json\n{{{CALL}}}\n```",
+    ],
+)
 def test_an_answer_that_is_a_call_is_read(text: str) -> None:
     answer = _ask(text)
     assert answer.message.tool_calls == (ToolCall("", "read_mail", '{"id":"m1"}'),)
@@ -37,6 +49,9 @@ def test_an_answer_that_is_a_call_is_read(text: str) -> None:
         f"I would call {CALL}",
         f"```json\n{CALL}\n```\nThis reads the mail.",
         f"{CALL}{CALL}",
+        f"{{{CALL}}}}}}}",
+        f"{{{CALL}, {CALL}}}",
+        "{{" + "}" * 90_000,
         '{"name": "erase_all", "arguments": {}}',
         '{"name": "read_mail", "arguments": "m1"}',
         '{"name": "read_mail", "arguments": {}, "why": "x"}',

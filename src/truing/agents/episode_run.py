@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from typing import Literal
 
-from msgspec import Struct
+from msgspec import UNSET, Struct
 from msgspec.structs import replace
 
 from truing.agents.toolsets import ToolResult, ToolSession
@@ -154,39 +154,81 @@ class EpisodeRun:
         return [task.result() for task in tasks]
 
     def _tell_of_block(self, conversation: Conversation, answer: Answer) -> Conversation | None:
-        """Returns the conversation with a denial of the blocked calls, or without the results that
-        rails objected to; None where the block ends the episode.
+        """Records what rails blocked; returns the conversation with a denial of the calls, or
+        without the results that the rails objected to. None where the block ends the episode.
         """
-        if self._on_block == "end" or answer.finish_reason != "blocked":
+        if answer.finish_reason != "blocked":
             return None
         blocks = [ruling for ruling in answer.rulings if ruling.ruling == "block"]
         reason = next((ruling.reason for ruling in blocks if ruling.reason), "not allowed")
+        told = None
         if answer.blocked_calls:
-            if self._find_size_fault(Message("assistant", "", answer.blocked_calls)) is not None:
-                return None
-            calls = tuple(self._with_own_id(call) for call in answer.blocked_calls)
-            self._n_calls += len(calls)
-            if self._n_calls > self._limits.max_calls:
-                return None
-            records = [_deny(call, reason) for call in calls]
-            return self._add_turn(conversation, Message("assistant", "", calls), records)
-        if blocks and all(ruling.stage == "tool_input" for ruling in blocks):
-            return self._withhold_results(conversation, reason)
-        return None
+            told = self._deny_calls(conversation, answer.blocked_calls, blocks, reason)
+        elif blocks and all(ruling.stage == "tool_input" for ruling in blocks):
+            told = self._withhold_results(conversation, blocks, reason)
+        return told if self._on_block == "continue" else None
 
-    def _withhold_results(self, conversation: Conversation, reason: str) -> Conversation | None:
-        """Returns the conversation with a note in place of the newest results; None if these have
-        been withheld before. All of a turn are: a ruling does not say which it is about.
+    def _deny_calls(
+        self,
+        conversation: Conversation,
+        blocked: tuple[ToolCall, ...],
+        blocks: list[Ruling],
+        reason: str,
+    ) -> Conversation | None:
+        """Returns the conversation with the blocked calls and their denials; None if they are too
+        long to be recorded. None of a turn's calls is executed, whichever of them a rail is about.
+        """
+        if self._find_size_fault(Message("assistant", "", blocked)) is not None:
+            return None
+        calls = tuple(self._with_own_id(call) for call in blocked)
+        self._name_own_ids(blocked, calls)
+        self._n_calls += len(calls)
+        named = _named_calls(blocks)
+        records = [
+            _deny(own, reason if not named or call.id in named else _OTHER_CALL_BLOCKED)
+            for call, own in zip(blocked, calls, strict=True)
+        ]
+        return self._add_turn(conversation, Message("assistant", "", calls), records)
+
+    def _name_own_ids(self, blocked: tuple[ToolCall, ...], calls: tuple[ToolCall, ...]) -> None:
+        """Writes the episode's own ids of calls into the rulings that name them."""
+        own_ids: dict[str, list[str]] = {}
+        for call, own in zip(blocked, calls, strict=True):
+            own_ids.setdefault(call.id, []).append(own.id)
+        self._rulings = [
+            replace(r, call_ids=tuple(own for i in r.call_ids for own in own_ids.get(i, [i])))
+            if r.call_ids is not UNSET and r.stage == "tool_output"
+            else r
+            for r in self._rulings
+        ]
+
+    def _withhold_results(
+        self, conversation: Conversation, blocks: list[Ruling], reason: str
+    ) -> Conversation | None:
+        """Returns the conversation with a note in place of the results that the blocks name; of all
+        results of the newest turn if one of them names none. None if these have been withheld
+        before.
         """
         last = self._turns[-1] if self._turns else AgentTurn()
-        if not last.calls or all(call.withheld or call.status == "denied" for call in last.calls):
+        named = _named_calls(blocks) or {call.id for call in last.calls}
+        withheld = {
+            call.id
+            for call in last.calls
+            if call.id in named and not call.withheld and call.status != "denied"
+        }
+        if not withheld:
             return None
-        withheld = tuple(replace(call, withheld=True) for call in last.calls)
-        self._turns[-1] = replace(last, calls=withheld)
+        calls = tuple(
+            replace(call, withheld=True) if call.id in withheld else call for call in last.calls
+        )
+        self._turns[-1] = replace(last, calls=calls)
         note = f"{WITHHELD_RESULT}: {reason}"
-        n_kept = len(conversation.messages) - len(withheld)
-        results = (Message("tool", note, (), call.id) for call in withheld)
-        return Conversation((*conversation.messages[:n_kept], *results))
+        return Conversation(
+            tuple(
+                replace(m, content=note) if m.role == "tool" and m.tool_call_id in withheld else m
+                for m in conversation.messages
+            )
+        )
 
     def _with_own_id(self, call: ToolCall) -> ToolCall:
         # Servers leave ids out, and models repeat them; a result must name one call.
@@ -248,6 +290,16 @@ class EpisodeRun:
             logprobs=None,
             episode=episode,
         )
+
+
+_OTHER_CALL_BLOCKED = "another call of the same turn is not allowed"
+
+
+def _named_calls(blocks: list[Ruling]) -> set[str]:
+    """Returns the ids of the calls that blocks are about; none if one of them is about all."""
+    if any(ruling.call_ids is UNSET for ruling in blocks):
+        return set()
+    return {i for ruling in blocks if ruling.call_ids is not UNSET for i in ruling.call_ids}
 
 
 def _deny(call: ToolCall, reason: str) -> CallRecord:

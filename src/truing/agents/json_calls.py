@@ -6,6 +6,8 @@ Small models often leave out the marks that their chat template teaches, and ans
     {"name": "send_mail", "arguments": {"to": "ana@example.org"}}
     ```
 
+or, as the chat template of Qwen2.5-Coder shows it, the same in doubled braces.
+
 An answer is a call only if the model ended it by itself, and if it is nothing but such an object,
 in a fence or not, with the name of a tool that was offered. Rails stand around it, so that they
 read the calls: `guarded:DIR,of=(agent,of=(json-calls,of=(local:PATH)))`. Around rails it is
@@ -24,6 +26,7 @@ from msgspec.structs import replace
 from truing.core.errors import PlanError
 from truing.core.lineage import digest
 from truing.core.protocols import Closeable, Model, PrefixAware, iterate_models
+from truing.core.text_calls import without_doubled_braces
 from truing.core.types import Answer, Conversation, Message, Sampling, ToolCall
 from truing.specs.resolve import Args
 
@@ -72,7 +75,7 @@ def _read_call(answer: Answer, names: set[str]) -> Answer:
     if not is_whole or answer.message.tool_calls or len(text) > _MAX_CHARACTERS:
         return answer
     fenced = _FENCED.fullmatch(text)
-    body = (fenced[1] if fenced else text).strip()
+    body = without_doubled_braces((fenced[1] if fenced else text).strip())
     if not body.startswith("{"):
         return answer
     try:

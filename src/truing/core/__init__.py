@@ -78,7 +78,7 @@ __getattr__, __dir__, __all__ = lazy_exports(
         "struct_fields": "read_struct_fields",
         "taxonomy": "Crosswalk HarmCategory Taxonomy load_crosswalk load_taxonomy",
         "text": "ends_sentence escape_controls escape_json_controls replace_surrogates",
-        "text_calls": "read_text_calls",
+        "text_calls": "read_text_calls without_doubled_braces",
         "types": (
             "Answer AnswerCheck AnswerIndex ContinuationScores Conversation DataInfo Dimension "
             "Expect Failure Judgement Lineage MAX_ANSWERS Message MessageFormatError Preference "

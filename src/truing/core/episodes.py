@@ -125,8 +125,8 @@ CallStatus = Literal["ok", "error", "invalid", "unknown", "timeout", "limit", "d
 
 ``ok``: executed; ``error``: the tool refused it or failed; ``invalid``: the arguments are not what
 the tool takes; ``unknown``: there is no such tool; ``timeout``; ``limit``: beyond the number of
-calls of the agent; ``denied``: rails blocked it and the agent went on; ``missing``: a trace of
-another tool holds no result.
+calls of the agent; ``denied``: rails blocked it, or another call of its turn; ``missing``: a trace
+of another tool holds no result.
 """
 
 
@@ -138,7 +138,7 @@ class CallRecord(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One tool call with its result; only a call of status ``ok`` has changed anything.
 
     `cut` is the length in characters of a result that was too long to be kept whole; `withheld`
-    says that rails kept the result from the model, and the agent went on.
+    says that rails kept the result from the model.
     """
 
     id: str

@@ -18,6 +18,7 @@ from truing.core.types import Message, ToolCall
 
 _OPEN, _CLOSE = "<tool_call>", "</tool_call>"
 _MAX_TEXT_CALLS = 64
+_MAX_CLOSING_BRACES = 2  # those that are left out at the end of a call in doubled braces
 
 
 def read_text_calls(message: Message) -> Message:
@@ -53,9 +54,29 @@ def _split_blocks(content: str) -> Iterator[tuple[str, str | None]]:
     yield content[place:], None
 
 
+def without_doubled_braces(text: str) -> str:
+    """Returns a JSON object without the braces around it; a text without them as it is.
+
+    The chat template of Qwen2.5-Coder shows calls as ``{{"name": ...}}``, and its models write
+    them so, often with more braces at the end than at the beginning.
+    """
+    if not text.startswith("{{"):
+        return text
+    for n_left_out in range(_MAX_CLOSING_BRACES + 1):
+        body = text[1 : len(text) - n_left_out]
+        try:
+            msgspec.json.decode(body, type=msgspec.Raw)
+        except (msgspec.DecodeError, UnicodeError, RecursionError):
+            if not body.endswith("}"):
+                break
+        else:
+            return body
+    return text
+
+
 def _read_block(block: str, call_id: str) -> ToolCall:
     try:
-        value = msgspec.json.decode(block)
+        value = msgspec.json.decode(without_doubled_braces(block))
     except (msgspec.DecodeError, UnicodeError, RecursionError):
         return ToolCall(call_id, "", block)
     if not isinstance(value, dict) or not isinstance(value.get("name"), str):

@@ -158,7 +158,9 @@ class ContinuationScores(Struct, frozen=True):
 class Ruling(Struct, frozen=True, kw_only=True):
     """The decision of a guardrail, with its reason.
 
-    `text` replaces the message if `ruling` is ``rewrite`` or ``block``.
+    `text` replaces the message if `ruling` is ``rewrite`` or ``block``. `call_ids` names the tool
+    calls that a block is about, by their own text or by what they returned; unset where it is about
+    something else, or about all of them.
     """
 
     name: str
@@ -170,6 +172,7 @@ class Ruling(Struct, frozen=True, kw_only=True):
     evidence: str | None = None
     ms: float = 0.0
     llm_calls: int = 0
+    call_ids: tuple[str, ...] | UnsetType = UNSET
 
 
 class Answer(Struct, frozen=True, kw_only=True):

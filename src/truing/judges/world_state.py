@@ -33,7 +33,7 @@ class StateJudge:
         self.name = f"state:{kind}"
         self.question = _QUESTIONS[kind]
         self.lineage = Lineage(
-            name=self.name, hash=digest("state", kind, "1"), licence="Apache-2.0"
+            name=self.name, hash=digest("state", kind, "2"), licence="Apache-2.0"
         )
         self._kind = kind
 

@@ -53,6 +53,18 @@ class _Characters:
         return SimpleNamespace(input_ids=[ord(character) for character in text])
 
 
+class _WithTools(_Characters):
+    """The same, with a chat template that begins with the names of the tools."""
+
+    chat_template = "x"  # type: ignore[assignment]
+
+    def apply_chat_template(
+        self, rows: list[dict[str, Any]], *, tools: Any = (), **options: Any
+    ) -> str:
+        names = ",".join(tool["function"]["name"] for tool in tools)
+        return f"[{names}]" + ";".join(f"{row['role']}:{row['content']}" for row in rows)
+
+
 def test_plain_turns_without_a_template() -> None:
     template = ChatTemplate(_Characters())
     conversation = Conversation.of("hi", system="be brief")
@@ -86,11 +98,24 @@ def test_short_heads_are_not_shared() -> None:
     assert ChatTemplate(_Characters(), shortest=len(head) + 1).prompt(conversation).heads == ()
 
 
-def test_prompts_with_tools_or_without_a_last_user_turn_share_no_head() -> None:
+def test_prompts_without_a_last_user_turn_share_no_head() -> None:
     template = ChatTemplate(_Characters(), shortest=4)
     conversation = Conversation.of("hi", system="be brief")
-    assert template.prompt(conversation, (Tool("look"),)).heads == ()
     assert template.prompt(conversation.then(Message("assistant", "Well"))).heads == ()
+
+
+def test_heads_of_prompts_with_tools_hold_their_definitions() -> None:
+    template = ChatTemplate(_WithTools(), shortest=4)
+    asked = Conversation.of("hi", system="be brief")
+    call = Message("assistant", "", (ToolCall("c", "look", "{}"),))
+    answered = asked.then(call).then(Message("tool", "dark", (), "c"))
+    prompts = [template.prompt(c, (Tool("look"),)) for c in (asked, answered)]
+    for prompt in prompts:
+        (size,) = prompt.heads
+        assert "".join(map(chr, prompt.ids[:size])) == "[look]system:be brief;user"
+    # The same conversation with another tool shares nothing with it.
+    other = template.prompt(answered, (Tool("hear"),))
+    assert "".join(map(chr, other.ids[: other.heads[0]])) == "[hear]system:be brief;user"
 
 
 @pytest.mark.parametrize(

@@ -36,7 +36,7 @@ class ChatTemplate:
         self.tokenizer = tokenizer
         self.plain = not getattr(tokenizer, "chat_template", None)
         self.shortest = shortest
-        self._heads: dict[tuple[Message, ...], tuple[int, ...]] = {}
+        self._heads: dict[tuple[tuple[Message, ...], tuple[Tool, ...]], tuple[int, ...]] = {}
 
     def render(
         self, conversation: Conversation, tools: tuple[Tool, ...] = (), *, closed: bool = False
@@ -74,17 +74,19 @@ class ChatTemplate:
     def prompt(
         self, conversation: Conversation, tools: tuple[Tool, ...] = (), *, closed: bool = False
     ) -> EncodedPrompt:
-        """Token ids, with the heads that end before the last user turn and after the system
-        message.
+        """Token ids, with the heads that other prompts may share: up to the last user turn, and
+        after the system message, both with the definitions of the tools.
         """
         ids = self._encode(self.render(conversation, tools, closed=closed))
         messages = conversation.messages
         heads: list[int] = []
-        if messages[-1].role == "user" and not tools:
-            before = messages[:-1]
+        # With tools, calls and results may follow the last user turn.
+        asked = max((i for i, m in enumerate(messages) if m.role == "user"), default=None)
+        if asked is not None and (tools or asked == len(messages) - 1):
+            before = messages[:asked]
             system = before[:1] if before and before[0].role == "system" else ()
             for head in dict.fromkeys((before, system)):
-                shared = self._head(head)
+                shared = self._head(head, tools)
                 n = len(shared)
                 # Templates may render a turn by what follows it, and tokens may merge at the
                 # border: the head is used only if its tokens really begin the prompt.
@@ -92,16 +94,16 @@ class ChatTemplate:
                     heads.append(n)
         return EncodedPrompt(ids, tuple(heads))
 
-    def _head(self, before: tuple[Message, ...]) -> tuple[int, ...]:
-        head = self._heads.get(before)
+    def _head(self, before: tuple[Message, ...], tools: tuple[Tool, ...]) -> tuple[int, ...]:
+        head = self._heads.get((before, tools))
         if head is None:
-            text = self.render(Conversation((*before, Message("user", _MARK))))
+            text = self.render(Conversation((*before, Message("user", _MARK))), tools)
             # the last token may merge with what follows, so it is left to the prompt
             head = self._encode(text.split(_MARK, 1)[0])[:-1]
             # Bounds the memory of a long-lived server, where histories never repeat.
             if len(self._heads) > 4096:
                 self._heads.clear()
-            self._heads[before] = head
+            self._heads[before, tools] = head
         return head
 
     def _encode(self, text: str) -> tuple[int, ...]:

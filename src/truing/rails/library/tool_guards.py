@@ -15,7 +15,7 @@ import asyncio
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from truing.core.types import Judgement
 from truing.rails.actions import RailOutcome
@@ -42,8 +42,16 @@ def _judge_spec(settings: Mapping[str, Any]) -> str:
     return str(settings.get("judge") or DEFAULT_TOOL_JUDGE)
 
 
-def _read_calls(turn: TurnContext, calls: Any) -> Iterator[tuple[str, str]]:
-    """Yields name and arguments (JSON text) of each call."""
+class _CheckedCall(NamedTuple):
+    """A tool call as the rails read it: `arguments` is JSON text, `id` may be empty."""
+
+    name: str
+    arguments: str
+    id: str
+
+
+def _read_calls(turn: TurnContext, calls: Any) -> Iterator[_CheckedCall]:
+    """Yields the calls of a turn."""
     # A client reads the reason of a block: a name that only the model knows could say anything.
     settings = rail_settings(turn, "tools")
     known = {tool.name for tool in turn.tools}.union(
@@ -53,7 +61,11 @@ def _read_calls(turn: TurnContext, calls: Any) -> Iterator[tuple[str, str]]:
         if isinstance(call, Mapping):
             function = call.get("function") or {}
             name = str(function.get("name"))
-            yield name if name in known else "(unknown)", str(function.get("arguments") or "{}")
+            yield _CheckedCall(
+                name if name in known else "(unknown)",
+                str(function.get("arguments") or "{}"),
+                str(call.get("id") or ""),
+            )
 
 
 # -- recipients: a value from a tool result may not choose one --------------------------------
@@ -71,11 +83,12 @@ async def check_tool_recipients(turn: TurnContext, calls: Any, **params: Any) ->
         turn.set_reason("no recipients are configured (truing: tools: recipients)")
         return RailOutcome.block(reason="its recipients cannot be checked")
     trusted = _trusted_text(turn.messages, settings.get("trusted_tools") or ())
-    for name, arguments in _read_calls(turn, calls):
+    for name, arguments, call_id in _read_calls(turn, calls):
         for key in recipients.get(name) or ():
             values = read_argument_texts(arguments, str(key))
             if values is None or not all(occurs_whole(value, trusted) for value in values):
-                turn.set_reason(f"{key} of {name} comes from no trusted text", score=1.0)
+                reason = f"{key} of {name} comes from no trusted text"
+                turn.set_reason(reason, score=1.0, call_id=call_id)
                 return RailOutcome.block(reason=f"nobody I trust named the {key} of {name}")
     return RailOutcome.allow()
 
@@ -121,8 +134,9 @@ async def judge_tool_calls(turn: TurnContext, calls: Any, **params: Any) -> Rail
     """Asks the judge of ``truing: tools: judge:`` about each call, as an answer to the user; blocks
     one that is harmful or unscored.
     """
-    for name, arguments in _read_calls(turn, calls):
-        outcome = await _judge(turn, "output", f"{name} {arguments}", f"the call of {name}")
+    for name, arguments, call_id in _read_calls(turn, calls):
+        text, what = f"{name} {arguments}", f"the call of {name}"
+        outcome = await _judge(turn, "output", text, what, call_id=call_id)
         if outcome.is_blocked:
             return outcome
     return RailOutcome.allow()
@@ -134,16 +148,18 @@ async def judge_tool_result(turn: TurnContext, name: str, text: Any, **params: A
     return await _judge(turn, "input", result_text, f"the result of {name}")
 
 
-async def _judge(turn: TurnContext, source: str, text: str, what: str) -> RailOutcome:
+async def _judge(
+    turn: TurnContext, source: str, text: str, what: str, *, call_id: str = ""
+) -> RailOutcome:
     spec = _judge_spec(rail_settings(turn, "tools"))
     judgement: Judgement = await judge_text(turn, turn.services.judges[spec], source, text)
     if judgement.failure is not None or judgement.verdict is None:
         # The failure may quote a model's reply, and clients see the reason.
         failure = judgement.failure.message[:EVIDENCE_CHARACTERS] if judgement.failure else None
-        turn.set_reason(f"{what} could not be judged", evidence=failure)
+        turn.set_reason(f"{what} could not be judged", evidence=failure, call_id=call_id)
         return RailOutcome.block(reason=f"I could not check {what}")
     if judgement.verdict:
-        turn.set_reason(f"{spec} objects to {what}", score=judgement.score)
+        turn.set_reason(f"{spec} objects to {what}", score=judgement.score, call_id=call_id)
         return RailOutcome.block(reason=f"{what} could do harm")
     turn.set_reason("the judge has nothing to object", score=judgement.score)
     return RailOutcome.allow()
@@ -159,21 +175,21 @@ async def ask_person(turn: TurnContext, calls: Any, **params: Any) -> RailOutcom
     settings = rail_settings(turn, "tools")
     asked, timeout = settings.get("ask"), float(settings.get("ask_timeout") or DEFAULT_ASK_TIMEOUT)
     callback = turn.services.ask_person
-    for name, arguments in _read_calls(turn, calls):
+    for name, arguments, call_id in _read_calls(turn, calls):
         if asked is not None and name not in asked:
             continue
         if callback is None:
-            turn.set_reason(f"nobody is there to allow {name}")
+            turn.set_reason(f"nobody is there to allow {name}", call_id=call_id)
             return RailOutcome.block(reason=f"nobody is there to allow {name}")
         try:
             async with asyncio.timeout(timeout):
                 allowed = await callback(name, arguments)
         except TimeoutError:
-            turn.set_reason(f"nobody allowed {name} in {timeout:g} s")
+            turn.set_reason(f"nobody allowed {name} in {timeout:g} s", call_id=call_id)
             return RailOutcome.block(reason=f"nobody allowed {name} in time")
         # Anything but True is no permission: a callback that returns a text has not said yes.
         if allowed is not True:
-            turn.set_reason(f"a person denied {name}")
+            turn.set_reason(f"a person denied {name}", call_id=call_id)
             return RailOutcome.block(reason=f"{name} was not allowed")
     return RailOutcome.allow()
 

@@ -138,7 +138,7 @@ async def check_tool_calls(turn: TurnContext, calls: Any, **params: Any) -> Rail
         name = str(function.get("name"))
         fault = await find_call_fault(name if name in known else "(unknown)", arguments, settings)
         if fault:
-            turn.set_reason(fault, score=1.0)
+            turn.set_reason(fault, score=1.0, call_id=str(call.get("id") or ""))
             return RailOutcome.block(reason=fault)
     return RailOutcome.allow()
 

@@ -268,7 +268,7 @@ class Runtime(Registration):
         reading = await self.input_gate.read(
             turn, rows, session, build_states(self.program, self.config, rows)
         )
-        turn.rulings += reading.rulings
+        turn.rulings += turn.call_ids.restore_rulings(reading.rulings)
         if reading.objection is not None:
             return await self._refuse_unread(turn, reading, session)
         turn.state = self._load_state(reading.messages, keys)
@@ -291,6 +291,8 @@ class Runtime(Registration):
         if unread is not None:
             turn.rulings.append(unread)
             output = TurnOutput(texts=[BLOCKED_MESSAGE])
+        if is_check:
+            turn.rulings = list(turn.call_ids.restore_rulings(turn.rulings))
         result = build_result(turn, output, events)
         if is_check:
             result.tool_calls = turn.call_ids.restore(result.tool_calls)
@@ -331,7 +333,8 @@ class Runtime(Registration):
         check = ConversationCheck(turn, state_after, self.output_gate, new_texts)
         result = await check.run()
         checked = [call_ids.restore_message(message) for message in result.messages]
-        return replace(result, messages=tuple(checked))
+        rulings = call_ids.restore_rulings(result.rulings)
+        return replace(result, messages=tuple(checked), rulings=rulings)
 
     async def _refuse_unread(
         self, turn: TurnContext, reading: InputReading, session: str

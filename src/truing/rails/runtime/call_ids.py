@@ -6,9 +6,12 @@ An id is free text of the client that no rail reads. Rails and models see `call0
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
+from msgspec import UNSET
 from msgspec.structs import replace
 
-from truing.core.types import ToolCall
+from truing.core.types import Ruling, ToolCall
 from truing.rails.runtime.chat_messages import ChatMessage
 
 
@@ -37,6 +40,16 @@ class CallIds:
         """Returns calls of the client, as a check of them left them, with the client's ids."""
         client_ids = {own: client for client, own in self._own_ids.items()}
         return tuple(replace(call, id=client_ids.get(call.id, call.id)) for call in calls)
+
+    def restore_rulings(self, rulings: Iterable[Ruling]) -> tuple[Ruling, ...]:
+        """Returns rulings on calls of the client with the client's ids."""
+        client_ids = {own: client for client, own in self._own_ids.items()}
+        return tuple(
+            ruling
+            if ruling.call_ids is UNSET
+            else replace(ruling, call_ids=tuple(client_ids.get(i, i) for i in ruling.call_ids))
+            for ruling in rulings
+        )
 
     def restore_message(self, message: ChatMessage) -> ChatMessage:
         """Returns a message with the client's ids in its calls and of the call that it answers."""

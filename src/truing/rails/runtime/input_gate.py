@@ -8,7 +8,7 @@ them, since a text may be split over several (`joined_texts`).
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -138,7 +138,8 @@ class InputGate:
                 ):
                     messages[text.index] = with_text(messages[text.index], "content", WITHHELD_TEXT)
                 else:
-                    return InputReading(messages, (*rulings, *verdict.rulings), verdict, failure)
+                    rulings += _name_call(text, verdict.rulings)
+                    return InputReading(messages, tuple(rulings), verdict, failure)
         reading_so_far = InputReading(messages, tuple(rulings))
         return await self._read_joined(turn, reading_so_far, read_text, session, answer)
 
@@ -393,6 +394,16 @@ def _joined_text(run: TextRun, stage: TextStage, index: int) -> ClientText:
     """Returns the joined text of a run, still without its text."""
     names = ", ".join(dict.fromkeys(part.name for part in run))
     return ClientText(index, "joined", "joined", "", stage, names, can_rewrite=False)
+
+
+def _name_call(text: ClientText, rulings: Sequence[Ruling]) -> Iterator[Ruling]:
+    """Yields rulings on a text; the blocks of a tool's result name the call that returned it."""
+    # Here and not with the verdict: that is remembered for all texts that are equal.
+    for ruling in rulings:
+        if ruling.stage == "tool_input" and ruling.ruling == "block" and text.call_id:
+            yield replace(ruling, call_ids=(text.call_id,))
+        else:
+            yield ruling
 
 
 def _verdict_of(text: ClientText, outcome: StageOutcome) -> TextReading:

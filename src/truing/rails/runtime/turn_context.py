@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any, Literal, TypeVar
 
+from msgspec import UNSET
+
 from truing.core.errors import TruingError
 from truing.core.protocols import Model
 from truing.core.types import Failure, Ruling, Sampling, Tool
@@ -261,10 +263,23 @@ class TurnContext:
         return self._running_rails[-1].stage if self._running_rails else None
 
     def set_reason(
-        self, reason: str | None, *, score: float | None = None, evidence: str | None = None
+        self,
+        reason: str | None,
+        *,
+        score: float | None = None,
+        evidence: str | None = None,
+        call_id: str = "",
     ) -> None:
-        """Sets what the running rail bases its decision on; it goes into the rail's ruling."""
-        self._pending_reason = {"reason": reason, "score": score, "evidence": evidence}
+        """Sets what the running rail bases its decision on; it goes into the rail's ruling.
+
+        `call_id` names the tool call that a block is about, where it is about one.
+        """
+        self._pending_reason = {
+            "reason": reason,
+            "score": score,
+            "evidence": evidence,
+            "call_id": call_id,
+        }
 
     def track_rail_event(self, event: Event) -> None:
         """Follows the events that mark the start and the end of a stage and of a rail."""
@@ -338,6 +353,7 @@ class TurnContext:
     def _record_ruling(self, rail: _RunningRail, ruling: RulingKind, text: str | None) -> None:
         pending, self._pending_reason = self._pending_reason, {}
         reason, evidence = pending.get("reason"), pending.get("evidence")
+        call_id = pending.get("call_id")
         if ruling == "block" and self.error:
             reason, evidence = self.error, self.error_detail or evidence
         self.rulings.append(
@@ -351,5 +367,6 @@ class TurnContext:
                 evidence=evidence,
                 ms=round((time.perf_counter() - rail.start_time) * 1000, 3),
                 llm_calls=self.counter.calls - rail.calls_before,
+                call_ids=(call_id,) if ruling == "block" and call_id else UNSET,
             )
         )
