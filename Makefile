@@ -48,7 +48,7 @@ test: setup ## the suite (at most 15 minutes on 2 cores)
 test-slow: setup ## what takes longer: kill tests, two processes, Ray, CPU recipes
 	$(BIN)/python -m pytest -m "slow and not peers" -rs
 
-test-peers: setup ## against nemoguardrails, lm-eval, TRL, garak, PyRIT, Inspect AI, krippendorff, ppi-python, evalstats, LangChain, LiteLLM and the OpenAI Agents SDK, each in a venv of its own
+test-peers: setup ## against nemoguardrails, lm-eval, TRL, garak, PyRIT, Inspect AI, krippendorff, ppi-python, evalstats, LangChain, LiteLLM, the OpenAI Agents SDK, Presidio and wandb, each in a venv of its own
 	$(BIN)/python -m pytest -m peers -rs
 
 coverage: ## the suite with branch coverage; files that are not covered whole are listed

@@ -149,8 +149,8 @@ def test_labels_of_a_run_that_fixed_no_number_allow_for_looks() -> None:
 @pytest.fixture
 def one_thread() -> Iterator[None]:
     """Keeps torch to one thread: the models are tiny."""
-    torch = pytest.importorskip("torch")
-    pytest.importorskip("peft")
+    import torch
+
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -401,7 +401,6 @@ def assert_same_export(database: str, out: str) -> None:
 
 
 def test_a_stored_study_is_exported() -> None:
-    pytest.importorskip("sqlalchemy")
     load_database("study.sql", "study.sqlite")
     assert_same_export("study.sqlite", "exported-now")
     shutil.rmtree("labelled")
@@ -415,7 +414,6 @@ def test_a_stored_study_is_exported() -> None:
 
 
 def test_a_study_of_an_old_schema_is_brought_up_and_served() -> None:
-    pytest.importorskip("litestar")
     load_database("study-0001.sql", "old.sqlite")
     status, _, error = call("redteam", "export", "--db", "old.sqlite", "--out", "x", "--json")
     assert status == 1 and "--migrate" in error
@@ -511,7 +509,6 @@ def test_trained_judges_and_models_give_the_stored_answers() -> None:
 
 @pytest.mark.usefixtures("one_thread")
 def test_a_stored_model_is_served() -> None:
-    pytest.importorskip("litestar")
     sample, stored = (
         rows(STORED / "evaluated/greedy" / f"{n}.jsonl")[0] for n in ("samples", "responses")
     )

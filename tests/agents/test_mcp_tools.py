@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import sys
 from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.requirements import hide_package
 
 from truing.agents.mcp_tools import McpTools
 from truing.agents.toolsets import ToolResult
@@ -17,8 +17,6 @@ from truing.core.episodes import Environment
 from truing.core.errors import MissingExtra, UserError
 from truing.specs.resolve import resolve
 
-HAS_MCP = importlib.util.find_spec("mcp") is not None
-needs_mcp = pytest.mark.skipif(not HAS_MCP, reason="needs the extra mcp")
 SERVER = """
 import os
 from mcp.server.mcpserver import MCPServer
@@ -67,7 +65,6 @@ def _run(coroutine: Coroutine[Any, Any, Any]) -> Any:
     return asyncio.run(bounded())
 
 
-@needs_mcp
 def test_calls_reach_the_server_and_come_back(tmp_path: Path) -> None:
     tools = _tools(tmp_path, ("double", "fail"))
     doubled, failed, invalid = _run(
@@ -82,7 +79,6 @@ def test_calls_reach_the_server_and_come_back(tmp_path: Path) -> None:
     assert '"number"' in tools.tools[0].parameters
 
 
-@needs_mcp
 def test_a_second_event_loop_gets_a_server_of_its_own(tmp_path: Path) -> None:
     tools = _tools(tmp_path, ("double",))
 
@@ -94,14 +90,12 @@ def test_a_second_event_loop_gets_a_server_of_its_own(tmp_path: Path) -> None:
     assert _run(call_without_closing()) == ToolResult("ok", "4")
 
 
-@needs_mcp
 def test_a_server_that_dies_leaves_errors(tmp_path: Path) -> None:
     died, after = _run(_call(_tools(tmp_path), ("die", "{}"), ("double", '{"number": 1}')))
     assert died.status == "error"
     assert after.status == "error"
 
 
-@needs_mcp
 @pytest.mark.parametrize(
     ("command", "allow", "fault"),
     [
@@ -118,8 +112,8 @@ def test_a_server_that_does_not_start_is_a_user_error(
         _run(_call(tools))
 
 
-@pytest.mark.skipif(HAS_MCP, reason="mcp is installed")
-def test_without_the_extra_it_is_named(tmp_path: Path) -> None:
+def test_without_the_extra_it_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hide_package(monkeypatch, "mcp")
     with pytest.raises(MissingExtra, match=r"truing\[mcp\]"):
         _run(_call(_tools(tmp_path)))
 

@@ -38,7 +38,9 @@ def test_even_and_active_draws_are_independent(make_run, prompts):
     for draw in draw_rows(run, 10) + draw_rows(run, 10, active=True):
         label_draw(run, draw, False)
     weights = json.loads((run / "labels" / "weights-1.json").read_text())
-    for (position, _), label in usable_labels(run).rows.items():
+    labels = usable_labels(run).rows
+    assert len(labels) > 10, "of both draws"
+    for (position, _), label in labels.items():
         expected = 1 - (1 - 10 / 40) * (1 - weights[position])
         assert label.probability == pytest.approx(expected)
 

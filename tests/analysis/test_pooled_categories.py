@@ -67,4 +67,4 @@ def test_answers_to_one_prompt_count_once(make_run, samples):
 def test_one_category_is_not_pooled(make_run, samples):
     run = make_run("r", samples[:6], {"harmful": [[True]] * 6})
     rates = summarise(run).rates
-    assert all(rate.pooled is None for rate in pool_small_rates(rates))
+    assert {rate.pooled for rate in pool_small_rates(rates)} == {None}

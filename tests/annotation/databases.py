@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import pytest
 import sqlalchemy as sa
+from tests.requirements import require_variable
 
 from truing.annotation.store import make_engine, migrate
 
@@ -20,13 +20,7 @@ _template_file: list[bytes] = []
 
 
 def _server() -> sa.URL:
-    server_url = os.environ.get("TRUING_TEST_POSTGRES")
-    if not server_url:
-        reason = "TRUING_TEST_POSTGRES is not set"
-        if os.environ.get("CI") == "true":
-            pytest.fail(reason)
-        pytest.skip(reason)
-    return sa.make_url(server_url)
+    return sa.make_url(require_variable("TRUING_TEST_POSTGRES"))
 
 
 def _execute(server: sa.URL, *statements: str) -> None:

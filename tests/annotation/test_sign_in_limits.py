@@ -97,5 +97,7 @@ def test_addresses_of_one_network(store: Store, first: str, second: str, same: b
 
 def test_no_name_and_no_address_is_stored(store: Store) -> None:
     guess(store, "192.0.2.77", name="Calm-Heron")
-    for row in store.read(lambda tx: tx.session.scalars(select(SignInAttempt)).all()):
+    rows = store.read(lambda tx: tx.session.scalars(select(SignInAttempt)).all())
+    assert rows
+    for row in rows:
         assert len(row.bucket) == 64 and set(row.bucket) <= set("0123456789abcdef")

@@ -85,10 +85,10 @@ def test_search_finds_the_best_wording_within_its_budget(
 @pytest.mark.parametrize("kind", [PairSearch, TapSearch])
 def test_steering_judge_may_not_measure_the_result(kind: type[PairSearch | TapSearch]) -> None:
     attack = kind(attacker(), KeywordJudge())
-    assert (
-        find_judge_conflict(KeywordJudge.lineage, Lineage(name="run", judges=attack.lineage.judges))
-        is not None
-    )
+    run = Lineage(name="run", judges=attack.lineage.judges)
+    conflict = find_judge_conflict(KeywordJudge.lineage, run)
+    assert conflict == f"run was chosen, trained or blocked by {KeywordJudge.lineage.name}"
+    assert find_judge_conflict(Lineage(name="other", hash="other"), run) is None
 
 
 def test_crescendo_drops_refused_steps() -> None:

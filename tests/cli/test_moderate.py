@@ -328,8 +328,9 @@ def test_a_dash_is_standard_input_and_output(
 
 
 def test_parquet_is_read_and_json_lines_are_written(tmp_path: Path) -> None:
-    pa = pytest.importorskip("pyarrow")
-    parquet = pytest.importorskip("pyarrow.parquet")
+    import pyarrow as pa
+    from pyarrow import parquet
+
     source, out = tmp_path / "rows.parquet", tmp_path / "judged.jsonl"
     table = pa.table(
         {
@@ -369,7 +370,6 @@ def test_parquet_is_read_and_json_lines_are_written(tmp_path: Path) -> None:
 def test_parquet_that_cannot_be_read_is_one_error(
     words: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pytest.importorskip("pyarrow")
     monkeypatch.chdir(tmp_path)
     Path("rows.parquet").write_text("text\nno table\n")
     Path("sheet.xlsx").write_text("")

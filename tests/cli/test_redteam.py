@@ -10,9 +10,6 @@ from pathlib import Path
 
 import httpx
 import pytest
-
-pytest.importorskip("sqlalchemy")
-
 from tests.cli.command_line import run_truing, truing
 
 from truing.annotation import people

@@ -8,8 +8,6 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("litestar")
-
 from truing.cli.serve import AuditFlags, ServeFlags, _make_audit, _read_keys, command
 from truing.core.errors import MissingExtra, PlanError
 from truing.serve.openai.local_host import LocalHostOnly

@@ -7,10 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-pytest.importorskip("torch")
-pytest.importorskip("peft")
-
 from tests.cli.command_line import run_truing, truing
 from tests.models.local.conftest import write as write_model
 

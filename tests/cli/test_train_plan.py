@@ -48,7 +48,6 @@ def test_a_preset_is_printed_as_toml() -> None:
 def test_faults(
     command: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pytest.importorskip("torch")
     monkeypatch.chdir(tmp_path)
     Path("plan.toml").write_text('[steps.a]\nkind = "sft"\ndata = ["file:rows.jsonl"]\n')
     result = truing(command)

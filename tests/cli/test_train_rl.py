@@ -6,10 +6,6 @@ import json
 from pathlib import Path
 
 import pytest
-
-pytest.importorskip("torch")
-pytest.importorskip("peft")
-
 from tests.cli.command_line import run_truing, truing
 from tests.models.local.conftest import write as write_model
 

@@ -16,8 +16,6 @@ from pathlib import Path
 import httpx
 import pytest
 
-pytest.importorskip("litestar")
-
 from truing.cli.ui import PASSWORD_VARIABLE, AddressFlags, command
 from truing.core.errors import UserError
 

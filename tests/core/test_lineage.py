@@ -32,9 +32,15 @@ def test_judge_that_selected_may_not_measure() -> None:
 
 def test_judge_trained_from_its_labels_may_not_measure() -> None:
     student = Lineage(name="student", hash="p", judges=(OPEN,))
-    assert find_judge_conflict(student, BEST) is not None
+    assert (
+        find_judge_conflict(student, BEST)
+        == "best-of-4 was chosen, trained or blocked by moderation:open"
+    )
     cost = Lineage(name="cost", hash="c", judges=(OPEN,))
-    assert find_judge_conflict(OPEN, Lineage(name="ppo", judges=(cost,))) is not None
+    assert (
+        find_judge_conflict(OPEN, Lineage(name="ppo", judges=(cost,)))
+        == "ppo was chosen, trained or blocked by moderation:open"
+    )
 
 
 def test_shared_training_prompts_are_a_conflict() -> None:

@@ -6,13 +6,13 @@ the test is skipped, with CI=true it fails.
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import subprocess
 from pathlib import Path
 
 import pytest
+from tests.requirements import hide_package, require_peer
 
 from truing.core.errors import MissingExtra, UserError
 from truing.specs.resolve import resolve
@@ -147,21 +147,10 @@ print(json.dumps([report, simulation.checks("Done.")]))
 """
 
 
-def _find_python() -> Path:
-    """The interpreter that has agentdojo; skips the test without one, but fails in the CI."""
-    python = Path(os.environ.get("TRUING_PEERS") or ".") / "agentdojo" / "bin" / "python"
-    if not python.exists():
-        word = f"agentdojo is not installed (TRUING_PEERS={os.environ.get('TRUING_PEERS')})"
-        if os.environ.get("CI") == "true":
-            pytest.fail(word)
-        pytest.skip(word)
-    return python.absolute()
-
-
 @pytest.mark.peers
 def test_whatever_a_model_writes_ends_no_episode(root: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": str(root / "src")}
-    command = [str(_find_python()), "-c", WORDS_SCRIPT]
+    command = [require_peer("agentdojo"), "-c", WORDS_SCRIPT]
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr[-3000:]
     report, checks = json.loads(done.stdout.splitlines()[-1])
@@ -174,7 +163,7 @@ def test_whatever_a_model_writes_ends_no_episode(root: Path) -> None:
 @pytest.mark.parametrize("suite", ["banking", "slack", "travel", "workspace"])
 def test_verdicts_are_those_of_agentdojos_own_runner(root: Path, suite: str) -> None:
     environment = {**os.environ, "PYTHONPATH": str(root / "src")}
-    command = [str(_find_python()), "-c", PEER_SCRIPT, suite]
+    command = [require_peer("agentdojo"), "-c", PEER_SCRIPT, suite]
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr[-3000:]
     report = json.loads(done.stdout.splitlines()[-1])[suite]
@@ -184,10 +173,8 @@ def test_verdicts_are_those_of_agentdojos_own_runner(root: Path, suite: str) -> 
     assert report["does the task"][1] < report["does both"][1]
 
 
-@pytest.mark.skipif(
-    importlib.util.find_spec("agentdojo") is not None, reason="agentdojo is installed"
-)
-def test_without_the_package_the_install_line_is_given() -> None:
+def test_without_the_package_the_install_line_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    hide_package(monkeypatch, "agentdojo")
     with pytest.raises(MissingExtra, match="agentdojo"):
         resolve("agentdojo:banking", "data")
 

@@ -89,7 +89,8 @@ def test_a_cell_that_contains_itself_is_a_fault() -> None:
 
 
 def test_a_data_frame_without_the_columns_is_one_fault_that_names_the_nearest() -> None:
-    pandas = pytest.importorskip("pandas")
+    import pandas
+
     frame = pandas.DataFrame({"promt": ["p", "q"], "reply": ["a", "b"]})
     with pytest.raises(DataError, match=r"no column 'prompt'; did you mean 'promt'"):
         list(MemoryDataset(frame, name="table").rows())

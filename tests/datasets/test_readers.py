@@ -88,7 +88,7 @@ def test_tsv_and_open_quote(tmp_path: Path) -> None:
 
 
 def test_parquet(tmp_path: Path) -> None:
-    pa = pytest.importorskip("pyarrow")
+    import pyarrow as pa
     from pyarrow import parquet
 
     path = tmp_path / "a.parquet"

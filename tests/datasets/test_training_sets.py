@@ -156,7 +156,7 @@ def test_trls_columns(tmp_path: Path) -> None:
         path = lines(tmp_path / "x.jsonl", [row])
         data = resolve(f"trl:{path}", "data")
         with pytest.raises(DataError, match=rf"x\.jsonl:1.*{word}"):
-            assert [*data.preferences(), *data.rows()]
+            list(data.preferences() or data.rows())
     with pytest.raises(DataError, match="no such file"):
         resolve("trl:nowhere.jsonl", "data")
 

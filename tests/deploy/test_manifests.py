@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 import yaml
 
-pytest.importorskip("litestar")
 from truing.cli.serve import ServeFlags, ServeJob
 from truing.models.scripted import ScriptedModel
 from truing.serve.openai.app import chat_app
@@ -108,7 +107,6 @@ def test_a_pod_ends_later_than_its_requests(
 
 
 def test_redis_is_where_the_flag_says(manifests: dict[tuple[str, str], dict[str, Any]]) -> None:
-    pytest.importorskip("redis")
     deployment = manifests["Deployment", "truing"]["spec"]["template"]["spec"]["containers"][0]
     url = flags_of(deployment["args"])["redis"]
     open_shared_state(url)

@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
-torch = pytest.importorskip("torch")
-
-from truing.core.errors import UserError  # noqa: E402
-from truing.distributed import process_group  # noqa: E402
-from truing.distributed.process_group import (  # noqa: E402
+from truing.core.errors import UserError
+from truing.distributed import process_group
+from truing.distributed.process_group import (
     Lockstep,
     ProcessGroup,
     as_float64,

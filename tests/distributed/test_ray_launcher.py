@@ -8,8 +8,6 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("torch")
-
 from truing.core.errors import MissingExtra, PlanError, RunError
 from truing.core.version import __version__
 from truing.distributed.ray_launcher import WorkerPlan, needs_gpus, run_on_ray

@@ -10,8 +10,6 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("torch")
-
 from truing.distributed.shared_errors import share_errors
 
 SCRIPT = """

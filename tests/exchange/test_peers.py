@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.requirements import require_peer
 
 from truing.analysis.summary import summarise
 from truing.core.types import Sampling
@@ -27,23 +28,11 @@ from truing.specs.resolve import resolve
 pytestmark = pytest.mark.peers
 
 
-def peer(name: str, tool: str = "bin/python") -> str:
-    """A peer's program; skips (or, with CI=true, fails) where it is not installed."""
-    folder = os.environ.get("TRUING_PEERS")
-    path = Path(folder or ".") / name / tool
-    if not folder or not path.exists():
-        word = f"{name} is not installed (TRUING_PEERS={folder})"
-        if os.environ.get("CI") == "true":
-            pytest.fail(word)
-        pytest.skip(word)
-    return str(path.absolute())
-
-
 def python(name: str, code: str, *arguments: str, cwd: Path) -> Any:
     """Runs code in a peer's environment; gives the JSON of its last line."""
     home = {f"XDG_{k}_HOME": str(cwd / k.lower()) for k in ("DATA", "CACHE", "CONFIG")}
     process = subprocess.run(
-        [peer(name), "-c", code, *arguments],
+        [require_peer(name), "-c", code, *arguments],
         cwd=cwd,
         env={**os.environ, **home},
         capture_output=True,
@@ -117,7 +106,7 @@ def test_inspect_reads_what_we_write(tmp_path: Path) -> None:
     assert read_log["roles"][-1] == "assistant"
     assert read_log["tokens"] > 0
     assert len(read_log["columns"]) == 2
-    program = Path(peer("inspect", "bin/inspect"))
+    program = Path(require_peer("inspect", "bin/inspect"))
     dumped = subprocess.run(
         [program, "log", "dump", str(file)],
         capture_output=True,
@@ -167,7 +156,7 @@ def test_pyrits_database(tmp_path: Path, mock: str, root: Path) -> None:
     )
     script = root / "benchmarks" / "engine" / "peers" / "pyrit_run.py"
     command = [
-        peer("pyrit"),
+        require_peer("pyrit"),
         str(script),
         "--data",
         str(tmp_path / "rows.jsonl"),
@@ -202,7 +191,7 @@ tests:
 
 
 def test_promptfoos_results(tmp_path: Path) -> None:
-    program = peer("promptfoo", "node_modules/.bin/promptfoo")
+    program = require_peer("promptfoo", "node_modules/.bin/promptfoo")
     (tmp_path / "promptfooconfig.yaml").write_text(CONFIG)
     chat = [
         {"role": "system", "content": "Be brief."},

@@ -7,15 +7,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-torch = pytest.importorskip("torch")
-pytest.importorskip("transformers")
-
-from truing.core.errors import UserError  # noqa: E402
-from truing.hf import loading  # noqa: E402
-from truing.hf.loading import ScalarModel  # noqa: E402
+from truing.core.errors import UserError
+from truing.hf import loading
+from truing.hf.loading import ScalarModel
 
 
 def test_pad_rows_on_either_side() -> None:

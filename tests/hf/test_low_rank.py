@@ -6,8 +6,6 @@ import json
 from pathlib import Path
 
 import pytest
-
-pytest.importorskip("torch")
 import torch
 from safetensors.torch import load_file, save_file
 

@@ -14,15 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+import transformers
+from safetensors.torch import load_file, save_file
+from tests.models.local.conftest import SIZES, tokenizer
 
-torch = pytest.importorskip("torch")
-transformers = pytest.importorskip("transformers")
-
-from safetensors.torch import load_file, save_file  # noqa: E402
-from tests.models.local.conftest import SIZES, tokenizer  # noqa: E402
-
-from truing.core.errors import UserError  # noqa: E402
-from truing.hf.loading import load_causal_lm, load_encoder, load_scalar_model  # noqa: E402
+from truing.core.errors import UserError
+from truing.hf.loading import load_causal_lm, load_encoder, load_scalar_model
 
 MARK = "code-of-the-folder-ran"
 CODE = f"""

@@ -7,12 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
-torch = pytest.importorskip("torch")
-pytest.importorskip("tokenizers")
-
-from truing.hf import loading  # noqa: E402
-from truing.hf.sentence_encoder import SentenceEncoder  # noqa: E402
+from truing.hf import loading
+from truing.hf.sentence_encoder import SentenceEncoder
 
 
 class EmbeddingModel(torch.nn.Module):  # type: ignore[name-defined,misc]

@@ -18,8 +18,9 @@ WORDS = st.integers(0, 150).map(lambda count: " ".join(f"w{k}" for k in range(co
 @pytest.fixture(scope="module")
 def tokenizer() -> Any:
     """A fast tokenizer of words that adds [CLS] and [SEP], like those of encoders."""
-    tokenizers = pytest.importorskip("tokenizers")
-    transformers = pytest.importorskip("transformers")
+    import tokenizers
+    import transformers
+
     backend = tokenizers.Tokenizer(
         tokenizers.models.WordLevel({"[UNK]": 0, "[CLS]": 1, "[SEP]": 2}, unk_token="[UNK]")
     )

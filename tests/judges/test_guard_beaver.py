@@ -6,10 +6,6 @@ import asyncio
 from pathlib import Path
 
 import pytest
-
-pytest.importorskip("torch")
-pytest.importorskip("transformers")
-
 from tests.judges.tiny_classifiers import write_encoder
 
 from truing.core.errors import UserError

@@ -7,9 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-pytest.importorskip("torch")
-pytest.importorskip("peft")
 import torch
 from tests.models.local.conftest import write
 from tests.train.builders import make_example, make_settings, make_training_set

@@ -59,8 +59,9 @@ def test_csv_parquet_and_other_columns(tmp_path: Path) -> None:
         Spec("answers", str(tmp_path / "a.csv"), {"prompt": "q", "response": "a"}), "model"
     )
     assert ask(model, "one, two")[0].text == "yes\nno"
-    pa = pytest.importorskip("pyarrow")
-    parquet = pytest.importorskip("pyarrow.parquet")
+    import pyarrow as pa
+    from pyarrow import parquet
+
     parquet.write_table(pa.table({"prompt": ["x"], "response": ["y"]}), tmp_path / "a.parquet")
     assert ask(resolve(Spec("answers", str(tmp_path / "a.parquet")), "model"), "x")[0].text == "y"
 

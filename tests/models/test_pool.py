@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import os
 import signal
 from collections.abc import Iterator
@@ -11,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from tests.model_stand_ins import MemoryDataset
+from tests.requirements import hide_package
 
 from truing.core.errors import BudgetExceeded, MissingExtra, SpecError, UserError
 from truing.core.types import Answer, Conversation, Sampling
@@ -20,8 +20,6 @@ from truing.models import pool as pool_module
 from truing.models.pool import ModelPool, ModelWorker, PoolOptions, _check_resources
 from truing.specs.parser import parse_spec
 from truing.specs.resolve import resolve
-
-HAS_RAY = importlib.util.find_spec("ray") is not None
 
 
 @pytest.mark.parametrize(
@@ -45,8 +43,8 @@ def test_more_than_there_is_would_wait_for_ever() -> None:
     _check_resources({"CPU": 2.0}, PoolOptions(copies=2))
 
 
-@pytest.mark.skipif(HAS_RAY, reason="Ray is installed here")
-def test_without_ray_there_is_the_install_line() -> None:
+def test_without_ray_there_is_the_install_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    hide_package(monkeypatch, "ray")
     with pytest.raises(MissingExtra, match=r"pip install 'truing\[ray\]'"):
         resolve("pool:2,of=(scripted:mixed)", "model")
 
@@ -175,7 +173,6 @@ def test_what_ends_a_pool_is_told(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_copies_of_a_local_model_answer_as_one_does(tmp_path: Path) -> None:
     pytest.importorskip("ray", reason="the extra `ray` is not installed")
-    pytest.importorskip("transformers")
     from tests.models.local.conftest import SIZES, tokenizer
     from transformers import LlamaConfig, LlamaForCausalLM, set_seed
 

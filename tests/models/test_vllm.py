@@ -9,17 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.models import vllm_stand_in
 from tests.servers import Request, serving
 
 from truing.core.errors import MissingExtra, SpecError, UserError
 from truing.core.types import Conversation, Message, Sampling
 from truing.http.limits import close_connections
 from truing.specs.resolve import resolve
-
-pytest.importorskip("torch")
-pytest.importorskip("transformers")
-
-from tests.models import vllm_stand_in
 
 ASKED = Conversation.of("Name three uses of a kettle.", system="Answer in one short sentence.")
 GREEDY = Sampling(max_tokens=12)

@@ -6,8 +6,6 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip("torch")
-
 from truing.core.errors import PlanError
 from truing.plan.cost_limits import constraint_from_table, parse_constraint
 from truing.train.rl.constraint_settings import ConstraintSettings

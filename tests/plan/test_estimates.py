@@ -5,11 +5,6 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import pytest
-
-pytest.importorskip("torch")
-pytest.importorskip("peft")
-
 from tests.models.local.conftest import write as write_model
 
 from truing.plan.estimates import StepEstimate, _count_steps, estimate_plan

@@ -7,10 +7,6 @@ import re
 from pathlib import Path
 
 import pytest
-
-pytest.importorskip("torch")
-pytest.importorskip("peft")
-
 from tests.cli.command_line import run_truing
 
 from truing.plan.training_plan import parse_training_plan

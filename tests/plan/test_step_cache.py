@@ -8,8 +8,6 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-pytest.importorskip("torch")
-
 from truing.plan.evaluation import DataPlan, Plan, RunPlan
 from truing.plan.step_cache import evaluation_folder
 

@@ -7,10 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-pytest.importorskip("torch")
-pytest.importorskip("peft")
-
 from tests.models.local.conftest import write as write_model
 
 from truing.core.errors import PlanError

@@ -16,6 +16,7 @@ import pytest
 from case_generator import generate_case
 from peer_truing import run_generated_case
 from rails_cases import describe_difference
+from tests.requirements import require_variable, skip_or_fail
 
 FOLDER = Path(__file__).parent
 pytestmark = pytest.mark.peers
@@ -23,12 +24,9 @@ pytestmark = pytest.mark.peers
 
 @pytest.fixture
 def nemo_python() -> str:
-    python = os.environ.get("TRUING_NEMO_PYTHON", "")
-    if not python or not Path(python).is_file():
-        reason = "TRUING_NEMO_PYTHON names no python with nemoguardrails"
-        if os.environ.get("CI") == "true":
-            pytest.fail(reason)
-        pytest.skip(reason)
+    python = require_variable("TRUING_NEMO_PYTHON")
+    if not Path(python).is_file():
+        skip_or_fail(f"TRUING_NEMO_PYTHON names no python with nemoguardrails: {python}")
     return python
 
 

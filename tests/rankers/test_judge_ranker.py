@@ -141,10 +141,8 @@ def test_a_run_is_ordered_and_its_preferences_can_be_read(tmp_path: Path) -> Non
     assert all(
         "break" not in (p.chosen.content, p.rejected.content) for p in pairs
     )  # unscored: no place
-    assert [f.method for f in result.figures] == [
-        "expected maximum of 6",
-        "at least one of 6",
-    ] or len(result.figures) == 2
+    methods = [figure.method.rpartition(" ")[0] for figure in result.figures]
+    assert methods == ["expected maximum of", "at least one of"]
 
 
 def test_what_cannot_be_ordered_is_said(tmp_path: Path) -> None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pypdf
 import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import sync_playwright
+from tests.requirements import skip_or_fail
 
 import truing
 from truing.report.assembly import ReportOptions, assemble_report
@@ -26,13 +29,6 @@ DEVICES: dict[str, dict[str, Any]] = {
     "dark phone": {"viewport": {"width": 390, "height": 844}, "color_scheme": "dark"},
 }
 OPEN_ALL = "document.querySelectorAll('details').forEach((d) => { d.open = true; })"
-
-
-def require(module: str) -> Any:
-    """Returns a package of the extra `dev`; skips without it, and fails in CI."""
-    if os.environ.get("CI") == "true":
-        return __import__(module, fromlist=["*"])
-    return pytest.importorskip(module)
 
 
 def share_of(text: str) -> float:
@@ -76,11 +72,8 @@ def page_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
     if CHROMIUM is None:
-        if os.environ.get("CI") == "true":
-            pytest.fail("chromium is not installed")
-        pytest.skip("chromium is not installed")
-    sync_api = require("playwright.sync_api")
-    with sync_api.sync_playwright() as driver:
+        skip_or_fail("chromium is not installed")
+    with sync_playwright() as driver:
         launched = driver.chromium.launch(executable_path=CHROMIUM)
         yield launched
         launched.close()
@@ -110,7 +103,7 @@ def open_page(browser: Any, page_file: Path) -> Iterator[Any]:
 def test_the_page_fits_its_screen_and_has_no_serious_fault_of_access(
     open_page: Any, device: str
 ) -> None:
-    axe = require("axe_playwright_python.sync_playwright").Axe()
+    axe = Axe()
     page = open_page(**DEVICES[device])
     for opened in (False, True):
         if opened:
@@ -218,7 +211,6 @@ def test_on_paper_nothing_is_cut_off(open_page: Any) -> None:
 def test_the_pdf_has_numbered_pages_that_are_full_of_text(
     browser: Any, page_file: Path, tmp_path: Path
 ) -> None:
-    pypdf = require("pypdf")
     write_pdf_beside(page_file, tmp_path / "new" / "report.pdf")
     reader = pypdf.PdfReader(tmp_path / "new" / "report.pdf")
     texts = [page.extract_text() for page in reader.pages]

@@ -53,7 +53,6 @@ def test_without_a_browser_the_error_says_how_to_get_one(
 def test_a_browser_that_does_not_start_is_an_error_of_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pytest.importorskip("playwright")
     broken = tmp_path / "chromium"
     broken.write_text("#!/bin/sh\nexit 1\n")
     broken.chmod(0o755)

@@ -8,9 +8,8 @@ import pytest
 
 from truing.core.errors import MissingExtra, SpecError
 from truing.core.secret import Secret
-from truing.specs.builders import BUILDERS
 from truing.specs.parser import parse_spec
-from truing.specs.resolve import Args, list_kinds, load_object, resolve, share_instances
+from truing.specs.resolve import Args, load_object, resolve, share_instances
 
 
 def test_unknown_kind_and_argument_suggest_a_name() -> None:
@@ -55,20 +54,6 @@ def test_missing_extra_names_the_install_command(
     monkeypatch.setattr(importlib, "import_module", fail_to_import)
     with pytest.raises(MissingExtra, match=r"pip install 'truing\[local\]'"):
         load_object("truing.models.local:build")
-
-
-def test_every_builder_exists() -> None:
-    missing: list[str] = []
-    for role in BUILDERS:
-        for kind, path in list_kinds(role).items():  # type: ignore[arg-type]
-            try:
-                if not callable(load_object(path)):
-                    missing.append(kind)
-            except MissingExtra:
-                pass
-            except (ImportError, AttributeError) as error:
-                missing.append(f"{role} {kind}: {error}")
-    assert missing == []
 
 
 def test_shared_instances_are_built_once() -> None:

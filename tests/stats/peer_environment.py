@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
-import pytest
+from tests.requirements import skip_or_fail
 
 
 def peer_interpreter(name: str, requirement: str, parent: Path) -> str:
@@ -24,8 +25,34 @@ def peer_interpreter(name: str, requirement: str, parent: Path) -> str:
     command = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     installed = subprocess.run([*command, requirement], capture_output=True, text=True)
     if installed.returncode:
-        reason = f"{name} cannot be installed: {installed.stderr[-500:]}"
-        if os.environ.get("CI") == "true":
-            pytest.fail(reason)
-        pytest.skip(reason)
+        skip_or_fail(f"{name} cannot be installed: {installed.stderr[-500:]}")
     return str(python)
+
+
+def run_tests_with_extra(
+    extra: str, tests: str, root: Path, parent: Path, *, development_packages: bool = False
+) -> None:
+    """Runs tests in an environment with an extra; asserts that all pass and none is skipped.
+
+    With `development_packages` those of this interpreter are used too, so that torch is not
+    installed a second time.
+    """
+    packages = extra if development_packages else f"{extra},serve"
+    python = peer_interpreter(extra, f"{root}[{packages}]", parent)
+    # The checkout's own code, not a copy that an environment made earlier may hold.
+    path = [str(root / "src")]
+    if development_packages:
+        path.append(sysconfig.get_path("purelib"))
+    else:
+        tools = ["pytest>=8.3", "pytest-timeout>=2.3", "hypothesis>=6.120"]
+        install = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *tools]
+        subprocess.run(install, check=True)
+    process = subprocess.run(
+        [python, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-rs", tests],
+        cwd=root,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(path)},
+        capture_output=True,
+        text=True,
+    )
+    summary = process.stdout[-3000:] + process.stderr[-1000:]
+    assert process.returncode == 0 and "skipped" not in summary, summary

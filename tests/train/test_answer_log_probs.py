@@ -6,9 +6,6 @@ import copy
 from typing import Any
 
 import pytest
-
-pytest.importorskip("torch")
-
 import torch
 
 from truing.hf.loading import load_causal_lm, position_ids

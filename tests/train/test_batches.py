@@ -5,8 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-
-pytest.importorskip("torch")
 from tests.models.local.conftest import tokenizer
 from tests.train.builders import make_example, make_settings
 

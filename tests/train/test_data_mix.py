@@ -6,8 +6,6 @@ from collections import Counter
 from typing import Any
 
 import pytest
-
-pytest.importorskip("torch")
 from tests.models.local.conftest import tokenizer
 from tests.train.builders import make_example, make_settings, make_training_set
 

@@ -6,8 +6,6 @@ import copy
 import math
 
 import pytest
-
-pytest.importorskip("torch")
 import torch
 from benchmarks.alignment.depth import (
     answer_opening,

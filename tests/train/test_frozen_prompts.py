@@ -94,7 +94,6 @@ def test_measuring_a_reward_model_on_them_is_no_training() -> None:
 
 
 def test_moderation_training_drops_them() -> None:
-    pytest.importorskip("torch")
     from truing.train.moderation.examples import read_moderation_set
 
     categories = load_taxonomy().ids

@@ -5,9 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-
-pytest.importorskip("torch")
-pytest.importorskip("peft")
 import torch
 from tests.train.builders import make_example, make_settings
 from tests.train.test_supervised import add_teacher_prompt

@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 
 import pytest
-
-pytest.importorskip("torch")
 import torch
 
 from truing.train.optimizer import build_adamw, clip_gradients, learning_rate, set_learning_rate

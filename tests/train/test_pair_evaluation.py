@@ -7,8 +7,6 @@ import math
 from pathlib import Path
 
 import pytest
-
-pytest.importorskip("torch")
 from tests.train.builders import make_example, make_settings, make_training_set
 
 from truing.train.pair_evaluation import Proportion, evaluate_pairs, wilson_proportion

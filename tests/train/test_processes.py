@@ -12,9 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-pytest.importorskip("torch")
-pytest.importorskip("peft")
 from safetensors.torch import load_file
 
 from truing.train.training_log import read_log

@@ -10,10 +10,6 @@ from pathlib import Path
 
 import msgspec
 import pytest
-
-pytest.importorskip("torch")
-pytest.importorskip("peft")
-
 import yaml
 from safetensors.torch import load_file
 from tests.train.builders import make_settings, make_training_set

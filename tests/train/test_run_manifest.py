@@ -8,8 +8,6 @@ from typing import Any
 import msgspec
 import pytest
 
-pytest.importorskip("torch")
-
 from truing.core.errors import PlanError, RunError
 from truing.core.types import Lineage
 from truing.train.checkpoint import CheckpointIdentity, write_checkpoint

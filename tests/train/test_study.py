@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import importlib
-import os
 from collections import Counter
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
-import pytest
-
-pytest.importorskip("torch")
 import numpy as np
+import pytest
 from tests.run_folders import build_run
 
 from truing.core.errors import UserError
@@ -106,9 +104,10 @@ def test_a_later_packet_takes_the_rows_that_were_drawn(script, tmp_path: Path) -
 
 
 @pytest.mark.parametrize("question", ["harmful", "refused"])
-def test_hidden_rows_are_balanced_by_label_and_length(script, question: str) -> None:  # type: ignore[no-untyped-def]
-    if "TRUING_DATA" not in os.environ:
-        pytest.skip("needs TRUING_DATA with beavertails and xstest")
+def test_hidden_rows_are_balanced_by_label_and_length(
+    script: Any, question: str, data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRUING_DATA", str(data_dir))
     rows = script("study_hidden").draw_hidden_rows(question, 40)
     kinds = Counter((row.label, row.is_short) for row in rows)
     assert set(kinds.values()) == {10} and len(kinds) == 4

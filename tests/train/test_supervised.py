@@ -12,9 +12,6 @@ from typing import Any
 
 import msgspec
 import pytest
-
-pytest.importorskip("torch")
-pytest.importorskip("peft")
 import torch
 from safetensors.torch import load_file
 from tests.train.builders import make_example, make_settings, make_training_set
@@ -175,7 +172,8 @@ def test_a_full_disk_keeps_the_previous_checkpoint(
 @contextlib.contextmanager
 def no_file_above(size: int) -> Iterator[None]:
     """Context in which a write beyond `size` bytes of a file fails, as on a full disk."""
-    resource = pytest.importorskip("resource")
+    import resource
+
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
     try:

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 
 import pytest
-
-pytest.importorskip("torch")
-
+from tests.requirements import hide_package
 from tests.train.builders import make_settings
 
 from truing.core.errors import MissingExtra
@@ -21,9 +18,10 @@ def test_without_a_tracker_nothing_is_opened(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["wandb", "trackio"])
-def test_an_absent_tracker_is_one_sentence(name: str, tmp_path: Path) -> None:
-    if importlib.util.find_spec(name) is not None:
-        pytest.skip(f"{name} is installed")
+def test_an_absent_tracker_is_one_sentence(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hide_package(monkeypatch, name)
     settings = make_settings("sft", str(tmp_path), "smollm2", track=name)
     with pytest.raises(MissingExtra, match=rf"pip install 'truing\[{name}\]'"):
         open_tracker(settings)
@@ -32,7 +30,7 @@ def test_an_absent_tracker_is_one_sentence(name: str, tmp_path: Path) -> None:
 def test_wandb_takes_the_numbers_of_each_step(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pytest.importorskip("wandb", reason="the extra wandb is not installed")
+    pytest.importorskip("wandb", reason="runs in `make test-peers`")
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.chdir(tmp_path)
     settings = make_settings("sft", str(tmp_path / "run"), "smollm2", track="wandb")

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import pytest
-
-pytest.importorskip("torch")
-pytest.importorskip("peft")
 import torch
 from tests.train.builders import make_example, make_settings
 

@@ -4,10 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-
-pytest.importorskip("torch")
-
 from truing.train.training_log import TrainingLog, read_last_step, read_log
 
 

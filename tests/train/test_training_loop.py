@@ -8,9 +8,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-
-pytest.importorskip("torch")
-pytest.importorskip("peft")
 import torch
 from tests.train.test_supervised import logged_numbers, train_and_read_log
 

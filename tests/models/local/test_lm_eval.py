@@ -12,17 +12,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from tests.requirements import require_peer
 
 pytestmark = [pytest.mark.peers, pytest.mark.timeout(1600)]
 
 
 def test_sums_and_accuracies_are_lm_eval_s(root: Path, data_dir: Path) -> None:
-    peers = os.environ.get("TRUING_PEERS")
-    if not peers or not (Path(peers) / "lm-eval" / "bin" / "python").exists():
-        word = f"lm-eval is not installed (TRUING_PEERS={peers})"
-        if os.environ.get("CI") == "true":
-            pytest.fail(word)
-        pytest.skip(word)
+    require_peer("lm-eval")
     command = [
         sys.executable,
         str(root / "benchmarks" / "likelihood" / "run.py"),

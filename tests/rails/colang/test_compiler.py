@@ -83,18 +83,22 @@ def test_branches_of_when_end_behind_the_last_one() -> None:
     assert [flow.instructions[offset].name for offset in branch.branch_offsets] == ["a", "c"]
     assert flow.instructions[branch.else_offset].name == "d"
     end = len(flow.instructions) - 1
-    for position, instruction in enumerate(flow.instructions):
-        if instruction.op == compiler.JUMP:
-            assert position + instruction.jump == end
+    targets = [
+        position + instruction.jump
+        for position, instruction in enumerate(flow.instructions)
+        if instruction.op == compiler.JUMP
+    ]
+    assert targets == [end] * 3
 
 
 def test_goto_jumps_to_its_label_in_both_directions() -> None:
     flow = _compile("label start\ngoto end\nbot a\nlabel end\ngoto start")
-    positions = {"start": 0, "end": 3}
-    for position, instruction in enumerate(flow.instructions):
-        if instruction.name.startswith("goto "):
-            label = instruction.name.removeprefix("goto ")
-            assert position + instruction.jump == positions[label]
+    targets = {
+        instruction.name: position + instruction.jump
+        for position, instruction in enumerate(flow.instructions)
+        if instruction.name.startswith("goto ")
+    }
+    assert targets == {"goto start": 0, "goto end": 3}
 
 
 def test_return_is_a_jump_of_zero() -> None:

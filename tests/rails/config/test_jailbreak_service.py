@@ -48,7 +48,8 @@ def test_no_spec_where_the_rail_asks_no_service(
 def test_an_own_rail_that_runs_the_rail_asks_its_service() -> None:
     config = load(["my rail"], SERVICE)
     config.flows = RailsConfig.from_text("", f"define subflow my rail\n  do {RAIL}\n").flows
-    assert make_jailbreak_spec(config) is not None
+    assert make_jailbreak_spec(config) == make_jailbreak_spec(load([RAIL], SERVICE))
+    assert make_jailbreak_spec(load(["my rail"], SERVICE)) is None
 
 
 def test_a_block_that_is_missing_is_empty() -> None:

@@ -86,7 +86,8 @@ def test_the_least_recently_used_vector_goes_first(monkeypatch: pytest.MonkeyPat
 
 
 def test_one_cancelled_caller_does_not_cancel_the_others() -> None:
-    cache = EmbeddingCache(RecordingEncoder())
+    encoder = RecordingEncoder()
+    cache = EmbeddingCache(encoder)
 
     async def run() -> Any:
         first = asyncio.create_task(cache.embed("a"))
@@ -95,7 +96,8 @@ def test_one_cancelled_caller_does_not_cancel_the_others() -> None:
         first.cancel()
         return await second
 
-    assert asyncio.run(run()) is not None
+    assert asyncio.run(run()) == pytest.approx(np.array([1.0, 1.0]) / np.sqrt(2))
+    assert encoder.batches == [["a"]]
 
 
 @pytest.mark.parametrize(

@@ -106,8 +106,7 @@ def test_categories_by_attack(monkeypatch: pytest.MonkeyPatch) -> None:
     assert cell_texts(table)[1][1:] == ["3 of 12", "–"]
 
 
-def test_nothing_without_attacks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(attacks, "attack_results", lambda run, plain: [])
+def test_nothing_without_attacks(make_run: Any, prompts: Any) -> None:
     variant = make_variant("m")
-    variant.runs = {"set": "folder"}
+    variant.runs = {"set": make_run("plain", prompts(4), {"harmful": [[True]] * 4})}
     assert attacks.build_section(make_report(variant)) is None

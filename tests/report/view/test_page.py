@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
+from playwright.sync_api import sync_playwright
+from tests.requirements import require_chromium
 
 from truing.core.errors import RunError
 from truing.core.types import Conversation, Lineage, Message, Response, Sample
@@ -112,18 +113,9 @@ def test_runs_that_cannot_be_shown(make_run, tmp_path):
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    """Chromium, from the machine or from playwright."""
-    api = pytest.importorskip("playwright.sync_api")
-    path = (
-        shutil.which("chromium")
-        or shutil.which("chromium-browser")
-        or shutil.which("google-chrome")
-    )
-    with api.sync_playwright() as play:
-        try:
-            started = play.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        except api.Error as error:
-            pytest.skip(f"no Chromium: {str(error).splitlines()[0]}")
+    """The machine's Chromium."""
+    with sync_playwright() as play:
+        started = play.chromium.launch(executable_path=require_chromium(), args=["--no-sandbox"])
         yield started
         started.close()
 

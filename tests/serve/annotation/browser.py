@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -14,22 +12,12 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import httpx
-import pytest
+from tests.requirements import require_chromium
 from tests.serve.annotation.site import PATIENCE, PHRASE, reserve_port
 
 from truing.annotation import people
 from truing.annotation.store import open_store
 from truing.annotation.study import Study, save_study
-
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-
-
-def require_chromium() -> None:
-    """Skips the test without Chromium; fails it in CI."""
-    if CHROMIUM is None:
-        if os.environ.get("CI") == "true":
-            pytest.fail("chromium is not installed")
-        pytest.skip("chromium is not installed")
 
 
 class ServerProcess:
@@ -88,7 +76,7 @@ async def chromium() -> AsyncIterator[Any]:
 
     async with async_playwright() as driver:
         browser = await driver.chromium.launch(
-            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-dev-shm-usage"]
+            executable_path=require_chromium(), args=["--no-sandbox", "--disable-dev-shm-usage"]
         )
         yield browser
         await browser.close()

@@ -11,11 +11,11 @@ from collections import Counter
 
 import pytest
 from sqlalchemy import select
+from tests.requirements import require_chromium
 from tests.serve.annotation.browser import (
     BrowserUser,
     ServerProcess,
     chromium,
-    require_chromium,
     save_relaxed_study,
 )
 

@@ -6,11 +6,11 @@ import asyncio
 from typing import Any
 
 import pytest
+from tests.requirements import require_chromium
 from tests.serve.annotation.browser import (
     BrowserUser,
     ServerProcess,
     chromium,
-    require_chromium,
     save_relaxed_study,
 )
 

@@ -16,6 +16,7 @@ import httpx
 import pytest
 from sqlalchemy import select
 from tests.annotation.test_queue import add_queue_item
+from tests.requirements import skip_or_fail
 from tests.serve.annotation.site import reserve_port, run_site
 
 from truing.annotation.store import open_store
@@ -81,10 +82,8 @@ def cluster() -> Iterator[PostgresCluster]:
         shutil.chown(folder, "postgres")
     try:
         postgres = PostgresCluster(folder)
-    except (OSError, subprocess.CalledProcessError, LookupError):
-        if os.environ.get("CI") == "true":
-            raise
-        pytest.skip("no PostgreSQL here")
+    except (OSError, subprocess.CalledProcessError) as error:
+        skip_or_fail(f"the programs of a PostgreSQL server are not installed: {error}")
     postgres.start()
     yield postgres
     postgres.crash()

@@ -105,7 +105,6 @@ def export(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny random language model."""
-    pytest.importorskip("peft")
     from tests.models.local.conftest import write
 
     return write(tmp_path_factory.mktemp("base"), "llama")

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import secrets
 import time
 from typing import Any
 
 import pytest
 from litestar.testing import TestClient
+from tests.requirements import require_variable
 
 from truing.core.errors import MissingExtra, PlanError
 from truing.models.scripted import ScriptedModel
@@ -19,14 +19,12 @@ from truing.serve.openai.limits import ServerLimits
 from truing.serve.openai.model_router import ModelRouter
 from truing.serve.openai.shared_state import SharedState, open_shared_state
 
-REDIS = os.environ.get("TRUING_TEST_REDIS", "")
-needs_redis = pytest.mark.skipif(not REDIS, reason="TRUING_TEST_REDIS is not set")
 NOBODY = "redis://127.0.0.1:9/0"
 
 
 async def use(count: int, work: Any) -> Any:
     """Returns what `work` does with the states of several servers."""
-    states = [open_shared_state(REDIS) for _ in range(count)]
+    states = [open_shared_state(require_variable("TRUING_TEST_REDIS")) for _ in range(count)]
     try:
         return await work(states)
     finally:
@@ -34,7 +32,6 @@ async def use(count: int, work: Any) -> Any:
             await state.close()
 
 
-@needs_redis
 def test_one_limit_holds_for_four_servers_exactly() -> None:
     key = secrets.token_bytes(8)
 
@@ -51,7 +48,6 @@ def test_one_limit_holds_for_four_servers_exactly() -> None:
     assert all(0 < wait <= 60 for wait in waits if wait)
 
 
-@needs_redis
 def test_a_request_leaves_the_window_after_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("truing.serve.openai.shared_state._WINDOW_SECONDS", 1)
     key = secrets.token_bytes(8)
@@ -68,7 +64,6 @@ def test_a_request_leaves_the_window_after_a_minute(monkeypatch: pytest.MonkeyPa
     asyncio.run(use(1, ask))
 
 
-@needs_redis
 def test_a_lock_is_held_by_one_server_at_a_time() -> None:
     name = secrets.token_hex(8)
 
@@ -92,7 +87,6 @@ def test_a_lock_is_held_by_one_server_at_a_time() -> None:
     assert [steps[0][0], steps[2][0]] == [step[0] for step in (steps[1], steps[3])]
 
 
-@needs_redis
 def test_all_servers_have_one_secret() -> None:
     async def read(states: list[SharedState]) -> set[bytes]:
         return set(await asyncio.gather(*(state.secret() for state in states)))
@@ -101,7 +95,6 @@ def test_all_servers_have_one_secret() -> None:
     assert len(secret) == 32
 
 
-@needs_redis
 def test_two_servers_refuse_what_is_above_the_limit_of_both() -> None:
     key = secrets.token_hex(8)
     limits = ServerLimits(per_minute=5)
@@ -110,7 +103,7 @@ def test_two_servers_refuse_what_is_above_the_limit_of_both() -> None:
         chat_app(ModelRouter(ScriptedModel("hello")), limits=limits, keys=[key]) for _ in range(2)
     ]
     for app in apps:
-        share_state(app, open_shared_state(REDIS))
+        share_state(app, open_shared_state(require_variable("TRUING_TEST_REDIS")))
     with TestClient(apps[0]) as first, TestClient(apps[1]) as second:
         for k in range(8):
             reply = (first, second)[k % 2].get(
@@ -123,7 +116,6 @@ def test_two_servers_refuse_what_is_above_the_limit_of_both() -> None:
 
 
 def test_without_redis_requests_are_refused_and_the_server_is_not_ready() -> None:
-    pytest.importorskip("redis")
     state = open_shared_state(NOBODY)
 
     async def ask() -> str:

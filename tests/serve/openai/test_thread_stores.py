@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 
 import pytest
 from litestar.testing import TestClient
+from tests.requirements import require_variable
 from tests.serve.openai.live import free_port
 
 from truing.core.errors import PlanError
@@ -29,14 +29,7 @@ from truing.serve.openai.thread_stores import (
     open_thread_store,
 )
 
-REDIS = os.environ.get("TRUING_TEST_REDIS")
-POSTGRES = os.environ.get("TRUING_TEST_POSTGRES")
-STORES = [
-    "memory",
-    "sqlite",
-    pytest.param("redis", marks=pytest.mark.skipif(not REDIS, reason="TRUING_TEST_REDIS")),
-    pytest.param("postgres", marks=pytest.mark.skipif(not POSTGRES, reason="TRUING_TEST_POSTGRES")),
-]
+STORES = ["memory", "sqlite", "redis", "postgres"]
 ROW = [{"role": "user", "content": "hi"}]
 Opener = Callable[..., ThreadStore]
 
@@ -44,13 +37,14 @@ Opener = Callable[..., ThreadStore]
 @pytest.fixture
 def open_store(request: pytest.FixtureRequest, tmp_path: Path) -> Opener:
     """Opens the same store again and again, as several servers do."""
-    names = {
-        "memory": "memory",
-        "sqlite": f"sqlite:{tmp_path / 'threads.db'}",
-        "redis": str(REDIS),
-        "postgres": str(POSTGRES),
-    }
-    return lambda hours=None: open_thread_store(names[request.param], hours)
+    match request.param:
+        case "redis" | "postgres":
+            name = require_variable(f"TRUING_TEST_{request.param.upper()}")
+        case "sqlite":
+            name = f"sqlite:{tmp_path / 'threads.db'}"
+        case _:
+            name = "memory"
+    return lambda hours=None: open_thread_store(name, hours)
 
 
 @pytest.mark.parametrize("open_store", STORES, indirect=True)
@@ -200,7 +194,8 @@ def test_expired_threads_leave_the_memory_without_being_asked_for(
 
 
 def test_a_request_is_refused_while_redis_does_not_answer() -> None:
-    redis = pytest.importorskip("redis.asyncio")
+    import redis.asyncio as redis
+
     store = RedisThreads.__new__(RedisThreads)  # its constructor asks Redis
     store._url, store._milliseconds = f"redis://127.0.0.1:{free_port()}", 0
     store._from_url, store._clients = redis.Redis.from_url, {}

@@ -16,7 +16,8 @@ from typing import Any
 
 import pytest
 import uvicorn
-from tests.serve.annotation.browser import chromium, require_chromium
+from tests.requirements import require_chromium
+from tests.serve.annotation.browser import chromium
 from tests.serve.annotation.site import PATIENCE, reserve_port
 from tests.serve.ui.pages import path_of, write_run
 

@@ -6,10 +6,9 @@ import math
 from typing import Any
 
 import pytest
+import torch
 
-torch = pytest.importorskip("torch")
-
-from truing.train import losses as L  # noqa: E402
+from truing.train import losses as L
 
 REWARDS = torch.tensor([1.0, 3.0, 0.0, 0.0])
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
-torch = pytest.importorskip("torch")
-
-from truing.train import losses as L  # noqa: E402
+from truing.train import losses as L
 
 
 def test_token_log_probs_are_shifted_by_one() -> None:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import math
 
 import pytest
+import torch
 
-torch = pytest.importorskip("torch")
-
-from truing.train import losses as L  # noqa: E402
+from truing.train import losses as L
 
 
 def test_one_update() -> None:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
-torch = pytest.importorskip("torch")
-
-from truing.train import losses as L  # noqa: E402
+from truing.train import losses as L
 
 SCORES = torch.tensor([1.0, 3.0], dtype=torch.float64)
 

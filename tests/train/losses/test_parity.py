@@ -5,40 +5,13 @@ Runs all cases of the parity folder (`TRUING_PARITY`).
 
 from __future__ import annotations
 
-import json
-import os
-from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from tests.train.parity_cases import assert_close, float64, load_cases
 
-torch = pytest.importorskip("torch")
-
-from truing.train import losses as L  # noqa: E402
-
-FOLDER = Path(
-    os.environ.get("TRUING_PARITY") or Path(__file__).parents[3].parent / "shared" / "parity"
-)
-TOLERANCE = {"rtol": 1e-9, "atol": 1e-12}
-
-
-def load_cases(name: str) -> list[Any]:
-    path = FOLDER / f"{name}.json"
-    if not path.exists():
-        if os.environ.get("CI") == "true":
-            raise FileNotFoundError(f"{path}: no parity cases (set TRUING_PARITY)")
-        reason = f"no parity cases at {path} (set TRUING_PARITY)"
-        return [pytest.param(None, marks=pytest.mark.skip(reason=reason))]
-    return [pytest.param(case, id=case["id"]) for case in json.loads(path.read_text())["cases"]]
-
-
-def float64(values: Any, *, grad: bool = False) -> Any:
-    return torch.tensor(values, dtype=torch.float64, requires_grad=grad)
-
-
-def assert_close(actual: Any, expected: Any) -> None:
-    actual = torch.as_tensor(actual, dtype=torch.float64).detach()
-    torch.testing.assert_close(actual, float64(expected), **TOLERANCE)
+from truing.train import losses as L
 
 
 def gradients(loss: Any, *leaves: Any) -> Any:
@@ -156,11 +129,10 @@ def test_trl_dpo(case: Any, masked: bool) -> None:
     assert accuracy == pytest.approx(expected["metrics"]["rewards/accuracies"], rel=1e-6)
 
 
+@pytest.mark.usefixtures("parity_dir")
 def test_every_kind_of_dpo_has_a_case() -> None:
     all_cases = load_cases("trl_dpo_trainer")
-    if all_cases[0].values[0] is not None:
-        assert {c.values[0]["inputs"]["loss_type"] for c in all_cases} == set(L.DPO_KINDS)
-    assert len(L.DPO_KINDS) == 15
+    assert {c.values[0]["inputs"]["loss_type"] for c in all_cases} == set(L.DPO_KINDS)
 
 
 @pytest.mark.parametrize("case", load_cases("dpo_loss_safe_rlhf"))

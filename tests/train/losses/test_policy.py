@@ -5,13 +5,11 @@ from __future__ import annotations
 import math
 
 import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-torch = pytest.importorskip("torch")
-
-from hypothesis import given, settings  # noqa: E402
-from hypothesis import strategies as st  # noqa: E402
-
-from truing.train import losses as L  # noqa: E402
+from truing.train import losses as L
 
 
 @settings(max_examples=50, deadline=None)

@@ -9,8 +9,6 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip("torch")
-
 
 def load_task() -> ModuleType:
     path = Path(__file__).parents[3] / "benchmarks" / "rlhf" / "task.py"
@@ -129,7 +127,6 @@ def base_folder(task: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> P
 @pytest.fixture(scope="session")
 def reward_folder(base_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A reward model of supervised training: an adapter on the tiny model."""
-    pytest.importorskip("peft")
     from truing.core.types import Conversation
     from truing.train.examples import TrainingExample, TrainingSet
     from truing.train.settings import TrainingSettings

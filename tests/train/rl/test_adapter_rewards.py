@@ -7,21 +7,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
-torch = pytest.importorskip("torch")
-pytest.importorskip("peft")
-
-from truing.core.errors import PlanError  # noqa: E402
-from truing.hf.loading import load_causal_lm, load_scalar_model  # noqa: E402
-from truing.judges.preference import PreferenceJudge  # noqa: E402
-from truing.train.model_card import read_model_card  # noqa: E402
-from truing.train.rl.adapter_rewards import AdapterSignal  # noqa: E402
-from truing.train.rl.policy_models import (  # noqa: E402
+from truing.core.errors import PlanError
+from truing.hf.loading import load_causal_lm, load_scalar_model
+from truing.judges.preference import PreferenceJudge
+from truing.train.model_card import read_model_card
+from truing.train.rl.adapter_rewards import AdapterSignal
+from truing.train.rl.policy_models import (
     REWARD_CRITIC,
     SeparateModels,
     SharedBackboneModels,
 )
-from truing.train.rl.reward_signals import JudgeSignal  # noqa: E402
+from truing.train.rl.reward_signals import JudgeSignal
 
 IDS = torch.tensor([[4, 5]])
 

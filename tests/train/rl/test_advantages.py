@@ -5,12 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import torch
 
-torch = pytest.importorskip("torch")
-
-from truing.distributed.process_group import ProcessGroup  # noqa: E402
-from truing.train import losses as L  # noqa: E402
-from truing.train.rl.advantages import (  # noqa: E402
+from truing.distributed.process_group import ProcessGroup
+from truing.train import losses as L
+from truing.train.rl.advantages import (
     AdvantageBatch,
     Advantages,
     ScoreNormalizers,
@@ -19,10 +18,10 @@ from truing.train.rl.advantages import (  # noqa: E402
     shape_rewards,
     whiten_over_processes,
 )
-from truing.train.rl.constraint import CostConstraint  # noqa: E402
-from truing.train.rl.constraint_set import ConstraintSet  # noqa: E402
-from truing.train.rl.reward_signals import GlobalScores  # noqa: E402
-from truing.train.rl.settings import RLSettings  # noqa: E402
+from truing.train.rl.constraint import CostConstraint
+from truing.train.rl.constraint_set import ConstraintSet
+from truing.train.rl.reward_signals import GlobalScores
+from truing.train.rl.settings import RLSettings
 
 ALL_SCORED = torch.ones(4, dtype=torch.bool)
 

@@ -7,26 +7,24 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
-torch = pytest.importorskip("torch")
-
-from hypothesis import given  # noqa: E402
-from hypothesis import strategies as st  # noqa: E402
-
-from truing.core.errors import PlanError, RunError  # noqa: E402
-from truing.core.types import Conversation, Sample  # noqa: E402
-from truing.distributed.process_group import ProcessGroup  # noqa: E402
-from truing.train.rl.answer_scores import AnswerScorer, cut_penalty, overlong_share  # noqa: E402
-from truing.train.rl.constraint_settings import ConstraintSettings  # noqa: E402
-from truing.train.rl.reward_signals import (  # noqa: E402
+from truing.core.errors import PlanError, RunError
+from truing.core.types import Conversation, Sample
+from truing.distributed.process_group import ProcessGroup
+from truing.train.rl.answer_scores import AnswerScorer, cut_penalty, overlong_share
+from truing.train.rl.constraint_settings import ConstraintSettings
+from truing.train.rl.reward_signals import (
     ConstrainedCost,
     FunctionSignal,
     GlobalScores,
     RewardSignals,
     WeightedSignal,
 )
-from truing.train.rl.rollout import Rollout, TokenizedPrompt  # noqa: E402
-from truing.train.rl.settings import RLSettings  # noqa: E402
+from truing.train.rl.rollout import Rollout, TokenizedPrompt
+from truing.train.rl.settings import RLSettings
 
 
 def word_signal(name: str, numbers: dict[str, float]) -> FunctionSignal:

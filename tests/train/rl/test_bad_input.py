@@ -8,18 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors import SafetensorError
 
-torch = pytest.importorskip("torch")
-
-from safetensors import SafetensorError  # noqa: E402
-
-from truing.core.errors import DataError, PlanError, RunError, UserError  # noqa: E402
-from truing.train.rl.policy_models import SeparateModels  # noqa: E402
-from truing.train.rl.reward_signals import FunctionSignal, RewardSignals  # noqa: E402
-from truing.train.rl.reward_spec import RewardSpec  # noqa: E402
-from truing.train.rl.run import train_rl  # noqa: E402
-from truing.train.rl.settings import RLSettings  # noqa: E402
-from truing.train.training_log import read_log  # noqa: E402
+from truing.core.errors import DataError, PlanError, RunError, UserError
+from truing.train.rl.policy_models import SeparateModels
+from truing.train.rl.reward_signals import FunctionSignal, RewardSignals
+from truing.train.rl.reward_spec import RewardSpec
+from truing.train.rl.run import train_rl
+from truing.train.rl.settings import RLSettings
+from truing.train.training_log import read_log
 
 
 def constant(name: str, value: float) -> FunctionSignal:

@@ -6,11 +6,10 @@ import math
 
 import numpy as np
 import pytest
+import torch
 
-torch = pytest.importorskip("torch")
-
-from truing.train.rl.constraint import CostConstraint, KLController, var_and_cvar  # noqa: E402
-from truing.train.rl.settings import RLSettings  # noqa: E402
+from truing.train.rl.constraint import CostConstraint, KLController, var_and_cvar
+from truing.train.rl.settings import RLSettings
 
 
 def lagrangian_settings(**changes: object) -> RLSettings:

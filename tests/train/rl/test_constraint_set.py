@@ -5,20 +5,18 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
-torch = pytest.importorskip("torch")
-
-from hypothesis import given  # noqa: E402
-from hypothesis import strategies as st  # noqa: E402
-
-from truing.core.errors import PlanError  # noqa: E402
-from truing.core.types import Conversation, Sample  # noqa: E402
-from truing.train import losses as L  # noqa: E402
-from truing.train.rl.constraint import CostConstraint  # noqa: E402
-from truing.train.rl.constraint_set import ConstraintSet  # noqa: E402
-from truing.train.rl.constraint_settings import ConstraintSettings  # noqa: E402
-from truing.train.rl.reward_signals import GlobalScores  # noqa: E402
-from truing.train.rl.settings import RLSettings  # noqa: E402
+from truing.core.errors import PlanError
+from truing.core.types import Conversation, Sample
+from truing.train import losses as L
+from truing.train.rl.constraint import CostConstraint
+from truing.train.rl.constraint_set import ConstraintSet
+from truing.train.rl.constraint_settings import ConstraintSettings
+from truing.train.rl.reward_signals import GlobalScores
+from truing.train.rl.settings import RLSettings
 
 LIMITS = (
     ConstraintSettings(name="harm", threshold=0.0, kind="cvar", tail=0.5),

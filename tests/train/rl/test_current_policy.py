@@ -5,10 +5,6 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-import pytest
-
-pytest.importorskip("torch")
-
 from truing.core.types import Conversation, Lineage, Sampling
 from truing.train.rl.current_policy import policy_lineage
 

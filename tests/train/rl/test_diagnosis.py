@@ -5,10 +5,6 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import pytest
-
-pytest.importorskip("torch")
-
 from truing.train.rl.diagnosis import RunDiagnosis
 from truing.train.rl.settings import RLSettings
 

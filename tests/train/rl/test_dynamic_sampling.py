@@ -6,18 +6,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
-torch = pytest.importorskip("torch")
-
-from truing.core.errors import PlanError  # noqa: E402
-from truing.train.rl.dynamic_sampling import flat_groups  # noqa: E402
-from truing.train.rl.reward_signals import (  # noqa: E402
+from truing.core.errors import PlanError
+from truing.train.rl.dynamic_sampling import flat_groups
+from truing.train.rl.reward_signals import (
     FunctionSignal,
     GlobalScores,
     RewardSignals,
 )
-from truing.train.rl.settings import RLSettings  # noqa: E402
-from truing.train.training_log import read_log  # noqa: E402
+from truing.train.rl.settings import RLSettings
+from truing.train.training_log import read_log
 
 
 def test_a_group_is_flat_if_its_scored_answers_score_alike() -> None:

@@ -5,17 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import torch
 
-torch = pytest.importorskip("torch")
-
-from truing.train.rl.forward import (  # noqa: E402
+from truing.train.rl.forward import (
     answer_log_probs,
     answer_values,
     map_micro_batches,
     micro_batches,
     trim_padding,
 )
-from truing.train.rl.rollout import GeneratedAnswers, build_rollout  # noqa: E402
+from truing.train.rl.rollout import GeneratedAnswers, build_rollout
 
 
 @pytest.fixture

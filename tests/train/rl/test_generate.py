@@ -6,18 +6,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
-torch = pytest.importorskip("torch")
-
-from truing.core.errors import UserError  # noqa: E402
-from truing.train.rl.forward import answer_log_probs, map_micro_batches  # noqa: E402
-from truing.train.rl.generate import (  # noqa: E402
+from truing.core.errors import UserError
+from truing.train.rl.forward import answer_log_probs, map_micro_batches
+from truing.train.rl.generate import (
     LocalGenerator,
     sample_tokens,
     scale_logits,
     uniform_draws,
 )
-from truing.train.rl.rollout import build_rollout  # noqa: E402
+from truing.train.rl.rollout import build_rollout
 
 MAX_TOKENS = 12
 

@@ -6,16 +6,15 @@ import math
 from typing import Any
 
 import pytest
+import torch
 
-torch = pytest.importorskip("torch")
-
-from truing.train.rl.policy_loss import (  # noqa: E402
+from truing.train.rl.policy_loss import (
     averages_over_tokens,
     policy_loss,
     policy_ratio,
     ratio_statistics,
 )
-from truing.train.rl.settings import RLSettings  # noqa: E402
+from truing.train.rl.settings import RLSettings
 
 
 def one_token_loss(settings: RLSettings, rollout: Any, ratio: float, *advantages: float) -> float:

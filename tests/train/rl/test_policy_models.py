@@ -5,14 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import torch
 
-torch = pytest.importorskip("torch")
-pytest.importorskip("peft")
-
-from truing.core.errors import PlanError  # noqa: E402
-from truing.distributed.process_group import ProcessGroup  # noqa: E402
-from truing.hf.loading import make_lm_head_contiguous  # noqa: E402
-from truing.train.rl.policy_models import (  # noqa: E402
+from truing.core.errors import PlanError
+from truing.distributed.process_group import ProcessGroup
+from truing.hf.loading import make_lm_head_contiguous
+from truing.train.rl.policy_models import (
     COST_CRITIC,
     CRITICS_BY_METHOD,
     POLICY,

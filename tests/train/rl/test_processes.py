@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-torch = pytest.importorskip("torch")
+import torch
 
 from truing.distributed.ray_launcher import run_on_ray  # noqa: E402
 from truing.hf.loading import load_causal_lm  # noqa: E402

@@ -9,8 +9,6 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("torch")
-
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)

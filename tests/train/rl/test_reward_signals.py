@@ -8,12 +8,11 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+import torch
 
-torch = pytest.importorskip("torch")
-
-from truing.core.errors import PlanError  # noqa: E402
-from truing.core.types import Failure, Judgement, Lineage, Response, Sample  # noqa: E402
-from truing.train.rl.reward_signals import (  # noqa: E402
+from truing.core.errors import PlanError
+from truing.core.types import Failure, Judgement, Lineage, Response, Sample
+from truing.train.rl.reward_signals import (
     FunctionSignal,
     JudgeSignal,
     RewardSignals,

@@ -12,19 +12,17 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+import torch
+from tests.stats.peer_environment import peer_interpreter
 
-torch = pytest.importorskip("torch")
-
-from tests.stats.peer_environment import peer_interpreter  # noqa: E402
-
-from truing.distributed.process_group import ProcessGroup  # noqa: E402
-from truing.train.rl.advantages import ScoreNormalizers, compute_advantages  # noqa: E402
-from truing.train.rl.constraint_set import ConstraintSet  # noqa: E402
-from truing.train.rl.forward import answer_log_probs  # noqa: E402
-from truing.train.rl.policy_loss import policy_loss  # noqa: E402
-from truing.train.rl.reward_signals import GlobalScores  # noqa: E402
-from truing.train.rl.rollout import Rollout  # noqa: E402
-from truing.train.rl.settings import RLSettings  # noqa: E402
+from truing.distributed.process_group import ProcessGroup
+from truing.train.rl.advantages import ScoreNormalizers, compute_advantages
+from truing.train.rl.constraint_set import ConstraintSet
+from truing.train.rl.forward import answer_log_probs
+from truing.train.rl.policy_loss import policy_loss
+from truing.train.rl.reward_signals import GlobalScores
+from truing.train.rl.rollout import Rollout
+from truing.train.rl.settings import RLSettings
 
 pytestmark = [pytest.mark.peers, pytest.mark.timeout(1200)]
 

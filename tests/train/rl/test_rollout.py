@@ -5,13 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import torch
 
-torch = pytest.importorskip("torch")
-
-from truing.core.errors import DataError  # noqa: E402
-from truing.core.types import Conversation, Sample  # noqa: E402
-from truing.train.batches import ExampleEncoder  # noqa: E402
-from truing.train.rl.rollout import (  # noqa: E402
+from truing.core.errors import DataError
+from truing.core.types import Conversation, Sample
+from truing.train.batches import ExampleEncoder
+from truing.train.rl.rollout import (
     GeneratedAnswers,
     TokenizedPrompt,
     build_rollout,
@@ -20,7 +19,7 @@ from truing.train.rl.rollout import (  # noqa: E402
     special_token_ids,
     tokenize_prompts,
 )
-from truing.train.settings import TrainingSettings  # noqa: E402
+from truing.train.settings import TrainingSettings
 
 
 def test_prompts_are_shuffled_anew_each_epoch() -> None:

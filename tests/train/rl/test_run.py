@@ -8,21 +8,18 @@ from typing import Any
 
 import pytest
 
-torch = pytest.importorskip("torch")
-pytest.importorskip("peft")
-
-from truing.core.errors import LineageError, PlanError, UserError  # noqa: E402
-from truing.datasets.file import build as file_data  # noqa: E402
-from truing.hf.loading import load_causal_lm  # noqa: E402
-from truing.hf.pretrained import stored_dtype  # noqa: E402
-from truing.specs.parser import parse_spec  # noqa: E402
-from truing.specs.resolve import Args, resolve  # noqa: E402
-from truing.train.model_card import read_model_card  # noqa: E402
-from truing.train.rl.reward_signals import FunctionSignal  # noqa: E402
-from truing.train.rl.reward_spec import RewardSpec, SharedScorer  # noqa: E402
-from truing.train.rl.run import RLOptions, train_rl  # noqa: E402
-from truing.train.rl.settings import RLSettings  # noqa: E402
-from truing.train.training_log import read_log  # noqa: E402
+from truing.core.errors import LineageError, PlanError, UserError
+from truing.datasets.file import build as file_data
+from truing.hf.loading import load_causal_lm
+from truing.hf.pretrained import stored_dtype
+from truing.specs.parser import parse_spec
+from truing.specs.resolve import Args, resolve
+from truing.train.model_card import read_model_card
+from truing.train.rl.reward_signals import FunctionSignal
+from truing.train.rl.reward_spec import RewardSpec, SharedScorer
+from truing.train.rl.run import RLOptions, train_rl
+from truing.train.rl.settings import RLSettings
+from truing.train.training_log import read_log
 
 TINY: dict[str, Any] = {
     "template": "plain",

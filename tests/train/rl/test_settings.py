@@ -4,11 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-import pytest
-
-pytest.importorskip("torch")
-
 import msgspec
+import pytest
 from msgspec.structs import replace
 
 from truing.core.errors import PlanError

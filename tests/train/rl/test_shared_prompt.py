@@ -6,21 +6,19 @@ import copy
 from typing import Any
 
 import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-torch = pytest.importorskip("torch")
-
-from hypothesis import given, settings  # noqa: E402
-from hypothesis import strategies as st  # noqa: E402
-
-from truing.core.types import Conversation, Sample  # noqa: E402
-from truing.train.answer_log_probs import answer_log_probs as plain_log_probs  # noqa: E402
-from truing.train.answer_log_probs import can_share_prompts  # noqa: E402
-from truing.train.rl.forward import (  # noqa: E402
+from truing.core.types import Conversation, Sample
+from truing.train.answer_log_probs import answer_log_probs as plain_log_probs
+from truing.train.answer_log_probs import can_share_prompts
+from truing.train.rl.forward import (
     answer_log_probs,
     micro_batches,
     shared_prompt_sizes,
 )
-from truing.train.rl.rollout import (  # noqa: E402
+from truing.train.rl.rollout import (
     GeneratedAnswers,
     Rollout,
     TokenizedPrompt,
@@ -98,7 +96,8 @@ def test_values_and_gradients_are_those_of_the_plain_forward_pass(
 
 
 def test_adapters_get_the_same_gradients(task: Any) -> None:
-    peft = pytest.importorskip("peft")
+    import peft
+
     config = peft.LoraConfig(r=2, target_modules="all-linear", task_type="CAUSAL_LM")
     wrapped = peft.get_peft_model(task.model(0, dtype=torch.float64), config)
     torch.manual_seed(0)

@@ -7,14 +7,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
-torch = pytest.importorskip("torch")
-
-from truing.distributed.process_group import ProcessGroup  # noqa: E402
-from truing.train.rl.advantages import Advantages  # noqa: E402
-from truing.train.rl.reward_signals import GlobalScores, RolloutScores  # noqa: E402
-from truing.train.rl.settings import RLSettings  # noqa: E402
-from truing.train.rl.step_metrics import (  # noqa: E402
+from truing.distributed.process_group import ProcessGroup
+from truing.train.rl.advantages import Advantages
+from truing.train.rl.reward_signals import GlobalScores, RolloutScores
+from truing.train.rl.settings import RLSettings
+from truing.train.rl.step_metrics import (
     compute_step_metrics,
     explained_variance,
     pearson_correlation,

@@ -6,59 +6,31 @@ Runs all cases of the parity folder (`TRUING_PARITY`).
 from __future__ import annotations
 
 import contextlib
-import json
-import os
 from collections.abc import Iterator
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
+from msgspec.structs import replace
+from tests.train.parity_cases import assert_close, float64, load_cases
 
-torch = pytest.importorskip("torch")
-
-from msgspec.structs import replace  # noqa: E402
-
-from truing.distributed.process_group import ProcessGroup  # noqa: E402
-from truing.train import losses as L  # noqa: E402
-from truing.train.rl.advantages import (  # noqa: E402
+from truing.distributed.process_group import ProcessGroup
+from truing.train import losses as L
+from truing.train.rl.advantages import (
     ScoreNormalizers,
     compute_advantages,
     critic_advantages,
     group_relative_advantages,
 )
-from truing.train.rl.constraint import CostConstraint  # noqa: E402
-from truing.train.rl.constraint_set import ConstraintSet  # noqa: E402
-from truing.train.rl.policy_loss import policy_loss  # noqa: E402
-from truing.train.rl.policy_models import CRITICS_BY_METHOD, POLICY  # noqa: E402
-from truing.train.rl.reward_signals import GlobalScores  # noqa: E402
-from truing.train.rl.rollout import Rollout  # noqa: E402
-from truing.train.rl.settings import RLSettings  # noqa: E402
-from truing.train.rl.update import PolicyUpdater  # noqa: E402
-
-FOLDER = Path(
-    os.environ.get("TRUING_PARITY") or Path(__file__).parents[3].parent / "shared" / "parity"
-)
-TOLERANCE = {"rtol": 1e-9, "atol": 1e-12}
-
-
-def load_cases(name: str) -> list[Any]:
-    path = FOLDER / f"{name}.json"
-    if not path.exists():
-        if os.environ.get("CI") == "true":
-            raise FileNotFoundError(f"{path}: no parity cases (set TRUING_PARITY)")
-        reason = f"no parity cases at {path} (set TRUING_PARITY)"
-        return [pytest.param(None, marks=pytest.mark.skip(reason=reason))]
-    return [pytest.param(case, id=case["id"]) for case in json.loads(path.read_text())["cases"]]
-
-
-def float64(values: Any) -> Any:
-    return torch.tensor(values, dtype=torch.float64)
-
-
-def assert_close(actual: Any, expected: Any) -> None:
-    actual = torch.as_tensor(actual, dtype=torch.float64).detach()
-    torch.testing.assert_close(actual, float64(expected), **TOLERANCE)
+from truing.train.rl.constraint import CostConstraint
+from truing.train.rl.constraint_set import ConstraintSet
+from truing.train.rl.policy_loss import policy_loss
+from truing.train.rl.policy_models import CRITICS_BY_METHOD, POLICY
+from truing.train.rl.reward_signals import GlobalScores
+from truing.train.rl.rollout import Rollout
+from truing.train.rl.settings import RLSettings
+from truing.train.rl.update import PolicyUpdater
 
 
 def make_rollout(

@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-torch = pytest.importorskip("torch")
+import torch
 
 FOLDER = Path(__file__).parents[3] / "benchmarks" / "rlhf"
 

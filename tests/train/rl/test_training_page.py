@@ -7,8 +7,6 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("torch")
-
 from truing.train.rl.training_page import _axis_ticks, render_page, write_training_page
 
 

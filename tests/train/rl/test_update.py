@@ -5,12 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import torch
 
-torch = pytest.importorskip("torch")
-
-from truing.core.errors import RunError  # noqa: E402
-from truing.train.rl.policy_models import POLICY  # noqa: E402
-from truing.train.rl.update import Minibatch, UpdateMetrics  # noqa: E402
+from truing.core.errors import RunError
+from truing.train.rl.policy_models import POLICY
+from truing.train.rl.update import Minibatch, UpdateMetrics
 
 
 def test_every_answer_is_in_one_minibatch_of_each_epoch(make_trainer: Any) -> None:

@@ -14,17 +14,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
-torch = pytest.importorskip("torch")
-pytest.importorskip("peft")
-
-from truing.core.errors import MissingExtra, PlanError, RunError  # noqa: E402
-from truing.distributed.process_group import ProcessGroup  # noqa: E402
-from truing.train.rl.generate import LocalGenerator  # noqa: E402
-from truing.train.rl.policy_models import SeparateModels, SharedBackboneModels  # noqa: E402
-from truing.train.rl.settings import RLSettings  # noqa: E402
-from truing.train.rl.trainer import TrainerOptions  # noqa: E402
-from truing.train.rl.vllm import (  # noqa: E402
+from truing.core.errors import MissingExtra, PlanError, RunError
+from truing.distributed.process_group import ProcessGroup
+from truing.train.rl.generate import LocalGenerator
+from truing.train.rl.policy_models import SeparateModels, SharedBackboneModels
+from truing.train.rl.settings import RLSettings
+from truing.train.rl.trainer import TrainerOptions
+from truing.train.rl.vllm import (
     InProcessEngine,
     VllmAnswer,
     VllmGenerator,

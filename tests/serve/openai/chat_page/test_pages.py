@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 from litestar.testing import TestClient
 from tests.integrations.hook_rails_folder import REFUSED_INPUT, write_rails
-from tests.serve.annotation.browser import chromium, require_chromium
+from tests.requirements import require_chromium
+from tests.serve.annotation.browser import chromium
 from tests.serve.annotation.site import PATIENCE
 from tests.serve.openai.live import free_port, running_server
 
