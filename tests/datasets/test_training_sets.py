@@ -4,6 +4,7 @@ run.
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -156,7 +157,7 @@ def test_trls_columns(tmp_path: Path) -> None:
         path = lines(tmp_path / "x.jsonl", [row])
         data = resolve(f"trl:{path}", "data")
         with pytest.raises(DataError, match=rf"x\.jsonl:1.*{word}"):
-            list(data.preferences() or data.rows())
+            list(itertools.chain(data.preferences(), data.rows()))
     with pytest.raises(DataError, match="no such file"):
         resolve("trl:nowhere.jsonl", "data")
 
