@@ -91,6 +91,7 @@ class Request:
     limit: int | None = None
     attack: str = ""
     turn: int | None = None
+    max_tokens: int = MAX_TOKENS
 
 
 class Study:
@@ -148,7 +149,9 @@ class Study:
     def options(self, request: Request) -> EvaluateOptions:
         """Returns the sampling of this target, the same for every lever."""
         sampling = Sampling(
-            max_tokens=MAX_TOKENS, temperature=self.target.temperature, top_p=self.target.top_p
+            max_tokens=request.max_tokens,
+            temperature=self.target.temperature,
+            top_p=self.target.top_p,
         )
         return EvaluateOptions(
             sampling=sampling,
@@ -199,8 +202,10 @@ class Study:
 
 
 def set_folder(name: str, request: Request) -> str:
-    """Returns the name of the run folder of a set, which says how the set was attacked."""
-    return f"{name}-{request.attack}" if request.attack else name
+    """Returns the name of the run folder of a set, which says how the set was attacked and cut."""
+    attack = request.attack.replace(":", "-").replace("+", "-")
+    length = "" if request.max_tokens == MAX_TOKENS else str(request.max_tokens)
+    return "-".join(filter(None, (name, attack, length)))
 
 
 def read_prompts(name: str) -> SampleList:
@@ -288,6 +293,7 @@ def main() -> None:
     parser.add_argument("--limit", type=int)
     parser.add_argument("--attack", default="", help="a rewrite by rule, such as role-play")
     parser.add_argument("--turn", type=int, choices=range(SEEDS), help="the prompts of one seed")
+    parser.add_argument("--max-tokens", type=int, default=MAX_TOKENS)
     parser.add_argument("--max-minutes", type=float)
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
@@ -300,7 +306,13 @@ def main() -> None:
         done = study.train(arguments.plan, arguments.max_minutes)
         print("finished" if done else "the slice is over; the same command goes on")
     elif arguments.phase in ("answer", "rotate"):
-        request = Request(arguments.seed, arguments.limit, arguments.attack, arguments.turn)
+        request = Request(
+            arguments.seed,
+            arguments.limit,
+            arguments.attack,
+            arguments.turn,
+            arguments.max_tokens,
+        )
         run_phase = study.answer if arguments.phase == "answer" else study.rotate
         run_phase(arguments.lever, arguments.set, request)
     else:

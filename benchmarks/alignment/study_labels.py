@@ -58,13 +58,13 @@ class PacketRow(Struct, frozen=True):
 
 
 class Packet(Struct, frozen=True):
-    """What a packet holds: `count` rows of each lever, and `hidden` rows with people's labels.
+    """What a packet holds: `count` rows of each lever and set, and `hidden` rows with people's labels.
 
-    A lever "base:60" has a count of its own.
+    A lever "base:60" has a count of its own. All sets ask the reader the same question.
     """
 
     name: str
-    prompts: str
+    sets: list[str]
     levers: list[str]
     count: int
     hidden: int = 0
@@ -87,42 +87,49 @@ def _draw_fixed(run: Run, count: int, question: str) -> list[LabelDraw]:
 
 
 def draw_packet(study: Study, packet: Packet) -> int:
-    """Draws rows of each lever, writes the packet, and returns its number of rows."""
-    prompts = packet.prompts
+    """Draws rows of each lever and set, writes the packet, and returns its number of rows."""
     counts = {
         lever: int(own_count or packet.count)
         for lever, _, own_count in (name.partition(":") for name in packet.levers)
     }
     rows: list[PacketRow] = []
-    for lever, count in counts.items():
-        run = Run(study.run_folder(lever, prompts))
-        question = PacketRow(study.name, lever, prompts, "", 0).question
-        draws = _draw_fixed(run, count, question)
-        rows += [PacketRow(study.name, lever, prompts, d.sample_id, d.index) for d in draws]
-    question = PacketRow(study.name, "", prompts, "", 0).question
+    texts: dict[tuple[str, str, str, int], str] = {}
+    question = PacketRow(study.name, "", packet.sets[0], "", 0).question
+    for prompts in packet.sets:
+        for lever, count in counts.items():
+            run = Run(study.run_folder(lever, prompts))
+            draws = _draw_fixed(run, count, question)
+            rows += [PacketRow(study.name, lever, prompts, d.sample_id, d.index) for d in draws]
+            texts |= {(lever, prompts, *key): text for key, text in _row_texts(run).items()}
     hidden = draw_hidden_rows(question, packet.hidden) if packet.hidden else []
-    rows += [
-        PacketRow(study.name, HIDDEN, prompts, r.key, 0, label=r.label, is_short=r.is_short)
-        for r in hidden
-    ]
+    for row in hidden:
+        rows.append(
+            PacketRow(
+                study.name, HIDDEN, packet.sets[0], row.key, 0, row.label, is_short=row.is_short
+            )
+        )
+        texts[HIDDEN, packet.sets[0], row.key, 0] = row.text
     random.Random(f"packet {packet.name}").shuffle(rows)
     folder = study.out / "packets"
     folder.mkdir(exist_ok=True)
-    texts = {(HIDDEN, row.key, 0): row.text for row in hidden}
-    for lever in counts:
-        run = Run(study.run_folder(lever, prompts))
-        prompt_by_id = {sample.id: sample.prompt for sample in run.samples()}
-        for response in run.responses():
-            request = " ".join(prompt_by_id[response.sample_id].split())
-            answer = " ".join(response.text.split())
-            cut = " [cut]" if response.finish_reason == "length" else ""
-            texts[lever, response.sample_id, response.index] = f"{request}\n    -> {answer}{cut}"
-    lines = [f"[{k}] {texts[r.lever, r.sample_id, r.index]}" for k, r in enumerate(rows)]
+    lines = [f"[{k}] {texts[r.lever, r.prompts, r.sample_id, r.index]}" for k, r in enumerate(rows)]
     write_parts(folder / packet.name, lines)
     random.Random(f"again {packet.name}").shuffle(lines)
     write_parts(folder / f"{packet.name}{AGAIN}", lines[: len(lines) // 3])
     (folder / f"{packet.name}.keys.json").write_bytes(msgjson.encode(rows))
     return len(rows)
+
+
+def _row_texts(run: Run) -> dict[tuple[str, int], str]:
+    """Returns the text of each row of a run as a reader sees it, by sample and index."""
+    prompt_by_id = {sample.id: sample.prompt for sample in run.samples()}
+    texts = {}
+    for response in run.responses():
+        request = " ".join(prompt_by_id[response.sample_id].split())
+        answer = " ".join(response.text.split())
+        cut = " [cut]" if response.finish_reason == "length" else ""
+        texts[response.sample_id, response.index] = f"{request}\n    -> {answer}{cut}"
+    return texts
 
 
 def write_parts(path: Path, lines: list[str]) -> None:
@@ -229,7 +236,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--target", choices=TARGETS, default="qwen")
     parser.add_argument("--packet", required=True)
-    parser.add_argument("--set", default="dev-harm")
+    parser.add_argument("--set", nargs="+", default=["dev-harm"])
     parser.add_argument("--levers", nargs="+", default=["base"])
     parser.add_argument("--n", type=int, default=100)
     parser.add_argument("--hidden", type=int, default=0, help="rows with people's labels")

@@ -54,10 +54,14 @@ class Part:
 
 @dataclass(frozen=True)
 class PromptSet:
-    """A set of the study; `frozen` says on which side of the measurement set its prompts are."""
+    """A set of the study; `frozen` says on which side of the measurement set its prompts are.
+
+    `without` names an earlier set whose prompts it does not have.
+    """
 
     parts: tuple[Part, ...]
     frozen: bool
+    without: str = ""
 
 
 PROMPT_SETS = {
@@ -76,6 +80,16 @@ PROMPT_SETS = {
         ),
         frozen=True,
     ),
+    "harm-2": PromptSet(
+        (
+            Part("beavertails,part=evaluation,distinct=true", 110),
+            Part("strongreject", 80),
+            Part("jailbreakbench", 60, "refuse"),
+            Part("xstest", 50, "refuse"),
+        ),
+        frozen=True,
+        without="harm",
+    ),
     "benign": PromptSet(
         (
             Part("xstest", 75, "comply"),
@@ -83,6 +97,11 @@ PROMPT_SETS = {
             Part("jailbreakbench", 32, "comply"),
         ),
         frozen=True,
+    ),
+    "benign-2": PromptSet(
+        (Part("xstest", 100, "comply"), Part("jailbreakbench", 50, "comply")),
+        frozen=True,
+        without="benign",
     ),
     "support": PromptSet((Part("builtin:support,half=report", 40, "support"),), frozen=True),
     "ordinary": PromptSet((Part("refusal-direction,half=report", 850, "comply"),), frozen=True),
@@ -117,6 +136,8 @@ def training_prompts() -> frozenset[str]:
 def build_prompt_set(name: str) -> SampleList:
     """Returns the samples of a set; their ids are the prompts' hashes."""
     rule = PROMPT_SETS[name]
+    earlier = build_prompt_set(rule.without).samples if rule.without else []
+    excluded = {sample.id for sample in earlier}
     samples: dict[str, Sample] = {}
     for part in rule.parts:
         left = part.count
@@ -124,7 +145,8 @@ def build_prompt_set(name: str) -> SampleList:
             key = hash_prompt(sample.prompt)
             if not left:
                 break
-            if key not in samples and _is_allowed(sample, part, frozen=rule.frozen):
+            is_new = key not in samples and key not in excluded
+            if is_new and _is_allowed(sample, part, frozen=rule.frozen):
                 samples[key] = msgspec.structs.replace(sample, id=key, source=part.spec)
                 left -= 1
     return SampleList(f"study {name}", list(samples.values()))
