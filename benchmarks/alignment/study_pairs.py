@@ -35,8 +35,7 @@ from truing.specs.resolve import resolve
 
 MAX_TOKENS = 24
 """Whether an answer declines is decided in its first words."""
-MAX_PAIRS_PER_PROMPT = 2
-ATTACK = "role-play"
+ROLE_PLAY = "role-play"
 
 
 @dataclass(frozen=True)
@@ -51,16 +50,20 @@ class SamplingPart:
     @property
     def folder(self) -> str:
         """The name of the run folder."""
-        return "-".join(filter(None, ("samples", self.name, self.attack)))
+        attack = self.attack.replace(":", "-").replace("+", "-")
+        return "-".join(filter(None, ("samples", self.name, attack)))
 
 
-PARTS = (
+PLAIN_PARTS = (
     SamplingPart("refusals", "refuse", 2),
-    SamplingPart("refusals", "refuse", 2, ATTACK),
     SamplingPart("twins", "comply", 3),
-    SamplingPart("twins", "comply", 2, ATTACK),
     SamplingPart("support", "support", 6),
 )
+
+
+def attacked_parts(attack: str) -> tuple[SamplingPart, SamplingPart]:
+    """Returns the parts of harmful requests and of benign twins under an attack."""
+    return SamplingPart("refusals", "refuse", 2, attack), SamplingPart("twins", "comply", 2, attack)
 
 
 def training_samples(part: SamplingPart) -> list[Sample]:
@@ -74,6 +77,17 @@ def training_samples(part: SamplingPart) -> list[Sample]:
         )
         for row in read_training_rows(part.name)
     ]
+
+
+@dataclass(frozen=True)
+class PairRequest:
+    """Under which attacks the prompts are sampled, and what is written from the samples."""
+
+    attacks: tuple[str, ...]
+    pairs_per_prompt: int
+    suffix: str
+    sample_only: bool
+    lend_refusals: bool
 
 
 @dataclass
@@ -126,11 +140,20 @@ def read_part(study: Study, part: SamplingPart) -> list[SampledPrompt]:
     return prompts
 
 
-def lend_plain_answers(attacked: list[SampledPrompt], plain: list[SampledPrompt]) -> None:
-    """Gives attacked prompts without a better answer that to the plain prompt: it fits both."""
-    better = {prompt.request: prompt.better for prompt in plain}
+def lend_plain_answers(
+    attacked: list[SampledPrompt], plain: list[SampledPrompt], *, refusals: bool
+) -> None:
+    """Gives attacked prompts without a better answer that to the plain prompt: it fits both.
+
+    With `refusals`, benign ones without a worse answer get that too: an attack may leave the base no
+    refusal at all, and without one its form would stand for what to decline.
+    """
+    by_request = {prompt.request: prompt for prompt in plain}
     for prompt in attacked:
-        prompt.better = prompt.better or better.get(prompt.request, [])
+        lender = by_request[prompt.request]
+        prompt.better = prompt.better or lender.better
+        if refusals and prompt.sample.expect == "comply":
+            prompt.worse = prompt.worse or lender.worse
 
 
 def is_cut(response: Response) -> bool:
@@ -138,8 +161,8 @@ def is_cut(response: Response) -> bool:
     return response.finish_reason == "length"
 
 
-def pair_answers(prompt: SampledPrompt) -> list[dict[str, object]]:
-    """Returns the pairs of one prompt: each answer at most once, the better one `chosen`."""
+def pair_answers(prompt: SampledPrompt, limit: int) -> list[dict[str, object]]:
+    """Returns at most `limit` pairs of a prompt: each answer once, the better one `chosen`."""
     return [
         {
             "prompt": prompt.sample.prompt,
@@ -148,7 +171,7 @@ def pair_answers(prompt: SampledPrompt) -> list[dict[str, object]]:
             "cut": is_cut(better) or is_cut(worse),
         }
         for better, worse in zip(prompt.better, prompt.worse)
-    ][:MAX_PAIRS_PER_PROMPT]
+    ][:limit]
 
 
 def teaches(prompt: SampledPrompt, k: int) -> bool:
@@ -181,26 +204,44 @@ def rl_prompts(by_folder: dict[str, list[SampledPrompt]]) -> list[dict[str, obje
 
     Harmful requests are attacked alone, since that is how the target is measured.
     """
-    folders = (f"samples-refusals-{ATTACK}", f"samples-twins-{ATTACK}", "samples-twins")
-    prompts = [prompt for name in folders for prompt in by_folder[name] if prompt.worse]
-    return [{"prompt": p.sample.prompt} for p in (*prompts, *by_folder["samples-support"])]
+    chosen = [
+        prompt
+        for folder, prompts in by_folder.items()
+        if folder not in ("samples-refusals", "samples-support")
+        for prompt in prompts
+        if prompt.worse
+    ]
+    return [
+        {"prompt": prompt.sample.prompt, "expect": prompt.sample.expect}
+        for prompt in (*chosen, *by_folder["samples-support"])
+    ]
 
 
-def write_pairs(study: Study) -> dict[str, int]:
+def write_pairs(study: Study, request: PairRequest) -> dict[str, int]:
     """Samples what is missing, writes pairs and better openings, and returns their numbers."""
-    for part in PARTS:
+    attacked = {attack: attacked_parts(attack) for attack in request.attacks}
+    parts = [*PLAIN_PARTS, *(part for pair in attacked.values() for part in pair)]
+    for part in parts:
         sample_part(study, part)
-    by_folder = {part.folder: read_part(study, part) for part in PARTS}
-    for name in ("refusals", "twins"):
-        lend_plain_answers(by_folder[f"samples-{name}-{ATTACK}"], by_folder[f"samples-{name}"])
-    data, counts = study.out / "data", {}
-    pairs = [pair for prompts in by_folder.values() for p in prompts for pair in pair_answers(p)]
-    counts["pairs"] = write_rows(data / f"pairs-{study.name}.jsonl", pairs)
+    if request.sample_only:
+        return {}
+    by_folder = {part.folder: read_part(study, part) for part in parts}
+    for part in (part for pair in attacked.values() for part in pair):
+        plain = by_folder[f"samples-{part.name}"]
+        lend_plain_answers(by_folder[part.folder], plain, refusals=request.lend_refusals)
+    data, suffix, counts = study.out / "data", f"{study.name}{request.suffix}", {}
+    pairs = [
+        pair
+        for prompts in by_folder.values()
+        for prompt in prompts
+        for pair in pair_answers(prompt, request.pairs_per_prompt)
+    ]
+    counts["pairs"] = write_rows(data / f"pairs-{suffix}.jsonl", pairs)
     for name, kind in (("refusals", "harm"), ("twins", "benign"), ("support", "support")):
-        prompts = by_folder[f"samples-{name}"] + by_folder.get(f"samples-{name}-{ATTACK}", [])
+        prompts = [p for part in parts if part.name == name for p in by_folder[part.folder]]
         rows = [row for k, p in enumerate(prompts) if teaches(p, k) for row in better_answers(p)]
-        counts[kind] = write_rows(data / f"better-{kind}-{study.name}.jsonl", rows)
-    counts["rl prompts"] = write_rows(data / f"rl-{study.name}.jsonl", rl_prompts(by_folder))
+        counts[kind] = write_rows(data / f"better-{kind}-{suffix}.jsonl", rows)
+    counts["rl prompts"] = write_rows(data / f"rl-{suffix}.jsonl", rl_prompts(by_folder))
     return counts
 
 
@@ -211,9 +252,23 @@ def main() -> None:
     )
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--target", choices=TARGETS, default="qwen")
+    parser.add_argument("--attacks", nargs="+", default=[ROLE_PLAY])
+    parser.add_argument("--pairs-per-prompt", type=int, default=2)
+    parser.add_argument("--suffix", default="", help="a suffix of the names of the files")
+    parser.add_argument(
+        "--lend-refusals", action="store_true", help="of plain benign prompts, to attacked ones"
+    )
+    parser.add_argument("--sample-only", action="store_true", help="writes no file of pairs")
     arguments = parser.parse_args()
     os.chdir(arguments.out)
-    print(write_pairs(Study(Path(), arguments.target)))
+    request = PairRequest(
+        tuple(arguments.attacks),
+        arguments.pairs_per_prompt,
+        arguments.suffix,
+        arguments.sample_only,
+        arguments.lend_refusals,
+    )
+    print(write_pairs(Study(Path(), arguments.target), request))
 
 
 if __name__ == "__main__":

@@ -51,6 +51,7 @@ _POLICY = (
     "mask_truncated",
     "cut_answers",
     "max_unscored",
+    "baseline",
     "scale",
     "loss",
     "dynamic_sampling",

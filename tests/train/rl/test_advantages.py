@@ -50,6 +50,56 @@ def test_an_unscored_answer_does_not_shift_the_baseline() -> None:
     assert advantages.tolist() == [-1.5, 1.5, 0.0]
 
 
+def test_the_baseline_of_a_step_is_the_mean_of_the_answers_that_count() -> None:
+    settings = RLSettings(method="grpo", out="", n=2, baseline="step", scale="none")
+    scores = torch.tensor([1.0, 1.0, 0.0, 0.0, 100.0, 100.0])
+    counted = torch.tensor([True, True, True, True, False, False])
+    # Within their groups all of them are alike.
+    assert group_relative_advantages(settings, scores, counted).tolist() == [
+        *(0.5, 0.5, -0.5, -0.5),
+        *(0.0, 0.0),
+    ]
+    scaled = RLSettings(method="grpo", out="", n=2, baseline="step", scale="batch")
+    advantages = group_relative_advantages(scaled, scores, counted)
+    assert advantages[:4].std().item() == pytest.approx(1.0, abs=1e-3)
+
+
+@pytest.mark.parametrize("counted_rows", [0, 1])
+def test_fewer_than_two_answers_have_no_baseline(counted_rows: int) -> None:
+    settings = RLSettings(method="rloo", out="", n=1, baseline="step")
+    counted = torch.arange(4) < counted_rows
+    assert group_relative_advantages(settings, torch.ones(4), counted).tolist() == [0.0] * 4
+
+
+def test_one_answer_a_prompt_finds_the_best_arm_of_each_context() -> None:
+    # A bandit of three contexts with a known best arm, one of them begun at 1 %.
+    settings = RLSettings(method="grpo", out="", n=1, baseline="step", scale="none")
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.tensor([-4.6, 0.0, 1.0])
+    for _ in range(300):
+        right = torch.sigmoid(logits)
+        is_right = torch.rand(3, generator=generator) < right
+        advantages = group_relative_advantages(settings, is_right.float(), ALL_SCORED[:3])
+        # The gradient of the log-probability of the drawn arm.
+        logits = logits + advantages * (is_right.float() - right)
+    assert torch.sigmoid(logits).min() > 0.9
+
+
+def test_answers_of_a_prompt_that_are_all_wrong_are_pushed_by_the_baseline_of_a_step_alone() -> (
+    None
+):
+    scores = torch.tensor([0.0, 0.0, 1.0, 0.0])
+    advantages = {
+        baseline: group_relative_advantages(
+            RLSettings(method="grpo", out="", n=2, baseline=baseline, scale="none"),
+            scores,
+            ALL_SCORED,
+        ).tolist()
+        for baseline in ("group", "step")
+    }
+    assert advantages == {"group": [0.0, 0.0, 0.5, -0.5], "step": [-0.25, -0.25, 0.75, -0.25]}
+
+
 def test_rloo_does_not_scale_by_group() -> None:
     settings = RLSettings(method="rloo", out="", n=2, scale="group")
     with pytest.raises(ValueError, match="rloo scales by"):

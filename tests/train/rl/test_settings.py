@@ -34,6 +34,15 @@ def test_faults_of_the_method(method: Any, costs: bool, message: str) -> None:
         RLSettings(method=method, out="").validated(costs=costs)
 
 
+def test_one_answer_to_a_prompt_needs_the_baseline_of_a_step() -> None:
+    settings = RLSettings(method="grpo", out="", n=1, baseline="step")
+    assert settings.validated(costs=False).answers_per_step == settings.prompts
+    with pytest.raises(PlanError, match="at least 2"):
+        replace(settings, baseline="group").validated(costs=False)
+    with pytest.raises(PlanError, match="baseline are of rloo and grpo, not ppo"):
+        RLSettings(method="ppo", out="", baseline="step").validated(costs=False)
+
+
 def test_nan_is_a_fault() -> None:
     with pytest.raises(PlanError, match="kl = nan: must be at least 0"):
         RLSettings(method="ppo", out="", kl=float("nan")).validated(costs=False)

@@ -204,13 +204,16 @@ def _group_batch(
     # A group may be spread over processes, so advantages are computed from the rewards of all.
     rewards = processes.gather_rows(local_reward, rollout.global_rows, scores.reward.shape[0])
 
-    def local_advantages(global_scores: Tensor) -> Advantages:
-        advantages = group_relative_advantages(settings, global_scores, scores.scored)
+    def local_advantages(global_scores: Tensor, counted: Tensor) -> Advantages:
+        advantages = group_relative_advantages(settings, global_scores, counted)
         return Advantages(advantages[local_rows].to(rollout.log_probs))
 
     return AdvantageBatch(
-        reward=local_advantages(rewards),
-        costs={name: local_advantages(cost) for name, cost in scores.costs.items()},
+        reward=local_advantages(rewards, scores.scored),
+        costs={
+            name: local_advantages(cost, scores.counted(name))
+            for name, cost in scores.costs.items()
+        },
     )
 
 
@@ -274,21 +277,32 @@ def critic_advantages(
     return Advantages(advantages, values, returns)
 
 
-def group_relative_advantages(settings: RLSettings, scores: Tensor, scored: Tensor) -> Tensor:
+def group_relative_advantages(settings: RLSettings, scores: Tensor, counted: Tensor) -> Tensor:
     """Returns one advantage per answer, `[N]`; the answers to one prompt are adjacent.
 
-    RLOO (Ahmadian et al. 2024) or GRPO (Shao et al. 2024).
+    RLOO (Ahmadian et al. 2024) or GRPO (Shao et al. 2024). With `baseline` step all answers that
+    count are one group: REINFORCE with the mean of the step as baseline. Answers to one prompt that
+    all score alike then have a gradient too. The expected gradient is the same but for a factor
+    near 1; with one answer to each of more prompts, prompts add less noise to it.
     """
-    groups = scores.reshape(-1, settings.n)
-    known = scored.reshape(-1, settings.n).to(scores)
-    # An unscored answer counts as the mean of its group: it shifts no baseline, and has no part in
-    # the gradient anyway.
-    group_means = (groups * known).sum(1, keepdim=True) / known.sum(1, keepdim=True).clamp(min=1)
-    filled = torch.where(known.bool(), groups, group_means).flatten()
     kind: Literal["rloo", "grpo"] = "rloo" if settings.method == "rloo" else "grpo"
     scale = None if settings.scale == "auto" else settings.scale
     if kind == "rloo" and scale == "group":
         raise ValueError("rloo scales by 'batch' or 'none'")
+    if settings.baseline == "step":
+        advantages = torch.zeros_like(scores)
+        count = int(counted.sum())
+        # A single answer has nothing to be compared with.
+        if count > 1:
+            compared = L.group_advantages(scores[counted], None, count, kind=kind, scale=scale)
+            advantages[counted] = compared.to(scores)
+        return advantages
+    groups = scores.reshape(-1, settings.n)
+    known = counted.reshape(-1, settings.n).to(scores)
+    # An unscored answer counts as the mean of its group: it shifts no baseline, and has no part in
+    # the gradient anyway.
+    group_means = (groups * known).sum(1, keepdim=True) / known.sum(1, keepdim=True).clamp(min=1)
+    filled = torch.where(known.bool(), groups, group_means).flatten()
     return L.group_advantages(filled, None, settings.n, kind=kind, scale=scale)
 
 

@@ -113,8 +113,9 @@ class RLSettings(RunSettings, frozen=True, kw_only=True):
             separately.
         nu: ν: fixed price of the cost in reward-shaping.
         constraints: Further constraints, each with a cost and a λ of its own.
-        scale: Divide group advantages by the standard deviation of the group, of the batch, or not
-            at all.
+        baseline: Compare an answer with the others to its prompt (group), or with all answers of
+            the step that the reward or the constraint counts (step); step also takes --n 1.
+        scale: Divide group advantages by the deviation of the group, of the batch, or not at all.
         loss: How grpo averages its loss: per answer (grpo), over the tokens of a micro-batch (bnpo)
             or of the step (dapo), or by --max-new (dr_grpo).
         dynamic_sampling: Redraw groups whose answers all score alike from other prompts, up to this
@@ -154,6 +155,7 @@ class RLSettings(RunSettings, frozen=True, kw_only=True):
         "ratio_level": "token",
         "importance_cap": 0.0,
         "dynamic_sampling": 0,
+        "baseline": "group",
     }
     least_values: ClassVar[Mapping[float, str]] = {
         1: "steps prompts n epochs micro score_micro max_new max_prompt save_every keep ptx_batch",
@@ -231,6 +233,7 @@ class RLSettings(RunSettings, frozen=True, kw_only=True):
     nu: float = 1.0
     constraints: tuple[ConstraintSettings, ...] = ()
     # group methods
+    baseline: Literal["group", "step"] = "group"
     scale: Literal["group", "batch", "none", "auto"] = "auto"
     loss: Literal["grpo", "bnpo", "dr_grpo", "dapo", "auto"] = "auto"
     dynamic_sampling: int = 0
@@ -431,14 +434,14 @@ class RLSettings(RunSettings, frozen=True, kw_only=True):
                 "ppo does not use a cost: ppo-lag keeps it below --threshold, reward-shaping "
                 "subtracts it from the reward"
             )
-        if self.uses_groups and self.n < 2:
+        if self.uses_groups and self.n < 2 and self.baseline == "group":
             faults.append(
                 f"{self.method} compares the answers to one prompt: n = {self.n}, at least 2"
             )
         if self.ratio_level == "sequence" and self.method != "grpo":
             faults.append(f"ratio_level = sequence (GSPO) is of grpo, not of {self.method}")
-        if self.dynamic_sampling and not self.uses_groups:
-            faults.append(f"dynamic_sampling redraws groups, which {self.method} has not")
+        if not self.uses_groups and (self.dynamic_sampling or self.baseline == "step"):
+            faults.append(f"dynamic_sampling and baseline are of rloo and grpo, not {self.method}")
         if self.clip_high is not None and not self.clip_high > 0:
             faults.append(f"clip_high = {self.clip_high}: must be above 0")
         if self.method == "rloo" and self.kl_place == "loss":

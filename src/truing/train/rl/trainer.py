@@ -194,7 +194,7 @@ class RLTrainer:
         learned = time.perf_counter()
 
         metrics = self._collect_metrics(rollout, local_scores, scores, advantages, update_metrics)
-        if settings.uses_groups:
+        if settings.uses_groups and settings.baseline == "group":
             flat = flat_groups(settings, scores)
             metrics["flat_groups"] = len(flat) / settings.prompts
         if settings.dynamic_sampling:
