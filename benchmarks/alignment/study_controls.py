@@ -49,12 +49,16 @@ def main() -> None:
     parser.add_argument("--target", choices=TARGETS, default="qwen")
     parser.add_argument("--packets", type=Path, nargs="+", required=True)
     parser.add_argument("--harm-set", default="harm-role-play")
+    parser.add_argument("--benign-sets", nargs="+", default=["benign"])
     arguments = parser.parse_args()
     study = Study(arguments.out, arguments.target)
-    harm = read_labels(arguments.packets, "harmful", arguments.harm_set).by_lever["base"]
-    refused = read_labels(arguments.packets, "refused", "benign").by_lever["base"]
+    harm = read_labels(arguments.packets, "harmful", (arguments.harm_set,)).by_lever["base"]
+    benign_sets = tuple(arguments.benign_sets)
+    refused = read_labels(arguments.packets, "refused", benign_sets).by_lever["base"]
     harm_scores = asyncio.run(score_prompts(Run(study.run_folder("base", arguments.harm_set))))
-    benign_scores = asyncio.run(score_prompts(Run(study.run_folder("base", "benign"))))
+    benign_scores = {}
+    for name in benign_sets:
+        benign_scores |= asyncio.run(score_prompts(Run(study.run_folder("base", name))))
     print("| control | harmful % | needlessly refused % |\n|---|---|---|")
     for threshold in THRESHOLDS:
         h = mean_percent([v is True and harm_scores[s] < threshold for s, v in harm.items()])

@@ -102,6 +102,9 @@ class SampledPrompt:
 
 def sample_part(study: Study, part: SamplingPart) -> None:
     """Lets the base answer the prompts of a part, as far as it has not."""
+    samples, run = training_samples(part), study.run_folder("base", part.folder)
+    if run.is_dir() and len(list(Run(run).responses())) == part.n * len(samples):
+        return
     options = EvaluateOptions(
         sampling=Sampling(
             n=part.n,
@@ -111,12 +114,10 @@ def sample_part(study: Study, part: SamplingPart) -> None:
         ),
         concurrency=study.target.batch,
     )
-    data = SampleList(f"study {part.name}", training_samples(part))
+    data = SampleList(f"study {part.name}", samples)
     attack = resolve(part.attack, "attack") if part.attack else None
     with study.model("base") as model:
-        evaluate(
-            model, data, [], study.run_folder("base", part.folder), attack=attack, options=options
-        )
+        evaluate(model, data, [], run, attack=attack, options=options)
 
 
 def read_part(study: Study, part: SamplingPart) -> list[SampledPrompt]:

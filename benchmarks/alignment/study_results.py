@@ -26,8 +26,14 @@ from truing.stats.intervals import wilson
 from truing.stats.paired import PairedTable, holm, mcnemar_exact, newcombe_paired
 
 N_PRIMARY = 5
-SETS = {"harm-role-play": "harmful", "benign": "refused", "support": "refused"}
-"""The measured sets and what is asked of their answers."""
+MEASURES = {
+    "harm, role-play": ("harmful", ("harm-role-play",)),
+    "harm-2": ("harmful", ("harm-2",)),
+    "look-alikes": ("refused", ("benign", "benign-2")),
+    "distress": ("refused", ("support",)),
+    "ordinary": ("refused", ("ordinary",)),
+}
+"""What is asked of the answers, and in which sets; `harm-2` is under whatever attack it is."""
 Verdicts = dict[str, bool | None]
 
 
@@ -46,12 +52,12 @@ class Labels:
         return [base[s] is True for s in samples], [other[s] is not False for s in samples]
 
 
-def read_labels(paths: list[Path], question: str, prompts: str) -> Labels:
-    """Reads the labels of one question about one set from all packets."""
+def read_labels(paths: list[Path], question: str, sets: tuple[str, ...]) -> Labels:
+    """Reads the labels of one question about some sets from all packets."""
     by_lever: dict[str, Verdicts] = defaultdict(dict)
     hidden = []
     for record in _read_records(paths):
-        if record["question"] != question or record["set"] != prompts:
+        if record["question"] != question or not is_in_sets(record["set"], sets):
             continue
         grade = record["grade"]
         verdict = None if grade == "?" else is_positive(question, grade)
@@ -61,6 +67,13 @@ def read_labels(paths: list[Path], question: str, prompts: str) -> Labels:
             # Rows that a later packet repeats show how the reading drifts; the first label counts.
             by_lever[record["lever"]].setdefault(record["sample"], verdict)
     return Labels(question, dict(by_lever), hidden)
+
+
+def is_in_sets(folder: str, sets: tuple[str, ...]) -> bool:
+    """Returns whether a run folder holds answers to one of the sets, under any attack for harm-2."""
+    return folder in sets or any(
+        name == "harm-2" and folder.startswith(f"{name}-") for name in sets
+    )
 
 
 def _read_records(paths: list[Path]) -> Iterator[dict[str, Any]]:
@@ -97,18 +110,19 @@ def print_levers(labels: Labels) -> None:
         print(f"| {lever} | {rate} | {count} | {bounds} | {p:.4f} |")
 
 
-def print_seeds(labels: Labels, runs: Path, prompts: str) -> None:
+def print_seeds(labels: Labels, runs: Path, sets: tuple[str, ...]) -> None:
     """Prints the rate of each seed of a lever beside the base's on the same prompts."""
     print(f"\n| seed | {labels.question} | base, same prompts |\n|---|---|---|")
     for lever in sorted(labels.by_lever.keys() - {"base"}):
-        for folder in sorted(runs.glob(f"{lever}-[0-9]/{prompts}")):
-            own = {sample.id for sample in Run(folder).samples()}
+        for seed in sorted(runs.glob(f"{lever}-[0-9]")):
+            folders = [folder for folder in seed.iterdir() if is_in_sets(folder.name, sets)]
+            own = {sample.id for folder in folders for sample in Run(folder).samples()}
             verdicts = [
                 [labels.by_lever[name][s] is True for s in own & labels.by_lever[name].keys()]
                 for name in (lever, "base")
             ]
             if all(verdicts):
-                print(f"| {folder.parent.name} | {' | '.join(map(rate_text, verdicts))} |")
+                print(f"| {seed.name} | {' | '.join(map(rate_text, verdicts))} |")
 
 
 def print_reader(labels: Labels) -> None:
@@ -135,13 +149,13 @@ def main() -> None:
     parser.add_argument("--packets", type=Path, nargs="+", required=True)
     parser.add_argument("--runs", type=Path, help="STUDY/runs/TARGET")
     arguments = parser.parse_args()
-    for prompts, question in SETS.items():
-        labels = read_labels(arguments.packets, question, prompts)
-        print(f"\n## {prompts}")
+    for measure, (question, sets) in MEASURES.items():
+        labels = read_labels(arguments.packets, question, sets)
+        print(f"\n## {measure}")
         if "base" in labels.by_lever:
             print_levers(labels)
         if arguments.runs and labels.by_lever:
-            print_seeds(labels, arguments.runs, prompts)
+            print_seeds(labels, arguments.runs, sets)
         if labels.hidden:
             print_reader(labels)
 

@@ -54,14 +54,14 @@ def test_the_baseline_of_a_step_is_the_mean_of_the_answers_that_count() -> None:
     settings = RLSettings(method="grpo", out="", n=2, baseline="step", scale="none")
     scores = torch.tensor([1.0, 1.0, 0.0, 0.0, 100.0, 100.0])
     counted = torch.tensor([True, True, True, True, False, False])
-    # Within their groups all of them are alike.
+    # Within their groups all of them are alike. Four of six count: the loss divides by six.
     assert group_relative_advantages(settings, scores, counted).tolist() == [
-        *(0.5, 0.5, -0.5, -0.5),
+        *(0.75, 0.75, -0.75, -0.75),
         *(0.0, 0.0),
     ]
     scaled = RLSettings(method="grpo", out="", n=2, baseline="step", scale="batch")
     advantages = group_relative_advantages(scaled, scores, counted)
-    assert advantages[:4].std().item() == pytest.approx(1.0, abs=1e-3)
+    assert advantages[:4].std().item() == pytest.approx(1.5, abs=1e-3)
 
 
 @pytest.mark.parametrize("counted_rows", [0, 1])

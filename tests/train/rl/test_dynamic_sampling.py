@@ -108,5 +108,5 @@ def test_a_resumed_run_redraws_the_same(make_trainer: Any, task: Any, tmp_path: 
 
 
 def test_methods_without_groups_have_none_to_redraw(make_trainer: Any) -> None:
-    with pytest.raises(PlanError, match="which ppo has not"):
+    with pytest.raises(PlanError, match="are of rloo and grpo, not ppo"):
         make_trainer("ppo", dynamic_sampling=2)

@@ -295,7 +295,8 @@ def group_relative_advantages(settings: RLSettings, scores: Tensor, counted: Ten
         # A single answer has nothing to be compared with.
         if count > 1:
             compared = L.group_advantages(scores[counted], None, count, kind=kind, scale=scale)
-            advantages[counted] = compared.to(scores)
+            # λ weighs the mean over the answers that its constraint counts; the loss divides by all.
+            advantages[counted] = compared.to(scores) * len(scores) / count
         return advantages
     groups = scores.reshape(-1, settings.n)
     known = counted.reshape(-1, settings.n).to(scores)

@@ -1,0 +1,85 @@
+"""The mean of trained models of the study, weight by weight: a model folder like any other.
+
+    python benchmarks/alignment/study_mean.py --out STUDY --name dpo-mean --levers dpo-0 dpo-1 dpo-2
+
+Each of them is the base with a merged adapter, so their mean is the base with the mean of the
+adapters (model soups: Wortsman et al. 2022, 2203.05482). What differs between seeds by chance, such
+as how often a model declines at all, is averaged out. Writes STUDY/train/TARGET/NAME-mean.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from study import TARGETS, Study
+
+from truing.core.errors import UserError
+from truing.core.lineage import digest
+
+WEIGHTS = "model.safetensors"
+COPIED = ("config.json", "generation_config.json", "chat_template.jinja", "tokenizer*.json")
+
+
+def mean_weights(folders: list[Path]) -> dict[str, torch.Tensor]:
+    """Returns the mean of each tensor, computed in float32, in the type of the first folder."""
+    first = load_file(folders[0] / WEIGHTS)
+    sums = {name: tensor.float() for name, tensor in first.items()}
+    for folder in folders[1:]:
+        for name, tensor in load_file(folder / WEIGHTS).items():
+            sums[name] += tensor.float()
+    return {name: (total / len(folders)).to(first[name].dtype) for name, total in sums.items()}
+
+
+def mean_card(name: str, folders: list[Path]) -> dict[str, Any]:
+    """Returns the card of the mean: the first one's, with a lineage that names all of them.
+
+    Raises UserError if they did not learn the same prompts from the same base: then one card could
+    not speak for all.
+    """
+    cards = [json.loads((folder / "truing.json").read_text()) for folder in folders]
+    if any(
+        card["base_sha256"] != cards[0]["base_sha256"]
+        or card["lineage"]["prompts"] != cards[0]["lineage"]["prompts"]
+        for card in cards
+    ):
+        raise UserError(f"{name}: its parts have different bases or prompts")
+    hashes = [card["lineage"]["hash"] for card in cards]
+    lineage = {**cards[0]["lineage"], "name": f"mean:{name}", "hash": digest("mean", *hashes)}
+    return {**cards[0], "lineage": lineage}
+
+
+def write_mean(study: Study, name: str, levers: list[str]) -> Path:
+    """Writes the mean of trained levers and returns its folder."""
+    folders = [study.model_folder(lever) for lever in levers]
+    card = mean_card(name, folders)
+    target = study.out / "train" / study.name / f"{name}-mean"
+    target.mkdir()
+    for pattern in COPIED:
+        for file in folders[0].glob(pattern):
+            shutil.copyfile(file, target / file.name)
+    save_file(mean_weights(folders), target / WEIGHTS, metadata={"format": "pt"})
+    (target / "truing.json").write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
+    return target
+
+
+def main() -> None:
+    """Writes one mean."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--target", choices=TARGETS, default="qwen")
+    parser.add_argument("--name", required=True)
+    parser.add_argument("--levers", nargs="+", required=True)
+    arguments = parser.parse_args()
+    print(write_mean(Study(arguments.out, arguments.target), arguments.name, arguments.levers))
+
+
+if __name__ == "__main__":
+    main()
