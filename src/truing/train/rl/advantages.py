@@ -295,7 +295,7 @@ def group_relative_advantages(settings: RLSettings, scores: Tensor, counted: Ten
         # A single answer has nothing to be compared with.
         if count > 1:
             compared = L.group_advantages(scores[counted], None, count, kind=kind, scale=scale)
-            # λ weighs the mean over the answers that its constraint counts; the loss divides by all.
+            # λ weighs the mean over the answers that count, and the loss divides by all of them.
             advantages[counted] = compared.to(scores) * len(scores) / count
         return advantages
     groups = scores.reshape(-1, settings.n)
