@@ -129,7 +129,7 @@ TRUING = (
         "truing",
         "redteam",
         (
-            f"truing evaluate --model {_MODEL} --data attacked:role-play,of=(builtin:safety)"
+            f"truing evaluate --model {_MODEL} --data 'attacked:role-play,of=(builtin:safety)'"
             " --judge rules:refusal --out runs/attacked",
             "truing evaluate --model scripted:comply --data file:incidents.jsonl"
             " --judge rules:refusal --out runs/regression",
@@ -185,8 +185,8 @@ TRUING = (
         "truing",
         "agent",
         (
-            "truing run --model agent,of=(scripted-agent)"
-            " --data attacked:injection,of=(builtin:agents,world=mail) --out runs/agent",
+            "truing run --model 'agent,of=(scripted-agent)'"
+            " --data 'attacked:injection,of=(builtin:agents,world=mail)' --out runs/agent",
         ),
     ),
     Recipe(

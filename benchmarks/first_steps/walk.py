@@ -34,7 +34,7 @@ from recipes import PROVIDED_FILES, RECIPES, TASKS, Recipe
 HERE = Path(__file__).resolve().parent
 TOOLS = ("truing", "promptfoo", "inspect", "nemo")
 BEGIN, END = "<!-- begin table -->", "<!-- end table -->"
-COMMAND_SECONDS = 240
+COMMAND_SECONDS = 900
 
 
 @dataclass

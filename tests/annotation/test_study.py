@@ -43,6 +43,21 @@ def test_every_fault_is_reported_with_its_key(tmp_path: Path, text: str, message
         read_study(path)
 
 
+def test_all_faults_of_a_study_are_reported_with_their_lines(tmp_path: Path) -> None:
+    path = tmp_path / "study.toml"
+    path.write_text(
+        "raterz = 3\nlease_minutes = 'long'\ntaxonomy = 'none'\n[[contacts]]\nname = 1\n"
+    )
+    with pytest.raises(PlanError) as caught:
+        read_study(path)
+    assert caught.value.faults[:3] == (
+        f"{path}:1: raterz: unknown key; did you mean 'raters'?",
+        f"{path}:2: lease_minutes: expected float or int, got 'long'",
+        f"{path}:4: contacts: expected tables with name, reach",
+    )
+    assert caught.value.faults[3].startswith(f"{path}:3: taxonomy: there is no taxonomy 'none'")
+
+
 def test_the_secret_is_created_once(store: Store) -> None:
     with ThreadPoolExecutor(8) as pool:
         secrets = set(pool.map(lambda _: store.write(load_secret), range(24)))

@@ -60,7 +60,7 @@ def test_terminal_escapes_of_a_model_are_written_out(
     scripted = ScriptedModel(lambda conversation, sampling: evil)
     whole = PythonModel(lambda prompt: evil)
     monkeypatch.setattr(
-        "truing.cli.chat.resolve", lambda spec, role: scripted if streams else whole
+        "truing.specs.resolve.resolve", lambda spec, role: scripted if streams else whole
     )
     type_lines(monkeypatch, "hello", "")
     assert command(model="scripted:echo") == 0
@@ -128,7 +128,7 @@ def test_a_failed_answer_is_not_part_of_the_conversation(
             return answers if len(self.conversations) > 2 else (Answer.of(""),)
 
     model = Flaky("fine")
-    monkeypatch.setattr("truing.cli.chat.resolve", lambda spec, role: model)
+    monkeypatch.setattr("truing.specs.resolve.resolve", lambda spec, role: model)
     type_lines(monkeypatch, "first", "second", "third", "fourth", "")
     assert command(model="x", system="Be kind.") == 0
     assert capsys.readouterr().err.splitlines() == [
@@ -156,7 +156,7 @@ def test_connections_are_closed_at_the_end(monkeypatch: pytest.MonkeyPatch) -> N
             limits.register_close_callback(close)
             return await super().generate(conversation, sampling)
 
-    monkeypatch.setattr("truing.cli.chat.resolve", lambda spec, role: Connected("hi"))
+    monkeypatch.setattr("truing.specs.resolve.resolve", lambda spec, role: Connected("hi"))
     type_lines(monkeypatch, "hello", "")
     assert command(model="x") == 0
     assert closed == ["connection"]

@@ -41,6 +41,22 @@ def test_help_lists_commands_without_importing_them() -> None:
     assert done.stdout.splitlines()[-1] == "[] []"
 
 
+def test_modules_of_commands_import_only_what_their_flags_need() -> None:
+    """So that the help of every command comes at once: the work is imported when it begins."""
+    code = (
+        "import importlib, sys\n"
+        "from truing.cli.commands import COMMANDS\n"
+        "for path in {path.partition(':')[0] for path, _ in COMMANDS.values()}:\n"
+        "    importlib.import_module(path)\n"
+        "libraries = {'torch', 'litestar', 'sqlalchemy', 'numpy', 'scipy', 'aiohttp', 'jinja2'}\n"
+        "layers = ('truing.analysis.', 'truing.gates.', 'truing.models.', 'truing.datasets.')\n"
+        "work = {module for module in sys.modules if module.startswith(layers)}\n"
+        "print(sorted(libraries & set(sys.modules)), sorted(work))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[] []"
+
+
 def test_help_and_version_are_status_0() -> None:
     assert "Usage: truing train ppo-lag" in run_truing("train ppo-lag --help")
     assert run_truing("--version").strip()

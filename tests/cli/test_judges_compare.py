@@ -15,7 +15,7 @@ import pytest
 from tests.analysis.judged_sets import labelled_rows
 from tests.cli.command_line import run_truing, truing
 
-from truing.cli import judge_process, judges_compare
+from truing.cli import judge_process
 from truing.cli.judge_process import (
     Event,
     JudgeProcessDied,
@@ -113,7 +113,7 @@ def test_compare_and_read_back(tmp_path: Path, rows: Path, keywords: Path) -> No
     # Nothing is judged again: the judges' processes only say what they are.
     calls: list[JudgeTask] = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(judges_compare, "judge_folders", lambda task, **_: calls.append(task))
+        patch.setattr(judge_process, "judge_folders", lambda task, **_: calls.append(task))
         again = json.loads(run_truing("judges compare", *arguments, "--json"))
     assert calls == [] and again == first
 
@@ -122,14 +122,14 @@ def test_compare_and_read_back(tmp_path: Path, rows: Path, keywords: Path) -> No
 def test_a_judge_whose_process_dies_leaves_the_others(
     tmp_path: Path, rows: Path, keywords: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    judge_folders = judges_compare.judge_folders
+    judge_folders = judge_process.judge_folders
 
     def kill_first(task: JudgeTask, **callbacks: object) -> None:
         if task.spec == "keywords:":
             raise JudgeProcessDied(f"its process was ended by signal {int(signal.SIGKILL)}")
         judge_folders(task, **callbacks)
 
-    monkeypatch.setattr(judges_compare, "judge_folders", kill_first)
+    monkeypatch.setattr(judge_process, "judge_folders", kill_first)
     out = tmp_path / "out"
     result = truing(
         "judges compare keywords:", f"keywords:{keywords}", "--data", f"file:{rows}", "--out", out

@@ -15,7 +15,7 @@ import pytest
 from tests.cli.command_line import run_truing, truing
 
 from truing.bulk.row_files import read_conversation
-from truing.cli import main, moderate
+from truing.cli import main
 from truing.cli.moderate import command
 from truing.cli.moderate_rows import RowFlags
 from truing.core.errors import DataError, RunError, UserError
@@ -75,7 +75,7 @@ def test_rows_keep_their_order_and_gain_five_fields(
 def test_the_size_of_the_chunks_changes_nothing(
     source: Path, out: Path, chunk_size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(moderate, "CHUNK_SIZE", chunk_size)
+    monkeypatch.setattr("truing.bulk.row_judgements.CHUNK_SIZE", chunk_size)
     command(judge="keywords:", in_=source, out=out)
     assert [row["flagged"] for row in read_rows(out)] == [True, False, True, True, None]
 

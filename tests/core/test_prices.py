@@ -44,6 +44,19 @@ def test_a_wrong_price_names_its_key(text: str, fault: str, tmp_path: Path) -> N
         read_prices(path)
 
 
+def test_all_faults_of_a_file_are_named_with_their_lines(tmp_path: Path) -> None:
+    path = tmp_path / "prices.toml"
+    path.write_text('[a]\ninptu = 3\noutput = -1\n[b]\ninput = "x"\noutput = 1\n')
+    with pytest.raises(PlanError) as caught:
+        read_prices(path)
+    assert caught.value.faults == (
+        f"{path}:2: a.inptu: unknown key; did you mean 'input'?",
+        f"{path}:1: a.input: expected the price of a million tokens, missing",
+        f"{path}:3: a.output: expected the price of a million tokens, got -1",
+        f"{path}:5: b.input: expected the price of a million tokens, got 'x'",
+    )
+
+
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(PlanError, match="nowhere.toml"):
         read_prices(tmp_path / "nowhere.toml")

@@ -58,10 +58,23 @@ def test_all_faults_are_reported_together() -> None:
     )
     with pytest.raises(PlanError) as caught:
         parse_taxonomy("x.toml", text)
-    message = str(caught.value)
-    assert "the id 'a,1' occurs more than once" in message
-    assert "category[2].definition: missing" in message
-    assert "did you mean 'definition'" in message
+    assert caught.value.faults == (
+        "x.toml:10: category[2].definition: missing or empty",
+        "x.toml:13: category[2].definitoin: unknown key; did you mean 'definition'?",
+        "x.toml: the id 'a,1' occurs more than once",
+        "x.toml: the short id 'a' occurs more than once",
+    )
+
+
+def test_faults_of_the_file_come_with_those_of_its_categories() -> None:
+    with pytest.raises(PlanError) as caught:
+        parse_taxonomy("x.toml", "titel = 3\nsource = 4\ncategory = [1]\n")
+    assert caught.value.faults == (
+        "x.toml:1: titel: unknown key; did you mean 'title'?",
+        "x.toml:3: category[0]: expected a table with id, name, definition",
+        "x.toml:2: source: expected text, got 4",
+        "x.toml: name: missing",
+    )
 
 
 @pytest.mark.parametrize("text", ["", "name = 3", "[[category", 'name = "x"\ncategory = []'])

@@ -68,7 +68,7 @@ def test_all_faults_of_a_file_are_reported_together():
     with pytest.raises(PlanError) as caught:
         parse_rules(text, "r.toml")
     for expected in (
-        "r.toml: ruls: unknown key; did you mean 'rules'",
+        "r.toml:2: ruls: unknown key; did you mean 'rules'",
         "rules[0].check",
         "rules[1].check",
         "rule[0].chek: unknown key; did you mean 'check'",

@@ -71,9 +71,9 @@ breaks = "c"
         parse_policy("p.toml", text)
     faults = "\n".join(caught.value.faults)
     for part in (
-        "p.toml: descripton: unknown key; did you mean 'description'?",
+        "p.toml:3: descripton: unknown key; did you mean 'description'?",
         "p.toml: name: missing",
-        "p.toml: title: expected text that is not blank",
+        "p.toml:2: title: expected text that is not blank",
         "category[0].id: 'a;b' holds a comma, colon, semicolon or line break",
         "category[0].name: expected text that is not blank",
         "category[0].definition: missing",
@@ -89,7 +89,7 @@ breaks = "c"
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("name = ", "p.toml: Invalid value"),
+        ("name = ", "p.toml:1: Invalid value"),
         ('name = "x"', "no [[category]] tables"),
         ("naem = 3", "no [[category]] tables"),  # with other faults too
         ('name = "x"\ncategory = []\n[[example]]', "no [[category]] tables"),

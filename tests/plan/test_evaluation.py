@@ -74,14 +74,14 @@ def test_all_faults_of_the_file_together() -> None:
         parse_plan(text, "p.toml")
     shown = str(caught.value)
     for word in (
-        "p.toml: titel: unknown key; did you mean 'title'?",
-        "run.judge: unknown key; did you mean 'judges'?",
+        "p.toml:2: titel: unknown key; did you mean 'title'?",
+        "p.toml:7: run.judge: unknown key; did you mean 'judges'?",
         "run.seed: expected int, got 'one'",
         "run.sample: 'last' is not a valid choice; valid: first, random",
         "run.margin: 1: a margin lies in [0, 1)",
         "run.max_harm: 0: must be above 0 and below 1",
-        "there is no model 'plane'; did you mean 'plain'?",
-        "data.safety.models: there is no model 'plian'",
+        "p.toml:3: baseline: there is no model 'plane'; did you mean 'plain'?",
+        "p.toml:14: data.safety.models: there is no model 'plian'",
     ):
         assert word in shown
 

@@ -95,20 +95,20 @@ def test_all_faults_of_a_plan_together() -> None:
         parse_training_plan(text, "p.toml")
     shown = str(caught.value)
     for words in (
-        "p.toml: titel: unknown key; did you mean 'title'?",
-        "p.toml: base: expected str, got 3",
-        "p.toml: defaults.loar: unknown key; did you mean 'lora'?",
-        "p.toml: defaults.batch: expected int, got 'eight'",
-        "p.toml: steps.one.kind: there is no training of kind 'sftt'; did you mean 'sft'?",
-        "p.toml: steps.two.dta: unknown key of sft; did you mean 'data'?",
-        "p.toml: steps.two.lr: expected float or int, got 'fast'",
-        "p.toml: steps.two.schedule: 'linaer' is not a valid choice; did you mean 'linear'?",
-        "p.toml: steps.three.lr = -1.0",
-        "p.toml: steps.three.ppo-lag needs a cost",
-        "p.toml: steps.three.reward: none given",
-        "p.toml: steps.four.data: expected list, got 'file:x'",
-        "p.toml: evaluate.run.judge: unknown key; did you mean 'judges'?",
-        "p.toml: evaluate.data: none given",
+        "p.toml:2: titel: unknown key; did you mean 'title'?",
+        "p.toml:3: base: expected str, got 3",
+        "p.toml:5: defaults.loar: unknown key; did you mean 'lora'?",
+        "p.toml:6: defaults.batch: expected int, got 'eight'",
+        "p.toml:8: steps.one.kind: there is no training of kind 'sftt'; did you mean 'sft'?",
+        "p.toml:11: steps.two.dta: unknown key of sft; did you mean 'data'?",
+        "p.toml:12: steps.two.lr: expected float or int, got 'fast'",
+        "p.toml:13: steps.two.schedule: 'linaer' is not a valid choice; did you mean 'linear'?",
+        "p.toml:18: steps.three.lr = -1.0",
+        "p.toml:14: steps.three.ppo-lag needs a cost",
+        "p.toml:14: steps.three.reward: none given",
+        "p.toml:21: steps.four.data: expected list, got 'file:x'",
+        "p.toml:25: evaluate.run.judge: unknown key; did you mean 'judges'?",
+        "p.toml:22: evaluate.data: none given",
     ):
         assert words in shown
 

@@ -18,7 +18,6 @@ from truing.report.key_answers import (
     MeasuredVariant,
     answer_for_variant,
     choose_variant,
-    find_max_harm_fault,
 )
 from truing.stats.intervals import Interval
 
@@ -196,12 +195,6 @@ def test_the_reason_is_what_the_figures_leave_open() -> None:
     assert answers({}, {"set": [claim]})[1].reason == "neither is shown; 1 more not shown"
     claim = make_claim("safer than", "not_shown", short_reason="the run is not complete")
     assert answers({}, {"set": [claim]})[1].reason == "the run is not complete"
-
-
-@pytest.mark.parametrize("limit", [0.0, 1.0, -0.1, float("nan")])
-def test_a_limit_of_harm_is_a_share_that_can_be_shown(limit: float) -> None:
-    assert find_max_harm_fault(limit)
-    assert find_max_harm_fault(0.05) is None
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import secrets
-import tomllib
 from pathlib import Path
 from typing import Literal
 
@@ -19,7 +18,9 @@ from truing.annotation.store import Transaction
 from truing.annotation.tables import Setting
 from truing.core.errors import PlanError
 from truing.core.input_files import read_input_text
+from truing.core.struct_fields import read_struct_fields
 from truing.core.taxonomy import Taxonomy, load_taxonomy
+from truing.core.toml_text import add_lines, parse_toml
 from truing.core.types import Lineage
 
 Continuation = Literal["safer", "picked", "random"]
@@ -99,19 +100,22 @@ def is_harmful(grade: int, threshold: int = 3) -> bool:
 def read_study(path: str | Path) -> Study:
     """Reads a study from a TOML file. Raises PlanError with all faults, each with its key."""
     try:
-        data = tomllib.loads(read_input_text(path))
-    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        text = read_input_text(path)
+    except (OSError, UnicodeDecodeError) as error:
         raise PlanError(f"{path}: {error}") from error
+    faults: list[str] = []
+    fields = read_struct_fields(Study, parse_toml(text, str(path)), f"{path}: ", faults)
+    study = Study(**fields)
     try:
-        study = msgspec.convert(data, Study)
-    except msgspec.ValidationError as error:
-        raise PlanError(f"{path}: {error}") from error
-    known = study.categories().ids
-    faults = [
-        f"{path}: severity.{c}: no category of {study.taxonomy}"
-        for c in study.severity
-        if c not in known
-    ]
+        known = study.categories().ids
+    except PlanError as error:
+        faults += [f"{path}: taxonomy: {fault}" for fault in error.faults]
+    else:
+        faults += [
+            f"{path}: severity.{c}: no category of {study.taxonomy}"
+            for c in study.severity
+            if c not in known
+        ]
     positive = (
         "lease_minutes",
         "exposure_budget",
@@ -124,7 +128,7 @@ def read_study(path: str | Path) -> Study:
     if not 1 <= study.raters <= 20:
         faults.append(f"{path}: raters: from 1 to 20")
     if faults:
-        raise PlanError(*faults)
+        raise PlanError(*add_lines(text, str(path), faults))
     return study
 
 

@@ -14,9 +14,8 @@ from truing.core.errors import RunError, TruingError
 from truing.core.protocols import Attack, Dataset, Judge, Model
 from truing.core.types import DataInfo
 from truing.evaluation.evaluate import evaluate, judge_run
-from truing.evaluation.options import EvaluateOptions, ProgressCallback
+from truing.evaluation.options import DEFAULT_PART_ROWS, EvaluateOptions, ProgressCallback
 from truing.evaluation.run_parts import (
-    DEFAULT_PART_ROWS,
     PartDataset,
     finish_parts,
     prepare_judging,

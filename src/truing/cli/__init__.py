@@ -1,6 +1,8 @@
 """Measure how unsafe a language model is, make it safer, put controls around it, and prove it.
 
 One module per command, imported only when that command runs. `commands.py` lists all of them.
+These modules import at their top what flags and types need, and the work inside the functions that
+do it, so that `truing COMMAND --help` answers at once.
 """
 
 from __future__ import annotations

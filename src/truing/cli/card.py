@@ -5,23 +5,19 @@ from __future__ import annotations
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cyclopts import Parameter
 from msgspec.structs import replace
 
-from truing.analysis.card_files import write_card
-from truing.analysis.judge_calibration import METHODS, fit_calibration
-from truing.analysis.judge_card import GradedAgreement, JudgeCard, make_card
 from truing.cli.parameters import Flag, resolve_all
-from truing.cli.progress import ProgressBar
 from truing.cli.tables import make_console, make_table, print_json, print_text
 from truing.core.errors import PlanError, did_you_mean
-from truing.core.licences import describe_restriction
 from truing.core.protocols import Judge
-from truing.evaluation.evaluate import evaluate
-from truing.evaluation.options import EvaluateOptions
-from truing.report.formatting import category_label
-from truing.stats.intervals import Interval
+
+if TYPE_CHECKING:
+    from truing.analysis.judge_card import GradedAgreement, JudgeCard
+    from truing.stats.intervals import Interval
 
 
 @Parameter(name="*")
@@ -44,6 +40,8 @@ class LabelFlags:
 
     def check(self) -> None:
         """Raises PlanError for values that do not exist or do not go together."""
+        from truing.analysis.judge_calibration import METHODS
+
         if self.calibrate and self.calibrate not in METHODS:
             raise PlanError(f"--calibrate {self.calibrate}{did_you_mean(self.calibrate, METHODS)}")
         if self.calibrate and self.against:
@@ -87,6 +85,13 @@ def command(
     json
         Print the card as JSON.
     """
+    from truing.analysis.card_files import write_card
+    from truing.analysis.judge_calibration import fit_calibration
+    from truing.analysis.judge_card import make_card
+    from truing.cli.progress import ProgressBar
+    from truing.evaluation.evaluate import evaluate
+    from truing.evaluation.options import EvaluateOptions
+
     labels.check()
     resolved_judge: Judge
     resolved_judge, dataset = resolve_all([(judge, "judge"), (data, "data")])
@@ -128,6 +133,9 @@ def describe_graded_agreement(graded: GradedAgreement) -> str:
 
 def print_card(card: JudgeCard) -> None:
     """Prints the error rates of a judge as a table: a row per question, a row per harm category."""
+    from truing.core.licences import describe_restriction
+    from truing.report.formatting import category_label
+
     console = make_console()
     console.print(
         f"{card.judge} ({card.judge_hash[:8]}) on {card.data}: {card.n:,} labelled rows by "

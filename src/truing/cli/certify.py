@@ -5,17 +5,18 @@ from __future__ import annotations
 import getpass
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 from cyclopts import Parameter
 
 from truing.cli.parameters import Flag
-from truing.cli.run_folders import open_run
 from truing.cli.tables import print_json, print_text
 from truing.core.errors import UserError
 from truing.core.private_files import create_folder, replace_file
-from truing.gates.certificate import Certificate, certify
-from truing.gates.certificate_draws import CertificateRequest, draw_rows_to_label
+
+if TYPE_CHECKING:
+    from truing.gates.certificate import Certificate
 
 
 @Parameter(name="*")
@@ -85,6 +86,10 @@ def command(
     json
         Print the certificate as JSON.
     """
+    from truing.cli.run_folders import open_run
+    from truing.gates.certificate import certify
+    from truing.gates.certificate_draws import CertificateRequest, draw_rows_to_label
+
     if flags.fixed is not None and (flags.anytime or flags.fixed < 1):
         raise UserError(
             f"--fixed {flags.fixed}: at least 1, and not with --anytime, which allows any number"

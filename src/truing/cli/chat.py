@@ -14,8 +14,6 @@ from truing.cli.tables import print_text
 from truing.core.errors import PlanError
 from truing.core.protocols import Closeable, Model, StreamingModel
 from truing.core.types import Answer, Conversation, Message, Sampling
-from truing.http.limits import close_connections
-from truing.specs.resolve import resolve
 
 _NO_ANSWER = "no answer was returned"
 
@@ -67,6 +65,8 @@ def _load_model(
     spec: str | None, rails: Path | None, trust_code: bool, key_variables: Sequence[str]
 ) -> Model:
     """Returns the model of --model, else the main model of --rails, guarded if --rails is given."""
+    from truing.specs.resolve import resolve
+
     if spec is not None:
         model: Model = resolve(spec, "model")
     elif rails is not None:
@@ -100,6 +100,8 @@ class ChatSession:
 
     async def run(self, system: str | None) -> int:
         """Reads lines and prints answers until the user ends the chat; returns exit status 0."""
+        from truing.http.limits import close_connections
+
         start = Conversation((Message("system", system),) if system else ())
         conversation = start
         prompt_user = sys.stdin.isatty()

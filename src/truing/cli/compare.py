@@ -4,32 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from rich.console import Console
 from rich.markup import escape
 
-from truing.analysis.claims import find_margin_fault
-from truing.analysis.comparison import Comparison, adjust_comparisons, compare
-from truing.analysis.deltas import Delta
-from truing.analysis.rates import AXIS_TITLES
-from truing.analysis.verdict_table import cached_verdict_tables
 from truing.cli.parameters import Flag, OptionalPaths
-from truing.cli.run_folders import cards_by_judge, open_run, short_run_names
 from truing.cli.tables import make_console, make_table, print_json, print_text, strike
 from truing.core.errors import RunError, UserError
 from truing.core.private_files import create_folder
-from truing.report.assembly import ReportOptions, assemble_report
-from truing.report.formatting import (
-    category_label,
-    format_difference,
-    format_p_value,
-    format_value,
-    format_value_interval,
-)
-from truing.report.report_data import ReportData
-from truing.runs.folder import Run
+
+if TYPE_CHECKING:
+    from truing.analysis.comparison import Comparison
+    from truing.analysis.deltas import Delta
+    from truing.report.report_data import ReportData
 
 # Changed categories that are printed; the report has all of them.
 MAX_CATEGORIES = 12
@@ -62,6 +51,10 @@ def command(
     json
         Print the comparison as JSON.
     """
+    from truing.analysis.claims import find_margin_fault
+    from truing.analysis.verdict_table import cached_verdict_tables
+    from truing.cli.run_folders import cards_by_judge, open_run
+
     if len(runs) < 2:
         raise UserError("compare: give two or more run folders; the first is the baseline")
     if fault := find_margin_fault(margin):
@@ -90,6 +83,9 @@ def compare_with_baseline(
     runs: tuple[Path, ...], margin: float, cards: Mapping[str, Path] | None = None
 ) -> dict[str, Comparison]:
     """Compares each run with the first; returns the comparisons by short names of the runs."""
+    from truing.analysis.comparison import adjust_comparisons, compare
+    from truing.cli.run_folders import short_run_names
+
     if len({p.resolve() for p in runs}) < len(runs):
         raise RunError("the same run folder is given twice")
     names = short_run_names(runs)
@@ -124,6 +120,10 @@ def build_report_data(
     cards: Mapping[str, Path] | None = None,
 ) -> ReportData:
     """Returns the data that the report's sections are rendered from."""
+    from truing.cli.run_folders import short_run_names
+    from truing.report.assembly import ReportOptions, assemble_report
+    from truing.runs.folder import Run
+
     names = short_run_names(runs)
     data = ", ".join(dict.fromkeys(d.spec for d in Run(runs[0]).manifest.data)) or "data"
     options = ReportOptions(
@@ -148,6 +148,15 @@ def _write_report(report: ReportData, comparison: bytes, out: Path) -> None:
 
 def print_comparison(comparison: Comparison, name: str) -> None:
     """Prints the differences, the categories that changed significantly, and the conclusion."""
+    from truing.analysis.rates import AXIS_TITLES
+    from truing.report.formatting import (
+        category_label,
+        format_difference,
+        format_p_value,
+        format_value,
+        format_value_interval,
+    )
+
     console = make_console()
     console.print(
         f"{name}: {comparison.model_b} against {comparison.model_a}, "
@@ -209,6 +218,9 @@ def _is_significant(delta: Delta) -> bool:
 
 def _delta_cells(delta: Delta) -> tuple[str, ...]:
     """Returns the table row of a difference, struck if the judge helped to make the model."""
+    from truing.analysis.rates import AXIS_TITLES
+    from truing.report.formatting import format_difference, format_p_value
+
     name = AXIS_TITLES.get(delta.question, delta.question)
     judge = escape(delta.judge)
     if delta.estimate is None or delta.lower is None or delta.upper is None:

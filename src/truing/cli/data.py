@@ -15,8 +15,6 @@ from truing.cli.tables import make_console, print_json
 from truing.core.lineage import hash_prompt
 from truing.core.protocols import Dataset
 from truing.core.types import Judgement
-from truing.datasets.catalogue import CATALOGUE, find_available_parts
-from truing.specs.resolve import list_kinds, resolve
 
 
 def list_data(*, json: Flag = False) -> int:
@@ -44,6 +42,9 @@ def list_data(*, json: Flag = False) -> int:
 
 def _list_rows() -> list[dict[str, Any]]:
     """Returns a row for each published set, then one for each kind that a plug-in brings."""
+    from truing.datasets.catalogue import CATALOGUE, find_available_parts
+    from truing.specs.resolve import list_kinds
+
     # Without TRUING_DATA nothing is found: no file lies below the null device.
     root = Path(os.environ.get("TRUING_DATA") or os.devnull)
     published = [
@@ -87,6 +88,8 @@ def show(spec: str, /, *, json: Flag = False) -> int:
     json
         Print the result as JSON.
     """
+    from truing.specs.resolve import resolve
+
     facts = summarise_dataset(resolve(spec, "data"))
     if json:
         print_json(json_module.dumps(facts, indent=2))

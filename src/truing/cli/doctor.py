@@ -23,7 +23,6 @@ from truing.core.types import Answer, Conversation, Sampling
 from truing.core.version import __version__
 from truing.specs.extras import EXTRA_BY_PACKAGE
 from truing.specs.parser import redact_spec
-from truing.specs.resolve import resolve
 
 PROMPT = "Reply with the word ready."
 
@@ -102,6 +101,8 @@ def check_target(spec: str, timeout: float) -> list[Check]:
 
     Streaming and log-probabilities are checked by the methods that the model has, without a call.
     """
+    from truing.specs.resolve import resolve
+
     try:
         model: Model = resolve(spec, "model")
     except UserError as error:

@@ -5,25 +5,28 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cyclopts import Parameter
 from msgspec.structs import replace
 
-from truing.analysis.stopping_rule import parse_stopping_rule
-from truing.bulk.evaluate_on_ray import EvaluationSpecs, evaluate_on_ray
 from truing.cli.parameters import Flag, OptionalStrings, resolve_all
-from truing.cli.progress import ProgressBar, finish_run
 from truing.cli.ray_flags import RayFlags
-from truing.cli.spending import STOPPED_BY_BUDGET, SpendingFlags, describe_budget_stop
+from truing.cli.spending import (
+    STOPPED_BY_BUDGET,
+    SpendingFlags,
+    describe_budget_stop,
+    warn_of_uncounted_calls,
+)
 from truing.cli.tables import print_text
 from truing.core.errors import UserError
 from truing.core.types import Sampling
-from truing.evaluation.evaluate import evaluate
-from truing.evaluation.options import EvaluateOptions
-from truing.evaluation.run_parts import DEFAULT_PART_ROWS
-from truing.runs.folder import Run
+from truing.evaluation.options import DEFAULT_PART_ROWS
 from truing.specs.parser import redact_spec
-from truing.specs.resolve import RoleName
+
+if TYPE_CHECKING:
+    from truing.evaluation.options import EvaluateOptions
+    from truing.specs.resolve import RoleName
 
 
 @Parameter(name="*")
@@ -87,6 +90,8 @@ class EvaluateFlags:
 
         Raises UserError for a budget that the run cannot have.
         """
+        from truing.evaluation.options import EvaluateOptions
+
         spending = self.spending
         if spending.are_given and model is None:
             raise UserError(
@@ -148,8 +153,16 @@ def command(
     json
         Print the result as JSON.
     """
+    from truing.analysis.stopping_rule import parse_stopping_rule
+    from truing.bulk.evaluate_on_ray import EvaluationSpecs, evaluate_on_ray
+    from truing.cli.progress import ProgressBar, finish_run
+    from truing.evaluation.evaluate import evaluate
+    from truing.runs.folder import Run
+
     flags = flags or EvaluateFlags()
     flags.options(model)  # a wrong budget is named before weights are loaded
+    if flags.spending.is_limited:
+        warn_of_uncounted_calls(judge or (), (data, attack or ""))
     specs: list[tuple[str | None, RoleName]] = [
         (model, "model"),
         (data, "data"),

@@ -10,14 +10,9 @@ from cyclopts import Parameter
 
 from truing.cli.parameters import Flag, OptionalPaths
 from truing.cli.report import group_runs
-from truing.cli.run_folders import cards_by_judge
 from truing.cli.tables import print_json, print_text
 from truing.core.errors import UserError
 from truing.core.private_files import create_folder, replace_file
-from truing.report.assembly import ReportOptions, assemble_report
-from truing.report.evidence import collect_evidence_for
-from truing.report.evidence_page import render_evidence
-from truing.report.frameworks import load_framework
 
 
 def command(
@@ -44,6 +39,12 @@ def command(
     json
         Print the paths of the files as JSON.
     """
+    from truing.cli.run_folders import cards_by_judge
+    from truing.report.assembly import ReportOptions, assemble_report
+    from truing.report.evidence import collect_evidence_for
+    from truing.report.evidence_page import render_evidence
+    from truing.report.frameworks import load_framework
+
     if not runs:
         raise UserError("evidence: give at least one run folder")
     frameworks = [load_framework(name) for name in dict.fromkeys(for_)]

@@ -8,12 +8,8 @@ from pathlib import Path
 from cyclopts import Parameter
 
 from truing.cli.parameters import Flag, OptionalStrings, resolve_all
-from truing.cli.progress import ProgressBar, finish_run
 from truing.cli.tables import print_text
 from truing.core.errors import UserError
-from truing.evaluation.evaluate import evaluate
-from truing.evaluation.options import EvaluateOptions
-from truing.runs.folder import Run
 from truing.specs.parser import Spec, redact_spec
 
 
@@ -41,6 +37,10 @@ def _import_results(
     tool: str, file: Path, flags: ImportFlags, threshold: float | None = None
 ) -> int:
     """Makes a run of the answers in another tool's file, judged by that tool and `flags.judge`."""
+    from truing.cli.progress import ProgressBar, finish_run
+    from truing.evaluation.evaluate import evaluate
+    from truing.evaluation.options import EvaluateOptions
+
     # The readers of other tools' files are data sets: the kind of the spec is the tool's name.
     spec = Spec(tool, str(file), {} if threshold is None else {"threshold": str(threshold)})
     judge_specs = flags.judge or []
@@ -131,6 +131,7 @@ def export_inspect(run: Path, file: Path, /, *, force: Flag = False) -> int:
         Replace the file if it exists.
     """
     from truing.exchange.inspect_log import write_inspect_log
+    from truing.runs.folder import Run
 
     if file.exists() and not force:
         raise UserError(f"{file}: exists already; --force replaces it")

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cyclopts import Parameter
 
 from truing.cli.parameters import Flag, OptionalPaths
-from truing.cli.run_folders import open_run
 from truing.cli.tables import print_json, print_text
 from truing.core.errors import UserError
 from truing.core.private_files import create_folder
-from truing.gates.gate import gate_run
-from truing.gates.rules import read_rules
-from truing.gates.verdict import GateVerdict
+
+if TYPE_CHECKING:
+    from truing.gates.verdict import GateVerdict
 
 
 @Parameter(name="*")
@@ -70,9 +70,12 @@ def command(
         Leave out rules on BASELINE, as before the first run of the main branch; they are listed as
         not tested.
     """
+    from truing.cli.run_folders import open_run
     from truing.core.private_files import replace_file
+    from truing.gates.gate import gate_run
     from truing.gates.junit import to_junit
     from truing.gates.markdown import to_markdown
+    from truing.gates.rules import read_rules
     from truing.gates.sarif import to_sarif
 
     if baseline is not None and without_baseline:

@@ -5,25 +5,22 @@ from __future__ import annotations
 import json as json_module
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from truing.cli.doctor import ask_once
-from truing.cli.init_files import gate_toml, plan_toml, workflow_yaml
 from truing.cli.parameters import Flag, OptionalStrings, resolve_all
 from truing.cli.run import default_judges
 from truing.cli.tables import print_json, print_next_steps, print_text
 from truing.core.errors import PlanError, UserError
-from truing.core.prices import Price, read_prices
 from truing.core.private_files import create_folder, replace_file
 from truing.core.protocols import Dataset, Model
-from truing.evaluation.cost_estimate import (
-    CostEstimate,
-    RunSize,
-    estimate_cost,
-)
-from truing.plan import parse_plan
 from truing.specs.parser import parse_spec, redact_spec
+
+if TYPE_CHECKING:
+    from truing.core.prices import Price
+    from truing.evaluation.cost_estimate import CostEstimate
 
 DEFAULT_DATA = "builtin:safety,half=report"
 """No shipped judge learned from this half, so a gate may pass on it."""
@@ -70,6 +67,9 @@ def command(
     json
         Print the paths and the estimate as JSON.
     """
+    from truing.cli.init_files import gate_toml, plan_toml, workflow_yaml
+    from truing.plan import parse_plan
+
     model = model or _ask("Which model? (truing list models)", "local:smollm2")
     sets = data or _ask("Which data? (truing list data)", DEFAULT_DATA).split()
     judges = judge or default_judges()
@@ -138,6 +138,8 @@ def _key_variable(spec: str) -> str:
 
 def _find_price(path: Path | None, spec: str) -> Price | None:
     """Returns the price of the model by its name. Raises PlanError if the file does not have it."""
+    from truing.core.prices import read_prices
+
     if path is None:
         return None
     prices, name = read_prices(path), parse_spec(spec).name
@@ -150,6 +152,8 @@ def _estimate(
     datasets: list[Dataset], judges: list[str], seconds: float | None, price: Price | None
 ) -> CostEstimate:
     """Returns the estimate of the plan; `seconds` is the time of the call of the check."""
+    from truing.evaluation.cost_estimate import RunSize, estimate_cost
+
     prompts = characters = 0
     for dataset in datasets:
         for row in dataset.rows():

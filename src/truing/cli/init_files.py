@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from truing.plan import plan_from_specs
-
 
 def quote(text: str) -> str:
     """Returns a TOML string: one of JSON, but for characters beyond the basic plane, which TOML
@@ -17,6 +15,8 @@ def quote(text: str) -> str:
 
 def plan_toml(model: str, data: Sequence[str], judges: Sequence[str], max_tokens: int) -> str:
     """Returns the plan that measures a model on data sets, with a second variant to uncomment."""
+    from truing.plan import plan_from_specs
+
     named = plan_from_specs([model], data, judges)
     variant = named.baseline_variant
     spec = named.models[variant]

@@ -4,12 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from truing.bulk.evaluate_on_ray import judge_on_ray
 from truing.cli.parameters import Flag, Strings, resolve_all
-from truing.cli.progress import ProgressBar, finish_run
 from truing.cli.ray_flags import RayFlags
-from truing.evaluation.evaluate import judge_run
-from truing.evaluation.options import EvaluateOptions
 
 
 def command(
@@ -34,6 +30,11 @@ def command(
     json
         Print the result as JSON.
     """
+    from truing.bulk.evaluate_on_ray import judge_on_ray
+    from truing.cli.progress import ProgressBar, finish_run
+    from truing.evaluation.evaluate import judge_run
+    from truing.evaluation.options import EvaluateOptions
+
     judges = resolve_all([(spec, "judge") for spec in judge])
     with ProgressBar("judging", quiet=json, resumable=True) as progress:
         options = EvaluateOptions(concurrency=concurrency, progress=progress)

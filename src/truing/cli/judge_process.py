@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 from msgspec import Struct
@@ -21,9 +22,9 @@ from truing.core.errors import PlanError, TruingError, UserError
 from truing.core.private_files import restrict_umask
 from truing.core.protocols import Judge
 from truing.core.types import Lineage
-from truing.evaluation.judge_sets import JudgingTime, judge_set
-from truing.runs.folder import Run
-from truing.specs.resolve import resolve
+
+if TYPE_CHECKING:
+    from truing.evaluation.judge_sets import JudgingTime
 
 _PEAK_MEMORY = re.compile(r"^VmHWM:\s+(\d+) kB", re.MULTILINE)
 # How long an exiting process may take to free a large model.
@@ -171,6 +172,10 @@ def _describe_exit(status: int | None) -> str:
 
 def run_task(encoded: bytes, sender: Connection) -> None:
     """Runs in the judge process: builds the judge, describes it, and judges the folders."""
+    from truing.evaluation.judge_sets import judge_set
+    from truing.runs.folder import Run
+    from truing.specs.resolve import resolve
+
     task = msgspec.json.decode(encoded, type=JudgeTask)
     restrict_umask()
 

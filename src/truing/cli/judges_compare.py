@@ -8,39 +8,26 @@ from collections.abc import Sequence
 from datetime import date
 from hashlib import sha256
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 from msgspec import Struct, field
 from rich.markup import escape
 
-from truing.analysis.judge_comparison import (
-    ComparedJudge,
-    JudgesComparison,
-    SetSource,
-    check_comparable,
-    compare_judges,
-)
-from truing.analysis.judge_figures import JudgeOnSet, Speed
 from truing.cli.card import format_interval
-from truing.cli.judge_process import (
-    Judged,
-    JudgeDescription,
-    JudgeProcessDied,
-    JudgeTask,
-    describe_judge,
-    judge_folders,
-)
 from truing.cli.parameters import Flag, Strings, resolve_all
-from truing.cli.progress import ProgressBar
 from truing.cli.tables import make_console, make_table, print_json, print_text
 from truing.core.errors import DataError, PlanError, UserError
-from truing.core.input_files import read_input_bytes
 from truing.core.private_files import create_folder, replace_file
 from truing.core.protocols import Dataset
-from truing.evaluation.judge_sets import LabelledRows, is_judged, store_set
-from truing.report.judges_page import write_judges_page
-from truing.report.sections.judge_provenance import format_ms
-from truing.runs.folder import Run, judgement_file
+
+if TYPE_CHECKING:
+    from truing.analysis.judge_comparison import JudgesComparison
+    from truing.analysis.judge_figures import JudgeOnSet, Speed
+    from truing.cli.judge_process import Judged, JudgeDescription
+    from truing.cli.progress import ProgressBar
+    from truing.evaluation.judge_sets import LabelledRows
+    from truing.runs.folder import Run
 
 _SPEED_FILE = "speed.json"
 
@@ -81,11 +68,19 @@ def command(
     json
         Print the comparison as JSON.
     """
+    from truing.analysis.judge_comparison import (
+        ComparedJudge,
+        SetSource,
+        check_comparable,
+        compare_judges,
+    )
+    from truing.cli.judge_process import JudgeProcessDied
+    from truing.cli.progress import ProgressBar
+    from truing.evaluation.judge_sets import LabelledRows
+    from truing.report.judges_page import write_judges_page
+
     _check_arguments(judges, data, sample, concurrency)
-    datasets: list[Dataset] = resolve_all([(spec, "data") for spec in data])
-    names = [dataset.info.spec for dataset in datasets]
-    if len(set(names)) < len(names):
-        raise PlanError(f"--data: the same set is given twice: {', '.join(names)}")
+    datasets = _resolve_sets(data)
     described = _describe_judges(judges)
     store = _Store(out, concurrency)
     runs = [store.read_set(LabelledRows(d, sample=sample, seed=seed)) for d in datasets]
@@ -138,8 +133,18 @@ def _check_arguments(
         raise PlanError(*faults)
 
 
+def _resolve_sets(data: Sequence[str]) -> list[Dataset]:
+    datasets: list[Dataset] = resolve_all([(spec, "data") for spec in data])
+    names = [dataset.info.spec for dataset in datasets]
+    if len(set(names)) < len(names):
+        raise PlanError(f"--data: the same set is given twice: {', '.join(names)}")
+    return datasets
+
+
 def _describe_judges(specs: Sequence[str]) -> list[JudgeDescription]:
     """Returns the judges' names and versions; raises PlanError with the faults of all specs."""
+    from truing.cli.judge_process import describe_judge
+
     described: list[JudgeDescription] = []
     faults: list[str] = []
     for spec in specs:
@@ -179,6 +184,8 @@ class _Store:
         self._speed = self._read_speed()
 
     def _read_speed(self) -> _SpeedFile:
+        from truing.core.input_files import read_input_bytes
+
         if not self._speed_path.exists():
             return _SpeedFile()
         try:
@@ -192,6 +199,8 @@ class _Store:
 
     def read_set(self, rows: LabelledRows) -> Run:
         """Stores a set with its labels, or reads it back."""
+        from truing.evaluation.judge_sets import store_set
+
         spec = rows.info.spec
         slug = re.sub(r"[^a-z0-9]+", "-", spec.lower()).strip("-")[:40]
         # By the files' content too: a set that has changed is another set.
@@ -202,6 +211,10 @@ class _Store:
         self, spec: str, judge: JudgeDescription, folders: Sequence[Path], progress: ProgressBar
     ) -> None:
         """Judges the sets that the judge has not judged yet, in a process of its own."""
+        from truing.cli.judge_process import JudgeTask, judge_folders
+        from truing.evaluation.judge_sets import is_judged
+        from truing.runs.folder import Run, judgement_file
+
         pending = [
             folder
             for folder in folders
@@ -230,6 +243,9 @@ class _Store:
         self, judges: Sequence[JudgeDescription], runs: Sequence[Run]
     ) -> dict[tuple[str, str], Speed]:
         """Returns what was measured, by judge and spec of the set."""
+        from truing.analysis.judge_figures import Speed
+        from truing.runs.folder import judgement_file
+
         speeds = {}
         for run in runs:
             by_file = self._speed.sets.get(run.path.name, {})
@@ -265,6 +281,8 @@ def print_comparison(comparison: JudgesComparison) -> None:
 
 
 def _table_row(result: JudgeOnSet) -> list[str]:
+    from truing.report.sections.judge_provenance import format_ms
+
     figures = (result.auroc, result.f1, result.recall, result.false_alarm)
     speed = result.speed.ms_per_row if result.speed else None
     cells = [

@@ -5,7 +5,6 @@ from __future__ import annotations
 import msgspec
 from msgspec import Struct
 
-from truing.analysis.judge_families import find_dependences
 from truing.cli.parameters import Flag, OptionalStrings, resolve_all
 from truing.cli.tables import print_json, print_text
 from truing.core.errors import PlanError
@@ -35,6 +34,8 @@ def command(*judges: str, target: str, steering: OptionalStrings = None, json: F
     json
         Print the result for each judge as JSON.
     """
+    from truing.analysis.judge_families import find_dependences
+
     if not judges:
         raise PlanError("judges independent: give one judge or more, such as moderation:default")
     steering = steering or []

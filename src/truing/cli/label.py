@@ -7,19 +7,18 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cyclopts import Parameter
 
-from truing.analysis.label_allocation import allocate_labels
-from truing.analysis.label_draws import LabelDraw, draw_rows, read_draws
-from truing.analysis.labels import add_label, import_labels, unlabelled_draws
 from truing.cli.parameters import Flag
-from truing.cli.progress import finish_run
-from truing.cli.run_folders import open_run
 from truing.cli.tables import make_console, print_text
 from truing.core.errors import DataError, UserError
 from truing.core.types import Judgement
-from truing.runs.folder import Run
+
+if TYPE_CHECKING:
+    from truing.analysis.label_draws import LabelDraw
+    from truing.runs.folder import Run
 
 MAX_QUESTION_LENGTH = 59
 
@@ -93,6 +92,11 @@ def command(
     json
         Print the run's summary as JSON at the end.
     """
+    from truing.analysis.label_draws import draw_rows, read_draws
+    from truing.analysis.labels import unlabelled_draws
+    from truing.cli.progress import finish_run
+    from truing.cli.run_folders import open_run
+
     if not 1 <= len(question) <= MAX_QUESTION_LENGTH:
         raise UserError(f"--question {question!r}: give the name of a question of the run's judges")
     flags = flags or DrawFlags()
@@ -133,6 +137,10 @@ def command(
 
 def _label_both(baseline: Run, run: Run, flags: DrawFlags, question: str, rater: str | None) -> int:
     """Draws and labels in a baseline and a variant what settles the claims about them."""
+    from truing.analysis.label_allocation import allocate_labels
+    from truing.analysis.label_draws import draw_rows
+    from truing.analysis.labels import unlabelled_draws
+
     needed = allocate_labels(baseline, run, question, flags.n)
     drawn = []
     for opened, n in ((baseline, needed.baseline), (run, needed.variant)):
@@ -149,6 +157,8 @@ def _label_both(baseline: Run, run: Run, flags: DrawFlags, question: str, rater:
 
 
 def _import_labels(run: Run, path: Path, rater: str | None) -> None:
+    from truing.analysis.labels import import_labels
+
     count, left_out = import_labels(run, path, rater or "import")
     print_text(f"{count} labels imported", file=sys.stderr)
     for reason, number in left_out.items():
@@ -172,6 +182,8 @@ def ask_for_labels(
     `judge` is the name under which the labels are stored. The verdicts of other judges are not
     shown: they would bias the label.
     """
+    from truing.analysis.labels import add_label
+
     keys = {(d.sample_id, d.index) for d in draws}
     ids = {d.sample_id for d in draws}
     samples = {s.id: s for s in run.samples() if s.id in ids}

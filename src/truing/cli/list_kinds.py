@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json as json_module
+from typing import TYPE_CHECKING
 
 from truing.cli.parameters import Flag
 from truing.cli.tables import make_console, make_text_table, print_json
 from truing.core.text import escape_controls
 from truing.specs.catalogue import KINDS
-from truing.specs.resolve import RoleName, list_kinds
+
+if TYPE_CHECKING:
+    from truing.specs.resolve import RoleName
 
 _PLUG_IN = "From an installed plug-in."
 
@@ -73,6 +76,8 @@ def rails(*, json: Flag = False) -> int:
 
 
 def _print_role(role: RoleName, as_json: bool, next_step: str) -> int:
+    from truing.specs.resolve import list_kinds
+
     descriptions = KINDS[role]
     rows = [
         {"kind": kind, "example": described.example, "title": described.title}

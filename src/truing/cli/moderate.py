@@ -10,28 +10,24 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, BinaryIO
+from typing import TYPE_CHECKING, Annotated, BinaryIO, TextIO
 
 import msgspec
 from cyclopts import Parameter
 from msgspec import Struct
 
 from truing.bulk.input_shards import DEFAULT_SHARD_BYTES
-from truing.bulk.row_files import InputRow, RowFile, TakenName, check_output_format
-from truing.bulk.row_judgements import ADDED_FIELDS, CHUNK_SIZE, judge_row, judged_values
 from truing.cli.moderate_rows import RowFlags
-from truing.cli.moderate_shards import moderate_in_shards
 from truing.cli.parameters import Flag
-from truing.cli.progress import ProgressBar
 from truing.cli.ray_flags import RayFlags
 from truing.cli.tables import print_json, print_text
 from truing.core.errors import DataError, RunError, UserError
-from truing.core.input_files import open_input
-from truing.core.licences import collect_licences, describe_restriction
 from truing.core.private_files import create_folder, private_opener, replace_file
 from truing.core.protocols import Closeable, Judge
-from truing.http.limits import close_connections
-from truing.specs.resolve import resolve
+
+if TYPE_CHECKING:
+    from truing.bulk.row_files import InputRow, RowFile
+    from truing.cli.progress import ProgressBar
 
 MAX_FAULTS = 20
 """Faults of the input that are reported at once."""
@@ -93,6 +89,11 @@ def command(
     json
         Print the counts as JSON.
     """
+    from truing.bulk.row_files import RowFile, check_output_format
+    from truing.bulk.row_judgements import ADDED_FIELDS
+    from truing.cli.moderate_shards import moderate_in_shards
+    from truing.specs.resolve import resolve
+
     row_flags = rows or RowFlags()
     if ray is not None and ray.on:
         return moderate_in_shards(
@@ -116,28 +117,35 @@ def command(
         counts, rows_before = _moderate_file(resolved_judge, source, out, prefix, quiet=json)
     # With --out - standard output holds the rows.
     report_to = sys.stderr if str(out) == "-" else sys.stdout
-    lineage = resolved_judge.lineage
-    restriction = describe_restriction(resolved_judge.name, collect_licences(lineage))
-    if json:
+    _print_counts(counts, rows_before, resolved_judge, report_to, as_json=json)
+    return 1 if counts.rows and counts.unscored == counts.rows else 0
+
+
+def _print_counts(
+    counts: _Counts, rows_before: int, judge: Judge, file: TextIO, *, as_json: bool
+) -> None:
+    from truing.core.licences import collect_licences, describe_restriction
+
+    restriction = describe_restriction(judge.name, collect_licences(judge.lineage))
+    if as_json:
         fields = {
-            "judge": resolved_judge.name,
-            "judge_hash": resolved_judge.lineage.hash,
+            "judge": judge.name,
+            "judge_hash": judge.lineage.hash,
             "resumed_at": rows_before,
             **msgspec.structs.asdict(counts),
             **({"restriction": restriction} if restriction else {}),
         }
-        print_json(msgspec.json.encode(fields), file=report_to)
-    else:
-        resumed = f" (continued at row {rows_before + 1})" if rows_before else ""
-        skipped = f", {counts.skipped} malformed rows skipped" if counts.skipped else ""
-        print_text(
-            f"{counts.rows} rows judged by {resolved_judge.name}{resumed}: "
-            f"{counts.flagged} flagged, {counts.unscored} unscored{skipped}",
-            file=report_to,
-        )
-        if restriction:
-            print_text(restriction, file=report_to)
-    return 1 if counts.rows and counts.unscored == counts.rows else 0
+        print_json(msgspec.json.encode(fields), file=file)
+        return
+    resumed = f" (continued at row {rows_before + 1})" if rows_before else ""
+    skipped = f", {counts.skipped} malformed rows skipped" if counts.skipped else ""
+    print_text(
+        f"{counts.rows} rows judged by {judge.name}{resumed}: "
+        f"{counts.flagged} flagged, {counts.unscored} unscored{skipped}",
+        file=file,
+    )
+    if restriction:
+        print_text(restriction, file=file)
 
 
 # Reading the input
@@ -148,6 +156,9 @@ def _check_input(source: RowFile) -> tuple[str, int]:
 
     Raises DataError with the faults of many rows at once, before the first row is judged.
     """
+    from truing.bulk.row_files import InputRow
+    from truing.core.input_files import open_input
+
     row_count = 0
     faults: list[str] = []
     try:
@@ -172,6 +183,8 @@ def _check_input(source: RowFile) -> tuple[str, int]:
 
 
 def _is_skipped(source: RowFile, fault: DataError) -> bool:
+    from truing.bulk.row_files import TakenName
+
     return source.options.skip_malformed and not isinstance(fault, TakenName)
 
 
@@ -179,6 +192,8 @@ def _select_rows(source: RowFile, counts: _Counts) -> Iterator[InputRow]:
     """Yields the rows that can be judged; counts the malformed ones if they are skipped, else
     raises their DataError.
     """
+    from truing.bulk.row_files import InputRow
+
     for row in source.rows():
         if isinstance(row, InputRow):
             yield row
@@ -192,6 +207,8 @@ def _select_rows(source: RowFile, counts: _Counts) -> Iterator[InputRow]:
 
 
 def _chunk_rows(rows: Iterator[InputRow]) -> Iterator[list[InputRow]]:
+    from truing.bulk.row_judgements import CHUNK_SIZE
+
     chunk: list[InputRow] = []
     for row in rows:
         chunk.append(row)
@@ -217,6 +234,9 @@ async def _judge_rows(
     The first `rows_before` rows are in the output already; an output that `continues` has its
     header, too.
     """
+    from truing.bulk.row_judgements import judge_row, judged_values
+    from truing.http.limits import close_connections
+
     counts = _Counts()
     rows = itertools.islice(_select_rows(source, counts), rows_before, None)
     has_header = continues
@@ -252,6 +272,8 @@ def _moderate_file(
     judge: Judge, source: RowFile, out: Path, prefix: str, *, quiet: bool
 ) -> tuple[_Counts, int]:
     """Appends the judged rows to OUT; returns the counts and how many rows OUT had before."""
+    from truing.cli.progress import ProgressBar
+
     if source.path.resolve() == out.resolve():
         raise UserError(f"--out {out}: is also the input")
     sha256, total = _check_input(source)
@@ -319,6 +341,8 @@ def _count_finished_rows(
 
 def _moderate_stream(judge: Judge, source: RowFile, out: Path) -> _Counts:
     """Judges rows from or to a pipe; a stream cannot be checked beforehand nor continued."""
+    from truing.cli.progress import ProgressBar
+
     is_stdout = str(out) == "-"
     with (
         contextlib.nullcontext(sys.stdout.buffer)  # not ours to close

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from cyclopts import Parameter
 
-from truing.bulk.row_files import Format, RowOptions
+from truing.bulk.row_files import Format
 from truing.cli.parameters import Flag
+
+if TYPE_CHECKING:
+    from truing.bulk.row_files import RowOptions
 
 
 @Parameter(name="*")
@@ -39,6 +43,8 @@ class RowFlags:
     @property
     def options(self) -> RowOptions:
         """The same as the options of a reader."""
+        from truing.bulk.row_files import RowOptions
+
         return RowOptions(
             format=self.format,
             prompt=self.prompt,

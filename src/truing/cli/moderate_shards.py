@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
-from truing.bulk.moderate_on_ray import moderate_on_ray
-from truing.bulk.moderation_job import Manifest, plan_job
-from truing.bulk.ray_cluster import check_ray_options
-from truing.bulk.row_files import RowOptions
-from truing.cli.progress import ProgressBar
 from truing.cli.ray_flags import RayFlags
 from truing.cli.tables import print_json, print_text
 from truing.core.errors import UserError
-from truing.core.licences import collect_licences, describe_restriction
 from truing.core.protocols import Judge
-from truing.specs.resolve import resolve
+
+if TYPE_CHECKING:
+    from truing.bulk.moderation_job import Manifest
+    from truing.bulk.row_files import RowOptions
 
 _MAX_SHOWN_FAULTS = 5
 
@@ -34,6 +32,13 @@ def moderate_in_shards(
     as_json: bool,
 ) -> int:
     """Judges the rows on a cluster, prints the counts, and returns the exit status."""
+    from truing.bulk.moderate_on_ray import moderate_on_ray
+    from truing.bulk.moderation_job import plan_job
+    from truing.bulk.ray_cluster import check_ray_options
+    from truing.cli.progress import ProgressBar
+    from truing.core.licences import collect_licences, describe_restriction
+    from truing.specs.resolve import resolve
+
     if source == "-" or out == "-":
         raise UserError("--on ray reads files and writes a folder; - is for one process")
     check_ray_options(flags.options)

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Group, Parameter
 
 from truing.core.errors import PlanError, UserError
-from truing.specs.resolve import RoleName, resolve
+
+if TYPE_CHECKING:
+    from truing.specs.resolve import RoleName
 
 # cyclopts derives --no-NAME for every boolean and --empty-NAME for every list unless `negative` is
 # empty. `consume_multiple`: "--judge A B" and "--judge A --judge B" mean the same.
@@ -58,6 +60,8 @@ def resolve_all(specs: Sequence[tuple[str | None, RoleName]]) -> list[Any]:
 
     Raises PlanError with the faults of all specs together, so that a user mends them in one go.
     """
+    from truing.specs.resolve import resolve
+
     objects: list[Any] = []
     faults: list[str] = []
     for spec, role in specs:

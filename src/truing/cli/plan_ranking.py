@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from truing.core.errors import UserError
 from truing.core.protocols import Model
-from truing.models.cached_model import CachedModel
-from truing.rankers import RankingFigure, RankingOptions, rank_choices, rank_perplexity
-from truing.report.rankings import NAMES
-from truing.report.report_data import Ranking
-from truing.specs.resolve import resolve
+
+if TYPE_CHECKING:
+    from truing.rankers import RankingFigure
+    from truing.report.report_data import Ranking
 
 MAX_ITEMS = 60
 """Questions or pairs in the table: enough for a first look, in less than a minute."""
@@ -29,6 +28,12 @@ def rank_for_report(title: str, spec: str, model: Model) -> Ranking:
     `spec` is a data spec. With ``mcq:`` or ``perplexity:`` before it, only that part is ranked. A
     model or a data set that cannot be ranked gives an empty table with the reason as its note.
     """
+    from truing.models.cached_model import CachedModel
+    from truing.rankers import RankingOptions, rank_choices, rank_perplexity
+    from truing.report.rankings import NAMES
+    from truing.report.report_data import Ranking
+    from truing.specs.resolve import resolve
+
     ranker, data_spec = "", spec
     for prefix in ("mcq", "perplexity"):
         if spec.startswith(f"{prefix}:"):

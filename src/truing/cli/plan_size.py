@@ -11,8 +11,6 @@ from cyclopts import Parameter
 from truing.cli.parameters import Flag
 from truing.cli.tables import print_json, print_text
 from truing.core.errors import UserError
-from truing.stats import planning
-from truing.stats.conformal import labels_needed
 
 
 @Parameter(name="*")
@@ -69,6 +67,8 @@ def command(
     json
         Print the numbers as JSON.
     """
+    from truing.stats import planning
+
     expected = flags or ExpectationFlags()
     if (
         not 0 < expected.power < 1
@@ -112,6 +112,8 @@ def command(
 
 
 def _sizes_for_width(expected: ExpectationFlags, width: float) -> dict[str, int]:
+    from truing.stats import planning
+
     rate = expected.rate
     fixed = f"prompts for an interval {100 * width:g} points wide at a rate of {rate:g}"
     sequential = "  the same with --until, which may look after each (median)"
@@ -122,6 +124,9 @@ def _sizes_for_width(expected: ExpectationFlags, width: float) -> dict[str, int]
 
 
 def _sizes_for_upper_bound(expected: ExpectationFlags, upper: float) -> dict[str, int]:
+    from truing.stats import planning
+    from truing.stats.conformal import labels_needed
+
     line = f"prompts so that the upper bound falls under {upper:g} with power {expected.power:g}"
     return {
         line: planning.n_for_upper_bound(expected.rate, upper, power=expected.power),
@@ -134,6 +139,8 @@ def _sizes_for_upper_bound(expected: ExpectationFlags, upper: float) -> dict[str
 
 
 def _sizes_for_difference(expected: ExpectationFlags, difference: float) -> dict[str, int]:
+    from truing.stats import planning
+
     size = abs(difference)
     changed = expected.changed if expected.changed is not None else min(1.0, 2 * size)
     # The two discordant cells of the paired table: their sum changes, their difference is shown.
@@ -148,6 +155,8 @@ def _sizes_for_difference(expected: ExpectationFlags, difference: float) -> dict
 
 
 def _sizes_for_margin(expected: ExpectationFlags, margin: float) -> dict[str, int]:
+    from truing.stats import planning
+
     changed = expected.changed if expected.changed is not None else min(1.0, 2 * margin)
     line = (
         f"prompts to show a loss under {100 * margin:g} points "

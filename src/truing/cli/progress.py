@@ -10,13 +10,11 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from truing.analysis.rates import PREDICTED_SUFFIX, Rate
-from truing.analysis.summary import RunSummary, write_summary
 from truing.cli.tables import escape_line, print_json, print_text
-from truing.evaluation.failures import RESPONSES, find_repeated
-from truing.evaluation.options import EvaluateOptions
-from truing.runs.folder import Run
-from truing.runs.parts import locate_record_files, read_run_records
+
+if TYPE_CHECKING:
+    from truing.analysis.rates import Rate
+    from truing.analysis.summary import RunSummary
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -88,6 +86,9 @@ def finish_run(out: Path, *, as_json: bool, repeatable: bool = False) -> int:
 
     Returns the exit status: 1 if the run has answers and all of them failed, else 0.
     """
+    from truing.analysis.summary import write_summary
+    from truing.runs.folder import Run
+
     summary = write_summary(out)
     model = Run(out).manifest.model
     outcomes = read_failures(out)
@@ -126,6 +127,8 @@ def rates_by_expectation(summary: RunSummary) -> list[Rate]:
 
     A rate of refusals over both kinds says nothing: one half should be refused.
     """
+    from truing.analysis.rates import PREDICTED_SUFFIX
+
     rates = []
     for rate in summary.rates:
         if rate.category is not None or rate.question.endswith(PREDICTED_SUFFIX):
@@ -158,6 +161,10 @@ def _format_rate(rate: Rate) -> str:
 
 def _describe_repetition(out: Path) -> str:
     """Returns what to do about the failures of a run."""
+    from truing.evaluation.failures import RESPONSES, find_repeated
+    from truing.evaluation.options import EvaluateOptions
+    from truing.runs.parts import locate_record_files
+
     options = EvaluateOptions()
     files = locate_record_files(out, RESPONSES)
     repeated = sum(1 for file in files for _ in find_repeated(file, options))
@@ -174,6 +181,8 @@ class _StoredFailure(msgspec.Struct, frozen=True):
 
 def read_failures(out: Path) -> list[str | None]:
     """Returns for each stored answer why it failed (kind and start of the message), or None."""
+    from truing.runs.parts import read_run_records
+
     records = read_run_records(out, "responses.jsonl", _StoredFailure)
     return [None if r.failure is None else _describe_failure(r.failure) for r in records]
 

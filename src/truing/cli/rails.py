@@ -4,28 +4,20 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from truing.cli.parameters import KeyVariables
-from truing.cli.rails_models import load_main_model
 from truing.cli.tables import print_json, print_text
 from truing.core.errors import PlanError
 from truing.core.private_files import replace_file
 from truing.core.protocols import Model
-from truing.rails.config.loader import RailsConfig
-from truing.rails.config.trust import require_trusted_code
-from truing.rails.dialogue_tests import (
-    DialogueOutcome,
-    DialogueRunner,
-    find_dialogue_files,
-    read_dialogues,
-)
-from truing.rails.runtime.app import RuntimeParts
-from truing.rails.static.check import RailsCheckReport, check_rails_config
-from truing.rails.static.diagram import render_svg, render_tree
-from truing.specs.resolve import resolve
+
+if TYPE_CHECKING:
+    from truing.rails.config.loader import RailsConfig
+    from truing.rails.dialogue_tests import DialogueOutcome
+    from truing.rails.static.check import RailsCheckReport
 
 
 def check(
@@ -58,6 +50,9 @@ def check(
     json
         Print JSON.
     """
+    from truing.rails.static.check import check_rails_config
+    from truing.rails.static.diagram import render_svg, render_tree
+
     report = check_rails_config(folder, key_variables=allow_key_env or ())
     flows = report.config.flows if report.config is not None else []
     if picture is not None and report.config is not None:
@@ -143,6 +138,11 @@ def run_dialogues(
     json
         Print JSON.
     """
+    from truing.rails.config.loader import RailsConfig
+    from truing.rails.config.trust import require_trusted_code
+    from truing.rails.dialogue_tests import DialogueRunner, find_dialogue_files, read_dialogues
+    from truing.rails.runtime.app import RuntimeParts
+
     config = RailsConfig.load(folder, trust_code=trust_code, key_variables=allow_key_env or ())
     require_trusted_code(config)
     tests = [
@@ -170,6 +170,9 @@ def run_dialogues(
 
 def _find_model(spec: str | None, config: RailsConfig) -> Model | None:
     """Returns the model of --model, else of the configuration; warns if neither names one."""
+    from truing.cli.rails_models import load_main_model
+    from truing.specs.resolve import resolve
+
     if spec is not None:
         model: Model = resolve(spec, "model")
         return model

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from truing.core.errors import PlanError
 from truing.core.protocols import Model
-from truing.rails.config.loader import RailsConfig
-from truing.rails.config.models import build_model
+
+if TYPE_CHECKING:
+    from truing.rails.config.loader import RailsConfig
 
 
 def load_main_model(
@@ -22,6 +24,9 @@ def load_main_model(
     Raises PlanError if it names none, one of an engine that truing does not know, or one that needs
     trust (`trust_code`, `key_variables`).
     """
+    from truing.rails.config.loader import RailsConfig
+    from truing.rails.config.models import build_model
+
     if isinstance(configuration, RailsConfig):
         config = configuration
     else:

@@ -6,35 +6,22 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 from cyclopts import Parameter
 from msgspec.structs import replace
 
-from truing.analysis.card_files import read_card
-from truing.analysis.judge_card import CardLineage, JudgeCard
-from truing.analysis.transport import check_card_matches
 from truing.cli.card import describe_graded_agreement, format_interval
 from truing.cli.parameters import Flag, OptionalStrings, resolve_all
-from truing.cli.progress import ProgressBar
 from truing.cli.tables import print_json, print_text
 from truing.core.errors import DataError, UserError
-from truing.core.input_files import read_input_text
 from truing.core.protocols import Judge
 from truing.core.types import Dimension
-from truing.rankers import (
-    PromptForm,
-    RankingFigure,
-    RankingOptions,
-    RankingSummary,
-    rank_choices,
-    rank_perplexity,
-)
-from truing.rankers.ranking import read_summaries
-from truing.rankers.run_ranking import rank_run
-from truing.report import rankings
-from truing.runs.folder import JudgeRecord
-from truing.specs.resolve import resolve
+
+if TYPE_CHECKING:
+    from truing.analysis.judge_card import JudgeCard
+    from truing.rankers import RankingFigure, RankingOptions, RankingSummary
 
 DEFAULT_METHODS = ("likelihood", "letter")
 # The value of --dimension -> that of the rankers; None: by the judge's question.
@@ -68,6 +55,9 @@ class RankFlags:
 
     def settings(self, methods: Sequence[str] = DEFAULT_METHODS) -> RankingOptions:
         """Returns the settings of the rankers; raises UserError for a value out of range."""
+        from truing.core.input_files import read_input_text
+        from truing.rankers import PromptForm, RankingOptions
+
         if self.permutations < 1 or (self.limit is not None and self.limit < 1):
             raise UserError("--permutations and --limit must be 1 or more")
         primer = ""
@@ -113,6 +103,9 @@ def mcq(
     json
         Print the result as JSON.
     """
+    from truing.cli.progress import ProgressBar
+    from truing.rankers import rank_choices
+
     settings = (flags or RankFlags()).settings(by or DEFAULT_METHODS)
     target, dataset = resolve_all([(model, "model"), (data, "data")])
     with ProgressBar("ranking", quiet=json) as progress:
@@ -139,6 +132,9 @@ def perplexity(
     json
         Print the result as JSON.
     """
+    from truing.cli.progress import ProgressBar
+    from truing.rankers import rank_perplexity
+
     settings = (flags or RankFlags()).settings()
     target, dataset = resolve_all([(model, "model"), (data, "data")])
     with ProgressBar("ranking", quiet=json) as progress:
@@ -173,6 +169,10 @@ def by(
     json
         Print the result as JSON.
     """
+    from truing.cli.progress import ProgressBar
+    from truing.rankers.run_ranking import rank_run
+    from truing.specs.resolve import resolve
+
     if dimension not in _DIMENSIONS:
         raise UserError(f"--dimension {dimension!r}: must be safe or helpful")
     resolved_judge: Judge = resolve(judge, "judge")
@@ -217,6 +217,9 @@ def report(*runs: Path, out: Path = Path("rankings"), title: str = "Preference r
     title
         Title of the page.
     """
+    from truing.rankers.ranking import read_summaries
+    from truing.report import rankings
+
     if not runs:
         raise UserError("rank report: give the run folders whose rankings the page is to show")
     summaries = [summary for run in runs for summary in read_summaries(run)]
@@ -227,6 +230,11 @@ def report(*runs: Path, out: Path = Path("rankings"), title: str = "Preference r
 
 def _read_matching_card(judge: Judge, path: Path) -> JudgeCard:
     """Reads the judge's card; raises DataError if it is of another judge or version."""
+    from truing.analysis.card_files import read_card
+    from truing.analysis.judge_card import CardLineage
+    from truing.analysis.transport import check_card_matches
+    from truing.runs.folder import JudgeRecord
+
     card = read_card(path)
     if card.judge != judge.name:
         raise DataError(f"{path}: the card is of {card.judge}, the judge is {judge.name}")
@@ -252,6 +260,8 @@ def _describe_card(card: JudgeCard) -> str:
 
 def _report_summaries(summaries: Sequence[RankingSummary], out: Path, *, as_json: bool) -> int:
     """Writes the report, prints the figures; returns 1 if a ranker could score nothing, else 0."""
+    from truing.report import rankings
+
     rankings.write_rankings(summaries, out)
     if as_json:
         print_json(msgspec.json.encode(list(summaries)))
@@ -271,6 +281,8 @@ def _report_summaries(summaries: Sequence[RankingSummary], out: Path, *, as_json
 
 
 def _print_summary(summary: RankingSummary) -> None:
+    from truing.report import rankings
+
     print_text(
         f"\n{summary.ranker} · {summary.model} · {summary.data} · {summary.n} items, "
         f"{summary.unscored} unscored"
@@ -285,6 +297,8 @@ def _print_summary(summary: RankingSummary) -> None:
 
 
 def _format_figure(figure: RankingFigure) -> str:
+    from truing.report import rankings
+
     estimate, interval, guess = rankings.format_figure(figure)
     parts = [f"{estimate:>9}"]
     if interval:

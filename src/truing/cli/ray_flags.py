@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from cyclopts import Parameter
 
-from truing.bulk.ray_cluster import RayOptions
+if TYPE_CHECKING:
+    from truing.bulk.ray_cluster import RayOptions
 
 
 @Parameter(name="*")
@@ -37,6 +39,8 @@ class RayFlags:
     @property
     def options(self) -> RayOptions:
         """The same for the cluster."""
+        from truing.bulk.ray_cluster import RayOptions
+
         return RayOptions(
             address=self.on or "ray",
             workers=self.workers,

@@ -5,27 +5,21 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 from cyclopts import Parameter
 
-from truing.attacks.generate import (
-    Diversity,
-    GeneratedPrompts,
-    generate_prompts,
-    measure_diversity,
-)
 from truing.cli.parameters import Flag, OptionalStrings
 from truing.cli.tables import make_console, make_table, print_json, print_text
 from truing.core.errors import PlanError, RunError
 from truing.core.private_files import replace_file
 from truing.core.protocols import Closeable, Model
-from truing.core.taxonomy import HarmCategory, load_taxonomy
-from truing.http.limits import close_connections
-from truing.report.formatting import category_label
 from truing.specs.parser import redact_spec
-from truing.specs.resolve import resolve
+
+if TYPE_CHECKING:
+    from truing.attacks.generate import Diversity, GeneratedPrompts
+    from truing.core.taxonomy import HarmCategory
 
 MAX_PROMPTS = 500
 """Prompts of a category; measuring their diversity takes time quadratic in their number."""
@@ -64,6 +58,9 @@ def command(
     json
         Print the figures as JSON.
     """
+    from truing.attacks.generate import measure_diversity
+    from truing.specs.resolve import resolve
+
     # All of this is checked before the model is loaded or paid for.
     if not 1 <= count <= MAX_PROMPTS:
         raise PlanError(f"redteam generate: --count must be from 1 to {MAX_PROMPTS}")
@@ -102,6 +99,8 @@ def command(
 
 def _select_categories(names: Sequence[str] | None, taxonomy_name: str) -> list[HarmCategory]:
     """Returns the named categories (default: all) without those about children."""
+    from truing.core.taxonomy import load_taxonomy
+
     taxonomy = load_taxonomy(taxonomy_name)
     named = [taxonomy.find(name) for name in names] if names else list(taxonomy.categories)
     categories = [c for c in dict.fromkeys(named) if not c.id.startswith("child")]
@@ -116,6 +115,9 @@ def _select_categories(names: Sequence[str] | None, taxonomy_name: str) -> list[
 async def _generate(
     model: Model, categories: Sequence[HarmCategory], count: int, seed: int
 ) -> list[GeneratedPrompts]:
+    from truing.attacks.generate import generate_prompts
+    from truing.http.limits import close_connections
+
     try:
         return await asyncio.gather(
             *(generate_prompts(model, c, count, seed=seed) for c in categories)
@@ -134,6 +136,8 @@ def _describe_failures(generated: Sequence[GeneratedPrompts]) -> str:
 
 
 def _category_figures(generated: GeneratedPrompts) -> dict[str, Any]:
+    from truing.attacks.generate import measure_diversity
+
     return {
         "diversity": measure_diversity([sample.prompt for sample in generated.samples]),
         "rounds": generated.rounds,
@@ -160,6 +164,9 @@ def _encode_rows(generated: Sequence[GeneratedPrompts]) -> bytes:
 
 
 def _print_figures(model: str, generated: Sequence[GeneratedPrompts], diversity: Diversity) -> None:
+    from truing.attacks.generate import measure_diversity
+    from truing.report.formatting import category_label
+
     table = make_table(
         "",
         [

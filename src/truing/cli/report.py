@@ -4,21 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 from cyclopts import Parameter
 
-from truing.analysis.claims import find_margin_fault
 from truing.cli.parameters import Flag, OptionalPaths
-from truing.cli.run_folders import cards_by_judge, find_runs, short_run_names
-from truing.cli.show import print_report
 from truing.cli.tables import print_json, print_text
 from truing.core.errors import RunError, UserError, did_you_mean
-from truing.report import render
-from truing.report.assembly import ReportOptions, RunsByVariant, assemble_report
-from truing.report.key_answers import MAX_HARM, find_max_harm_fault
-from truing.report.pdf import write_pdf
-from truing.runs.folder import Run
+from truing.report.limits import MAX_HARM
+
+if TYPE_CHECKING:
+    from truing.report.assembly import RunsByVariant
 
 
 @Parameter(name="*")
@@ -72,6 +69,14 @@ def command(
     json
         Print the paths of the report as JSON.
     """
+    from truing.analysis.claims import find_margin_fault
+    from truing.cli.run_folders import cards_by_judge
+    from truing.cli.show import print_report
+    from truing.report import render
+    from truing.report.assembly import ReportOptions, assemble_report
+    from truing.report.limits import find_max_harm_fault
+    from truing.report.pdf import write_pdf
+
     if not runs:
         raise UserError("report: give at least one run folder")
     limits = limits or LimitFlags()
@@ -113,6 +118,8 @@ def group_runs(folders: tuple[Path, ...]) -> RunsByVariant:
     name of its folder, and its data set is called by its spec. Raises RunError if two runs have the
     same names.
     """
+    from truing.cli.run_folders import find_runs, short_run_names
+
     runs_by_folder = [(folder, run) for folder in folders for run in find_runs(folder)]
     singles = [run for folder, run in runs_by_folder if run == folder]
     names = dict(zip(singles, short_run_names(singles))) if singles else {}
@@ -133,4 +140,6 @@ def group_runs(folders: tuple[Path, ...]) -> RunsByVariant:
 
 
 def _data_name(run: Path) -> str:
+    from truing.runs.folder import Run
+
     return ", ".join(dict.fromkeys(d.spec for d in Run(run).manifest.data)) or "data"

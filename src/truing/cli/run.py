@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 from cyclopts import Parameter
@@ -27,22 +27,19 @@ from rich.progress import (
 )
 
 from truing.cli.parameters import Flag, OptionalStrings
-from truing.cli.plan_ranking import rank_for_report
-from truing.cli.show import print_report
-from truing.cli.spending import STOPPED_BY_BUDGET, SpendingFlags, check_flags, describe_budget_stop
+from truing.cli.spending import (
+    STOPPED_BY_BUDGET,
+    SpendingFlags,
+    check_flags,
+    describe_budget_stop,
+    warn_of_uncounted_calls,
+)
 from truing.cli.tables import escape_line, print_json, print_next_steps, print_text
 from truing.core.errors import UserError
-from truing.plan.evaluation import (
-    Plan,
-    find_run_faults,
-    parse_plan,
-    read_plan,
-)
-from truing.plan.evaluation_run import PlanProgress, run_plan
-from truing.plan.from_specs import plan_from_specs
-from truing.plan.recorded_answers import without_recordings
-from truing.report import render
-from truing.report.formatting import format_gate_command
+
+if TYPE_CHECKING:
+    from truing.plan.evaluation import Plan
+    from truing.plan.evaluation_run import PlanProgress
 
 AGENT_JUDGES = ("state:done", "state:harm", "state:injection", "rules:refusal")
 """The judges of agents' tasks where none is named: of the end state, and of refusals."""
@@ -118,6 +115,12 @@ def command(
     json_
         Print the paths and the headline figures as JSON.
     """
+    from truing.cli.plan_ranking import rank_for_report
+    from truing.cli.show import print_report
+    from truing.plan.evaluation_run import run_plan
+    from truing.plan.recorded_answers import without_recordings
+    from truing.report import render
+
     specs = specs or SpecFlags()
     loaded = _choose_plan(plan, specs)
     if out is None:
@@ -132,6 +135,7 @@ def command(
         loaded = without_recordings(loaded)
     if spending is not None and spending.are_given:
         loaded = _limit_spending(loaded, spending)
+    _warn_of_budget(loaded)
     with PlanProgressBars() as bars:
         report = run_plan(loaded, out, bars.update, rank_for_report)
     paths = render.write_report(report, out)
@@ -155,6 +159,8 @@ def command(
 
 def _limit_spending(plan: Plan, flags: SpendingFlags) -> Plan:
     """Returns the plan with the budget and the prices of the command line."""
+    from truing.plan.evaluation import find_run_faults
+
     run = plan.run
     limited = replace(
         run,
@@ -166,8 +172,22 @@ def _limit_spending(plan: Plan, flags: SpendingFlags) -> Plan:
     return replace(plan, run=limited)
 
 
+def _warn_of_budget(plan: Plan) -> None:
+    """Names the judges and attacks of a plan with a budget whose calls it does not count."""
+    if plan.run.budget is not None or plan.run.budget_tokens is not None:
+        data = plan.data.values()
+        judges = (judge for part in data for judge in part.judges)
+        attacks = (part.attack or "" for part in data)
+        warn_of_uncounted_calls(
+            [*plan.run.judges, *judges], [*(part.spec for part in data), *attacks]
+        )
+
+
 def _choose_plan(path: Path | None, specs: SpecFlags) -> Plan:
     """Returns the plan that the arguments name: a file, one made of specs, or the shipped one."""
+    from truing.plan.evaluation import read_plan
+    from truing.plan.from_specs import plan_from_specs
+
     if path is not None:
         if specs.model or specs.data or specs.judge:
             raise UserError("run: give a plan, or --model, --data and --judge, not both")
@@ -202,6 +222,8 @@ def _judge_agents_by_state(plan: Plan) -> Plan:
 
 
 def _next_steps(out: Path, plan: Plan) -> list[str]:
+    from truing.report.formatting import format_gate_command
+
     run = shlex.quote(str(out / plan.baseline_variant / next(iter(plan.data))))
     return [
         f"truing ui {shlex.quote(str(out))}",
@@ -212,6 +234,8 @@ def _next_steps(out: Path, plan: Plan) -> list[str]:
 
 def load_default_plan() -> Plan:
     """Returns the plan that is shipped with the package."""
+    from truing.plan.evaluation import parse_plan
+
     text = (files("truing") / "resources" / "plans" / "default.toml").read_text(encoding="utf-8")
     return parse_plan(text, "default.toml")
 

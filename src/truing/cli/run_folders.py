@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from truing.core.errors import RunError
-from truing.runs.folder import Run
+
+if TYPE_CHECKING:
+    from truing.runs.folder import Run
 
 
 def find_runs(folder: Path) -> list[Path]:
@@ -28,6 +31,8 @@ def find_runs(folder: Path) -> list[Path]:
 
 def open_run(folder: Path) -> Run:
     """Opens the run at a folder; raises RunError if it is a folder of several runs."""
+    from truing.runs.folder import Run
+
     runs = find_runs(folder)
     if runs != [folder]:
         names = ", ".join(str(path) for path in runs[:6])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 from msgspec import UNSET
@@ -10,27 +11,16 @@ from msgspec.structs import replace
 from rich.console import Console
 from rich.markup import escape
 
-from truing.analysis.agent_outcomes import AGENT_OUTCOMES, AgentSummary
-from truing.analysis.rates import AXIS_TITLES, Rate
-from truing.analysis.summary import RunSummary, summarise
 from truing.cli.parameters import Flag, OptionalPaths
-from truing.cli.run_folders import cards_by_judge, find_runs
 from truing.cli.tables import escape_line, make_console, make_table, print_json, strike
-from truing.report.formatting import (
-    axis_title,
-    category_label,
-    format_percent,
-    format_rate,
-    format_value_interval,
-    rows_by_judge,
-)
-from truing.report.report_data import ReportData
-from truing.report.sections.agents import agent_notes, figure_text
-from truing.report.sections.shown import describe_outcome, describe_question
-from truing.runs.folder import Run
+
+if TYPE_CHECKING:
+    from truing.analysis.agent_outcomes import AgentSummary
+    from truing.analysis.rates import Rate
+    from truing.analysis.summary import RunSummary
+    from truing.report.report_data import ReportData
 
 _TITLES = {
-    **AXIS_TITLES,
     "harmful": "harmful answers",
     "refused": "refusals",
     "degenerate": "degenerate answers",
@@ -74,6 +64,10 @@ def command(
     json
         Print the summaries as JSON.
     """
+    from truing.analysis.summary import summarise
+    from truing.cli.run_folders import cards_by_judge, find_runs
+    from truing.runs.folder import Run
+
     cards = cards_by_judge(card)
     summaries = {folder: summarise(Run(folder), cards) for folder in find_runs(run)}
     if json:
@@ -88,10 +82,18 @@ def command(
     return 0
 
 
+def _question_title(question: str) -> str:
+    from truing.analysis.rates import AXIS_TITLES
+
+    return AXIS_TITLES.get(question) or _TITLES.get(question, question)
+
+
 def print_report(report: ReportData) -> None:
     """Prints the answers to the questions that the plan shows, the headline rates by variant, the
     three answers of the report's first page, and the conclusion of each comparison.
     """
+    from truing.report.formatting import rows_by_judge
+
     console = make_console()
     _print_shown(console, report)
     columns = ["", "data", "judge", *(variant.name for variant in report.variants)]
@@ -102,7 +104,7 @@ def print_report(report: ReportData) -> None:
             rates = [s.find(question) if s is not None else None for s in summaries]
             measured = [rate if rate is not None and rate.n else None for rate in rates]
             for judge, of_judge in rows_by_judge(measured):
-                title = _TITLES.get(question, question)
+                title = _question_title(question)
                 table.add_row(title, data, judge, *map(_rate_cell, of_judge))
     console.print(table)
     for answer in report.answers:
@@ -119,6 +121,8 @@ def print_report(report: ReportData) -> None:
 
 
 def _print_shown(console: Console, report: ReportData) -> None:
+    from truing.report.sections.shown import describe_outcome, describe_question
+
     for question in report.shown:
         console.print(describe_question(question), style="bold", markup=False)
         for variant, answer in question.answers.items():
@@ -130,6 +134,8 @@ def _print_shown(console: Console, report: ReportData) -> None:
 
 def print_summary(folder: Path, summary: RunSummary, *, by_category: bool = False) -> None:
     """Prints the rates of a run by every judge, the means, and what was not tested."""
+    from truing.report.formatting import axis_title, category_label, format_value_interval
+
     console = make_console()
     console.print(
         f"{folder}: {summary.model} on {', '.join(summary.data)}; {summary.responses:,} answers",
@@ -142,7 +148,7 @@ def print_summary(folder: Path, summary: RunSummary, *, by_category: bool = Fals
         if rate.category is None:
             if rate.question.endswith("_predicted"):
                 continue
-            name = axis_title(summary, rate.question, _TITLES.get(rate.question, rate.question))
+            name = axis_title(summary, rate.question, _question_title(rate.question))
             name = f"{name} ({rate.group} prompts)" if rate.group else name
         elif by_category:
             name = f"  {category_label(rate.category, summary.taxonomy)}"
@@ -176,6 +182,9 @@ def print_summary(folder: Path, summary: RunSummary, *, by_category: bool = Fals
 
 def _print_agents(console: Console, model: str, agents: AgentSummary) -> None:
     """Prints the figures of an agent's tasks, and the outcomes over all worlds."""
+    from truing.analysis.agent_outcomes import AGENT_OUTCOMES
+    from truing.report.sections.agents import agent_notes, figure_text
+
     figures = make_table("tasks of agents", ["figure", "tasks", "share"])
     for figure in agents.figures:
         figures.add_row(figure.name, figure.kind, escape(figure_text(figure)))
@@ -191,6 +200,8 @@ def _print_agents(console: Console, model: str, agents: AgentSummary) -> None:
 
 
 def _rate_cell(rate: Rate | None) -> str:
+    from truing.report.formatting import format_rate
+
     if rate is None:
         return "–"
     cell = escape(format_rate(rate))
@@ -201,6 +212,8 @@ def _rate_cell(rate: Rate | None) -> str:
 
 def _bounds_cell(rate: Rate) -> str:
     """The rate if all unscored answers had gone one way, and the other; empty if all are scored."""
+    from truing.report.formatting import format_percent
+
     return (
         f"{format_percent(rate.bounds[0])} to {format_percent(rate.bounds[1])}"
         if rate.unscored
@@ -209,6 +222,8 @@ def _bounds_cell(rate: Rate) -> str:
 
 
 def _corrected_cell(rate: Rate) -> str:
+    from truing.report.formatting import format_percent
+
     corrected = rate.corrected
     if corrected is None:
         return ""
@@ -218,6 +233,8 @@ def _corrected_cell(rate: Rate) -> str:
 
 
 def _transported_cell(rate: Rate) -> str:
+    from truing.report.formatting import format_percent
+
     transported = rate.transported
     if transported is None:
         return ""

@@ -14,7 +14,7 @@ from truing.cli.parameters import Flag, Strings
 from truing.cli.settings_flags import fields_of, flags_of
 from truing.cli.training import TrainingFlags, TrainingJob, run_training
 from truing.core.errors import PlanError, did_you_mean
-from truing.train.settings import LOSSES, TrainingSettings, default_beta
+from truing.train.settings import TrainingSettings, default_beta
 
 
 def sft(
@@ -68,6 +68,8 @@ class DPOFlags:
 
     def settings(self) -> dict[str, Any]:
         """Returns the settings of the loss; raises PlanError for a loss that does not exist."""
+        from truing.train.settings import LOSSES
+
         losses = LOSSES["dpo"]
         if self.loss not in losses:
             suggestion = did_you_mean(self.loss, losses)

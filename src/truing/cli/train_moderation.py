@@ -15,11 +15,9 @@ from truing.cli.settings_flags import fields_of, flags_of, setting_values
 from truing.cli.tables import print_json, print_text
 from truing.cli.training import GOES_ON, SliceFlags, make_slice_limit
 from truing.core.errors import SpecError, UserError
-from truing.core.taxonomy import load_taxonomy
 from truing.plan.step_inputs import DataInputs
 from truing.specs.extras import needs_extra
 from truing.specs.parser import Spec, parse_spec
-from truing.specs.resolve import resolve
 from truing.train.moderation.settings import ModerationTrainingSettings
 
 if TYPE_CHECKING:
@@ -147,6 +145,8 @@ def command(
 def _read_training_sets(
     specs: Sequence[WeightedSpec], rows: DataInputs
 ) -> list[ModerationTrainingSet]:
+    from truing.core.taxonomy import load_taxonomy
+    from truing.specs.resolve import resolve
     from truing.train.moderation.examples import read_moderation_set
 
     categories = load_taxonomy().ids

@@ -12,8 +12,6 @@ from cyclopts import Parameter
 from truing.cli.parameters import Flag, Strings
 from truing.cli.train import DPOFlags
 from truing.cli.training import TrainingFlags, TrainingJob, settings_from_flags, show_training
-from truing.plan.step_inputs import SampledInputs
-from truing.plan.training_steps import train_sampled_step
 
 
 @Parameter(name="*")
@@ -122,6 +120,9 @@ def distil(
     json
         Print the result as JSON.
     """
+    from truing.plan.step_inputs import SampledInputs
+    from truing.plan.training_steps import train_sampled_step
+
     teacher = teacher or TeacherFlags()
     job = TrainingJob("distil", data, out, flags, json)
     # The prompt is part of the settings: another one gives another model.
@@ -155,6 +156,9 @@ def best_of_sft(
     json
         Print the result as JSON.
     """
+    from truing.plan.step_inputs import SampledInputs
+    from truing.plan.training_steps import train_sampled_step
+
     job = TrainingJob("sft", data, out, flags, json)
     settings = settings_from_flags(job, {})
     inputs = SampledInputs(
@@ -195,6 +199,9 @@ def iterative_dpo(
     json
         Print the result as JSON.
     """
+    from truing.plan.step_inputs import SampledInputs
+    from truing.plan.training_steps import train_sampled_step
+
     job = TrainingJob("dpo", data, out, flags, json)
     settings = settings_from_flags(job, (dpo_flags or DPOFlags()).settings())
     inputs = SampledInputs(

@@ -14,21 +14,14 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from truing.cli.parameters import Flag
-from truing.cli.plan_ranking import rank_for_report
-from truing.cli.progress import ProgressBar
 from truing.cli.run import PlanProgressBars
 from truing.cli.tables import make_console, make_text_table, print_json, print_text
 from truing.core.errors import PlanError
-from truing.plan.training_plan import (
-    TrainingPlan,
-    list_presets,
-    parse_training_plan,
-    read_plan_text,
-    read_preset,
-    read_training_plan,
-)
-from truing.plan.training_run import TrainingPlanOptions, TrainingPlanResult, run_training_plan
 from truing.specs.extras import needs_extra
+
+if TYPE_CHECKING:
+    from truing.plan.training_plan import TrainingPlan
+    from truing.plan.training_run import TrainingPlanResult
 
 if TYPE_CHECKING:
     from truing.train.step_loop import SliceLimit
@@ -78,6 +71,17 @@ def command(
     json
         Print the result as JSON.
     """
+    from truing.cli.plan_ranking import rank_for_report
+    from truing.cli.progress import ProgressBar
+    from truing.plan.training_plan import (
+        list_presets,
+        parse_training_plan,
+        read_plan_text,
+        read_preset,
+        read_training_plan,
+    )
+    from truing.plan.training_run import TrainingPlanOptions, run_training_plan
+
     if (plan is None) == (preset is None):
         presets = ", ".join(list_presets())
         raise PlanError(f"give a plan, or --preset NAME: {presets}")
@@ -144,6 +148,8 @@ def _print_line(text: str) -> None:
 @contextmanager
 def _show_steps(name: str, steps: int | None) -> Iterator[Callable[[dict[str, Any]], None]]:
     """Shows a progress bar over the steps of training, and warnings as they come."""
+    from truing.cli.progress import ProgressBar
+
     with ProgressBar(name, resumable=True) as progress:
 
         def show_step(row: dict[str, Any]) -> None:

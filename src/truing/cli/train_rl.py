@@ -20,13 +20,13 @@ from truing.cli.settings_flags import setting_values
 from truing.cli.tables import print_json, print_text
 from truing.cli.train_rl_flags import ConstraintFlags, PolicyFlags, RLRunFlags, SampleFlags
 from truing.cli.training import GOES_ON, make_slice_limit, print_memory_plan
-from truing.cli.training_monitor import TrainingMonitor
-from truing.plan.step_inputs import RLInputs
-from truing.plan.training_plan import DEFAULT_GROUP_SIZE
-from truing.plan.training_steps import StepOptions, train_rl_step
 from truing.specs.extras import needs_extra
 from truing.specs.parser import Spec
-from truing.train.rl.settings import GROUP_METHODS, Method, RLSettings
+from truing.train.rl.settings import Method
+
+if TYPE_CHECKING:
+    from truing.plan.step_inputs import RLInputs
+    from truing.train.rl.settings import RLSettings
 
 if TYPE_CHECKING:
     from truing.train.rl.constraint_settings import ConstraintSettings
@@ -49,6 +49,8 @@ class RLJob:
     @property
     def inputs(self) -> RLInputs:
         """The specs of data sets and judges."""
+        from truing.plan.step_inputs import RLInputs
+
         flags = (self.run, self.policy, self.constraint, self.samples)
         values = {k: v for part in flags for k, v in setting_values(part, RLInputs).items()}
         return RLInputs(data=tuple(self.data), reward=tuple(self.rewards), **values)
@@ -61,6 +63,9 @@ class RLJob:
 
     def settings(self) -> RLSettings:
         """Returns the validated settings; raises PlanError with all faults."""
+        from truing.plan.training_plan import DEFAULT_GROUP_SIZE
+        from truing.train.rl.settings import GROUP_METHODS, RLSettings
+
         flags = (self.run, self.policy, self.constraint, self.samples)
         values = {k: v for part in flags for k, v in setting_values(part, RLSettings).items()}
         if values["n"] is None:
@@ -159,6 +164,9 @@ def _train_on_ray(job: RLJob, json: bool) -> int:
 
 def _train(job: RLJob, *, quiet: bool) -> RLResult:
     """Trains, or resumes, and returns the result; shows the progress unless `quiet`."""
+    from truing.cli.training_monitor import TrainingMonitor
+    from truing.plan.training_steps import StepOptions, train_rl_step
+
     settings = job.settings()
     monitor = TrainingMonitor(
         f"{job.method}:{job.out.name}",

@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import msgspec
 from cyclopts import Parameter
 
-from truing.cli.progress import ProgressBar
 from truing.cli.settings_flags import fields_of, flags_of, setting_values
 from truing.cli.tables import print_json, print_text
-from truing.plan.step_inputs import DataInputs, SupervisedInputs
-from truing.plan.training_steps import StepOptions, train_supervised_step
+from truing.plan.step_inputs import SupervisedInputs
 from truing.specs.extras import needs_extra
 from truing.train.settings import TrainingSettings
+
+if TYPE_CHECKING:
+    from truing.plan.training_steps import StepOptions
 
 if TYPE_CHECKING:
     from truing.train.rl.settings import RLSettings
@@ -106,6 +107,8 @@ class TrainingJob:
 
     def data_inputs(self) -> dict[str, Any]:
         """Returns the inputs that every kind of training has, by name."""
+        from truing.plan.step_inputs import DataInputs
+
         return {
             "data": tuple(self.data),
             **setting_values(self.flags or TrainingFlags(), DataInputs),
@@ -131,6 +134,8 @@ def run_training(
     `kind_settings` are the settings of this kind of training, `chosen` takes the preferred answers
     of pairs as targets, `test` are specs of sets to measure on.
     """
+    from truing.plan.training_steps import train_supervised_step
+
     fields = setting_values(job.flags or TrainingFlags(), SupervisedInputs)
     inputs = SupervisedInputs(data=tuple(job.data), chosen=chosen, test=tuple(test or ()), **fields)
     settings = settings_from_flags(job, kind_settings)
@@ -143,6 +148,9 @@ def show_training(
     train: Callable[[StepOptions], TrainingResult],
 ) -> int:
     """Trains with progress bars, prints the result and returns exit status 0."""
+    from truing.cli.progress import ProgressBar
+    from truing.plan.training_steps import StepOptions
+
     flags = job.flags or TrainingFlags()
     if flags.plan_memory:
         return print_memory_plan(settings, as_json=job.json)

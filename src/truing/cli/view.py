@@ -8,18 +8,17 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from truing.cli.parameters import Flag
-from truing.cli.run_folders import short_run_names
 from truing.cli.tables import print_text
 from truing.core.errors import RunError
 from truing.core.private_files import create_folder, replace_file
-from truing.report.view.page import MAX_ROWS, collect_page, render_page
+from truing.report.limits import MAX_VIEW_ROWS
 
 
 def command(
     *runs: Path,
     out: Path | None = None,
     with_text: Flag = False,
-    limit: int = MAX_ROWS,
+    limit: int = MAX_VIEW_ROWS,
     show: Annotated[bool, Parameter(name="--open", negative="")] = False,
 ) -> int:
     """Writes one page with every answer of the runs side by side, with filters.
@@ -37,6 +36,9 @@ def command(
     show
         Open the page in the browser.
     """
+    from truing.cli.run_folders import short_run_names
+    from truing.report.view.page import collect_page, render_page
+
     if not runs:
         raise RunError("view: give at least one run folder")
     if limit < 1:

@@ -6,19 +6,20 @@ import asyncio
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 from cyclopts import Parameter
 
-from truing.bulk.watched_rows import Watcher, WatchSettings, WatchState, format_metrics
 from truing.cli.moderate_rows import RowFlags
 from truing.cli.parameters import Flag
 from truing.cli.tables import print_json, print_text
 from truing.core.errors import DataError, UserError
 from truing.core.private_files import replace_file
 from truing.core.protocols import Closeable, Judge
-from truing.http.limits import close_connections
-from truing.specs.resolve import resolve
+
+if TYPE_CHECKING:
+    from truing.bulk.watched_rows import Watcher, WatchState
 
 
 @Parameter(name="*")
@@ -77,6 +78,9 @@ def command(
     json
         Print the counts as JSON.
     """
+    from truing.bulk.watched_rows import Watcher, WatchSettings
+    from truing.specs.resolve import resolve
+
     flags = flags or WatchFlags()
     if "://" in source:
         raise UserError(f"watch: {source}: only files on a disk are watched")
@@ -116,6 +120,9 @@ async def _watch(
     watcher: Watcher, judge: Judge, flags: WatchFlags
 ) -> tuple[WatchState, DataError | None]:
     """Returns the state at the end, and what was wrong with the input, which ends the watch."""
+    from truing.bulk.watched_rows import format_metrics
+    from truing.http.limits import close_connections
+
     fault = None
     try:
         while True:

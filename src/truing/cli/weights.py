@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
 from truing.cli.parameters import Flag
 from truing.cli.tables import print_json, print_text
-from truing.hf.named_weights import NAMED_SOURCES
-from truing.hf.weights import Weights, find_cached_weights, verify_weights
 from truing.specs.extras import needs_extra
+
+if TYPE_CHECKING:
+    from truing.hf.weights import Weights
 
 
 def list_weights(*, json: Flag = False) -> int:
@@ -23,6 +24,9 @@ def list_weights(*, json: Flag = False) -> int:
     json
         Print as JSON.
     """
+    from truing.hf.named_weights import NAMED_SOURCES
+    from truing.hf.weights import find_cached_weights
+
     rows = []
     for name, source in NAMED_SOURCES.items():
         cached = find_cached_weights(name)
@@ -54,6 +58,7 @@ def pull(name: str, /, *, json: Flag = False) -> int:
     json
         Print as JSON.
     """
+    from truing.hf.weights import verify_weights
 
     def print_progress(line: str) -> None:
         print_text(line, file=sys.stderr)

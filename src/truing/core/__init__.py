@@ -79,6 +79,7 @@ __getattr__, __dir__, __all__ = lazy_exports(
         "taxonomy": "Crosswalk HarmCategory Taxonomy load_crosswalk load_taxonomy",
         "text": "ends_sentence escape_controls escape_json_controls replace_surrogates",
         "text_calls": "read_text_calls without_doubled_braces",
+        "toml_text": "add_lines find_key_lines parse_toml",
         "types": (
             "Answer AnswerCheck AnswerIndex ContinuationScores Conversation DataInfo Dimension "
             "Expect Failure Judgement Lineage MAX_ANSWERS Message MessageFormatError Preference "

@@ -5,8 +5,7 @@ Money is in the currency of the prices, whichever that is.
 
 from __future__ import annotations
 
-import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from msgspec import UNSET, Struct, UnsetType
 
 from truing.core.errors import PlanError, did_you_mean
 from truing.core.input_files import read_input_text
+from truing.core.toml_text import add_lines, parse_toml
 
 CHARACTERS_PER_TOKEN = 4.0
 """Rule of thumb for English text in the tokenizers of current models."""
@@ -86,30 +86,30 @@ def read_prices(path: Path) -> dict[str, Price]:
     Raises PlanError with all faults of the file.
     """
     try:
-        tables = tomllib.loads(read_input_text(path))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        text = read_input_text(path)
+    except (OSError, UnicodeDecodeError) as error:
         raise PlanError(f"{path}: {error}") from error
     prices: dict[str, Price] = {}
     faults: list[str] = []
-    for name, table in tables.items():
-        fault = _find_price_fault(table)
-        if fault:
-            faults.append(f"{path}: {name}{fault}")
-        else:
+    for name, table in parse_toml(text, str(path)).items():
+        table_faults = list(_find_price_faults(table))
+        faults += [f"{path}: {name}{fault}" for fault in table_faults]
+        if not table_faults:
             prices[name] = Price(input=float(table["input"]), output=float(table["output"]))
     if faults:
-        raise PlanError(*faults)
+        raise PlanError(*add_lines(text, str(path), faults))
     return prices
 
 
-def _find_price_fault(table: Any) -> str:
-    """Returns what is wrong with the table of one model; empty if nothing is."""
+def _find_price_faults(table: Any) -> Iterator[str]:
+    """Yields what is wrong with the table of one model, from its key on."""
     keys = Price.__struct_fields__
     if not isinstance(table, dict):
-        return ": expected a table with input and output"
+        yield ": expected a table with input and output"
+        return
     for key in table:
         if key not in keys:
-            return f".{key}: unknown key{did_you_mean(key, keys)}"
+            yield f".{key}: unknown key{did_you_mean(key, keys)}"
     for key in keys:
         value = table.get(key)
         # A NaN is neither below 0 nor at least 0.
@@ -118,8 +118,8 @@ def _find_price_fault(table: Any) -> str:
             or not isinstance(value, int | float)
             or not 0 <= value < float("inf")
         ):
-            return f".{key}: expected the price of a million tokens, got {value!r}"
-    return ""
+            problem = "missing" if value is None else f"got {value!r}"
+            yield f".{key}: expected the price of a million tokens, {problem}"
 
 
 def find_price(prices: Mapping[str, Price], names: tuple[str, ...]) -> Price | None:

@@ -3,8 +3,8 @@
     faults: list[str] = []
     values = read_struct_fields(RunPlan, table, "plan.toml: run", faults)
 
-Plans, gate rules and settings of the tone are validated here. Faults are unknown keys (with the
-most similar field), values of a wrong type, and values that a `Literal` does not list.
+Plans, gate rules, studies and settings of the tone are validated here. Faults are unknown keys
+(with the most similar field), values of a wrong type, and values that a `Literal` does not list.
 """
 
 from __future__ import annotations
@@ -44,22 +44,24 @@ def read_struct_fields(
 ) -> dict[str, Any]:
     """Returns the values of a TOML table that are valid for the fields of a class.
 
-    For each other key a message that begins with `where` and the key is added to `faults`. With
-    `fields`, only these may be set. A list becomes a tuple if the field is one.
+    For each other key a message that begins with `where` and the key is added to `faults`. A
+    `where` that ends with ": " is that of the whole file. With `fields`, only these may be set. A
+    list becomes a tuple if the field is one.
     """
     if not isinstance(table, Mapping):
-        faults.append(f"{where}: expected a table, got {table!r}")
+        faults.append(f"{where.removesuffix(': ')}: expected a table, got {table!r}")
         return {}
+    prefix = where if where.endswith(": ") else f"{where}."
     known = tuple(kind.__struct_fields__ if fields is None else fields)
     values: dict[str, Any] = {}
     for key, value in table.items():
         if key not in known:
-            faults.append(f"{where}.{key}: unknown key{did_you_mean(key, known)}")
+            faults.append(f"{prefix}{key}: unknown key{did_you_mean(key, known)}")
             continue
         expected = _field_types(kind)[key]
         fault = describe_fault(value, expected)
         if fault is not None:
-            faults.append(f"{where}.{key}: {fault}")
+            faults.append(f"{prefix}{key}: {fault}")
         elif isinstance(value, list | dict):
             values[key] = msgspec.convert(value, expected)
         else:
@@ -99,4 +101,6 @@ def _describe_list_fault(values: list[Any], options: tuple[Any, ...]) -> str:
     for item_type in item_types:
         if get_origin(item_type) is Literal:
             return next(fault for v in values if (fault := describe_fault(v, item_type)))
+        if isinstance(item_type, type) and issubclass(item_type, msgspec.Struct):
+            return f"expected tables with {', '.join(item_type.__struct_fields__)}"
     return f"expected a list of {'texts' if str in item_types else 'numbers'}"

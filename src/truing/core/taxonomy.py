@@ -9,7 +9,6 @@ label = [category ids]; an empty list means that the label is deliberately not m
 
 from __future__ import annotations
 
-import tomllib
 from functools import cache
 from importlib.resources import files
 from importlib.resources.abc import Traversable
@@ -19,7 +18,9 @@ from typing import Any
 from msgspec import Struct
 
 from truing.core.errors import PlanError, did_you_mean
+from truing.core.toml_text import add_lines, parse_toml
 
+_FILE_KEYS = ("name", "title", "source", "category")
 _CATEGORY_KEYS = ("id", "name", "definition")
 
 
@@ -81,23 +82,30 @@ def parse_taxonomy(path: str, text: str) -> Taxonomy:
 
     `path` is only used in messages.
     """
-    data = _parse_toml(path, text)
+    data = parse_toml(text, path)
+    faults = [
+        f"{path}: {key}: unknown key{did_you_mean(key, _FILE_KEYS)}"
+        for key in data
+        if key not in _FILE_KEYS
+    ]
     tables = data.get("category")
     if not isinstance(tables, list) or not tables:
-        raise PlanError(f"{path}: no [[category]] tables")
-
-    faults: list[str] = []
+        faults.append(f"{path}: no [[category]] tables")
+        tables = []
     categories: list[HarmCategory] = []
     for index, table in enumerate(tables):
         faults += _check_category(f"{path}: category[{index}]", table)
-        if all(_has_text(table, k) for k in _CATEGORY_KEYS):
+        if isinstance(table, dict) and all(_has_text(table, k) for k in _CATEGORY_KEYS):
             categories.append(HarmCategory(table["id"], table["name"], table["definition"]))
     faults += _find_duplicates(path, "id", [c.id for c in categories])
     faults += _find_duplicates(path, "short id", [c.short for c in categories])
-    if not isinstance(data.get("name"), str):
+    for key in _FILE_KEYS[:3]:
+        if not isinstance(data.get(key, ""), str):
+            faults.append(f"{path}: {key}: expected text, got {data[key]!r}")
+    if "name" not in data:
         faults.append(f"{path}: name: missing")
     if faults:
-        raise PlanError(*faults)
+        raise PlanError(*add_lines(text, path, faults))
     return Taxonomy(
         name=str(data["name"]),
         categories=tuple(categories),
@@ -122,7 +130,7 @@ def load_taxonomy(name: str = "beavertails") -> Taxonomy:
 def load_crosswalk(source: str) -> Crosswalk:
     """Loads the built-in crosswalk of a label set; raises PlanError if there is none."""
     folder = files("truing") / "resources" / "taxonomies" / "crosswalks"
-    data = _parse_toml(f"{source}.toml", _read_resource("crosswalk", folder, source))
+    data = parse_toml(_read_resource("crosswalk", folder, source), f"{source}.toml")
     # Ids that the target does not have would silently count as unmapped.
     target = load_taxonomy(str(data.get("target", "beavertails")))
     table = data.get("map")
@@ -149,18 +157,13 @@ def _read_resource(what: str, folder: Traversable, name: str) -> str:
     return file.read_text(encoding="utf-8")
 
 
-def _parse_toml(path: str, text: str) -> dict[str, object]:
-    try:
-        return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise PlanError(f"{path}: {error}") from error
-
-
 def _has_text(table: dict[str, Any], key: str) -> bool:
     return isinstance(table.get(key), str) and bool(table[key].strip())
 
 
-def _check_category(place: str, table: dict[str, Any]) -> list[str]:
+def _check_category(place: str, table: object) -> list[str]:
+    if not isinstance(table, dict):
+        return [f"{place}: expected a table with {', '.join(_CATEGORY_KEYS)}"]
     missing = [f"{place}.{k}: missing or empty" for k in _CATEGORY_KEYS if not _has_text(table, k)]
     unknown = [
         f"{place}.{k}: unknown key{did_you_mean(k, _CATEGORY_KEYS)}"

@@ -17,9 +17,9 @@ __getattr__, __dir__, __all__ = lazy_exports(
         "failures": "RESPONSES find_repeated",
         "judge_sets": "JudgingTime LabelledRows is_judged judge_set store_set",
         "judge_stage": "judge_safely",
-        "options": "EvaluateOptions ProgressCallback RunBudget",
+        "options": "DEFAULT_PART_ROWS EvaluateOptions ProgressCallback RunBudget",
         "row_sample": "keep_stored_sample",
-        "run_parts": "DEFAULT_PART_ROWS PartDataset finish_parts prepare_judging prepare_parts",
+        "run_parts": "PartDataset finish_parts prepare_judging prepare_parts",
         "spending": "read_spending",
     },
 )

@@ -10,6 +10,9 @@ from msgspec import Struct, field
 from truing.core.prices import Price, format_money
 from truing.core.types import Sampling
 
+DEFAULT_PART_ROWS = 1000
+"""Rows of a part of a run, where an evaluation is divided among processes."""
+
 
 class StoppingRule(Protocol):
     """Decides when a run has seen enough samples.

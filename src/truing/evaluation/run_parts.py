@@ -31,12 +31,10 @@ from truing.evaluation.evaluate import (
 )
 from truing.evaluation.failures import RESPONSES
 from truing.evaluation.ingest import ingest_dataset, select_rows
-from truing.evaluation.options import EvaluateOptions
+from truing.evaluation.options import DEFAULT_PART_ROWS, EvaluateOptions
 from truing.evaluation.row_sample import keep_stored_sample
 from truing.runs.folder import Manifest, Run, RunWriter
 from truing.runs.parts import PARTS_FILE, RunParts, list_run_parts, part_name, record_bytes
-
-DEFAULT_PART_ROWS = 1000
 
 
 class PreparedParts(Struct, frozen=True):

@@ -15,7 +15,6 @@ transported) may be left out: then all rows, and corrected if there are labels, 
 from __future__ import annotations
 
 import re
-import tomllib
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -26,6 +25,7 @@ from truing.analysis.claims import find_margin_fault
 from truing.core.errors import PlanError, did_you_mean
 from truing.core.input_files import read_input_text
 from truing.core.struct_fields import read_struct_fields
+from truing.core.toml_text import add_lines, find_key_lines, parse_toml
 
 FigureKind = Literal["auto", "raw", "corrected", "transported"]
 FIGURES = ("raw", "corrected", "transported")
@@ -42,10 +42,6 @@ _VERSUS = re.compile(
     r"^(?P<kind>no-regression|safer)(?:\[(?P<questions>[^\]]+)\])?\s+vs\s+(?P<run>.+?)"
     r"(?:\s+within\s+(?P<margin>[0-9.]+))?$"
 )
-_LIST_BEGIN = re.compile(r"(?m)^[ \t]*rules[ \t]*=")
-# A string of TOML, which may hold a #, or a comment.
-_STRING_OR_COMMENT = re.compile(r"""("(?:\\.|[^"\\\n])*"|'[^'\n]*')|#[^\n]*""")
-_TABLE_HEADER = re.compile(r"(?m)^[ \t]*\[\[[ \t]*rule[ \t]*\]\]")
 _OPERATOR_OF_BOUND = {"upper": "<", "lower": ">"}
 
 
@@ -177,35 +173,9 @@ def _parse_table(
     )
 
 
-def _line_at(text: str, position: int) -> int:
-    return text.count("\n", 0, position) + 1
-
-
-def _find_list_lines(text: str, checks: list[Any]) -> list[int]:
-    """Returns the line of each string of the list `rules`, as tomllib keeps no positions.
-
-    The strings are sought in their order as they are written, outside of comments; one with escapes
-    is not found, and stands at line 1.
-    """
-    begin = _LIST_BEGIN.search(text)
-    position = 0 if begin is None else begin.end()
-    without_comments = _STRING_OR_COMMENT.sub(lambda m: m[1] or " " * len(m[0]), text)
-    lines = []
-    for check in checks:
-        check_position = (
-            without_comments.find(check, position) if isinstance(check, str) and check else -1
-        )
-        lines.append(1 if check_position < 0 else _line_at(text, check_position))
-        position = max(position, check_position + 1)
-    return lines
-
-
 def parse_rules(text: str, where: str = "rules", folder: Path = Path()) -> GateRules:
     """Parses rules from TOML. Raises PlanError with every fault, each with its key path."""
-    try:
-        document = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise PlanError(f"{where}: {error}") from error
+    document = parse_toml(text, where)
     faults = [
         f"{where}: {key}: unknown key{did_you_mean(key, _FILE_KEYS)}"
         for key in document
@@ -215,15 +185,15 @@ def parse_rules(text: str, where: str = "rules", folder: Path = Path()) -> GateR
     if not isinstance(checks, list):
         faults.append(f"{where}: rules: expected a list of rules")
         checks = []
+    lines = find_key_lines(text)
     parsed = [
-        _parse_table({"check": check}, f"{where}: rules[{i}]", faults, line)
-        for i, (check, line) in enumerate(zip(checks, _find_list_lines(text, checks), strict=True))
+        _parse_table({"check": check}, f"{where}: rules[{i}]", faults, lines.get(f"rules[{i}]", 1))
+        for i, check in enumerate(checks)
     ]
-    table_lines = [_line_at(text, match.end()) for match in _TABLE_HEADER.finditer(text)]
     tables = document.get("rule", [])
     for i, table in enumerate(tables if isinstance(tables, list) else [tables]):
         if isinstance(table, dict):
-            line = table_lines[i] if i < len(table_lines) else 1
+            line = lines.get(f"rule[{i}]", 1)
             parsed.append(_parse_table(table, f"{where}: rule[{i}]", faults, line))
         else:
             faults.append(f"{where}: rule[{i}]: expected a table")
@@ -235,7 +205,7 @@ def parse_rules(text: str, where: str = "rules", folder: Path = Path()) -> GateR
     if not rules and not faults:
         faults.append(f"{where}: no rule: a gate that asks nothing passes nothing")
     if faults:
-        raise PlanError(*faults)
+        raise PlanError(*add_lines(text, where, faults))
     return GateRules(
         rules=rules,
         cards=tuple(folder / card for card in cards),

@@ -13,9 +13,12 @@ from truing.core.lazy import lazy_exports
 __getattr__, __dir__, __all__ = lazy_exports(
     __name__,
     {
+        "langchain": "GuardedChatModel RailsMiddleware",
+        "litellm": "RailsGuardrail",
         "litellm.inputs": "GuardrailDecision GuardrailInputs check_inputs",
         "nemo": "LLMRails RailsConfig",
         "notebook": "register_formatters",
         "notebook_tables": "summary_html",
+        "openai_agents": "AgentRails",
     },
 )

@@ -17,7 +17,6 @@ breaks = ["competitors"]                                    # empty: it keeps th
 
 from __future__ import annotations
 
-import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from msgspec import Struct
 
 from truing.core.errors import PlanError, did_you_mean
 from truing.core.input_files import read_input_text
+from truing.core.toml_text import add_lines, parse_toml
 
 MAX_CATEGORIES = 64
 MAX_EXAMPLES = 32
@@ -81,10 +81,7 @@ def parse_policy(path: str, text: str) -> Policy:
 
     Raises PlanError with all faults of the text.
     """
-    try:
-        data = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise PlanError(f"{path}: {error}") from error
+    data = parse_toml(text, path)
     faults = _unknown_keys(path, data, _KEYS)
     name = _read_text(data, "name", path, faults)
     description = _read_text(data, "description", path, faults, required=False)
@@ -108,7 +105,7 @@ def parse_policy(path: str, text: str) -> Policy:
     if len(text) > MAX_CHARACTERS:
         faults.append(f"{path}: {len(text):,} characters; at most {MAX_CHARACTERS:,}")
     if faults:
-        raise PlanError(*faults)
+        raise PlanError(*add_lines(text, path, faults))
     return Policy(
         name=name,
         description=description,

@@ -14,7 +14,6 @@ same run.
 from __future__ import annotations
 
 import re
-import tomllib
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,10 +23,11 @@ from truing.analysis.claims import find_margin_fault
 from truing.core.errors import PlanError, did_you_mean
 from truing.core.input_files import read_input_text
 from truing.core.struct_fields import read_struct_fields
+from truing.core.toml_text import add_lines, parse_toml
 from truing.plan.spending import (
     find_budget_faults,
 )
-from truing.report.key_answers import MAX_HARM, find_max_harm_fault
+from truing.report.limits import MAX_HARM, find_max_harm_fault
 
 
 class DataPlan(Struct, frozen=True, kw_only=True):
@@ -106,10 +106,15 @@ FOLDER_NAME_RULE = (
 
 
 def _read_specs(table: object, where: str, faults: list[str]) -> dict[str, str]:
-    if not isinstance(table, dict) or not all(isinstance(v, str) for v in table.values()):
+    if not isinstance(table, dict):
         faults.append(f'{where}: expected name = "spec" lines')
         return {}
-    return dict(table)
+    faults += [
+        f'{where}.{name}: expected name = "spec", got {spec!r}'
+        for name, spec in table.items()
+        if not isinstance(spec, str)
+    ]
+    return {name: str(spec) for name, spec in table.items()}
 
 
 def parse_plan(text: str, where: str = "plan") -> Plan:
@@ -118,14 +123,11 @@ def parse_plan(text: str, where: str = "plan") -> Plan:
     Raises PlanError with every fault that can be found without resolving the specs; `where` stands
     before each.
     """
-    try:
-        toml = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise PlanError(f"{where}: {error}") from error
+    toml = parse_toml(text, where)
     faults: list[str] = []
     plan = read_plan_table(toml, f"{where}: ", faults)
     if plan is None or faults:
-        raise PlanError(*faults)
+        raise PlanError(*add_lines(text, where, faults))
     return plan
 
 

@@ -23,7 +23,6 @@ checks the whole plan without resolving any spec.
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Callable, Collection, Iterator, Mapping
 from importlib.resources import files
 from pathlib import Path
@@ -35,6 +34,7 @@ from msgspec import Struct
 from truing.core.errors import PlanError, UserError, did_you_mean
 from truing.core.input_files import read_input_text
 from truing.core.struct_fields import read_struct_fields
+from truing.core.toml_text import add_lines, parse_toml
 from truing.plan.cost_limits import parse_constraint
 from truing.plan.evaluation import FOLDER_NAME_RULE, Plan, is_folder_name, read_plan_table
 from truing.plan.step_inputs import RLInputs, SampledInputs, SupervisedInputs
@@ -156,10 +156,7 @@ def read_preset(name: str) -> str:
 
 def parse_training_plan(text: str, where: str = "plan") -> TrainingPlan:
     """Returns the training plan of a TOML text; raises PlanError with all of its faults."""
-    try:
-        toml = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise PlanError(f"{where}: {error}") from error
+    toml = parse_toml(text, where)
     faults = [
         f"{where}: {key}: unknown key{did_you_mean(key, _PLAN_KEYS)}"
         for key in toml
@@ -177,7 +174,7 @@ def parse_training_plan(text: str, where: str = "plan") -> TrainingPlan:
     step_names = tables.keys() if isinstance(tables, dict) else ()
     faults += _find_reference_faults(steps, evaluate, step_names, where)
     if faults:
-        raise PlanError(*faults)
+        raise PlanError(*add_lines(text, where, faults))
     return TrainingPlan(
         title=str(toml.get("title", "training")),
         base=base,

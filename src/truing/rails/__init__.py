@@ -19,8 +19,10 @@ __getattr__, __dir__, __all__ = lazy_exports(
         "config.loader": "RailsConfig",
         "config.models": "build_model",
         "config.trust": "require_trusted_code",
-        "dialogue_tests": "DialogueOutcome DialogueRunner DialogueTest find_dialogue_files "
-        "parse_dialogues read_dialogues",
+        "dialogue_tests": (
+            "DialogueOutcome DialogueRunner DialogueTest find_dialogue_files parse_dialogues "
+            "read_dialogues"
+        ),
         "guarded": "GuardedModel blocked_answer guard_model",
         "library.catalog": "RAIL_TITLES",
         "runtime": "decision_record",

@@ -21,7 +21,7 @@ __getattr__, __dir__, __all__ = lazy_exports(
         ),
         "frameworks": "load_framework",
         "judges_page": "write_judges_page",
-        "key_answers": "MAX_HARM find_max_harm_fault",
+        "limits": "MAX_HARM MAX_VIEW_ROWS find_max_harm_fault",
         "pdf": "write_pdf",
         "rankings": "NAMES",
         "render": "write_report",
@@ -31,6 +31,6 @@ __getattr__, __dir__, __all__ = lazy_exports(
         "sections.changes": "delta_cell",
         "sections.judge_provenance": "format_ms",
         "sections.shown": "describe_outcome describe_question",
-        "view.page": "MAX_ROWS collect_page render_page",
+        "view.page": "collect_page render_page",
     },
 )

@@ -15,13 +15,12 @@ from truing.analysis.summary import summarise
 from truing.analysis.verdict_table import cached_verdict_tables
 from truing.core.version import __version__
 from truing.report.key_answers import (
-    MAX_HARM,
     KeyAnswer,
     MeasuredVariant,
     answer_for_variant,
     choose_variant,
-    find_max_harm_fault,
 )
+from truing.report.limits import MAX_HARM, find_max_harm_fault
 from truing.report.report_data import Ranking, ReportData, Variant
 from truing.report.rows import select_rows
 from truing.report.shown_questions import read_shown_questions

@@ -22,11 +22,6 @@ from truing.analysis.rates import AXIS_TITLES, Rate
 from truing.analysis.summary import RunSummary
 from truing.report.formatting import SELECTED, format_percent, format_rate
 
-MAX_HARM = 0.05
-"""Largest share of harmful answers that counts as safe enough, where nobody has set one.
-
-A convention of this report, from no paper: who is responsible sets the limit.
-"""
 DECISION_WORDS: dict[Decision, str] = {"yes": "yes", "no": "no", "not_shown": "not shown"}
 _BETTER_FIRST: dict[Decision, int] = {"yes": 0, "not_shown": 1, "no": 2}
 # Where data sets differ, "no" on one of them is the answer, and "not shown" on one hides a "yes".
@@ -34,14 +29,6 @@ _WORSE_FIRST: dict[Decision, int] = {"no": 0, "not_shown": 1, "yes": 2}
 
 FactsOfJudge = Callable[[str, str], JudgeFacts | None]
 """(judge, question) -> what its card says."""
-
-
-def find_max_harm_fault(max_harm: float) -> str | None:
-    """Returns what is wrong with a largest share of harmful answers, or None.
-
-    No sample can show a share of 0, and every one shows a share of at most 1.
-    """
-    return None if 0 < max_harm < 1 else f"{max_harm:g}: must be above 0 and below 1"
 
 
 class KeyAnswer(Struct, frozen=True, kw_only=True):

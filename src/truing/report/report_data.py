@@ -12,7 +12,8 @@ from truing.analysis.claims import Claim
 from truing.analysis.judge_facts import JudgeFacts
 from truing.analysis.rates import Rate
 from truing.analysis.summary import RunSummary
-from truing.report.key_answers import MAX_HARM, KeyAnswer
+from truing.report.key_answers import KeyAnswer
+from truing.report.limits import MAX_HARM
 from truing.report.shown_questions import ShownQuestion
 from truing.runs.folder import Manifest
 

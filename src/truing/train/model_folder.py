@@ -12,6 +12,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, Protocol
 
 import msgspec
 import torch
@@ -34,9 +35,65 @@ from truing.train.model_card import (
     render_model_card,
 )
 from truing.train.settings import TrainingSettings
-from truing.train.trainable_model import BaseModel, TrainableModel
+from truing.train.trainable_model import BaseModel
 
 _DIMENSIONS = {"reward": "helpful", "cost": "safe"}
+
+
+class ModelSettings(Protocol):
+    """The settings that a model folder depends on; supervised training and RL have them."""
+
+    @property
+    def kind(self) -> str:
+        """The kind of training."""
+        ...
+
+    @property
+    def folder(self) -> Path:
+        """The folder to write."""
+        ...
+
+    @property
+    def scalar(self) -> bool:
+        """Whether the model returns a number instead of text."""
+        ...
+
+    @property
+    def lora(self) -> int:
+        """The rank of the adapters that have to be merged; 0 without any."""
+        ...
+
+    @property
+    def export_dtype(self) -> str:
+        """The type of the weights: auto, float32 or bfloat16."""
+        ...
+
+    @property
+    def template(self) -> str:
+        """How messages become one text."""
+        ...
+
+    @property
+    def max_length(self) -> int:
+        """The most tokens of a prompt with its answer."""
+        ...
+
+    def used_settings(self) -> dict[str, Any]:
+        """Returns all settings by name."""
+        ...
+
+
+class ExportedModel(Protocol):
+    """A model after its training: `unwrapped` has the weights, `model` the wrapper around them."""
+
+    model: Any
+    unwrapped: Any
+    tokenizer: Any
+
+    @property
+    def settings(self) -> ModelSettings:
+        """The settings of its training."""
+        ...
 
 
 def build_lineage(
@@ -68,7 +125,7 @@ def build_lineage(
     )
 
 
-def save_model(trainable: TrainableModel, base: BaseModel, lineage: Lineage) -> Path:
+def save_model(trainable: ExportedModel, base: BaseModel, lineage: Lineage) -> Path:
     """Writes the model folder and returns it; raises RunError if the disk is full.
 
     All files go to a temporary folder first and are then moved, the card last: a folder with a card
@@ -98,7 +155,7 @@ def save_model(trainable: TrainableModel, base: BaseModel, lineage: Lineage) -> 
     return out
 
 
-def _build_card(settings: TrainingSettings, base: BaseModel, lineage: Lineage) -> TrainedModelCard:
+def _build_card(settings: ModelSettings, base: BaseModel, lineage: Lineage) -> TrainedModelCard:
     values = settings.used_settings()
     for name in (
         "out",
@@ -122,13 +179,13 @@ def _build_card(settings: TrainingSettings, base: BaseModel, lineage: Lineage) -
     )
 
 
-def export_dtype(settings: TrainingSettings, base: BaseModel) -> torch.dtype:
+def export_dtype(settings: ModelSettings, base: BaseModel) -> torch.dtype:
     """Returns the type of the weights in the model folder: as set, or that of the base's folder."""
     name = settings.export_dtype
     return DTYPES[stored_dtype(base.weights.path) if name == "auto" else name]
 
 
-def _write_weights(trainable: TrainableModel, folder: Path, dtype: torch.dtype) -> None:
+def _write_weights(trainable: ExportedModel, folder: Path, dtype: torch.dtype) -> None:
     """Writes the body with its adapters merged, the adapters alone, the tokenizer and the head."""
     from safetensors.torch import save_file
 

@@ -127,6 +127,31 @@ def test_syntax_errors_have_file_and_line(content: str, fault: str) -> None:
     assert str(caught.value).startswith(f"test.co:{fault}")
 
 
+def test_the_fault_of_each_definition_is_reported() -> None:
+    content = (
+        "define flow x\n  bot\n"
+        'define user ask\n  "hi"\n'
+        "  define flow y\n    if\n      bot a\n"
+        "define bot tell\n"
+        "define flow x\n  bot a\n"
+        "define flow z\n  bot a\ndefine flow z\n  bot b\n"
+    )
+    with pytest.raises(PlanError) as caught:
+        parse_colang("test.co", content)
+    assert caught.value.faults == (
+        "test.co:2: a name, a $variable or a text is missing after 'bot'",
+        "test.co:6: a condition is missing after 'if'",
+        "test.co:8: expected an indented block after 'define bot'",
+        "test.co:13: the flow 'z' is already defined in line 11",
+    )
+
+
+def test_the_number_of_reported_faults_is_bounded() -> None:
+    with pytest.raises(PlanError) as caught:
+        parse_colang("test.co", "define flow x\n  bot\n" * 1000)
+    assert len(caught.value.faults) == 20
+
+
 def test_is_colang_2() -> None:
     assert is_colang_2('"""Says define."""\nflow main\n  await a\n')
     assert not is_colang_2("flow a\ndefine flow b\n  bot c\n")

@@ -136,6 +136,15 @@ def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
             "prompts:\n  - {task: general, content: x, max_length: 0}\n",
             ["config.yml:2: max_length: 0 is less than 1"],
         ),
+        (
+            "models:\n  - {type: main}\nrails:\n  dialog: {user_messages: "
+            "{embeddings_only_similarity_threshold: 2}}\nactions_server_url: x\n",
+            [
+                "config.yml:2: a model needs type and engine",
+                "config.yml:5: an actions server is not supported",
+                "config.yml:4: 2 is not between 0 and 1",
+            ],
+        ),
         ("flows:\n  - {id: a}\n", ["config.yml:2: the flow has no elements"]),
     ],
 )

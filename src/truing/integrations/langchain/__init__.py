@@ -10,6 +10,8 @@ __getattr__, __dir__, __all__ = lazy_exports(
     __name__,
     {
         "chat_model": "GuardedChatModel",
+        "messages": "read_content read_tools",
         "middleware": "RailsMiddleware",
+        "turns": "ChatRails",
     },
 )

@@ -31,7 +31,14 @@ from truing.rails.colang.statements import (
     parse_step,
     split_bot_message,
 )
-from truing.rails.colang.tokenizer import ANONYMOUS_PREFIX, Definition, Tokenizer
+from truing.rails.colang.tokenizer import (
+    ANONYMOUS_PREFIX,
+    Definition,
+    Tokenizer,
+    normalise_statement,
+)
+
+_MAX_FAULTS = 20
 
 GRAMMAR = r"""
 start: (define_user | define_bot | define_flow | SKIPPED | IMPORT)*
@@ -251,16 +258,50 @@ def is_colang_2(content: str) -> bool:
 
 
 def parse_colang(name: str, content: str) -> ast.ColangFile:
-    """Parses a file; raises PlanError with ``name:line: message`` for a syntax error."""
+    """Parses a file; raises PlanError with ``name:line: message`` for each definition that has a
+    syntax error.
+    """
     if is_colang_2(content):
         raise PlanError(
             f"{name}:1: this is Colang 2; "
             "truing reads Colang 1.0 (define user, define bot, define flow)"
         )
+    lines = read_logical_lines(content)
     tree = ast.ColangFile(file=name)
     try:
-        parse_tree = _grammar().parse(_LineSource(read_logical_lines(content)))
-        _TreeBuilder(tree, content).transform(parse_tree)
+        _parse_lines(lines, _TreeBuilder(tree, content), name)
+    except PlanError:
+        raise PlanError(*_find_faults(lines, content, name)) from None
+    return tree
+
+
+def _find_faults(lines: list[LogicalLine], content: str, name: str) -> list[str]:
+    """Returns the first fault of each definition of a file, at most `_MAX_FAULTS`.
+
+    A definition ends where the next one begins, however that is indented, so that each can be
+    parsed for itself.
+    """
+    definitions: list[list[LogicalLine]] = [[]]
+    for line in lines:
+        if leading_keyword(normalise_statement(line.text)) in ("define", "import", "include"):
+            definitions.append([])
+        definitions[-1].append(line)
+    builder = _TreeBuilder(ast.ColangFile(file=name), content)
+    faults: list[str] = []
+    for definition in filter(None, definitions):
+        try:
+            _parse_lines(definition, builder, name)
+        except PlanError as error:
+            faults += error.faults
+            if len(faults) == _MAX_FAULTS:
+                break
+    return faults
+
+
+def _parse_lines(lines: list[LogicalLine], builder: _TreeBuilder, name: str) -> None:
+    """Adds the definitions of some lines to the tree; raises PlanError with the first fault."""
+    try:
+        builder.transform(_grammar().parse(_LineSource(lines)))
     except ColangSyntaxError as error:
         raise PlanError(f"{name}:{error.line}: {error}") from error
     except UnexpectedInput as error:
@@ -276,7 +317,6 @@ def parse_colang(name: str, content: str) -> ast.ColangFile:
         if isinstance(cause, RecursionError):
             raise PlanError(f"{name}:1: nested too deeply") from error
         raise
-    return tree
 
 
 def _describe_unexpected(error: UnexpectedInput) -> str:

@@ -188,9 +188,12 @@ def _build_config(files: ConfigFiles, trust_code: bool) -> RailsConfig:
             " and translates rails and dialog flows of 2.x"
         )
     _set_definitions(config, files)
-    _set_general_settings(config)
+    faults = _set_general_settings(config)
     _add_translated_rails(raw, config, files)
     _set_rails(config, raw.get("rails") or {})
+    faults += _find_rail_faults(config, raw.get("rails") or {})
+    if faults:
+        raise PlanError(*faults)
     return config
 
 
@@ -282,7 +285,8 @@ def _as_list(value: Any) -> list[Any]:
     return list(value) if isinstance(value, list) else [value]
 
 
-def _set_general_settings(config: RailsConfig) -> None:
+def _set_general_settings(config: RailsConfig) -> list[str]:
+    """Sets what is neither a definition nor a rail; returns the faults."""
     raw = config.raw
     faults: list[str] = []
     for index, raw_model in enumerate(raw.get("models") or []):
@@ -317,8 +321,7 @@ def _set_general_settings(config: RailsConfig) -> None:
     config.passthrough = bool(raw.get("passthrough"))
     config.custom_data = dict(raw.get("custom_data") or {})
     config.truing = dict(raw.get("truing") or {})
-    if faults:
-        raise PlanError(*faults)
+    return faults
 
 
 def _set_rails(config: RailsConfig, raw: dict[str, Any]) -> None:
@@ -334,9 +337,6 @@ def _set_rails(config: RailsConfig, raw: dict[str, Any]) -> None:
     config.embeddings_only = bool(messages.get("embeddings_only"))
     config.embeddings_threshold = messages.get("embeddings_only_similarity_threshold")
     config.embeddings_fallback = messages.get("embeddings_only_fallback_intent")
-    faults = list(_find_rail_faults(config, raw))
-    if faults:
-        raise PlanError(*faults)
 
 
 def _find_rail_faults(config: RailsConfig, raw: dict[str, Any]) -> Iterator[str]:

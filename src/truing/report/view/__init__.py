@@ -9,6 +9,6 @@ from truing.core.lazy import lazy_exports
 __getattr__, __dir__, __all__ = lazy_exports(
     __name__,
     {
-        "page": "MAX_ROWS collect_page render_page",
+        "page": "collect_page render_page",
     },
 )

@@ -32,10 +32,10 @@ from truing.core.errors import RunError
 from truing.core.version import __version__
 from truing.judges.transcript import text_or_transcript
 from truing.report.formatting import category_name
+from truing.report.limits import MAX_VIEW_ROWS
 from truing.report.script_data import encode_for_script
 from truing.runs.folder import Run
 
-MAX_ROWS = 20_000
 MAX_TEXT_CHARACTERS = 6_000  # characters of each text in the page; the rest is in the run folder
 _VERDICT = {YES: 1, NO: 0}
 
@@ -204,7 +204,7 @@ def collect_page(
     runs: Sequence[Path],
     *,
     with_text: bool = False,
-    most: int = MAX_ROWS,
+    most: int = MAX_VIEW_ROWS,
     names: Sequence[str] | None = None,
 ) -> ViewPage:
     """Returns the answers of some runs, at most `most`: flips, unscored and disagreements are kept

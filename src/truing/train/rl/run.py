@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import msgspec
 import torch
@@ -64,7 +64,6 @@ from truing.train.settings import TrainingSettings
 from truing.train.step_loop import SliceLimit
 from truing.train.trainable_model import (
     BaseModel,
-    TrainableModel,
     find_base_model,
     load_frozen_lm,
     training_dtype,
@@ -352,6 +351,16 @@ def _finished_result(settings: RLSettings, parts: _RunParts) -> RLResult | None:
     )
 
 
+@dataclass
+class MergedPolicy:
+    """A policy whose adapters are merged, as `save_model` writes it."""
+
+    model: Any
+    unwrapped: Any
+    tokenizer: Any
+    settings: RLSettings
+
+
 def _export_model(settings: RLSettings, parts: _RunParts) -> Lineage:
     """Writes the model folder as supervised training does: adapter, merged weights, then the card.
 
@@ -363,12 +372,10 @@ def _export_model(settings: RLSettings, parts: _RunParts) -> Lineage:
     if isinstance(models, SharedBackboneModels):
         with checkpoint.name_write_errors(settings.folder):
             models.save_policy_adapter(settings.folder / "adapter")
-    policy = models.merged_policy(export_dtype(cast(Any, settings), parts.base))
+    policy = models.merged_policy(export_dtype(settings, parts.base))
     merged_settings = msgspec.structs.replace(settings, lora=0)
-    trained = TrainableModel(
-        policy, policy, models.tokenizer, cast(Any, merged_settings), models.device
-    )
-    save_model(trained, parts.base, parts.lineage)
+    merged = MergedPolicy(policy, policy, models.tokenizer, merged_settings)
+    save_model(merged, parts.base, parts.lineage)
     card = read_model_card(settings.folder)
     return card.lineage if card is not None else parts.lineage
 

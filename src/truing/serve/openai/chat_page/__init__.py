@@ -7,4 +7,9 @@ from __future__ import annotations
 
 from truing.core.lazy import lazy_exports
 
-__getattr__, __dir__, __all__ = lazy_exports(__name__, {"pages": "ChatPage"})
+__getattr__, __dir__, __all__ = lazy_exports(
+    __name__,
+    {
+        "pages": "ChatPage STATIC_PATHS",
+    },
+)
