@@ -34,6 +34,7 @@ EXTRA_BY_PACKAGE = {
     "pandas": "notebook",
     "playwright": "pdf",
     "presidio_analyzer": "presidio",
+    "yara": "yara",
     "opentelemetry": "otel",
     "mcp": "mcp",
     "agentdojo": "agentdojo",

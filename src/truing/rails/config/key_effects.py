@@ -17,6 +17,7 @@ from msgspec import Struct
 from truing.rails.config.embedding_models import SAME_EMBEDDING_MODELS, Place, find_embedding_model
 from truing.rails.config.library_blocks import LIBRARY_BLOCKS, UNSUPPORTED_BLOCKS
 from truing.rails.config.loader import RailsConfig, list_rail_flow_names
+from truing.rails.config.service_addresses import read_block
 
 _Condition = Callable[[Any, RailsConfig], bool]
 _SAME_BOTH = "has no effect, here as in NeMo Guardrails"
@@ -200,6 +201,11 @@ _BLOCKS: dict[str, KeyEffect] = {
             ("score_threshold", _same("for the entities that Presidio finds")),
         )
     },
+    "injection_detection.injections.*": _differs(
+        "these rules are truing's own: they match statements and constructs, not single words",
+        lambda value, config: _uses_own_rules(config),
+    ),
+    "injection_detection.yara_path": _same("relative to the configuration's folder"),
     "jailbreak_detection.length_per_perplexity_threshold": _differs(
         "without server_endpoint, truing looks for the forms of known jailbreaks and measures no "
         "perplexity",
@@ -217,6 +223,12 @@ _BLOCKS: dict[str, KeyEffect] = {
         "has no effect: refusals are in the language of the configuration's own message"
     ),
 }
+
+
+def _uses_own_rules(config: RailsConfig) -> bool:
+    block = read_block(config, "injection_detection")
+    is_used = "injection detection" in list_rail_flow_names(config)
+    return is_used and not block.get("yara_rules") and not block.get("yara_path")
 
 
 def _measures_no_perplexity(config: RailsConfig) -> bool:

@@ -16,6 +16,7 @@ from truing.rails.colang.parser import parse_colang
 from truing.rails.library import (
     checks,
     guard_models,
+    injection,
     safety,
     service_actions,
     texts,
@@ -36,6 +37,7 @@ OPTIONAL_MODULES: tuple[tuple[str, Sequence[Callable[..., Any]]], ...] = (
     ("texts", texts.ACTIONS),
     ("safety", safety.ACTIONS),
     ("guard_models", guard_models.ACTIONS),
+    ("injection", injection.ACTIONS),
     ("tools", tools.ACTIONS),
     ("tool_guards", tool_guards.ACTIONS),
     ("services", service_actions.ACTIONS),
@@ -54,6 +56,7 @@ RAIL_TITLES: dict[str, tuple[str, str]] = {
     "jailbreak detection heuristics": ("input", "Known jailbreak forms, by pattern."),
     "prompt injection check input": ("input", "Prompt injection, by a classifier."),
     "prompt injection check retrieval": ("retrieval", "Chunks that hold instructions."),
+    "injection detection": ("output", "Code that would be executed, by YARA rules."),
     "topic control": ("input", "Messages unlike your examples of allowed topics."),
     "tone check output": ("output", "Answers that break your tone policy are rewritten."),
     "jailbreak detection model": ("input", "Jailbreaks, by a classifier or NVIDIA's service."),

@@ -11,6 +11,7 @@ from truing.rails.colang.ast import Flow
 from truing.rails.colang.flow_reference import parse_flow_name
 from truing.rails.config.loader import RailsConfig, iterate_stages, list_rail_flow_names
 from truing.rails.library.catalog import library_flow_names, load_library_for
+from truing.rails.library.injection import find_injection_faults
 from truing.rails.runtime.prompt_filters import TEXT_PARSERS
 from truing.rails.runtime.prompts import PromptManager
 from truing.rails.runtime.rail_library import RailLibrary
@@ -28,8 +29,6 @@ REQUIRED_PROMPTS = {
 
 # NeMo's rails that truing does not have -> what they need.
 UNSUPPORTED_RAILS = {
-    "injection detection": "YARA rules, which truing does not read; `prompt injection check` and "
-    "`check text output` are its own checks",
     "cleanlab trustworthiness": "the package cleanlab-studio",
     "gcpnlp moderation": "the package google-cloud-language",
     "guardrailsai check input": "the validators of guardrails-ai",
@@ -107,7 +106,8 @@ def find_parser_faults(
 
 
 def find_pattern_faults(config: RailsConfig) -> Iterator[tuple[str, str]]:
-    """Yields (place, fault) for patterns of rails that are no regular expressions."""
+    """Yields (place, fault) for patterns and YARA rules of rails that cannot be read."""
+    yield from find_injection_faults(config)
     for key, pattern in _iterate_patterns(config):
         try:
             load_user_pattern(str(pattern))
