@@ -22,6 +22,11 @@ if TYPE_CHECKING:
 
 OPENAI_VARIABLE = "OPENAI_API_KEY"
 
+_BEDROCK_REGIONS = (
+    *("us-east-1", "us-east-2", "us-west-2", "ca-central-1", "sa-east-1", "eu-central-1"),
+    *("eu-west-1", "eu-west-2", "eu-west-3", "eu-north-1", "eu-south-1", "ap-south-1"),
+    *("ap-northeast-1", "ap-northeast-2", "ap-southeast-1", "ap-southeast-2"),
+)
 VENDOR_HOSTS: dict[str, tuple[str, ...]] = {
     OPENAI_VARIABLE: ("api.openai.com",),
     "NVIDIA_API_KEY": ("integrate.api.nvidia.com", "ai.api.nvidia.com"),
@@ -31,6 +36,18 @@ VENDOR_HOSTS: dict[str, tuple[str, ...]] = {
     "DEEPSEEK_API_KEY": ("api.deepseek.com",),
     "OPENROUTER_API_KEY": ("openrouter.ai",),
     "FIREWORKS_API_KEY": ("api.fireworks.ai",),
+    "AZURE_OPENAI_API_KEY": (
+        "openai.azure.com",
+        "cognitiveservices.azure.com",
+        "services.ai.azure.com",
+    ),
+    "ANTHROPIC_API_KEY": ("api.anthropic.com",),
+    # By region: anybody can have a host under amazonaws.com.
+    "AWS_BEARER_TOKEN_BEDROCK": tuple(
+        f"bedrock-runtime.{region}.amazonaws.com" for region in _BEDROCK_REGIONS
+    ),
+    "COHERE_API_KEY": ("api.cohere.ai",),
+    "HF_TOKEN": ("router.huggingface.co",),  # an Inference Endpoint may be anybody's
     # Services of guardrails.
     "ACTIVEFENCE_API_KEY": ("apis.activefence.com",),
     "AUTOALIGN_API_KEY": ("autoalign.ai",),
@@ -40,6 +57,10 @@ VENDOR_HOSTS: dict[str, tuple[str, ...]] = {
     "PATRONUS_API_KEY": ("api.patronus.ai",),
     "PS_APP_ID": ("prompt.security",),
     "V1_API_KEY": ("api.xdr.trendmicro.com",),
+    "CS_AIDR_TOKEN": ("api.crowdstrike.com",),
+    "F5_GUARDRAILS_API_KEY": ("calypsoai.app",),
+    "GOOGLE_API_KEY": ("generativelanguage.googleapis.com", "language.googleapis.com"),
+    "CLEANLAB_API_KEY": ("api.cleanlab.ai",),
 }
 """Environment variable -> the hosts of its vendor; their subdomains (`eu.api.openai.com`) count
 too. To these a key may go without the operator's word."""

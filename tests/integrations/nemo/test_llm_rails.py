@@ -13,7 +13,7 @@ from truing.core.errors import PlanError
 from truing.core.types import Conversation, Sampling, Tool
 from truing.integrations.nemo.llm_rails import LangChainModel, LLMRails
 from truing.integrations.nemo.rails_config import RailsConfig
-from truing.integrations.nemo.responses import GenerationResponse
+from truing.integrations.nemo.responses import GenerationOptions, GenerationResponse
 from truing.models.scripted import ScriptedModel
 from truing.rails.config.generation_options import OptionsError
 from truing.rails.runtime.app import RuntimeParts
@@ -229,3 +229,83 @@ def test_configurations_add_up() -> None:
     first = RailsConfig.from_content("", "rails: {input: {flows: [a]}}")
     second = RailsConfig.from_content("", config={"rails": {"input": {"flows": ["b"]}}})
     assert (first + second).rails.input.flows == ["b", "a"]
+
+
+def test_the_log_has_the_attributes_of_nemo(capsys: pytest.CaptureFixture[str]) -> None:
+    rails = make_rails()
+    options = GenerationOptions(log={"activated_rails": True, "llm_calls": True})
+    response = rails.generate(prompt="a secret", options=options)
+    assert isinstance(response, GenerationResponse) and response.log is not None
+    (rail,) = response.log.activated_rails
+    assert (rail.type, rail.name, rail.stop) == ("input", "no secrets", True)
+    assert response.log.stats.llm_calls_count == 0 and response.log.llm_calls == []
+    assert response.log.colang_history is None  # not asked for
+    with pytest.raises(AttributeError, match="activated_reals"):
+        _ = response.log.activated_reals
+    response.log.print_summary()
+    assert "input: no secrets: block" in capsys.readouterr().out
+    assert response.model_dump()["log"]["activated_rails"][0]["name"] == "no secrets"
+
+
+def test_options_may_be_an_object_of_pydantic() -> None:
+    class Options:
+        def model_dump(self, exclude_unset: bool) -> dict[str, Any]:
+            assert exclude_unset
+            return {"log": {"activated_rails": True}}
+
+    response = make_rails().generate(prompt="a secret", options=Options())
+    assert isinstance(response, GenerationResponse) and response.log is not None
+    assert response.log.activated_rails[0].name == "no secrets"
+
+
+def test_events_go_in_and_out_with_their_uid() -> None:
+    rails = make_rails(yaml=YAML + "event_source_uid: bot-1\n")
+    question = {"type": "UtteranceUserActionFinished", "uid": "event-1"}
+    events = rails.generate_events([{**question, "final_transcript": "a secret"}])
+    (said,) = [event for event in events if event["type"] == "StartUtteranceBotAction"]
+    assert said["script"] == "I'm sorry, I can't respond to that."
+    assert len({event["uid"] for event in events}) == len(events) > 1
+    assert {event["source_uid"] for event in events} == {"bot-1"}
+    assert all(event["event_created_at"] for event in events)
+    context = {"type": "ContextUpdate", "data": {"zone": "Rome"}}
+    produced, state = rails.process_events([context], None)
+    asked = {**question, "final_transcript": "what time is it"}
+    produced, state = rails.process_events([asked], state)
+    texts = [event["script"] for event in produced if event["type"] == "StartUtteranceBotAction"]
+    assert texts == ["It is 9 in Rome."]
+    assert state["events"][0]["type"] == "ContextUpdate"
+
+
+def test_the_model_can_be_replaced_and_a_stream_continues_a_state() -> None:
+    rails = make_rails(yaml="models: []", colang="")
+    first = rails.generate(prompt="one", state={})
+    assert isinstance(first, GenerationResponse)
+    rails.update_llm("scripted:echo")
+    assert rails.generate(prompt="two") == "two"
+
+    async def run() -> list[Any]:
+        stream = rails.stream_async(
+            prompt="three", state=first.state, include_generation_metadata=True
+        )
+        return [chunk async for chunk in stream]
+
+    chunks = asyncio.run(run())
+    assert "".join(chunk["text"] for chunk in chunks) == "three"
+    assert all(chunk["generation_info"] == {} for chunk in chunks)
+
+
+def test_a_filter_is_refused_with_what_to_do() -> None:
+    with pytest.raises(PlanError, match=r"register_filter\('shout'\): .*register_prompt_context"):
+        make_rails().register_filter(str.upper, "shout")
+
+
+def test_the_public_names_of_nemo_are_there() -> None:
+    """The methods of LLMRails in nemoguardrails 0.17.0."""
+    names = (
+        *("generate", "generate_async", "generate_events", "generate_events_async", "stream_async"),
+        *("process_events", "process_events_async", "explain", "update_llm", "register_action"),
+        *("register_action_param", "register_filter", "register_output_parser"),
+        *("register_prompt_context", "register_embedding_search_provider"),
+        "register_embedding_provider",
+    )
+    assert [name for name in names if not callable(getattr(LLMRails, name, None))] == []

@@ -53,6 +53,43 @@ def _build_spec(entry: str) -> Spec | str:
             "parameters: {base_url: 'http://x/v1', request_timeout: 7, max_retries: 2}",
             {"base_url": "http://x/v1", "timeout": "7", "retries": "2"},
         ),
+        (
+            "type: main, engine: azure, model: gpt, "
+            "parameters: {azure_endpoint: 'https://x.openai.azure.com/', deployment_name: m}",
+            {
+                "base_url": "https://x.openai.azure.com/openai/v1",
+                "api_key_env": "AZURE_OPENAI_API_KEY",
+            },
+        ),
+        (
+            "type: main, engine: anthropic, model: m",
+            {"base_url": "https://api.anthropic.com/v1", "api_key_env": "ANTHROPIC_API_KEY"},
+        ),
+        (
+            "type: main, engine: vertexai, model: m, api_key_env_var: TOKEN, "
+            "parameters: {project: p, location: us-east1}",
+            {
+                "base_url": "https://us-east1-aiplatform.googleapis.com/v1/projects/p/locations/"
+                "us-east1/endpoints/openapi",
+                "api_key_env": "TOKEN",
+            },
+        ),
+        (
+            "type: main, engine: bedrock, model: m, parameters: {region_name: eu-west-1}",
+            {
+                "base_url": "https://bedrock-runtime.eu-west-1.amazonaws.com/openai/v1",
+                "api_key_env": "AWS_BEARER_TOKEN_BEDROCK",
+            },
+        ),
+        (
+            "type: main, engine: huggingface_endpoint, model: m, "
+            "parameters: {endpoint_url: 'https://x.endpoints.huggingface.cloud'}",
+            {"base_url": "https://x.endpoints.huggingface.cloud/v1"},
+        ),
+        (
+            "type: main, engine: bedrock, model: m, parameters: {region_name: 'x.attacker.example/'}",
+            {"base_url": "https://bedrock-runtime.x.attacker.example/.amazonaws.com/openai/v1"},
+        ),
     ],
 )
 def test_arguments_of_endpoints(entry: str, arguments: dict[str, str]) -> None:
@@ -150,3 +187,34 @@ def test_verdicts_of_guard_models_are_cached_where_the_entry_says_so() -> None:
         )
     with pytest.raises(PlanError, match="chat or text"):
         RailsConfig.from_text("models: [{type: g, engine: truing, model: x, mode: voice}]")
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ("engine: trt_llm, model: m", "the engine 'trt_llm' has an API of its own; NVIDIA's NIM"),
+        ("engine: hf_pipeline_bloke, model: m", "runs a model in NeMo's process; serve it"),
+        ("engine: azure, model: m", "needs parameters: azure_endpoint: https://NAME"),
+        ("engine: vertexai, model: m, parameters: {project: p}", "project: NAME and location:"),
+        ("engine: bedrock, model: m", "needs parameters: region_name: REGION"),
+        ("engine: litellm, model: m", "needs parameters: base_url: http://HOST:PORT/v1"),
+    ],
+)
+def test_engines_that_are_refused_say_what_to_do(
+    entry: str, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("AZURE_OPENAI_ENDPOINT", "GOOGLE_CLOUD_PROJECT", "GOOGLE_CLOUD_LOCATION"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.delenv("AWS_REGION", raising=False)
+    config = _load(f"type: main, {entry}")
+    fault = find_engine_fault(config.models[0])
+    assert fault is not None and message in fault
+
+
+def test_a_parameter_of_an_engine_is_no_field_of_a_request() -> None:
+    azure = "azure_endpoint: 'https://x.openai.azure.com', api_version: '2024-02-01'"
+    spec = _build_spec(f"type: main, engine: azure, model: m, parameters: {{{azure}}}")
+    assert isinstance(spec, Spec) and "body" not in spec.reveal_values()
+    config = _load(f"type: main, engine: openai, model: m, parameters: {{{azure}}}")
+    faults = [message for _, message in find_entry_faults(config.models[0], config)]
+    assert len(faults) == 2 and "azure_endpoint" in faults[0]

@@ -27,7 +27,7 @@ def test_a_configuration_gets_only_the_modules_that_it_names() -> None:
 
 
 def test_all_modules_together_are_the_library() -> None:
-    names = {"texts", "safety", "guard_models", "tools", "tool_guards", "services"}
+    names = {"texts", "safety", "guard_models", "injection", "tools", "tool_guards", "services"}
     assert set(load_optional_modules()) == names
     everything = load_library_for(library_flow_names())
     assert flow_names(everything.flows) == library_flow_names()

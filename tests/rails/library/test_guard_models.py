@@ -263,3 +263,37 @@ def test_a_service_that_is_down_blocks(tmp_path: Path) -> None:
     answer = asyncio.run(ask_once())
     assert answer.finish_reason == "blocked"
     assert "could not judge it" in decisive_ruling(answer).reason
+
+
+@pytest.mark.parametrize("is_parallel", [False, True])
+@pytest.mark.parametrize("stage", ["input", "output"])
+def test_multilingual_refusals_are_in_the_users_language(
+    tmp_path: Path, stage: str, is_parallel: bool
+) -> None:
+    unsafe = ("bad", "schlecht", "malo")
+
+    def reply(conversation: Conversation, sampling: Sampling) -> str:
+        is_bad = any(word in conversation.messages[-1].content for word in unsafe)
+        return "unsafe\nS1" if is_bad else "safe"
+
+    entry = nim("guard", "meta-llama/Llama-Guard-3-8B")
+    flows = [f"content safety check {stage} $model=guard"]
+    messages = {"de": "Darauf antworte ich nicht."}
+    settings = rails(**{stage: flows})
+    settings["rails"][stage]["parallel"] = is_parallel
+    settings["rails"]["config"] = {
+        "content_safety": {"multilingual": {"enabled": True, "refusal_messages": messages}}
+    }
+    models = {"guard": ScriptedModel(reply, name="guard")}
+    model = guard(tmp_path, {**settings, "models": [entry]}, parts=RuntimeParts(models=models))
+    assert ask(model, "Wie geht es dir heute, mein lieber Freund?").text.startswith("Wie geht")
+    refusals = {
+        "Warum ist das alles so schlecht, mein lieber Freund?": messages["de"],
+        "Por favor, dime por qué todo es tan malo hoy, mi querido amigo": (
+            "Lo siento, no puedo responder a eso."
+        ),
+        "Please tell me why all of this is so bad.": "I'm sorry, I can't respond to that.",
+    }
+    for question, refusal in refusals.items():
+        answer = ask(model, question)
+        assert (answer.finish_reason, answer.text) == ("blocked", refusal)

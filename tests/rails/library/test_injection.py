@@ -13,8 +13,12 @@ from truing.core.errors import PlanError
 from truing.rails.config.key_effects import find_differences
 from truing.rails.config.loader import RailsConfig
 from truing.rails.library import injection
-from truing.rails.library.injection import compile_rules, cut_matches, match_rules
-from truing.rails.library.injection_rules import INJECTION_RULES
+from truing.rails.library.injection import (
+    compile_rules,
+    cut_matches,
+    load_own_rules,
+    match_rules,
+)
 from truing.rails.static.check import check_rails_config
 
 pytest.importorskip("yara")
@@ -56,7 +60,7 @@ def _config(**block: Any) -> dict[str, Any]:
     ],
 )
 def test_each_kind_is_detected(name: str, text: str) -> None:
-    assert match_rules(compile_rules(((name, INJECTION_RULES[name]),)), text)
+    assert match_rules(compile_rules(((name, load_own_rules()[name]),)), text)
 
 
 @pytest.mark.parametrize(
@@ -72,7 +76,7 @@ def test_each_kind_is_detected(name: str, text: str) -> None:
     ],
 )
 def test_prose_passes(text: str) -> None:
-    assert match_rules(compile_rules(tuple(INJECTION_RULES.items())), text) == []
+    assert match_rules(compile_rules(tuple(load_own_rules().items())), text) == []
 
 
 def test_reject_names_the_rules(tmp_path: Path) -> None:
@@ -152,9 +156,7 @@ def test_wrong_settings_are_faults_at_the_start(
     assert any(finding.kind == "pattern" for finding in report.errors)
 
 
-def test_a_rule_that_takes_too_long_blocks(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_rule_that_takes_too_long_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class SlowRules:
         def match(self, data: bytes, timeout: int) -> Any:
             raise injection.load_object("yara:TimeoutError")("too long")
@@ -175,7 +177,9 @@ def test_without_yara_the_start_names_the_extra(
 
 
 def test_own_rules_are_a_named_difference_and_given_ones_are_not() -> None:
-    yaml = "rails: {{config: {{injection_detection: {}}}, output: {{flows: [injection detection]}}}}"
+    yaml = (
+        "rails: {{config: {{injection_detection: {}}}, output: {{flows: [injection detection]}}}}"
+    )
     ((_, message),) = find_differences(RailsConfig.from_text(yaml.format("{injections: [sqli]}")))
     assert "truing's own" in message
     given = "{injections: [a], yara_rules: {a: 'rule a {condition: false}'}}"

@@ -14,9 +14,9 @@ from truing.core.errors import PlanError
 from truing.core.types import Answer, Conversation, Sampling
 from truing.http.limits import close_connections
 from truing.models.scripted import ScriptedModel
-from truing.rails.config import service_addresses
 from truing.rails.config.loader import RailsConfig
-from truing.rails.config.service_addresses import VENDOR_RAILS, find_service_addresses
+from truing.rails.config.service_addresses import find_service_addresses
+from truing.rails.config.vendor_addresses import VENDOR_RAILS, ServiceAddress
 from truing.rails.guarded import GuardedModel
 from truing.rails.library.service_protocols import _FIDDLER_SCORES, SERVICE_PROTOCOLS
 from truing.rails.library.service_rails import ServiceInputs
@@ -49,6 +49,28 @@ def _fiddler_reply(**scores: Any) -> dict[str, Any]:
 
 def _violation(score: Any) -> dict[str, Any]:
     return {"violation_type": "x.y", "risk_score": score}
+
+
+def _gliner_reply(*spans: tuple[int, int, str]) -> dict[str, Any]:
+    entities = [{"text": "x", "start": s, "end": e, "label": label} for s, e, label in spans]
+    content = json.dumps({"entities": entities, "total_entities": len(entities)})
+    return {"choices": [{"message": {"content": content}}]}
+
+
+def _gliner_server_reply(start: int, end: int) -> dict[str, Any]:
+    entity = {"value": "x", "suggested_label": "name", "start_position": start, "end_position": end}
+    return {"entities": [{**entity, "score": 0.9}], "total_entities": 1, "tagged_text": ""}
+
+
+def _google_reply(**scores: float) -> dict[str, Any]:
+    rows = [{"name": name, "confidence": score} for name, score in scores.items()]
+    return {"moderationCategories": [*rows, {"name": "Legal"}]}
+
+
+def _crowdstrike_reply(role: str, text: str) -> dict[str, Any]:
+    messages = [{"role": role, "content": text}]
+    result = {"blocked": False, "transformed": True, "guard_output": {"messages": messages}}
+    return {"result": result}
 
 
 # Rail, its block, the reply of the service, and the ruling (a rewrite with its text).
@@ -131,6 +153,46 @@ CASES: list[tuple[str, dict[str, Any], Any, str]] = [
     ),
     ("activefence moderation on input", {}, {"violations": [_violation("nan")]}, "unclear"),
     ("activefence moderation on output", {}, {"violations": []}, "allow"),
+    ("fiddler user safety", {}, _fiddler_reply(fdl_roleplaying=0.9), "block"),
+    ("gliner detect pii on input", {}, _gliner_reply((0, 2, "name")), "block"),
+    ("gliner detect pii on input", {}, _gliner_reply(), "allow"),
+    ("gliner detect pii on input", {}, _gliner_reply((0, 3, "name")), "unclear"),
+    ("gliner detect pii on input", {}, {"choices": [{"message": {"content": "{}"}}]}, "unclear"),
+    ("gliner detect pii on input", {}, {"entities": [], "total_entities": 0}, "unclear"),
+    (
+        "gliner mask pii on output",
+        {},
+        _gliner_reply((0, 4, "first name"), (2, 5, "name")),
+        "rewrite",
+    ),
+    ("gliner mask pii on output", {"path": "/v1/extract"}, _gliner_server_reply(0, 5), "rewrite"),
+    ("gliner mask pii on output", {"path": "/v1/extract"}, {"entities": None}, "unclear"),
+    ("crowdstrike aidr guard input", {}, {"result": {"blocked": True}}, "block"),
+    ("crowdstrike aidr guard input", {}, {"result": {"blocked": False}}, "allow"),
+    ("crowdstrike aidr guard input", {}, {"result": {}}, "unclear"),
+    ("crowdstrike aidr guard output", {}, _crowdstrike_reply("assistant", "***."), "rewrite"),
+    ("crowdstrike aidr guard output", {}, _crowdstrike_reply("user", "***."), "unclear"),
+    ("f5 guardrails scan input", {}, {"result": {"outcome": "cleared"}}, "allow"),
+    ("f5 guardrails scan input", {"fail_open": True}, {"result": {"outcome": "flagged"}}, "block"),
+    ("f5 guardrails scan output", {}, {"result": {"outcome": None}}, "unclear"),
+    ("f5 guardrails scan output", {}, {"error": "x"}, "unclear"),
+    ("ai defense inspect prompt", {}, {"is_safe": True}, "allow"),
+    ("ai defense inspect prompt", {}, {"is_safe": False, "rules": [{"rule_name": "r"}]}, "block"),
+    ("ai defense inspect response", {"fail_open": True}, {"is_safe": "yes"}, "unclear"),
+    ("gcpnlp moderation", {}, _google_reply(Toxic=0.9), "block"),
+    ("gcpnlp moderation", {}, _google_reply(Toxic=0.7), "allow"),
+    ("gcpnlp moderation", {}, {"moderationCategories": []}, "unclear"),
+    ("gcpnlp moderation detailed", {}, _google_reply(Derogatory=0.5), "block"),
+    ("gcpnlp moderation detailed", {}, _google_reply(Derogatory=0.3, Toxic=0.7), "allow"),
+    ("gcpnlp moderation detailed", {}, {"error": {"code": 403}}, "unclear"),
+    ("cleanlab trustworthiness", {}, {"confidence_score": 0.9}, "allow"),
+    ("cleanlab trustworthiness", {}, {"confidence_score": None}, "unclear"),
+    (
+        "cleanlab trustworthiness",
+        {},
+        {"confidence_score": 0.9, "deberta_success": False},
+        "unclear",
+    ),
     ("jailbreak detection heuristics", {}, {"jailbreak": True}, "block"),
     ("jailbreak detection heuristics", {}, {"jailbreak": False}, "allow"),
     ("jailbreak detection heuristics", {}, {"jailbreak": None}, "unclear"),
@@ -148,16 +210,26 @@ BLOCKS = {
     "activefence": "activefence",
     "jailbreak": "jailbreak_detection",
     "autoalign": "autoalign",
+    "gliner": "gliner",
+    "crowdstrike": "crowdstrike_aidr",
+    "f5": "f5",
+    "ai": "ai_defense",
+    "gcpnlp": "gcp_moderate_text",
+    "cleanlab": "cleanlab",
 }
+KEY_VARIABLES = (
+    *("FIDDLER_API_KEY", "PAI_API_KEY", "PS_APP_ID", "PANGEA_API_TOKEN", "V1_API_KEY"),
+    *("CLAVATA_API_KEY", "PATRONUS_API_KEY", "ACTIVEFENCE_API_KEY", "AUTOALIGN_API_KEY"),
+    *("CS_AIDR_TOKEN", "F5_GUARDRAILS_API_KEY", "AI_DEFENSE_API_KEY", "GOOGLE_API_KEY"),
+    "CLEANLAB_API_KEY",
+)
 
 
 @pytest.fixture(autouse=True)
 def keys(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("FIDDLER_API_KEY", "PAI_API_KEY", "PS_APP_ID", "PANGEA_API_TOKEN", "V1_API_KEY"):
+    for name in KEY_VARIABLES:
         monkeypatch.setenv(name, KEY)
     monkeypatch.setattr("truing.rails.library.service_rails.DEFAULT_RETRIES", 0)
-    for name in ("CLAVATA_API_KEY", "PATRONUS_API_KEY", "ACTIVEFENCE_API_KEY", "AUTOALIGN_API_KEY"):
-        monkeypatch.setenv(name, KEY)
 
 
 def guard(
@@ -174,16 +246,25 @@ def guard(
         "autoalign": {
             "parameters": {"endpoint": url, "fact_check_endpoint": url},
         },
+        "gliner": {"server_endpoint": url + settings.get("path", "/v1/chat/completions")},
+        "f5": {"api_url": url},
     }
+    monkeypatch.setenv("CS_AIDR_BASE_URL_TEMPLATE", url)
+    monkeypatch.setenv("AI_DEFENSE_API_ENDPOINT", url)
     monkeypatch.setenv("PS_PROTECT_URL", url)
     monkeypatch.setenv("PANGEA_BASE_URL_TEMPLATE", url)
-    for vendor in ("patronus", "activefence"):
+    for vendor in ("patronus", "activefence", "gcpnlp", "cleanlab"):
         make_address = VENDOR_RAILS.get(rail)
         if rail.startswith(vendor) and make_address is not None:
             address = make_address(RailsConfig())
             assert address is not None
-            moved = service_addresses.ServiceAddress(
-                service=vendor, url=url, key="", variable=address.variable, header=address.header
+            moved = ServiceAddress(
+                service=address.service,
+                url=url,
+                key="",
+                variable=address.variable,
+                header=address.header,
+                prefix=address.prefix,
             )
             monkeypatch.setitem(VENDOR_RAILS, rail, lambda config, moved=moved: moved)
     config: dict[str, Any] = {
@@ -199,7 +280,10 @@ def guard(
 
 
 def _is_input(rail: str) -> bool:
-    return rail.split()[-1] in ("input", "prompt", "heuristics", "model") or "user" in rail
+    return (
+        rail.split()[-1] in ("input", "prompt", "heuristics", "model", "moderation", "detailed")
+        or "user" in rail
+    )
 
 
 def ask(model: GuardedModel) -> Answer:
@@ -249,7 +333,25 @@ def test_what_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
                 ask(guard(rail, settings, server.url, monkeypatch))
                 sent[rail] = server.requests[-1].json
                 headers[rail] = server.requests[-1].headers
-    assert sent["fiddler user safety"] == {"data": {"prompt": ["hi"]}}
+    assert sent["fiddler user safety"] == {"data": {"input": "hi"}}
+    assert sent["gliner detect pii on input"] == {
+        "model": "nvidia/gliner-pii",
+        "messages": [{"role": "user", "content": "hi"}],
+        "threshold": 0.5,
+        "chunk_length": 384,
+        "overlap": 128,
+        "flat_ner": False,
+    }
+    assert sent["crowdstrike aidr guard output"]["guard_input"]["messages"][-1] == {
+        "role": "assistant",
+        "content": "Hello.",
+    }
+    assert sent["f5 guardrails scan output"] == {"input": "Hello."}
+    assert headers["ai defense inspect prompt"]["x-cisco-ai-defense-api-key"] == KEY
+    assert sent["gcpnlp moderation"] == {"document": {"type": "PLAIN_TEXT", "content": "hi"}}
+    assert headers["gcpnlp moderation"]["x-goog-api-key"] == KEY
+    assert sent["cleanlab trustworthiness"]["response"] == {"response": "Hello."}
+    assert headers["cleanlab trustworthiness"]["authorization"] == f"bearer {KEY}"
     assert headers["fiddler user safety"]["authorization"] == f"Bearer {KEY}"
     assert sent["mask pii on output"]["text"] == ["Hello."]
     assert "x-api-key" not in headers["mask pii on output"]  # not the vendor's own address
@@ -265,7 +367,9 @@ def test_what_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
         "user",
         "assistant",
     ]
-    assert sent["trend ai guard input"] == {"guard": "hi"}
+    assert sent["trend ai guard input"] == {"prompt": "hi"}
+    assert headers["trend ai guard input"]["tmv1-application-name"] == "truing"
+    assert headers["trend ai guard input"]["prefer"] == "return=minimal"
     assert sent["clavata check input"]["policy_id"] == POLICY
     assert sent["patronus api check output"]["evaluated_model_output"] == "Hello."
     assert sent["jailbreak detection heuristics"]["lp_threshold"] == 89.79
@@ -373,6 +477,7 @@ def test_a_text_that_names_a_rail_runs_none() -> None:
 
 def test_every_protocol_is_used_by_a_rail(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PS_PROTECT_URL", "https://eu.prompt.security/api/protect")
+    monkeypatch.setenv("AI_DEFENSE_API_ENDPOINT", "https://us.api.inspect.aidefense.example")
     endpoints = dict.fromkeys(
         ("endpoint", "fact_check_endpoint", "groundedness_check_endpoint"), "https://a.example"
     )
@@ -391,3 +496,60 @@ def test_every_protocol_is_used_by_a_rail(monkeypatch: pytest.MonkeyPatch) -> No
     assert {address.service for address in addresses} == set(SERVICE_PROTOCOLS)
     of_vendors = {a.service: a.url for a in addresses if a.service in ("patronus", "activefence")}
     assert all(url.startswith("https://api") for url in of_vendors.values())
+
+
+def test_a_text_that_google_flags_gets_the_message_of_its_group(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    scores = [("Insult", 0.75), ("Sexual", 0.75), ("Health", 0.85)]
+
+    async def handler(request: Request) -> None:
+        name, score = scores[request.number]
+        await request.send(200, _google_reply(**{name: score}))
+
+    with serving(handler) as server:
+        model = guard("gcpnlp moderation detailed", {}, server.url, monkeypatch)
+        assert [ask(model).text for _ in scores] == [
+            "I will not engage in any abusive or harmful behavior.",
+            "I will not engage with inappropriate content.",
+            "I will not engage with sensitive content.",
+        ]
+
+
+def test_an_untrustworthy_answer_carries_a_caution(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def handler(request: Request) -> None:
+        await request.send(200, {"confidence_score": 0.2})
+
+    with serving(handler) as server:
+        answer = ask(guard("cleanlab trustworthiness", {}, server.url, monkeypatch))
+    assert answer.text == (
+        "Hello.\nCAUTION: THIS ANSWER HAS BEEN FLAGGED AS POTENTIALLY UNTRUSTWORTHY"
+    )
+
+
+@pytest.mark.parametrize("reply", [b"<html>busy</html>", b"", b"[]", b"{}", b"null", b"\xff"])
+def test_no_vendor_passes_a_text_on_another_reply(
+    reply: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def handler(request: Request) -> None:
+        await request.send(200, reply)
+
+    rails = list(dict.fromkeys(case[0] for case in CASES))
+    with serving(handler) as server:
+        for rail in rails:
+            settings = next(case[1] for case in CASES if case[0] == rail)
+            answer = ask(guard(rail, settings, server.url, monkeypatch))
+            assert answer.finish_reason == "blocked" and answer.text != "Hello.", rail
+
+
+def test_the_beta_of_trend_micro_is_asked_in_its_own_form(monkeypatch: pytest.MonkeyPatch) -> None:
+    inputs = ServiceInputs("input", "hi", "hi", "", (), {"v1_url": "https://x/beta/guard"}, "")
+    assert SERVICE_PROTOCOLS["trend micro"].make_body(inputs) == {"guard": "hi"}
+    config = {
+        "rails": {
+            "input": {"flows": ["trend ai guard input"]},
+            "config": {"trend_micro": {"application_name": "two words"}},
+        }
+    }
+    with pytest.raises(PlanError, match="application_name: letters"):
+        find_service_addresses(RailsConfig.from_text(json.dumps(config)))

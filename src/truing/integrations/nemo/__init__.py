@@ -13,7 +13,7 @@ __getattr__, __dir__, __all__ = lazy_exports(
     {
         "llm_rails": "LLMRails",
         "rails_config": "RailsConfig",
-        "responses": "ExplainInfo GenerationResponse LLMCallInfo",
+        "responses": "ExplainInfo GenerationLog GenerationOptions GenerationResponse LLMCallInfo",
         "runnable_rails": "RunnableRails",
     },
 )

@@ -9,14 +9,22 @@ says why, where NeMo Guardrails may raise. Where the model itself fails, `genera
 from __future__ import annotations
 
 import asyncio
+import uuid
 from collections.abc import AsyncIterator, Mapping
+from datetime import UTC, datetime
 from typing import Any, Self
 
 from truing.core.errors import PlanError
 from truing.core.protocols import Model
 from truing.core.types import Answer, Conversation, Lineage, Sampling
 from truing.http.limits import close_connections
-from truing.integrations.nemo.responses import ExplainInfo, GenerationResponse, LLMCallInfo
+from truing.integrations.nemo.responses import (
+    ExplainInfo,
+    GenerationLog,
+    GenerationResponse,
+    LLMCallInfo,
+    read_options,
+)
 from truing.rails.config.loader import RailsConfig as LoadedConfig
 from truing.rails.config.models import build_model
 from truing.rails.guarded import GuardedModel
@@ -124,17 +132,19 @@ class LLMRails:
         `state` is that of an earlier response, or {}. Raises OptionsError for wrong options.
         """
         rows = [*_read_state(state), *_read_messages(prompt, messages)]
+        options = read_options(options)
         record = TurnRecord()
         message, answer = await self._answer(rows, options, record)
         result = self._last_result = record.result
         if options is None and state is None:
             return str(message["content"]) if prompt is not None else message
         selected = options or {}
+        log = build_generation_log(result, selected.get("log"))
         calls = [call.to_openai() for call in answer.message.tool_calls]
         return GenerationResponse(
             response=str(message["content"]) if prompt is not None else [message],
             output_data=select_output_data(result, selected.get("output_vars")),
-            log=build_generation_log(result, selected.get("log")),
+            log=GenerationLog.of(log) if log is not None else None,
             state={"messages": [*rows, message]} if state is not None else None,
             tool_calls=calls or None,
             rulings=answer.rulings,
@@ -169,13 +179,16 @@ class LLMRails:
         prompt: str | None = None,
         messages: Messages | None = None,
         options: Mapping[str, Any] | None = None,
-    ) -> AsyncIterator[str]:
+        state: Mapping[str, Any] | None = None,
+        include_generation_metadata: bool = False,
+    ) -> AsyncIterator[Any]:
         """Yields the text in chunks; nothing is yielded that the rails block later.
 
-        Messages may set variables (role context); events are not streamed. Raises ConnectionError
-        where the model fails.
+        With `include_generation_metadata` a chunk is a dictionary of `text` and
+        `generation_info`, which is empty. Messages may set variables (role context); events are
+        not streamed. Raises ConnectionError where the model fails.
         """
-        rows = _read_messages(prompt, messages)
+        rows = [*_read_state(state), *_read_messages(prompt, messages)]
         variables: dict[str, Any] = {}
         for row in rows:
             if row.get("role") == "context":
@@ -185,13 +198,14 @@ class LLMRails:
         chunks = self.guarded.stream_with_answer(
             Conversation.from_openai(chat),
             Sampling(),
-            options=options,
+            options=read_options(options),
             context=variables or None,
             record=record,
         )
         async for chunk in chunks:
             if isinstance(chunk, str):
-                yield chunk
+                is_plain = not include_generation_metadata
+                yield chunk if is_plain else {"text": chunk, "generation_info": {}}
             elif chunk.failure is not None:
                 raise ConnectionError(f"{chunk.failure.kind}: {chunk.failure.message}")
         self._last_result = record.result
@@ -213,6 +227,43 @@ class LLMRails:
         calls = [LLMCallInfo.of(record) for record in result.llm_records]
         return ExplainInfo(calls, render_colang(result.events))
 
+    # -- events ------------------------------------------------------------------------------------
+
+    async def generate_events_async(self, events: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Returns the events that follow on a history of events, as NeMo's dictionaries, each with
+        its `uid`, `event_created_at` and `source_uid`.
+
+        The last event is what the bot reacts to, such as `UtteranceUserActionFinished`.
+        """
+        rows = [{"role": "event", "event": dict(event)} for event in events]
+        record = TurnRecord()
+        await self._answer(rows, None, record)
+        result = self._last_result = record.result
+        source = str(self.config.raw.get("event_source_uid") or "default")
+        return [stamp_event(event, source) for event in (result.events if result else ())]
+
+    def generate_events(self, events: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """As `generate_events_async`; raises RuntimeError inside a running event loop."""
+        result: list[dict[str, Any]] = _run(self.generate_events_async(events))
+        return result
+
+    async def process_events_async(
+        self, events: list[dict[str, Any]], state: Mapping[str, Any] | None = None
+    ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+        """Returns the events that follow, and the state to pass with the next ones."""
+        history = [*((state or {}).get("events") or ()), *events]
+        produced = await self.generate_events_async(history)
+        return produced, {"events": [*history, *produced]}
+
+    def process_events(
+        self, events: list[dict[str, Any]], state: Mapping[str, Any] | None = None
+    ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+        """As `process_events_async`; raises RuntimeError inside a running event loop."""
+        result: tuple[list[dict[str, Any]], dict[str, Any]] = _run(
+            self.process_events_async(events, state)
+        )
+        return result
+
     # -- registration ------------------------------------------------------------------------------
 
     def register_action(self, action: Any, name: str | None = None) -> Self:
@@ -229,6 +280,15 @@ class LLMRails:
         """Adds a variable (or a function that returns it) to all prompts."""
         self.runtime.register_prompt_context(name, value_or_fn)
         return self
+
+    def register_filter(self, filter_fn: Any, name: str | None = None) -> Self:
+        """Raises PlanError: the templates of all configurations share their filters."""
+        self.runtime.register_filter(filter_fn, name)
+        return self
+
+    def update_llm(self, llm: Model | str | Any) -> None:
+        """Answers with another model from now on."""
+        self.llm = self.guarded.model = self.runtime.services.model = _build_llm(self.config, llm)
 
     def register_output_parser(self, output_parser: Any, name: str) -> Self:
         """Adds a parser that prompts can name."""
@@ -248,6 +308,16 @@ class LLMRails:
         """
         self.runtime.register_embedding_search_provider(name, cls)
         return self
+
+
+def stamp_event(event: Mapping[str, Any], source: str) -> dict[str, Any]:
+    """Returns an event with what NeMo's events carry beside their own fields."""
+    return {
+        "uid": str(uuid.uuid4()),
+        "event_created_at": datetime.now(UTC).isoformat(),
+        "source_uid": source,
+        **event,
+    }
 
 
 def _build_llm(config: LoadedConfig, llm: Any) -> Model:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Self
 
 from truing.rails.runtime.llm_client import LlmCallRecord
 
@@ -61,6 +61,73 @@ def summarise_calls(calls: Sequence[LLMCallInfo]) -> str:
     return "\n".join(lines)
 
 
+class LogFields(dict[str, Any]):
+    """A part of a generation log; its keys are also attributes, as in NeMo's classes."""
+
+    optional: frozenset[str] = frozenset()
+
+    def __getattr__(self, name: str) -> Any:
+        if name in self:
+            return self[name]
+        if name in self.optional:
+            return None
+        raise AttributeError(f"{type(self).__name__} has no {name!r}")
+
+    @classmethod
+    def of(cls, fields: Mapping[str, Any]) -> Self:
+        """Returns the fields with the mappings in them as `LogFields`."""
+        return cls({name: _with_attributes(value) for name, value in fields.items()})
+
+
+def _with_attributes(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return LogFields.of(value)
+    return [_with_attributes(item) for item in value] if isinstance(value, list) else value
+
+
+class GenerationLog(LogFields):
+    """The generation log: `stats`, and what the option `log` asks for (None: not asked for)."""
+
+    optional = frozenset({"activated_rails", "llm_calls", "internal_events", "colang_history"})
+
+    def print_summary(self) -> None:
+        """Prints the rails with their decisions, and the number of LLM calls."""
+        lines = [
+            f"{rail['type']}: {rail['name']}: {', '.join(rail['decisions'])} "
+            f"({rail['duration']:.2f} seconds)"
+            for rail in self.activated_rails or ()
+        ]
+        lines.append(f"LLM calls: {self.stats['llm_calls_count']}")
+        sys.stdout.write("\n".join(lines) + "\n")
+
+
+@dataclass(slots=True)
+class GenerationOptions:
+    """NeMo's options of a generation, as an object; None leaves one out."""
+
+    rails: Any = None
+    llm_params: dict[str, Any] | None = None
+    llm_output: bool | None = None
+    output_vars: bool | list[str] | None = None
+    log: Any = None
+
+
+def read_options(options: Any) -> Mapping[str, Any] | None:
+    """Returns options as a mapping, which may also be an object of NeMo's classes."""
+    if options is None or isinstance(options, Mapping):
+        return options
+    if isinstance(options, GenerationOptions):
+        fields = {name: value for name, value in asdict(options).items() if value is not None}
+        return {name: _dump_model(value) for name, value in fields.items()}
+    dumped: Mapping[str, Any] = _dump_model(options)
+    return dumped
+
+
+def _dump_model(value: Any) -> Any:
+    """Returns the fields of an object of pydantic that the caller has set."""
+    return value.model_dump(exclude_unset=True) if hasattr(value, "model_dump") else value
+
+
 @dataclass(slots=True)
 class GenerationResponse:
     """The result of a generation with options: `response` is a text for a prompt, else messages.
@@ -71,7 +138,13 @@ class GenerationResponse:
     response: str | list[dict[str, Any]]
     llm_output: dict[str, Any] | None = None
     output_data: dict[str, Any] | None = None
-    log: dict[str, Any] | None = None
+    log: GenerationLog | None = None
     state: dict[str, Any] | None = None
     tool_calls: list[dict[str, Any]] | None = None
     rulings: tuple[Any, ...] = ()
+
+    def model_dump(self) -> dict[str, Any]:
+        """Returns the fields of NeMo's class of this name."""
+        fields = asdict(self)
+        del fields["rulings"]
+        return fields

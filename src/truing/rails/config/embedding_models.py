@@ -11,7 +11,12 @@ from typing import Any, Literal
 
 from msgspec import Struct
 
-from truing.rails.config.engines import API_KEY_VARIABLES, ENGINES, find_address
+from truing.rails.config.engines import (
+    API_KEY_VARIABLES,
+    CHAT_ONLY_ENGINES,
+    ENGINES,
+    find_address,
+)
 from truing.rails.config.entries import ModelEntry
 from truing.rails.config.loader import RailsConfig
 
@@ -58,7 +63,11 @@ def find_embedding_model(config: RailsConfig, place: Place) -> EmbeddingModel | 
     engine, model = find_embedding_names(config, place)
     is_entry = engine == entry.engine
     settings = parameters.get("embedding_parameters") or (entry.parameters if is_entry else {})
-    if engine not in ENGINES or model.lower() in SAME_EMBEDDING_MODELS:
+    if (
+        engine not in ENGINES
+        or engine in CHAT_ONLY_ENGINES
+        or model.lower() in SAME_EMBEDDING_MODELS
+    ):
         return None
     address = find_address(engine, settings)
     if not address:

@@ -17,7 +17,7 @@ from msgspec import Struct
 from truing.rails.config.embedding_models import SAME_EMBEDDING_MODELS, Place, find_embedding_model
 from truing.rails.config.library_blocks import LIBRARY_BLOCKS, UNSUPPORTED_BLOCKS
 from truing.rails.config.loader import RailsConfig, list_rail_flow_names
-from truing.rails.config.service_addresses import read_block
+from truing.rails.config.vendor_addresses import read_block
 
 _Condition = Callable[[Any, RailsConfig], bool]
 _SAME_BOTH = "has no effect, here as in NeMo Guardrails"
@@ -141,14 +141,16 @@ _GENERAL: dict[str, KeyEffect] = {
     "enable_rails_exceptions": _same(),
     "passthrough": _same(),
     "raw_llm_call_action": _unused(),
-    "event_source_uid": _unused(),
+    "event_source_uid": _same("source_uid of the events of generate_events"),
     "tracing.enabled": _differs(
-        "truing writes no spans to these adapters; with the extra otel and "
-        "OTEL_EXPORTER_OTLP_ENDPOINT, truing serve sends spans of turns and rails",
+        "a trace holds spans of the turn, its rails and its LLM calls, and none of actions",
         _is_true,
     ),
     "tracing.adapters.*.**": _same("see tracing.enabled"),
-    "tracing.span_format": _same("see tracing.enabled"),
+    "tracing.span_format": _differs(
+        "traces are written in the form of OpenTelemetry",
+        lambda value, config: value != "opentelemetry",
+    ),
     "tracing.enable_content_capture": _differs(
         "spans never hold text", lambda value, config: value is True
     ),
@@ -206,6 +208,7 @@ _BLOCKS: dict[str, KeyEffect] = {
         lambda value, config: _uses_own_rules(config),
     ),
     "injection_detection.yara_path": _same("relative to the configuration's folder"),
+    "jailbreak_detection.embedding": _unused(),
     "jailbreak_detection.length_per_perplexity_threshold": _differs(
         "without server_endpoint, truing looks for the forms of known jailbreaks and measures no "
         "perplexity",
@@ -216,12 +219,18 @@ _BLOCKS: dict[str, KeyEffect] = {
         "perplexity",
         lambda value, config: _measures_no_perplexity(config),
     ),
-    "content_safety.multilingual.enabled": _differs(
-        "refusals are in the language of the configuration's own message", _is_true
-    ),
-    "content_safety.multilingual.refusal_messages.**": _unused(
-        "has no effect: refusals are in the language of the configuration's own message"
-    ),
+    **{
+        f"{block}.fail_open": _differs("a service that cannot tell blocks", _is_true)
+        for block in ("f5", "ai_defense")
+    },
+    **{
+        f"f5.{key}": _same("a rate limit is waited for within the time-out")
+        for key in ("max_retries", "max_retry_after_seconds", "retry_backoff_seconds")
+    },
+    "crowdstrike_aidr.timeout": _same("seconds; 10 where none is named (NeMo: 30)"),
+    "ai_defense.timeout": _same("seconds; 10 where none is named (NeMo: 30)"),
+    "content_safety.multilingual.enabled": _same("refusals are in the user's language"),
+    "content_safety.multilingual.refusal_messages.**": _same("in place of NeMo's messages"),
 }
 
 

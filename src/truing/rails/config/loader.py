@@ -28,6 +28,7 @@ from truing.rails.config.entries import (
     parse_prompt_entry,
 )
 from truing.rails.config.files import ConfigFiles
+from truing.rails.config.tracing import find_adapter_faults
 
 DEFAULT_INSTRUCTIONS = (
     "Below is a conversation between a helpful assistant and a user. "
@@ -350,6 +351,8 @@ def _find_rail_faults(config: RailsConfig, raw: dict[str, Any]) -> Iterator[str]
     if (blocks.get("jailbreak_detection") or {}).get("api_key"):
         place = config.locate("key", "rails.config.jailbreak_detection.api_key")
         yield f"{place}: the configuration contains a secret; use api_key_env_var: NAME"
+    for fault in find_adapter_faults(config.raw):
+        yield f"{config.locate('key', 'tracing.adapters')}: {fault}"
     for key, fault in find_client_setting_faults(config.truing):
         yield f"{config.locate('key', key)}: {fault}"
     if config.passthrough and config.single_call:

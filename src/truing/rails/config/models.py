@@ -14,12 +14,14 @@ from typing import Any
 from truing.core.errors import PlanError, did_you_mean
 from truing.core.protocols import Model
 from truing.rails.config.engines import (
+    ADDRESS_BUILDERS,
     ADDRESS_KEYS,
     API_KEY_VARIABLES,
     ENGINES,
     OPENAI_ADDRESS,
     TRUING_ENGINE,
     find_address,
+    find_refusal,
 )
 from truing.rails.config.entries import ModelEntry
 from truing.rails.config.loader import RailsConfig
@@ -86,12 +88,18 @@ def find_engine_fault(entry: ModelEntry) -> str | None:
     """Returns what is wrong with an entry's engine: unknown, or without the address it needs."""
     if entry.engine == TRUING_ENGINE:
         return None
+    refusal = find_refusal(entry.engine)
+    if refusal is not None:
+        return refusal
     if entry.engine not in ENGINES:
         hint = did_you_mean(entry.engine, (*ENGINES, TRUING_ENGINE))
         return (
             f"the engine {entry.engine!r} is not known{hint} (engine: truing takes any truing spec)"
         )
-    if ENGINES[entry.engine] == "" and not has_address(entry):
+    if not find_address(entry.engine, entry.parameters):
+        if entry.engine in ADDRESS_BUILDERS:
+            needed = ADDRESS_BUILDERS[entry.engine][1]
+            return f"the engine {entry.engine!r} needs parameters: {needed} (or base_url)"
         return f"the engine {entry.engine!r} needs parameters: base_url: http://HOST:PORT/v1"
     return None
 
@@ -110,7 +118,10 @@ def build_model_spec(entry: ModelEntry, config: RailsConfig) -> Spec | str:
         raise PlanError(*faults)
     if entry.engine == TRUING_ENGINE:
         return entry.model
-    return Spec("openai", entry.model, _build_endpoint_arguments(entry))
+    parameters = entry.parameters
+    # Azure's API names the model by its deployment.
+    deployment = parameters.get("azure_deployment") or parameters.get("deployment_name")
+    return Spec("openai", str(deployment or entry.model), _build_endpoint_arguments(entry))
 
 
 def is_text_model(entry: ModelEntry) -> bool:

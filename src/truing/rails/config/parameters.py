@@ -15,7 +15,7 @@ from msgspec.structs import asdict, replace
 from truing.core.errors import did_you_mean
 from truing.core.protocols import Closeable, Model, StreamingModel, TurnReadingModel
 from truing.core.types import Answer, Conversation, Sampling
-from truing.rails.config.engines import ADDRESS_KEYS
+from truing.rails.config.engines import ADDRESS_KEYS, ENGINE_PARAMETERS
 
 
 class _Range(NamedTuple):
@@ -68,6 +68,7 @@ def find_parameter_faults(parameters: Mapping[str, Any], engine: str) -> Iterato
     if engine != "truing":
         known.update(_CONNECTION)
         known.update(_REQUEST_BODY)
+        known.update(dict.fromkeys(ENGINE_PARAMETERS.get(engine, ()), _Range(str)))
     for key, value in parameters.items():
         if key not in known:
             if key in _CONNECTION or key in _REQUEST_BODY:

@@ -7,12 +7,9 @@ NeMo's rails of vendors read their block under ``rails.config``; a service of on
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import urlsplit
-
-from msgspec import Struct
 
 from truing.core.errors import PlanError
 from truing.core.redaction import is_secret_name
@@ -21,6 +18,7 @@ from truing.rails.colang.flow_reference import parse_flow_name, parse_flow_param
 from truing.rails.colang.parser import walk_steps
 from truing.rails.config.loader import RailsConfig, iterate_stages
 from truing.rails.config.schema import ANY_KEYS, find_schema_faults
+from truing.rails.config.vendor_addresses import VENDOR_RAILS, ServiceAddress
 
 SERVICE_RAILS = ("service check input", "service check output", "service check retrieval")
 OWN_SERVICES = "services"  # under `truing:`
@@ -39,188 +37,6 @@ _OWN_SCHEMA: dict[str, Any] = {
     "timeout": float,
     "retries": int,
     "cache": int,
-}
-
-
-class ServiceAddress(Struct, frozen=True, kw_only=True):
-    """Where a service is, and the environment variable whose key it gets, in which header.
-
-    With `is_key_optional` the key is sent only to the vendor's own address. `key` is the YAML key
-    of the address.
-    """
-
-    service: str
-    url: str
-    key: str
-    variable: str | None = None
-    header: str = "Authorization"
-    prefix: str = "Bearer "
-    is_key_optional: bool = False
-    allow_http: bool = False
-
-
-def read_block(config: RailsConfig, name: str) -> dict[str, Any]:
-    """Returns a block under ``rails.config``; empty where there is none."""
-    block = ((config.raw.get("rails") or {}).get("config") or {}).get(name)
-    return block if isinstance(block, dict) else {}
-
-
-def _fiddler(config: RailsConfig, path: str) -> ServiceAddress:
-    base = str(read_block(config, "fiddler").get("fiddler_endpoint") or "").rstrip("/")
-    return ServiceAddress(
-        service=path,
-        url=base and f"{base}/v3/guardrails/{path}",
-        key="rails.config.fiddler.fiddler_endpoint",
-        variable="FIDDLER_API_KEY",
-    )
-
-
-def _autoalign(config: RailsConfig, parameter: str) -> ServiceAddress:
-    parameters = read_block(config, "autoalign").get("parameters") or {}
-    return ServiceAddress(
-        service=f"autoalign {parameter}",
-        url=str(parameters.get(parameter) or ""),
-        key=f"rails.config.autoalign.parameters.{parameter}",
-        variable="AUTOALIGN_API_KEY",
-        header="x-api-key",
-        prefix="",
-    )
-
-
-def _private_ai(config: RailsConfig) -> ServiceAddress:
-    default = "http://localhost:8080/process/text"
-    return ServiceAddress(
-        service="private ai",
-        url=str(read_block(config, "privateai").get("server_endpoint") or default),
-        key="rails.config.privateai.server_endpoint",
-        variable="PAI_API_KEY",
-        header="x-api-key",
-        prefix="",
-        is_key_optional=True,
-    )
-
-
-def _prompt_security(config: RailsConfig) -> ServiceAddress:
-    return ServiceAddress(
-        service="prompt security",
-        url=os.environ.get("PS_PROTECT_URL", ""),
-        key="PS_PROTECT_URL",
-        variable="PS_APP_ID",
-        header="APP-ID",
-        prefix="",
-    )
-
-
-def _pangea(config: RailsConfig) -> ServiceAddress:
-    template = os.environ.get(
-        "PANGEA_BASE_URL_TEMPLATE", "https://{SERVICE_NAME}.aws.us.pangea.cloud"
-    )
-    base = template.replace("{SERVICE_NAME}", "ai-guard").rstrip("/")
-    return ServiceAddress(
-        service="pangea",
-        url=f"{base}/v1/text/guard",
-        key="rails.config.pangea",
-        variable="PANGEA_API_TOKEN",
-    )
-
-
-def _trend_micro(config: RailsConfig) -> ServiceAddress:
-    block = read_block(config, "trend_micro")
-    return ServiceAddress(
-        service="trend micro",
-        url=str(block.get("v1_url") or "https://api.xdr.trendmicro.com/beta/aiSecurity/guard"),
-        key="rails.config.trend_micro.api_key_env_var",
-        variable=str(block.get("api_key_env_var") or "V1_API_KEY"),
-    )
-
-
-def _clavata(config: RailsConfig) -> ServiceAddress:
-    block = read_block(config, "clavata")
-    base = str(block.get("server_endpoint") or "https://gateway.app.clavata.ai:8443").rstrip("/")
-    return ServiceAddress(
-        service="clavata",
-        url=f"{base}/v1/jobs",
-        key="rails.config.clavata.server_endpoint",
-        variable="CLAVATA_API_KEY",
-    )
-
-
-def _patronus(config: RailsConfig) -> ServiceAddress:
-    return ServiceAddress(
-        service="patronus",
-        url="https://api.patronus.ai/v1/evaluate",
-        key="rails.config.patronus",
-        variable="PATRONUS_API_KEY",
-        header="X-API-KEY",
-        prefix="",
-    )
-
-
-def _active_fence(config: RailsConfig) -> ServiceAddress:
-    return ServiceAddress(
-        service="activefence",
-        url="https://apis.activefence.com/sync/v3/content/text",
-        key="rails.config.activefence",
-        variable="ACTIVEFENCE_API_KEY",
-        header="af-api-key",
-        prefix="",
-    )
-
-
-def _align_score(config: RailsConfig) -> ServiceAddress:
-    parameters = read_block(config, "fact_checking").get("parameters") or {}
-    return ServiceAddress(
-        service="alignscore",
-        url=str(parameters.get("endpoint") or ""),
-        key="rails.config.fact_checking.parameters.endpoint",
-    )
-
-
-def _jailbreak_server(config: RailsConfig) -> ServiceAddress | None:
-    """NeMo's own server of its jailbreak checks; a NIM is asked by a judge."""
-    block = read_block(config, "jailbreak_detection")
-    if not block.get("server_endpoint"):
-        return None
-    return ServiceAddress(
-        service="jailbreak server",
-        url=str(block["server_endpoint"]),
-        key="rails.config.jailbreak_detection.server_endpoint",
-    )
-
-
-def _jailbreak_model_server(config: RailsConfig) -> ServiceAddress | None:
-    has_nim = read_block(config, "jailbreak_detection").get("nim_base_url")
-    return None if has_nim else _jailbreak_server(config)
-
-
-_MakeAddress = Callable[[RailsConfig], ServiceAddress | None]
-VENDOR_RAILS: dict[str, _MakeAddress] = {
-    "fiddler user safety": lambda config: _fiddler(config, "ftl-safety"),
-    "fiddler bot safety": lambda config: _fiddler(config, "ftl-safety"),
-    "fiddler bot faithfulness": lambda config: _fiddler(config, "ftl-response-faithfulness"),
-    "autoalign check input": lambda config: _autoalign(config, "endpoint"),
-    "autoalign check output": lambda config: _autoalign(config, "endpoint"),
-    "autoalign groundedness output": lambda c: _autoalign(c, "groundedness_check_endpoint"),
-    "autoalign factcheck output": lambda config: _autoalign(config, "fact_check_endpoint"),
-    **{
-        f"{verb} pii on {source}": _private_ai
-        for verb in ("detect", "mask")
-        for source in ("input", "output", "retrieval")
-    },
-    "protect prompt": _prompt_security,
-    "protect response": _prompt_security,
-    "pangea ai guard input": _pangea,
-    "pangea ai guard output": _pangea,
-    "trend ai guard input": _trend_micro,
-    "trend ai guard output": _trend_micro,
-    "clavata check input": _clavata,
-    "clavata check output": _clavata,
-    "patronus api check output": _patronus,
-    "activefence moderation on input": _active_fence,
-    "activefence moderation on output": _active_fence,
-    "alignscore check facts": _align_score,
-    "jailbreak detection heuristics": _jailbreak_server,
-    "jailbreak detection model": _jailbreak_model_server,
 }
 
 

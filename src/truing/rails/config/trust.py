@@ -27,6 +27,7 @@ from truing.rails.config.engines import (
 from truing.rails.config.jailbreak_service import JAILBREAK_BLOCK, make_jailbreak_spec
 from truing.rails.config.loader import RailsConfig
 from truing.rails.config.service_addresses import find_service_addresses
+from truing.rails.config.tracing import list_trace_files
 from truing.specs.builders import BUILDERS
 from truing.specs.keys import VENDOR_HOSTS, allow_key_variables, is_vendor_address
 from truing.specs.parser import Spec, parse_spec
@@ -94,6 +95,10 @@ def find_code_uses(config: RailsConfig) -> list[CodeUse]:
         if fault is not None and entry.engine != TRUING_ENGINE:
             uses.append(CodeUse(_locate(config, f"models.{index}.api_key_env_var"), fault))
     uses += _find_service_uses(config)
+    uses += [
+        CodeUse(_locate(config, "tracing.adapters"), f"appends traces to the file {file}")
+        for file in list_trace_files(config.raw)
+    ]
     return uses
 
 

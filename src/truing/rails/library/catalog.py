@@ -111,6 +111,20 @@ RAIL_TITLES: dict[str, tuple[str, str]] = {
     "activefence moderation on input": ("input", "ActiveFence's service."),
     "activefence moderation on output": ("output", "ActiveFence's service."),
     "alignscore check facts": ("output", "An AlignScore server, against retrieved chunks."),
+    **{
+        f"gliner {verb} pii on {source}": (source, f"GLiNER {title} personal data.")
+        for verb, title in (("detect", "blocks"), ("mask", "masks"))
+        for source in ("input", "output", "retrieval")
+    },
+    "crowdstrike aidr guard input": ("input", "CrowdStrike AIDR; may rewrite."),
+    "crowdstrike aidr guard output": ("output", "CrowdStrike AIDR; may rewrite."),
+    "f5 guardrails scan input": ("input", "F5 Guardrails."),
+    "f5 guardrails scan output": ("output", "F5 Guardrails."),
+    "ai defense inspect prompt": ("input", "Cisco AI Defense."),
+    "ai defense inspect response": ("output", "Cisco AI Defense."),
+    "gcpnlp moderation": ("input", "Google's text moderation, one threshold."),
+    "gcpnlp moderation detailed": ("input", "Google's text moderation, one a category."),
+    "cleanlab trustworthiness": ("output", "Cleanlab's trust score; adds a caution."),
     "check tool calls": ("tool output", "Allowed tools, argument rules, number of calls."),
     "check tool results": ("tool input", "Results that are too long or hold instructions."),
     "check tool recipients": ("tool output", "Recipients that only a tool's result has named."),

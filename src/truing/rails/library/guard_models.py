@@ -13,6 +13,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 from truing.core.errors import PlanError, did_you_mean
+from truing.core.language_id import detect_language
 from truing.core.protocols import Judge, Model
 from truing.rails.actions import RailOutcome
 from truing.rails.colang.flow_reference import parse_flow_name, parse_flow_parameters
@@ -46,6 +47,19 @@ TOPIC_RAIL = "topic safety check input"
 GUARD_MAX_TOKENS = 1024
 UNKNOWN_VIOLATION = "unknown"  # in `policy_violations`, for a label that no taxonomy has
 GUARD_TEMPERATURE = 1e-20  # NeMo's value
+# NeMo's refusals in the languages of `content_safety.multilingual` (library/content_safety of
+# nemoguardrails 0.24.1, Apache-2.0).
+REFUSAL_MESSAGES = {
+    "en": "I'm sorry, I can't respond to that.",
+    "es": "Lo siento, no puedo responder a eso.",
+    "zh": "抱歉，我无法回应。",
+    "de": "Es tut mir leid, darauf kann ich nicht antworten.",
+    "fr": "Je suis désolé, je ne peux pas répondre à cela.",
+    "hi": "मुझे खेद है, मैं इसका जवाब नहीं दे सकता।",
+    "ja": "申し訳ありませんが、それには回答できません。",
+    "ar": "عذراً، لا أستطيع الرد على ذلك.",
+    "th": "ขออภัย ฉันไม่สามารถตอบได้",
+}
 
 # Part of a model's name, in lower case and without punctuation -> the name in a `guard:` spec. The
 # first match counts.
@@ -334,6 +348,21 @@ async def content_safety_check_output(turn: TurnContext, **params: Any) -> RailO
     return await _ask_guard(turn, "content_safety_check_output", variables, name)
 
 
+async def choose_refusal_message(turn: TurnContext, **params: Any) -> str:
+    """Returns the refusal in the user's language; "" unless NeMo's `content_safety.multilingual`
+    is enabled.
+
+    The languages are NeMo's nine; a message in another one is refused in English.
+    """
+    block = read_config_block(turn.services.config, "content_safety").get("multilingual")
+    settings = block if isinstance(block, dict) else {}
+    if settings.get("enabled") is not True:
+        return ""
+    language = detect_language(str(turn.state.context.get("user_message") or ""))
+    messages = {**REFUSAL_MESSAGES, **(settings.get("refusal_messages") or {})}
+    return str(messages[language if language in REFUSAL_MESSAGES else "en"])
+
+
 async def llama_guard_check_input(turn: TurnContext, **params: Any) -> RailOutcome:
     """NeMo's Llama Guard rail on the input: asks the model of the type ``llama_guard``."""
     variables = {"user_input": turn.state.context.get("user_message") or ""}
@@ -369,4 +398,4 @@ for _action in GUARD_ACTIONS:
     # For the worst-case count of `truing rails check`.
     vars(_action)["llm_calls"] = 1
 
-ACTIONS = (*GUARD_ACTIONS, jailbreak_detection_model)
+ACTIONS = (*GUARD_ACTIONS, choose_refusal_message, jailbreak_detection_model)

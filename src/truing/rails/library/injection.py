@@ -1,7 +1,8 @@
 """The rail `injection detection`: YARA rules on the bot's answer, by the package yara-python.
 
 Settings as in NeMo Guardrails' `injection_detection`: `injections` names rules, which are truing's
-own (`injection_rules`), those under `yara_rules`, or files ``NAME.yara`` in `yara_path`. With
+own (`resources/rails/injection`), those under `yara_rules`, or files ``NAME.yara`` in `yara_path`.
+With
 `action: omit` what a rule matches is cut out, until no rule matches; a text that still matches
 afterwards, and one whose matching takes too long, is blocked.
 """
@@ -10,28 +11,41 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator, Mapping
-from functools import lru_cache
+from functools import cache, lru_cache
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from truing.core.errors import MissingExtra, PlanError
 from truing.rails.actions import RailOutcome
 from truing.rails.config.loader import RailsConfig
-from truing.rails.config.service_addresses import list_used_rails, read_block
+from truing.rails.config.service_addresses import list_used_rails
 from truing.rails.config.trust import is_inside
-from truing.rails.library.injection_rules import INJECTION_RULES
+from truing.rails.config.vendor_addresses import read_block
 from truing.rails.runtime.turn_context import EVIDENCE_CHARACTERS, TurnContext
 from truing.specs.resolve import load_object
 
 INJECTION_RAIL = "injection detection"
 INJECTION_BLOCK = "injection_detection"
 ACTIONS_OF_NEMO = ("reject", "omit")
+RULE_NAMES = ("sqli", "template", "code", "xss")  # as in NeMo
 MATCH_TIMEOUT = 5  # seconds, YARA's unit
 MAX_ROUNDS = 10  # cutting a match out may join two halves of another
 MAX_RULE_BYTES = 1_000_000
 
 # Of one rule: its name, and the matched bytes of its strings.
 RuleMatch = tuple[str, frozenset[bytes]]
+
+
+@cache
+def load_own_rules() -> dict[str, str]:
+    """Returns the YARA source of truing's own rules, by name.
+
+    They match a statement or a construct, not a single word, so that prose about databases
+    ("select the best offer; then insert the card") passes.
+    """
+    folder = files("truing.resources") / "rails" / "injection"
+    return {name: (folder / f"{name}.yara").read_text(encoding="utf-8") for name in RULE_NAMES}
 
 
 def read_injection_sources(config: RailsConfig) -> dict[str, str]:
@@ -51,13 +65,13 @@ def read_injection_sources(config: RailsConfig) -> dict[str, str]:
         return {name: own_rules[name] for name in names}
     if block.get("yara_path"):
         return _read_rule_files(config, Path(str(block["yara_path"])).expanduser(), names)
-    unknown = [name for name in names if name not in INJECTION_RULES]
+    unknown = [name for name in names if name not in RULE_NAMES]
     if unknown:
         raise PlanError(
-            f"there are no rules {', '.join(unknown)} (there are {', '.join(INJECTION_RULES)}); "
+            f"there are no rules {', '.join(unknown)} (there are {', '.join(RULE_NAMES)}); "
             "give your own under yara_rules, or in yara_path"
         )
-    return {name: INJECTION_RULES[name] for name in names}
+    return {name: load_own_rules()[name] for name in names}
 
 
 def _read_rule_files(config: RailsConfig, folder: Path, names: list[str]) -> dict[str, str]:

@@ -29,15 +29,8 @@ REQUIRED_PROMPTS = {
 
 # NeMo's rails that truing does not have -> what they need.
 UNSUPPORTED_RAILS = {
-    "cleanlab trustworthiness": "the package cleanlab-studio",
-    "gcpnlp moderation": "the package google-cloud-language",
     "guardrailsai check input": "the validators of guardrails-ai",
     "guardrailsai check output": "the validators of guardrails-ai",
-    **{
-        f"gliner {verb} pii on {source}": "a GLiNER server; `mask sensitive data` masks by patterns"
-        for verb in ("detect", "mask")
-        for source in ("input", "output", "retrieval")
-    },
 }
 # Tasks whose reply decides whether a text may pass.
 _VERDICT_TASKS = frozenset(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import Any
 
 from truing.rails.actions import RailOutcome
@@ -36,16 +37,16 @@ async def grounded_service_check(
     return await ask_service(turn, service, inputs)
 
 
-async def mask_by_private_ai(
-    turn: TurnContext, source: str, text: Any, **params: Any
+async def mask_by_service(
+    turn: TurnContext, service: str, source: str, text: Any, **params: Any
 ) -> RailOutcome:
-    """Replaces a text by what Private AI returns for it; a service that cannot tell blocks."""
-    inputs = read_inputs(turn, source, text, "privateai")
-    outcome = await ask_service(turn, "private ai", inputs)
+    """Replaces a text by the service's masked one; a service that cannot tell blocks."""
+    inputs = read_inputs(turn, source, text, SERVICE_BLOCKS.get(service, ""))
+    outcome = await ask_service(turn, service, inputs)
     if not outcome.is_blocked or "masked" not in outcome.metadata:
         return outcome
     masked = str(outcome.metadata["masked"])
-    turn.set_reason("masked by the service 'private ai'")
+    turn.set_reason(f"masked by the service {service!r}")
     return RailOutcome.transform(
         [
             (
@@ -71,6 +72,32 @@ async def alignscore_check_facts(turn: TurnContext, **params: Any) -> float:
     if inputs.settings.get("fallback_to_self_check"):
         return float((await self_check_facts(turn)).metadata["accuracy"])
     return 0.0
+
+
+_ABUSE = frozenset({"Toxic", "Insult", "Profanity", "Derogatory", "Violent"})
+_INAPPROPRIATE = frozenset({"Sexual", "Death, Harm & Tragedy", "Firearms & Weapons"})
+
+
+async def google_moderation_check(turn: TurnContext, text: Any, **params: Any) -> RailOutcome:
+    """Asks Google's text moderation, by NeMo's threshold of each category; `metadata["group"]` of a
+    block is abusive, inappropriate or sensitive.
+    """
+    outcome = await ask_service(
+        turn, "google moderation detailed", read_inputs(turn, "input", text)
+    )
+    category = outcome.metadata.get("reason")
+    group = "inappropriate" if category in _INAPPROPRIATE else "sensitive"
+    return replace(
+        outcome,
+        metadata={**outcome.metadata, "group": "abusive" if category in _ABUSE else group},
+    )
+
+
+async def cleanlab_check(turn: TurnContext, text: Any, **params: Any) -> RailOutcome:
+    """Asks Cleanlab whether an answer is trustworthy; `metadata["score"]` of a block is None where
+    it could not tell.
+    """
+    return await ask_service(turn, "cleanlab", read_inputs(turn, "output", text))
 
 
 LYNX_TASK = "patronus_lynx_check_output_hallucination"
@@ -109,10 +136,12 @@ async def patronus_lynx_check_output_hallucination(
 vars(patronus_lynx_check_output_hallucination)["llm_calls"] = 1
 
 ACTIONS = (
+    cleanlab_check,
+    google_moderation_check,
     alignscore_check_facts,
     patronus_lynx_check_output_hallucination,
     own_service_check,
     vendor_service_check,
     grounded_service_check,
-    mask_by_private_ai,
+    mask_by_service,
 )

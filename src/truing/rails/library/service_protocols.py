@@ -2,33 +2,25 @@
 
 Forms of the requests and of the replies as in the actions of nemoguardrails 0.17.0 (library/
 fiddler, autoalign, privateai, prompt_security, pangea, trend_micro, clavata, patronusai,
-activefence, factchecking, jailbreak_detection; Apache-2.0). Where those let a text pass because the
+activefence, factchecking, jailbreak_detection; Apache-2.0), those of Fiddler and Trend Micro as in
+0.24.1, which follows their later APIs. Where those let a text pass because the
 service failed, or sent another form, truing blocks.
 """
 
 from __future__ import annotations
 
-import math
 import uuid
 from collections.abc import Mapping
 from typing import Any
 
-from truing.rails.library.service_rails import ServiceInputs, ServiceProtocol, ServiceVerdict
-
-
-def _read_score(value: Any) -> float:
-    """Returns a score or a threshold. Raises ValueError or TypeError for all but finite numbers.
-
-    NaN is neither below nor above a threshold: a comparison with it may let a text pass.
-    """
-    try:
-        score = math.nan if isinstance(value, bool) else float(value)
-    except OverflowError:
-        score = math.inf  # an integer of hundreds of digits
-    if not math.isfinite(score):
-        raise ValueError(f"{str(value)[:40]} is no score")
-    return score
-
+from truing.rails.config.vendor_addresses import is_beta_address
+from truing.rails.library.further_service_protocols import FURTHER_PROTOCOLS
+from truing.rails.library.service_rails import (
+    ServiceInputs,
+    ServiceProtocol,
+    ServiceVerdict,
+    read_score,
+)
 
 # -- Fiddler -----------------------------------------------------------------------------------
 
@@ -36,17 +28,19 @@ _FIDDLER_SCORES = (
     *("fdl_harmful", "fdl_violent", "fdl_unethical", "fdl_illegal", "fdl_sexual", "fdl_racist"),
     *("fdl_jailbreaking", "fdl_harassing", "fdl_hateful", "fdl_sexist"),
 )
+_FIDDLER_LATER_SCORES = ("fdl_roleplaying",)  # servers of earlier versions have none
 
 
 def _read_fiddler_safety(reply: Any, inputs: ServiceInputs) -> ServiceVerdict:
-    highest = max(_read_score(reply[name]) for name in _FIDDLER_SCORES)
-    threshold = _read_score(inputs.settings.get("safety_threshold", 0.1))
+    names = [*_FIDDLER_SCORES, *(name for name in _FIDDLER_LATER_SCORES if name in reply)]
+    highest = max(read_score(reply[name]) for name in names)
+    threshold = read_score(inputs.settings.get("safety_threshold", 0.1))
     return ServiceVerdict(highest >= threshold, score=highest)
 
 
 def _read_fiddler_faithfulness(reply: Any, inputs: ServiceInputs) -> ServiceVerdict:
-    score = _read_score(reply["fdl_faithful_score"])
-    threshold = _read_score(inputs.settings.get("faithfulness_threshold", 0.05))
+    score = read_score(reply["fdl_faithful_score"])
+    threshold = read_score(inputs.settings.get("faithfulness_threshold", 0.05))
     return ServiceVerdict(score <= threshold, score=score)
 
 
@@ -109,7 +103,7 @@ def _make_groundedness_body(inputs: ServiceInputs) -> Any:
 def _read_groundedness(reply: Any, inputs: ServiceInputs) -> ServiceVerdict:
     for row in reply:
         if row["task"] == "groundedness_checker" and row["response"].startswith(_SCORE_PREFIX):
-            score = _read_score(row["response"].removeprefix(_SCORE_PREFIX))
+            score = read_score(row["response"].removeprefix(_SCORE_PREFIX))
             return ServiceVerdict(score < FACTCHECK_THRESHOLD, score=score)
     raise ValueError("no score")
 
@@ -131,7 +125,7 @@ def _make_factcheck_body(inputs: ServiceInputs) -> Any:
 
 
 def _read_factcheck(reply: Any, inputs: ServiceInputs) -> ServiceVerdict:
-    score = _read_score(reply["all_overall_fact_scores"][0])
+    score = read_score(reply["all_overall_fact_scores"][0])
     return ServiceVerdict(score < FACTCHECK_THRESHOLD, score=score)
 
 
@@ -202,6 +196,10 @@ def _read_pangea(reply: Any, inputs: ServiceInputs) -> ServiceVerdict:
     role = "assistant" if inputs.source == "output" else "user"
     texts = [row["content"] for row in result["prompt_messages"] if row["role"] == role]
     return ServiceVerdict(False, rewrite=str(texts[0]))
+
+
+def _make_trend_micro_body(inputs: ServiceInputs) -> Any:
+    return {"guard" if is_beta_address(inputs.settings) else "prompt": inputs.text}
 
 
 def _read_trend_micro(reply: Any, inputs: ServiceInputs) -> ServiceVerdict:
@@ -285,7 +283,7 @@ def _make_activefence_body(inputs: ServiceInputs) -> Any:
 def _read_activefence(reply: Any, inputs: ServiceInputs) -> ServiceVerdict:
     scores: dict[str, float] = {}
     for row in reply["violations"]:
-        name, score = str(row["violation_type"]), _read_score(row["risk_score"])
+        name, score = str(row["violation_type"]), read_score(row["risk_score"])
         scores[name] = max(score, scores.get(name, score))  # one type may have several rows
     highest = max(scores.values(), default=0.0)
     names = [name for name in scores if scores[name] > ACTIVEFENCE_THRESHOLD]
@@ -296,7 +294,7 @@ def _read_activefence(reply: Any, inputs: ServiceInputs) -> ServiceVerdict:
 
 
 def _read_align_score(reply: Any, inputs: ServiceInputs) -> ServiceVerdict:
-    score = _read_score(reply["alignscore"])
+    score = read_score(reply["alignscore"])
     return ServiceVerdict(score < FACTCHECK_THRESHOLD, score=score)
 
 
@@ -315,9 +313,9 @@ def _read_jailbreak(reply: Any, inputs: ServiceInputs) -> ServiceVerdict:
 
 
 SERVICE_PROTOCOLS: dict[str, ServiceProtocol] = {
-    "ftl-safety": ServiceProtocol(lambda i: {"data": {"prompt": [i.text]}}, _read_fiddler_safety),
+    "ftl-safety": ServiceProtocol(lambda i: {"data": {"input": i.text}}, _read_fiddler_safety),
     "ftl-response-faithfulness": ServiceProtocol(
-        lambda i: {"data": {"response": [i.text], "context": ["\n".join(i.chunks)]}},
+        lambda i: {"data": {"response": i.text, "context": "\n".join(i.chunks)}},
         _read_fiddler_faithfulness,
     ),
     "autoalign endpoint": ServiceProtocol(_make_autoalign_body, _read_autoalign, is_lines=True),
@@ -328,7 +326,7 @@ SERVICE_PROTOCOLS: dict[str, ServiceProtocol] = {
     "private ai": ServiceProtocol(_make_private_ai_body, _read_private_ai),
     "prompt security": ServiceProtocol(_make_prompt_security_body, _read_prompt_security),
     "pangea": ServiceProtocol(_make_pangea_body, _read_pangea),
-    "trend micro": ServiceProtocol(lambda i: {"guard": i.text}, _read_trend_micro),
+    "trend micro": ServiceProtocol(_make_trend_micro_body, _read_trend_micro),
     "clavata": ServiceProtocol(_make_clavata_body, _read_clavata),
     "patronus": ServiceProtocol(_make_patronus_body, _read_patronus),
     "activefence": ServiceProtocol(_make_activefence_body, _read_activefence),
@@ -336,6 +334,7 @@ SERVICE_PROTOCOLS: dict[str, ServiceProtocol] = {
         lambda i: {"evidence": list(i.chunks), "claim": i.text}, _read_align_score
     ),
     "jailbreak server": ServiceProtocol(_make_jailbreak_body, _read_jailbreak),
+    **FURTHER_PROTOCOLS,
 }
 """Name of a service -> how it is asked."""
 
@@ -352,5 +351,7 @@ SERVICE_BLOCKS = {
     "patronus": "patronus",
     "alignscore": "fact_checking",
     "jailbreak server": "jailbreak_detection",
+    "gliner": "gliner",
+    "f5": "f5",
 }
 """Service -> its block under `rails.config`."""

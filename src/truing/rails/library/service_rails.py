@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import math
 import os
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
@@ -27,11 +28,11 @@ from truing.rails.actions import RailOutcome
 from truing.rails.colang.flow_reference import parse_flow_parameters
 from truing.rails.config.loader import RailsConfig
 from truing.rails.config.service_addresses import (
-    ServiceAddress,
     find_service_addresses,
     own_services,
 )
 from truing.rails.config.trust import find_key_fault, require_trusted_code
+from truing.rails.config.vendor_addresses import ServiceAddress
 from truing.rails.runtime.templates import PromptError, evaluate_template
 from truing.rails.runtime.turn_context import EVIDENCE_CHARACTERS, TurnContext
 from truing.specs.keys import resolve_api_key
@@ -83,6 +84,20 @@ class ServiceProtocol(Struct, frozen=True):
     make_body: Callable[[ServiceInputs], Any]
     read_verdict: Callable[[Any, ServiceInputs], ServiceVerdict]
     is_lines: bool = False
+
+
+def read_score(value: Any) -> float:
+    """Returns a score or a threshold. Raises ValueError or TypeError for all but finite numbers.
+
+    NaN is neither below nor above a threshold: a comparison with it may let a text pass.
+    """
+    try:
+        score = math.nan if isinstance(value, bool) else float(value)
+    except OverflowError:
+        score = math.inf  # an integer of hundreds of digits
+    if not math.isfinite(score):
+        raise ValueError(f"{str(value)[:40]} is no score")
+    return score
 
 
 class ServiceClient:
@@ -206,7 +221,7 @@ def build_services(
     for address in find_service_addresses(config):
         settings: Mapping[str, Any] = own_services(config).get(address.service) or {}
         protocol = protocols.get(address.service) or make_own_protocol(settings)
-        timeout = float(settings.get("timeout") or DEFAULT_TIMEOUT)
+        timeout = float(settings.get("timeout") or address.timeout or DEFAULT_TIMEOUT)
         retries = int(settings.get("retries", DEFAULT_RETRIES))
         endpoint = Endpoint(
             address.url,
@@ -215,6 +230,7 @@ def build_services(
                 **{
                     str(name): str(value) for name, value in (settings.get("headers") or {}).items()
                 },
+                **address.headers,
                 **({address.header: Secret.of(address.prefix + key.reveal())} if key else {}),
             },
             retry_policy=RetryPolicy(timeout=timeout, retries=retries, max_wait=timeout),
@@ -299,7 +315,11 @@ async def ask_service(turn: TurnContext, name: str, inputs: ServiceInputs) -> Ra
         )
         return RailOutcome.block(metadata={"service": name, "score": None})
     evidence = verdict.reason[:EVIDENCE_CHARACTERS] if verdict.reason else None
-    metadata: dict[str, Any] = {"service": name, "score": verdict.score}
+    metadata: dict[str, Any] = {
+        "service": name,
+        "score": verdict.score,
+        "reason": verdict.reason,
+    }
     if verdict.blocked:
         turn.set_reason(f"the service {name!r} objects", score=verdict.score, evidence=evidence)
         if verdict.rewrite is not None:

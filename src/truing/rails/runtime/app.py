@@ -8,6 +8,7 @@ continues from it and costs the same however long the conversation is.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Collection, Mapping, Sequence
 from itertools import count
 from typing import Any
@@ -86,6 +87,7 @@ from truing.rails.runtime.turn_result import (
     build_result,
     collect_output,
 )
+from truing.rails.runtime.turn_traces import TurnTraces
 
 __all__ = ["RailsError", "Runtime", "RuntimeParts"]
 
@@ -115,7 +117,8 @@ class Runtime(Registration):
         self.actions = ActionRegistry()
         timeout = float(config.truing.get("action_timeout", DEFAULT_ACTION_TIMEOUT))
         self._action_runner = ActionRunner(self.actions, timeout)
-        self._flow_numbers, self.records_calls = count(1), False
+        self.traces = TurnTraces.from_config(config)
+        self._flow_numbers, self.records_calls = count(1), self.traces.is_on
         self._states = StateCache()
         self.search_providers, self.embedding_providers = SearchProviders(), {}
         self.similarity = None
@@ -246,12 +249,15 @@ class Runtime(Registration):
             call_ids=call_ids,
         )
         turn.counter.records = [] if self.records_calls or turn.logs("llm_calls") else None
+        started_ns = time.time_ns()
         try:
             return await self._answer_turn(turn, rows, session, stream)
         except TruingError as error:
             turn.error = str(error)
             turn.finish_rails()
             raise error_with_rulings(error, turn.rulings) from error
+        finally:
+            self.traces.write(turn, started_ns)
 
     async def _answer_turn(
         self,

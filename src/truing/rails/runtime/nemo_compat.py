@@ -47,7 +47,7 @@ class LLMRails:
     """What `init(app)` of a config.py gets, for its annotation: `Runtime`, with these methods.
 
     `register_action`, `register_action_param`, `register_prompt_context`,
-    `register_output_parser`.
+    `register_output_parser`, `register_embedding_provider`, `register_embedding_search_provider`.
     """
 
 

@@ -58,6 +58,13 @@ class Registration:
             self.similarity.use_encoder(engine, provider)
         return self
 
+    def register_filter(self, call: Any, name: str | None = None) -> Self:
+        """Raises PlanError: the templates of all configurations share their filters."""
+        raise PlanError(
+            f"register_filter({name or getattr(call, '__name__', call)!r}): filters of templates "
+            "are not extended; register_prompt_context gives prompts a value or a function"
+        )
+
     def register_output_parser(self, parse: Any, name: str) -> Self:
         """Adds a parser that prompts can name."""
         self.prompts.parsers[name] = parse
