@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -289,7 +290,28 @@ def _exit() -> None:
     raise SystemExit(3)
 
 
-@pytest.mark.parametrize("action", [_hang, _block_thread, _raise_key_error, _exit])
+def _generator() -> Iterator[bool]:
+    yield False
+
+
+async def _async_generator() -> AsyncIterator[bool]:
+    yield False
+
+
+def _returns_a_coroutine() -> Any:
+    async def inner() -> Any:
+        return _hang()
+
+    return inner()
+
+
+@pytest.mark.parametrize(
+    "action",
+    [
+        *(_hang, _block_thread, _raise_key_error, _exit),
+        *(_generator, _async_generator, _returns_a_coroutine),
+    ],
+)
 def test_an_action_that_hangs_or_fails_fails_closed(action: Any) -> None:
     model = _guard_model(
         "truing: {action_timeout: 0.2}\nrails: {input: {flows: [check]}}\n",
@@ -301,6 +323,34 @@ def test_an_action_that_hangs_or_fails_fails_closed(action: Any) -> None:
     assert answer.finish_reason == "blocked"
     assert "tested_action" in answer.rulings[-1].reason
     assert "fine" not in answer.text
+
+
+@pytest.mark.parametrize("ending", ["import_paths: [b]", "import_paths: [., b, '../a']"])
+def test_imports_that_go_in_a_circle_are_read_once(tmp_path: Path, ending: str) -> None:
+    for name, other in (("a", "b"), ("a/b", "..")):
+        folder = tmp_path / name
+        folder.mkdir(exist_ok=True)
+        (folder / f"{name[-1]}.co").write_text(f'define bot greet {name[-1]}\n  "hi"\n')
+        imports = ending if name == "a" else f"import_paths: [{other}]"
+        (folder / "config.yml").write_text(f"{imports}\n")
+    config = RailsConfig.load(tmp_path / "a", trust_code=True)
+    assert set(config.bot_messages) == {"greet a", "greet b"}
+    assert all(len(texts) == 1 for texts in config.bot_messages.values())
+
+
+def test_a_configuration_that_changes_on_disk_goes_on_as_it_was_loaded(tmp_path: Path) -> None:
+    colang = 'define flow check\n  if "FORBIDDEN" in $user_message\n    bot refuse to respond\n    stop\n'
+    (tmp_path / "config.yml").write_text("rails: {input: {flows: [check]}}\n")
+    (tmp_path / "rails.co").write_text(colang)
+    parts = RuntimeParts(encoder=BagOfWordsEncoder())
+    model = GuardedModel(tmp_path, ConstantModel("fine"), parts=parts)
+    assert _answer(model, "hi").text == "fine"
+    (tmp_path / "config.yml").write_text("rails: {inp")
+    (tmp_path / "rails.co").unlink()
+    assert _answer(model, "a FORBIDDEN word").finish_reason == "blocked"
+    assert _answer(model, "hello").text == "fine"
+    with pytest.raises(PlanError, match="config.yml:1"):
+        GuardedModel(tmp_path, ConstantModel("fine"), parts=parts)
 
 
 # -- messages of the user and of the LLM -----------------------------------------------------------

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from typing import Any
 
-from truing.core.errors import UserError
+from truing.core.errors import PlanError, UserError
 from truing.core.types import Failure
 from truing.rails.runtime.action_registry import ActionRegistry, RegisteredAction
 from truing.rails.runtime.event_types import (
@@ -114,6 +115,7 @@ class ActionRunner:
             kwargs.update({k: v for k, v in injected.items() if k in action.parameters})
             kwargs = {name: with_call_arguments(value) for name, value in kwargs.items()}
             value = await action.run(kwargs, self.timeout)
+            _require_value(value)
         turn.error = previous_error
         return value
 
@@ -133,6 +135,14 @@ class ActionRunner:
         if arguments["kb"] is None:
             del arguments["kb"]  # the parameter's default holds
         return arguments
+
+
+def _require_value(value: Any) -> None:
+    """Raises PlanError for a generator, which a flow would take for a true value unread."""
+    if inspect.isgenerator(value) or inspect.isasyncgen(value) or inspect.isawaitable(value):
+        if hasattr(value, "close"):
+            value.close()  # a coroutine that is never awaited warns
+        raise PlanError(f"it returned a {type(value).__name__}, not a value")
 
 
 def with_call_arguments(value: Any) -> Any:
