@@ -349,7 +349,7 @@ def test_a_configuration_that_changes_on_disk_goes_on_as_it_was_loaded(tmp_path:
     (tmp_path / "rails.co").unlink()
     assert _answer(model, "a FORBIDDEN word").finish_reason == "blocked"
     assert _answer(model, "hello").text == "fine"
-    with pytest.raises(PlanError, match="config.yml:1"):
+    with pytest.raises(PlanError, match="config.yml:[12]: did not find"):
         GuardedModel(tmp_path, ConstantModel("fine"), parts=parts)
 
 

@@ -82,7 +82,8 @@ __getattr__, __dir__, __all__ = lazy_exports(
         "toml_text": "add_lines find_key_lines parse_toml",
         "types": (
             "Answer AnswerCheck AnswerIndex ContinuationScores Conversation DataInfo Dimension "
-            "Expect Failure Judgement Lineage MAX_ANSWERS Message MessageFormatError Preference "
+            "Expect Failure ImageMessage Judgement Lineage MAX_ANSWERS Message MessageFormatError "
+            "Preference "
             "Response Role Row Ruling Sample Sampling TokenLogprob Tool ToolCall Usage"
         ),
         "worst_judgement": "combine_worst",

@@ -68,6 +68,15 @@ class Message(Struct, frozen=True):
     tool_call_id: str | None = None
 
 
+class ImageMessage(Message, frozen=True):
+    """A message with images, for models that read them (`reads_images`).
+
+    `images` are ``data:`` addresses, which hold the image itself.
+    """
+
+    images: tuple[str, ...] = ()
+
+
 class Conversation(Struct, frozen=True):
     """A sequence of messages, oldest first."""
 
@@ -140,6 +149,9 @@ _ROLES: dict[str, Role] = {
 def _message_to_openai(message: Message) -> dict[str, Any]:
     # Keys without a value are left out: OpenAI's API refuses an empty `tool_calls` array.
     row: dict[str, Any] = {"role": message.role, "content": message.content}
+    if isinstance(message, ImageMessage):
+        images = [{"type": "image_url", "image_url": {"url": image}} for image in message.images]
+        row["content"] = [{"type": "text", "text": message.content}, *images]
     if message.tool_calls:
         row["tool_calls"] = [call.to_openai() for call in message.tool_calls]
     if message.tool_call_id is not None:

@@ -15,6 +15,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType, field
 from truing.core.episodes import Environment as Environment
 from truing.core.episodes import Episode as Episode
 from truing.core.messages import Conversation as Conversation
+from truing.core.messages import ImageMessage as ImageMessage
 from truing.core.messages import Message as Message
 from truing.core.messages import MessageFormatError as MessageFormatError
 from truing.core.messages import Role as Role

@@ -90,6 +90,7 @@ class OpenAIModel:
     `/completions`).
     """
 
+    reads_images = True  # where the model does not, its server refuses the request
     _read_reply = staticmethod(_read_answers)
 
     def __init__(

@@ -167,6 +167,11 @@ class ConfiguredModel:
         self.name = model.name
         self.lineage = model.lineage
 
+    @property
+    def reads_images(self) -> bool:
+        """Whether the model is sent images."""
+        return bool(getattr(self.model, "reads_images", False))
+
     async def generate(self, conversation: Conversation, sampling: Sampling) -> tuple[Answer, ...]:
         """Calls the model."""
         return await self.model.generate(conversation, sampling)

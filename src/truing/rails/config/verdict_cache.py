@@ -27,6 +27,11 @@ class VerdictCache:
     name: str
     lineage: Lineage
 
+    @property
+    def reads_images(self) -> bool:
+        """Whether the model is sent images."""
+        return bool(getattr(self.model, "reads_images", False))
+
     async def generate(self, conversation: Conversation, sampling: Sampling) -> tuple[Answer, ...]:
         """Returns the cached answers to a prompt, or calls the model."""
         if sampling.n != 1 or sampling.tools or sampling.logprobs is not None:

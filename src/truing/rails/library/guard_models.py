@@ -27,8 +27,10 @@ from truing.rails.config.jailbreak_service import (
 from truing.rails.config.loader import RailsConfig, iterate_stages
 from truing.rails.config.service_addresses import list_used_rails
 from truing.rails.config.trust import resolve_configured_spec
+from truing.rails.library.image_checks import add_images, find_image_fault, find_new_images
 from truing.rails.library.judged_texts import judge_text
 from truing.rails.library.service_rails import JAILBREAK_SERVER, ask_service, read_inputs
+from truing.rails.runtime.chat_messages import content_text
 from truing.rails.runtime.prompts import PromptManager
 from truing.rails.runtime.turn_context import EVIDENCE_CHARACTERS, TurnContext
 from truing.rails.runtime.verdict_parsers import allows, is_objection, read_safe_unsafe
@@ -287,15 +289,24 @@ async def _ask_guard(
         turn.set_reason(f"there is no model {name!r}")
         return RailOutcome.block(reason=f"there is no model {name!r} for {task}")
     judge = find_guard_judge(turn, task, name)
+    images = find_new_images(turn) if "bot_response" not in variables else ()
+    if images:
+        fault = find_image_fault(images, turn.services.models[name], judge)
+        if fault is not None:
+            turn.set_reason(fault)
+            return RailOutcome.block(reason=fault, metadata={"policy_violations": []})
     if judge is not None:
         is_input = "bot_response" not in variables
         text = variables["user_input"] if is_input else variables["bot_response"]
         return await ask_guard_judge(turn, judge, "input" if is_input else "output", str(text))
     scoped_task = prompt_task(task, name)
-    reply = await turn.llm(name)(
-        prompts.render_task_prompt(
-            scoped_task, {**variables, "reasoning_enabled": _reasons(turn.services.config)}
-        ),
+    prompt = prompts.render_task_prompt(
+        scoped_task, {**variables, "reasoning_enabled": _reasons(turn.services.config)}
+    )
+    llm = turn.llm(name)
+    llm.images = images
+    reply = await llm(
+        add_images(prompt, images),
         stop=prompts.get_stop_tokens(scoped_task),
         temperature=GUARD_TEMPERATURE,
         max_tokens=prompts.get_max_tokens(scoped_task) or GUARD_MAX_TOKENS,
@@ -308,6 +319,7 @@ async def _ask_guard(
         verdict = prompts.parse_task_output(scoped_task, reply.content, "is_content_safe")
     if allows(verdict):
         turn.set_reason("the guard model has nothing to object")
+        turn.passed_images.update(images)
         return RailOutcome.allow(metadata={"policy_violations": []})
     parsed = verdict if isinstance(verdict, (list, tuple)) else ()
     template = prompts.template_text(scoped_task)
@@ -332,7 +344,7 @@ def _stands_in(label: str, template: str) -> bool:
 
 async def content_safety_check_input(turn: TurnContext, **params: Any) -> RailOutcome:
     """NeMo's content safety rail on the input: asks the guard model named by ``$model=``."""
-    variables = {"user_input": turn.state.context.get("user_message") or ""}
+    variables = {"user_input": content_text(turn.state.context.get("user_message"))}
     name = read_model_name(turn, "input")
     return await _ask_guard(turn, "content_safety_check_input", variables, name)
 
@@ -365,7 +377,7 @@ async def choose_refusal_message(turn: TurnContext, **params: Any) -> str:
 
 async def llama_guard_check_input(turn: TurnContext, **params: Any) -> RailOutcome:
     """NeMo's Llama Guard rail on the input: asks the model of the type ``llama_guard``."""
-    variables = {"user_input": turn.state.context.get("user_message") or ""}
+    variables = {"user_input": content_text(turn.state.context.get("user_message"))}
     return await _ask_guard(turn, "llama_guard_check_input", variables, LLAMA_GUARD_MODEL)
 
 

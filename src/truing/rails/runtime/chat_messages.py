@@ -7,7 +7,7 @@ is wrong. `to_message` is the form that a model gets, `flow_content` the one tha
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Literal, cast, get_args
 
 from msgspec import Struct
@@ -19,7 +19,14 @@ from truing.core.messages import (
     is_text_part,
     read_part_text,
 )
-from truing.core.types import Conversation, Message, MessageFormatError, Role, ToolCall
+from truing.core.types import (
+    Conversation,
+    ImageMessage,
+    Message,
+    MessageFormatError,
+    Role,
+    ToolCall,
+)
 from truing.rails.runtime.event_types import Event, EventError, Utterance, event_from_nemo
 
 ChatRole = Literal["system", "user", "assistant", "tool", "context", "event", "exception"]
@@ -93,9 +100,15 @@ class ChatMessage(Struct, frozen=True, kw_only=True):
         """Whether the flows themselves run the input rails on this message, if it is the last."""
         return self.role == "user" or (self.role == "event" and isinstance(self.event, Utterance))
 
-    def to_message(self) -> Message:
-        """Returns what a model gets of a message of one of `MODEL_ROLES`: only its texts."""
+    def to_message(self, images: Collection[str] = ()) -> Message:
+        """Returns what a model gets of a message of one of `MODEL_ROLES`: its texts, and those of
+        its images whose addresses are in `images`.
+        """
         content = model_text(self.flow_content)
+        shown = tuple(i for i in image_addresses(self.flow_content) if i in images)
+        if shown:
+            role = cast("Role", self.role)
+            return ImageMessage(role, content, self.tool_calls, self.tool_call_id, shown)
         return Message(cast("Role", self.role), content, self.tool_calls, self.tool_call_id)
 
     def to_dict(self) -> dict[str, Any]:
@@ -124,6 +137,27 @@ ModelPrompt = str | Sequence[Mapping[str, Any] | ChatMessage]
 
 # How NeMo's prompts name an image.
 _KIND_NAMES = {"image_url": "image", "input_image": "image"}
+
+
+def image_addresses(content: Any) -> tuple[str, ...]:
+    """Returns the address of each image in a content in the OpenAI form, in their order.
+
+    An image whose address cannot be read, and a part that is neither a text nor an image, is "".
+    """
+    if not isinstance(content, list):
+        return ()
+    addresses: list[str] = []
+    for part in content:
+        if not isinstance(part, Mapping):
+            continue
+        kind = part.get("type")
+        if kind is None or (isinstance(kind, str) and read_part_text(kind, part) is not None):
+            continue
+        address = part.get("image_url") if kind in _KIND_NAMES else None
+        if isinstance(address, Mapping):
+            address = address.get("url")
+        addresses.append(address if isinstance(address, str) else "")
+    return tuple(addresses)
 
 
 def content_text(content: Any) -> str:

@@ -17,6 +17,7 @@ from truing.core.text_calls import read_text_calls
 from truing.core.types import (
     Conversation,
     Failure,
+    ImageMessage,
     Message,
     Role,
     Ruling,
@@ -26,7 +27,12 @@ from truing.core.types import (
     Usage,
 )
 from truing.rails.config.parameters import DefaultSampling
-from truing.rails.runtime.chat_messages import ChatMessage, ModelPrompt, model_text
+from truing.rails.runtime.chat_messages import (
+    ChatMessage,
+    ModelPrompt,
+    image_addresses,
+    model_text,
+)
 from truing.rails.runtime.stream_buffer import StreamBuffer
 
 _ROLES: dict[str, Role] = {
@@ -169,14 +175,17 @@ class SpeculationCache:
         return reply
 
 
-def conversation_from_prompt(prompt: ModelPrompt) -> Conversation:
-    """Returns a prompt (a text, or chat messages with `type` or `role`) as a conversation."""
+def conversation_from_prompt(prompt: ModelPrompt, images: Collection[str] = ()) -> Conversation:
+    """Returns a prompt (a text, or chat messages with `type` or `role`) as a conversation.
+
+    Of the images in its messages it holds those whose addresses are in `images`.
+    """
     if isinstance(prompt, str):
         return Conversation((Message("user", prompt),))
     messages: list[Message] = []
     for row in prompt:
         if isinstance(row, ChatMessage):
-            messages.append(row.to_message())
+            messages.append(row.to_message(images))
             continue
         role = _ROLES.get(str(row.get("type") or row.get("role")), "user")
         tool_calls = tuple(
@@ -185,7 +194,12 @@ def conversation_from_prompt(prompt: ModelPrompt) -> Conversation:
             if isinstance(call, dict) and "function" in call
         )
         text = model_text(row.get("content"))
-        messages.append(Message(role, text, tool_calls, row.get("tool_call_id")))
+        call_id = row.get("tool_call_id")
+        shown = tuple(i for i in image_addresses(row.get("content")) if i in images)
+        if shown:
+            messages.append(ImageMessage(role, text, tool_calls, call_id, shown))
+        else:
+            messages.append(Message(role, text, tool_calls, call_id))
     return Conversation(tuple(messages))
 
 
@@ -215,6 +229,7 @@ class LlmClient:
         self.timeout = timeout
         self.task = "main"  # as the record of the calls names it
         self.require_permission = require_permission
+        self.images: Collection[str] = ()  # addresses of the images that the model may get
         self.speculation, self.is_speculative_copy = speculation, is_speculative_copy
 
     def sampling(
@@ -251,7 +266,8 @@ class LlmClient:
         """
         if self.require_permission is not None:
             self.require_permission()
-        conversation = conversation_from_prompt(prompt)
+        images = self.images if getattr(self.model, "reads_images", False) else ()
+        conversation = conversation_from_prompt(prompt, images)
         sampling = self.sampling(params, stop, tools)
         if self.speculation is None:
             return await self._call_with_timeout(conversation, sampling, stream)

@@ -16,7 +16,7 @@ from truing.core.types import Failure, Ruling, Sampling, Tool
 from truing.rails.config.generation_options import STAGE_SWITCHES, require_options
 from truing.rails.config.loader import RailsConfig
 from truing.rails.runtime.call_ids import CallIds
-from truing.rails.runtime.chat_messages import ChatMessage
+from truing.rails.runtime.chat_messages import ChatMessage, image_addresses
 from truing.rails.runtime.conversation_state import ConversationState
 from truing.rails.runtime.embeddings import EmbeddingCache
 from truing.rails.runtime.event_types import Event
@@ -159,6 +159,7 @@ class TurnContext:
     # configuration's author.
     passed_texts: set[str] = field(default_factory=set)
     passed_tool_calls: list[Any] = field(default_factory=list)
+    passed_images: set[str] = field(default_factory=set)  # addresses that a vision guard let pass
     _pending_reason: dict[str, Any] = field(default_factory=dict)
     _running_rails: list[_RunningRail] = field(default_factory=list)
     _stage_starts: dict[str, int] = field(default_factory=dict)  # stage -> number of rulings
@@ -207,6 +208,7 @@ class TurnContext:
             require_permission=self._require_read_input,
         )
         client.task = task
+        client.images = self.passed_images
         return client
 
     def _require_read_input(self) -> None:
@@ -224,6 +226,21 @@ class TurnContext:
             raise UncheckedError(
                 f"the input stage is incomplete: {', '.join(missing)} did not run, "
                 "so the message is not given to a model"
+            )
+        self._require_read_images()
+
+    def _require_read_images(self) -> None:
+        """Raises UncheckedError if the main model reads images, and no rail has read those of the
+        newest message. A model that reads none gets none, and answers the text.
+        """
+        if not getattr(self.services.model, "reads_images", False):
+            return
+        newest = next((m for m in reversed(self.messages) if m.is_read_by_flows), None)
+        images = image_addresses(newest.flow_content) if newest is not None else ()
+        if not self.passed_images.issuperset(images):
+            raise UncheckedError(
+                "the message holds an image or a file that no rail has read: content safety check "
+                "input $model=NAME reads images, with a prompt for a model that does"
             )
 
     def is_stage_on(self, stage: str) -> bool:
