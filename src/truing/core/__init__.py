@@ -83,8 +83,7 @@ __getattr__, __dir__, __all__ = lazy_exports(
         "types": (
             "Answer AnswerCheck AnswerIndex ContinuationScores Conversation DataInfo Dimension "
             "Expect Failure ImageMessage Judgement Lineage MAX_ANSWERS Message MessageFormatError "
-            "Preference "
-            "Response Role Row Ruling Sample Sampling TokenLogprob Tool ToolCall Usage"
+            "Preference Response Role Row Ruling Sample Sampling TokenLogprob Tool ToolCall Usage"
         ),
         "worst_judgement": "combine_worst",
     },

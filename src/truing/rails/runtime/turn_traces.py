@@ -65,7 +65,7 @@ def build_spans(
             "gen_ai.usage.input_tokens": call.prompt_tokens,
             "gen_ai.usage.output_tokens": call.completion_tokens,
             "gen_ai.usage.total_tokens": call.prompt_tokens + call.completion_tokens,
-            "truing.llm.task": call.task,
+            "llm.task": call.task,
         }
         end = start + call.seconds
         spans.append(TraceSpan("completion", "LLMSpan", "client", start, end, attributes))
