@@ -54,16 +54,14 @@ class SamplingPart:
         return "-".join(filter(None, ("samples", self.name, attack)))
 
 
-PLAIN_PARTS = (
-    SamplingPart("refusals", "refuse", 2),
-    SamplingPart("twins", "comply", 3),
-    SamplingPart("support", "support", 6),
-)
+SUPPORT = SamplingPart("support", "support", 6)
 
 
-def attacked_parts(attack: str) -> tuple[SamplingPart, SamplingPart]:
-    """Returns the parts of harmful requests and of benign twins under an attack."""
-    return SamplingPart("refusals", "refuse", 2, attack), SamplingPart("twins", "comply", 2, attack)
+def sampling_parts(attacks: tuple[str, ...]) -> list[SamplingPart]:
+    """Returns the parts of all our training prompts: as they are and under each of the attacks."""
+    harmful = [SamplingPart("refusals", "refuse", 2, attack) for attack in ("", *attacks)]
+    benign = [SamplingPart("twins", "comply", 2 if a else 3, a) for a in ("", *attacks)]
+    return [*harmful, *benign, SUPPORT]
 
 
 def training_samples(part: SamplingPart) -> list[Sample]:
@@ -205,13 +203,9 @@ def rl_prompts(by_folder: dict[str, list[SampledPrompt]]) -> list[dict[str, obje
 
     Harmful requests are attacked alone, since that is how the target is measured.
     """
-    chosen = [
-        prompt
-        for folder, prompts in by_folder.items()
-        if folder not in ("samples-refusals", "samples-support")
-        for prompt in prompts
-        if prompt.worse
-    ]
+    plain = {"samples-refusals", "samples-twins", "samples-support"}
+    folders = [*(folder for folder in by_folder if folder not in plain), "samples-twins"]
+    chosen = [prompt for folder in folders for prompt in by_folder[folder] if prompt.worse]
     return [
         {"prompt": prompt.sample.prompt, "expect": prompt.sample.expect}
         for prompt in (*chosen, *by_folder["samples-support"])
@@ -220,14 +214,13 @@ def rl_prompts(by_folder: dict[str, list[SampledPrompt]]) -> list[dict[str, obje
 
 def write_pairs(study: Study, request: PairRequest) -> dict[str, int]:
     """Samples what is missing, writes pairs and better openings, and returns their numbers."""
-    attacked = {attack: attacked_parts(attack) for attack in request.attacks}
-    parts = [*PLAIN_PARTS, *(part for pair in attacked.values() for part in pair)]
+    parts = sampling_parts(request.attacks)
     for part in parts:
         sample_part(study, part)
     if request.sample_only:
         return {}
     by_folder = {part.folder: read_part(study, part) for part in parts}
-    for part in (part for pair in attacked.values() for part in pair):
+    for part in (part for part in parts if part.attack):
         plain = by_folder[f"samples-{part.name}"]
         lend_plain_answers(by_folder[part.folder], plain, refusals=request.lend_refusals)
     data, suffix, counts = study.out / "data", f"{study.name}{request.suffix}", {}
