@@ -75,26 +75,29 @@ class Packet(Struct, frozen=True):
     skip_stock: bool = False
 
 
+ALL_ROWS = 10**6
+
+
 def _draw_fixed(run: Run, count: int, question: str) -> list[LabelDraw]:
-    """Returns `count` rows of a run: the first of an earlier draw, whose number is fixed.
+    """Returns `count` rows of a run (0: all): the first of an earlier draw, whose number is fixed.
 
     Raises UserError if that draw holds fewer.
     """
     draws = read_draws(run, question)
     if not draws:
-        return draw_rows(run, count, question=question, fixed=True)
+        return draw_rows(run, count or ALL_ROWS, question=question, fixed=True)
     if len(draws) < count:
         raise UserError(
             f"--n {count}: {len(draws)} rows of {run.path} were drawn before, and their number is "
             "fixed"
         )
-    return draws[:count]
+    return draws[: count or ALL_ROWS]
 
 
 def draw_packet(study: Study, packet: Packet) -> int:
     """Draws rows of each lever and set, writes the packet, and returns its number of rows."""
     counts = {
-        lever: int(own_count or packet.count)
+        lever: int(own_count) if own_count else packet.count
         for lever, _, own_count in (name.partition(":") for name in packet.levers)
     }
     rows: list[PacketRow] = []
@@ -265,7 +268,7 @@ def main() -> None:
     parser.add_argument("--packet", required=True)
     parser.add_argument("--set", nargs="+", default=["dev-harm"])
     parser.add_argument("--levers", nargs="+", default=["base"])
-    parser.add_argument("--n", type=int, default=100)
+    parser.add_argument("--n", type=int, default=100, help="rows of each lever and set; 0: all")
     parser.add_argument("--hidden", type=int, default=0, help="rows with people's labels")
     parser.add_argument("--skip-stock", action="store_true", help="short refusals are not read")
     parser.add_argument("--file", type=Path)
