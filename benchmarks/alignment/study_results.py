@@ -45,9 +45,9 @@ class Labels:
     by_lever: dict[str, Verdicts]
     hidden: list[dict[str, Any]]
 
-    def paired(self, lever: str) -> tuple[list[bool], list[bool]]:
-        """Returns the verdicts of base and lever on the samples that both answered."""
-        base, other = self.by_lever["base"], self.by_lever[lever]
+    def paired(self, lever: str, baseline: str) -> tuple[list[bool], list[bool]]:
+        """Returns the verdicts of baseline and lever on the samples that both answered."""
+        base, other = self.by_lever[baseline], self.by_lever[lever]
         samples = sorted(base.keys() & other.keys())
         return [base[s] is True for s in samples], [other[s] is not False for s in samples]
 
@@ -87,13 +87,13 @@ def rate_text(verdicts: list[bool]) -> str:
     return f"{100 * rate.estimate:.0f} % [{100 * rate.lower:.0f}, {100 * rate.upper:.0f}]"
 
 
-def print_levers(labels: Labels) -> None:
-    """Prints the rate of each lever, its difference from the base in points, and the p value."""
-    levers = sorted(labels.by_lever.keys() - {"base"})
+def print_levers(labels: Labels, baseline: str) -> None:
+    """Prints the rate of each lever, its difference from the baseline in points, and the p value."""
+    levers = sorted(labels.by_lever.keys() - {baseline})
     p_values = []
     rows = []
     for lever in levers:
-        base, other = labels.paired(lever)
+        base, other = labels.paired(lever, baseline)
         table = PairedTable.from_outcomes(base, other)
         difference = newcombe_paired(table)
         two_sided = mcnemar_exact(table.only_a, table.only_b)
@@ -103,8 +103,8 @@ def print_levers(labels: Labels) -> None:
     adjusted = holm([*p_values, *[1.0] * (N_PRIMARY - len(p_values))])
     print(f"\n| lever | {labels.question} | n | difference, points | p, Holm over {N_PRIMARY} |")
     print("|---|---|---|---|---|")
-    base_verdicts = [verdict is True for verdict in labels.by_lever["base"].values()]
-    print(f"| base | {rate_text(base_verdicts)} | {len(base_verdicts)} | | |")
+    base_verdicts = [verdict is True for verdict in labels.by_lever[baseline].values()]
+    print(f"| {baseline} | {rate_text(base_verdicts)} | {len(base_verdicts)} | | |")
     for (lever, rate, count, d), p in zip(rows, adjusted):
         bounds = f"{100 * d.estimate:+.0f} [{100 * d.lower:+.0f}, {100 * d.upper:+.0f}]"
         print(f"| {lever} | {rate} | {count} | {bounds} | {p:.4f} |")
@@ -148,12 +148,15 @@ def main() -> None:
     )
     parser.add_argument("--packets", type=Path, nargs="+", required=True)
     parser.add_argument("--runs", type=Path, help="STUDY/runs/TARGET")
+    parser.add_argument(
+        "--baseline", default="base", help="the lever that the others are paired with"
+    )
     arguments = parser.parse_args()
     for measure, (question, sets) in MEASURES.items():
         labels = read_labels(arguments.packets, question, sets)
         print(f"\n## {measure}")
-        if "base" in labels.by_lever:
-            print_levers(labels)
+        if arguments.baseline in labels.by_lever:
+            print_levers(labels, arguments.baseline)
         if arguments.runs and labels.by_lever:
             print_seeds(labels, arguments.runs, sets)
         if labels.hidden:
