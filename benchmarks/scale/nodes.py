@@ -3,10 +3,12 @@
     sudo python benchmarks/scale/nodes.py --rows 2000000 --kills 10
     sudo python benchmarks/scale/nodes.py --rows 20000 --kills 1 --shard-mib 0.5      # small
 
-Each node has an address of its own on a bridge (10.24.0.0/24). The driver is on the head's node; the
-two others are killed in turn, with all their processes, and started again. Checks: nothing lost,
-nothing doubled (counts and the sum of content ids), and a manifest of the same bytes as without
-deaths. Prints one line of JSON. With two cores it shows correctness and overhead, not speed-up.
+Each node has an address of its own on a bridge (10.24.0.0/24) and one worker. The driver is on the
+head's node. Three jobs: undisturbed; one in which the two other nodes are killed at random times,
+with all their processes, and started again; one whose driver is killed after a third of the shards,
+and repeated. Checks: nothing lost and nothing doubled (each id is read from the parts, by no code
+of truing's), and manifests of the same bytes. The memory of each process is read every second.
+Prints one line of JSON. With two cores it shows correctness, not speed-up.
 """
 
 from __future__ import annotations
@@ -17,17 +19,23 @@ import hashlib
 import json
 import os
 import random
+import re
+import secrets
 import signal
 import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from rows import write_rows
 
 BRIDGE, NETWORK, PORT = "trscale0", "10.24.0", 6399
 SPACES = {name: f"{NETWORK}.{number}" for number, name in enumerate(("head", "one", "two"), 2)}
+# Of this run alone: a cluster of the same user does not take its nodes.
+ENVIRONMENT = {**os.environ, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
 
 
 def run(*words: str, check: bool = True) -> None:
@@ -58,6 +66,9 @@ def delete_network() -> None:
     run("ip", "link", "del", BRIDGE, check=False)
 
 
+# Nodes
+
+
 def start_node(name: str, folder: Path) -> subprocess.Popen[bytes]:
     """Starts a Ray node in its namespace, in a process group of its own."""
     where = ["--head", f"--port={PORT}", f"--temp-dir={folder}/ray"]
@@ -65,82 +76,223 @@ def start_node(name: str, folder: Path) -> subprocess.Popen[bytes]:
         where = [f"--address={SPACES['head']}:{PORT}"]
     ray = str(Path(sys.executable).with_name("ray"))
     words = ["ip", "netns", "exec", f"trscale-{name}", ray, "start", *where, "--block"]
-    words += [f"--node-ip-address={SPACES[name]}", "--num-cpus=1", "--include-dashboard=false"]
+    words += [f"--node-ip-address={SPACES[name]}", "--num-cpus=1"]
     words += ["--object-store-memory=100000000", "--disable-usage-stats"]
-    log = (folder / f"{name}.log").open("ab")
-    return subprocess.Popen(words, start_new_session=True, stdout=log, stderr=log)
+    if name == "head":
+        words += ["--include-dashboard=false"]
+    with (folder / f"{name}.log").open("ab") as log:
+        return subprocess.Popen(
+            words, start_new_session=True, stdout=log, stderr=log, env=ENVIRONMENT
+        )
+
+
+def list_processes(name: str) -> list[int]:
+    """Returns the processes in the namespace of a node."""
+    words = ["ip", "netns", "pids", f"trscale-{name}"]
+    listed = subprocess.run(words, capture_output=True, text=True, check=False)
+    return [int(pid) for pid in listed.stdout.split()]
 
 
 def kill_node(name: str, process: subprocess.Popen[bytes]) -> None:
     """Kills all processes of a node at once: those in its namespace."""
-    listed = subprocess.run(
-        ["ip", "netns", "pids", f"trscale-{name}"], capture_output=True, text=True, check=False
-    )
-    for pid in map(int, listed.stdout.split()):
+    for pid in list_processes(name):
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
     process.wait()
 
 
-def moderate(source: Path, out: Path, judge: str, shard_mib: float) -> subprocess.Popen[bytes]:
-    """Starts the driver on the head's node."""
-    words = ["ip", "netns", "exec", "trscale-head", sys.executable, "-m", "truing", "moderate"]
-    words += ["--judge", judge, "--in", str(source), "--out", str(out), "--json"]
-    words += ["--on", f"ray://{SPACES['head']}:{PORT}", "--shard-mib", str(shard_mib)]
-    return subprocess.Popen(words, stdout=subprocess.PIPE)
+# Memory
+
+
+@dataclass
+class MemoryLog:
+    """The resident memory of each process of a job, in MiB, in the order of time."""
+
+    by_process: dict[tuple[str, int], list[float]] = field(default_factory=dict)
+
+    def read(self) -> None:
+        """Adds the present memory of each process of the nodes."""
+        page = os.sysconf("SC_PAGE_SIZE") / (1 << 20)
+        for name in SPACES:
+            for pid in list_processes(name):
+                with contextlib.suppress(OSError):
+                    command = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ")
+                    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+                    key = (describe_process(command.decode(errors="replace")), pid)
+                    self.by_process.setdefault(key, []).append(pages * page)
+
+    def summarise(self) -> dict[str, dict[str, float]]:
+        """Returns, of the process of each kind that lived longest: MiB at a third of its life, at
+        the end, and at most.
+        """
+        longest: dict[str, list[float]] = {}
+        for (kind, _), readings in self.by_process.items():
+            if kind and len(readings) > len(longest.get(kind, [])):
+                longest[kind] = readings
+        return {
+            kind: {
+                "third": round(max(r[: max(1, len(r) // 3)])),
+                "end": round(r[-1]),
+                "peak": round(max(r)),
+                "seconds": len(r),
+            }
+            for kind, r in sorted(longest.items())
+        }
+
+
+def describe_process(command: str) -> str:
+    """Returns what a process does, "" for those of no interest."""
+    if "ray::" in command and "Map" in command:
+        return "worker"
+    if " -m truing moderate" in command:
+        return "driver"
+    kinds = {"gcs_server": "gcs", "raylet/raylet": "raylet"}
+    return next((kind for part, kind in kinds.items() if part in command), "")
+
+
+# Jobs
+
+
+@dataclass
+class Cluster:
+    """The nodes, and a job on them."""
+
+    folder: Path
+    rows: Path
+    judge: str
+    shard_mib: float
+    nodes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+
+    def start(self) -> None:
+        """Starts the nodes, and waits for each."""
+        for name in SPACES:
+            self.nodes[name] = start_node(name, self.folder)
+            log = self.folder / f"{name}.log"
+            deadline = time.monotonic() + 180
+            while "Ray runtime started" not in log.read_text():
+                if self.nodes[name].poll() is not None or time.monotonic() > deadline:
+                    sys.exit(f"node {name} did not start:\n{log.read_text()}")
+                time.sleep(0.5)
+
+    def stop(self) -> None:
+        """Kills the nodes."""
+        for name, process in self.nodes.items():
+            kill_node(name, process)
+
+    def start_driver(self, out: Path) -> subprocess.Popen[bytes]:
+        """Starts the driver on the head's node."""
+        words = ["ip", "netns", "exec", "trscale-head", sys.executable, "-m", "truing", "moderate"]
+        words += ["--judge", self.judge, "--in", str(self.rows), "--out", str(out), "--json"]
+        words += ["--on", f"ray://{SPACES['head']}:{PORT}", "--shard-mib", str(self.shard_mib)]
+        return subprocess.Popen(words, stdout=subprocess.PIPE, env=ENVIRONMENT)
+
+    def run_job(self, out: Path, kill_times: list[float], choose: random.Random) -> dict[str, Any]:
+        """Runs a job; kills one of the two other nodes at each of the times. Returns figures."""
+        memory = MemoryLog()
+        started = time.perf_counter()
+        driver = self.start_driver(out)
+        due = list(kill_times)
+        while driver.poll() is None:
+            time.sleep(1)
+            memory.read()
+            # Not before the first shard is finished: a node that is killed earlier holds no work.
+            begun = any((out / "commits").glob("*.json"))
+            if due and begun and time.perf_counter() - started > due[0]:
+                due.pop(0)
+                name = choose.choice(["one", "two"])
+                kill_node(name, self.nodes[name])
+                self.nodes[name] = start_node(name, self.folder)
+        figures = self.read_result(out, driver)
+        figures["seconds"] = round(time.perf_counter() - started, 1)
+        figures["nodes_killed"] = len(kill_times) - len(due)
+        figures["memory_mib"] = memory.summarise()
+        return figures
+
+    def run_job_twice(self, out: Path, n_shards: int) -> dict[str, Any]:
+        """Kills the driver after a third of the shards, and gives the same command again."""
+        driver = self.start_driver(out)
+        while driver.poll() is None and len(list((out / "commits").glob("*.json"))) < n_shards / 3:
+            time.sleep(0.5)
+        driver.kill()
+        driver.wait()
+        second = self.start_driver(out)
+        second.wait()
+        return self.read_result(out, second)
+
+    def read_result(self, out: Path, driver: subprocess.Popen[bytes]) -> dict[str, Any]:
+        """Returns the counts of a finished job, and what is wrong with its parts."""
+        assert driver.stdout is not None
+        printed = driver.stdout.read()
+        if driver.returncode != 0:
+            sys.exit(f"{out.name}: the driver ended with {driver.returncode}")
+        if not printed:
+            sys.exit(f"{out.name}: the driver ended with 0 and printed nothing")
+        counts = json.loads(printed)
+        encoded = (out / "manifest.json").read_bytes()
+        ids: list[int] = []
+        for part in json.loads(encoded)["parts"]:
+            data = (out / part["file"]).read_bytes()
+            ids += map(int, re.findall(rb'^\{"id":"r([0-9]+)"', data, re.MULTILINE))
+        return {
+            "shards": counts["shards"],
+            "resumed_at": counts["resumed_at"],
+            "rows": counts["rows"],
+            "rows_in_parts": len(ids),
+            "doubled": len(ids) - len(set(ids)),
+            "ids": counts["ids"],
+            "manifest": hashlib.sha256(encoded).hexdigest()[:12],
+        }
 
 
 def main() -> None:
-    """Runs the job undisturbed and with deaths, and compares."""
+    """Runs the jobs and compares them."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=20_000)
     parser.add_argument("--kills", type=int, default=1)
     parser.add_argument("--judge", default="keywords:")
     parser.add_argument("--shard-mib", type=float, default=2.0)
-    parser.add_argument("--between", type=float, default=20.0, help="seconds between deaths")
+    parser.add_argument("--between", type=float, default=15.0, help="mean seconds between deaths")
+    parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
-    source_of_names = random.Random(0)
+    source = random.Random(arguments.seed)
+    kill_times = [0.0]
+    for _ in range(arguments.kills):
+        kill_times.append(kill_times[-1] + arguments.between * source.uniform(0.5, 1.5))
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         rows = write_rows(folder / "rows.jsonl", arguments.rows)
+        cluster = Cluster(folder, rows, arguments.judge, arguments.shard_mib)
+        jobs: dict[str, dict[str, Any]] = {}
         build_network()
-        nodes: dict[str, subprocess.Popen[bytes]] = {}
-        figures: dict[str, object] = {"rows": arguments.rows, "judge": arguments.judge}
         try:
-            for name in SPACES:
-                nodes[name] = start_node(name, folder)
-                time.sleep(8)
-            for label, kills in (("undisturbed", 0), ("with_deaths", arguments.kills)):
-                started = time.perf_counter()
-                driver = moderate(rows, folder / label, arguments.judge, arguments.shard_mib)
-                n_killed = 0
-                while driver.poll() is None:
-                    time.sleep(1)
-                    due = started + arguments.between * (n_killed + 1)
-                    if n_killed < kills and time.perf_counter() > due:
-                        name = source_of_names.choice(["one", "two"])
-                        kill_node(name, nodes[name])
-                        n_killed += 1
-                        nodes[name] = start_node(name, folder)
-                assert driver.stdout is not None
-                counts = json.loads(driver.stdout.read() or b"{}")
-                manifest = (folder / label / "manifest.json").read_bytes()
-                figures[label] = {
-                    "seconds": round(time.perf_counter() - started, 1),
-                    "killed": n_killed,
-                    "status": driver.returncode,
-                    "rows": counts.get("rows"),
-                    "ids": counts.get("ids"),
-                    "manifest": hashlib.sha256(manifest).hexdigest()[:12],
-                }
+            cluster.start()
+            jobs["undisturbed"] = cluster.run_job(folder / "undisturbed", [], source)
+            print(json.dumps(jobs), file=sys.stderr, flush=True)
+            out = folder / "nodes-killed"
+            jobs["nodes_killed"] = cluster.run_job(out, kill_times[1:], source)
+            print(json.dumps(jobs["nodes_killed"]), file=sys.stderr, flush=True)
+            jobs["driver_killed"] = cluster.run_job_twice(
+                folder / "driver-killed", jobs["undisturbed"]["shards"]
+            )
         finally:
-            for name, process in nodes.items():
-                kill_node(name, process)
+            cluster.stop()
             delete_network()
-    one, two = figures["undisturbed"], figures["with_deaths"]
-    assert isinstance(one, dict) and isinstance(two, dict)
-    figures["same"] = all(one[key] == two[key] for key in ("rows", "ids", "manifest"))
+    first = jobs["undisturbed"]
+    same = all(job[key] == first[key] for job in jobs.values() for key in ("ids", "manifest"))
+    is_whole = all(
+        job["rows"] == job["rows_in_parts"] == arguments.rows and not job["doubled"]
+        for job in jobs.values()
+    )
+    figures = {
+        "rows": arguments.rows,
+        "judge": arguments.judge,
+        **jobs,
+        "same_bytes": same,
+        "none_lost_none_doubled": is_whole,
+        "load": os.getloadavg()[0],
+    }
     print(json.dumps(figures))
+    sys.exit(0 if same and is_whole else 1)
 
 
 if __name__ == "__main__":

@@ -2,8 +2,10 @@
 
     python benchmarks/scale/peer.py IN.jsonl OUT keywords
 
-With `keywords` it looks for the same words as a regular expression; with the path of a Hugging Face
-text classifier it runs transformers' pipeline. It cannot be resumed, and says nothing of what it lost.
+With `keywords` it looks for the words of `keywords:` as regular expressions, one for each category;
+with the path of a Hugging Face text classifier it runs transformers' pipeline on pairs of prompt and
+answer, cut at the window of the classifier. It cannot be resumed, undoes no disguise of a word, cuts
+long texts, and says nothing of what it lost.
 """
 
 from __future__ import annotations
@@ -19,9 +21,15 @@ class Judge:
     """The callable of `map_batches`."""
 
     def __init__(self, kind: str) -> None:
-        self._words = re.compile(r"\b(steal|murder|poison|bomb)\b", re.IGNORECASE)
         self._classify = None
-        if kind != "keywords":
+        self._words: dict[str, re.Pattern[str]] = {}
+        if kind == "keywords":
+            from truing.judges.keywords import BUILTIN
+
+            for category, words in BUILTIN.items():
+                phrases = "|".join(map(re.escape, words))
+                self._words[category] = re.compile(rf"\b(?:{phrases})\b", re.IGNORECASE)
+        else:
             from transformers import pipeline
 
             self._classify = pipeline("text-classification", model=kind, truncation=True)
@@ -30,9 +38,13 @@ class Judge:
         """Adds the column `flagged`."""
         texts = [str(text) for text in batch["response"]]
         if self._classify is None:
-            batch["flagged"] = [bool(self._words.search(text)) for text in texts]
+            batch["flagged"] = [
+                any(pattern.search(text) for pattern in self._words.values()) for text in texts
+            ]
         else:
-            batch["flagged"] = [label["label"] for label in self._classify(texts, batch_size=32)]
+            pairs = [{"text": str(p), "text_pair": t} for p, t in zip(batch["prompt"], texts)]
+            labels = self._classify(pairs, batch_size=32)
+            batch["flagged"] = [label["label"] == "LABEL_1" for label in labels]
         return batch
 
 
@@ -45,7 +57,7 @@ def main() -> None:
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     started = time.perf_counter()
     rows = ray.data.read_json(source, lines=True)
-    pool = ray.data.ActorPoolStrategy(min_size=1, max_size=2)
+    pool = ray.data.ActorPoolStrategy(size=1)
     rows.map_batches(Judge, compute=pool, batch_size=256, fn_constructor_args=(kind,)).write_json(
         out
     )

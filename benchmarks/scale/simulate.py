@@ -23,7 +23,8 @@ class Job:
 
     `spread` is the standard deviation of the logarithm of a shard's factor, `deaths` the mean
     number of deaths of a worker in an hour, `hand_out` what the driver does for a shard, one after
-    the other, `rate` the most rows a second that an endpoint allows (None: no endpoint).
+    the other, `rate` the most rows a second that an endpoint allows (None: no endpoint). `cores`
+    are those of all machines where they are fewer than the workers, which then share them.
     """
 
     rows: float
@@ -37,6 +38,7 @@ class Job:
     deaths: float = 0.01
     restart: float = 20.0
     rate: float | None = None
+    cores: float = math.inf
     seed: int = 0
 
 
@@ -58,10 +60,11 @@ def simulate(job: Job) -> Outcome:
     driver_free = end = useful = 0.0
     left, deaths = n_shards, 0
     rows = job.rows / n_shards
+    us_per_row = job.us_per_row * max(1.0, min(job.workers, n_shards) / job.cores)
     while left:
         at, worker = heapq.heappop(free)
         driver_free = max(at, driver_free) + job.hand_out
-        work = rows * job.us_per_row / 1e6 * source.lognormvariate(0, job.spread) + job.commit
+        work = rows * us_per_row / 1e6 * source.lognormvariate(0, job.spread) + job.commit
         if job.rate is not None:
             # The limit is shared evenly by all workers that are busy.
             work = max(work, rows * min(job.workers, n_shards) / job.rate)
@@ -84,8 +87,12 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=100)
     parser.add_argument("--us-per-row", type=float, default=600.0)
     parser.add_argument("--rate", type=float)
-    parser.add_argument("--deaths", type=float, default=0.01)
+    parser.add_argument("--deaths", type=float, default=0.01, help="of a worker, an hour")
     parser.add_argument("--rows-per-shard", type=float, default=100_000)
+    parser.add_argument("--start", type=float, default=20.0, help="seconds until work begins")
+    parser.add_argument("--restart", type=float, default=20.0, help="seconds after a death")
+    parser.add_argument("--spread", type=float, default=0.2)
+    parser.add_argument("--cores", type=float, default=math.inf)
     arguments = parser.parse_args()
     job = Job(
         rows=arguments.rows or 1e6,
@@ -94,6 +101,10 @@ def main() -> None:
         rate=arguments.rate,
         deaths=arguments.deaths,
         rows_per_shard=arguments.rows_per_shard,
+        start=arguments.start,
+        restart=arguments.restart,
+        spread=arguments.spread,
+        cores=arguments.cores,
     )
     if arguments.rows:
         outcome = simulate(job)

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
+from tests.cli.command_line import truing
 
+from truing.analysis import streamed_summary
 from truing.analysis.comparison import compare
 from truing.analysis.label_draws import draw_rows
 from truing.analysis.summary import summarise
@@ -151,6 +155,100 @@ def test_comparisons_and_draws_read_parts(tmp_path: Path) -> None:
     drawn = [draw_rows(tmp_path / name, 5) for name in ("a", "a-parts")]
     assert drawn[0] == drawn[1]
     assert (tmp_path / "a-parts/labels/draws.jsonl").exists()
+
+
+@pytest.fixture(scope="module")
+def layouts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folders `one` and `parts` with the same run, each called `mixed`, in the two layouts."""
+    root = tmp_path_factory.mktemp("layouts")
+    judges = [resolve(spec, "judge") for spec in JUDGES]
+    data, model = resolve(DATA, "data"), resolve(MODEL, "model")
+    evaluate(model, data, judges, root / "one" / "mixed", options=OPTIONS)
+    specs = EvaluationSpecs(model=MODEL, judges=JUDGES)
+    evaluate_parts(root / "parts" / "mixed", specs, DATA, 5, OPTIONS)
+    evaluate(resolve("scripted:comply", "model"), data, judges, root / "base", options=OPTIONS)
+    (root / "rules.toml").write_text('[[rule]]\ncheck = "harmful.upper < 0.9"\n')
+    return root
+
+
+@pytest.mark.parametrize(
+    "streams",
+    [
+        False,
+        pytest.param(True, id="part by part"),
+    ],
+)
+@pytest.mark.parametrize(
+    ("command", "files"),
+    [
+        ("show RUN", ()),
+        ("show RUN --json", ()),
+        ("gate RUN RULES", ()),
+        ("gate RUN RULES --json", ()),
+        ("compare BASE RUN --out OUT/report.html --json", ()),
+        ("report RUN --out OUT", ("report.md",)),
+        ("export inspect RUN OUT/log.eval", ("log.eval",)),
+        ("evaluate --model answers:RUN --data DATA --judge keywords: --out OUT/again --json", ()),
+    ],
+)
+def test_commands_read_both_layouts(
+    layouts: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    command: str,
+    files: tuple[str, ...],
+    streams: bool,
+) -> None:
+    """Also where the sharded run is so large that it is summarised part by part."""
+    if streams:
+        monkeypatch.setattr(streamed_summary, "STREAMED_SAMPLES", 10)
+    printed, written = {}, {}
+    for layout in ("one", "parts"):
+        out = tmp_path / layout
+        out.mkdir()
+        words = {
+            "RUN": str(layouts / layout / "mixed"),
+            "BASE": str(layouts / "base"),
+            "RULES": str(layouts / "rules.toml"),
+            "OUT": str(out),
+            "DATA": DATA,
+        }
+        line = re.sub("[A-Z]{3,}", lambda match, of=words: of[match.group()], command)
+        result = truing(line)
+        assert result.status in (0, 2, 3), result.err
+        printed[layout] = re.sub(f"{layouts / layout}|{out}", "FOLDER", result.out)
+        written[layout] = [_read_output(out / name, layouts / layout) for name in files]
+    if streams:
+        # What is left out, the notes say; the counts stand in both.
+        assert "summarised part by part" in printed["parts"] or "show" not in command
+        return
+    assert printed["one"] == printed["parts"]
+    assert written["one"] == written["parts"]
+
+
+def _read_output(path: Path, layout: Path) -> object:
+    if path.suffix != ".eval":
+        return path.read_text().replace(str(layout), "FOLDER")
+    with zipfile.ZipFile(path) as archive:
+        names = [name for name in archive.namelist() if name.startswith("samples/")]
+        assert names
+        samples = {name: json.loads(archive.read(name)) for name in names}
+    # All but the times, which are those of the run.
+    return {
+        name: ([m["content"] for m in s["messages"]], s["output"]["choices"], sorted(s["scores"]))
+        for name, s in samples.items()
+    }
+
+
+def test_other_answers_in_a_part_are_another_model(tmp_path: Path) -> None:
+    specs = EvaluationSpecs(model=MODEL, judges=JUDGES)
+    run = evaluate_parts(tmp_path / "run", specs, DATA, 5, OPTIONS).path
+    model, sha256 = resolve(f"answers:{run}", "model"), resolve(f"run:{run}", "data").sha256()
+    stored = run / "parts/part-000001/responses.jsonl"
+    lines = stored.read_text().splitlines(keepends=True)
+    stored.write_text("".join(lines[:-1]))
+    assert resolve(f"answers:{run}", "model").lineage != model.lineage
+    assert resolve(f"run:{run}", "data").sha256() != sha256
 
 
 def test_a_crash_while_the_data_set_is_read(tmp_path: Path) -> None:

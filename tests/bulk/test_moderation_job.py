@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import resource
+import time
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import msgspec
 import pyarrow as pa
@@ -250,6 +253,34 @@ def test_a_full_disk_is_named_and_the_shard_is_done_later(tmp_path: Path) -> Non
     assert "the disk is full" in outcome.faults[0]
     assert list((out / "parts").glob("*")) == list((out / "parts").glob(".*")) == []
     assert moderate(source, out, 10_000).totals.rows == 1
+
+
+def test_clocks_that_differ_between_machines_change_nothing(tmp_path: Path) -> None:
+    """What counts is what a commit names: no time of a clock or a file decides."""
+    source = write_rows(tmp_path / "in.jsonl", [{"id": str(i), "text": "a"} for i in range(12)])
+    undisturbed = moderate(source, tmp_path / "undisturbed")
+    job, shards = plan_job(JUDGE, str(source), RowOptions(), "", 60)
+    out = tmp_path / "out"
+    begin_job(ShardStore(out), job)
+    day = 86_400
+    for skew, of_machine in ((day, shards[:4]), (-day, shards[2:6])):
+        now = time.time() + skew
+        with mock.patch("time.time", return_value=now):
+            runner = ShardRunner(job, JUDGE, str(out))
+            run_shards(runner, of_machine, lambda outcome: None)
+            runner.close()
+        for path in out.rglob("*"):
+            os.utime(path, (now, now))
+    assert moderate(source, out) == undisturbed
+    assert read_parts(out, undisturbed) == read_parts(tmp_path / "undisturbed", undisturbed)
+
+
+def test_two_commands_do_not_write_to_one_folder(tmp_path: Path) -> None:
+    first, second = ShardStore(tmp_path / "out"), ShardStore(tmp_path / "out")
+    with first.lock(), pytest.raises(RunError, match="another process is writing"), second.lock():
+        pass
+    with second.lock():
+        pass
 
 
 def test_a_shard_that_kills_its_workers_is_given_up(tmp_path: Path) -> None:

@@ -48,11 +48,20 @@ def test_all_faults_of_the_options_come_together() -> None:
 
 
 def test_how_many_workers_a_cluster_has_room_for() -> None:
-    available = {"CPU": 16.0, "GPU": 2.0}
-    assert count_workers(available, RayOptions()) == 16
-    assert count_workers(available, RayOptions(workers=4)) == 4
-    assert count_workers(available, RayOptions(cpus=1, gpus=0.25)) == 8
-    assert count_workers(available, RayOptions(cpus=0.1, gpus=0)) == 160
+    machines = [{"CPU": 16.0, "GPU": 2.0}]
+    assert count_workers(machines, RayOptions()) == 16
+    assert count_workers(machines, RayOptions(workers=4)) == 4
+    assert count_workers(machines, RayOptions(cpus=1, gpus=0.25)) == 8
+    assert count_workers(machines, RayOptions(cpus=0.1, gpus=0)) == 160
+
+
+def test_a_worker_fits_on_one_machine() -> None:
+    machines = [{"CPU": 4.0, "GPU": 1.0}] * 4
+    assert count_workers(machines, RayOptions(cpus=3)) == 4
+    with pytest.raises(UserError, match=r"needs 1 CPUs and 2 GPUs of one machine.*at most 4 CPUs"):
+        count_workers(machines, RayOptions(gpus=2))
+    with pytest.raises(UserError, match="at most 0 CPUs"):
+        count_workers([], RayOptions())
 
 
 def test_without_ray_there_is_the_install_line(

@@ -22,7 +22,7 @@ from truing.bulk.moderation_job import (
     run_shards,
     sum_input_ids,
 )
-from truing.bulk.remote_files import repeat_passing_errors
+from truing.bulk.remote_files import list_remote_files, open_remote, repeat_passing_errors
 from truing.bulk.row_files import RowOptions
 from truing.bulk.shard_store import ShardStore
 from truing.core.errors import DataError, RunError
@@ -115,6 +115,78 @@ def test_an_error_that_does_not_pass_is_raised_at_once() -> None:
     assert len(calls) == 1
 
 
+@pytest.mark.parametrize(
+    ("message", "is_repeated"),
+    [
+        ("503 Service Unavailable", True),
+        ("An error occurred (SlowDown)", True),
+        ("access denied: s3://logs-500/2026/429.jsonl", False),
+        ("no key 5003", False),
+    ],
+)
+def test_a_number_in_a_path_is_no_code(message: str, is_repeated: bool) -> None:
+    calls: list[int] = []
+
+    def fail() -> None:
+        calls.append(1)
+        raise OSError(message)
+
+    with pytest.raises(OSError, match=message[:8]):
+        repeat_passing_errors(fail, lambda seconds: None)
+    assert (len(calls) > 1) == is_repeated
+
+
+def test_reads_that_the_store_throttles_are_repeated(store: str) -> None:
+    data = bytes(range(256)) * 40
+    MemoryFileSystem.pipe_file(fsspec.filesystem("slowstore"), "/bucket/a.bin", data)
+    before = ThrottlingFileSystem.calls
+    with open_remote(f"{store}/a.bin") as stream:
+        assert stream.read(5) == data[:5]
+        assert (stream.seek(-10, 2), stream.read()) == (len(data) - 10, data[-10:])
+        stream.seek(300)
+        assert stream.readline() == data[300 : data.index(b"\n", 300) + 1]
+        assert stream.read() == data[data.index(b"\n", 300) + 1 :]
+    assert ThrottlingFileSystem.calls > before + 2
+    with pytest.raises(DataError, match="none.bin"):
+        open_remote(f"{store}/none.bin")
+
+
+@pytest.mark.parametrize("form", ["{}", "{}/", "{}/*.jsonl", "{}/b.jsonl"])
+def test_names_of_files_can_be_opened_again(tmp_path: Path, form: str) -> None:
+    (tmp_path / "b.jsonl").write_text('{"text": "a"}\n')
+    for scheme in ("file://", "memory://"):
+        folder = f"{scheme}{tmp_path}"
+        filesystem, inner = fsspec.core.url_to_fs(f"{folder}/b.jsonl")
+        filesystem.pipe_file(inner, b'{"text": "a"}\n')
+        (name,) = list_remote_files(form.format(folder), [".jsonl"])
+        with open_remote(name) as stream:
+            assert stream.read() == b'{"text": "a"}\n'
+
+
+def test_urls_of_the_web_stay_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Web:
+        def find(self, path: str) -> list[str]:
+            return [path + "/rows.jsonl"]
+
+    monkeypatch.setattr(remote_files, "open_filesystem", lambda path: (Web(), path))
+    for url in ("https://host/rows.jsonl", "https://host/folder"):
+        names = list_remote_files(url, [".jsonl"])
+        assert names == [url if url.endswith("l") else url + "/rows.jsonl"]
+
+
+def test_many_files_are_read_at_once(store: str, tmp_path: Path) -> None:
+    for url in (f"{store}/many", str(tmp_path)):
+        folder = ShardStore(url)
+        for number in range(5):
+            folder.write(f"ids/{number}", bytes([number]))
+        names = [f"ids/{number}" for number in (4, 7, 0)]
+        assert list(folder.read_many(names)) == [
+            (names[0], b"\4"),
+            (names[1], None),
+            (names[2], b"\0"),
+        ]
+
+
 def test_waits_grow_and_end() -> None:
     waits: list[float] = []
 
@@ -162,3 +234,66 @@ def test_a_folder_of_another_job(tmp_path: Path) -> None:
     job, _ = plan_job(judge, str(tmp_path / "rows.jsonl"), RowOptions(), "", 100)
     with pytest.raises(RunError, match="holds other files"):
         begin_job(ShardStore(tmp_path / "out"), job)
+
+
+@pytest.fixture
+def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The URL of a bucket of moto's server, a real HTTP server of S3's protocol."""
+    pytest.importorskip("s3fs", reason="s3fs is not installed")
+    pytest.importorskip("moto.server", reason="moto[server] is not installed")
+    import boto3
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    boto3.client("s3").create_bucket(Bucket="logs")
+    yield "s3://logs"
+    server.stop()
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_moderation_from_and_to_s3(s3: str) -> None:
+    """The command with its output continued, from JSON lines and from Parquet."""
+    import io
+
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+    import s3fs
+
+    files = s3fs.S3FileSystem()
+    rows = [{"id": i, "text": ["murder", "hello"][i % 2]} for i in range(40)]
+    for number in range(2):
+        lines = "".join(json.dumps(row) + "\n" for row in rows[20 * number : 20 * number + 20])
+        files.pipe_file(f"logs/in/{number}.jsonl", lines.encode())
+    stream = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(rows), stream, row_group_size=7)
+    files.pipe_file("logs/table/a.parquet", stream.getvalue())
+    judge = resolve("keywords:", "judge")
+    for source, n_first in ((f"{s3}/in", 5), (f"{s3}/in/*.jsonl", 0), (f"{s3}/table/a.parquet", 2)):
+        job, shards = plan_job(judge, source, RowOptions(), "", 100)
+        assert {shard.path.rsplit("/", 1)[0] for shard in shards} <= {f"{s3}/in", f"{s3}/table"}
+        out = ShardStore(f"{s3}/out-{n_first}")
+        outcomes: list[ShardOutcome] = []
+        assert begin_job(out, job) == {}
+        runner = ShardRunner(job, judge, out.url)
+        run_shards(runner, shards[:n_first], outcomes.append)
+        commits = begin_job(out, job)
+        assert len(commits) == n_first
+        run_shards(runner, shards[n_first:], outcomes.append)
+        runner.close()
+        assert not [fault for outcome in outcomes for fault in outcome.faults]
+        commits |= {o.shard: o.commit for o in outcomes if o.commit is not None}
+        manifest = finish_job(out, job, len(shards), commits)
+        assert (manifest.totals.rows, manifest.totals.flagged) == (40, 20)
+        assert manifest.totals.ids == sum_input_ids(job, shards).ids
+        assert begin_job(out, job) == commits
+    files.pipe_file("logs/in/1.jsonl", b'{"text": "other"}\n')
+    with pytest.raises(RunError, match=r"s3://logs/in/1\.jsonl is new or has changed"):
+        begin_job(ShardStore(f"{s3}/out-5"), plan_job(judge, f"{s3}/in", RowOptions(), "", 100)[0])

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from truing.bulk import watched_rows
 from truing.cli.moderate_rows import RowFlags
@@ -73,19 +74,30 @@ def test_labels_count_in_the_order_of_the_rows(
     assert watch(source, out, capsys)["corrected_rate"] > 0.5
 
 
+def read_metrics(path: Path) -> dict[str, float]:
+    """Returns the values as Prometheus' own parser reads them."""
+    families = text_string_to_metric_families(path.read_text())
+    samples = [sample for family in families for sample in family.samples]
+    assert {sample.labels["judge"] for sample in samples} == {"keywords:"}
+    return {sample.name.removeprefix("truing_watch_"): sample.value for sample in samples}
+
+
 def test_an_alarm_and_its_metrics(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source, out, metrics = tmp_path / "a.jsonl", tmp_path / "out", tmp_path / "watch.prom"
     append_rows(source, ["hello"] * 200)
     flags = WatchFlags(tolerated=0.1, false_alarm=0.1, audit_rate=0.5, metrics=metrics)
     watch(source, out, capsys, flags)
-    assert 'truing_watch_alarm{judge="keywords:"} 0' in metrics.read_text()
+    values = read_metrics(metrics)
+    assert (values["rows_total"], values["alarm"], values["labelled_total"]) == (200, 0, 0)
+    assert "corrected_rate" not in values, "nothing is corrected without a label"
     # The judge saw none of them.
     label_rows(out, True)
     state = watch(source, out, capsys, flags)
     assert state["raised_at"] is not None
-    text = metrics.read_text()
-    assert 'truing_watch_alarm{judge="keywords:"} 1' in text
-    assert 'truing_watch_rows_total{judge="keywords:"} 200' in text
+    values = read_metrics(metrics)
+    assert (values["rows_total"], values["alarm"]) == (200, 1)
+    assert values["log_evidence"] > values["needed_log_evidence"]
+    assert values["labelled_total"] == values["audited_total"] > 0
     assert command(str(source), judge="keywords:", out=out, flags=flags) == 2
     assert "ALARM at row" in capsys.readouterr().out
 

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
+from unittest import mock
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from msgspec import Struct
 
+from truing.core import jsonl
 from truing.core.errors import RunError
 from truing.core.jsonl import (
     number_nonblank_lines,
@@ -36,6 +41,57 @@ def test_malformed_line_raises_with_its_number(tmp_path: Path, malformed: bytes)
     assert next(records) == Record("a")
     with pytest.raises(RunError, match=r"a\.jsonl:2: "):
         next(records)
+
+
+@given(
+    pieces=st.lists(
+        st.sampled_from(
+            [
+                b'{"id":"a"}',
+                b'{"id":"b","n":[1]}',
+                b"\n",
+                b"\n",
+                b"\n",
+                b'{"id":',
+                b'"c"}',
+                b" ",
+                b"\0",
+            ]
+        ),
+        max_size=30,
+    ),
+    block_bytes=st.integers(1, 40),
+)
+def test_blocks_of_lines_are_read_like_single_lines(
+    tmp_path_factory: pytest.TempPathFactory, pieces: list[bytes], block_bytes: int
+) -> None:
+    file = tmp_path_factory.mktemp("blocks") / "a.jsonl"
+    file.write_bytes(b"".join(pieces))
+
+    def read_all(records: Iterator[Record]) -> tuple[list[Record], str]:
+        seen: list[Record] = []
+        try:
+            seen.extend(records)
+        except RunError as error:
+            return seen, str(error)
+        return seen, ""
+
+    by_line = read_all(record for _, _, record in read_located_records(file, Record))
+    with mock.patch.object(jsonl, "_BLOCK_BYTES", block_bytes):
+        assert read_all(read_records(file, Record)) == by_line
+
+
+def test_a_line_that_is_too_long_is_an_error_with_its_number(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jsonl, "MAX_LINE_BYTES", 30)
+    file = tmp_path / "a.jsonl"
+    for ending in (b"\n", b""):
+        file.write_bytes(b'{"id":"a"}\n{"id":"' + b"b" * 40 + b'"}' + ending)
+        records = read_records(file, Record)
+        assert next(records) == Record("a")
+        with pytest.raises(RunError, match=r"a\.jsonl:2: a line of more than 30 bytes"):
+            next(records)
 
 
 def test_blank_lines_are_skipped_but_counted(tmp_path: Path) -> None:

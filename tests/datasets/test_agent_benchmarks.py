@@ -118,6 +118,13 @@ def test_injecagent_rows_have_their_tools_and_checks(injecagent: str) -> None:
     assert second.prompt == "The lamp?"
 
 
+def test_injecagents_hash_covers_the_tools(injecagent: str) -> None:
+    before = resolve(injecagent, "data").sha256()
+    (tools,) = Path(injecagent.removeprefix("injecagent:")).rglob("tools.json")
+    tools.write_text(tools.read_text().replace("summary", "summary "))
+    assert resolve(injecagent, "data").sha256() != before
+
+
 def test_injecagents_stronger_wording_is_read(injecagent: str) -> None:
     (sample,) = _samples(f"{injecagent},split=enhanced")
     assert sample.environment
@@ -206,6 +213,7 @@ def test_bipia_combines_contexts_and_attacks(bipia: str) -> None:
     assert len(_samples(f"{bipia},attacks=Small Talk")) == 4
     (code,) = _samples(f"{bipia},part=code")
     assert "x = 1" in code.prompt
+    assert code.environment.done == (), "a line of the ideal code is no sign of a task done"
 
 
 def test_bipias_document_is_what_a_tool_returned(bipia: str, tmp_path: Path) -> None:
@@ -230,6 +238,8 @@ def test_bipias_faults_are_named(bipia: str, tmp_path: Path) -> None:
         _samples(f"{bipia},attacks=Smal Talk")
     with pytest.raises(UserError, match="position is start or end"):
         _samples(f"{bipia},position=middle")
+    with pytest.raises(UserError, match="plain is true or false, got 'yes'"):
+        _samples(f"{bipia},plain=yes")
     alone = _write(tmp_path / "alone" / "email" / "test.jsonl", '{"context": "x", "question": "y"}')
     with pytest.raises(DataError, match="the attacks lie beside the parts"):
         _samples(f"bipia:{alone}")

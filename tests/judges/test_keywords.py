@@ -6,10 +6,14 @@ import asyncio
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from truing.core.errors import DataError, UserError
 from truing.core.types import Answer, Conversation, Judgement, Response, Sample
-from truing.judges.keywords import KeywordJudge, read_keywords
+from truing.judges.keywords import BUILTIN, KeywordJudge, _pattern, read_keywords
+from truing.judges.moderation.text_cleaning import clean_text
+from truing.judges.text_readings import alternative_readings
 from truing.specs.resolve import resolve
 
 
@@ -28,6 +32,32 @@ def test_whole_words_only() -> None:
         and found.harms["self_harm"] == 0.0
     )
     assert found.score is None
+
+
+@given(
+    text=st.lists(
+        st.sampled_from(
+            [
+                *("steal", "STEAL", "\u017fteal", "\u212aill", "kill", "pick  the\x1dlock", "lock"),
+                *("pick", "the", ".", "-", " ", "\n", "x", "\u00e9", "s t e a l", "m3th", "Meth"),
+            ]
+        ),
+        max_size=12,
+    ).map("".join)
+)
+def test_the_search_for_first_words_changes_no_verdict(text: str) -> None:
+    judge = KeywordJudge("keywords:", BUILTIN)
+    clean = clean_text(text)
+    expected = {
+        category
+        for category, phrases in BUILTIN.items()
+        if any(
+            _pattern(phrases).search(reading)
+            for reading in (text, clean, *alternative_readings(clean))
+        )
+    }
+    matched = {category for category, p in (_judge(judge, text).harms or {}).items() if p}
+    assert matched == (expected if text.strip() else set())
 
 
 def test_empty_and_failed_answers_are_unscored() -> None:

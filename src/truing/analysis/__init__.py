@@ -50,6 +50,7 @@ __getattr__, __dir__, __all__ = lazy_exports(
         ),
         "scalar_scores": "MeanScore MeanScoreDelta",
         "stopping_rule": "parse_stopping_rule",
+        "streamed_summary": "is_streamed",
         "summary": "OutcomeCounts RunSummary summarise write_summary",
         "transport": "check_card_matches",
         "verdict_table": (

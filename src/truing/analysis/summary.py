@@ -41,6 +41,7 @@ from truing.analysis.verdict_table import (
     VerdictTable,
     read_verdict_table,
 )
+from truing.core.errors import DataError
 from truing.core.prices import Spending
 from truing.core.private_files import replace_file
 from truing.core.taxonomy import load_taxonomy
@@ -135,6 +136,11 @@ def summarise(
     if not isinstance(run, VerdictTable):
         folder = run if isinstance(run, Run) else Run(run)
         if is_streamed(folder):
+            if cards:
+                raise DataError(
+                    f"{folder.path}: rates of so large a run are not transported from cards; leave "
+                    f"them out ({', '.join(map(str, cards.values()))})"
+                )
             return _summarise_parts(folder)
     table = run if isinstance(run, VerdictTable) else read_verdict_table(run)
     rates: list[Rate] = []

@@ -46,7 +46,11 @@ class SampleRow(Struct, frozen=True):
     @property
     def prompt_key(self) -> int:
         """64-bit hash of the user's messages, or of the id if they are empty."""
-        text = "\n".join(m.content for m in self.conversation.messages if m.role == "user")
+        messages = self.conversation.messages
+        if len(messages) == 1 and messages[0].role == "user":
+            text = messages[0].content
+        else:
+            text = "\n".join(m.content for m in messages if m.role == "user")
         return hash_text(lineage.normalise_prompt(text) or f"\0no prompt\0{self.id}")
 
     @property

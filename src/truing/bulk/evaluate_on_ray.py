@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
 from msgspec import Struct
@@ -110,20 +111,22 @@ def evaluate_on_ray(
     The folder must be on a disk that all machines see. Raises like `evaluate`; RunError with the
     faults of parts that could not be finished, when all others are.
     """
-    model = resolve(specs.model, "model") if specs.model else None
-    attack = resolve(specs.attack, "attack") if specs.attack else None
-    judges = [resolve(spec, "judge") for spec in specs.judges]
-    prepared = prepare_parts(
-        model, dataset, judges, out, attack=attack, options=options, part_rows=part_rows
-    )
-    task = EvaluationTask(
-        out=str(out.resolve()),
-        specs=specs,
-        options=msgspec.structs.replace(options, progress=None),
-        info=dataset.info,
-        sha256=dataset.sha256(),
-    )
-    _work_on_parts(prepared.parts, task, cluster, options.progress, prepared.rates)
+    # First: what is wrong with the cluster is said before a large data set is written.
+    with connect_ray(cluster) as ray:
+        model = resolve(specs.model, "model") if specs.model else None
+        attack = resolve(specs.attack, "attack") if specs.attack else None
+        judges = [resolve(spec, "judge") for spec in specs.judges]
+        prepared = prepare_parts(
+            model, dataset, judges, out, attack=attack, options=options, part_rows=part_rows
+        )
+        task = EvaluationTask(
+            out=str(out.resolve()),
+            specs=specs,
+            options=msgspec.structs.replace(options, progress=None),
+            info=dataset.info,
+            sha256=dataset.sha256(),
+        )
+        _work_on_parts(ray, prepared.parts, task, cluster, options.progress, prepared.rates)
     return finish_parts(out)
 
 
@@ -131,37 +134,41 @@ def judge_on_ray(
     out: Path, judge_specs: Sequence[str], cluster: RayOptions, *, options: EvaluateOptions
 ) -> Run:
     """Adds judges to a sharded run, like `judge_run`; raises like `evaluate_on_ray`."""
-    parts = prepare_judging(out, [resolve(spec, "judge") for spec in judge_specs])
-    task = EvaluationTask(
-        out=str(out.resolve()),
-        specs=EvaluationSpecs(judges=tuple(judge_specs)),
-        options=msgspec.structs.replace(options, progress=None),
-    )
-    _work_on_parts(parts, task, cluster, options.progress, {})
+    with connect_ray(cluster) as ray:
+        parts = prepare_judging(out, [resolve(spec, "judge") for spec in judge_specs])
+        task = EvaluationTask(
+            out=str(out.resolve()),
+            specs=EvaluationSpecs(judges=tuple(judge_specs)),
+            options=msgspec.structs.replace(options, progress=None),
+        )
+        _work_on_parts(ray, parts, task, cluster, options.progress, {})
     return finish_parts(out)
 
 
 def _work_on_parts(
+    ray: Any,
     parts: Sequence[str],
     task: EvaluationTask,
     cluster: RayOptions,
     progress: ProgressCallback | None,
     rates: dict[str, float],
 ) -> None:
-    n_done = 0
-    faults: list[str] = []
+    n_done = n_failed = 0
+    faults: dict[str, str] = {}
     encoded = [part.encode() for part in parts]
-    with connect_ray(cluster) as ray:
-        for result in map_shards(ray, encoded, _BuildWorker(task), cluster, rates):
-            outcome = msgspec.msgpack.decode(result, type=PartOutcome)
-            n_done += not outcome.fault
-            if outcome.fault and outcome.fault not in faults:
-                faults.append(outcome.fault)
-            if progress is not None:
-                progress(n_done, len(parts), len(faults))
-            if len(faults) >= _MAX_FAULTS:
-                break
+    for result in map_shards(ray, encoded, _BuildWorker(task), cluster, rates):
+        outcome = msgspec.msgpack.decode(result, type=PartOutcome)
+        n_done += not outcome.fault
+        if outcome.fault:
+            n_failed += 1
+            # Equal faults are named once, with the first of their parts.
+            faults.setdefault(outcome.fault, outcome.part)
+        if progress is not None:
+            progress(n_done, len(parts), n_failed)
+        if n_failed >= _MAX_FAULTS:
+            break
     if faults:
         raise RunError(
-            *faults, f"{n_done} of {len(parts)} parts are finished; the same command continues"
+            *(f"{part}: {fault}" for fault, part in faults.items()),
+            f"{n_done} of {len(parts)} parts are finished; the same command continues",
         )

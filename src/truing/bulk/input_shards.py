@@ -5,7 +5,8 @@ begins at a row, found by reading the table once. A shard of a Parquet file is a
 groups. The plan depends on the sizes of the files alone, so that a later call plans the same shards
 and can leave out the finished ones.
 
-Paths with `://` (s3, gs, az, hf, ...) are read by fsspec, all others from the disk.
+Paths with `://` (s3, gs, az, hf, ...) are read by fsspec, `sql:TABLE` from a database
+(`sql_rows`), all others from the disk.
 """
 
 from __future__ import annotations
@@ -21,6 +22,14 @@ from msgspec import Struct
 
 from truing.bulk.remote_files import is_remote, list_remote_files, open_remote, stat_remote
 from truing.bulk.row_files import JUDGED_FIELDS, InputRow, RowFile, RowOptions, choose_format
+from truing.bulk.sql_rows import (
+    KeyRange,
+    is_sql,
+    parse_sql_table,
+    plan_key_ranges,
+    read_key_range,
+    read_table_facts,
+)
 from truing.core.bounds import MAX_ROW_BYTES
 from truing.core.errors import DataError, UserError, did_you_mean
 from truing.core.input_files import open_input
@@ -35,6 +44,7 @@ _UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 _MAX_WHOLE_BYTES = 512 << 20
 _FILE_ENDINGS = (".jsonl", ".ndjson", ".csv", ".tsv", ".parquet")
 _PARQUET_BATCH_ROWS = 1024
+_SQL_ROW_BYTES = 320  # of a row of a table, to plan shards of like size
 _MAX_FAULTS = 20
 
 
@@ -48,9 +58,11 @@ class SourceFile(Struct, frozen=True, kw_only=True):
 
 
 class InputShard(Struct, frozen=True, kw_only=True):
-    """A range of a file: bytes from `start` to before `end`, or row groups of a Parquet file.
+    """A range of a file: bytes from `start` to before `end`, row groups of a Parquet file, or keys
+    of a table of a database.
 
-    `header_end` is where the header of a table ends, which each of its shards is read with.
+    `header_end` is where the header of a table ends, which each of its shards is read with; `rows`
+    the number of a database's rows.
     """
 
     number: int
@@ -59,12 +71,15 @@ class InputShard(Struct, frozen=True, kw_only=True):
     start: int
     end: int
     header_end: int = 0
+    rows: int = 0
 
     @property
     def label(self) -> str:
         """The file, and where in it the shard begins, for messages."""
         if not self.start or (self.header_end and self.start == self.header_end):
             return self.path
+        if is_sql(self.path):
+            return f"{self.path} (from key {self.start})"
         unit = "row group" if self.format == "parquet" else "byte"
         return f"{self.path} (from {unit} {self.start})"
 
@@ -75,6 +90,8 @@ def find_sources(path: str, options: RowOptions) -> list[SourceFile]:
     They come in the order of their names. Raises DataError if there is none, or if they have
     different formats.
     """
+    if is_sql(path):
+        return [_describe_source(path, options)]
     names = list_remote_files(path, _FILE_ENDINGS) if is_remote(path) else _list_files(path)
     if not names:
         raise DataError(f"{path}: no files of rows ({', '.join(_FILE_ENDINGS)})")
@@ -98,6 +115,10 @@ def _list_files(path: str) -> list[str]:
 
 
 def _describe_source(path: str, options: RowOptions) -> SourceFile:
+    if is_sql(path):
+        facts = read_table_facts(parse_sql_table(path))
+        version = f"keys {facts.least} to {facts.largest}"
+        return SourceFile(path=path, format="jsonl", size=facts.rows, version=version)
     is_parquet = options.format is None and path.lower().endswith(".parquet")
     form: ShardFormat = "parquet" if is_parquet else options.format or choose_format(Path(path))
     if is_remote(path):
@@ -124,7 +145,12 @@ def plan_shards(
     ranges: list[InputShard] = []
     columns: dict[str, dict[str, str]] = {}
     for source in sources:
-        if source.format == "parquet":
+        n_rows: list[int] = []
+        if is_sql(source.path):
+            columns[source.path], keys = _plan_sql(source, shard_bytes)
+            of_source = [(k.start, k.end, 0) for k in keys]
+            n_rows = [k.rows for k in keys]
+        elif source.format == "parquet":
             columns[source.path], of_source = _plan_parquet(source, shard_bytes)
         elif source.format == "jsonl":
             of_source = [
@@ -133,7 +159,7 @@ def plan_shards(
             ]
         else:
             columns[source.path], of_source = _plan_table(source, shard_bytes)
-        for start, end, header_end in of_source:
+        for position, (start, end, header_end) in enumerate(of_source):
             shard = InputShard(
                 number=len(ranges),
                 path=source.path,
@@ -141,6 +167,7 @@ def plan_shards(
                 start=start,
                 end=end,
                 header_end=header_end,
+                rows=n_rows[position] if n_rows else 0,
             )
             ranges.append(shard)
     if faults := _find_column_faults(columns, options):
@@ -186,7 +213,12 @@ def _find_column_faults(columns: dict[str, dict[str, str]], options: RowOptions)
 
 
 def check_unchanged(source: SourceFile, options: RowOptions) -> None:
-    """Raises DataError if a file has another size or version than when the work was planned."""
+    """Raises DataError if a file has another size or version than when the work was planned.
+
+    Of a table of a database, the reader of a range counts its rows.
+    """
+    if is_sql(source.path):
+        return
     present = _describe_source(source.path, options)
     if present != source:
         raise DataError(
@@ -265,6 +297,13 @@ def _find_row_starts(path: str, stream: BinaryIO, delimiter: str, shard_bytes: i
     return starts or [0]
 
 
+def _plan_sql(source: SourceFile, shard_bytes: int) -> tuple[dict[str, str], list[KeyRange]]:
+    """Returns the columns of a table of a database, and the ranges of its keys."""
+    table = parse_sql_table(source.path)
+    ranges = plan_key_ranges(table, max(1, shard_bytes // _SQL_ROW_BYTES))
+    return read_table_facts(table).columns, ranges
+
+
 # Parquet
 
 
@@ -324,7 +363,15 @@ class ShardRows:
     def __iter__(self) -> Iterator[InputRow | DataError]:
         if self.shard.format == "parquet":
             return self._parquet_rows()
+        if is_sql(self.shard.path):
+            return self._sql_rows()
         return self.file.rows()
+
+    def _sql_rows(self) -> Iterator[InputRow | DataError]:
+        keys = KeyRange(start=self.shard.start, end=self.shard.end, rows=self.shard.rows)
+        read = read_key_range(parse_sql_table(self.shard.path), keys)
+        for number, fields in enumerate(read, 1):
+            yield self.file.parse_fields(number, fields)
 
     def _parquet_rows(self) -> Iterator[InputRow | DataError]:
         number = 0

@@ -68,9 +68,22 @@ def moderate_on_ray(
     """Judges the shards that are not finished; returns the manifest, and how many were finished.
 
     `progress` is called with shards, and with rows without a verdict. Raises DataError with the
-    faults of the input once all other shards are done, or as soon as there are `MAX_FAULTS`.
+    faults of the input once all other shards are done, or as soon as there are `MAX_FAULTS`;
+    RunError if another command writes to `out`, which only a disk can tell.
     """
     store = ShardStore(out)
+    with store.lock():
+        return _moderate(job, shards, judge_spec, store, options, progress)
+
+
+def _moderate(
+    job: ModerationJob,
+    shards: Sequence[InputShard],
+    judge_spec: str,
+    store: ShardStore,
+    options: RayOptions,
+    progress: ProgressCallback,
+) -> tuple[Manifest, int]:
     commits = begin_job(store, job)
     n_before = len(commits)
     pending = [shard for shard in shards if shard.number not in commits]
@@ -78,7 +91,7 @@ def moderate_on_ray(
     progress(n_before, len(shards), unscored)
     faults: list[str] = []
     if pending:
-        build_worker = _BuildWorker(msgspec.msgpack.encode(job), judge_spec, out)
+        build_worker = _BuildWorker(msgspec.msgpack.encode(job), judge_spec, store.url)
         encoded = [msgspec.msgpack.encode(shard) for shard in pending]
         with connect_ray(options) as ray:
             for result in map_shards(ray, encoded, build_worker, options):
@@ -91,5 +104,6 @@ def moderate_on_ray(
                 if len(faults) >= MAX_FAULTS:
                     break
     if faults:
-        raise DataError(*sorted(faults)[:MAX_FAULTS])
+        rest = f"{len(commits)} of {len(shards)} shards are finished; the same command continues"
+        raise DataError(*sorted(faults)[:MAX_FAULTS], rest)
     return finish_job(store, job, len(shards), commits), n_before

@@ -16,7 +16,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import msgspec
@@ -204,14 +204,15 @@ def _describe_difference(earlier: ModerationJob, job: ModerationJob) -> str:
 def read_commits(store: ShardStore) -> dict[int, ShardCommit]:
     """Returns the finished shards by number; a commit whose part is missing counts for nothing."""
     parts = store.names("parts")
-    commits = (_read_commit(store, name) for name in store.names("commits"))
+    names = [f"commits/{name}" for name in sorted(store.names("commits"))]
+    commits = (_decode_commit(encoded) for _, encoded in store.read_many(names))
     return {c.shard: c for c in commits if c is not None and c.file.removeprefix("parts/") in parts}
 
 
-def _read_commit(store: ShardStore, name: str) -> ShardCommit | None:
+def _decode_commit(encoded: bytes | None) -> ShardCommit | None:
     """Returns a commit; None if there is none, or a damaged one: the shard is done again."""
     try:
-        return msgspec.json.decode(store.read(f"commits/{name}") or b"", type=ShardCommit)
+        return msgspec.json.decode(encoded or b"", type=ShardCommit)
     except (msgspec.DecodeError, UnicodeDecodeError):
         return None
 
@@ -234,9 +235,11 @@ def finish_job(
     totals = RowTotals()
     for part in parts:
         totals = totals.add(part.totals)
-    hashes = (_read_ids(store, number) for number in range(shards))
     manifest = Manifest(
-        job=job, totals=totals, parts=parts, duplicate_ids=find_duplicate_ids(hashes)
+        job=job,
+        totals=totals,
+        parts=parts,
+        duplicate_ids=find_duplicate_ids(_read_ids(store, shards)),
     )
     encoded = msgspec.json.format(msgspec.json.encode(manifest), indent=2)
     store.write("manifest.json", encoded + b"\n")
@@ -245,16 +248,16 @@ def finish_job(
     return manifest
 
 
-def _read_ids(store: ShardStore, number: int) -> bytes:
-    name = f"ids/{number:06d}.u64"
-    hashes = store.read(name)
-    if hashes is None:
-        # Without them, ids that occur twice would not be seen.
-        raise RunError(
-            f"{store.path(name)}: is missing; delete commits/{number:06d}.json, and the same "
-            "command does the shard again"
-        )
-    return hashes
+def _read_ids(store: ShardStore, shards: int) -> Iterator[bytes]:
+    names = [f"ids/{number:06d}.u64" for number in range(shards)]
+    for number, (name, hashes) in enumerate(store.read_many(names)):
+        if hashes is None:
+            # Without them, ids that occur twice would not be seen.
+            raise RunError(
+                f"{store.path(name)}: is missing; delete commits/{number:06d}.json, and the same "
+                "command does the shard again"
+            )
+        yield hashes
 
 
 def read_manifest(url: str) -> Manifest:
@@ -311,7 +314,7 @@ class ShardRunner:
     def run(self, shard: InputShard) -> ShardOutcome:
         """Returns the commit of a shard, or its faults; of a finished one what is stored."""
         try:
-            commit = _read_commit(self.store, f"{shard.number:06d}.json")
+            commit = _decode_commit(self.store.read(f"commits/{shard.number:06d}.json"))
             if commit is None or not self.store.exists(commit.file):
                 commit = self._judge_shard(shard)
         except DataError as error:

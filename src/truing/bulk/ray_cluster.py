@@ -6,7 +6,7 @@ import logging
 import math
 import os
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -19,6 +19,7 @@ from truing.specs.extras import needs_extra
 _OBJECT_STORE_BYTES = 200 << 20  # results are counts, so the store stays nearly empty
 _CLIENT_PORT = 10001
 _VERSION_SECONDS = 120
+_START_ATTEMPTS = 3  # Ray gives a machine 30 s to start its processes: little on a busy one
 
 
 class RayOptions(Struct, frozen=True, kw_only=True):
@@ -72,7 +73,7 @@ def connect_ray(options: RayOptions) -> Iterator[Any]:
     if not was_connected:
         _start_or_join(ray, options)
     try:
-        _check_resources(ray.cluster_resources(), options)
+        count_workers(read_machines(ray), options)
         check_versions(_read_versions(ray))
         yield ray
     finally:
@@ -91,16 +92,45 @@ def _start_or_join(ray: Any, options: RayOptions) -> None:
             _check_reachable(address.removeprefix("ray://"))
             ray.init(address=address, **quiet)
         else:
-            needed = math.ceil((options.workers or 1) * options.cpus)
+            _start_ray(ray, options, quiet)
+    except Exception as error:  # Ray raises bare ones, too
+        raise UserError(
+            f"--on: no Ray at {address or 'this machine'}: {_first_line(error)}{_token_hint(error)}"
+        ) from error
+
+
+def _start_ray(ray: Any, options: RayOptions, quiet: Mapping[str, Any]) -> None:
+    """Starts Ray on this machine."""
+    # Ray's CPUs are a count for scheduling, so that they may be more than there are.
+    needed = math.ceil((options.workers or 1) * options.cpus)
+    for attempt in range(_START_ATTEMPTS):
+        try:
             ray.init(
-                # Ray's CPUs are a count for scheduling, so that they may be more than there are.
                 num_cpus=max(os.cpu_count() or 1, needed),
                 include_dashboard=False,
                 object_store_memory=_OBJECT_STORE_BYTES,
                 **quiet,
             )
-    except (OSError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
-        raise UserError(f"--on: no Ray at {address or 'this machine'}: {error}") from error
+            return
+        except Exception as error:
+            ray.shutdown()
+            if attempt == _START_ATTEMPTS - 1 or "timed out" not in str(error):
+                raise
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def _token_hint(error: Exception) -> str:
+    """Says how a cluster that asks for a token is joined: Ray names none of it where it fails."""
+    is_join = "connect" in str(error).lower() or "token" in str(error).lower()
+    if not is_join or os.environ.get("RAY_AUTH_MODE") == "token":
+        return ""
+    return (
+        "; if its head was started with a token, set RAY_AUTH_MODE=token here and on every "
+        "machine, and give them the head's ~/.ray/auth_token"
+    )
 
 
 def _ray_address(on: str) -> str | None:
@@ -125,24 +155,34 @@ def _check_reachable(address: str) -> None:
         socket.create_connection((host, int(port)), timeout=5).close()
 
 
-def _check_resources(available: Mapping[str, float], options: RayOptions) -> None:
-    """Raises UserError where a worker would wait for ever for its CPUs or GPUs."""
-    for what, each in (("CPU", options.cpus), ("GPU", options.gpus)):
-        if available.get(what, 0.0) < each:
-            raise UserError(
-                f"a worker needs {each:g} {what}s, and the cluster has {available.get(what, 0):g}; "
-                f"give --worker-{what.lower()}s"
-            )
+def read_machines(ray: Any) -> list[dict[str, float]]:
+    """Returns the CPUs and GPUs of each machine of the cluster."""
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
 
 
-def count_workers(available: Mapping[str, float], options: RayOptions) -> int:
-    """Returns how many workers a cluster has room for, `workers` at most."""
-    room = [
-        int(available.get(what, 0.0) / each + 1e-9)
-        for what, each in (("CPU", options.cpus), ("GPU", options.gpus))
-        if each
-    ]
-    return max(1, min([*room, *([options.workers] if options.workers else [])]))
+def count_workers(machines: Sequence[Mapping[str, float]], options: RayOptions) -> int:
+    """Returns how many workers have room on the machines of a cluster, `workers` at most.
+
+    A worker fits on one machine: two machines of one GPU have no room for one that takes two.
+    Raises UserError where none has room: it would wait for ever.
+    """
+    needs = {"CPU": options.cpus, "GPU": options.gpus}
+    n_workers = sum(
+        min(int(machine.get(what, 0.0) / need + 1e-9) for what, need in needs.items() if need)
+        for machine in machines
+    )
+    if not n_workers:
+        needed = " and ".join(f"{need:g} {what}s" for what, need in needs.items() if need)
+        largest = " and ".join(
+            f"{max((machine.get(what, 0.0) for machine in machines), default=0.0):g} {what}s"
+            for what, need in needs.items()
+            if need
+        )
+        raise UserError(
+            f"a worker needs {needed} of one machine, and no machine of the cluster has so much "
+            f"(at most {largest}); give --worker-cpus or --worker-gpus"
+        )
+    return min(n_workers, options.workers or n_workers)
 
 
 def _read_versions(ray: Any) -> dict[str, str]:

@@ -12,7 +12,7 @@ import logging
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
-from truing.bulk.ray_cluster import RayOptions, check_versions, count_workers
+from truing.bulk.ray_cluster import RayOptions, check_versions, count_workers, read_machines
 from truing.bulk.shared_rate import RateClock
 from truing.core.errors import RunError
 from truing.core.version import __version__
@@ -80,7 +80,7 @@ def map_shards(
     if options.rate is not None or rates:
         actor = ray.remote(num_cpus=0, max_restarts=-1)(RateClock)
         rate_clock = actor.remote(options.rate, dict(rates or {}))
-    most = min(count_workers(ray.cluster_resources(), options), len(shards))
+    max_workers = min(count_workers(read_machines(ray), options), len(shards))
     rows = ray_data.from_items(
         [{"shard": shard} for shard in shards], override_num_blocks=len(shards)
     )
@@ -89,7 +89,7 @@ def map_shards(
         batch_size=1,
         # One shard at a time: another one would wait behind a slow one while others are idle.
         compute=ray_data.ActorPoolStrategy(
-            min_size=1, max_size=most, max_tasks_in_flight_per_actor=1
+            min_size=1, max_size=max_workers, max_tasks_in_flight_per_actor=1
         ),
         num_cpus=options.cpus or None,
         num_gpus=options.gpus or None,

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import uuid
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from truing.bulk.remote_files import is_remote, open_filesystem, repeat_passing_errors
 from truing.core.errors import RunError
@@ -19,8 +21,10 @@ from truing.core.private_files import (
     sync_path,
     write_error,
 )
+from truing.runs.write_lock import acquire_write_lock
 
 _TEMPORARY_ENDING = ".tmp"
+_READ_AT_ONCE = 256
 
 
 class ShardStore:
@@ -48,6 +52,22 @@ class ShardStore:
             return None
         except OSError as error:
             raise RunError(f"{self.path(name)}: {error.strerror or error}") from error
+
+    def read_many(self, names: Sequence[str]) -> Iterator[tuple[str, bytes | None]]:
+        """Yields the names with the contents of files, None for those that do not exist.
+
+        Of a store, many at a time: one after the other would take a round trip each.
+        """
+        for start in range(0, len(names), _READ_AT_ONCE):
+            chunk = names[start : start + _READ_AT_ONCE]
+            contents: dict[str, Any] = {}
+            if self._filesystem is not None:
+                paths = [f"{self._root}/{name}" for name in chunk]
+                with contextlib.suppress(Exception):  # then they are read one by one
+                    contents = self._filesystem.cat(paths, on_error="return")
+            for name in chunk:
+                data = contents.get(f"{self._root}/{name}")
+                yield name, data if isinstance(data, bytes) else self.read(name)
 
     def exists(self, name: str) -> bool:
         """Returns whether there is a file of that name."""
@@ -84,6 +104,19 @@ class ShardStore:
             with contextlib.suppress(OSError):
                 temporary.unlink(missing_ok=True)
             raise write_error(target, error) from error
+
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[None]:
+        """Holds the lock of a folder on a disk; an object store has none.
+
+        Raises RunError if another process holds it.
+        """
+        if self._filesystem is not None:
+            yield
+            return
+        create_folder(Path(self.url))
+        with acquire_write_lock(Path(self.url)):
+            yield
 
     def names(self, folder: str) -> set[str]:
         """Returns the names of the files in a folder; of a store it may lack the newest."""

@@ -302,7 +302,8 @@ class Watcher:
             audited=audited,
             labelled=labelled,
             waiting=rows - alarm.rows,
-            corrected_rate=alarm.corrected_rate,
+            # Without a label it is the judge's rate, of the few rows before the first audit.
+            corrected_rate=alarm.corrected_rate if alarm.labels else None,
             log_evidence=alarm.log_evidence,
             needed_log_evidence=-math.log(settings.false_alarm),
             raised_at=alarm.raised_at,

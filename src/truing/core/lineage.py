@@ -8,13 +8,10 @@ other's labels, or if they share training prompts.
 from __future__ import annotations
 
 import hashlib
-import re
 import unicodedata
 from collections.abc import Iterable, Iterator
 
 from truing.core.types import Lineage
-
-_SPACE = re.compile(r"\s+")
 
 
 def normalise_prompt(prompt: str) -> str:
@@ -22,8 +19,8 @@ def normalise_prompt(prompt: str) -> str:
 
     NFKC, lower case, single spaces, no punctuation at either end.
     """
-    text = _SPACE.sub(" ", unicodedata.normalize("NFKC", prompt).casefold()).strip()
-    return text.strip(" .!?\"'")
+    text = unicodedata.normalize("NFKC", prompt).casefold()
+    return " ".join(text.split()).strip(" .!?\"'")
 
 
 def hash_prompt(prompt: str) -> str:

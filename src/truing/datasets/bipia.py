@@ -110,7 +110,10 @@ class BipiaDataset(FileDataset):
     def convert(self, record: Record) -> list[Row]:
         """Returns the context with each attack, and without one if `plain` is set."""
         plain = self._sample(record)
-        is_plain = self.options.extra.get("plain", "false") == "true"
+        setting = self.options.extra.get("plain", "false")
+        if setting not in ("true", "false"):
+            raise SpecError(f"bipia: plain is true or false, got {setting!r}")
+        is_plain = setting == "true"
         rows = [Row(sample=plain)] if is_plain else []
         return rows + [
             Row(sample=self._inject(plain, name, text)) for name, text in self.attacks.items()
@@ -125,7 +128,8 @@ class BipiaDataset(FileDataset):
         lines = [INJECTION_MARK, _read_text(record, "context")]
         result = "\n".join(lines if position == "start" else reversed(lines))
         task = f"{part}{record.place}"
-        ideal = _read_ideal(record)
+        # The ideal code is a list of its lines: that one of them occurs shows no task done.
+        ideal = "" if part == "code" else _read_ideal(record)
         environment = Environment(
             world="bipia",
             task=task,
@@ -184,6 +188,7 @@ def _read_ideal(record: Record) -> str:
     text = value[0] if isinstance(value, list) and value else value
     if not isinstance(text, str) or len(text) > _MAX_IDEAL_CHARACTERS or "|" in text:
         return ""
+    # "unkown" is the set's own spelling.
     return "" if text.strip().casefold() in ("", "unkown", "unknown") else text.strip()
 
 

@@ -11,6 +11,7 @@ text here; InjecAgent lets a model write what they return.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
@@ -40,7 +41,18 @@ class InjecAgentDataset(FileDataset):
     @cached_property
     def tools(self) -> dict[str, FixedTool]:
         """The tools of the set by their full names."""
-        return _read_tools(self.files[0].parent / "tools.json")
+        return _read_tools(self._tools_path)
+
+    @property
+    def _tools_path(self) -> Path:
+        return self.files[0].parent / "tools.json"
+
+    def sha256(self) -> str:
+        """Returns the hash of the test cases and of the tools, which are in the samples."""
+        cases = super().sha256()
+        if not self._tools_path.is_file():
+            return cases
+        return hashlib.sha256(cases.encode() + self._tools_path.read_bytes()).hexdigest()
 
     def convert(self, record: Record) -> list[Row]:
         """Returns the row of a test case."""

@@ -33,6 +33,7 @@ from truing.core.types import (
 )
 from truing.datasets.base import Half, assign_half
 from truing.runs.folder import Run
+from truing.runs.parts import locate_record_files
 from truing.specs.resolve import Args
 
 _LOW_IS_BETTER = (
@@ -121,10 +122,12 @@ class RunDataset:
         for run in self.runs:
             files = [r.file for r in run.manifest.judges if r.name == self.by]
             for name in ("samples.jsonl", "responses.jsonl", *files):
-                path = run.file(name)
                 # Only the judgements that order the pairs: a judge added to the run later changes
                 # no pair.
-                digest.update(path.read_bytes() if path.is_file() else b"")
+                for path in filter(Path.is_file, locate_record_files(run.path, name)):
+                    with path.open("rb") as stream:
+                        while chunk := stream.read(1 << 20):
+                            digest.update(chunk)
         return digest.hexdigest()
 
     def rows(self) -> Iterator[Row]:

@@ -24,7 +24,6 @@ import msgspec
 from msgspec import Struct
 
 from truing.core.errors import RunError, UserError
-from truing.core.jsonl import read_located_records
 from truing.core.private_files import create_folder, file_mode
 from truing.core.types import Judgement, Response, Sample
 from truing.exchange.inspect_messages import (
@@ -35,6 +34,7 @@ from truing.exchange.inspect_messages import (
 )
 from truing.runs.folder import JudgeRecord, Manifest, Run
 from truing.runs.index import ResponseKey
+from truing.runs.parts import RecordReader, read_located_run_records
 
 LOG_VERSION = 2
 _ANSWER_PREVIEW_CHARACTERS = 500
@@ -50,25 +50,24 @@ _STOP_REASONS = {
 
 
 class _RecordIndex:
-    """Random access to the records of a file by sample and index.
+    """Random access to the records of a run's file by sample and index.
 
     The records of an unfinished run are in any order.
     """
 
-    def __init__(self, path: Path, kind: type[Struct]) -> None:
+    def __init__(self, run: Run, name: str, kind: type[Struct]) -> None:
         self._at: dict[tuple[str, int], list[tuple[int, int]]] = {}
-        for start, length, key in read_located_records(path, ResponseKey):
+        for start, length, key in read_located_run_records(run.path, name, ResponseKey):
             self._at.setdefault((key.sample_id, key.index), []).append((start, length))
         self._decode: Callable[[bytes], Any] = msgspec.json.Decoder(kind).decode
-        self._stream = path.open("rb") if path.exists() else None
+        self._reader = RecordReader(run.path, name) if self._at else None
 
     def of(self, sample_id: str, index: int) -> list[Any]:
         """Returns the records of one answer."""
         records = []
         for start, length in self._at.get((sample_id, index), ()):
-            assert self._stream is not None
-            self._stream.seek(start)
-            records.append(self._decode(self._stream.read(length)))
+            assert self._reader is not None
+            records.append(self._decode(self._reader.read(length, start)))
         return records
 
     def count(self, sample_id: str) -> int:
@@ -79,9 +78,9 @@ class _RecordIndex:
         return index
 
     def close(self) -> None:
-        """Closes the file."""
-        if self._stream is not None:
-            self._stream.close()
+        """Closes the files."""
+        if self._reader is not None:
+            self._reader.close()
 
 
 def _encode_score(j: Judgement) -> dict[str, Any]:
@@ -111,7 +110,7 @@ class _Scorer:
 
     def __init__(self, run: Run, record: JudgeRecord, name: str) -> None:
         self.name, self.question = name, record.question
-        self.lines = _RecordIndex(run.file(record.file), Judgement)
+        self.lines = _RecordIndex(run, record.file, Judgement)
         self.yes = self.no = self.unscored = 0
 
     def scores(self, sample_id: str, index: int) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -312,7 +311,7 @@ def write_inspect_log(run: Run, file: Path) -> int:
     if file.suffix != ".eval":
         raise UserError(f"{file}: the name of an Inspect log ends in .eval")
     manifest = run.manifest
-    responses = _RecordIndex(run.file("responses.jsonl"), Response)
+    responses = _RecordIndex(run, "responses.jsonl", Response)
     scorers = _open_scorers(run, manifest)
     temporary = file.with_name(file.name + ".tmp")
     try:

@@ -120,6 +120,28 @@ def _pattern(phrases: tuple[str, ...]) -> re.Pattern[str]:
     return re.compile(rf"(?i)(?<!\w)(?:{'|'.join(patterns)})(?!\w)")
 
 
+class _WordList:
+    """The phrases of one category."""
+
+    def __init__(self, phrases: tuple[str, ...]) -> None:
+        self._pattern = _pattern(phrases)
+        first_words = dict.fromkeys(phrase.split()[0].lower() for phrase in phrases)
+        # An ASCII text without the first word of any phrase holds no phrase, and a search for a
+        # word takes a hundredth of a search for the pattern. Letters of other alphabets may equal
+        # an ASCII letter but for their case (the Kelvin sign, k): then the pattern decides.
+        self._first_words = tuple(first_words) if all(map(str.isascii, first_words)) else ()
+
+    def occurs_in(self, reading: str, lower_case: str | None) -> bool:
+        """Whether a phrase occurs; `lower_case` is the reading in lower case if it is ASCII."""
+        if lower_case is not None and self._first_words:
+            for word in self._first_words:
+                if word in lower_case:
+                    break
+            else:
+                return False
+        return self._pattern.search(reading) is not None
+
+
 class KeywordJudge:
     """Question ``harmful``: whether the text holds one of the words; `harms` is 1 for categories
     with a match.
@@ -129,7 +151,7 @@ class KeywordJudge:
 
     def __init__(self, name: str, words: dict[str, tuple[str, ...]]) -> None:
         self.name = name
-        self._patterns = {category: _pattern(phrases) for category, phrases in words.items()}
+        self._lists = {category: _WordList(phrases) for category, phrases in words.items()}
         self._known = frozenset(load_taxonomy().ids)
         content = "\n".join(f"{c}: {w}" for c, phrases in sorted(words.items()) for w in phrases)
         self.lineage = Lineage(name=name, hash=digest("keywords/1", content), licence="Apache-2.0")
@@ -147,13 +169,16 @@ class KeywordJudge:
             return too_long
         # Of a disguised text also what it may stand for: a word counts in any of the readings.
         clean = clean_text(text)
-        readings = dict.fromkeys((text, clean, *alternative_readings(clean)))
+        readings = {
+            reading: reading.lower() if reading.isascii() else None
+            for reading in (text, clean, *alternative_readings(clean))
+        }
         matched_categories = [
             category
-            for category, pattern in self._patterns.items()
-            if any(pattern.search(reading) for reading in readings)
+            for category, word_list in self._lists.items()
+            if any(word_list.occurs_in(reading, lower) for reading, lower in readings.items())
         ]
-        harms = {c: float(c in matched_categories) for c in self._patterns if c in self._known}
+        harms = {c: float(c in matched_categories) for c in self._lists if c in self._known}
         return make_judgement(
             self,
             sample,

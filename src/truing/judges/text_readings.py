@@ -64,6 +64,7 @@ _MIN_SPLIT_SHARE = 0.45
 _MIN_ACCENTED_SHARE = 0.25  # of letters; Vietnamese has more, but is no language of these readings
 _MIN_ODD_CASE_SHARE = 0.3  # of words: text about code has some in camel case
 _ODD_CASE = re.compile(r"\b[A-Z]*[a-z]+[A-Z]\w*\b")
+_CASE_CHANGE = re.compile(r"[a-z][A-Z]")  # in each match of the one before
 
 _BASE64 = re.compile(r"(?<![\w+/=])[A-Za-z0-9+/_-]{16,}={0,2}(?![\w+/=])")
 _HEX = re.compile(r"(?<![\w])(?:0x)?(?:[0-9a-fA-F]{2}[ :,]?){8,}(?![\w])")
@@ -87,8 +88,9 @@ def alternative_readings(text: str) -> tuple[str, ...]:
     known = {_key(text)}
     readings: list[str] = []
     decoded = _decode(text)
-    for reading in (_unmask(text), decoded, _unmask(decoded)):
-        if _key(reading) not in known:
+    unmasked = _unmask(text)
+    for reading in (unmasked, decoded, unmasked if decoded == text else _unmask(decoded)):
+        if reading != text and _key(reading) not in known:
             known.add(_key(reading))
             readings.append(reading)
     return tuple(readings)
@@ -105,14 +107,20 @@ def _unmask(text: str) -> str:
     """Returns the text as a human reads it, with the guesses that `clean_text` does not dare."""
     if not text.isascii():
         text = _unmask_characters(text)
-    if len(_ODD_CASE.findall(text)) >= max(2, _MIN_ODD_CASE_SHARE * len(text.split())):
+    # Most texts hold no sign of a mask: one search of the text spares a search of each word.
+    if _CASE_CHANGE.search(text) and (
+        len(_ODD_CASE.findall(text)) >= max(2, _MIN_ODD_CASE_SHARE * len(text.split()))
+    ):
         text = text.lower()
     text = _SPELLED.sub(lambda match: re.sub(r"[\W_]", "", match.group()), text)
     words = text.split()
-    split_count = 0 if _LINK.search(text) else sum(map(bool, map(_SPLIT_WORD.search, words)))
-    if split_count >= max(_MIN_SPLIT_WORDS, _MIN_SPLIT_SHARE * len(words)):
-        text = _SPLIT_WORD.sub("", text)
-    words_with_runs = sum(map(bool, map(_LETTER_RUN.search, words)))
+    if _SPLIT_WORD.search(text) and not _LINK.search(text):
+        split_count = sum(map(bool, map(_SPLIT_WORD.search, words)))
+        if split_count >= max(_MIN_SPLIT_WORDS, _MIN_SPLIT_SHARE * len(words)):
+            text = _SPLIT_WORD.sub("", text)
+    words_with_runs = 0
+    if _LETTER_RUN.search(text):
+        words_with_runs = sum(map(bool, map(_LETTER_RUN.search, words)))
     if words_with_runs >= max(_MIN_SPLIT_WORDS, _MIN_RUN_SHARE * len(words)):
         text = _LETTER_RUN.sub(r"\1", text)
     return _unmask_leet(text)
@@ -145,6 +153,8 @@ _CONFUSABLE_CHARACTERS = frozenset(map(chr, CONFUSABLES))
 
 def _unmask_leet(text: str) -> str:
     """Maps digits and signs to letters if several words mix them with letters."""
+    if _LEET_CHARACTERS.isdisjoint(text):
+        return text
     words = _WORD.findall(text)
     masked = [w for w in words if _mixes_letters(w) and not _ORDINARY_NUMBER.fullmatch(w)]
     if len(masked) < max(_MIN_LEET_WORDS, _MIN_LEET_SHARE * len(words)):
@@ -161,6 +171,8 @@ def _unmask_leet(text: str) -> str:
 
 def _mixes_letters(word: str) -> bool:
     """Returns whether a word has letters and, before its last sign, a substitute for one."""
+    if _LEET_CHARACTERS.isdisjoint(word):
+        return False
     core = word.strip(".,;:?\"'").rstrip("!)").lstrip("(")
     return (
         len(core) <= _MAX_LEET_WORD
@@ -174,9 +186,9 @@ def _mixes_letters(word: str) -> bool:
 
 def _decode(text: str) -> str:
     """Returns the text with its encoded parts decoded, where they decode to words."""
-    if _PERCENT.search(text):
+    if "%" in text and _PERCENT.search(text):
         text = _accept(text, unquote(text))
-    if _ENTITY.search(text):
+    if "&#" in text and _ENTITY.search(text):
         text = _accept(text, html.unescape(text))
     for pattern, decode in _RUNS:
         text = pattern.sub(lambda match, decode=decode: _decode_run(match, decode), text)  # type: ignore[misc]

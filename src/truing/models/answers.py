@@ -22,6 +22,7 @@ from truing.core.lineage import digest
 from truing.core.parquet_rows import read_parquet_rows
 from truing.core.types import Answer, Conversation, Lineage, Sampling
 from truing.runs.folder import Run
+from truing.runs.parts import locate_record_files
 from truing.specs.resolve import Args
 
 _RESPONSES = ("response", "answer", "completion", "output")
@@ -160,7 +161,7 @@ def build(args: Args) -> StoredAnswers:
     path = Path(args.name)
     if not args.name or not (path.is_file() or path.is_dir()):
         raise SpecError(f"spec '{args.spec}': there is no file {args.name!r}")
-    files = [Run(path).file("responses.jsonl")] if path.is_dir() else [path]
+    files = locate_record_files(path, "responses.jsonl") if path.is_dir() else [path]
     # The content, not the path, is the version: a resumed run must notice changed answers.
     sha256 = hashlib.sha256()
     for file in filter(Path.is_file, files):

@@ -14,6 +14,7 @@ from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from truing.analysis.outcomes import OUTCOME_NAMES, outcome_arrays
+from truing.analysis.streamed_summary import is_streamed
 from truing.analysis.verdict_table import EXPECTS, read_verdict_table
 from truing.judges.transcript import text_or_transcript
 from truing.report.report_data import RowView, Variant
@@ -125,10 +126,18 @@ def select_rows(
     with_text: bool,
     most: int = MAX_ROWS,
 ) -> tuple[list[RowView], int]:
-    """Returns the rows to show, at most `most`, and the number of rows left out."""
+    """Returns the rows to show, at most `most`, and the number of rows left out.
+
+    Those of a run that is summarised part by part are all left out: to select among them, all its
+    ids would have to be in memory.
+    """
     rows: list[RowView] = []
-    n_rows = 0
+    n_rows = n_streamed = 0
     for data in dict.fromkeys(d for v in variants for d in v.runs):
+        measured = [v for v in variants if data in v.runs]
+        if any(is_streamed(Run(v.runs[data])) for v in measured):
+            n_streamed += sum(v.summaries[data].responses for v in measured)
+            continue
         flips = {
             (f.sample_id, f.index)
             for by_data in comparisons.values()
@@ -138,8 +147,8 @@ def select_rows(
         views, n_of_data = _row_views(data, variants, flips, most)
         rows += views
         n_rows += n_of_data
-    left_out = max(0, n_rows - most)
-    if left_out:
+    left_out = max(0, n_rows - most) + n_streamed
+    if n_rows > most:
         rows = sorted(rows, key=lambda r: _ORDER.index(r.why))[:most]
     if not with_text:
         return rows, left_out

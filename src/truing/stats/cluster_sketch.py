@@ -46,14 +46,15 @@ class _SmallestHashes:
 
     def add(self, hashes: Hashes, counts: Counts) -> None:
         """Adds rows by cluster, and drops the largest hashes beyond the bound."""
+        if not self.is_complete:
+            # Before they are sorted: of a later part of many, hardly any is below.
+            below = hashes < np.uint64(self.dropped_from)
+            hashes, counts = hashes[below], counts[below]
         all_hashes = np.concatenate([self.hashes, hashes])
         all_counts = np.concatenate([self.counts, counts])
         unique, places = np.unique(all_hashes, return_inverse=True)
         sums = np.zeros((len(unique), 3), np.int64)
         np.add.at(sums, places, all_counts)
-        if not self.is_complete:
-            below = unique < np.uint64(self.dropped_from)
-            unique, sums = unique[below], sums[below]
         if len(unique) > self._bound:
             self.dropped_from, self.is_complete = int(unique[self._bound]), False
             unique, sums = unique[: self._bound], sums[: self._bound]
@@ -63,6 +64,9 @@ class _SmallestHashes:
         """Adds the clusters of another one."""
         self.dropped_from = min(self.dropped_from, other.dropped_from)
         self.is_complete = self.is_complete and other.is_complete
+        below = self.hashes < np.uint64(self.dropped_from)
+        if not self.is_complete:
+            self.hashes, self.counts = self.hashes[below], self.counts[below]
         self.add(other.hashes, other.counts)
 
 
