@@ -60,6 +60,8 @@ VARIABLES = (
         "JB_NIM_TEST",
         "PS_PROTECT_URL",
         "DEEPSEEK_API_KEY",
+        "GOOGLE_CLOUD_PROJECT",  # Vertex AI's client finds them in its own settings
+        "GOOGLE_CLOUD_LOCATION",
     ),
 )
 

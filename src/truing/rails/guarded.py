@@ -41,6 +41,7 @@ from truing.rails.config.loader import RailsConfig
 from truing.rails.config.models import build_task_models
 from truing.rails.config.service_addresses import list_used_rails
 from truing.rails.config.trust import require_trusted_code, resolve_configured_spec
+from truing.rails.library.gliner_model import build_gliner
 from truing.rails.library.guard_models import build_guard_judges
 from truing.rails.library.safety import required_judge_specs
 from truing.rails.library.service_protocols import SERVICE_PROTOCOLS
@@ -104,7 +105,7 @@ class GuardedModel:
         parts.judges = {**resolved, **parts.judges}
         parts.models = {**build_task_models(self.config, parts.models), **parts.models}
         parts.judges = {**build_guard_judges(self.config, parts.models), **parts.judges}
-        clients = build_services(self.config, SERVICE_PROTOCOLS)
+        clients = build_services(self.config, SERVICE_PROTOCOLS) | build_gliner(self.config)
         parts.service_clients = {**clients, **parts.service_clients}
         _require_no_loop(model)
         self.model = model

@@ -35,6 +35,7 @@ EXTRA_BY_PACKAGE = {
     "playwright": "pdf",
     "presidio_analyzer": "presidio",
     "yara": "yara",
+    "gliner": "gliner",
     "opentelemetry": "otel",
     "mcp": "mcp",
     "agentdojo": "agentdojo",

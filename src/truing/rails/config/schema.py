@@ -87,6 +87,7 @@ TRUING_SCHEMA: dict[str, Any] = {
     "sensitive": {"entities": [str]},
     "library": {"nemo_alias": bool},
     "services": ANY_KEYS,
+    "gliner": {"path": str},
     "models": ANY_KEYS,
     "bad_input": ANY_KEYS,
     "trusted_roles": [str],

@@ -28,6 +28,7 @@ from truing.rails.config.jailbreak_service import JAILBREAK_BLOCK, make_jailbrea
 from truing.rails.config.loader import RailsConfig
 from truing.rails.config.service_addresses import find_service_addresses
 from truing.rails.config.tracing import list_trace_files
+from truing.rails.config.vendor_addresses import read_gliner_path
 from truing.specs.builders import BUILDERS
 from truing.specs.keys import VENDOR_HOSTS, allow_key_variables, is_vendor_address
 from truing.specs.parser import Spec, parse_spec
@@ -95,6 +96,10 @@ def find_code_uses(config: RailsConfig) -> list[CodeUse]:
         if fault is not None and entry.engine != TRUING_ENGINE:
             uses.append(CodeUse(_locate(config, f"models.{index}.api_key_env_var"), fault))
     uses += _find_service_uses(config)
+    gliner = read_gliner_path(config)
+    if gliner is not None:
+        place = _locate(config, "truing.gliner.path")
+        uses += [CodeUse(place, what) for what in _find_folder_uses(gliner)]
     uses += [
         CodeUse(_locate(config, "tracing.adapters"), f"appends traces to the file {file}")
         for file in list_trace_files(config.raw)

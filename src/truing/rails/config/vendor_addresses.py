@@ -175,7 +175,16 @@ def is_chat_address(block: Mapping[str, Any]) -> bool:
     return address.rstrip("/").endswith("/v1/chat/completions")
 
 
-def _gliner(config: RailsConfig) -> ServiceAddress:
+def read_gliner_path(config: RailsConfig) -> str | None:
+    """Returns the folder of a GLiNER model in this process, ``truing: gliner: path:``; or None."""
+    settings = config.truing.get("gliner")
+    path = settings.get("path") if isinstance(settings, dict) else None
+    return str(path) if path else None
+
+
+def _gliner(config: RailsConfig) -> ServiceAddress | None:
+    if read_gliner_path(config) is not None:
+        return None
     block = read_block(config, "gliner")
     return ServiceAddress(
         service="gliner",

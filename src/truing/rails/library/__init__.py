@@ -11,6 +11,7 @@ __getattr__, __dir__, __all__ = lazy_exports(
     __name__,
     {
         "catalog": "RAIL_TITLES all_actions pure_action_names",
+        "gliner_model": "build_gliner",
         "guard_models": "build_guard_judges find_guard_faults",
         "pii": "split_entities",
         "references": (

@@ -36,8 +36,11 @@ def add_images(prompt: ModelPrompt, images: Sequence[str]) -> ModelPrompt:
     """Returns a prompt with the images in its last message of the user."""
     if not images:
         return prompt
-    rows: list[Any] = [{"type": "user", "content": prompt}] if isinstance(prompt, str) else []
-    rows = rows or [row.to_dict() if isinstance(row, ChatMessage) else dict(row) for row in prompt]
+    rows: list[Any]
+    if isinstance(prompt, str):
+        rows = [{"type": "user", "content": prompt}]
+    else:
+        rows = [row.to_dict() if isinstance(row, ChatMessage) else dict(row) for row in prompt]
     users = [i for i, row in enumerate(rows) if (row.get("type") or row.get("role")) == "user"]
     if not users:
         rows.append({"type": "user", "content": ""})
