@@ -28,7 +28,7 @@ from truing.rails.config.jailbreak_service import JAILBREAK_BLOCK, make_jailbrea
 from truing.rails.config.loader import RailsConfig
 from truing.rails.config.service_addresses import find_service_addresses
 from truing.rails.config.tracing import list_trace_files
-from truing.rails.config.vendor_addresses import read_gliner_path
+from truing.rails.config.vendor_addresses import GLINER_KEY, read_gliner_path
 from truing.specs.builders import BUILDERS
 from truing.specs.keys import VENDOR_HOSTS, allow_key_variables, is_vendor_address
 from truing.specs.parser import Spec, parse_spec
@@ -98,7 +98,7 @@ def find_code_uses(config: RailsConfig) -> list[CodeUse]:
     uses += _find_service_uses(config)
     gliner = read_gliner_path(config)
     if gliner is not None:
-        place = _locate(config, "truing.gliner.path")
+        place = _locate(config, ".".join(GLINER_KEY))
         uses += [CodeUse(place, what) for what in _find_folder_uses(gliner)]
     uses += [
         CodeUse(_locate(config, "tracing.adapters"), f"appends traces to the file {file}")

@@ -175,6 +175,9 @@ def is_chat_address(block: Mapping[str, Any]) -> bool:
     return address.rstrip("/").endswith("/v1/chat/completions")
 
 
+GLINER_KEY = ("truing", "gliner", "path")
+
+
 def read_gliner_path(config: RailsConfig) -> str | None:
     """Returns the folder of a GLiNER model in this process, ``truing: gliner: path:``; or None."""
     settings = config.truing.get("gliner")

@@ -21,7 +21,7 @@ from truing.core.types import Failure, Lineage
 from truing.rails.config.loader import RailsConfig
 from truing.rails.config.service_addresses import list_used_rails
 from truing.rails.config.trust import require_trusted_code
-from truing.rails.config.vendor_addresses import read_block, read_gliner_path
+from truing.rails.config.vendor_addresses import GLINER_KEY, read_block, read_gliner_path
 from truing.rails.library.further_service_protocols import mask_spans
 from truing.rails.library.service_rails import ServiceInputs, ServiceVerdict
 from truing.specs.resolve import load_object
@@ -98,7 +98,7 @@ def build_gliner(config: RailsConfig) -> dict[str, Any]:
     if path is None or not sources:
         return {}
     require_trusted_code(config)
-    place = config.locate("key", "truing.gliner.path")
+    place = config.locate("key", ".".join(GLINER_KEY))
     if not Path(path).is_dir():
         raise PlanError(f"{place}: there is no model folder {path}")
     block = read_block(config, "gliner")
