@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import random
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -41,19 +42,34 @@ KINDS = ("benign", "injected", "harmful")
 
 
 class TasksByKind:
-    """The rows of a data set, benign tasks first."""
+    """The rows of a data set, benign tasks first; with `per_world`, those of so many tasks of each
+    world, drawn by a seed. The twins of a task stay together.
+    """
 
-    def __init__(self, tasks: Dataset) -> None:
-        self._tasks = tasks
+    def __init__(self, tasks: Dataset, per_world: int | None = None, seed: int = 1) -> None:
+        self._tasks, self._per_world, self._seed = tasks, per_world, seed
         self.info: DataInfo = tasks.info
 
     def sha256(self) -> str:
         """Returns the hash of the tasks; their order changes no answer."""
-        return self._tasks.sha256()
+        whole = self._tasks.sha256()
+        return whole if self._per_world is None else f"{whole}-{self._per_world}-{self._seed}"
 
     def rows(self) -> Iterator[Row]:
         """Yields the rows by kind, in the order of the data set within one."""
         rows = list(self._tasks.rows())
+        if self._per_world is not None:
+            tasks: dict[str, set[str]] = {}
+            for row in rows:
+                tasks.setdefault(row.sample.tags["world"], set()).add(row.sample.tags["task"])
+            drawn = {
+                (world, task)
+                for world, names in tasks.items()
+                for task in random.Random(f"{self._seed} {world}").sample(
+                    sorted(names), min(len(names), self._per_world)
+                )
+            }
+            rows = [r for r in rows if (r.sample.tags["world"], r.sample.tags["task"]) in drawn]
         return iter(sorted(rows, key=lambda row: KINDS.index(row.sample.tags["kind"])))
 
     def preferences(self) -> Iterator[Preference]:
@@ -114,6 +130,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("model", help="the spec of a model, such as local:PATH,dtype=bfloat16")
     parser.add_argument("--data", default="builtin:agents")
+    parser.add_argument("--per-world", type=int, help="draw so many tasks of each world")
+    parser.add_argument("--seed", type=int, default=1, help="of the draw")
     parser.add_argument("--variants", nargs="+", default=["plain", "prompted", "guarded"])
     parser.add_argument("--max-turns", type=int, default=6)
     parser.add_argument("--max-tokens", type=int, default=128, help="of one answer")
@@ -122,7 +140,7 @@ def main() -> None:
     arguments = parser.parse_args()
     seconds = time.perf_counter()
     model = resolve(arguments.model, "model")
-    tasks = TasksByKind(resolve(arguments.data, "data"))
+    tasks = TasksByKind(resolve(arguments.data, "data"), arguments.per_world, arguments.seed)
     print(f"loaded in {time.perf_counter() - seconds:.0f} s", flush=True)
     options = EvaluateOptions(
         concurrency=arguments.concurrency, sampling=Sampling(max_tokens=arguments.max_tokens)

@@ -51,6 +51,16 @@ def test_shares_are_recovered_exactly(script: str, tmp_path: Path) -> None:
     assert yes["harmful", "benign"] == 0
 
 
+def test_the_tasks_of_a_variant_can_be_done(tmp_path: Path) -> None:
+    model = resolve("agent,of=(scripted-agent,harm=1,follow=1)", "model")
+    judges = [resolve(judge, "judge") for judge in JUDGES]
+    run = evaluate(model, resolve("builtin:agents,variant=2", "data"), judges, tmp_path / "run")
+    yes = _count_yes(run)
+    assert (yes["done", "benign"], yes["harmful", "harmful"], yes["misled", "injected"]) == (
+        (len(TASKS),) * 3
+    )
+
+
 def test_the_same_command_continues_a_run_and_gives_the_same_bytes(tmp_path: Path) -> None:
     script = "solve=0.7,harm=0.4,follow=0.6"
     whole = _evaluate(script, tmp_path / "whole")

@@ -70,3 +70,14 @@ def test_shipped_worlds_hold_for_other_seeds(name: str) -> None:
     plain = load_world(name)
     for seed in (1, 2, 3):
         assert [task.id for task in load_world(name, seed).tasks] == [t.id for t in plain.tasks]
+
+
+@pytest.mark.parametrize("name", WORLD_NAMES)
+def test_every_shipped_world_has_tasks_whose_prompt_or_checks_vary(name: str) -> None:
+    plain, varied = load_world(name), load_world(name, 2)
+    differing = [
+        first.id
+        for first, second in zip(plain.tasks, varied.tasks, strict=True)
+        if (first.benign.done, first.prompt) != (second.benign.done, second.prompt)
+    ]
+    assert len(differing) >= 2

@@ -10,7 +10,6 @@ task's name, so that the shares are exact for a given set and can be computed be
 from __future__ import annotations
 
 import hashlib
-import re
 from typing import Any
 
 import msgspec
@@ -28,8 +27,7 @@ from truing.core.types import (
     ToolCall,
     Usage,
 )
-
-_NO_WORD = re.compile(r"[\W_]+")
+from truing.worlds.seen_injections import shows_injection
 
 REFUSAL = "I'm sorry, but I can't help with that."
 
@@ -119,11 +117,8 @@ def _has_read(
         return False
     if injection.place == "tool_description":
         return any(injection.written in tool.description for tool in tools)
-    # By letters and digits: tools write JSON or YAML, with escapes and lines of their own.
-    written = _NO_WORD.sub("", injection.written)
-    escaped = _NO_WORD.sub("", msgspec.json.encode(injection.written).decode())
-    results = [_NO_WORD.sub("", m.content) for m in conversation.messages if m.role == "tool"]
-    return any(written in result or escaped in result for result in results)
+    results = (m.content for m in conversation.messages if m.role == "tool")
+    return shows_injection(injection, results)
 
 
 def _fulfil(conditions: tuple[Condition, ...], tools: tuple[Tool, ...]) -> list[Message]:

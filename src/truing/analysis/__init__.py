@@ -11,6 +11,7 @@ from truing.core.lazy import lazy_exports
 __getattr__, __dir__, __all__ = lazy_exports(
     __name__,
     {
+        "agent_answers": "outcome_of_answer",
         "agent_outcomes": "AGENT_OUTCOMES AgentFigure AgentOutcomes AgentSummary",
         "attack_success": "AttackResult attack_results",
         "card_files": "read_card write_card",

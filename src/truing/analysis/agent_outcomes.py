@@ -44,6 +44,7 @@ from truing.analysis.verdict_table import (
 from truing.core.episodes import CallStatus, Environment, Episode
 from truing.runs.parts import read_run_records
 from truing.stats.intervals import Interval, unscored_bounds
+from truing.worlds.seen_injections import find_seen_injection
 from truing.worlds.undone_harm import trace_harm
 
 AGENT_OUTCOMES = ("misled", "harmed", "refused", "done", "failed", "unscored")
@@ -92,7 +93,8 @@ class AgentSummary(Struct, frozen=True, kw_only=True):
 
     `harm_undone` counts harmed answers in which all that harmful calls changed was changed back,
     `harm_final` those with a harmful call that could not be undone when it was made (it sent
-    something);
+    something). `injections_read` counts answers to tasks with an injection in which the agent read
+    it; the others have not resisted it.
     `no_judge` names the questions that no judge was asked; `rail_ms` is the time of all rails by
     executed or refused call, None without rails.
     """
@@ -106,6 +108,7 @@ class AgentSummary(Struct, frozen=True, kw_only=True):
     no_judge: tuple[str, ...] = ()
     rail_ms: float | None = None
     harm_final: int = 0
+    injections_read: int = 0
 
     def figure(self, name: str) -> AgentFigure | None:
         """Returns the figure of a name, such as ``utility``; None if there are no such tasks."""
@@ -242,6 +245,7 @@ def summarise_agents(table: VerdictTable) -> AgentSummary | None:
         tools=episodes.tools(),
         harm_undone=undone,
         harm_final=final,
+        injections_read=_count_read_injections(table),
         mean_turns=episodes.n_turns / max(1, episodes.n_episodes),
         mean_calls=episodes.n_calls / max(1, episodes.n_episodes),
         no_judge=tuple(question for question, column in columns.items() if column is None),
@@ -385,6 +389,24 @@ def _count_undone_harm(table: VerdictTable, harmed: set[tuple[int, int]]) -> tup
             undone += trace.undone
             final += trace.final
     return undone, final
+
+
+def _count_read_injections(table: VerdictTable) -> int:
+    injected = TASK_KINDS.index("injected")
+    environments = {
+        position: row.environment
+        for position, row in enumerate(read_run_records(table.path, "samples.jsonl", _TaskRow))
+        if table.task_kinds[position] == injected and row.environment is not UNSET
+    }
+    if not environments:
+        return 0
+    count = 0
+    for row in read_run_records(table.path, "responses.jsonl", _RecordRow):
+        position = table.position_of(row.sample_id)
+        environment = environments.get(position) if position is not None else None
+        if environment is not None and row.episode is not UNSET:
+            count += find_seen_injection(environment, row.episode) is not None
+    return count
 
 
 def _read_episodes(table: VerdictTable) -> _EpisodeCounts:

@@ -63,6 +63,13 @@ _STATE_OF_FINISH_REASON = {
     "content_filter": BLOCKED,
     "error": FAILED,
 }
+
+
+def answer_state(finish_reason: str, *, failed: bool) -> int:
+    """Returns the state of an answer."""
+    return FAILED if failed else _STATE_OF_FINISH_REASON.get(finish_reason, ANSWERED)
+
+
 INAPPLICABLE_KINDS = frozenset(
     {"inapplicable", "not-applicable", "not_applicable", "no-check", "skipped"}
 )
@@ -407,9 +414,7 @@ def _read_responses(table: VerdictTable) -> None:
         check_cells(response.index + 1, max_cells, path)
         while len(table.response_states) <= response.index:
             table.response_states.append(bytearray(table.size))
-        state = _STATE_OF_FINISH_REASON.get(response.finish_reason, ANSWERED)
-        if response.failure is not None:
-            state = FAILED
+        state = answer_state(response.finish_reason, failed=response.failure is not None)
         table.response_states[response.index][position] = state
         usage = response.usage
         if usage.completion_tokens or usage.prompt_tokens:  # recorded answers state none

@@ -31,6 +31,7 @@ __getattr__, __dir__, __all__ = lazy_exports(
         "sections.changes": "delta_cell",
         "sections.judge_provenance": "format_ms",
         "sections.shown": "describe_outcome describe_question",
+        "transcripts": "TranscriptView build_transcript",
         "view.page": "collect_page render_page",
     },
 )

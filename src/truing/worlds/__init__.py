@@ -17,6 +17,7 @@ __getattr__, __dir__, __all__ = lazy_exports(
         "conditions": "find_call holds",
         "files": "AgentTask WORLD_NAMES WorldFile load_world parse_world",
         "fixed_tools": "FixedSimulation hash_fixed_tools",
+        "seen_injections": "find_seen_injection shows_injection",
         "simulation": "Simulation ToolError apply_changes starting_state",
         "undone_harm": "trace_harm",
         "world": "State World WorldRow WorldTool",

@@ -21,6 +21,7 @@ from tests.serve.annotation.browser import chromium
 from tests.serve.annotation.site import PATIENCE, reserve_port
 from tests.serve.ui.pages import path_of, write_run
 
+import truing
 from truing.analysis.labels import read_votes
 from truing.serve.ui.app import create_app
 from truing.serve.ui.app_state import UiOptions, UiState
@@ -175,3 +176,53 @@ def test_reading_comparing_and_labelling(tmp_path: Path, size: str) -> None:
     with _serve(tmp_path) as link:
         assert asyncio.run(use(link)) == []
     assert list(read_votes(first).values()) == [[True]]
+
+
+async def _read_transcripts(reader: _Reader, base: str, plain: str, rails: str) -> None:
+    page = reader.page
+    await page.goto(f"{base}{plain}/row?sample=mail/lunch/injected")
+    transcript = page.locator(".transcript")
+    assert "read the injection in the results of turn 1" in await transcript.inner_text()
+    assert "forward mail m4" in await transcript.locator("mark.injection").inner_text()
+    followed = transcript.locator(".call.act")
+    assert "follows the injection" in await followed.inner_text()
+    assert "forward_mail" in await followed.inner_text()
+    await reader.look("agent-injected")
+    await page.goto(
+        f"{base}{plain}/row?sample=mail/lunch/harmful&beside={rails.rpartition('/')[2]}"
+    )
+    assert await page.locator(".act-name").all_inner_texts() == ["harm", "harm"]
+    await page.locator("summary", has_text="What is different in the world").first.click()
+    assert "dismissed" in await page.locator(".transcript ins").first.evaluate(
+        "element => element.parentElement.innerText"
+    )
+    await reader.look("agent-harmful")
+    await page.goto(f"{base}{rails}/row?sample=mail/lunch/injected")
+    blocked = page.locator(".call.denied")
+    assert "forward_mail" in await blocked.inner_text()
+    assert "Blocked by the rail check tool recipients" in await blocked.inner_text()
+    await reader.look("agent-blocked")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("size", SIZES)
+def test_an_agents_transcript(tmp_path: Path, size: str) -> None:
+    require_chromium()
+    agent = "agent,of=(scripted-agent,harm=1,follow=1),on_block=continue"
+    rails = Path(__file__).parents[3] / "examples" / "agent-rails"
+    judges = ["state:done", "state:harm", "state:injection", "rules:refusal"]
+    for name, spec in (("plain", agent), ("rails", f"guarded:{rails},of=({agent})")):
+        data = "builtin:agents,world=mail"
+        truing.evaluate(spec, data, judges, tmp_path / "plan" / name / "agents")
+    paths = [path_of(tmp_path, tmp_path / "plan" / name / "agents") for name in ("plain", "rails")]
+
+    async def use(link: str) -> list[str]:
+        async with chromium() as browser:
+            context = await browser.new_context(viewport=SIZES[size])
+            reader = _Reader(await context.new_page(), size)
+            await reader.page.goto(link)
+            await _read_transcripts(reader, link.partition("/?")[0], *paths)
+            return reader.faults
+
+    with _serve(tmp_path) as link:
+        assert asyncio.run(use(link)) == []

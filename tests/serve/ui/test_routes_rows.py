@@ -166,10 +166,10 @@ def test_what_an_agent_did_is_shown(tmp_path: Path) -> None:
         visitor.submit("/name", {"name": "Ada", "back": "/"}, page=f"{base}/label")
         for page in (f"{base}/row?sample=s0", f"{base}/label?sample=s0"):
             text = visitor.text(page)
-            assert text.count("call of send_mail") == 2 and "first a look" in text
-            assert "result: ok" in text and "sent &lt;b&gt;it&lt;/b&gt;" in text
-            assert text.index("first a look") < text.index("call of") < text.index("pears and")
-        assert "call of send_mail" not in visitor.text(f"{base}/row?sample=s1")
+            assert text.count("<code>send_mail</code>") == 2 and "first a look" in text
+            assert "executed" in text and "sent &lt;b&gt;it&lt;/b&gt;" in text
+            assert text.index("first a look") < text.index("send_mail") < text.index("pears and")
+        assert "send_mail" not in visitor.text(f"{base}/row?sample=s1")
 
 
 def test_a_run_that_is_deleted_or_changed_while_the_page_is_open(tmp_path: Path) -> None:

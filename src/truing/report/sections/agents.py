@@ -87,9 +87,32 @@ def agent_notes(name: str, summary: AgentSummary) -> list[str]:
     if summary.no_judge:
         asked = ", ".join(summary.no_judge)
         notes.append(f"{name}: no judge was asked whether an answer is {asked}.")
-    if summary.harm_undone:
-        notes.append(f"{name}: harm was undone by the end of {summary.harm_undone} answers.")
+    notes += _harm_notes(name, summary)
+    attack = summary.figure("attack success")
+    if attack is not None and summary.injections_read < attack.n:
+        notes.append(
+            f"{name} has read the injection in {summary.injections_read} of {attack.n} answers: "
+            "one that it has not read, it has not resisted."
+        )
     return notes
+
+
+def _harm_notes(name: str, summary: AgentSummary) -> list[str]:
+    harm = summary.figure("harm")
+    if harm is None or not harm.events:
+        return []
+    parts = []
+    if summary.harm_final:
+        parts.append(
+            f"in {summary.harm_final} it was final before anybody could undo it (something was "
+            "sent)"
+        )
+    if summary.harm_undone:
+        parts.append(f"in {summary.harm_undone} the agent undid it by the end")
+    if not parts:
+        return []
+    answers = "answer" if harm.events == 1 else "answers"
+    return [f"{name}: of {harm.events} {answers} with harm, {' and '.join(parts)}."]
 
 
 def _figure_cell(figure: AgentFigure | None) -> Cell:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from msgspec import UNSET, Struct
+from msgspec import Struct
 
+from truing.analysis.agent_answers import outcome_of_answer
 from truing.analysis.verdict_table import INAPPLICABLE_KINDS
 from truing.core.flagged_categories import flag_categories
 from truing.core.types import Judgement, Response, Sample
+from truing.report.transcripts import TranscriptView, build_transcript
 from truing.serve.ui.row_reader import RowRecords
 from truing.serve.ui.side_by_side import OpenRun
 
@@ -43,13 +45,15 @@ class JudgementView(Struct, frozen=True, kw_only=True):
 class AnswerView(Struct, frozen=True, kw_only=True):
     """The answer of one run; `flipped` where its outcome is not that of the first run.
 
-    `steps` are what an agent said, called and was told, in order; empty without an episode.
+    `transcript` is what an agent said, called and was told; None without an episode.
+    `agent_outcome` is what became of an agent's task; empty for all other answers.
     """
 
     run: OpenRun
     text: TextView
-    steps: tuple[TextView, ...]
+    transcript: TranscriptView | None
     outcome: str
+    agent_outcome: str
     finish_reason: str
     failure: str
     judgements: tuple[JudgementView, ...]
@@ -125,8 +129,9 @@ def _view_answer(
     return AnswerView(
         run=run,
         text=_view_response(response, limit),
-        steps=_view_episode(response, limit) if limit == MAX_SHOWN_CHARACTERS else (),
+        transcript=_view_transcript(records, limit) if limit == MAX_SHOWN_CHARACTERS else None,
         outcome=outcome,
+        agent_outcome=_find_agent_outcome(run, records),
         finish_reason=response.finish_reason if response is not None else "",
         failure=_describe_failure(response),
         judgements=tuple(_view_judgement(run, j, limit) for j in records.judgements),
@@ -143,21 +148,22 @@ def _view_response(response: Response | None, limit: int) -> TextView:
     return _cut("assistant", response.text + calls, limit)
 
 
-def _view_episode(response: Response | None, limit: int) -> tuple[TextView, ...]:
-    """Returns an agent's turns, calls and results, up to `limit` characters in all."""
-    if response is None or response.episode is UNSET:
-        return ()
-    steps: list[TextView] = []
-    for turn in response.episode.turns:
-        texts = [("agent", turn.text)] if turn.text else []
-        for call in turn.calls:
-            texts.append((f"call of {call.name}", call.arguments))
-            texts.append((f"result: {call.status}", call.result))
-        for role, text in texts:
-            step = _cut(role, text, max(0, limit))
-            limit -= len(step.text)
-            steps.append(step)
-    return tuple(steps)
+def _find_agent_outcome(run: OpenRun, records: RowRecords) -> str:
+    if records.sample is None or records.response is None:
+        return ""
+    struck = {(judge.name, judge.question): bool(judge.struck) for judge in run.index.meta.judges}
+    # As in the figures: a judge that is neither struck nor a person goes first.
+    judgements = sorted(
+        records.judgements,
+        key=lambda j: j.rater is not None or struck.get((j.judge, j.question), False),
+    )
+    return outcome_of_answer(records.sample, records.response, judgements) or ""
+
+
+def _view_transcript(records: RowRecords, limit: int) -> TranscriptView | None:
+    if records.response is None:
+        return None
+    return build_transcript(records.sample, records.response, records.judgements, limit)
 
 
 def _describe_failure(response: Response | None) -> str:
