@@ -14,7 +14,7 @@ __getattr__, __dir__, __all__ = lazy_exports(
             "load_suite"
         ),
         "arguments": "ArgumentError ArgumentSchema MAX_ARGUMENT_CHARACTERS read_arguments",
-        "conditions": "find_call holds",
+        "conditions": "find_call find_calls holds",
         "files": "AgentTask WORLD_NAMES WorldFile load_world parse_world",
         "fixed_tools": "FixedSimulation hash_fixed_tools",
         "seen_injections": "find_seen_injection shows_injection",
