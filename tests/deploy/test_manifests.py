@@ -130,3 +130,18 @@ def test_the_pods_have_no_more_rights_than_they_need(
     mounts = {mount["mountPath"] for mount in container["volumeMounts"]}
     # The processes write the counts of /metrics to a temporary folder.
     assert mounts == {"/rails", "/tmp"}
+
+
+@pytest.mark.parametrize("version", ["1.30", "1.37"])
+def test_the_manifests_follow_the_schemas_of_kubernetes(root: Path, version: str) -> None:
+    """By the published schemas, strictly: an unknown field is an error."""
+    validate = pytest.importorskip("kubernetes_validate").validate
+    text = (root / "deploy/kubernetes/truing.yaml").read_text()
+    documents = list(yaml.safe_load_all(text))
+    for document in documents:
+        validate(document, version, strict=True)
+    wrong = next(d for d in documents if d["kind"] == "Deployment")
+    (container,) = wrong["spec"]["template"]["spec"]["containers"]
+    container["readynessProbe"] = container.pop("readinessProbe")
+    with pytest.raises(Exception, match="readynessProbe"):
+        validate(wrong, version, strict=True)

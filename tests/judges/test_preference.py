@@ -89,10 +89,10 @@ def test_saved_loaded_and_merged_the_scores_are_those_of_training(
             [make_example(k) for k in range(12)]
         )[0]
         rows = [e.token_ids(k) for e in coded for k in (0, 1)]
-        t.unwrapped.eval()
-        seen["adapters"] = score_answers(t.unwrapped, rows, pad_id=0)
+        t.model.eval()
+        seen["adapters"] = score_answers(t.model, rows, pad_id=0)
         made = inner(t, *more)
-        seen["merged"] = score_answers(t.unwrapped, rows, pad_id=0)
+        seen["merged"] = score_answers(t.model, rows, pad_id=0)
         return made
 
     supervised.save_model = save
@@ -248,7 +248,7 @@ def test_a_head_on_an_encoder(tmp_path: Path) -> None:
         )
         assert build_trainable_model(
             given, find_base_model(base), torch.device("cpu")
-        ).unwrapped.head.weight.requires_grad
+        ).model.head.weight.requires_grad
         train_supervised(given, [make_training_set(12)])
         judge = PreferenceJudge.load("reward", given.out)
         rows = [judge.scorer.row(ASK, t) for t in TEXTS]

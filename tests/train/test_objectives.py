@@ -144,7 +144,7 @@ def test_scores_come_in_the_order_of_the_rows(base: str) -> None:
         make_settings("reward", "out", base), find_base_model(base), CPU
     )
     rows = [(5, 6, 7, 8, 9), (5,), (6, 7, 8)]
-    model = trainable.unwrapped.eval()
+    model = trainable.model.eval()
     together = score_answers(model, rows, pad_id=0, batch=2)
     alone = [score_answers(model, [row], pad_id=0)[0] for row in rows]
     assert together == pytest.approx(alone, abs=1e-5)

@@ -12,8 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from safetensors.torch import load_file
+from tests.distributed.processes import run_in_processes
+from tests.train.builders import make_settings
+from tests.train.test_supervised import add_teacher_prompt, training_sets
 
+from truing.train.step_loop import SliceLimit
+from truing.train.supervised import train_supervised
 from truing.train.training_log import read_log
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -101,6 +107,72 @@ def test_two_shards_train_what_one_process_trains(
     runner.run_two_processes(two, 29613, **fields, shard=True)
     assert logged_numbers(two) == pytest.approx(logged_numbers(one), rel=1e-3)
     assert largest_weight_difference(one, two) < 5e-4
+
+
+def train_three_steps(kind: str, lora: int, out: str, base: str, device: str) -> dict[str, Any]:
+    """Returns the weights. A slice: the model folder is written from the memory of the CPU."""
+    fields = {"steps": 4, "batch": 5, "micro": 2, "lora": lora, "save_every": 3}
+    train_supervised(
+        make_settings(kind, out, base, device=device, **fields),
+        training_sets(kind),
+        wrap=add_teacher_prompt if kind == "distil" else None,
+        limit=SliceLimit(steps=3),
+    )
+    # Tensors of the device are of a class of the tests.
+    state = torch.load(Path(out) / "checkpoint-3" / "state.pt", weights_only=False)
+    return {
+        name: value if type(value) is torch.Tensor else value.inner
+        for name, value in state["weights"].items()
+    }
+
+
+@pytest.mark.parametrize(
+    ("kind", "lora"),
+    [("sft", 0), ("dpo", 4), ("reward", 4), ("cost", 0), ("kto", 4), ("distil", 4)],
+)
+def test_processes_on_a_device_exchange_none_of_the_cpu(
+    kind: str, lora: int, base: str, tmp_path: Path
+) -> None:
+    """The backend of the device refuses tensors of the CPU, as NCCL does."""
+    one, two = tmp_path / "one", tmp_path / "two"
+    expected = train_three_steps(kind, lora, str(one), base, "cpu")
+    weights, _ = run_in_processes(
+        train_three_steps, 2, kind, lora, str(two), base, "standin", backend="standin"
+    )
+    assert logged_numbers(two) == pytest.approx(logged_numbers(one), rel=1e-3)
+    assert weights.keys() == expected.keys()
+    assert max(float((weights[k] - expected[k]).abs().max()) for k in weights) < 2e-4
+
+
+LAUNCHERS = {
+    "accelerate": "accelerate.commands.launch --cpu --num_processes 2 --num_machines 1 "
+    "--mixed_precision no --dynamo_backend no --main_process_port 0",
+    "torchrun": "torch.distributed.run --nproc_per_node 2 --standalone",
+}
+
+
+@pytest.mark.parametrize("launcher", sorted(LAUNCHERS))
+def test_the_command_in_two_processes_of_a_launcher(
+    launcher: str, base: str, tmp_path: Path
+) -> None:
+    """The whole command; one model folder, the log of one process, one line of output."""
+    rows = tmp_path / "rows.jsonl"
+    pairs = [
+        {"prompt": f"How do I true wheel {k}?", "response": "Turn it. " * (1 + k % 3)}
+        for k in range(12)
+    ]
+    rows.write_text("\n".join(json.dumps(row) for row in pairs))
+    flags = f"train sft --base {base} --data file:{rows} --steps 3 --batch 4 --lora 4 --json"
+    flags += " --dtype float32 --max-length 128 --no-tensorboard --device cpu --benign 0"
+    one, two = tmp_path / "one", tmp_path / "two"
+    launch = [sys.executable, "-W", "ignore", "-m", *LAUNCHERS[launcher].split()]
+    for out, command in ((one, [sys.executable]), (two, launch)):
+        words = [*command, "-m", "truing", *flags.split(), "--out", str(out)]
+        done = subprocess.run(words, env=ENVIRONMENT, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr[-3000:]
+        assert json.loads(done.stdout)["steps"] == 3
+    assert logged_numbers(two) == pytest.approx(logged_numbers(one), rel=1e-3)
+    assert largest_weight_difference(one, two) < 2e-4
 
 
 def test_a_run_that_is_killed_at_any_moment_ends_the_same(

@@ -61,13 +61,13 @@ def test_answer_log_probabilities_are_zero_outside_the_answer(base: str) -> None
 
 def test_only_the_adapters_are_stored(base: str) -> None:
     trainable, other = build(base), build(base, seed=1)
-    state = trainable_state(trainable.unwrapped)
+    state = trainable_state(trainable.model)
     assert state and all("lora_" in name for name in state)
-    load_trainable_state(other.unwrapped, state)
-    loaded = trainable_state(other.unwrapped)
+    load_trainable_state(other.model, state)
+    loaded = trainable_state(other.model)
     assert all(torch.equal(loaded[name], tensor) for name, tensor in state.items())
     with pytest.raises(PlanError, match="other weights than this run trains"):
-        load_trainable_state(build(base, lora=2).unwrapped, state)
+        load_trainable_state(build(base, lora=2).model, state)
 
 
 def test_a_window_beyond_the_context_is_refused(base: str) -> None:

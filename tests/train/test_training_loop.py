@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from tests.train.test_supervised import logged_numbers, train_and_read_log
 
+from truing.distributed.process_group import ProcessGroup
 from truing.train import checkpoint as ck
 from truing.train import objectives
 from truing.train.settings import TRAINING_KINDS
@@ -31,8 +31,7 @@ def test_step_totals_average_metrics_over_the_rows_that_have_them() -> None:
     totals = _StepTotals()
     totals.add(0.5, {"accuracy": 1.0, "kl": 2.0}, rows=1)
     totals.add(0.25, {"accuracy": 0.0}, rows=3)
-    one_process: Any = SimpleNamespace(num_processes=1)
-    assert totals.reduce(one_process) == (0.75, {"accuracy": 0.25, "kl": 2.0})
+    assert totals.reduce(ProcessGroup()) == (0.75, {"accuracy": 0.25, "kl": 2.0})
 
 
 @pytest.mark.parametrize("kind", [k for k in TRAINING_KINDS if k != "kto"])

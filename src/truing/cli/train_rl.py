@@ -7,7 +7,6 @@ The same command continues an interrupted run.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,7 @@ from truing.cli.parameters import Flag, Strings
 from truing.cli.settings_flags import setting_values
 from truing.cli.tables import print_json, print_text
 from truing.cli.train_rl_flags import ConstraintFlags, PolicyFlags, RLRunFlags, SampleFlags
-from truing.cli.training import GOES_ON, make_slice_limit, print_memory_plan
+from truing.cli.training import GOES_ON, is_first_process, make_slice_limit, print_memory_plan
 from truing.specs.extras import needs_extra
 from truing.specs.parser import Spec
 from truing.train.rl.settings import Method
@@ -104,8 +103,7 @@ def _make_command(method: Method, summary: str) -> Callable[..., int]:
         if job.run.workers:
             return _train_on_ray(job, json)
         result = _train(job, quiet=json)
-        # Under `accelerate launch` every process runs this command; the first one prints.
-        if os.environ.get("RANK", "0") == "0":
+        if is_first_process():
             _print_result(result, as_json=json)
         return 0
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -157,7 +158,8 @@ def show_training(
     with needs_extra("truing train", "train"):
         from truing.hf.pretrained import silence_transformers
     silence_transformers()
-    with ProgressBar(job.kind, quiet=job.json) as progress:
+    quiet = job.json or not is_first_process()
+    with ProgressBar(job.kind, quiet=quiet) as progress:
 
         def show_step(row: dict[str, Any]) -> None:
             progress(int(row["step"]), int(row.get("steps", 0)), 0)
@@ -165,13 +167,19 @@ def show_training(
         result = train(
             StepOptions(
                 on_log=show_step,
-                sampling_progress=lambda title: ProgressBar(title, quiet=job.json),
+                sampling_progress=lambda title: ProgressBar(title, quiet=quiet),
                 limit=make_slice_limit(flags.max_steps, flags.max_minutes),
             )
         )
-    judge_kind = settings.kind if settings.scalar else "local"
-    _print_result(result, judge_kind, as_json=job.json)
+    if is_first_process():
+        judge_kind = settings.kind if settings.scalar else "local"
+        _print_result(result, judge_kind, as_json=job.json)
     return 0
+
+
+def is_first_process() -> bool:
+    """Whether this process prints: under `accelerate launch` each of them runs the command."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def print_memory_plan(settings: TrainingSettings | RLSettings, *, as_json: bool) -> int:

@@ -16,6 +16,9 @@ from truing.core.errors import UserError
 
 T = TypeVar("T")
 
+# Elements of one message of gradients: 128 MiB in float32, so that the copy to send stays small.
+_MESSAGE_ELEMENTS = 1 << 25
+
 
 def as_float64(values: Tensor, device: torch.device | None = None) -> Tensor:
     """Returns values in float64 on a device (default: their own), or on the CPU if that is MPS.
@@ -75,7 +78,7 @@ class ProcessGroup:
         return values
 
     def all_reduce_gradients(self, parameters: Iterable[Any]) -> None:
-        """Sums the gradients over all processes, in one message per dtype."""
+        """Sums the gradients over all processes, in messages of one dtype and bounded size."""
         if self.size == 1:
             return
         by_dtype: dict[torch.dtype, list[Tensor]] = {}
@@ -89,11 +92,12 @@ class ProcessGroup:
                 # Another process may have a gradient here; messages must have the same length.
                 parameter.grad = torch.zeros_like(parameter)
             by_dtype.setdefault(parameter.grad.dtype, []).append(parameter.grad)
-        for gradients in by_dtype.values():
-            flat = self.all_reduce(torch.cat([gradient.reshape(-1) for gradient in gradients]))
-            sizes = [gradient.numel() for gradient in gradients]
-            for gradient, summed in zip(gradients, flat.split(sizes)):
-                gradient.copy_(summed.view_as(gradient))
+        for same_dtype in by_dtype.values():
+            for gradients in _split_by_size(same_dtype, _MESSAGE_ELEMENTS):
+                flat = self.all_reduce(torch.cat([gradient.reshape(-1) for gradient in gradients]))
+                sizes = [gradient.numel() for gradient in gradients]
+                for gradient, summed in zip(gradients, flat.split(sizes)):
+                    gradient.copy_(summed.view_as(gradient))
 
     def any_true(self, flag: bool) -> bool:
         """Returns whether the flag is set in any process; all must call."""
@@ -110,10 +114,38 @@ class ProcessGroup:
             data += torch.tensor(list(text.encode()))
         return bytes(self.all_reduce(data).tolist()).decode()
 
+    def gather_texts(self, text: str) -> list[str]:
+        """Returns the texts of all processes in the order of their ranks; all must call."""
+        if self.size == 1:
+            return [text]
+        data = text.encode()
+        lengths = torch.zeros(self.size, dtype=torch.int64)
+        lengths[self.rank] = len(data)
+        lengths = self.all_reduce(lengths)
+        # Each byte is non-zero in one process only, so that the sum does not overflow.
+        rows = torch.zeros(self.size, int(lengths.max()), dtype=torch.uint8)
+        rows[self.rank, : len(data)] = torch.tensor(list(data), dtype=torch.uint8)
+        rows = self.all_reduce(rows)
+        return [bytes(row[: int(n)].tolist()).decode() for row, n in zip(rows, lengths)]
+
     def barrier(self) -> None:
         """Waits until all processes have reached this call."""
         if self.size > 1:
             dist.barrier()
+
+
+def _split_by_size(tensors: Sequence[Tensor], elements: int) -> Iterator[list[Tensor]]:
+    """Yields the tensors in lists of at most `elements` elements, or of one larger tensor."""
+    part: list[Tensor] = []
+    size = 0
+    for tensor in tensors:
+        if part and size + tensor.numel() > elements:
+            yield part
+            part, size = [], 0
+        part.append(tensor)
+        size += tensor.numel()
+    if part:
+        yield part
 
 
 def _exchanged_device_types() -> tuple[str, ...]:

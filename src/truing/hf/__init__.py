@@ -13,16 +13,18 @@ __getattr__, __dir__, __all__ = lazy_exports(
     {
         "chat_tokens": "AnswerTooLong ChatTokenizer truncate_prompt",
         "loading": (
-            "DTYPES LoadedModel ScalarModel batch_by_length context_length eos_token_ids "
-            "limit_torch_threads load_causal_lm load_encoder load_scalar_model load_tokenizer "
+            "DTYPES LoadedModel ScalarModel batch_by_length check_head_fits context_length "
+            "eos_token_ids has_head limit_torch_threads load_causal_lm load_encoder load_head "
+            "load_scalar_model load_tokenizer load_whole_on_cpu load_without_weights "
             "make_lm_head_contiguous pad_rows position_ids prefers_int8 select_device "
             "select_dtype select_training_attention"
         ),
         "named_weights": "NAMED_SOURCES",
         "packed_linear": "pack_linear_layers",
         "pretrained": (
-            "check_model_folder check_tokenizer_fits find_safetensors first_line load_config "
-            "load_model read_tensor_shapes silence_transformers stored_dtype"
+            "check_model_folder check_tokenizer_fits find_safetensors first_line "
+            "is_optional_weight load_config load_model read_tensor_shapes silence_transformers "
+            "stored_dtype"
         ),
         "sentence_encoder": "shared_encoder",
         "weights": (

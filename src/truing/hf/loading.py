@@ -47,7 +47,9 @@ def select_device(name: str = "auto") -> torch.device:
     UserError if this machine does not have the device.
     """
     if name == "auto":
-        if torch.cuda.is_available():
+        if os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes"):
+            name = "cpu"  # `accelerate launch --cpu`
+        elif torch.cuda.is_available():
             name = "cuda"
         else:
             name = "mps" if torch.backends.mps.is_available() else "cpu"
@@ -168,6 +170,33 @@ def load_encoder(
 ) -> LoadedModel:
     """Loads a model without a task head, in evaluation mode and without gradients."""
     return _load_model(name, "AutoModel", dtype, device, attention)
+
+
+def load_without_weights(
+    weights: Weights, auto_class: str, *, attention: str | None = None
+) -> LoadedModel:
+    """Returns a model in float32 with its parameters on the meta device, without gradients.
+
+    `auto_class` is a class of transformers: AutoModelForCausalLM or AutoModel.
+    """
+    tokenizer = load_tokenizer(weights.path)
+    model = pretrained.build_empty_model(
+        auto_class,
+        Path(weights.path),
+        weights.name,
+        dtype=torch.float32,
+        attn_implementation=attention,
+    )
+    pretrained.check_tokenizer_fits(model, tokenizer, weights.name)
+    model.requires_grad_(False)
+    return LoadedModel(model.eval(), tokenizer, weights)
+
+
+def load_whole_on_cpu(
+    weights: Weights, auto_class: str, *, attention: str | None = None
+) -> LoadedModel:
+    """Loads a model of a class of transformers in float32 into the memory of the CPU."""
+    return _load_model(weights, auto_class, "float32", "cpu", attention)
 
 
 def _load_model(
@@ -333,6 +362,20 @@ def load_scalar_model(
     path: str | Path, *, dtype: str = "auto", device: str = "auto"
 ) -> tuple[ScalarModel, Any]:
     """Loads a `ScalarModel` that `save` wrote, and its tokenizer; the head stays in float32."""
+    head = load_head(path)
+    loaded = load_encoder(str(path), dtype=dtype, device=device)
+    check_head_fits(head, loaded.model, path)
+    model = ScalarModel(loaded.model, head=head.to(next(loaded.model.parameters()).device))
+    return model.eval(), loaded.tokenizer
+
+
+def has_head(path: str | Path) -> bool:
+    """Whether a model folder has the head of a `ScalarModel`."""
+    return (Path(path) / "head.safetensors").is_file()
+
+
+def load_head(path: str | Path) -> nn.Linear:
+    """Loads the head of a folder that `ScalarModel.save` wrote, in float32, on the CPU."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
@@ -343,15 +386,19 @@ def load_scalar_model(
             f"{path}: no head.safetensors, so this is no reward or cost model: "
             f"{pretrained.first_line(error)}"
         ) from error
-    loaded = load_encoder(str(path), dtype=dtype, device=device)
-    hidden_size = loaded.model.config.get_text_config().hidden_size
-    if weight.ndim != 2 or weight.shape[1] != hidden_size:
-        raise UserError(
-            f"{path}: head.safetensors has the shape {tuple(weight.shape)}, and the model "
-            f"{hidden_size} hidden features"
-        )
+    if weight.ndim != 2:
+        raise UserError(f"{path}: head.safetensors has the shape {tuple(weight.shape)}")
     # The number of outputs is not stored, the shape of the weight tells it.
     head = nn.Linear(weight.shape[1], weight.shape[0], bias=False)
     head.weight.data.copy_(weight)
-    model = ScalarModel(loaded.model, head=head.to(next(loaded.model.parameters()).device))
-    return model.eval(), loaded.tokenizer
+    return head
+
+
+def check_head_fits(head: nn.Linear, body: Any, path: str | Path) -> None:
+    """Raises UserError if the head is not one of hidden states of the body's size."""
+    hidden_size = body.config.get_text_config().hidden_size
+    if head.in_features != hidden_size:
+        raise UserError(
+            f"{path}: head.safetensors has the shape {tuple(head.weight.shape)}, and the model "
+            f"{hidden_size} hidden features"
+        )

@@ -189,7 +189,7 @@ def load_model(auto_class: str, folder: Path, name: str, **options: Any) -> Any:
         )
     except Exception as error:  # a broken folder leads transformers to errors of any type
         raise describe_load_error(name, "the model", error) from error
-    missing = [k for k in info["missing_keys"] if not k.startswith(_OPTIONAL_WEIGHTS)]
+    missing = [k for k in info["missing_keys"] if not is_optional_weight(k)]
     if missing:
         # transformers would go on with random numbers in their place.
         raise UserError(
@@ -197,6 +197,36 @@ def load_model(auto_class: str, folder: Path, name: str, **options: Any) -> Any:
             f"configuration's architecture are missing, such as {sorted(missing)[0]}"
         )
     return model
+
+
+def build_empty_model(auto_class: str, folder: Path, name: str, **options: Any) -> Any:
+    """Returns the model of a folder's configuration, its parameters on the meta device.
+
+    They take no memory there and have no values; buffers have theirs. Raises UserError if the
+    folder needs code of its own, or the weights cannot be those of the configuration.
+    """
+    import transformers
+    from accelerate import init_empty_weights
+
+    check_model_folder(folder, name)
+    config = load_config(folder, name)
+    try:
+        with init_empty_weights(include_buffers=False):
+            model = getattr(transformers, auto_class).from_config(
+                config, trust_remote_code=False, **options
+            )
+        model.tie_weights()  # accelerate gives each place of a shared weight one of its own
+        if (folder / "generation_config.json").is_file() and model.can_generate():
+            generation_config = transformers.GenerationConfig.from_pretrained(str(folder))
+            model.generation_config = generation_config
+    except Exception as error:  # a broken folder leads transformers to errors of any type
+        raise describe_load_error(name, "the model", error) from error
+    return model
+
+
+def is_optional_weight(name: str) -> bool:
+    """Whether a weight may be missing in the files: nothing here uses its output."""
+    return name.startswith(_OPTIONAL_WEIGHTS)
 
 
 def check_tokenizer_fits(model: Any, tokenizer: Any, name: str) -> None:

@@ -73,8 +73,8 @@ class RLInputs(DataInputs, frozen=True, kw_only=True):
             optional kind=mean|cvar, tail, category, expect, rate, window, lambda_init, lambda_lr,
             lambda_max and lambda_min. cost=(length) is the number of tokens.
         ptx_data: Specs of data sets with answers to imitate during the training.
-        generator: What samples the answers: local, vllm (in this process), or the URL of `vllm
-            serve`.
+        generator: What samples the answers: local, vllm (in this process; with
+            vllm,tensor_parallel=N in N processes together), or the URL of `vllm serve`.
         sample_data: Spec of the data set that the policy answers.
         sample_judge: Spec of the judge that measures the answers; it must have no part in the
             training.

@@ -314,11 +314,14 @@ def generator_factory(
     """
     if name == "local":
         return None
-    if name == "vllm" or name.startswith(("http://", "https://")):
+    if name.partition(",")[0] == "vllm" or name.startswith(("http://", "https://")):
         from truing.train.rl.vllm import vllm_generator_factory
 
         return vllm_generator_factory(name)
-    raise PlanError(f"--generator {name!r}: must be local, vllm, or the URL of a vLLM server")
+    raise PlanError(
+        f"--generator {name!r}: must be local, vllm (or vllm,tensor_parallel=N), or the URL "
+        "of a vLLM server"
+    )
 
 
 def _make_measure(

@@ -44,6 +44,7 @@ __getattr__, __dir__, __all__ = lazy_exports(
         "rl.trainer": "RLTrainer",
         "rl.vllm": "vllm_generator_factory",
         "run_lock": "lock_run_folder",
+        "scale_model": "Cluster ModelSize RolloutSize predict_rl predict_supervised",
         "settings": "LOSSES TRAINING_KINDS TrainingKind TrainingSettings default_beta",
         "step_loop": "SliceLimit ends_in_any_process",
         "supervised": "TrainingResult train_supervised",

@@ -84,10 +84,9 @@ class ModelSettings(Protocol):
 
 
 class ExportedModel(Protocol):
-    """A model after its training: `unwrapped` has the weights, `model` the wrapper around them."""
+    """A model after its training."""
 
     model: Any
-    unwrapped: Any
     tokenizer: Any
 
     @property
@@ -190,17 +189,17 @@ def _write_weights(trainable: ExportedModel, folder: Path, dtype: torch.dtype) -
     from safetensors.torch import save_file
 
     is_scalar = trainable.settings.scalar
-    body = trainable.unwrapped.body if is_scalar else trainable.unwrapped
+    body = trainable.model.body if is_scalar else trainable.model
     if trainable.settings.lora:
         body.save_pretrained(str(folder / "adapter"))
         body = merge_adapters(body, body.active_adapter, dtype)
         if is_scalar:
-            trainable.unwrapped.body = body
+            trainable.model.body = body
         else:
-            trainable.unwrapped = trainable.model = body
+            trainable.model = body
     body.to(dtype)
     body.save_pretrained(str(folder))
     trainable.tokenizer.save_pretrained(str(folder))
     if is_scalar:
-        weight = trainable.unwrapped.head.weight.detach().float().cpu().contiguous()
+        weight = trainable.model.head.weight.detach().float().cpu().contiguous()
         save_file({"weight": weight}, str(folder / "head.safetensors"))

@@ -117,7 +117,7 @@ def kto_objective(trainable: TrainableModel, batch: Sequence[EncodedExample]) ->
 
     logps = trainable.answer_logps(trainable.model, rows)
     with torch.no_grad():
-        kl_logps = trainable.answer_logps(trainable.unwrapped, mismatched)
+        kl_logps = trainable.answer_logps(trainable.model, mismatched)
     with trainable.reference() as reference:
         ref_logps = trainable.answer_logps(reference, rows)
         ref_kl_logps = trainable.answer_logps(reference, mismatched)

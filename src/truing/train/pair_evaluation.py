@@ -216,7 +216,7 @@ def evaluate_model(
     """Scores both answers of every pair with the trained model and evaluates them."""
     encoded, too_long = encoder.encode_all([i for i in items if len(i.answers) == 2])
     rows = [e.token_ids(answer) for e in encoded for answer in (0, 1)]
-    model = trainable.unwrapped
+    model = trainable.model
     was_training = model.training
     model.eval()
     scores = score_answers(model, rows, pad_id=trainable.pad_id, batch=batch)

@@ -1,7 +1,7 @@
 """FSDP2: weights, gradients and optimiser state split over the processes (`fully_shard`).
 
 Every process must make the same forward passes, so the rows of a step must divide evenly among
-them. Checkpoints hold whole tensors, so that a run may be resumed with another number of processes.
+them. Each process loads and saves its own parts alone: `sharded_model`, `sharded_checkpoint`.
 """
 
 from __future__ import annotations
@@ -55,6 +55,11 @@ def _fsdp_modules(model: nn.Module) -> list[Any]:
     return [m for m in model.modules() if isinstance(m, FSDPModule)]
 
 
+def is_sharded(model: nn.Module) -> bool:
+    """Whether weights of a model are split over the processes."""
+    return bool(_fsdp_modules(model))
+
+
 @contextlib.contextmanager
 def unsharded(model: nn.Module) -> Iterator[None]:
     """Holds the whole weights in every process, for passes without gradients (e.g. generation).
@@ -93,53 +98,3 @@ def shard_like(value: Any, like: Any) -> Any:
     from torch.distributed.tensor import distribute_tensor
 
     return distribute_tensor(value.to(like.device), like.device_mesh, like.placements)
-
-
-def shard_optimizer_state(
-    optimizer: torch.optim.Optimizer, state: dict[str, Any]
-) -> dict[str, Any]:
-    """Returns a whole optimiser state with its tensors sharded like the parameters."""
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    sharded = {
-        index: {name: shard_like(value, parameters[int(index)]) for name, value in slots.items()}
-        for index, slots in state["state"].items()
-    }
-    return {**state, "state": sharded}
-
-
-def gather_training_state(
-    model: nn.Module, optimizer: torch.optim.Optimizer
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Returns trainable weights and optimiser state as whole tensors on the first process's CPU.
-
-    All processes must call.
-    """
-    from torch.distributed.checkpoint.state_dict import (
-        StateDictOptions,
-        get_model_state_dict,
-        get_optimizer_state_dict,
-    )
-
-    options = StateDictOptions(full_state_dict=True, cpu_offload=True, ignore_frozen_params=True)
-    weights = get_model_state_dict(model, options=options)
-    optimizer_state: Any = get_optimizer_state_dict(model, optimizer, options=options)
-    return weights, optimizer_state
-
-
-def load_training_state(
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    weights: dict[str, Any],
-    optimizer_state: dict[str, Any],
-) -> None:
-    """Loads what `gather_training_state` returned."""
-    from torch.distributed.checkpoint.state_dict import (
-        StateDictOptions,
-        set_model_state_dict,
-        set_optimizer_state_dict,
-    )
-
-    # strict=False: the frozen parameters are not in the checkpoint.
-    options = StateDictOptions(full_state_dict=True, strict=False, ignore_frozen_params=True)
-    set_model_state_dict(model, weights, options=options)
-    set_optimizer_state_dict(model, optimizer, optimizer_state, options=options)

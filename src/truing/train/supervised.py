@@ -14,13 +14,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from msgspec import Struct
 
 from truing.core.errors import RunError
 from truing.core.types import Lineage
+from truing.distributed.process_group import ProcessGroup, launched_processes
 from truing.distributed.shared_errors import share_errors
 from truing.hf.loading import select_device
 from truing.train import checkpoint as ck
@@ -40,6 +41,7 @@ from truing.train.pair_evaluation import evaluate_model, write_evaluation
 from truing.train.run_lock import lock_run_folder
 from truing.train.run_manifest import build_manifest, find_finished
 from truing.train.settings import TrainingSettings
+from truing.train.sharded_checkpoint import is_sharded_checkpoint, read_sharded_weights
 from truing.train.step_loop import LoopResult, SliceLimit
 from truing.train.trainable_model import (
     BaseModel,
@@ -49,10 +51,7 @@ from truing.train.trainable_model import (
     load_trainable_state,
 )
 from truing.train.training_log import LogCallback
-from truing.train.training_loop import STATE_FILE, TrainingLoop
-
-if TYPE_CHECKING:
-    from accelerate import Accelerator
+from truing.train.training_loop import MODEL_PART, STATE_FILE, TrainingLoop
 
 
 class TrainingResult(Struct, frozen=True, kw_only=True):
@@ -90,20 +89,18 @@ def train_supervised(
     left, RunError if another process trains into the folder or the disk is full, and
     NonFiniteLossError.
     """
-    from accelerate import Accelerator
-
     settings = settings.checked()
     base = find_base_model(settings.base)
     mixed = add_benign_examples(settings, sources, fill)
     training_sets, held_out = split_held_out(mixed, settings.held_out)
     red_model = check_objective(settings, training_sets, base.lineage)
     device = select_device(settings.device)
-    accelerator = Accelerator(cpu=device.type == "cpu")
-    if accelerator.num_processes > 1:
-        device = accelerator.device  # each process has its own
-    is_main = accelerator.is_main_process
-    with share_errors(), lock_run_folder(settings.folder) if is_main else nullcontext():
-        trainable = build_trainable_model(settings, base, device)
+    with (
+        launched_processes(device) as processes,
+        share_errors(),
+        lock_run_folder(settings.folder) if processes.is_main else nullcontext(),
+    ):
+        trainable = build_trainable_model(settings, base, device, processes)
         mix = EncodedMix(training_sets, _build_encoder(trainable, wrap))
         steps = count_steps(mix.sources, settings)
         manifest = build_manifest(settings, mix.sources, base, steps, red_model)
@@ -113,12 +110,12 @@ def train_supervised(
         if lineage is None:
             if settings.kind == "distil":
                 cache_teacher_prefix(trainable, mix.all_rows())
-            loop = TrainingLoop(accelerator, trainable, mix, manifest, on_log)
+            loop = TrainingLoop(processes, trainable, mix, manifest, on_log)
             loop_result = loop.run(limit)
             lineage = build_lineage(settings, base, mix.sources, red_model)
             if loop_result.finished:
                 test_sets = {"held_out": held_out, **(tests or {})}
-                lineage = _finish(accelerator, loop, base, lineage, test_sets)
+                lineage = _finish(processes, loop, base, lineage, test_sets)
     return TrainingResult(
         folder=settings.folder,
         lineage=lineage,
@@ -132,7 +129,7 @@ def train_supervised(
 
 def _build_encoder(trainable: TrainableModel, wrap: PromptWrapper | None) -> ExampleEncoder:
     settings, tokenizer = trainable.settings, trainable.tokenizer
-    body = trainable.unwrapped.body if settings.scalar else trainable.unwrapped
+    body = trainable.model.body if settings.scalar else trainable.model
     architecture = (getattr(body.config, "architectures", None) or [""])[0]
     is_encoder = (
         settings.scalar and not getattr(tokenizer, "chat_template", None) and "Bert" in architecture
@@ -141,19 +138,19 @@ def _build_encoder(trainable: TrainableModel, wrap: PromptWrapper | None) -> Exa
 
 
 def _finish(
-    accelerator: Accelerator,
+    processes: ProcessGroup,
     loop: TrainingLoop,
     base: BaseModel,
     lineage: Lineage,
     test_sets: Mapping[str, Sequence[TrainingExample]],
 ) -> Lineage:
     """Evaluates and writes the trained model in the main process; returns its lineage."""
-    accelerator.wait_for_everyone()
-    if accelerator.is_main_process:
+    processes.barrier()
+    if processes.is_main:
         settings, trainable = loop.settings, loop.trainable
-        if loop.is_sharded:
+        if trainable.is_sharded:
             # The other processes hold parts of the weights; the last checkpoint holds all of them.
-            trainable = _load_from_checkpoint(settings, base, accelerator.device)
+            trainable = _load_from_checkpoint(settings, base, trainable.device)
         if settings.scalar:
             # Before the adapters are merged: save_model changes the model.
             _evaluate(trainable, loop.mix.encoder, test_sets)
@@ -162,17 +159,28 @@ def _finish(
         if card is None:
             raise RunError(f"{settings.folder}: the model folder disappeared after it was written")
         lineage = card.lineage
-    accelerator.wait_for_everyone()
+    processes.barrier()
     return lineage
 
 
 def _load_from_checkpoint(
     settings: TrainingSettings, base: BaseModel, device: torch.device
 ) -> TrainableModel:
-    trainable = build_trainable_model(settings, base, device)
+    """Loads the model of the last checkpoint with whole weights, in this process alone."""
+    # To be evaluated on the device; a language model is only written, from the CPU's memory.
+    trainable = build_trainable_model(
+        settings, base, device if settings.scalar else torch.device("cpu")
+    )
     path = ck.latest_checkpoint(settings.folder)
-    weights = ck.load_torch_file(path, STATE_FILE)["weights"] if path is not None else {}
-    load_trainable_state(trainable.unwrapped, weights)
+    if path is None:
+        raise RunError(f"{settings.folder}: the run left no checkpoint to export the model from")
+    named = trainable.model.named_parameters()
+    parameters = {name: parameter for name, parameter in named if parameter.requires_grad}
+    if is_sharded_checkpoint(path):
+        read_sharded_weights(path, MODEL_PART, parameters)
+    else:
+        weights = ck.load_torch_file(path, STATE_FILE)["weights"]
+        load_trainable_state(trainable.model, weights)
     return trainable
 
 

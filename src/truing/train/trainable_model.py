@@ -18,13 +18,18 @@ from torch import Tensor, nn
 from truing.core.errors import MissingExtra, PlanError, UserError
 from truing.core.input_files import read_input_bytes
 from truing.core.types import Lineage
+from truing.distributed.process_group import ProcessGroup
 from truing.hf.loading import (
     LoadedModel,
     ScalarModel,
+    check_head_fits,
     context_length,
+    has_head,
     load_causal_lm,
     load_encoder,
+    load_head,
     load_scalar_model,
+    make_lm_head_contiguous,
     position_ids,
     select_dtype,
     select_training_attention,
@@ -37,25 +42,30 @@ from truing.train.checkpoint import seed_all
 from truing.train.frozen_base import hold_frozen, storage_dtype
 from truing.train.run_settings import BaseDtype, RunSettings
 from truing.train.settings import TrainingSettings
+from truing.train.sharded_model import load_for_shards, shard_and_read
+from truing.train.sharding import is_sharded
 
 
 @dataclass
 class TrainableModel:
     """The model in training.
 
-    `model` is the one to call in training; with several processes it is the DDP or FSDP wrapper of
-    `unwrapped`. `reference_model` is a frozen copy, for the kinds that compare with the base and
-    have no adapters to switch off. `teacher_cache` (distil) holds the tokens that all teacher
+    `reference_model` is a frozen copy, for the kinds that compare with the base and have no
+    adapters to switch off. `teacher_cache` (distil) holds the tokens that all teacher
     prompts begin with, and the keys and values that the model computed for them.
     """
 
     model: Any
-    unwrapped: Any
     tokenizer: Any
     settings: TrainingSettings
     device: torch.device
     reference_model: Any = None
     teacher_cache: tuple[tuple[int, ...], Any] | None = None
+
+    @property
+    def is_sharded(self) -> bool:
+        """Whether each process holds parts of the weights alone."""
+        return is_sharded(self.model)
 
     @property
     def pad_id(self) -> int:
@@ -69,8 +79,8 @@ class TrainableModel:
             if self.reference_model is not None:
                 yield self.reference_model
             else:
-                with self.unwrapped.disable_adapter():
-                    yield self.unwrapped
+                with self.model.disable_adapter():
+                    yield self.model
 
     def logits(self, model: Any, batch: TokenBatch) -> Tensor:
         """Returns the logits `[B, T, V]` of a batch."""
@@ -146,9 +156,12 @@ def autocast(
 
 
 def build_trainable_model(
-    settings: TrainingSettings, base: BaseModel, device: torch.device
+    settings: TrainingSettings,
+    base: BaseModel,
+    device: torch.device,
+    processes: ProcessGroup | None = None,
 ) -> TrainableModel:
-    """Loads the base and makes it trainable.
+    """Loads the base and makes it trainable; with `shard`, split over several processes.
 
     Adds LoRA adapters of rank `settings.lora` to a frozen base (0: all weights are trained, in
     float32), and a scalar head for reward and cost models. Raises PlanError if `max_length` exceeds
@@ -161,23 +174,27 @@ def build_trainable_model(
     held = storage_dtype(
         settings.base_dtype, compute_dtype, lora=settings.lora, shard=settings.shard
     )
-    if settings.scalar:
-        attention = select_training_attention(settings.max_length, device)
+    # The teacher of distil reads a longer prompt than max_length, so the choice by length is off.
+    attention = (
+        select_training_attention(settings.max_length, device)
+        if settings.kind != "distil"
+        else None
+    )
+    needs_copy = not settings.lora and settings.needs_reference
+    reference_model = None
+    if processes is not None and settings.shard and processes.size > 1:
+        loading = _ShardedLoading(settings, base.weights, processes, device, attention)
+        model, tokenizer, context = loading.load_trained()
+        reference_model = loading.load_reference() if needs_copy else None
+    elif settings.scalar:
         model, tokenizer = _load_scalar_base(base.weights, str(device), attention, held)
         context = context_length(model.body)
-        model.body = _prepare_for_training(model.body, settings)
+        model.body = prepare_for_training(model.body, settings)
         model.head.requires_grad_(True)
     else:
-        # The teacher of distil reads a longer prompt than max_length, so the choice by length is
-        # off.
-        attention = (
-            select_training_attention(settings.max_length, device)
-            if settings.kind != "distil"
-            else None
-        )
         loaded = load_frozen_lm(base.weights, held, device, attention)
         tokenizer, context = loaded.tokenizer, context_length(loaded.model)
-        model = _prepare_for_training(loaded.model, settings)
+        model = prepare_for_training(loaded.model, settings)
     if settings.max_length > context:
         raise PlanError(
             f"max_length = {settings.max_length}: {base.weights.name} reads "
@@ -185,9 +202,65 @@ def build_trainable_model(
         )
     disable_dropout(model)
     model.train()
-    needs_copy = not settings.lora and settings.needs_reference
-    reference_model = frozen_copy(model) if needs_copy else None
-    return TrainableModel(model, model, tokenizer, settings, device, reference_model)
+    if needs_copy and reference_model is None:
+        reference_model = frozen_copy(model)
+    return TrainableModel(model, tokenizer, settings, device, reference_model)
+
+
+@dataclass(frozen=True)
+class _ShardedLoading:
+    """Loads the models of a run into shards (`train.sharded_model`)."""
+
+    settings: TrainingSettings
+    weights: Weights
+    processes: ProcessGroup
+    device: torch.device
+    attention: str | None
+
+    def load_trained(self) -> tuple[Any, Any, int]:
+        """Returns the model that is trained, its tokenizer and the length of its context.
+
+        Adapters are small and stay whole in every process; the frozen base is sharded before they
+        are added. Without adapters all weights are sharded, the head of a ScalarModel included.
+        """
+        settings = self.settings
+        loaded = self._load()
+        context = context_length(loaded.model)
+        if not settings.scalar:
+            make_lm_head_contiguous(loaded.model)
+            if settings.lora:
+                self._shard(loaded.model)
+                return prepare_for_training(loaded.model, settings), loaded.tokenizer, context
+            model = prepare_for_training(loaded.model, settings)
+            self._shard(model)
+            return model, loaded.tokenizer, context
+        head = None
+        if has_head(self.weights.path):
+            head = load_head(self.weights.path)
+            check_head_fits(head, loaded.model, self.weights.path)
+            _check_one_output(head, self.weights)
+        if settings.lora:
+            self._shard(loaded.model)
+        scalar_model = ScalarModel(loaded.model, head=head)
+        scalar_model.head.to(self.device).requires_grad_(True)
+        scalar_model.body = prepare_for_training(scalar_model.body, settings)
+        if not settings.lora:
+            self._shard(scalar_model)
+        return scalar_model, loaded.tokenizer, context
+
+    def load_reference(self) -> Any:
+        """Returns the language model as it is before training, without gradients."""
+        model = self._load().model
+        disable_dropout(model)
+        self._shard(model)
+        return model
+
+    def _load(self) -> LoadedModel:
+        auto_class = "AutoModel" if self.settings.scalar else "AutoModelForCausalLM"
+        return load_for_shards(self.weights, auto_class, self.attention)
+
+    def _shard(self, model: nn.Module) -> None:
+        shard_and_read(model, self.weights, self.processes, self.device)
 
 
 def load_frozen_lm(
@@ -217,11 +290,9 @@ def _load_scalar_base(
 ) -> tuple[ScalarModel, Any]:
     """Loads a reward or cost model with its head, or any other base with a new head."""
     dtype = _load_dtype(weights, held)
-    if (Path(weights.path) / "head.safetensors").is_file():
+    if has_head(weights.path):
         model, tokenizer = load_scalar_model(weights.path, dtype=dtype, device=device)
-        outputs = model.head.out_features
-        if outputs != 1:
-            raise PlanError(f"{weights.path}: its head has {outputs} outputs; one is needed")
+        _check_one_output(model.head, weights)
         hold_frozen(model.body, held)
         return model, tokenizer
     loaded = load_encoder(weights, dtype=dtype, device=device, attention=attention)
@@ -229,7 +300,12 @@ def _load_scalar_base(
     return ScalarModel(loaded.model).to(device), loaded.tokenizer
 
 
-def _prepare_for_training(model: Any, settings: TrainingSettings) -> Any:
+def _check_one_output(head: nn.Linear, weights: Weights) -> None:
+    if head.out_features != 1:
+        raise PlanError(f"{weights.path}: its head has {head.out_features} outputs; one is needed")
+
+
+def prepare_for_training(model: Any, settings: TrainingSettings) -> Any:
     """Enables gradient checkpointing if asked, and gradients of the adapters or of all weights."""
     if settings.checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})

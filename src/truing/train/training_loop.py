@@ -9,20 +9,27 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 from itertools import islice, pairwise
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from truing.core.errors import PlanError, UserError
+from truing.distributed.process_group import ProcessGroup
 from truing.train import checkpoint as ck
 from truing.train.batches import EncodedExample
 from truing.train.data_mix import EncodedMix, iterate_step_rows
 from truing.train.objectives import METRIC_NAMES, OBJECTIVES, batch_weight
 from truing.train.optimizer import build_adamw, clip_gradients, learning_rate, set_learning_rate
 from truing.train.run_manifest import MANIFEST_FILE, RunManifest, write_manifest
-from truing.train.sharding import gather_training_state, load_training_state, shard_model
+from truing.train.sharded_checkpoint import (
+    TrainedPart,
+    is_sharded_checkpoint,
+    load_whole_optimizer_state,
+    read_sharded_tensors,
+    write_sharded_checkpoint,
+)
+from truing.train.sharding import shard_like
 from truing.train.step_loop import LoopResult, SliceLimit, run_steps
 from truing.train.tracker import open_tracker
 from truing.train.trainable_model import (
@@ -33,10 +40,9 @@ from truing.train.trainable_model import (
 )
 from truing.train.training_log import LogCallback, TrainingLog
 
-if TYPE_CHECKING:
-    from accelerate import Accelerator
-
 STATE_FILE = "state.pt"
+MODEL_PART = "model"
+"""The name of the model in a sharded checkpoint."""
 
 
 class NonFiniteLossError(UserError):
@@ -71,14 +77,12 @@ class _StepTotals:
             self._sums[name] += value * rows
             self._rows[name] += rows
 
-    def reduce(self, accelerator: Accelerator) -> tuple[float, dict[str, float]]:
+    def reduce(self, processes: ProcessGroup) -> tuple[float, dict[str, float]]:
         """Returns the loss of the step and the mean of each metric, over all processes."""
         totals = torch.tensor(
             [self.loss, *self._sums.values(), *self._rows.values()], dtype=torch.float64
         )
-        if accelerator.num_processes > 1:
-            totals = accelerator.reduce(totals.to(accelerator.device), reduction="sum").cpu()
-        loss, *values = totals.tolist()
+        loss, *values = processes.all_reduce(totals).tolist()
         sums, rows = values[: len(METRIC_NAMES)], values[len(METRIC_NAMES) :]
         return loss, {name: s / n for name, s, n in zip(METRIC_NAMES, sums, rows) if n}
 
@@ -88,26 +92,21 @@ class TrainingLoop:
 
     def __init__(
         self,
-        accelerator: Accelerator,
+        processes: ProcessGroup,
         trainable: TrainableModel,
         mix: EncodedMix,
         manifest: RunManifest,
         on_log: LogCallback | None,
     ) -> None:
-        self.accelerator, self.trainable, self.mix = accelerator, trainable, mix
+        self.processes, self.trainable, self.mix = processes, trainable, mix
         self.manifest, self.settings, self.on_log = manifest, manifest.settings, on_log
-        processes = accelerator.num_processes
-        self.is_sharded = self.settings.shard and processes > 1
-        if self.is_sharded:
-            if self.settings.batch % processes:
-                raise PlanError(
-                    f"--shard: a batch of {self.settings.batch} does not divide evenly among "
-                    f"{processes} processes"
-                )
-            sharded = shard_model(trainable.unwrapped, processes, trainable.device)
-            trainable.model = trainable.unwrapped = sharded
+        if trainable.is_sharded and self.settings.batch % processes.size:
+            raise PlanError(
+                f"--shard: a batch of {self.settings.batch} does not divide evenly among "
+                f"{processes.size} processes"
+            )
         self.optimizer = build_adamw(
-            trainable.unwrapped.named_parameters(),
+            trainable.model.named_parameters(),
             lr=self.settings.lr,
             weight_decay=self.settings.weight_decay,
         )
@@ -116,11 +115,12 @@ class TrainingLoop:
         schedule = iterate_step_rows(mix.sources, self.settings, manifest.steps)
         # The first steps were done before the run was resumed.
         self._schedule = islice(schedule, self.step, None)
-        # DDP copies the weights of the first process to the others, so it wraps them after loading.
-        if processes > 1 and not self.is_sharded:
-            trainable.model = accelerator.prepare(trainable.model)
 
     # -- checkpoints
+
+    def _trained_part(self) -> TrainedPart:
+        named = self.trainable.model.named_parameters()
+        return TrainedPart({n: p for n, p in named if p.requires_grad}, self.optimizer)
 
     def _resume(self) -> int:
         """Loads the newest checkpoint, if there is one, and returns its step (else 0)."""
@@ -129,13 +129,16 @@ class TrainingLoop:
             return 0
         identity = ck.check_identity(path, self.manifest.identity(0))
         state = ck.load_torch_file(path, STATE_FILE)
-        if self.is_sharded:
-            load_training_state(
-                self.trainable.unwrapped, self.optimizer, state["weights"], state["optimizer"]
-            )
+        trained = self._trained_part()
+        if is_sharded_checkpoint(path):
+            read_sharded_tensors(path, {MODEL_PART: trained}, state["optimizer_scalars"])
         else:
-            load_trainable_state(self.trainable.unwrapped, state["weights"])
-            self.optimizer.load_state_dict(state["optimizer"])
+            weights = {
+                name: shard_like(value, trained.parameters.get(name))
+                for name, value in state["weights"].items()
+            }
+            load_trainable_state(self.trainable.model, weights)
+            load_whole_optimizer_state(trained, state["optimizer"])
         ck.set_rng_state(state["rng"])
         return identity.step
 
@@ -143,25 +146,20 @@ class TrainingLoop:
         """Writes a checkpoint of the last step that was done. All processes must call."""
         # Step 0 is saved as well: a run that stops in its first step names checkpoint-0 as good.
         if self._saved_step != self.step or not self.step:
-            weights: dict[str, Any]
-            optimizer_state: dict[str, Any]
-            if self.is_sharded:
-                weights, optimizer_state = gather_training_state(
-                    self.trainable.unwrapped, self.optimizer
-                )
-            else:
-                weights = trainable_state(self.trainable.unwrapped)
+            folder, keep = self.settings.folder, self.settings.keep
+            identity = self.manifest.identity(self.step)
+            if self.trainable.is_sharded:
+                parts = {MODEL_PART: self._trained_part()}
+                state = {"rng": ck.rng_state()}
+                write_sharded_checkpoint(folder, identity, parts, state, self.processes, keep=keep)
+            elif self.processes.is_main:
+                weights = trainable_state(self.trainable.model)
                 optimizer_state = self.optimizer.state_dict()
-            if self.accelerator.is_main_process:
                 state = {"weights": weights, "optimizer": optimizer_state, "rng": ck.rng_state()}
-                ck.write_checkpoint(
-                    self.settings.folder,
-                    self.manifest.identity(self.step),
-                    {STATE_FILE: ck.torch_writer(state)},
-                    keep=self.settings.keep,
-                )
+                files = {STATE_FILE: ck.torch_writer(state)}
+                ck.write_checkpoint(folder, identity, files, keep=keep)
             self._saved_step = self.step
-        self.accelerator.wait_for_everyone()
+        self.processes.barrier()
 
     # -- steps
 
@@ -172,7 +170,7 @@ class TrainingLoop:
 
     def run(self, limit: SliceLimit | None = None) -> LoopResult:
         """Takes the remaining steps, or those of a slice."""
-        log = self._open_log(self.step + 1) if self.accelerator.is_main_process else None
+        log = self._open_log(self.step + 1) if self.processes.is_main else None
         return run_steps(self, log, save_every=self.settings.save_every, limit=limit)
 
     def take_step(self) -> dict[str, Any]:
@@ -195,7 +193,7 @@ class TrainingLoop:
 
     def _training_step(self, step: int, rows: Sequence[EncodedExample]) -> dict[str, Any]:
         """Takes one optimiser step over a whole batch and returns the values to log."""
-        settings, accelerator = self.settings, self.accelerator
+        settings, processes = self.settings, self.processes
         lr = learning_rate(
             step,
             self.manifest.steps,
@@ -207,16 +205,19 @@ class TrainingLoop:
 
         step_weight = batch_weight(settings, rows)
         # Every n-th row, since rows are sorted by length: all processes get a similar load.
-        local_rows = rows[accelerator.process_index :: accelerator.num_processes]
+        local_rows = rows[processes.rank :: processes.size]
         min_size = 2 if settings.kind == "kto" else 1
         micro_batches = split_micro_batches(local_rows, settings.micro, min_size=min_size)
         totals = _StepTotals()
-        for index, micro_batch in enumerate(micro_batches):
-            with self._gradient_sync(is_last=index == len(micro_batches) - 1):
-                self._backward(micro_batch, step_weight, totals)
-        loss, metrics = totals.reduce(accelerator)
+        for micro_batch in micro_batches:
+            # FSDP exchanges gradients in each backward pass: to wait for the last one of a step it
+            # would hold those of the whole model in every process.
+            self._backward(micro_batch, step_weight, totals)
+        loss, metrics = totals.reduce(processes)
 
-        grad_norm = clip_gradients(self.trainable.unwrapped.parameters(), settings.clip_norm)
+        parameters = list(self.trainable.model.parameters())
+        processes.all_reduce_gradients(parameters)
+        grad_norm = clip_gradients(parameters, settings.clip_norm)
         if not (math.isfinite(loss) and math.isfinite(grad_norm)):
             self._stop_on_non_finite(step, local_rows)
         self.optimizer.step()
@@ -230,17 +231,6 @@ class TrainingLoop:
             **metrics,
         }
 
-    def _gradient_sync(self, *, is_last: bool) -> AbstractContextManager[Any]:
-        """Lets the processes exchange gradients only in the last backward pass of a step."""
-        model = self.trainable.model
-        if self.is_sharded:
-            model.set_requires_gradient_sync(is_last)
-            return nullcontext()
-        if is_last or self.accelerator.num_processes == 1:
-            return nullcontext()
-        no_sync: AbstractContextManager[Any] = self.accelerator.no_sync(model)
-        return no_sync
-
     def _backward(
         self, micro_batch: Sequence[EncodedExample], step_weight: float, totals: _StepTotals
     ) -> None:
@@ -249,9 +239,8 @@ class TrainingLoop:
         with autocast(settings, self.trainable.device):
             loss, metrics = OBJECTIVES[settings.kind](self.trainable, micro_batch)
         share = batch_weight(settings, micro_batch) / step_weight
-        # DDP and FSDP average gradients over the processes, but the shares of a step sum to 1
-        # over all of them: the factor turns the mean back into a sum.
-        (loss * share * self.accelerator.num_processes).backward()
+        # The shares of a step sum to 1 over all processes, whose gradients are added up.
+        (loss * share).backward()
         totals.add(float(loss.detach()) * share, metrics, len(micro_batch))
 
     def _stop_on_non_finite(self, step: int, rows: Sequence[EncodedExample]) -> None:

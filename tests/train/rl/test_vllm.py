@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tests.distributed.processes import run_in_processes
 
 from truing.core.errors import MissingExtra, PlanError, RunError
 from truing.distributed.process_group import ProcessGroup
@@ -24,13 +25,13 @@ from truing.train.rl.settings import RLSettings
 from truing.train.rl.trainer import TrainerOptions
 from truing.train.rl.vllm import (
     InProcessEngine,
-    VllmAnswer,
     VllmGenerator,
-    VllmServerEngine,
-    _parse_completion,
     engine_options,
+    parse_generator,
     pinned_sampling,
 )
+from truing.train.rl.vllm_protocol import VllmAnswer
+from truing.train.rl.vllm_server import VllmServerEngine, _parse_completion
 
 END_ID = 1
 # What released versions of vLLM take, by record_vllm.py: the oldest and the newest of the extra.
@@ -349,7 +350,7 @@ def test_released_versions_take_what_the_engines_send(version: str) -> None:
     arguments = [*classes["LLM"]["__init__"], *classes["EngineArgs"]["fields"]]
     for lora in (0, 4):
         settings = RLSettings(method="grpo", out="", lora=lora)
-        options = engine_options(settings, TwoProcesses(), gpu=True)
+        options = engine_options(settings, TwoProcesses(), gpu=True, tensor_parallel=2)
         refuse_unknown(options, arguments, "LLM")
     # Each process has an engine on its own device, not all of them on GPU 0.
     backend = options["distributed_executor_backend"]
@@ -368,6 +369,62 @@ def test_released_versions_take_what_the_engines_send(version: str) -> None:
     assert {"tags"} <= set(classes["LLM"]["wake_up"]) and "level" in classes["LLM"]["sleep"]
     assert "get_model" in classes["WorkerBase"]
     assert len(release["environment"]) == 2
+
+
+def test_processes_that_do_not_divide_into_groups_are_refused() -> None:
+    settings = RLSettings(method="grpo", out="")
+    with pytest.raises(PlanError, match="2 processes do not divide into groups of 4"):
+        engine_options(settings, TwoProcesses(), gpu=True, tensor_parallel=4)
+    assert [parse_generator(name) for name in ("vllm", "vllm,tensor_parallel=4")] == [1, 4]
+    assert parse_generator("http://host:8000/v1,a") is None
+    for name in ("vllm,tensor_parallel=0", "vllm,tp=2", "vllm,tensor_parallel=two"):
+        with pytest.raises(PlanError, match=r"tensor_parallel=N, at least 1"):
+            parse_generator(name)
+
+
+class EngineOfAGroup:
+    """An engine that answers each prompt with its last token and its seed, and notes prompts."""
+
+    def __init__(self, **options: Any) -> None:
+        self.options = options
+        self.prompts: list[list[int]] = []
+
+    def generate(self, prompts: Any, params: Any, **_: Any) -> Any:
+        self.prompts = [prompt["prompt_token_ids"] for prompt in prompts]
+        for prompt, sampling in zip(self.prompts, params):
+            ids = [prompt[-1], sampling.seed]
+            candidates = [{token: SimpleNamespace(logprob=-0.5)} for token in ids]
+            completion = SimpleNamespace(token_ids=ids, logprobs=candidates, finish_reason="stop")
+            yield SimpleNamespace(outputs=[completion])
+
+
+def sample_together(tensor_parallel: int) -> tuple[Any, list[list[int]], list[list[int]]]:
+    """Returns the engine's parallelism, what it was asked, and the answers of this process."""
+    package: Any = ModuleType("vllm")
+    request: Any = ModuleType("vllm.lora.request")
+    package.LLM, package.TokensPrompt = EngineOfAGroup, dict
+    package.SamplingParams, request.LoRARequest = make_sampling_params, None
+    modules = {"vllm": package, "vllm.lora": ModuleType("vllm.lora"), "vllm.lora.request": request}
+    sys.modules.update(modules)
+    settings = RLSettings(method="grpo", out="")
+    engine = InProcessEngine(settings, "base", tensor_parallel=tensor_parallel)
+    rank = ProcessGroup().rank
+    prompts = [[rank, 10 * rank + k] for k in range(1 + rank)]
+    sampling = [pinned_sampling(settings, 100 + rank, [END_ID]) for _ in prompts]
+    answers = [answer.ids for answer in engine.sample(prompts, sampling)]
+    return engine._llm.options["tensor_parallel_size"], engine._llm.prompts, answers
+
+
+@pytest.mark.slow
+def test_engines_of_a_group_get_the_same_requests() -> None:
+    """Four processes, engines in pairs: each pair samples the prompts of both, each its own."""
+    results = run_in_processes(sample_together, 4, 2)
+    own = [[[rank, 10 * rank + k] for k in range(1 + rank)] for rank in range(4)]
+    for rank, (size, asked, answers) in enumerate(results):
+        assert size == 2
+        pair = rank // 2 * 2
+        assert asked == own[pair] + own[pair + 1]
+        assert answers == [[prompt[-1], 100 + rank] for prompt in own[rank]]
 
 
 def test_the_extra_allows_the_versions_that_were_checked(root: Path) -> None:

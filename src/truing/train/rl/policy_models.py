@@ -18,12 +18,15 @@ from torch import Tensor, nn
 from truing.core.errors import MissingExtra, UserError
 from truing.distributed.process_group import Lockstep, ProcessGroup
 from truing.hf.loading import ScalarModel, make_lm_head_contiguous
+from truing.hf.weights import Weights
 from truing.train.frozen_base import merge_adapters
 from truing.train.rl.constraint_settings import MAIN_CONSTRAINT
 from truing.train.rl.rollout_model import RolloutModel
 from truing.train.rl.settings import RLSettings
+from truing.train.sharded_model import read_own_parts
 from truing.train.sharding import (
     gather_tensors,
+    is_sharded,
     reduce_gradients_by_sum,
     shard_like,
     shard_model,
@@ -99,8 +102,11 @@ class PolicyModels(Protocol):
         """Restores what `state_dict` returned."""
         ...
 
-    def shard(self, processes: ProcessGroup) -> None:
-        """Shards the weights over the processes (FSDP); each forward pass is then a collective."""
+    def shard(self, processes: ProcessGroup, weights: Weights | None = None) -> None:
+        """Shards the weights over the processes (FSDP); each forward pass is then a collective.
+
+        `weights` are the files to read the parameters on the meta device from.
+        """
         ...
 
     def unsharded(self) -> contextlib.AbstractContextManager[None]:
@@ -121,12 +127,12 @@ def _transformer_body(model: Any) -> Any:
     return getattr(base, base.base_model_prefix, base)
 
 
-def _new_value_head(model: Any) -> nn.Linear:
+def _new_value_head(model: Any, device: torch.device) -> nn.Linear:
     """Returns a value head of zeros: training begins with values of 0 and not with noise."""
     hidden_size = int(model.config.get_text_config().hidden_size)
     weight = next(model.parameters())
     dtype = torch.float64 if weight.dtype == torch.float64 else torch.float32
-    head = nn.Linear(hidden_size, 1, bias=False, dtype=dtype, device=weight.device)
+    head = nn.Linear(hidden_size, 1, bias=False, dtype=dtype, device=device)
     nn.init.zeros_(head.weight)
     return head
 
@@ -142,7 +148,8 @@ class SeparateModels:
 
     `checkpointing` recomputes activations in the backward pass. `critic_inits` holds reward and
     cost models (`ScalarModel`) that critics start from, as in Safe RLHF (Dai et al. 2023); a critic
-    without one starts from the policy's body.
+    without one starts from the policy's body. `device` is that of the run, for a model that is
+    still on the meta device (see `shard`).
     """
 
     def __init__(
@@ -154,8 +161,10 @@ class SeparateModels:
         critic_inits: dict[str, ScalarModel] | None = None,
         compute_dtype: torch.dtype | None = None,
         checkpointing: bool = False,
+        device: torch.device | None = None,
     ) -> None:
         self.tokenizer = tokenizer
+        self._device = device or next(model.parameters()).device
         self.checkpointing = checkpointing
         self.critics = tuple(critics)
         self.compute_dtype = compute_dtype
@@ -167,7 +176,7 @@ class SeparateModels:
             init = (critic_inits or {}).get(critic)
             if init is None:
                 body = copy.deepcopy(_transformer_body(model))
-                scalar_model = ScalarModel(body, head=_new_value_head(model))
+                scalar_model = ScalarModel(body, head=_new_value_head(model, self._device))
             else:
                 scalar_model = copy.deepcopy(init)
             self.trained[critic] = scalar_model.requires_grad_(True)
@@ -182,8 +191,7 @@ class SeparateModels:
     @property
     def device(self) -> torch.device:
         """The device of the policy."""
-        device: torch.device = next(self.trained[POLICY].parameters()).device
-        return device
+        return self._device
 
     @contextlib.contextmanager
     def active(self, role: str) -> Iterator[Any]:
@@ -215,12 +223,17 @@ class SeparateModels:
         local_state = {name: shard_like(value, current.get(name)) for name, value in state.items()}
         self.trained[role].load_state_dict(local_state)
 
-    def shard(self, processes: ProcessGroup) -> None:
-        """Shards weights, gradients and optimiser state of every model, the reference included."""
+    def shard(self, processes: ProcessGroup, weights: Weights | None = None) -> None:
+        """Shards weights, gradients and optimiser state of every model, the reference included.
+
+        `weights` are the files to read the parameters on the meta device from.
+        """
         for model in (self.reference, *self.trained.values()):
             shard_model(model, processes.size, self.device)
             # Losses are divided by global counts already: sum the gradients, do not average.
             reduce_gradients_by_sum(model)
+            if weights is not None:
+                read_own_parts(model, weights, self.device)
         self.lockstep = Lockstep(processes)
 
     @contextlib.contextmanager
@@ -275,7 +288,7 @@ class SharedBackboneModels:
         self.rollout_model: RolloutModel | None = None
         for critic in critics:
             self.peft.add_adapter(critic, copy.deepcopy(config))
-            self.heads[critic] = _new_value_head(model).requires_grad_(True)
+            self.heads[critic] = _new_value_head(model, self.device).requires_grad_(True)
         self.peft.eval()
 
     @property
@@ -338,7 +351,8 @@ class SharedBackboneModels:
                     )
                 missing.pop(target).copy_(value)
             head_weight = load_file(Path(folder) / "head.safetensors")["weight"]
-            self.heads[name] = _new_value_head(self.peft.get_base_model()).requires_grad_(False)
+            head = _new_value_head(self.peft.get_base_model(), self.device)
+            self.heads[name] = head.requires_grad_(False)
             self.heads[name].weight.copy_(head_weight)
         if any("lora_B" in key for key in missing):
             raise UserError(
@@ -400,11 +414,15 @@ class SharedBackboneModels:
             for name, parameter in self.named_parameters(role):
                 parameter.copy_(state[name])
 
-    def shard(self, processes: ProcessGroup) -> None:
-        """Shards the frozen backbone; adapters and heads are small and stay whole everywhere."""
+    def shard(self, processes: ProcessGroup, weights: Weights | None = None) -> None:
+        """Shards the frozen backbone; adapters and heads are small and stay whole everywhere.
+
+        A backbone that `shard_backbone` has sharded and read stays as it is.
+        """
         body = _transformer_body(self.peft)
-        adapter_weights = [p for name, p in body.named_parameters() if ".lora_" in name]
-        shard_model(body, processes.size, self.device, keep=adapter_weights)
+        if not is_sharded(body):
+            adapter_weights = [p for name, p in body.named_parameters() if ".lora_" in name]
+            shard_model(body, processes.size, self.device, keep=adapter_weights)
         self.lockstep = Lockstep(processes)
 
     @contextlib.contextmanager

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import torch
@@ -61,6 +61,8 @@ from truing.train.rl.training_page import write_training_page
 from truing.train.run_lock import lock_run_folder
 from truing.train.run_manifest import MANIFEST_FILE, find_finished, write_manifest
 from truing.train.settings import TrainingSettings
+from truing.train.sharded_checkpoint import is_sharded_checkpoint, read_sharded_weights
+from truing.train.sharded_model import load_for_shards, shard_backbone
 from truing.train.step_loop import SliceLimit
 from truing.train.trainable_model import (
     BaseModel,
@@ -158,7 +160,7 @@ def _train(
     options: RLOptions,
     processes: ProcessGroup,
 ) -> RLResult:
-    parts = _load_parts(settings, data, reward_spec, options)
+    parts = _load_parts(settings, data, reward_spec, options, processes)
     finished = _finished_result(settings, parts)
     if finished is not None:
         return finished
@@ -220,8 +222,19 @@ def _collect_warnings(on_log: LogCallback | None, warnings: list[str]) -> LogCal
 # -- loading
 
 
+class _Sharding(NamedTuple):
+    """The processes that share the weights, and the device of this one."""
+
+    processes: ProcessGroup
+    device: torch.device
+
+
 def _load_parts(
-    settings: RLSettings, data: Sequence[Dataset], reward_spec: RewardSpec, options: RLOptions
+    settings: RLSettings,
+    data: Sequence[Dataset],
+    reward_spec: RewardSpec,
+    options: RLOptions,
+    processes: ProcessGroup,
 ) -> _RunParts:
     base = find_base_model(settings.base)
     for dataset in data:
@@ -233,7 +246,11 @@ def _load_parts(
     held = storage_dtype(
         settings.base_dtype, compute_dtype, lora=settings.lora, shard=settings.shard
     )
-    loaded = load_frozen_lm(base.weights, held, device, attention)
+    sharding = _Sharding(processes, device) if settings.shard and processes.size > 1 else None
+    if sharding is not None:
+        loaded = load_for_shards(base.weights, "AutoModelForCausalLM", attention)
+    else:
+        loaded = load_frozen_lm(base.weights, held, device, attention)
     most_tokens = context_length(loaded.model)
     if settings.max_length > most_tokens:
         raise PlanError(
@@ -248,7 +265,7 @@ def _load_parts(
     samples = read_trainable_samples(data, options.allow_frozen)[: options.limit]
     prompts, too_long = tokenize_prompts(samples, encoder, max_tokens=settings.max_prompt)
     critics = critic_roles(settings, costs=bool(reward_spec.costs))
-    models = _build_models(settings, loaded, critics, compute_dtype)
+    models = _build_models(settings, loaded, critics, compute_dtype, sharding)
     signals = build_signals(models, reward_spec, base.weights.sha256, settings)
     lineage = policy_lineage(
         f"{settings.method}:{settings.folder.name}",
@@ -288,9 +305,14 @@ def _build_models(
     loaded: Any,
     critics: tuple[str, ...],
     compute_dtype: torch.dtype | None,
+    sharding: _Sharding | None = None,
 ) -> SharedBackboneModels | SeparateModels:
+    """Returns the models of the roles; with `sharding` each process holds parts of them."""
+    models: SharedBackboneModels | SeparateModels
     if settings.lora:
-        return SharedBackboneModels(
+        if sharding is not None:
+            shard_backbone(loaded.model, loaded.weights, sharding.processes, sharding.device)
+        models = SharedBackboneModels(
             loaded.model,
             loaded.tokenizer,
             critics,
@@ -298,13 +320,18 @@ def _build_models(
             compute_dtype=compute_dtype,
             checkpointing=settings.checkpointing,
         )
-    return SeparateModels(
-        loaded.model,
-        loaded.tokenizer,
-        critics,
-        compute_dtype=compute_dtype,
-        checkpointing=settings.checkpointing,
-    )
+    else:
+        models = SeparateModels(
+            loaded.model,
+            loaded.tokenizer,
+            critics,
+            compute_dtype=compute_dtype,
+            checkpointing=settings.checkpointing,
+            device=sharding.device if sharding is not None else None,
+        )
+    if sharding is not None:
+        models.shard(sharding.processes, loaded.weights)
+    return models
 
 
 # -- the run folder
@@ -356,7 +383,6 @@ class MergedPolicy:
     """A policy whose adapters are merged, as `save_model` writes it."""
 
     model: Any
-    unwrapped: Any
     tokenizer: Any
     settings: RLSettings
 
@@ -374,7 +400,7 @@ def _export_model(settings: RLSettings, parts: _RunParts) -> Lineage:
             models.save_policy_adapter(settings.folder / "adapter")
     policy = models.merged_policy(export_dtype(settings, parts.base))
     merged_settings = msgspec.structs.replace(settings, lora=0)
-    merged = MergedPolicy(policy, policy, models.tokenizer, merged_settings)
+    merged = MergedPolicy(policy, models.tokenizer, merged_settings)
     save_model(merged, parts.base, parts.lineage)
     card = read_model_card(settings.folder)
     return card.lineage if card is not None else parts.lineage
@@ -389,5 +415,8 @@ def _load_from_checkpoint(
     folder = checkpoint.latest_checkpoint(settings.folder)
     if folder is None:
         raise RunError(f"{settings.folder}: the run left no checkpoint to export the model from")
-    models.load_state_dict(POLICY, checkpoint.load_torch_file(folder, f"{POLICY}.pt"))
+    if is_sharded_checkpoint(folder):
+        read_sharded_weights(folder, POLICY, dict(models.named_parameters(POLICY)))
+    else:
+        models.load_state_dict(POLICY, checkpoint.load_torch_file(folder, f"{POLICY}.pt"))
     return models

@@ -38,7 +38,13 @@ from truing.train.rl.rollout_sampler import RolloutSampler
 from truing.train.rl.settings import RLSettings
 from truing.train.rl.step_metrics import StepMetrics, compute_step_metrics, explained_variance
 from truing.train.rl.update import PolicyUpdater, PretrainingBatches, UpdateMetrics
-from truing.train.sharding import gather_tensors, shard_optimizer_state
+from truing.train.sharded_checkpoint import (
+    TrainedPart,
+    is_sharded_checkpoint,
+    load_whole_optimizer_state,
+    read_sharded_tensors,
+    write_sharded_checkpoint,
+)
 from truing.train.step_loop import LoopResult, SliceLimit, run_steps
 from truing.train.tracker import open_tracker
 from truing.train.training_log import LogCallback, TrainingLog
@@ -134,7 +140,8 @@ class RLTrainer:
                     f"shard: {name} = {getattr(settings, name)} does not divide among {size} "
                     f"processes"
                 )
-        self.models.shard(self.processes)
+        if self.models.lockstep.processes is None:  # else they were sharded as they were loaded
+            self.models.shard(self.processes)
 
     def _check_prompts(self) -> None:
         """Raises PlanError if no prompt is under one of the constraints."""
@@ -363,13 +370,8 @@ class RLTrainer:
         )
 
     def training_state(self) -> dict[str, Any]:
-        """Returns everything besides the weights that the next step depends on."""
-        optimizers = {
-            role: gather_tensors(optimizer.state_dict())
-            for role, optimizer in self.updater.optimizers.items()
-        }
+        """Returns everything besides weights and optimisers that the next step depends on."""
         return {
-            "optimizers": optimizers,
             "taken": self.updater.gradient_steps,
             "constraint": self.constraints.state_dict(),
             "scorer": self.scorer.state_dict(),
@@ -381,17 +383,31 @@ class RLTrainer:
         }
 
     def save_checkpoint(self) -> None:
-        """Writes a checkpoint; all processes must call it, the main process writes."""
-        roles = (POLICY, *self.models.critics)
-        # Collecting the states gathers sharded tensors, so every process takes part.
-        states: dict[str, Any] = {role: self.models.state_dict(role) for role in roles}
-        states["state"] = self.training_state()
-        if self.processes.is_main:
-            parts = {f"{name}.pt": checkpoint.torch_writer(state) for name, state in states.items()}
-            checkpoint.write_checkpoint(
-                self.settings.out, self._checkpoint_mark(), parts, keep=self.settings.keep
+        """Writes a checkpoint; all processes must call it."""
+        out, keep, mark = self.settings.out, self.settings.keep, self._checkpoint_mark()
+        state = self.training_state()
+        if self.models.lockstep.processes is not None:
+            write_sharded_checkpoint(
+                out, mark, self._trained_parts(), state, self.processes, keep=keep
             )
+            return
+        if self.processes.is_main:
+            optimizers = self.updater.optimizers.items()
+            state["optimizers"] = {role: optimizer.state_dict() for role, optimizer in optimizers}
+            states: dict[str, Any] = {
+                role: self.models.state_dict(role) for role in self.updater.optimizers
+            }
+            states["state"] = state
+            files = {f"{name}.pt": checkpoint.torch_writer(part) for name, part in states.items()}
+            checkpoint.write_checkpoint(out, mark, files, keep=keep)
         self.processes.barrier()
+
+    def _trained_parts(self) -> dict[str, TrainedPart]:
+        """Returns the trained roles by the names of `PolicyModels.active`."""
+        return {
+            role: TrainedPart(dict(self.models.named_parameters(role)), optimizer)
+            for role, optimizer in self.updater.optimizers.items()
+        }
 
     def resume(self) -> bool:
         """Restores the newest checkpoint; returns False if there is none.
@@ -402,11 +418,14 @@ class RLTrainer:
         if folder is None:
             return False
         self.step = checkpoint.check_identity(folder, self._checkpoint_mark()).step
-        for role in (POLICY, *self.models.critics):
-            self.models.load_state_dict(role, checkpoint.load_torch_file(folder, f"{role}.pt"))
         state = checkpoint.load_torch_file(folder, "state.pt")
-        for role, optimizer in self.updater.optimizers.items():
-            optimizer.load_state_dict(shard_optimizer_state(optimizer, state["optimizers"][role]))
+        parts = self._trained_parts()
+        if is_sharded_checkpoint(folder):
+            read_sharded_tensors(folder, parts, state["optimizer_scalars"])
+        else:
+            for role, part in parts.items():
+                self.models.load_state_dict(role, checkpoint.load_torch_file(folder, f"{role}.pt"))
+                load_whole_optimizer_state(part, state["optimizers"][role])
         if state["constraint"] is not None:
             self.constraints.load_state_dict(state["constraint"])
         if "scorer" in state:  # checkpoints of versions without an answer contract lack it

@@ -2,8 +2,10 @@
 
 The weights of the policy are pushed before each step: its LoRA adapter as a folder that the engine
 or server can read, or whole weights into the engine of this process. With several processes each
-has an engine of its own, on its own GPU. A server needs VLLM_ALLOW_RUNTIME_LORA_UPDATING=True,
---enable-lora, --max-lora-rank, and --logprobs-mode processed_logprobs.
+has an engine of its own, on its own GPU; with `--generator vllm,tensor_parallel=4` the engines of
+four neighbouring processes hold a quarter of the weights each and sample together. A server needs
+VLLM_ALLOW_RUNTIME_LORA_UPDATING=True, --enable-lora, --max-lora-rank, and
+--logprobs-mode processed_logprobs.
 
 The trainer computes the log-probabilities of all answers again. If vLLM's differ by more than
 `max_drift` per token on average, vLLM has old weights or computes differently, and the run stops
@@ -12,29 +14,25 @@ The trainer computes the log-probabilities of all answers again. If vLLM's diffe
 
 from __future__ import annotations
 
-import asyncio
 import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any
 from uuid import uuid4
 
 import msgspec
 import numpy as np
 import torch
-from msgspec import Struct
 
 from truing.core.errors import MissingExtra, PlanError, RunError
-from truing.core.types import Failure
 from truing.distributed.process_group import ProcessGroup
 from truing.hf.loading import eos_token_ids
-from truing.http.client import Endpoint
 from truing.train.rl.policy_models import POLICY, PolicyModels, SharedBackboneModels
-from truing.train.rl.reward_signals import BackgroundEventLoop
 from truing.train.rl.rollout import GeneratedAnswers
 from truing.train.rl.settings import RLSettings
+from truing.train.rl.vllm_protocol import PolicyVersion, VllmAnswer, VllmEngine
+from truing.train.rl.vllm_server import VllmServerEngine
 from truing.train.sharding import gather_tensors
 from truing.train.trainable_model import find_base_model
 
@@ -76,38 +74,6 @@ def refuse_nucleus(settings: RLSettings) -> None:
             f"top_p {settings.top_p}: vLLM gives log-probabilities within the nucleus, which "
             f"cannot be compared with the policy's; use top_p 1, or --generator local"
         )
-
-
-class VllmAnswer(NamedTuple):
-    """One answer of vLLM: token ids, their log-probabilities, whether the end token was sampled."""
-
-    ids: list[int]
-    log_probs: list[float]
-    ended: bool
-
-
-class PolicyVersion(NamedTuple):
-    """The weights of a step: a number that counts up, a name of this start of the run alone, and
-    the folder of the adapter (None for whole weights).
-    """
-
-    number: int
-    name: str
-    adapter: Path | None
-
-
-class VllmEngine(Protocol):
-    """A vLLM engine, in this process or behind HTTP."""
-
-    def push_weights(self, models: PolicyModels, version: PolicyVersion) -> None:
-        """Loads the policy's weights: the adapter of the version, or whole weights without one."""
-        ...
-
-    def sample(
-        self, prompts: Sequence[Sequence[int]], sampling: Sequence[dict[str, Any]]
-    ) -> list[VllmAnswer]:
-        """Samples one answer for each prompt, with the sampling parameters of each."""
-        ...
 
 
 class VllmGenerator:
@@ -195,8 +161,18 @@ def load_policy_weights(worker: Any, weights: Iterator[tuple[str, torch.Tensor]]
     worker.get_model().load_weights(weights)
 
 
-def engine_options(settings: RLSettings, processes: ProcessGroup, *, gpu: bool) -> dict[str, Any]:
-    """Returns the arguments of `vllm.LLM` besides the model."""
+def engine_options(
+    settings: RLSettings, processes: ProcessGroup, *, gpu: bool, tensor_parallel: int = 1
+) -> dict[str, Any]:
+    """Returns the arguments of `vllm.LLM` besides the model.
+
+    Raises PlanError if the processes do not divide into groups of `tensor_parallel`.
+    """
+    if processes.size % tensor_parallel:
+        raise PlanError(
+            f"tensor_parallel={tensor_parallel}: {processes.size} processes do not divide into "
+            f"groups of {tensor_parallel}"
+        )
     options: dict[str, Any] = {
         "dtype": settings.dtype,
         "max_model_len": settings.max_length,
@@ -213,15 +189,27 @@ def engine_options(settings: RLSettings, processes: ProcessGroup, *, gpu: bool) 
         # The engine takes rank, device and process group of the process that it runs in; without
         # it the engines of all processes would start on GPU 0.
         options["distributed_executor_backend"] = "external_launcher"
+        options["tensor_parallel_size"] = tensor_parallel
     if gpu:
         options["enable_sleep_mode"] = True
     return options
 
 
 class InProcessEngine:
-    """vLLM in the training process, on the same device; it sleeps while the policy learns."""
+    """vLLM in the training process, on the same device; it sleeps while the policy learns.
 
-    def __init__(self, settings: RLSettings, path: str, *, gpu: bool = False) -> None:
+    The engines of `tensor_parallel` neighbouring processes sample together. vLLM requires that all
+    of them get the same requests in the same order, and each returns all answers.
+    """
+
+    def __init__(
+        self, settings: RLSettings, path: str, *, gpu: bool = False, tensor_parallel: int = 1
+    ) -> None:
+        self._processes = ProcessGroup()
+        self._tensor_parallel = tensor_parallel
+        options = engine_options(
+            settings, self._processes, gpu=gpu, tensor_parallel=tensor_parallel
+        )
         # In a process of its own the engine could not take weights without copying them through
         # a socket. The variable is read at the import.
         os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
@@ -232,7 +220,7 @@ class InProcessEngine:
             raise MissingExtra("vllm", "generation by vLLM (package vllm)") from error
         self._vllm = vllm
         self._lora_request_type = LoRARequest
-        self._llm = vllm.LLM(model=path, **engine_options(settings, ProcessGroup(), gpu=gpu))
+        self._llm = vllm.LLM(model=path, **options)
         self._lora_request: Any = None
         # Level 2 drops the weights, which the next step pushes anyway; adapters need the base.
         self._sleep_level = (1 if settings.lora else 2) if gpu else 0
@@ -264,6 +252,7 @@ class InProcessEngine:
         self, prompts: Sequence[Sequence[int]], sampling: Sequence[dict[str, Any]]
     ) -> list[VllmAnswer]:
         """Samples all answers in one batch, and frees the memory of the engine."""
+        prompts, sampling, own_rows = self._join_requests(prompts, sampling)
         outputs = self._llm.generate(
             [self._vllm.TokensPrompt(prompt_token_ids=list(p)) for p in prompts],
             [self._vllm.SamplingParams(**parameters) for parameters in sampling],
@@ -282,118 +271,55 @@ class InProcessEngine:
         if self._sleep_level:
             self._llm.sleep(level=self._sleep_level)
             self._sleeps = True
-        return answers
+        return answers[own_rows]
 
-
-class _Logprobs(Struct):
-    token_logprobs: list[float | None]
-
-
-class _Choice(Struct):
-    token_ids: list[int] | None = None
-    logprobs: _Logprobs | None = None
-    finish_reason: str | None = None
-
-
-class _Completion(Struct):
-    choices: list[_Choice]
-
-
-class VllmServerEngine:
-    """`vllm serve --enable-lora` over HTTP; the server must see the folders of the adapters."""
-
-    def __init__(self, url: str) -> None:
-        root = url.rstrip("/").removesuffix("/v1")
-        self._event_loop = BackgroundEventLoop()
-        self._completions = self._open_endpoint(f"{root}/v1/completions")
-        self._load_adapter = self._open_endpoint(f"{root}/v1/load_lora_adapter")
-        self._unload_adapter = self._open_endpoint(f"{root}/v1/unload_lora_adapter")
-        self._adapter_name = ""
-
-    def close(self) -> None:
-        """Closes the connections to the server; the engine cannot be used any more."""
-        self._event_loop.close()
-
-    def _open_endpoint(self, url: str) -> Endpoint:
-        async def open_in_loop() -> Endpoint:
-            # An HTTP client belongs to the event loop in which it is made.
-            return Endpoint(url)
-
-        return self._event_loop.run(open_in_loop())
-
-    def push_weights(self, models: PolicyModels, version: PolicyVersion) -> None:
-        """Loads the newest adapter and unloads the one before."""
-        if version.adapter is None:
-            raise PlanError(
-                "a vLLM server takes adapters, not whole weights: --lora 16, or --generator vllm"
-            )
-        processes = ProcessGroup()
-        if processes.is_main:
-            body = {"lora_name": version.name, "lora_path": str(version.adapter)}
-            self._post(self._load_adapter, body)
-            if self._adapter_name:
-                self._post(self._unload_adapter, {"lora_name": self._adapter_name})
-        processes.barrier()
-        self._adapter_name = version.name
-
-    def _post(self, endpoint: Endpoint, body: dict[str, str]) -> None:
-        request = endpoint.send_request(msgspec.json.encode(body), lambda data: data.decode())
-        result = self._event_loop.run(request)
-        if isinstance(result, Failure):
-            raise RunError(
-                f"{endpoint.url}: {result.message} (does the server run with --enable-lora and "
-                f"VLLM_ALLOW_RUNTIME_LORA_UPDATING=True, and can it read "
-                f"{body.get('lora_path', 'the folder')}?)"
-            )
-
-    def sample(
+    def _join_requests(
         self, prompts: Sequence[Sequence[int]], sampling: Sequence[dict[str, Any]]
-    ) -> list[VllmAnswer]:
-        """Samples with one request per answer, all at once; the server batches them."""
-        return self._event_loop.run(self._sample_all(prompts, sampling))
-
-    async def _sample_all(
-        self, prompts: Sequence[Sequence[int]], sampling: Sequence[dict[str, Any]]
-    ) -> list[VllmAnswer]:
-        requests = (self._sample_one(p, parameters) for p, parameters in zip(prompts, sampling))
-        return list(await asyncio.gather(*requests))
-
-    async def _sample_one(self, prompt: Sequence[int], sampling: dict[str, Any]) -> VllmAnswer:
-        body = {
-            "model": self._adapter_name,
-            "prompt": list(prompt),
-            "return_token_ids": True,
-            **sampling,
-        }
-        answer = await self._completions.send_request(msgspec.json.encode(body), _parse_completion)
-        if isinstance(answer, Failure):
-            raise RunError(
-                f"{self._completions.url}: {answer.message}; the same command resumes from the "
-                f"last checkpoint"
-            )
-        return answer
+    ) -> tuple[Sequence[Sequence[int]], Sequence[dict[str, Any]], slice]:
+        """Returns the requests of all engines that sample together, and which are this one's."""
+        if self._tensor_parallel == 1:
+            return prompts, sampling, slice(None)
+        requests = msgspec.json.encode([[list(p), s] for p, s in zip(prompts, sampling)]).decode()
+        first = self._processes.rank // self._tensor_parallel * self._tensor_parallel
+        group = self._processes.gather_texts(requests)[first : first + self._tensor_parallel]
+        parts = [msgspec.json.decode(text) for text in group]
+        position = self._processes.rank - first
+        begin = sum(len(part) for part in parts[:position])
+        joined = [request for part in parts for request in part]
+        return [r[0] for r in joined], [r[1] for r in joined], slice(begin, begin + len(prompts))
 
 
-def _parse_completion(data: bytes) -> VllmAnswer:
-    choice = msgspec.json.decode(data, type=_Completion).choices[0]
-    if choice.token_ids is None or choice.logprobs is None:
-        raise ValueError("no token_ids or logprobs in the answer: vLLM 0.10.2 or newer is needed")
-    log_probs = [x or 0.0 for x in choice.logprobs.token_logprobs]
-    return VllmAnswer(choice.token_ids, log_probs, choice.finish_reason == "stop")
+def parse_generator(name: str) -> int | None:
+    """Returns the tensor parallelism of `vllm` or `vllm,tensor_parallel=N`; None for other names.
+
+    Raises PlanError for other options of vllm.
+    """
+    kind, _, options = name.partition(",")
+    if kind != "vllm":
+        return None
+    if not options:
+        return 1
+    key, _, value = options.partition("=")
+    if key != "tensor_parallel" or not value.isdecimal() or int(value) < 1:
+        raise PlanError(f"--generator {name}: the option of vllm is tensor_parallel=N, at least 1")
+    return int(value)
 
 
 def vllm_generator_factory(name: str) -> Callable[[PolicyModels, RLSettings], VllmGenerator]:
     """Returns a function that makes the generator of `--generator NAME` once the models are loaded.
 
-    `name` is "vllm" for the engine in this process, or the URL of a server.
+    `name` is "vllm" or "vllm,tensor_parallel=N" for the engine in this process, or the URL of a
+    server.
     """
+    tensor_parallel = parse_generator(name)
 
     def make_generator(models: PolicyModels, settings: RLSettings) -> VllmGenerator:
         refuse_nucleus(settings)  # before the engine is started
         engine: VllmEngine
-        if name == "vllm":
+        if tensor_parallel is not None:
             path = str(find_base_model(settings.base).weights.path)
-            engine = InProcessEngine(settings, path, gpu=models.device.type == "cuda")
+            gpu = models.device.type == "cuda"
+            engine = InProcessEngine(settings, path, gpu=gpu, tensor_parallel=tensor_parallel)
         else:
             engine = VllmServerEngine(name)
         with models.active(POLICY) as policy:
