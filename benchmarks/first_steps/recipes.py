@@ -367,7 +367,7 @@ INSPECT = (
     Recipe(
         "inspect",
         "agent",
-        (f"inspect eval task.py {_INSPECT_MODEL}",),
+        ("inspect eval task.py --model mockllm/model",),
         {
             "task.py": "from inspect_ai import Task, task\n"
             "from inspect_ai.agent import react\n"
@@ -387,7 +387,7 @@ INSPECT = (
             "    return Task(dataset=samples, solver=agent, scorer=includes(), message_limit=6)\n"
         },
         reason="a world of one mail without an attack; whole worlds are in inspect-evals, with "
-        "sandboxes, which truing has none of",
+        "sandboxes, which truing has none of. Each tool plays its own stand-in for a model",
     ),
     Recipe("inspect", "pdf", reason="a viewer; no page for others to print"),
 )

@@ -177,6 +177,8 @@ def describe(recipe: Recipe, result: Result | None, earlier: str = "") -> str:
         return earlier if earlier.startswith(f"{counts} / ") else f"{counts} / not run"
     if result.failed:
         return f"{counts} / failed"
+    if recipe.by_hand and not result.cpu_seconds:
+        return f"{counts} / by hand"
     return f"{counts} / {result.cpu_seconds:.1f}"
 
 

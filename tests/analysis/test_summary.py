@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from truing.analysis.summary import summarise, write_summary
-from truing.core.errors import RunError
+from truing.core.errors import RunError, UserError
 
 
 def test_the_json_has_the_fields_of_the_contract(make_run, prompts):
@@ -23,6 +23,17 @@ def test_the_json_has_the_fields_of_the_contract(make_run, prompts):
     assert {"estimate", "lower", "upper"} <= set(rate["raw"])
     assert (rate["corrected"], rate["transported"], rate["bounds"]) == (None, None, [1 / 3, 2 / 3])
     assert rate["selected_by_judge"] is False
+
+
+def test_a_figure_is_a_share_with_its_interval_or_an_error(make_run, prompts):
+    answers = {"harmful": [[True], [False], [False]], "refused": [[None], [None], [None]]}
+    summary = summarise(make_run("r", prompts(3), answers))
+    share = summary.figure("harmful")
+    assert share.estimate == pytest.approx(1 / 3) and share.lower < 1 / 3 < share.upper
+    with pytest.raises(UserError, match="harmfull: was not measured; did you mean 'harmful'"):
+        summary.figure("harmfull")
+    with pytest.raises(UserError, match="refused: none of 3 answers was scored"):
+        summary.figure("refused")
 
 
 def test_outcomes_are_disjoint(make_run, prompts):

@@ -21,6 +21,7 @@ def test_a_run_by_category(mixed_run: Path) -> None:
     assert "refusals" in printed
     assert "Animal abuse" in printed
     assert "Animal abuse" not in run_truing("show", mixed_run)
+    assert f"next:\n  truing report {mixed_run} --out {mixed_run}-report" in printed
 
 
 def test_json_of_one_run_is_its_summary_and_of_several_an_object(tmp_path: Path) -> None:

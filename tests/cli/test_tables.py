@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
-from truing.cli.tables import make_console, make_table, print_json, print_text
+from truing.cli.tables import (
+    make_console,
+    make_table,
+    print_json,
+    print_next_steps,
+    print_text,
+)
 
 HOSTILE = "a\x1b]52;c;x\x07b\x9b2Jc\x1b[31md"
 WRITTEN_OUT = r"a\x1b]52;c;x\x07b\x9b2Jc\x1b[31md"
@@ -23,6 +30,13 @@ def test_text_and_tables_write_control_characters_out(capsys: pytest.CaptureFixt
     assert not set(output) & {"\x1b", "\x07", "\x9b"}
     assert output.count("52;c;x") == 4
     assert output.splitlines()[-1] == WRITTEN_OUT
+
+
+def test_the_next_commands_are_quoted_for_a_shell(capsys: pytest.CaptureFixture[str]) -> None:
+    print_next_steps(["truing doctor", ("truing", "show", Path("my runs/a b"), "--n", 6)])
+    assert capsys.readouterr().out == (
+        "next:\n  truing doctor\n  truing show 'my runs/a b' --n 6\n"
+    )
 
 
 def test_json_stays_json_and_moves_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:

@@ -41,11 +41,12 @@ from truing.analysis.verdict_table import (
     VerdictTable,
     read_verdict_table,
 )
-from truing.core.errors import DataError
+from truing.core.errors import DataError, UserError, did_you_mean
 from truing.core.prices import Spending
 from truing.core.private_files import replace_file
 from truing.core.taxonomy import load_taxonomy
 from truing.runs.folder import Run
+from truing.stats.intervals import Interval
 
 
 class OutcomeCounts(Struct, frozen=True, kw_only=True):
@@ -116,6 +117,25 @@ class RunSummary(Struct, frozen=True, kw_only=True):
             if asked_for and (judge is None or rate.judge == judge):
                 return rate
         return None
+
+    def figure(
+        self, question: str, category: str | None = None, judge: str | None = None
+    ) -> Interval:
+        """Returns the share of answers with its interval: corrected by labels where the run has
+        some, else by the judge's verdicts.
+
+        Raises UserError if nothing was measured, or if the judge may not measure this model.
+        """
+        rate = self.find(question, category, judge)
+        if rate is None:
+            measured = {known.question for known in (*self.axes, *self.rates)}
+            raise UserError(f"{question}: was not measured{did_you_mean(question, measured)}")
+        if rate.struck:
+            raise UserError(f"{question}: {rate.struck}")
+        share = rate.corrected or rate.raw
+        if share is None:
+            raise UserError(f"{question}: none of {rate.n} answers was scored by {rate.judge}")
+        return Interval(share.estimate, share.lower, share.upper)
 
 
 def summarise(

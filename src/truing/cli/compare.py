@@ -11,7 +11,14 @@ from rich.console import Console
 from rich.markup import escape
 
 from truing.cli.parameters import Flag, OptionalPaths
-from truing.cli.tables import make_console, make_table, print_json, print_text, strike
+from truing.cli.tables import (
+    make_console,
+    make_table,
+    print_json,
+    print_next_steps,
+    print_text,
+    strike,
+)
 from truing.core.errors import RunError, UserError
 from truing.core.private_files import create_folder
 
@@ -76,6 +83,7 @@ def command(
         print_comparison(comparison, name)
     if out is not None:
         print_text(f"\nreport: {out}  (also .md and .json)")
+    print_next_steps([("truing", "view", *runs, "--open")])
     return 0
 
 

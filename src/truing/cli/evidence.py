@@ -10,7 +10,7 @@ from cyclopts import Parameter
 
 from truing.cli.parameters import Flag, OptionalPaths
 from truing.cli.report import group_runs
-from truing.cli.tables import print_json, print_text
+from truing.cli.tables import print_json, print_next_steps, print_text
 from truing.core.errors import UserError
 from truing.core.private_files import create_folder, replace_file
 
@@ -70,4 +70,5 @@ def command(
         return 0
     for path in paths:
         print_text(f"  {path}")
+    print_next_steps([("truing", "report", *runs, "--out", out, "--pdf", out / "report.pdf")])
     return 0

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from cyclopts import Parameter
 
 from truing.cli.parameters import Flag, OptionalPaths
-from truing.cli.tables import print_json, print_text
+from truing.cli.tables import print_json, print_next_steps, print_text
 from truing.core.errors import UserError
 from truing.core.private_files import create_folder
 
@@ -103,6 +103,10 @@ def command(
         print_json(msgspec.json.encode(fields))
     else:
         print_verdict(verdict)
+        if verdict.verdict == "inconclusive":
+            print_next_steps([("truing", "label", run, "--n", 60), ("truing", "ui", run)])
+        elif verdict.verdict == "failed":
+            print_next_steps([("truing", "ui", run)])
     return verdict.exit
 
 

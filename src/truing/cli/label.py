@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from cyclopts import Parameter
 
 from truing.cli.parameters import Flag
-from truing.cli.tables import make_console, print_text
+from truing.cli.tables import make_console, print_next_steps, print_text
 from truing.core.errors import DataError, UserError
 from truing.core.types import Judgement
 
@@ -132,7 +132,10 @@ def command(
     drawn = len({(d.sample_id, d.index) for d in read_draws(opened, question)})
     labelled = drawn - len(unlabelled_draws(opened, question))
     print_text(f"{labelled} of {drawn} drawn rows are labelled", file=sys.stderr)
-    return finish_run(run, as_json=json) if json else 0
+    if json:
+        return finish_run(run, as_json=True)
+    print_next_steps([("truing", "show", run)])
+    return 0
 
 
 def _label_both(baseline: Run, run: Run, flags: DrawFlags, question: str, rater: str | None) -> int:

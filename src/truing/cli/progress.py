@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from truing.cli.tables import escape_line, print_json, print_text
+from truing.cli.tables import escape_line, print_json, print_next_steps, print_text
 
 if TYPE_CHECKING:
     from truing.analysis.rates import Rate
@@ -113,7 +113,17 @@ def finish_run(out: Path, *, as_json: bool, repeatable: bool = False) -> int:
         )
         if repeatable:
             print_text(f"truing: {_describe_repetition(out)}", file=sys.stderr)
-    return 1 if outcomes and failed == len(outcomes) else 0
+    if outcomes and failed == len(outcomes):
+        return 1
+    if not as_json:
+        print_next_steps(
+            [
+                ("truing", "ui", out),
+                ("truing", "label", out, "--n", 60),
+                ("truing", "report", out, "--out", f"{out}-report"),
+            ]
+        )
+    return 0
 
 
 _AXES_OF_QUESTION = {

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from truing.cli.parameters import KeyVariables
-from truing.cli.tables import print_json, print_text
+from truing.cli.tables import print_json, print_next_steps, print_text
 from truing.core.errors import PlanError
 from truing.core.private_files import replace_file
 from truing.core.protocols import Model
@@ -103,6 +103,8 @@ def _print_report(report: RailsCheckReport) -> None:
         f"{report.path}: {len(report.errors)} errors, {_count(report, 'difference')} differences, "
         f"{_count(report, 'warning')} warnings"
     )
+    if not report.errors:
+        print_next_steps([("truing", "rails", "test", report.path)])
 
 
 def run_dialogues(
@@ -165,6 +167,8 @@ def run_dialogues(
         for outcome in outcomes:
             _print_outcome(outcome)
         print_text(f"{len(outcomes) - failed} passed, {failed} failed")
+        if not failed:
+            print_next_steps([("truing", "serve", "--rails", folder)])
     return 2 if failed else 0
 
 

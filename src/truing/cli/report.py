@@ -10,7 +10,7 @@ import msgspec
 from cyclopts import Parameter
 
 from truing.cli.parameters import Flag, OptionalPaths
-from truing.cli.tables import print_json, print_text
+from truing.cli.tables import print_json, print_next_steps, print_text
 from truing.core.errors import RunError, UserError, did_you_mean
 from truing.report.limits import MAX_HARM
 
@@ -108,6 +108,9 @@ def command(
     print_text(f"\nreport: {paths['html']}  (also .md and .json)")
     if pdf is not None:
         print_text(f"pdf: {pdf}")
+    print_next_steps(
+        [("truing", "evidence", *runs, "--for", "nist", "system-card", "--out", out / "evidence")]
+    )
     return 0
 
 

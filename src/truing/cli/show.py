@@ -12,7 +12,14 @@ from rich.console import Console
 from rich.markup import escape
 
 from truing.cli.parameters import Flag, OptionalPaths
-from truing.cli.tables import escape_line, make_console, make_table, print_json, strike
+from truing.cli.tables import (
+    escape_line,
+    make_console,
+    make_table,
+    print_json,
+    print_next_steps,
+    strike,
+)
 
 if TYPE_CHECKING:
     from truing.analysis.agent_outcomes import AgentSummary
@@ -79,6 +86,7 @@ def command(
         return 0
     for folder, summary in summaries.items():
         print_summary(folder, summary, by_category=category)
+    print_next_steps([("truing", "report", run, "--out", f"{run}-report"), ("truing", "ui", run)])
     return 0
 
 

@@ -6,6 +6,7 @@ terminal; both ways of writing put control characters into words.
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TextIO
@@ -76,11 +77,15 @@ def print_json(json_text: str | bytes, *, file: TextIO | None = None) -> None:
     print(escape_json_controls(text), file=file)
 
 
-def print_next_steps(commands: Sequence[str]) -> None:
-    """Prints what a user may want to run next, one command a line."""
+def print_next_steps(commands: Sequence[str | Sequence[object]]) -> None:
+    """Prints what a user may want to run next, one command a line.
+
+    A command is a text, or its words, which are quoted for a shell where that is needed.
+    """
     print_text("next:")
     for command in commands:
-        print_text(f"  {command}")
+        text = command if isinstance(command, str) else shlex.join(str(word) for word in command)
+        print_text(f"  {text}")
 
 
 def make_table(title: str, columns: Sequence[str]) -> Table:

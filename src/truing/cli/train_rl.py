@@ -16,7 +16,7 @@ import msgspec
 
 from truing.cli.parameters import Flag, Strings
 from truing.cli.settings_flags import setting_values
-from truing.cli.tables import print_json, print_text
+from truing.cli.tables import print_json, print_next_steps, print_text
 from truing.cli.train_rl_flags import ConstraintFlags, PolicyFlags, RLRunFlags, SampleFlags
 from truing.cli.training import GOES_ON, is_first_process, make_slice_limit, print_memory_plan
 from truing.specs.extras import needs_extra
@@ -202,3 +202,4 @@ def _print_result(result: RLResult, *, as_json: bool) -> None:
     if last.get("halted"):
         print_text(f"stopped at step {result.steps}: {last['halted']}")
     print_text(f"{result.folder}  (local:{result.folder}, log.jsonl, training.html, manifest.json)")
+    print_next_steps([("truing", "run", "--model", f"local:{result.folder}")])

@@ -13,7 +13,7 @@ import msgspec
 from cyclopts import Parameter
 
 from truing.cli.settings_flags import fields_of, flags_of, setting_values
-from truing.cli.tables import print_json, print_text
+from truing.cli.tables import print_json, print_next_steps, print_text
 from truing.plan.step_inputs import SupervisedInputs
 from truing.specs.extras import needs_extra
 from truing.train.settings import TrainingSettings
@@ -244,6 +244,11 @@ def _print_result(result: TrainingResult, judge_kind: str, *, as_json: bool) -> 
     for name, measures in evaluation.items():
         print_text(f"  {name}: {_format_evaluation(measures)}")
     print_text(f"{result.folder}  ({judge_kind}:{result.folder}, log.jsonl, manifest.json)")
+    spec = f"{judge_kind}:{result.folder}"
+    if judge_kind == "local":
+        print_next_steps([("truing", "run", "--model", spec)])
+    else:
+        print_next_steps([("truing", "card", spec, "--data", "SPEC", "--out", "card.json")])
 
 
 def _format_evaluation(measures: dict[str, Any]) -> str:

@@ -27,16 +27,12 @@ from truing.rails.colang.messages import add_bot_texts, add_user_examples
 from truing.rails.colang.statements import (
     ColangSyntaxError,
     Statement,
+    normalise_statement,
     parse_meta,
     parse_step,
     split_bot_message,
 )
-from truing.rails.colang.tokenizer import (
-    ANONYMOUS_PREFIX,
-    Definition,
-    Tokenizer,
-    normalise_statement,
-)
+from truing.rails.colang.tokenizer import ANONYMOUS_PREFIX, Definition, Tokenizer
 
 _MAX_FAULTS = 20
 
