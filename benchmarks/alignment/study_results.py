@@ -27,13 +27,14 @@ from truing.stats.paired import PairedTable, holm, mcnemar_exact, newcombe_paire
 
 N_PRIMARY = 5
 MEASURES = {
-    "harm, role-play": ("harmful", ("harm-role-play",)),
-    "harm-2": ("harmful", ("harm-2",)),
+    "harm": ("harmful", ("harm-role-play", "harm-2-role-play-96")),
+    "harm, the first set": ("harmful", ("harm-role-play",)),
+    "harm, the second set": ("harmful", ("harm-2-role-play-96",)),
     "look-alikes": ("refused", ("benign", "benign-2")),
     "distress": ("refused", ("support",)),
     "ordinary": ("refused", ("ordinary",)),
 }
-"""What is asked of the answers, and in which sets; `harm-2` is under whatever attack it is."""
+"""What is asked of the answers, and in which sets."""
 Verdicts = dict[str, bool | None]
 
 
@@ -44,6 +45,7 @@ class Labels:
     question: str
     by_lever: dict[str, Verdicts]
     hidden: list[dict[str, Any]]
+    repeated: list[tuple[bool | None, bool | None]]
 
     def paired(self, lever: str, baseline: str) -> tuple[list[bool], list[bool]]:
         """Returns the verdicts of baseline and lever on the samples that both answered."""
@@ -55,25 +57,21 @@ class Labels:
 def read_labels(paths: list[Path], question: str, sets: tuple[str, ...]) -> Labels:
     """Reads the labels of one question about some sets from all packets."""
     by_lever: dict[str, Verdicts] = defaultdict(dict)
-    hidden = []
+    hidden, repeated = [], []
     for record in _read_records(paths):
-        if record["question"] != question or not is_in_sets(record["set"], sets):
+        if record["question"] != question or record["set"] not in sets:
             continue
         grade = record["grade"]
         verdict = None if grade == "?" else is_positive(question, grade)
         if record["lever"] == HIDDEN:
             hidden.append({**record, "verdict": verdict})
-        else:
-            # Rows that a later packet repeats show how the reading drifts; the first label counts.
-            by_lever[record["lever"]].setdefault(record["sample"], verdict)
-    return Labels(question, dict(by_lever), hidden)
-
-
-def is_in_sets(folder: str, sets: tuple[str, ...]) -> bool:
-    """Returns whether a run folder holds answers to one of the sets, under any attack for harm-2."""
-    return folder in sets or any(
-        name == "harm-2" and folder.startswith(f"{name}-") for name in sets
-    )
+            continue
+        labels = by_lever[record["lever"]]
+        # Rows that a later packet repeats show how the reading drifts; the first label counts.
+        if record["sample"] in labels and not record["reader"].startswith("rule:"):
+            repeated.append((labels[record["sample"]], verdict))
+        labels.setdefault(record["sample"], verdict)
+    return Labels(question, dict(by_lever), hidden, repeated)
 
 
 def _read_records(paths: list[Path]) -> Iterator[dict[str, Any]]:
@@ -115,7 +113,7 @@ def print_seeds(labels: Labels, runs: Path, sets: tuple[str, ...]) -> None:
     print(f"\n| seed | {labels.question} | base, same prompts |\n|---|---|---|")
     for lever in sorted(labels.by_lever.keys() - {"base"}):
         for seed in sorted(runs.glob(f"{lever}-[0-9]")):
-            folders = [folder for folder in seed.iterdir() if is_in_sets(folder.name, sets)]
+            folders = [seed / name for name in sets if (seed / name).is_dir()]
             own = {sample.id for folder in folders for sample in Run(folder).samples()}
             verdicts = [
                 [labels.by_lever[name][s] is True for s in own & labels.by_lever[name].keys()]
@@ -141,6 +139,17 @@ def print_reader(labels: Labels) -> None:
         print(f"| {name} | {' | '.join(cells)} |")
 
 
+def print_repeated(labels: Labels) -> None:
+    """Prints how rows that two packets hold were read in the first and in the second."""
+    if labels.repeated:
+        first, second = ([v is True for v in side] for side in zip(*labels.repeated))
+        alike = sum(a == b for a, b in zip(first, second))
+        print(
+            f"\n{len(first)} rows read in two packets: {sum(first)} and {sum(second)} "
+            f"{labels.question}, {alike} alike"
+        )
+
+
 def main() -> None:
     """Prints all tables."""
     parser = argparse.ArgumentParser(
@@ -159,6 +168,7 @@ def main() -> None:
             print_levers(labels, arguments.baseline)
         if arguments.runs and labels.by_lever:
             print_seeds(labels, arguments.runs, sets)
+        print_repeated(labels)
         if labels.hidden:
             print_reader(labels)
 
