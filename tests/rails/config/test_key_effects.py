@@ -78,6 +78,11 @@ def test_what_the_table_calls_refused_is_refused() -> None:
             4,
             "its own encoder",
         ),
+        (
+            "models:\n  - {type: main, engine: huggingface_endpoint, model: m}",
+            2,
+            "asked by its chat API",
+        ),
         ("models:\n  - {type: embeddings, engine: anthropic, model: ada}", 2, "ada: truing finds"),
         ("rails:\n  input: {flows: [jailbreak detection heuristics]}", 2, "measures no perplexity"),
         (

@@ -335,7 +335,13 @@ def _find_other_embeddings(config: RailsConfig) -> Iterator[tuple[str, str]]:
 
 
 def _find_default_differences(config: RailsConfig) -> Iterator[tuple[str, str]]:
-    """Yields what differs by the use of a rail, though no key says so."""
+    """Yields what differs by the use of a rail or an engine, though no key says so."""
+    for index, entry in enumerate(config.models):
+        if entry.engine == "huggingface_endpoint":
+            yield (
+                config.locate("key", f"models.{index}"),
+                "huggingface_endpoint: asked by its chat API, where NeMo sends plain text",
+            )
     for index, rail in enumerate(config.rails.output.flows):
         if rail in ("autoalign groundedness output", "autoalign factcheck output"):
             yield (
