@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 import pytest
 from msgspec import UNSET, Meta
 
-from truing.agents.agent import AgentModel
+from truing.agents.agent import MAX_NESTED_AGENTS, AgentModel
 from truing.agents.episode_run import AgentLimits
 from truing.agents.function_tools import FunctionTools
 from truing.core.episodes import CallRecord
@@ -161,6 +161,45 @@ def test_the_hash_covers_what_a_function_says_and_does() -> None:
 
     assert build("Scales.", 1) == build("Scales.", 1)
     assert len({build("Scales.", 1), build("Doubles.", 1), build("Scales.", 2)}) == 3
+
+
+@pytest.mark.parametrize("runs_in_thread", [False, True])
+def test_an_agent_that_calls_itself_as_a_tool_ends(runs_in_thread: bool) -> None:
+    n_asked = 0
+
+    def call_once(conversation: Conversation, sampling: Sampling) -> Answer:
+        nonlocal n_asked
+        n_asked += 1
+        results = [m.content for m in conversation.messages if m.role == "tool"]
+        if results:
+            return Answer.of(f"It said: {results[-1]}")
+        call = ToolCall("", "ask_agent", '{"question": "and then?"}')
+        return Answer(message=Message("assistant", "", (call,)), finish_reason="tool_calls")
+
+    async def generate(question: str) -> str:
+        (answer,) = await agent.generate(Conversation.of(question), Sampling())
+        return answer.text if answer.failure is None else answer.failure.message
+
+    async def ask_agent(question: str) -> str:
+        """Asks the agent."""
+        return await generate(question)
+
+    def ask_agent_in_thread(question: str) -> str:
+        """Asks the agent."""
+        return asyncio.run(generate(question))
+
+    ask_agent_in_thread.__name__ = "ask_agent"
+    function = ask_agent_in_thread if runs_in_thread else ask_agent
+    agent = AgentModel(ScriptedModel(call_once), FunctionTools([function], allow=["ask_agent"]))
+    (answer,) = asyncio.run(agent.generate(Conversation.of("Begin."), Sampling()))
+    said = "It said: " * MAX_NESTED_AGENTS
+    assert answer.text == f"{said}more than {MAX_NESTED_AGENTS} agents called each other as tools"
+    assert n_asked == 2 * MAX_NESTED_AGENTS
+
+
+def test_an_agent_around_an_agent_is_refused() -> None:
+    with pytest.raises(PlanError, match="is an agent already"):
+        resolve("agent,of=(prompted:hhh,of=(agent:scripted:echo))", "model")
 
 
 def test_functions_by_spec() -> None:

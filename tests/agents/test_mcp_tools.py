@@ -3,21 +3,30 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import sys
+import threading
 from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec import UNSET
 from tests.requirements import hide_package
 
+from truing.agents.agent import AgentModel
+from truing.agents.episode_run import AgentLimits
 from truing.agents.mcp_tools import McpTools
 from truing.agents.toolsets import ToolResult
 from truing.core.episodes import Environment
 from truing.core.errors import MissingExtra, UserError
+from truing.core.types import Answer, Conversation, Message, Sampling, ToolCall
+from truing.models.scripted import ScriptedModel
 from truing.specs.resolve import resolve
 
 SERVER = """
+import asyncio
 import os
 from mcp.server.mcpserver import MCPServer
 
@@ -37,6 +46,17 @@ def fail() -> str:
 def die() -> str:
     "Ends the server."
     os._exit(1)
+
+@server.tool()
+def get_pid() -> int:
+    "Returns the process id."
+    return os.getpid()
+
+@server.tool()
+async def hang() -> str:
+    "Does not answer."
+    await asyncio.sleep(600)
+    return ""
 
 server.run()
 """
@@ -94,6 +114,35 @@ def test_a_server_that_dies_leaves_errors(tmp_path: Path) -> None:
     died, after = _run(_call(_tools(tmp_path), ("die", "{}"), ("double", '{"number": 1}')))
     assert died.status == "error"
     assert after.status == "error"
+
+
+def test_a_server_that_is_killed_in_a_call_leaves_errors_and_the_agent_goes_on(
+    tmp_path: Path,
+) -> None:
+    tools = _tools(tmp_path, ("double", "get_pid", "hang"))
+
+    def call_in_turn(conversation: Conversation, sampling: Sampling) -> Answer:
+        results = [m.content for m in conversation.messages if m.role == "tool"]
+        names = ("get_pid", "hang", "double")
+        if len(results) == len(names):
+            return Answer.of("The server is gone.")
+        if len(results) == 1:
+            threading.Timer(0.5, os.kill, (int(results[0]), signal.SIGKILL)).start()
+        name = names[len(results)]
+        arguments = '{"number": 1}' if name == "double" else "{}"
+        message = Message("assistant", "", (ToolCall("", name, arguments),))
+        return Answer(message=message, finish_reason="tool_calls")
+
+    async def run() -> Answer:
+        agent = AgentModel(ScriptedModel(call_in_turn), tools, AgentLimits(call_timeout=20))
+        (answer,) = await agent.generate(Conversation.of("Go."), Sampling())
+        await agent.close()
+        return answer
+
+    answer = _run(run())
+    assert answer.text == "The server is gone."
+    assert answer.episode is not UNSET
+    assert [call.status for call in answer.episode.calls] == ["ok", "error", "error"]
 
 
 @pytest.mark.parametrize(

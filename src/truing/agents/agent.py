@@ -10,19 +10,31 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextvars import ContextVar
 
 from msgspec.structs import replace
 
 from truing.agents.episode_run import AgentLimits, EpisodeRun, OnBlock
 from truing.agents.toolsets import SimulatedTools, ToolSource
+from truing.core.errors import PlanError
 from truing.core.ids import stream_seed
 from truing.core.lineage import digest
+from truing.core.model_parts import iterate_parts
 from truing.core.protocols import Closeable, Model
 from truing.core.types import Answer, Conversation, Sampling
 
+MAX_NESTED_AGENTS = 4
+"""Agents that run within each other, each in a tool of the one before: one that calls itself would
+not end otherwise."""
+
+_depth: ContextVar[int] = ContextVar("agent_depth", default=0)
+
 
 class AgentModel:
-    """A model with tools; `limits` are its budgets, `on_block` says what a block by rails does."""
+    """A model with tools; `limits` are its budgets, `on_block` says what a block by rails does.
+
+    Raises PlanError around another agent.
+    """
 
     def __init__(
         self,
@@ -32,6 +44,9 @@ class AgentModel:
         *,
         on_block: OnBlock = "end",
     ) -> None:
+        inner = next((part for part in iterate_parts(model) if isinstance(part, AgentModel)), None)
+        if inner is not None:
+            raise PlanError(f"agent: {inner.name} is an agent already; its own tools would be lost")
         self.model = model
         self.tools = tools or SimulatedTools()
         self.limits = limits or AgentLimits()
@@ -83,9 +98,17 @@ class AgentModel:
         return tuple(task.result() for task in tasks)
 
     async def _answer(self, conversation: Conversation, sampling: Sampling) -> Answer:
-        session = await self.tools.start(sampling.environment)
-        episode = EpisodeRun(self.model, session, self.limits, sampling, self.on_block)
-        return await episode.run(conversation)
+        depth = _depth.get()
+        if depth >= MAX_NESTED_AGENTS:
+            reason = f"more than {MAX_NESTED_AGENTS} agents called each other as tools"
+            return Answer.failed("recursion", reason)
+        token = _depth.set(depth + 1)
+        try:
+            session = await self.tools.start(sampling.environment)
+            episode = EpisodeRun(self.model, session, self.limits, sampling, self.on_block)
+            return await episode.run(conversation)
+        finally:
+            _depth.reset(token)
 
     async def close(self) -> None:
         """Closes the model and the tools."""

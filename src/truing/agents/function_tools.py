@@ -13,6 +13,7 @@ harmful requests and injections of the shipped sets, refuse to run with them.
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import inspect
 import threading
 from collections.abc import Callable, Collection, Sequence
@@ -176,7 +177,11 @@ async def _run_in_thread(function: Callable[..., Any], values: dict[str, Any]) -
         if not loop.is_closed():
             loop.call_soon_threadsafe(finish, result, error)
 
-    threading.Thread(target=run, name=f"tool-{function.__name__}", daemon=True).start()
+    # In the caller's context: an agent that a function calls counts as one within this one.
+    context = contextvars.copy_context()
+    threading.Thread(
+        target=context.run, args=(run,), name=f"tool-{function.__name__}", daemon=True
+    ).start()
     return await future
 
 
