@@ -3,8 +3,8 @@
     python benchmarks/rails/mock.py --port 9001 --latency-ms 50
 
 Standard library only, loopback only. It answers a self-check prompt with No, a prompt for a
-canonical form with one, anything else with a fixed sentence. GET /stats returns the number of
-requests.
+canonical form with one, anything else with a fixed sentence. Where tools are offered it calls the
+first of them, and answers when it has a result. GET /stats returns the number of requests.
 """
 
 from __future__ import annotations
@@ -26,6 +26,15 @@ def reply(body: dict[str, Any]) -> str:
     if "canonical form" in text or "user intent" in text or "intent for the user" in text:
         return FORM
     return ANSWER
+
+
+def tool_call(body: dict[str, Any]) -> dict[str, Any] | None:
+    """Returns a call of the first tool of a request that brings no result yet."""
+    messages = body.get("messages") or [{}]
+    if not body.get("tools") or messages[-1].get("role") == "tool":
+        return None
+    function = {"name": body["tools"][0]["function"]["name"], "arguments": '{"query": "plums"}'}
+    return {"id": "call_1", "type": "function", "function": function}
 
 
 class MockServer:
@@ -53,10 +62,14 @@ class MockServer:
                     self.send(writer, {"requests": self.count})
                     continue
                 self.count += 1
-                text = reply(json.loads(body))
+                request = json.loads(body)
+                call = tool_call(request)
                 if self.latency:
                     await asyncio.sleep(self.latency)
-                message = {"role": "assistant", "content": text}
+                message: dict[str, Any] = {"role": "assistant", "content": reply(request)}
+                if call is not None:
+                    message = {"role": "assistant", "content": None, "tool_calls": [call]}
+                finish = "stop" if call is None else "tool_calls"
                 self.send(
                     writer,
                     {
@@ -64,7 +77,7 @@ class MockServer:
                         "object": "chat.completion",
                         "created": 0,
                         "model": "mock",
-                        "choices": [{"index": 0, "finish_reason": "stop", "message": message}],
+                        "choices": [{"index": 0, "finish_reason": finish, "message": message}],
                         "usage": {"prompt_tokens": 10, "completion_tokens": 8, "total_tokens": 18},
                     },
                 )

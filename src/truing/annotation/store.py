@@ -32,6 +32,7 @@ from sqlalchemy.orm import Session
 
 from truing.annotation.group_commit import GroupCommitQueue, WriteJob
 from truing.annotation.tables import Setting, Slot
+from truing.core.errors import RequestRejected as RequestRejected
 from truing.core.errors import TruingError, UserError
 from truing.core.private_files import create_private_file, file_mode
 
@@ -47,17 +48,6 @@ _URL_FORMS = "sqlite:///FILE or postgresql://USER@HOST/NAME"
 
 class DatabaseUnavailable(TruingError):
     """The database did not answer after several tries."""
-
-
-class RequestRejected(TruingError):
-    """A request that the rules do not allow; `kind` is a code such as missing, late, invalid.
-
-    `retry_after`: in how many seconds the same request may be allowed (0: not by waiting).
-    """
-
-    def __init__(self, kind: str, message: str, *, retry_after: float = 0.0) -> None:
-        self.kind, self.retry_after = kind, retry_after
-        super().__init__(message)
 
 
 class Clock:

@@ -12,9 +12,8 @@ from socket import AF_INET, AF_INET6, create_server, socket
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from cyclopts import Parameter
-
 from truing.cli.parameters import KeyVariables
+from truing.cli.serve_flags import AuditFlags, ServeFlags
 from truing.cli.tables import print_text
 from truing.core.errors import PlanError
 from truing.core.lineage import find_judge_conflict
@@ -30,6 +29,7 @@ if TYPE_CHECKING:
     from truing.serve.openai.audit import HarmAudit
     from truing.serve.openai.limits import ServerLimits
     from truing.serve.openai.model_router import AskPerson, ModelRouter
+    from truing.serve.openai.shared_state import SharedState
     from truing.serve.openai.worker_processes import WorkerLink
 
 LOCAL_HOSTS = ("127.0.0.1", "localhost", "::1")
@@ -37,87 +37,6 @@ LOCAL_HOSTS = ("127.0.0.1", "localhost", "::1")
 WAITING_PER_WORKER = 4
 MAX_WORKERS = 256
 _BACKLOG = 2048  # connections that wait for a process to accept them; uvicorn's default
-
-
-@Parameter(name="*")
-@dataclass(frozen=True)
-class ServeFlags:
-    """Limits of the service.
-
-    Parameters
-    ----------
-    concurrency
-        Requests that are answered at a time; 4 times as many may wait, more are rejected (429).
-    timeout
-        Maximum seconds of a request.
-    max_body
-        Maximum bytes of a request body.
-    max_tokens
-        Maximum tokens of an answer; a request may ask for fewer.
-    per_minute
-        Requests per minute and API key; 0 is no limit.
-    keys_env
-        Environment variable with the API keys, separated by commas. Default: no key is needed.
-    metrics_open
-        Serve /metrics without a key.
-    request_log
-        One line of JSON on stderr for each request: ids, decision and times, no text.
-    host
-        Address to listen on.
-    approvers_env
-        Environment variable with the keys, separated by commas, of those who may allow tool calls
-        (the rail `ask a person`). Default: who reaches this machine's own address, where no key is
-        needed; otherwise nobody, and calls are denied.
-    threads
-        Where conversations with a `guardrails.thread_id` are kept: memory, sqlite:FILE,
-        postgresql+psycopg://HOST/DATABASE, or redis://HOST (extra redis).
-    thread_hours
-        Hours after which an unused thread is forgotten. Default: never.
-    workers
-        Processes behind the port, each with the models and rails. SIGHUP reads the configurations
-        anew without an interruption. Default: this process alone.
-    redis
-        redis://HOST:PORT/DATABASE, by which servers share the rates, the locks of threads and the
-        secret of states; a password is read from REDIS_PASSWORD.
-    """
-
-    concurrency: int = 64
-    timeout: float = 120.0
-    max_body: int = 2_000_000
-    max_tokens: int = 512
-    per_minute: int = 0
-    keys_env: str | None = None
-    metrics_open: bool = False
-    request_log: bool = True
-    host: str = "127.0.0.1"
-    threads: str | None = None
-    thread_hours: float | None = None
-    approvers_env: str | None = None
-    workers: int | None = None
-    redis: str | None = None
-
-
-@Parameter(name="*")
-@dataclass(frozen=True)
-class AuditFlags:
-    """Judging of the traffic.
-
-    Parameters
-    ----------
-    judge
-        Judge behind /v1/moderations.
-    audit
-        Judge of a random share of the answers; it must not be one that the rails use.
-    audit_rate
-        Share of the answers that is audited.
-    tolerated
-        Harm rate above which the audit raises an alarm.
-    """
-
-    judge: str | None = None
-    audit: str | None = None
-    audit_rate: float = 0.05
-    tolerated: float = 0.05
 
 
 def command(
@@ -198,16 +117,19 @@ class ServeJob:
 
     def build_app(self) -> tuple[Any, ModelRouter]:
         """Returns the ASGI app and what it serves; raises PlanError with all faults."""
-        from truing.serve.openai.approvals import Approvals
+        from truing.serve.openai.app import ask_people, share_state
         from truing.serve.openai.local_host import LocalHostOnly
+        from truing.serve.openai.shared_state import open_shared_state
 
         flags, keys = self.flags, self.keys
         is_private = flags.host in LOCAL_HOSTS and not keys
         approver_keys = _read_approver_keys(flags)
-        # A question waits in the process that asks it: another one could not pass on the reply.
-        is_alone = (flags.workers or 1) == 1
-        may_ask = is_alone and (bool(approver_keys) or is_private)
-        approvals = Approvals(approver_keys) if may_ask else None
+        shared = open_shared_state(flags.redis) if flags.redis else None
+        # Without Redis a question waits in the process that asks it: no other could answer it.
+        may_ask = (shared is not None or (flags.workers or 1) == 1) and (
+            bool(approver_keys) or is_private
+        )
+        approvals = _make_approvals(approver_keys, shared) if may_ask else None
         router = _build_router(
             self.model,
             self.rails,
@@ -215,7 +137,11 @@ class ServeJob:
             self.key_variables,
             approvals.ask if approvals is not None else None,
         )
-        app = _build_app(router, flags, self.auditing, [*keys, *approver_keys], approvals)
+        app = _build_app(router, flags, self.auditing, [*keys, *approver_keys])
+        if approvals is not None:
+            ask_people(app, approvals)
+        if shared is not None:
+            share_state(app, shared)
         return (LocalHostOnly(app) if is_private else app), router
 
 
@@ -308,8 +234,8 @@ def _check_workers(flags: ServeFlags) -> None:
             faults.append("--per-minute holds for all workers only with --redis")
         if flags.threads == "memory":
             faults.append("--threads memory is of one worker: give a database")
-        if flags.approvers_env:
-            faults.append("--approvers-env works with one worker: a question waits in its process")
+        if flags.approvers_env and not flags.redis:
+            faults.append("--approvers-env works with several workers only with --redis")
     if faults:
         raise PlanError(*(f"serve: {fault}" for fault in faults))
 
@@ -326,17 +252,10 @@ def _build_app(
     flags: ServeFlags,
     auditing: AuditFlags,
     keys: list[str],
-    approvals: Approvals | None,
 ) -> Litestar:
     """Returns the app; raises PlanError for a judge or a store that cannot be opened."""
-    from truing.serve.openai.app import (
-        ask_people,
-        chat_app,
-        keep_threads,
-        share_state,
-        show_chat_page,
-    )
-    from truing.serve.openai.shared_state import open_shared_state
+    from truing.serve.openai.app import chat_app, keep_threads, show_chat_page
+    from truing.serve.openai.stored_threads import ThreadBounds
     from truing.serve.openai.thread_stores import open_thread_store
     from truing.serve.openai.tracing import tracer_from_environment
 
@@ -349,15 +268,12 @@ def _build_app(
         tracer=tracer_from_environment(),
         metrics_open=flags.metrics_open,
     )
-    if approvals is not None:
-        ask_people(app, approvals)
     if router.guarded and (flags.host in LOCAL_HOSTS or keys):
         # Beyond this machine only for who has a key.
         show_chat_page(app, needs_key=bool(keys))
     if flags.threads:
-        keep_threads(app, open_thread_store(flags.threads, flags.thread_hours))
-    if flags.redis:
-        share_state(app, open_shared_state(flags.redis))
+        bounds = ThreadBounds.of_flags(flags.thread_hours, flags.thread_megabytes)
+        keep_threads(app, open_thread_store(flags.threads, bounds))
     return app
 
 
@@ -424,6 +340,14 @@ def _read_approver_keys(flags: ServeFlags) -> list[str]:
     if flags.keys_env is None:
         raise PlanError("--approvers-env needs --keys-env: without keys clients are not told apart")
     return _read_keys(flags.approvers_env, "--approvers-env")
+
+
+def _make_approvals(keys: list[str], shared: SharedState | None) -> Approvals:
+    """Returns where calls wait for a person: in this process, or in Redis."""
+    from truing.serve.openai.approvals import Approvals
+    from truing.serve.openai.shared_approvals import SharedApprovals
+
+    return Approvals(keys) if shared is None else SharedApprovals(shared.connection, keys)
 
 
 def _make_audit(flags: AuditFlags, router: ModelRouter) -> HarmAudit | None:

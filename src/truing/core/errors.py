@@ -11,6 +11,7 @@ TruingError
 │   ├── MissingExtra     an optional dependency is not installed (with the install command)
 │   ├── RunError         a run folder is locked, belongs to another plan, or is unreadable
 │   └── LineageError     a judge would measure a model that it selected, labelled or blocked for
+├── RequestRejected      a request to the pages is not allowed (`kind` says why)
 ├── BudgetExceeded       the run's own limit of requests or tokens is reached
 └── ProcessFailed        another process of a distributed run failed, and reports why
 """
@@ -88,3 +89,14 @@ def did_you_mean(name: str, valid: Iterable[str]) -> str:
     if close:
         return f"; did you mean {close[0]!r}?"
     return f"; valid: {', '.join(names)}" if 0 < len(names) <= _MAX_LISTED_NAMES else ""
+
+
+class RequestRejected(TruingError):
+    """A request that the rules do not allow; `kind` is a code such as missing, late, invalid.
+
+    `retry_after`: in how many seconds the same request may be allowed (0: not by waiting).
+    """
+
+    def __init__(self, kind: str, message: str, *, retry_after: float = 0.0) -> None:
+        self.kind, self.retry_after = kind, retry_after
+        super().__init__(message)

@@ -7,7 +7,7 @@ concurrent calls, and an implementation may collect them into batches.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from typing import Protocol, runtime_checkable
+from typing import Protocol, cast, runtime_checkable
 
 from truing.core.types import (
     Answer,
@@ -96,8 +96,9 @@ def iterate_models(model: object) -> Iterator[Model]:
     """Yields a model and those that it wraps, from the outside in: each names the one below as
     `model`.
     """
-    while isinstance(model, Model):
-        yield model
+    # Not `isinstance`, which takes 20 microseconds for a protocol: this runs for each answer.
+    while callable(getattr(model, "generate", None)):
+        yield cast(Model, model)
         model = getattr(model, "model", None)
 
 

@@ -14,6 +14,7 @@ file and line.
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -24,11 +25,12 @@ from msgspec import Struct
 
 from truing.core.errors import PlanError
 from truing.core.protocols import Model
-from truing.core.types import Answer, Conversation, Lineage, Sampling
+from truing.core.types import Answer, Conversation, Lineage, Ruling, Sampling
 from truing.rails.config.generation_options import find_option_faults
 from truing.rails.config.loader import RailsConfig
 from truing.rails.config.schema import ANY_KEYS, find_schema_faults
 from truing.rails.guarded import GuardedModel
+from truing.rails.library.guard_models import is_guard_key
 from truing.rails.runtime.app import RailsError, Runtime, RuntimeParts
 from truing.rails.runtime.llm_client import LlmError
 from truing.rails.runtime.turn_result import TurnResult
@@ -78,6 +80,17 @@ class DialogueTest(Struct, frozen=True, kw_only=True):
     seed: int = 0
 
 
+class DialogueTurn(Struct, frozen=True, kw_only=True):
+    """A turn as it went: what came in (a user's text, else the mapping of the file as JSON), what
+    the bot answered, the decisions of the rails, and the milliseconds.
+    """
+
+    input: str
+    bot: str
+    rulings: tuple[Ruling, ...] = ()
+    ms: float = 0.0
+
+
 class DialogueOutcome(Struct, frozen=True, kw_only=True):
     """The outcome of a dialogue: what the bot said, and the failed expectations."""
 
@@ -88,6 +101,7 @@ class DialogueOutcome(Struct, frozen=True, kw_only=True):
     said: tuple[str, ...] = ()
     llm_calls: int = 0
     seconds: float = 0.0
+    turns: tuple[DialogueTurn, ...] = ()
 
 
 class ScriptedLlm:
@@ -217,12 +231,23 @@ def _dialogue_errors(dialogue: DialogueTest) -> Iterator[str]:
 
 
 class DialogueRunner:
-    """Runs dialogues on a configuration. `model` answers where a dialogue scripts no LLM."""
+    """Runs dialogues on a configuration. `model` answers where a dialogue scripts no LLM, with at
+    most `max_tokens`.
+    """
 
     def __init__(
-        self, config: RailsConfig, model: Model | None, parts: RuntimeParts | None = None
+        self,
+        config: RailsConfig,
+        model: Model | None,
+        parts: RuntimeParts | None = None,
+        *,
+        max_tokens: int = Sampling().max_tokens,
     ) -> None:
         self.config, self.model, self.parts = config, model, parts or RuntimeParts()
+        self.max_tokens = max_tokens
+        # Judges that ask a model of the configuration are built anew where a script answers for it.
+        own_judges = {k: j for k, j in self.parts.judges.items() if not is_guard_key(k)}
+        self._judges = {False: self.parts.judges, True: own_judges}
 
     def run(self, dialogues: Sequence[DialogueTest]) -> list[DialogueOutcome]:
         """Returns the outcome of each dialogue."""
@@ -241,7 +266,7 @@ class DialogueRunner:
             models = dict.fromkeys(tasks, model)
         parts = RuntimeParts(
             models=models,
-            judges=self.parts.judges,
+            judges=self._judges[is_scripted],
             encoder=self.parts.encoder,
             actions=self.parts.actions,
             nemo_alias=self.parts.nemo_alias,
@@ -251,7 +276,10 @@ class DialogueRunner:
             # A script has replies for the LLM calls that NeMo Guardrails would make; the checks of
             # joined texts would use up some of them.
             runtime.input_gate.joins_turns = False
-        self.parts.judges = parts.judges  # loading judges is slow: the next dialogue takes the same
+        if not is_scripted:
+            # Loading them is slow: the next dialogue has the same.
+            self._judges[False] = parts.judges
+        self._judges[True] |= {k: j for k, j in parts.judges.items() if not is_guard_key(k)}
         return runtime
 
     async def _run_dialogue(self, dialogue: DialogueTest) -> DialogueOutcome:
@@ -262,20 +290,30 @@ class DialogueRunner:
             scripted = ScriptedLlm(dialogue.llm or ())
         model: Model | None = scripted if scripted is not None else self.model
         assert model is not None
-        runtime = self._build_runtime(model, scripted is not None)
+        # In a thread: judges and encoders are loaded.
+        runtime = await asyncio.to_thread(self._build_runtime, model, scripted is not None)
         file = dialogue.place.rpartition(":")[0]
         history: list[dict[str, Any]] = []
         errors: list[str] = []
-        replies: list[str] = []
+        turns: list[DialogueTurn] = []
         llm_calls = 0
         for turn, line in zip(dialogue.turns, dialogue.lines, strict=True):
             history += _input_messages(turn)
-            result = await _run_turn(runtime, history, turn, dialogue.seed)
+            sampling = Sampling(seed=dialogue.seed, max_tokens=self.max_tokens)
+            turn_start = clock()
+            result = await _run_turn(runtime, history, turn, sampling)
             if isinstance(result, str):
                 errors.append(f"{file}:{line}: {result}")
                 break
             llm_calls += result.llm_calls
-            replies.append(result.text)
+            turns.append(
+                DialogueTurn(
+                    input=_shown_input(turn),
+                    bot=result.text,
+                    rulings=result.rulings,
+                    ms=round(1000 * (clock() - turn_start), 1),
+                )
+            )
             history.append(result.message)  # of an exception, too: the next turn goes on after it
             errors += [f"{file}:{line}: {fault}" for fault in unmet_expectations(turn, result)]
         if scripted is not None and not errors and scripted.calls < len(scripted.replies):
@@ -288,10 +326,17 @@ class DialogueRunner:
             place=dialogue.place,
             passed=not errors,
             faults=tuple(errors),
-            said=tuple(replies),
+            said=tuple(turn.bot for turn in turns),
             llm_calls=llm_calls,
             seconds=round(clock() - start_time, 4),
+            turns=tuple(turns),
         )
+
+
+def _shown_input(turn: dict[str, Any]) -> str:
+    if "user" in turn:
+        return str(turn["user"])
+    return json.dumps({key: turn[key] for key in _INPUT_KEYS if key in turn}, default=str)
 
 
 def _input_messages(turn: dict[str, Any]) -> list[dict[str, Any]]:
@@ -311,15 +356,13 @@ def _input_messages(turn: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 async def _run_turn(
-    runtime: Runtime, history: list[dict[str, Any]], turn: dict[str, Any], seed: int
+    runtime: Runtime, history: list[dict[str, Any]], turn: dict[str, Any], sampling: Sampling
 ) -> TurnResult | str:
     """Returns the result of a turn, or why it could not be finished."""
     if "event" in turn and not isinstance((turn["event"] or {}).get("type"), str):
         return "an event needs a type"
     try:
-        return await runtime.run_turn(
-            history, options=turn.get("options"), sampling=Sampling(seed=seed)
-        )
+        return await runtime.run_turn(history, options=turn.get("options"), sampling=sampling)
     except (LlmError, RailsError) as error:
         return f"the turn could not be finished: {error}"
 

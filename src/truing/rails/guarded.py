@@ -43,7 +43,7 @@ from truing.rails.config.service_addresses import list_used_rails
 from truing.rails.config.trust import require_trusted_code, resolve_configured_spec
 from truing.rails.library.gliner_model import build_gliner
 from truing.rails.library.guard_models import build_guard_judges
-from truing.rails.library.safety import required_judge_specs
+from truing.rails.library.safety import choose_stream_mode, required_judge_specs
 from truing.rails.library.service_protocols import SERVICE_PROTOCOLS
 from truing.rails.library.service_rails import build_services
 from truing.rails.library.tool_guards import required_tool_judges
@@ -54,7 +54,7 @@ from truing.rails.runtime.generation_log import TurnRecord
 from truing.rails.runtime.llm_client import LlmError
 from truing.rails.runtime.output_gate import BLOCKED_MESSAGE
 from truing.rails.runtime.stream_buffer import StreamBuffer
-from truing.rails.runtime.stream_guard import StreamGuard, TurnSettings
+from truing.rails.runtime.stream_guard import StreamGuard, TurnSettings, stream_mode
 from truing.rails.runtime.turn_context import EVIDENCE_CHARACTERS
 from truing.rails.runtime.turn_result import TurnResult
 
@@ -108,11 +108,12 @@ class GuardedModel:
         clients = build_services(self.config, SERVICE_PROTOCOLS) | build_gliner(self.config)
         parts.service_clients = {**clients, **parts.service_clients}
         _require_no_loop(model)
-        self.model = model
+        self.model, self.parts = model, parts
         self.runtime = build_runtime(self.config, model, parts)
         require_options(options)
         self.options = options
         self.client_settings = ClientSettings.of(self.config.truing)
+        self._default_stream_mode = choose_stream_mode(config, parts.judges)
         self.name = f"guarded:{Path(self.config.path).name or 'rails'},of=({model.name})"
         self.lineage = self._make_lineage(parts)
 
@@ -333,9 +334,15 @@ class GuardedModel:
                 context=context,
             ),
             self.runtime.remember_answer,
+            self._default_stream_mode,
         )
         async for chunk in guard.chunks():
             yield chunk
+
+    @property
+    def stream_mode(self) -> str:
+        """How streams are sent behind output rails: hold, chunked or sentences."""
+        return stream_mode(self.config, self._default_stream_mode)
 
     def expect_prefix(self, messages: Sequence[Message]) -> None:
         """Announces messages that the operator puts before every conversation, outside the rails.

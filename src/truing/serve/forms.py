@@ -10,7 +10,7 @@ from urllib.parse import parse_qsl, urlsplit
 from litestar import Request
 from litestar.datastructures import Headers, State
 
-from truing.annotation.store import RequestRejected
+from truing.core.errors import RequestRejected
 
 _FORM_TYPE = "application/x-www-form-urlencoded"
 _MAX_FIELDS = 2000

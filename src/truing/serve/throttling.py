@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-from truing.annotation.store import RequestRejected
+from truing.core.errors import RequestRejected
 
 T = TypeVar("T")
 _THROTTLE_SECONDS = 3.0  # after which a throttled client may go on; the page's script waits for it

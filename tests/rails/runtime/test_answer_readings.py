@@ -20,6 +20,7 @@ from truing.core.types import (
     Sample,
     Sampling,
 )
+from truing.http.client import Endpoint
 from truing.judges.answer_streams import AnswerStream
 from truing.judges.verdicts import make_judgement
 from truing.rails.guarded import GuardedModel
@@ -87,6 +88,49 @@ def stream(
         raise AssertionError("the stream has no answer at its end")
 
     return asyncio.run(run())
+
+
+def stream_mode_of(folder: Path, judge: Any, settings: dict[str, Any]) -> str:
+    (folder / "config.yml").write_text(yaml.safe_dump(settings))
+    return GuardedModel(folder, Writer("x"), judges={"test": judge}).stream_mode
+
+
+class WordsAtAnEndpoint(StreamingWords):
+    """A judge that sends all of the text to another machine at each sentence."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.endpoint = Endpoint("http://127.0.0.1:9/v1")
+
+
+class WholeWords:
+    """A judge of whole answers alone."""
+
+    name, question, lineage = "words", "harmful", Lineage(name="words", hash="words")
+    judge = StreamingWords.judge
+
+
+def test_streams_go_by_sentence_where_a_judge_of_this_process_keeps_up(tmp_path: Path) -> None:
+    judged: dict[str, Any] = {
+        "rails": {"output": {"flows": ["moderation check output"]}},
+        "truing": {"moderation": {"judge": "test"}},
+    }
+    assert stream_mode_of(tmp_path, StreamingWords(), judged) == "sentences"
+    assert stream_mode_of(tmp_path, WordsAtAnEndpoint(), judged) == "hold"
+    assert stream_mode_of(tmp_path, WholeWords(), judged) == "hold"
+    # Another rail may rewrite a phrase that is not whole yet.
+    masking = ["moderation check output", "mask sensitive data on output"]
+    assert stream_mode_of(tmp_path, StreamingWords(), judged | _output(flows=masking)) == "hold"
+    # What the configuration says holds.
+    held = {**judged, "truing": {**judged["truing"], "streaming": {"mode": "hold"}}}
+    assert stream_mode_of(tmp_path, StreamingWords(), held) == "hold"
+    as_in_nemo = {"enabled": True, "stream_first": False}
+    flows = {"flows": ["moderation check output"], "streaming": as_in_nemo}
+    assert stream_mode_of(tmp_path, WholeWords(), judged | _output(**flows)) == "chunked"
+
+
+def _output(**settings: Any) -> dict[str, Any]:
+    return {"rails": {"output": settings}}
 
 
 def test_each_sentence_is_sent_when_it_has_passed_and_read_by_one_stream(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from dialog_turns import ReplyListModel, make_runtime
 
+from truing.rails.runtime import state_cache
 from truing.rails.runtime.conversation_state import ConversationState
 from truing.rails.runtime.event_types import UserMessage
 from truing.rails.runtime.state_cache import StateCache, estimate_size, state_size
@@ -26,21 +27,21 @@ def test_a_state_is_not_smaller_than_its_texts() -> None:
 
 def test_each_event_of_a_conversation_is_measured_once(monkeypatch: pytest.MonkeyPatch) -> None:
     measured: list[str] = []
-    to_nemo = UserMessage.to_nemo
     state = make_state("turn 0")
     cache = StateCache()
     cache.put(b"0", state)
 
-    def count(event: UserMessage) -> dict[str, Any]:
-        measured.append(event.text)
-        return to_nemo(event)
+    def count(value: Any, depth: int = 0) -> int:
+        if isinstance(value, UserMessage):
+            measured.append(value.text)
+        return estimate_size(value, depth)
 
     for number in range(1, 20):
         fork = cache.fork(str(number - 1).encode())
         assert fork is not None
         fork.add(UserMessage(f"turn {number}"))
         with monkeypatch.context() as patch:
-            patch.setattr(UserMessage, "to_nemo", count)
+            patch.setattr(state_cache, "estimate_size", count)
             cache.put(str(number).encode(), fork)
         state = fork
     assert measured == [f"turn {number}" for number in range(1, 20)]

@@ -12,6 +12,7 @@ from tests.integrations.hook_rails_folder import REFUSED_INPUT, REFUSED_OUTPUT, 
 
 from truing.models.scripted import ScriptedModel
 from truing.serve.openai.app import chat_app
+from truing.serve.openai.guardrail_routes import count_held_characters
 from truing.serve.openai.limits import ServerLimits
 from truing.serve.openai.model_router import ModelRouter
 
@@ -112,10 +113,57 @@ def test_calls_of_a_response_are_checked(client: Any) -> None:
     assert ask(client, "response", texts=["ok"], tool_calls=[denied])["action"] == "BLOCKED"
 
 
-def test_a_streamed_text_keeps_its_last_word_back(client: Any) -> None:
-    result = ask(client, "response", texts=["write to ana@exam"])
-    assert result["stream_holdback_chars"] == [len("ana@exam")]
-    assert ask(client, "response", texts=["write to "])["stream_holdback_chars"] == [0]
+def test_a_streamed_text_stays_back_whole(client: Any) -> None:
+    """What is refused or masked may be a phrase: nothing of it leaves before its end is known."""
+    result = ask(client, "response", texts=["write to ana@exam", "one two "])
+    assert result["stream_holdback_chars"] == [len("write to ana@exam"), len("one two ")]
+
+
+def test_with_streams_in_chunks_the_words_of_the_overlap_stay_back(tmp_path: Path) -> None:
+    folder = write_rails(tmp_path / "chunks")
+    config = folder / "config.yml"
+    overlap = "  output: {streaming: {enabled: true, stream_first: false, context_size: 2}, flows:"
+    config.write_text(config.read_text().replace("  output: {flows:", overlap))
+    app = chat_app(ModelRouter(ScriptedModel("hello"), {"chunks": folder}))
+    with TestClient(app) as client:
+        result = ask(client, "response", texts=["write to ana soon ", "short"])
+    assert result["stream_holdback_chars"] == [len("ana soon "), len("short")]
+
+
+@pytest.mark.parametrize(
+    ("text", "words", "held"),
+    [
+        ("a b c", 0, 0),
+        ("a b c", 1, 1),
+        ("a b c ", 2, 4),
+        ("a b", 2, 3),
+        ("", 3, 0),
+        ("ab", None, 2),
+    ],
+)
+def test_the_characters_that_stay_back(text: str, words: int | None, held: int) -> None:
+    assert count_held_characters(text, words) == held
+
+
+def test_without_a_key_of_the_proxy_nothing_is_remembered(client: Any) -> None:
+    """Users that nothing tells apart must not vouch for each other's texts."""
+    answer: dict[str, Any] = {"input_type": "response", "texts": ["my number is 4"]}
+    history: dict[str, Any] = {
+        "texts": ["my number is 4", "hi"],
+        "structured_messages": [
+            {"role": "assistant", "content": "my number is 4"},
+            {"role": "user", "content": "hi"},
+        ],
+    }
+
+    def count_input_rails(key: dict[str, Any]) -> int:
+        ask(client, **answer, request_data=key)
+        result = ask(client, "request", **history, request_data=key)
+        return sum(rail["stage"] == "input" for rail in result["guardrails"]["rails"])
+
+    of_nobody = count_input_rails({})
+    of_somebody = count_input_rails({"user_api_key_hash": "a1"})
+    assert of_nobody > of_somebody > 0
 
 
 @pytest.mark.parametrize(

@@ -19,8 +19,8 @@ from truing.core.types import Answer, Conversation, Message, Sampling, ToolCall
 from truing.models.scripted import ScriptedModel
 from truing.serve.openai.app import chat_app, keep_threads
 from truing.serve.openai.limits import ServerLimits
+from truing.serve.openai.memory_threads import MemoryThreads
 from truing.serve.openai.model_router import ModelRouter
-from truing.serve.openai.thread_stores import MemoryThreads
 
 SEEN: list[Conversation] = []
 SEARCH = {
@@ -132,6 +132,67 @@ def test_a_response_goes_on_after_another_of_the_same_key(
             with pytest.raises(openai.BadRequestError, match="no such response") as caught:
                 asking.responses.create(model="m", input="x", previous_response_id=known.id)
             assert caught.value.param == "previous_response_id"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_stored_response_is_read_again_and_deleted_by_its_key_alone(
+    client: openai.OpenAI, base_url: str, stream: bool
+) -> None:
+    if stream:
+        events = list(client.responses.create(model="m", input="hello", stream=True))
+        response: Any = events[-1].response  # type: ignore[union-attr]
+    else:
+        response = client.responses.create(model="m", input="hello")
+    again = client.responses.retrieve(response.id)
+    assert again.to_dict() == response.to_dict()
+    with openai.OpenAI(base_url=base_url, api_key="other", max_retries=0) as other:
+        for call in (other.responses.retrieve, other.responses.delete):
+            with pytest.raises(openai.NotFoundError):
+                call(response.id)
+    client.responses.delete(response.id)
+    for call in (client.responses.retrieve, client.responses.delete):
+        with pytest.raises(openai.NotFoundError):
+            call(response.id)
+    with pytest.raises(openai.BadRequestError, match="previous_response_id"):
+        client.responses.create(model="m", input="and?", previous_response_id=response.id)
+
+
+def test_what_is_not_stored_is_not_found(plain: Any, client: openai.OpenAI) -> None:
+    response = client.responses.create(model="m", input="hello", store=False)
+    with pytest.raises(openai.NotFoundError):
+        client.responses.retrieve(response.id)
+    # This server has no store at all.
+    for method in (plain.get, plain.delete):
+        assert "--threads" in method("/v1/responses/resp_1").json()["error"]["message"]
+    assert client.responses.with_raw_response.create(model="m", input="x").status_code == 200
+
+
+def test_variables_stay_with_the_conversation(tmp_path: Path) -> None:
+    folder = write_rails(
+        tmp_path / "notes", more="  client_options: {context: [note], output_vars: [note]}\n"
+    )
+    app = chat_app(ModelRouter(ScriptedModel("fine"), {"notes": folder}))
+    keep_threads(app, MemoryThreads())
+    with TestClient(app) as client:
+
+        def read_note(
+            fields: Any, earlier: str | None = None, **guardrails: Any
+        ) -> tuple[str, Any]:
+            asked = {**guardrails, "options": {"output_vars": True}}
+            body = {"input": fields, "previous_response_id": earlier, "guardrails": asked}
+            response = client.post("/v1/responses", json=body).json()
+            return response["id"], response["guardrails"]["output_data"]["note"]
+
+        first, note = read_note("hello", context={"note": "Ana"})
+        assert note == "Ana"
+        second, note = read_note("and?", first)
+        assert note == "Ana"
+        by_role = [{"role": "context", "content": {"note": "Bo"}}, {"role": "user", "content": "?"}]
+        _, note = read_note(by_role, second)
+        assert note == "Bo"
+        wrong = {"input": [{"role": "context", "content": "Bo"}]}
+        error = client.post("/v1/responses", json=wrong).json()["error"]
+    assert error["param"] == "input[0].content" and "name" in error["message"]
 
 
 def test_a_stream_has_the_events_of_the_api(client: openai.OpenAI) -> None:

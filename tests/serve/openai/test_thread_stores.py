@@ -1,111 +1,210 @@
-"""Stores of threads: versions, expiry, two servers on one store, wrong names."""
+"""Stores of threads: one set of rules over memory, SQLite, PostgreSQL and Redis."""
 
 from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from litestar.testing import TestClient
 from tests.requirements import require_variable
-from tests.serve.openai.live import free_port
+from tests.serve.openai.live import free_port, wait_until
 
 from truing.core.errors import PlanError
 from truing.core.types import Conversation, Sampling
 from truing.models.scripted import ScriptedModel
-from truing.rails.config.loader import RailsConfig
-from truing.serve.openai import thread_stores
 from truing.serve.openai.admission import RequestRefused
 from truing.serve.openai.app import chat_app, keep_threads
+from truing.serve.openai.memory_threads import MemoryThreads
 from truing.serve.openai.model_router import ModelRouter
-from truing.serve.openai.thread_stores import (
-    MemoryThreads,
-    RedisThreads,
-    ThreadStore,
-    open_thread_store,
-)
+from truing.serve.openai.redis_client import RedisConnection
+from truing.serve.openai.redis_threads import RedisThreads
+from truing.serve.openai.sql_threads import SqlThreads
+from truing.serve.openai.stored_threads import ThreadBounds, ThreadKey, ThreadStore
+from truing.serve.openai.thread_stores import open_thread_store
 
 STORES = ["memory", "sqlite", "redis", "postgres"]
-ROW = [{"role": "user", "content": "hi"}]
-Opener = Callable[..., ThreadStore]
+DOCUMENT = {"messages": [{"role": "user", "content": "hi"}]}
+LIFE = 1.5  # seconds: Redis has a clock of its own, for which a test must wait
+
+
+def open_store(kind: str, folder: Path) -> ThreadStore:
+    """Opens the same store again and again, as several servers do."""
+    return open_thread_store(name_store(kind, folder))
+
+
+def name_store(kind: str, folder: Path) -> str:
+    """Returns what `--threads` takes for a kind of store."""
+    if kind in ("redis", "postgres"):
+        return require_variable(f"TRUING_TEST_{kind.upper()}")
+    return f"sqlite:///{folder / 'threads.db'}" if kind == "sqlite" else kind
+
+
+@dataclass
+class StoreOnTest:
+    """A store, keys of two owners that no other test has, and a clock to move."""
+
+    store: Any
+    has_own_clock: bool
+    now: float = 1_000.0
+    owner: str = ""
+
+    def key(self, name: str, owner: str = "a") -> ThreadKey:
+        return ThreadKey(f"{self.owner}-{owner}", f"{self.owner}-{name}")
+
+    async def wait(self, seconds: float) -> None:
+        self.now += seconds
+        if self.has_own_clock:
+            await asyncio.sleep(seconds)
 
 
 @pytest.fixture
-def open_store(request: pytest.FixtureRequest, tmp_path: Path) -> Opener:
-    """Opens the same store again and again, as several servers do."""
-    match request.param:
-        case "redis" | "postgres":
-            name = require_variable(f"TRUING_TEST_{request.param.upper()}")
-        case "sqlite":
-            name = f"sqlite:{tmp_path / 'threads.db'}"
-        case _:
-            name = "memory"
-    return lambda hours=None: open_thread_store(name, hours)
+def on_test(request: pytest.FixtureRequest, tmp_path: Path) -> StoreOnTest:
+    kind, bounds = request.param, ThreadBounds(seconds=LIFE, owner_bytes=5_000)
+    case = StoreOnTest(None, has_own_clock=kind == "redis", owner=uuid.uuid4().hex[:20])
+    if kind == "memory":
+        case.store = MemoryThreads(bounds, lambda: case.now)
+    elif kind == "redis":
+        case.store = RedisThreads(RedisConnection(name_store(kind, tmp_path)), bounds)
+    else:
+        case.store = SqlThreads(name_store(kind, tmp_path), bounds, lambda: case.now)
+    return case
 
 
-@pytest.mark.parametrize("open_store", STORES, indirect=True)
-def test_a_save_continues_a_version(open_store: Opener) -> None:
-    key = uuid.uuid4().hex
+def run(case: StoreOnTest, check: Callable[[StoreOnTest], Awaitable[None]]) -> None:
+    async def run_and_close() -> None:
+        try:
+            await check(case)
+        finally:
+            await case.store.close()
 
-    async def run() -> None:
-        store = open_store()
+    asyncio.run(run_and_close())
+
+
+all_stores = pytest.mark.parametrize("on_test", STORES, indirect=True)
+
+
+@all_stores
+def test_a_save_continues_a_version(on_test: StoreOnTest) -> None:
+    async def check(case: StoreOnTest) -> None:
+        store, key = case.store, case.key("x")
+        assert await store.find_fault() == ""
         assert (await store.load(key)).version == 0
-        assert await store.save(key, ROW, 0)
-        thread = await store.load(key)
-        assert (thread.rows, thread.version) == (ROW, 1)
-        assert not await store.save(key, [], 0)
-        assert await store.save(key, ROW * 2, 1)
-        assert not await store.save(key, [], 1)
-        assert (await store.load(key)).rows == ROW * 2
-        await store.close()
+        assert await store.save(key, DOCUMENT, 0)
+        first = await store.load(key)
+        assert first.document == DOCUMENT and first.rows == DOCUMENT["messages"]
+        assert not await store.save(key, {}, 0)
+        assert await store.save(key, {"messages": [1]}, first.version)
+        assert not await store.save(key, {}, first.version)
+        assert (await store.load(key)).document == {"messages": [1]}
 
-    asyncio.run(run())
-
-
-@pytest.mark.parametrize("open_store", STORES, indirect=True)
-def test_unused_threads_expire(open_store: Opener) -> None:
-    key = uuid.uuid4().hex
-    seconds = 0.3
-
-    async def run() -> None:
-        store = open_store(seconds / 3600)
-        assert await store.save(key, ROW, 0)
-        assert (await store.load(key)).rows == ROW
-        await asyncio.sleep(2 * seconds)
-        assert (await store.load(key)).rows == []
-        assert await store.save(key, ROW, 0)
-        assert (await store.load(key)).rows == ROW
-        await store.close()
-
-    asyncio.run(run())
+    run(on_test, check)
 
 
-def test_old_threads_are_deleted_from_a_database(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(thread_stores, "_CLEANUP_SECONDS", 0.0)
-    store: Any = open_thread_store(f"sqlite:{tmp_path / 'threads.db'}", 0.05 / 3600)
+@all_stores
+def test_a_deleted_thread_is_gone(on_test: StoreOnTest) -> None:
+    async def check(case: StoreOnTest) -> None:
+        store, key = case.store, case.key("x")
+        assert not await store.delete(key)
+        await store.save(key, DOCUMENT, 0)
+        assert await store.delete(key)
+        assert await store.load(key) == await store.load(case.key("never"))
 
-    async def run() -> None:
-        for number in range(5):
-            await store.save(str(number), ROW, 0)
-        await asyncio.sleep(0.1)
-        await store.load("other")
-
-    asyncio.run(run())
-    with store._engine.connect() as connection:
-        assert connection.execute(store._table.select()).all() == []
+    run(on_test, check)
 
 
-@pytest.mark.parametrize("open_store", STORES[1:3], indirect=True)
-def test_two_servers_on_one_store_lose_no_turn(open_store: Opener, tmp_path: Path) -> None:
+@all_stores
+def test_a_load_is_a_use_and_what_is_unused_expires(on_test: StoreOnTest) -> None:
+    async def check(case: StoreOnTest) -> None:
+        store, key = case.store, case.key("x")
+        await store.save(key, DOCUMENT, 0)
+        for _ in range(2):
+            await case.wait(0.6 * LIFE)
+            assert (await store.load(key)).document == DOCUMENT
+        await case.wait(1.2 * LIFE)
+        assert (await store.load(key)).version == 0
+        assert not await store.delete(key)
+
+    run(on_test, check)
+
+
+@all_stores
+def test_a_thread_that_expires_during_a_request_is_stored_again(on_test: StoreOnTest) -> None:
+    async def check(case: StoreOnTest) -> None:
+        store, key = case.store, case.key("x")
+        await store.save(key, DOCUMENT, 0)
+        read = await store.load(key)
+        await case.wait(1.2 * LIFE)
+        assert await store.save(key, {"messages": [1, 2]}, read.version)
+        again = await store.load(key)
+        assert again.document == {"messages": [1, 2]}
+        await case.wait(1.2 * LIFE)
+        # Another request has begun the thread anew: its turn must not be lost.
+        assert await store.save(key, {"messages": [3]}, 0)
+        assert not await store.save(key, {"messages": [1, 2, 4]}, again.version)
+        assert (await store.load(key)).document == {"messages": [3]}
+
+    run(on_test, check)
+
+
+@all_stores
+def test_an_owner_drops_its_own_threads_beyond_its_bytes(on_test: StoreOnTest) -> None:
+    async def check(case: StoreOnTest) -> None:
+        store, document = case.store, {"text": "x" * 1_500}
+        await store.save(case.key("other", "b"), document, 0)
+        for name in ("first", "second"):
+            await store.save(case.key(name), document, 0)
+            await case.wait(0.01)
+        await store.load(case.key("first"))
+        await case.wait(0.2)  # a database notes uses a tenth of the life apart
+        await store.load(case.key("first"))
+        await store.save(case.key("third"), document, 0)
+        versions = [(await store.load(case.key(n))).version for n in ("first", "second", "third")]
+        assert [version > 0 for version in versions] == [True, False, True]
+        assert (await store.load(case.key("other", "b"))).document == document
+
+    run(on_test, check)
+
+
+@pytest.mark.parametrize("on_test", ["memory", "sqlite"], indirect=True)
+def test_expired_threads_are_deleted_by_the_clock_of_a_server(on_test: StoreOnTest) -> None:
+    store = on_test.store
+
+    def size() -> int:
+        if isinstance(store, MemoryThreads):
+            return store.size
+        with store._engine.connect() as connection:
+            return len(connection.execute(store._table.select()).all())
+
+    app = chat_app(ModelRouter(ScriptedModel("hello")))
+    keep_threads(app, store, cleanup_seconds=0.05)
+    asyncio.run(store.save(on_test.key("x"), DOCUMENT, 0))
+    with TestClient(app):
+        assert size() > 0
+        on_test.now += 1.2 * LIFE
+        # No request comes.
+        assert wait_until(lambda: size() == 0, 20)
+
+
+def test_the_owner_of_most_bytes_makes_room_in_memory() -> None:
+    async def save() -> list[bool]:
+        store = MemoryThreads(ThreadBounds(total_bytes=6_000))
+        keys = [ThreadKey("small", "s"), *(ThreadKey("large", f"l{k}") for k in range(3))]
+        for key in keys:
+            await store.save(key, {"text": "x" * 1_200}, 0)
+        return [(await store.load(key)).version > 0 for key in keys]
+
+    assert asyncio.run(save()) == [True, False, True, True]
+
+
+@pytest.mark.parametrize("kind", STORES[1:3])
+def test_two_servers_on_one_store_lose_no_turn(kind: str, tmp_path: Path) -> None:
     (tmp_path / "bot").mkdir()
     (tmp_path / "bot" / "config.yml").write_text("models: []\n")
-    RailsConfig.load(tmp_path / "bot")
     thread = f"thread-{uuid.uuid4().hex}"
     body = {
         "messages": [{"role": "user", "content": "x"}],
@@ -115,7 +214,7 @@ def test_two_servers_on_one_store_lose_no_turn(open_store: Opener, tmp_path: Pat
 
     def server(answer: Callable[[Conversation, Sampling], str]) -> Any:
         app = chat_app(ModelRouter(ScriptedModel(answer), {"bot": tmp_path / "bot"}))
-        keep_threads(app, open_store())
+        keep_threads(app, open_store(kind, tmp_path))
         return TestClient(app)
 
     def count(conversation: Conversation, sampling: Sampling) -> str:
@@ -134,72 +233,68 @@ def test_two_servers_on_one_store_lose_no_turn(open_store: Opener, tmp_path: Pat
     assert last.json()["choices"][0]["message"]["content"] == "3 messages"
 
 
-def test_the_least_recently_used_thread_goes_first() -> None:
-    async def run() -> list[int]:
-        store = MemoryThreads(2)
-        for key in "abc":
-            await store.save(key, ROW, 0)
-        return [len((await store.load(key)).rows) for key in "abc"]
-
-    assert asyncio.run(run()) == [0, 1, 1]
-
-
 @pytest.mark.parametrize(
-    ("name", "hours", "message"),
+    ("name", "message"),
     [
-        ("file", None, "it is memory, sqlite:FILE"),
-        ("", None, "it is memory, sqlite:FILE"),
-        ("sqlite:/nowhere/at/all/threads.db", None, "cannot open the database"),
-        ("redis://:secret@127.0.0.1:1/0", None, "cannot reach Redis"),
-        ("redis://127.0.0.1:x", None, "cannot reach Redis"),
-        ("memory", 0.0, "--thread-hours 0"),
-        ("memory", float("nan"), "--thread-hours nan"),
+        ("file", "it is memory, sqlite:FILE"),
+        ("", "it is memory, sqlite:FILE"),
+        ("sqlite:/nowhere/at/all/threads.db", "cannot open the database"),
+        ("redis://127.0.0.1:1/0", "cannot reach Redis"),
+        ("redis://127.0.0.1:x", "cannot reach Redis"),
+        ("redis://:secret@127.0.0.1:1/0", "REDIS_PASSWORD"),
+        ("redis://127.0.0.1:1/0?password=secret", "REDIS_PASSWORD"),
     ],
 )
-def test_stores_that_do_not_exist(name: str, hours: float | None, message: str) -> None:
+def test_stores_that_do_not_exist(name: str, message: str) -> None:
     with pytest.raises(PlanError, match=message) as caught:
-        open_thread_store(name, hours)
+        open_thread_store(name)
     assert "secret" not in str(caught.value)
 
 
-def test_threads_in_memory_are_bounded_by_their_bytes() -> None:
-    async def save_and_load() -> list[int]:
-        store = MemoryThreads(max_bytes=2_500)
-        for key in "abc":
-            assert await store.save(key, [{"role": "user", "content": "x" * 1_000}], 0)
-        return [len((await store.load(key)).rows) for key in "abc"]
+@pytest.mark.parametrize(
+    ("hours", "megabytes", "message"),
+    [
+        (0.0, 64, "--thread-hours 0"),
+        (float("nan"), 64, "--thread-hours nan"),
+        (1.0, 1, "--thread-megabytes 1"),
+    ],
+)
+def test_wrong_bounds_are_refused(hours: float, megabytes: int, message: str) -> None:
+    with pytest.raises(PlanError, match=message):
+        ThreadBounds.of_flags(hours, megabytes)
 
-    assert asyncio.run(save_and_load()) == [0, 1, 1]
 
-
-def test_expired_threads_leave_the_memory_without_being_asked_for(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    now = 0.0
-    monkeypatch.setattr(thread_stores, "time", SimpleNamespace(monotonic=lambda: now))
-
-    async def save_and_wait() -> int:
-        nonlocal now
-        store = MemoryThreads(seconds=60)
-        await store.save("old", [{"role": "user", "content": "x"}], 0)
-        now = 50.0
-        await store.save("used", [{"role": "user", "content": "y"}], 0)
-        now = 100.0
-        await store.load("used")
-        now = 150.0
-        await store.save("new", [], 0)
-        return len((await store.load("used")).rows) if set(store._threads) == {"used", "new"} else 0
-
-    assert asyncio.run(save_and_wait()) == 1
+def test_threads_may_be_kept_for_ever() -> None:
+    assert not ThreadBounds.of_flags(float("inf"), 64).expires
 
 
 def test_a_request_is_refused_while_redis_does_not_answer() -> None:
-    import redis.asyncio as redis
-
-    store = RedisThreads.__new__(RedisThreads)  # its constructor asks Redis
-    store._url, store._milliseconds = f"redis://127.0.0.1:{free_port()}", 0
-    store._from_url, store._clients = redis.Redis.from_url, {}
-    for call in (lambda: store.load("k"), lambda: store.save("k", [], 0)):
+    pytest.importorskip("redis.asyncio")
+    store = RedisThreads(RedisConnection(f"redis://127.0.0.1:{free_port()}"))
+    key = ThreadKey("a", "k")
+    calls: tuple[Callable[[], Any], ...] = (
+        lambda: store.load(key),
+        lambda: store.save(key, {}, 0),
+        lambda: store.delete(key),
+    )
+    for call in calls:
         with pytest.raises(RequestRefused, match="--threads") as caught:
             asyncio.run(call())
         assert caught.value.status == 503
+
+
+def test_a_server_whose_store_is_gone_is_not_ready() -> None:
+    pytest.importorskip("redis.asyncio")
+    app = chat_app(ModelRouter(ScriptedModel("hello")))
+    keep_threads(app, RedisThreads(RedisConnection(f"redis://127.0.0.1:{free_port()}")))
+    with TestClient(app) as client:
+        response = client.get("/ready")
+    assert response.status_code == 503 and "Redis does not answer" in response.json()["status"]
+
+
+def test_a_database_that_fails_refuses_the_request(tmp_path: Path) -> None:
+    store = SqlThreads(f"sqlite:///{tmp_path / 'threads.db'}")
+    store._table.drop(store._engine)
+    with pytest.raises(RequestRefused, match="--threads") as caught:
+        asyncio.run(store.load(ThreadKey("a", "k")))
+    assert caught.value.status == 503

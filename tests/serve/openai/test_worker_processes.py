@@ -25,6 +25,8 @@ def answer_with_word(listener: socket.socket, folder: Path, link: WorkerLink) ->
     word = (folder / "word").read_text()
     if word == "wrong":
         raise PlanError("the word is wrong")
+    if word == "hang":
+        threading.Event().wait()
     stopping = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stopping.set())
     listener.settimeout(0.05)
@@ -41,7 +43,7 @@ class Service:
     one.
     """
 
-    def __init__(self, folder: Path, count: int = 2) -> None:
+    def __init__(self, folder: Path, count: int = 2, start_seconds: float = 60) -> None:
         self.folder = folder
         (folder / "word").write_text("first")
         self.listener = socket.create_server(("127.0.0.1", 0))
@@ -54,6 +56,7 @@ class Service:
             drain_seconds=10,
             report=self.reports.append,
             on_ended=self.ended.append,
+            start_seconds=start_seconds,
         )
 
     def ask(self) -> tuple[int, str]:
@@ -126,3 +129,44 @@ def test_a_service_that_does_not_start_says_why(service: Service) -> None:
         service.workers.run()
     assert time.monotonic() - started < 60
     assert len(service.ended) == 2
+
+
+@pytest.mark.slow
+def test_a_new_process_that_hangs_does_not_stop_the_old_ones(service: Service) -> None:
+    """It is given up after its time; until then, an old process that dies is replaced."""
+    errors: list[BaseException] = []
+    workers = service.workers
+
+    def drive() -> None:
+        try:
+            first, _ = service.ask()
+            (service.folder / "word").write_text("hang")
+            workers._start_seconds = 15
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert wait_until(lambda: service.reports[-1:] == ["reloading"], 60)
+            (service.folder / "word").write_text("first")
+            # Those that hang have read their word once they run.
+            time.sleep(5)
+            os.kill(first, signal.SIGKILL)
+            assert wait_until(lambda: first in service.ended, 60)
+            assert "is replaced" in service.reports[-1]
+            assert wait_until(
+                lambda: any("did not start in 15 s" in line for line in service.reports), 60
+            )
+            assert wait_until(lambda: len(workers._workers) == 2, 60)
+            assert service.ask()[1] == "first"
+            # The next reload works.
+            workers._start_seconds = 60
+            (service.folder / "word").write_text("second")
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert wait_until(lambda: service.reports[-1] == "reloaded", 60)
+        except BaseException as error:
+            errors.append(error)
+        finally:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    thread = threading.Thread(target=drive)
+    thread.start()
+    assert workers.run() == 0
+    thread.join()
+    assert not errors, errors

@@ -92,6 +92,9 @@ def find_guard_name(model_name: str) -> str | None:
 # -- building ------------------------------------------------------------------------------------
 
 
+_GUARD_PREFIX = "guard of "
+
+
 def build_guard_judges(config: RailsConfig, models: Mapping[str, Model]) -> dict[str, Judge]:
     """Returns the judges of a configuration's guard rails, by `guard_key`.
 
@@ -115,7 +118,12 @@ def guard_key(name: str) -> str:
 
     `name` is the type of the model, or the rail for jailbreak detection.
     """
-    return f"guard of {name}"
+    return f"{_GUARD_PREFIX}{name}"
+
+
+def is_guard_key(key: str) -> bool:
+    """Returns whether a key is that of a guard's judge."""
+    return key.startswith(_GUARD_PREFIX)
 
 
 def _list_guard_entries(config: RailsConfig) -> Iterator[ModelEntry]:

@@ -15,11 +15,14 @@ from truing.core.flagged_categories import (
     category_thresholds,
     flag_categories,
 )
-from truing.core.protocols import Judge
+from truing.core.protocols import Judge, StreamingJudge
 from truing.core.taxonomy import load_taxonomy
 from truing.core.types import Answer, Judgement, Response, Sample
+from truing.http.client import find_endpoints
 from truing.rails.actions import RailOutcome
+from truing.rails.colang.flow_reference import parse_flow_name
 from truing.rails.config.jailbreak_service import JAILBREAK_BLOCK
+from truing.rails.config.loader import RailsConfig
 from truing.rails.library import distress
 from truing.rails.library.classifier_heads import score_text
 from truing.rails.library.guard_models import read_model_name
@@ -54,6 +57,22 @@ def required_judge_specs(truing: dict[str, Any], rails: frozenset[str]) -> list[
     if self_harm_judge and "self harm support" in rails:
         specs.append(str(self_harm_judge))
     return specs
+
+
+def choose_stream_mode(config: RailsConfig, judges: Mapping[str, Judge]) -> str:
+    """Returns how answers stream where the configuration does not say.
+
+    `sentences` if the output rails ask a judge of this process alone, which reads each sentence
+    once. One at an endpoint reads all of the answer at each sentence, and may be slower than the
+    model: `hold`.
+    """
+    names = {parse_flow_name(flow) for flow in config.rails.output.flows}
+    if names != {"moderation check output"}:
+        return "hold"
+    spec, _ = _moderation_judge(config.truing.get("moderation") or {}, "output")
+    judge = judges.get(spec)
+    keeps_up = isinstance(judge, StreamingJudge) and not find_endpoints(judge)
+    return "sentences" if keeps_up else "hold"
 
 
 def _moderation_judge(settings: Mapping[str, Any], source: str) -> tuple[str, dict[str, Any]]:

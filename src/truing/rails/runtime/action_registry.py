@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import re
+from functools import lru_cache
 from typing import Any
 
 
@@ -83,6 +84,7 @@ class ActionRegistry:
         return frozenset(self._actions)
 
 
+@lru_cache(maxsize=4096)
 def _snake_case(name: str) -> str:
     """Returns ``check_facts`` for ``CheckFactsAction``, by NeMo's rules."""
     if name.endswith("Action"):

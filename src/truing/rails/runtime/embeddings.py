@@ -62,9 +62,9 @@ class SharedSentenceEncoder:
 
     def encode(self, texts: list[str]) -> Any:
         """Returns the sentence embeddings."""
-        from truing.hf.sentence_encoder import shared_encoder
+        from truing.hf.sentence_encoder import shared_fused_encoder
 
-        return shared_encoder().encode(texts)
+        return shared_fused_encoder().encode(texts)
 
 
 def choose_encoder(config: RailsConfig, place: Place = "core") -> TextEncoder:

@@ -61,8 +61,9 @@ class Event(Struct, frozen=True, kw_only=True):
         for name, default in _OWN_FIELDS[type(self)].items():
             value = getattr(self, name)
             if default is NODEFAULT or value != default:
-                event[name] = _nested_to_nemo(value)
-        event.update(self.extra)
+                event[name] = value if type(value) is str else _nested_to_nemo(value)
+        if self.extra:
+            event.update(self.extra)
         return event
 
 

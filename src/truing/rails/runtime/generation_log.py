@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
+from uuid import uuid4
 
 from truing.rails.runtime.turn_result import TurnResult
 
@@ -68,7 +69,10 @@ def build_generation_log(
     if log.get("llm_calls"):
         built["llm_calls"] = [asdict(record) for record in result.llm_records]
     if log.get("internal_events"):
-        built["internal_events"] = [event for event in result.events if _is_json(event)]
+        # An event of the caller brings its own id.
+        built["internal_events"] = [
+            {"uid": str(uuid4()), **event} for event in result.events if _is_json(event)
+        ]
     if log.get("colang_history"):
         built["colang_history"] = result.colang_history
     return built

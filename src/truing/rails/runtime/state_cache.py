@@ -9,19 +9,25 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from truing.rails.runtime.conversation_state import ConversationState
+from truing.rails.runtime.event_types import Event
 
 MAX_BYTES = 64 * 2**20
 MAX_STATES = 512
 _STATE_BYTES = 32_768  # of frames, snapshots and dictionaries
 _EVENT_BYTES = 1_000  # of an event, and of its rendered forms without their text
 _MAX_DEPTH = 6
+# Most values are one of these: they are told apart by a look-up, without a call.
+_SINGLE_VALUES = frozenset({str, bool, int, float, type(None)})
 
 
 def estimate_size(value: Any, depth: int = 0) -> int:
     """Returns about how many bytes a value of nested containers takes."""
     size = sys.getsizeof(value, 64)
-    if depth >= _MAX_DEPTH:
+    if type(value) in _SINGLE_VALUES or depth >= _MAX_DEPTH:
         return size
+    if isinstance(value, Event):
+        fields = (getattr(value, name) for name in value.__struct_fields__)
+        return size + sum(estimate_size(field, depth + 1) for field in fields)
     if isinstance(value, Mapping):
         return size + sum(
             estimate_size(key, depth + 1) + estimate_size(item, depth + 1)
@@ -43,7 +49,7 @@ def state_size(state: ConversationState) -> int:
         history.measured_events = history.measured_bytes = 0
     # An event's text stands in the event, in the rendered history and in the chat.
     for event in history[history.measured_events :]:
-        history.measured_bytes += _EVENT_BYTES + 2 * estimate_size(event.to_nemo())
+        history.measured_bytes += _EVENT_BYTES + 2 * estimate_size(event)
     history.measured_events = len(history)
     variables = estimate_size({k: v for k, v in state.context.items() if k not in _SHARED})
     return _STATE_BYTES + history.measured_bytes + 2 * variables

@@ -3,11 +3,14 @@
 Without output rails, chunks are sent as the model writes them, once the input rails have passed.
 With output rails there are two modes (``truing: {streaming: {mode: ...}}``):
 
-- `hold` (the default): the text is sent when the whole of it has passed;
+- `hold`: the text is sent when the whole of it has passed;
 - `chunked` (NeMo's ``rails.output.streaming.enabled``): a chunk is sent when the rails have passed
   all of the text up to its end. (NeMo reads `context_size` words before a chunk; here the setting
   is accepted and not needed.) `sentences` is the same with chunks that end where a sentence ends.
   A judge that can stream reads each chunk once (`answer_readings`).
+
+Where the configuration does not say, it is `sentences` if all output rails are judges in this
+process that read each sentence once, and so keep up with the model; otherwise `hold`.
 """
 
 from __future__ import annotations
@@ -47,7 +50,7 @@ class StreamGuard:
 
     `answer` returns the whole answer of a model behind rails (`GuardedModel.answer`), with the
     fields of `turn` as keyword arguments. `remember_answer` is called with a text that was sent
-    whole, and the session.
+    whole, and the session. `default_mode` holds where the configuration names none.
     """
 
     def __init__(
@@ -58,20 +61,20 @@ class StreamGuard:
         sampling: Sampling,
         turn: TurnSettings,
         remember_answer: Callable[[str, str], None] = lambda text, session: None,
+        default_mode: str = "hold",
     ) -> None:
         self.answer, self.config, self.turn = answer, config, turn
         self.conversation, self.sampling = conversation, sampling
         self.remember_answer = remember_answer
+        self.mode = stream_mode(config, default_mode)
         self.settings: dict[str, Any] = dict(config.truing.get("streaming") or {})
 
     async def chunks(self) -> AsyncIterator[str | Answer]:
         """Yields the text in chunks, and last the Answer with the same text (unless it failed)."""
-        rails = self.config.rails.output
-        mode = self.settings.get("mode", "chunked" if rails.streaming.enabled else "hold")
-        if not rails.flows or _is_stage_off(self.turn.options, "output"):
+        if not self.config.rails.output.flows or _is_stage_off(self.turn.options, "output"):
             stream = self._stream_unchecked()
-        elif mode in ("chunked", "sentences") and not self.sampling.tools:
-            stream = self._stream_checked_chunks(by_sentence=mode == "sentences")
+        elif self.mode != "hold" and not self.sampling.tools:
+            stream = self._stream_checked_chunks(by_sentence=self.mode == "sentences")
         else:
             stream = self._stream_when_complete()
         async for chunk in stream:
@@ -197,6 +200,17 @@ class StreamGuard:
         conversation = self.conversation.then(Message("assistant", text))
         with readings.active() if readings is not None else nullcontext():
             return await self._generate(conversation, options={"rails": ["output"]})
+
+
+def stream_mode(config: RailsConfig, default: str = "hold") -> str:
+    """Returns how a configuration with output rails streams: hold, chunked or sentences.
+
+    `default` is for one that does not say.
+    """
+    settings = config.truing.get("streaming") or {}
+    if "mode" not in settings and config.rails.output.streaming.enabled:
+        return "chunked"
+    return str(settings.get("mode", default))
 
 
 def _continues(sent: str, check: Answer) -> bool:

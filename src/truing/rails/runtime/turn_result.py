@@ -28,13 +28,13 @@ REMOVE_LAST_MESSAGE = "(remove last message)"  # NeMo's script by which a flow t
 class TurnResult:
     """The message of a turn (role assistant or exception), its rulings, events and costs.
 
-    `events` are in NeMo's format. `error_detail` is what the error of a failed action says;
-    `blocked_calls` are the tool calls of the LLM in a turn that was blocked.
+    `new_events` are those that the turn has added. `error_detail` is what the error of a failed
+    action says; `blocked_calls` are the tool calls of the LLM in a turn that was blocked.
     """
 
     message: dict[str, Any]
     rulings: tuple[Ruling, ...] = ()
-    events: list[dict[str, Any]] = field(default_factory=list)
+    new_events: Sequence[Event] = ()
     llm_calls: int = 0
     usage: Usage = field(default_factory=Usage)
     tool_calls: tuple[ToolCall, ...] = ()
@@ -46,6 +46,11 @@ class TurnResult:
     finish_reason: str = "stop"
     llm_records: tuple[LlmCallRecord, ...] = ()  # where the option log.llm_calls asks for them
     colang_history: str | None = None  # where the option log.colang_history asks for it
+
+    @property
+    def events(self) -> list[dict[str, Any]]:
+        """The events that the turn has added, in NeMo's format."""
+        return [event.to_nemo() for event in self.new_events]
 
     @property
     def text(self) -> str:
@@ -112,7 +117,7 @@ def build_result(turn: TurnContext, output: TurnOutput, events: Sequence[Event])
     return TurnResult(
         message=message.to_dict(),
         rulings=tuple(turn.rulings),
-        events=[event.to_nemo() for event in events],
+        new_events=events,
         llm_calls=turn.counter.calls,
         usage=turn.counter.usage(),
         tool_calls=output.typed_tool_calls(),

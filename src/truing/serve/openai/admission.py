@@ -36,8 +36,10 @@ class RequestRefused(Exception):
 class RequestRates(Protocol):
     """Counts the requests of the last minute of each API key."""
 
-    async def count_request(self, key: bytes, limit: int) -> float:
-        """Counts a request; returns 0, or the seconds until one is below the limit again."""
+    async def count_request(self, key: str, limit: int, count: int = 1) -> float:
+        """Counts a request for as many as `count`; returns 0, or the seconds until one is below
+        the limit again.
+        """
         ...
 
 
@@ -45,17 +47,19 @@ class LocalRates:
     """The requests that this process has counted, in a sliding minute."""
 
     def __init__(self) -> None:
-        self._recent_requests: dict[bytes, deque[float]] = {}
+        self._recent_requests: dict[str, deque[float]] = {}
 
-    async def count_request(self, key: bytes, limit: int) -> float:
-        """Counts a request; returns 0, or the seconds until one is below the limit again."""
+    async def count_request(self, key: str, limit: int, count: int = 1) -> float:
+        """Counts a request for as many as `count`; returns 0, or the seconds until one is below
+        the limit again.
+        """
         now = time.monotonic()
         recent = self._recent_requests.setdefault(key, deque())
         while recent and now - recent[0] >= 60:
             recent.popleft()
-        if len(recent) >= limit:
-            return 60 - (now - recent[0])
-        recent.append(now)
+        if len(recent) + count > limit:
+            return 60 - (now - recent[0]) if recent else 60.0
+        recent.extend([now] * count)
         return 0.0
 
 
@@ -87,14 +91,14 @@ class AdmissionControl:
             )
         return matches[0]
 
-    async def check_rate(self, key: bytes) -> None:
-        """Counts a request of a key. Raises RequestRefused (429) above `per_minute` in a sliding
-        minute.
+    async def check_rate(self, tenant: str, count: int = 1) -> None:
+        """Counts a request of a key, by its hash, for as many as `count`. Raises RequestRefused
+        (429) above `per_minute` in a sliding minute.
         """
         limit = self.limits.per_minute
-        if not limit:
+        if not limit or count < 1:
             return
-        retry_after = await self.rates.count_request(key, limit)
+        retry_after = await self.rates.count_request(tenant, limit, count)
         if retry_after > 0:
             raise RequestRefused(
                 429, f"more than {limit} requests a minute", "rate_limit_error", retry_after

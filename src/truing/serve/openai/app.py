@@ -7,7 +7,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 from litestar import Litestar, MediaType, Request, Response
@@ -41,7 +41,7 @@ from truing.serve.openai.pipeline import (
 from truing.serve.openai.request_log import flush_log, record_of
 from truing.serve.openai.routes import HANDLERS
 from truing.serve.openai.shared_state import SharedState
-from truing.serve.openai.thread_stores import ThreadStore
+from truing.serve.openai.stored_threads import ThreadStore
 from truing.serve.openai.tracing import TurnTracer
 
 _JSON_PATH = re.compile(r"`\$\.?([^`]*)`$")
@@ -198,10 +198,30 @@ def ask_people(app: Litestar, approvals: Approvals) -> None:
     app.state.chat.approvals = approvals
 
 
-def keep_threads(app: Litestar, store: ThreadStore) -> None:
-    """Lets the requests of a server continue the conversations in a store (`thread_id`)."""
+def keep_threads(app: Litestar, store: ThreadStore, cleanup_seconds: float = 60.0) -> None:
+    """Lets the requests of a server continue the conversations in a store (`thread_id`).
+
+    What has expired is deleted every `cleanup_seconds`, whether requests come or not.
+    """
     app.state.chat.memory.store = store
-    app.on_shutdown.append(store.close)
+    cleanup: list[asyncio.Task[None]] = []
+
+    async def delete_expired() -> None:
+        while True:
+            await asyncio.sleep(cleanup_seconds)
+            # Where the store does not answer, /ready says so; the next time may work.
+            with suppress(RequestRefused):
+                await store.delete_expired()
+
+    async def start() -> None:
+        cleanup.append(asyncio.create_task(delete_expired()))
+
+    async def stop() -> None:
+        cleanup.pop().cancel()
+        await store.close()
+
+    app.on_startup.append(start)
+    app.on_shutdown.append(stop)
 
 
 def share_state(app: Litestar, shared: SharedState) -> None:

@@ -19,7 +19,7 @@ from truing.core.types import Answer, Conversation, Failure, Sampling
 from truing.rails.guarded import GuardedModel
 from truing.rails.runtime.conversation_check import CheckResult, NoStageError
 from truing.serve.openai.admission import AdmissionControl, RequestRefused
-from truing.serve.openai.approvals import Approvals
+from truing.serve.openai.approvals import CURRENT_CLIENT, Approvals, Client
 from truing.serve.openai.audit import HarmAudit
 from truing.serve.openai.chat_page.pages import ChatPage
 from truing.serve.openai.conversation_memory import ConversationMemory
@@ -66,7 +66,11 @@ class ChatService:
         """Returns why this process should get no requests now; "" if it should."""
         if self.admission.draining:
             return "draining"
-        return "" if self.shared is None else await self.shared.find_fault()
+        for shared in (self.shared, self.memory.store):
+            fault = "" if shared is None else await shared.find_fault()
+            if fault:
+                return fault
+        return ""
 
     async def select_model(self, config_ids: Sequence[str]) -> Model:
         """Returns the model of a request. Raises RequestRefused for an unknown configuration (404),
@@ -89,7 +93,10 @@ class ChatService:
         """Waits for a slot and holds it until the request is over, its stream included, or its
         client has left. Raises RequestRefused (429) where none becomes free.
         """
-        stack = record_of(request.scope).stack
+        record = record_of(request.scope)
+        # For the rail `ask a person`, which runs in the tasks of this request.
+        CURRENT_CLIENT.set(Client(record.tenant, record.config or ""))
+        stack = record.stack
         await stack.enter_async_context(self.admission.slot())
         stack.enter_context(self.metrics.in_flight.track_inprogress())
 

@@ -19,7 +19,7 @@ from weakref import WeakValueDictionary
 
 from truing.serve.openai.admission import RequestRefused
 from truing.serve.openai.schemas import GuardrailsRequest
-from truing.serve.openai.thread_stores import Rows, ThreadStore
+from truing.serve.openai.stored_threads import Rows, ThreadKey, ThreadStore
 
 MIN_ID, MAX_ID = 16, 255  # characters of a thread id, as in NeMo's server
 MAX_THREAD_BYTES = 1_000_000
@@ -27,32 +27,39 @@ _ANSWER_BYTES = 100_000  # of these, kept free for the next answer
 _STATE_SHAPE = '{"messages": [...], "signature": "..."} as the last response returned it, or {}'
 
 
-class ContinuedConversation:
-    """The conversation that a request continues; `earlier` are the messages before its own."""
+def check_room(rows: Rows) -> None:
+    """Raises RequestRefused (400) if the messages of a request leave no room for an answer.
 
-    def __init__(self, memory: ConversationMemory, key: str, *, is_thread: bool) -> None:
-        self.memory, self.key, self.is_thread = memory, key, is_thread
+    Before the model answers: a client would pay for an answer that is not kept.
+    """
+    if len(json.dumps(rows)) > MAX_THREAD_BYTES - _ANSWER_BYTES:
+        raise RequestRefused(400, "the conversation is too long to be continued")
+
+
+class ContinuedConversation:
+    """The conversation that a request continues; `earlier` are the messages before its own.
+
+    It is a thread of the store, or else a state that is signed under `state_key`.
+    """
+
+    def __init__(
+        self, memory: ConversationMemory, state_key: str = "", thread: ThreadKey | None = None
+    ) -> None:
+        self.memory, self.state_key, self.thread = memory, state_key, thread
         self.earlier: Rows = []
         self.version = 0
-
-    def check_room(self, rows: Rows) -> None:
-        """Raises RequestRefused (400) if the messages of a request leave no room for an answer.
-
-        Before the model answers: a client would pay for an answer that is not kept.
-        """
-        if len(json.dumps(rows)) > MAX_THREAD_BYTES - _ANSWER_BYTES:
-            raise RequestRefused(400, "the conversation is too long to be continued")
 
     async def save(self, rows: Rows) -> dict[str, Any]:
         """Keeps the messages up to an answer; returns what the response says of it."""
         if len(json.dumps(rows)) > MAX_THREAD_BYTES:
             raise RequestRefused(400, "the conversation is too long to be continued")
-        if self.is_thread:
+        if self.thread is not None:
             assert self.memory.store is not None
-            if not await self.memory.store.save(self.key, rows, self.version):
+            document = {"messages": rows}
+            if not await self.memory.store.save(self.thread, document, self.version):
                 raise RequestRefused(409, "another request has continued the thread meanwhile")
             return {}
-        return {"state": {"messages": rows, "signature": self.memory.sign(self.key, rows)}}
+        return {"state": {"messages": rows, "signature": self.memory.sign(self.state_key, rows)}}
 
 
 class ConversationMemory:
@@ -92,32 +99,31 @@ class ConversationMemory:
             yield self._read_state(guardrails.state, tenant, config)
             return
         key = self._thread_key(guardrails.thread_id, tenant, config)
-        async with self._lock(key):
+        async with self._lock(key.name):
             assert self.store is not None
-            thread = ContinuedConversation(self, key, is_thread=True)
+            thread = ContinuedConversation(self, thread=key)
             stored = await self.store.load(key)
             thread.earlier, thread.version = stored.rows, stored.version
             yield thread
 
-    def _lock(self, key: str) -> AbstractAsyncContextManager[Any]:
+    def _lock(self, name: str) -> AbstractAsyncContextManager[Any]:
         if self.shared_lock is not None:
-            return self.shared_lock(key)
-        lock = self._locks.get(key)
+            return self.shared_lock(name)
+        lock = self._locks.get(name)
         if lock is None:
-            lock = self._locks[key] = asyncio.Lock()
+            lock = self._locks[name] = asyncio.Lock()
         return lock
 
-    def _thread_key(self, thread_id: Any, tenant: str, config: str) -> str:
+    def _thread_key(self, thread_id: Any, tenant: str, config: str) -> ThreadKey:
         if self.store is None:
             raise _refuse("thread_id", "this server keeps no threads: start it with --threads")
         if not isinstance(thread_id, str) or not MIN_ID <= len(thread_id) <= MAX_ID:
             raise _refuse("thread_id", f"a text of {MIN_ID} to {MAX_ID} characters")
-        text = json.dumps([tenant, config, thread_id]).encode()
-        return hashlib.sha256(text).hexdigest()
+        return thread_key(tenant, config, thread_id)
 
     def _read_state(self, state: Any, tenant: str, config: str) -> ContinuedConversation:
         key = json.dumps([tenant, config])
-        continued = ContinuedConversation(self, key, is_thread=False)
+        continued = ContinuedConversation(self, key)
         if state == {}:
             return continued
         rows = state.get("messages") if isinstance(state, dict) else None
@@ -128,6 +134,12 @@ class ConversationMemory:
             raise _refuse("state", f"not from this server and key, or changed; {_STATE_SHAPE}")
         continued.earlier = rows
         return continued
+
+
+def thread_key(tenant: str, *names: str) -> ThreadKey:
+    """Returns the key of what belongs to an API key: the same names under another are another's."""
+    text = json.dumps([tenant, *names]).encode()
+    return ThreadKey(tenant or "everybody", hashlib.sha256(text).hexdigest())
 
 
 def _refuse(name: str, reason: str) -> RequestRefused:

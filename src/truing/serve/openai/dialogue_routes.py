@@ -1,14 +1,16 @@
 """Runs a file of `truing rails test` on a served configuration, for the chat page.
 
-A client may set in it what it may set in a request: user messages, assistant's messages and tool
-results. Who reaches a chat page without keys, which is there on this machine alone, is the
-operator and may set all. A server that audits its answers runs no dialogues: their answers would
-not be among the audited ones.
+A client with a key may set in it what it may set in a request: user messages, assistant's messages
+and tool results. Who reaches a chat page without keys, which is there on this machine alone, is the
+operator and may set all; any other server without keys runs none. Each turn counts as a request of
+the rate. A server that audits its answers runs no dialogues: their answers would not be among the
+audited ones.
 """
 
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import Annotated, Any
 
 from litestar import Request, Response, post
@@ -18,8 +20,14 @@ from msgspec import Struct
 from msgspec.structs import asdict
 
 from truing.core.errors import PlanError
-from truing.rails.dialogue_tests import DialogueRunner, DialogueTest, parse_dialogues
+from truing.rails.dialogue_tests import (
+    DialogueOutcome,
+    DialogueRunner,
+    DialogueTest,
+    parse_dialogues,
+)
 from truing.rails.guarded import GuardedModel
+from truing.rails.runtime.decision_record import decision_record
 from truing.serve.openai.admission import RequestRefused
 from truing.serve.openai.chat_service import ChatService
 from truing.serve.openai.request_checks import check_name, refuse
@@ -49,6 +57,10 @@ async def run_dialogues(
     if service.audit is not None:
         reason = "this server audits its answers: run the file with truing rails test"
         raise RequestRefused(403, reason, "permission_error")
+    is_operator = not record.tenant and service.page is not None
+    if not record.tenant and not is_operator:
+        reason = "without keys (--keys-env) dialogues run on this machine's own address alone"
+        raise RequestRefused(403, reason, "permission_error")
     check_name("config_id", data.config_id, limits)
     model = await service.select_model((data.config_id,) if data.config_id else ())
     if not isinstance(model, GuardedModel):
@@ -58,17 +70,35 @@ async def run_dialogues(
         dialogues = parse_dialogues("dialogues", data.dialogues)
     except PlanError as error:
         raise refuse("dialogues", "; ".join(error.faults[:5])) from error
-    is_operator = not record.tenant and service.page is not None
     _check_dialogues(dialogues, is_operator=is_operator)
+    turns = sum(len(dialogue.turns) for dialogue in dialogues)
+    # The request itself is counted already.
+    await service.admission.check_rate(record.tenant, turns - 1)
     await service.take_slot(request)
-    runner = DialogueRunner(model.config, model.model)
+    parts = replace(model.parts)
+    runner = DialogueRunner(model.config, model.model, parts, max_tokens=limits.max_tokens)
     try:
         async with asyncio.timeout(limits.seconds):
             outcomes = await runner.run_async(dialogues)
     except TimeoutError:
         reason = f"the dialogues took longer than {limits.seconds:g} s"
         raise RequestRefused(504, reason, "timeout_error") from None
-    return Response({"object": "list", "data": [asdict(outcome) for outcome in outcomes]})
+    service.metrics.answers.labels("dialogue").inc(sum(len(outcome.said) for outcome in outcomes))
+    return Response({"object": "list", "data": [_outcome_row(model, o) for o in outcomes]})
+
+
+def _outcome_row(model: GuardedModel, outcome: DialogueOutcome) -> dict[str, Any]:
+    """Returns an outcome with the decisions of each turn, as a client may see them."""
+    turns = [
+        {
+            "input": turn.input,
+            "bot": turn.bot,
+            "ms": turn.ms,
+            **decision_record(model.rulings_for_clients(turn.rulings)),
+        }
+        for turn in outcome.turns
+    ]
+    return {**asdict(outcome), "turns": turns}
 
 
 def _check_dialogues(dialogues: list[DialogueTest], *, is_operator: bool) -> None:

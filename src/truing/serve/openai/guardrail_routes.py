@@ -8,6 +8,7 @@ treats as a failed guardrail, which blocks (`unreachable_fallback: fail_closed`,
 from __future__ import annotations
 
 import asyncio
+import re
 from typing import Annotated, Any
 
 from litestar import MediaType, Request, Response, post
@@ -27,6 +28,8 @@ from truing.serve.openai.chat_service import ChatService
 from truing.serve.openai.limits import ServerLimits
 from truing.serve.openai.request_checks import check_name, refuse
 from truing.serve.openai.request_log import record_of
+
+_WORD = re.compile(r"\S+")
 
 
 class GuardrailApiRequest(GuardrailInputs, kw_only=True):
@@ -66,7 +69,7 @@ async def litellm_guardrail(
     except TimeoutError:
         reason = f"no decision in {limits.seconds:g} s"
         raise RequestRefused(504, reason, "timeout_error") from None
-    body = _response_body(data, decision)
+    body = _response_body(data, decision, _overlap_words(model))
     record.decision = {"NONE": "allow", "GUARDRAIL_INTERVENED": "rewrite"}.get(
         body["action"], "block"
     )
@@ -96,12 +99,17 @@ def _read_config_id(data: GuardrailApiRequest, limits: ServerLimits) -> str:
 
 
 def _session(data: GuardrailApiRequest, tenant: str) -> str:
-    """Returns whose texts these are: what has passed for one key of the proxy is not another's."""
+    """Returns whose texts these are: what has passed for one key of the proxy is not another's.
+
+    "" where the proxy names no key: users that nothing tells apart share no memory.
+    """
     key = (data.request_data or {}).get("user_api_key_hash")
-    return f"{tenant}:{key if isinstance(key, str) else ''}"
+    return f"{tenant}:{key}" if isinstance(key, str) and key else ""
 
 
-def _response_body(data: GuardrailApiRequest, decision: GuardrailDecision) -> dict[str, Any]:
+def _response_body(
+    data: GuardrailApiRequest, decision: GuardrailDecision, overlap_words: int | None
+) -> dict[str, Any]:
     record: dict[str, Any] = {"guardrails": decision_record(decision.rulings)}
     if not decision.allowed:
         return {"action": "BLOCKED", "blocked_reason": decision.reply, **record}
@@ -110,17 +118,35 @@ def _response_body(data: GuardrailApiRequest, decision: GuardrailDecision) -> di
         reason = "a rail rewrites a tool call, which cannot be rewritten here"
         return {"action": "BLOCKED", "blocked_reason": reason, **record}
     if data.input_type == "response":
-        # While a text streams, the word at its end may still become what a rail masks.
-        record["stream_holdback_chars"] = [_last_word(text) for text in decision.texts]
+        # While a text streams, its end may still become what a rail masks or refuses.
+        record["stream_holdback_chars"] = [
+            count_held_characters(text, overlap_words) for text in decision.texts
+        ]
     if decision.texts == (data.texts or []):
         return {"action": "NONE", **record}
     return {"action": "GUARDRAIL_INTERVENED", "texts": decision.texts, **record}
 
 
-def _last_word(text: str) -> int:
-    """Returns the number of characters after the last blank of a text."""
-    words = text.split()
-    return len(words[-1]) if words and not text[-1].isspace() else 0
+def _overlap_words(model: GuardedModel) -> int | None:
+    """Returns the words at the end of a text that stay back while it streams; None: all of them.
+
+    A configuration that sends its own streams in chunks lets go what stands before the words that
+    a chunk is read with (`context_size`); any other one lets the text go when all of it has passed.
+    """
+    output = model.config.rails.output
+    if not output.flows:
+        return 0
+    return None if model.stream_mode == "hold" else output.streaming.context_size
+
+
+def count_held_characters(text: str, words: int | None) -> int:
+    """Returns the number of characters of the last words of a text; of all of it for None."""
+    if words is None:
+        return len(text)
+    if words == 0:
+        return 0
+    starts = [match.start() for match in _WORD.finditer(text)]
+    return len(text) - starts[-words] if len(starts) > words else len(text)
 
 
 HANDLERS = (litellm_guardrail,)

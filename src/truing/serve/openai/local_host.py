@@ -7,6 +7,7 @@ of its requests is still the name of the page's host, so only loopback names are
 
 from __future__ import annotations
 
+from functools import lru_cache
 from urllib.parse import urlsplit
 
 from litestar.enums import ScopeType
@@ -44,6 +45,7 @@ def _host_header(scope: Scope) -> str:
     return values[0].decode("latin-1") if len(values) == 1 else ""
 
 
+@lru_cache(maxsize=256)
 def names_this_machine(host: str) -> bool:
     """Returns whether a `Host` header is localhost or a loopback address, whatever its port."""
     try:

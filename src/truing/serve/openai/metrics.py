@@ -35,6 +35,12 @@ class ServerMetrics:
             buckets=_BUCKETS,
             registry=self.registry,
         )
+        self.first_text = Histogram(
+            "truing_first_text_seconds",
+            "Seconds from a request to the first text of its stream, past the rails",
+            buckets=_BUCKETS,
+            registry=self.registry,
+        )
         self.rulings = Counter(
             "truing_rulings", "Decisions of rails", ("rail", "ruling"), registry=self.registry
         )

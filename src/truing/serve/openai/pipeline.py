@@ -147,7 +147,7 @@ class RequestPipeline:
             key = self._admission.check_key(sent_key.decode("latin-1"))
             record.tenant = hashlib.sha256(key).hexdigest() if key else ""
             if record.path.startswith(_API_PATHS):
-                await self._admission.check_rate(key)
+                await self._admission.check_rate(record.tenant)
         if record.method not in _BODY_METHODS:
             await self._app(scope, _body_receiver(b"", response.over), response)
             return

@@ -48,6 +48,7 @@ class RequestRecord:
         self.finish_reason: str | None = None
         self.error: str | None = None
         self.upstream_ms: float | None = None
+        self.first_text_ms: float | None = None  # of a stream, from the arrival of the request
         self.prompt_tokens: int | None = None
         self.completion_tokens: int | None = None
         self.received_bytes = 0
@@ -93,6 +94,7 @@ class RequestRecord:
             "client_left": self.client_left,
             "ms": round(1000 * self.seconds, 1),
             "upstream_ms": None if self.upstream_ms is None else round(self.upstream_ms, 1),
+            "first_text_ms": None if self.first_text_ms is None else round(self.first_text_ms, 1),
             "prompt_tokens": self.prompt_tokens,
             "completion_tokens": self.completion_tokens,
             "received_bytes": self.received_bytes,

@@ -78,6 +78,7 @@ class ResponsesTurn(Struct):
 def read_turn(request: ResponsesRequest, earlier: Rows, limits: ServerLimits) -> ResponsesTurn:
     """Returns the chat request of a request. Raises RequestRefused (400)."""
     _refuse_unsupported(request, limits)
+    _take_context(request)
     own, item_of_row = _read_input(request.input, limits)
     rows = [*earlier, *own]
     if request.instructions:
@@ -163,6 +164,17 @@ def _read_input(items: str | Sequence[Any], limits: ServerLimits) -> tuple[Rows,
     return rows, numbers
 
 
+def _take_context(request: ResponsesRequest) -> None:
+    """Puts the variables of messages of the role `context` into `guardrails.context`."""
+    for number, item in enumerate(request.input):
+        if isinstance(item, str) or item.get("role") != "context":
+            continue
+        if not isinstance(item.get("content"), dict):
+            raise refuse(f"input[{number}].content", 'expected an object: {"name": "value"}')
+        request.guardrails = request.guardrails or GuardrailsRequest()
+        request.guardrails.context = {**(request.guardrails.context or {}), **item["content"]}
+
+
 def _joins_calls(rows: Rows, row: Mapping[str, Any]) -> bool:
     """Returns whether a call belongs to the message before it: one turn of the model."""
     return bool(rows) and "tool_calls" in row and rows[-1]["role"] == "assistant"
@@ -171,6 +183,8 @@ def _joins_calls(rows: Rows, row: Mapping[str, Any]) -> bool:
 def _read_item(item: Mapping[str, Any], place: str) -> dict[str, Any] | None:
     """Returns the message of an item; None for one that a model here does not get."""
     kind = item.get("type") or "message"
+    if kind == "message" and item.get("role") == "context":
+        return None  # its variables are taken already
     if kind == "message":
         return {"role": item.get("role"), "content": item.get("content")}
     if kind == "function_call":

@@ -22,6 +22,7 @@ from truing.rails.guarded import GuardedModel
 from truing.serve.openai import schemas
 from truing.serve.openai.admission import RequestRefused
 from truing.serve.openai.chat_service import ChatService
+from truing.serve.openai.conversation_memory import check_room
 from truing.serve.openai.request_checks import (
     check_moderation_request,
     read_chat_request,
@@ -53,7 +54,7 @@ async def chat(
     )
     if continued is not None:
         data.messages = [*continued.earlier, *data.messages]
-        continued.check_room(data.messages)
+        check_room(data.messages)
     take_context(data)
     conversation, sampling = read_chat_request(data, service.admission.limits)
     model = await service.select_model(data.config_ids)

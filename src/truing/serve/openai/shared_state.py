@@ -8,27 +8,18 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import os
 import secrets
-import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
-from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from typing import Any
 
-from truing.core.errors import MissingExtra, PlanError
+from truing.core.errors import PlanError
 from truing.serve.openai.admission import RequestRefused
+from truing.serve.openai.redis_client import RedisConnection, open_redis, refused_without_redis
 
-if TYPE_CHECKING:
-    from redis.asyncio import Redis
-
-PASSWORD_VARIABLE = "REDIS_PASSWORD"
 _PREFIX = "truing:serve:"
 _WINDOW_SECONDS = 60
-_ANSWER_SECONDS = 5.0  # that Redis may take
-_CONNECTION_SECONDS = 15.0  # that a call waits for a free connection
-_CONNECTIONS = 16  # of a process
-_READY_SECONDS = 1.0  # for which the answer to "is Redis there?" is kept
+_WHAT = "what the servers share (--redis)"
 
 # A sliding window: one entry for each request of the last minute. One script, so that two
 # processes cannot both take the last place; by the clock of Redis, since those of machines differ.
@@ -37,64 +28,45 @@ local now = redis.call('TIME')
 local t = now[1] * 1000000 + now[2]
 local window = tonumber(ARGV[2]) * 1000000
 redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', string.format('%d', t - window))
-if redis.call('ZCARD', KEYS[1]) >= tonumber(ARGV[1]) then
+if redis.call('ZCARD', KEYS[1]) + tonumber(ARGV[4]) > tonumber(ARGV[1]) then
   local oldest = redis.call('ZRANGE', KEYS[1], 0, 0, 'WITHSCORES')
+  if #oldest == 0 then return string.format('%d', window) end
   return string.format('%d', tonumber(oldest[2]) + window - t)
 end
-redis.call('ZADD', KEYS[1], string.format('%d', t), ARGV[3])
+for number = 1, tonumber(ARGV[4]) do
+  redis.call('ZADD', KEYS[1], string.format('%d', t), ARGV[3] .. ':' .. number)
+end
 redis.call('EXPIRE', KEYS[1], ARGV[2] + 1)
 return '-1'
 """
 
 
 def open_shared_state(url: str) -> SharedState:
-    """Returns the state behind `--redis`, `redis://HOST:PORT/DATABASE`.
-
-    A password comes from the environment variable REDIS_PASSWORD. Raises PlanError for another kind
-    of address and for one with a password in it, which other users of the machine could read.
-    """
-    parts = urlsplit(url)
-    if parts.scheme not in ("redis", "rediss") or not parts.hostname:
-        raise PlanError(f"--redis {parts.scheme}://...: it is redis://HOST:PORT/DATABASE")
-    if parts.password:
-        raise PlanError(
-            f"--redis: the address holds a password; give it in the environment variable "
-            f"{PASSWORD_VARIABLE}"
-        )
-    try:
-        from redis.asyncio import BlockingConnectionPool, Redis
-    except ImportError as error:
-        raise MissingExtra("redis", "limits that processes share (package redis)") from error
-    # By default every call that overlaps another opens a connection, without a bound.
-    pool = BlockingConnectionPool.from_url(
-        url,
-        password=os.environ.get(PASSWORD_VARIABLE),
-        max_connections=_CONNECTIONS,
-        timeout=_CONNECTION_SECONDS,
-        socket_timeout=_ANSWER_SECONDS,
-        socket_connect_timeout=_ANSWER_SECONDS,
-    )
-    return SharedState(Redis.from_pool(pool))
+    """Returns the state behind `--redis`, `redis://HOST:PORT/DATABASE` (see `open_redis`)."""
+    return SharedState(open_redis(url, "--redis", "limits that processes share (package redis)"))
 
 
 class SharedState:
     """Rates, locks and the secret of a service, in one database of Redis."""
 
-    def __init__(self, client: Redis) -> None:
-        self._client: Any = client
-        self._count_request = self._client.register_script(_COUNT_REQUEST)
-        self._checked_at, self._fault = -_READY_SECONDS, ""
+    def __init__(self, connection: RedisConnection) -> None:
+        self.connection = connection
 
-    async def count_request(self, key: bytes, limit: int) -> float:
-        """Counts a request of an API key; returns 0, or the seconds until it may come again.
+    @property
+    def _client(self) -> Any:
+        return self.connection.client
+
+    async def count_request(self, key: str, limit: int, count: int = 1) -> float:
+        """Counts a request of an API key, for as many as `count`; returns 0, or the seconds until
+        it may come again.
 
         A request that is refused is not counted. Raises RequestRefused (503) where Redis does not
         answer.
         """
-        name = f"{_PREFIX}rate:{hashlib.sha256(key).hexdigest()}"
-        arguments: list[str | int] = [limit, _WINDOW_SECONDS, secrets.token_hex(8)]
-        with _refused_without_redis():
-            wait = int(await self._count_request(keys=[name], args=arguments))
+        name = f"{_PREFIX}rate:{hashlib.sha256(key.encode()).hexdigest()}"
+        arguments: list[str | int] = [limit, _WINDOW_SECONDS, secrets.token_hex(8), count]
+        with refused_without_redis(_WHAT):
+            wait = int(await self._client.eval(_COUNT_REQUEST, 1, name, *arguments))
         return max(0.0, wait / 1e6)
 
     @asynccontextmanager
@@ -106,7 +78,7 @@ class SharedState:
         lock = self._client.lock(
             f"{_PREFIX}lock:{name}", timeout=seconds, blocking_timeout=seconds, sleep=0.02
         )
-        with _refused_without_redis():
+        with refused_without_redis(_WHAT):
             acquired = await lock.acquire()
         if not acquired:
             raise RequestRefused(
@@ -136,34 +108,11 @@ class SharedState:
 
     async def find_fault(self) -> str:
         """Returns why the state cannot be used now; "" if it can."""
-        from redis.exceptions import RedisError
-
-        if time.monotonic() - self._checked_at >= _READY_SECONDS:
-            # Before the answer: while Redis hangs, probes must not take the connections of rates.
-            self._checked_at = time.monotonic()
-            try:
-                await self._client.ping()
-                self._fault = ""
-            except (RedisError, OSError) as error:
-                self._fault = f"Redis does not answer ({type(error).__name__})"
-        return self._fault
+        return await self.connection.find_fault()
 
     async def close(self) -> None:
         """Closes the connections."""
-        await self._client.aclose()
-
-
-@contextmanager
-def _refused_without_redis() -> Iterator[None]:
-    """Turns a failure of Redis into the refusal of the request."""
-    from redis.exceptions import RedisError
-
-    try:
-        yield
-    except (RedisError, OSError) as error:
-        raise RequestRefused(
-            503, "the limits that the servers share cannot be reached", "server_error", 5
-        ) from error
+        await self.connection.close()
 
 
 @contextmanager

@@ -71,6 +71,9 @@ async def stream_answer(
                 if isinstance(part, Answer):
                     answer = part
                 else:
+                    if not sent:
+                        record.first_text_ms = 1000 * record.seconds
+                        service.metrics.first_text.observe(record.seconds)
                     sent.append(part)
                     yield part
         if answer is None:

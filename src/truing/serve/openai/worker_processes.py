@@ -26,6 +26,7 @@ from typing import Any
 from truing.core.errors import UserError
 
 _POLL_SECONDS = 0.2
+START_SECONDS = 300.0  # in which a process must be ready: models are loaded, encoders downloaded
 _FIRST_RETRY_SECONDS, _LAST_RETRY_SECONDS = 0.5, 30.0
 _READY, _FAILED = "ready", "failed"
 
@@ -82,6 +83,16 @@ class _Worker:
         theirs.close()
         self.ready = False
         self.failure = ""
+        self._started = time.monotonic()
+
+    def is_late(self, start_seconds: float) -> bool:
+        """Whether the process should have been ready by now, and is not."""
+        return not self.ready and time.monotonic() - self._started > start_seconds
+
+    def kill(self) -> None:
+        """Ends the process at once."""
+        self.process.kill()
+        self.process.join()
 
     @property
     def handles(self) -> list[Any]:
@@ -109,8 +120,7 @@ class _Worker:
         """Waits for the end of the process until a time of the monotonic clock, then kills it."""
         self.process.join(max(0.0, deadline - time.monotonic()))
         if self.alive:
-            self.process.kill()
-            self.process.join()
+            self.kill()
         self._connection.close()
 
 
@@ -124,8 +134,8 @@ def forget_metrics(pid: int) -> None:
 class WorkerProcesses:
     """Runs `target` in `count` processes until a signal ends them.
 
-    `drain_seconds` is the longest that a process may take to answer what it has admitted; `report`
-    is told of what happens, in one line each.
+    `drain_seconds` is the longest that a process may take to answer what it has admitted,
+    `start_seconds` until it is ready; `report` is told of what happens, in one line each.
     """
 
     def __init__(
@@ -136,8 +146,9 @@ class WorkerProcesses:
         drain_seconds: float,
         report: Callable[[str], None],
         on_ended: Callable[[int], None] = lambda pid: None,
+        start_seconds: float = START_SECONDS,
     ) -> None:
-        self._target, self._count = target, count
+        self._target, self._count, self._start_seconds = target, count, start_seconds
         self._drain_seconds, self._report, self._on_ended = drain_seconds, report, on_ended
         self._workers: list[_Worker] = []
         self._leaving: list[tuple[_Worker, float]] = []
@@ -181,19 +192,33 @@ class WorkerProcesses:
             worker.read_messages()
 
     def _start_ready(self) -> tuple[list[_Worker], str]:
-        """Starts processes and waits until all answer; returns none, and why, if one fails."""
+        """Starts processes and waits until all answer; returns none, and why, if one fails.
+
+        Those that serve meanwhile are replaced when they die, as at any other time.
+        """
         workers = [_Worker(self._target) for _ in range(self._count)]
         while not self._stopping:
-            self._wait(workers)
+            self._wait([*workers, *self._workers])
             if all(worker.ready for worker in workers):
                 return workers, ""
-            dead = next((w for w in workers if not w.alive and not w.ready), None)
-            if dead is not None:
-                dead.read_messages()
-                failure = dead.failure or f"a worker ended with status {dead.process.exitcode}"
+            failure = next(filter(None, (self._find_start_failure(w) for w in workers)), "")
+            if failure:
                 self._let_go(workers)
                 return [], failure
+            self._replace_dead()
+            self._end_leaving()
         return workers, ""
+
+    def _find_start_failure(self, worker: _Worker) -> str:
+        """Returns why a process does not become ready; "" if it still may."""
+        if worker.ready:
+            return ""
+        if not worker.alive:
+            worker.read_messages()
+            return worker.failure or f"a worker ended with status {worker.process.exitcode}"
+        if worker.is_late(self._start_seconds):
+            return f"a worker did not start in {self._start_seconds:g} s"
+        return ""
 
     def _reload(self) -> None:
         self._reload_requested = False
@@ -215,6 +240,10 @@ class WorkerProcesses:
             self._leaving.append((worker, deadline))
 
     def _replace_dead(self) -> None:
+        for worker in self._workers:
+            if worker.alive and worker.is_late(self._start_seconds):
+                worker.failure = f"it did not start in {self._start_seconds:g} s"
+                worker.kill()
         dead = [worker for worker in self._workers if not worker.alive]
         if any(worker.ready for worker in self._workers if worker.alive) and not dead:
             self._retry_seconds = _FIRST_RETRY_SECONDS

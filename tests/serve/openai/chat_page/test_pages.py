@@ -59,13 +59,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_browser_gets_the_page_and_others_the_health(folder: Path) -> None:
     with TestClient(make_app(folder, ["k"])) as client:
         page = client.get("/", headers=HTML)
-        assert page.headers["content-type"].startswith("text/html")
+        assert page.headers["content-type"] == "text/html; charset=utf-8"
         policy = page.headers["content-security-policy"]
         assert "script-src 'self'" in policy and "unsafe" not in policy
         assert "<script>" not in page.text and "style=" not in page.text
         assert client.get("/").json() == {"status": "ok"}
         assert client.get("/health", headers=HTML).json() == {"status": "ok"}
         script = client.get("/static/chat.js")
+        assert script.headers["content-type"] == "text/javascript; charset=utf-8"
         assert script.status_code == 200 and script.headers["x-content-type-options"] == "nosniff"
         assert client.get("/static/app.js").status_code == 401
         assert client.get("/static/..%2fpages.py").status_code in (401, 404)

@@ -34,7 +34,7 @@ class ChatPage:
     def render(self) -> Response[str]:
         """Returns the page."""
         headers = {**_HEADERS, "cache-control": "no-store", "vary": "accept"}
-        return Response(self._html, media_type="text/html; charset=utf-8", headers=headers)
+        return Response(self._html, media_type="text/html", headers=headers)
 
     def file(self, name: str) -> Response[bytes] | None:
         """Returns a static file; None if there is none of the name."""

@@ -47,8 +47,8 @@
   }
 
   // ---- a turn
-  function showSaid(who, text) {
-    const item = add($("#turns"), "li", `by-${who}`);
+  function showSaid(who, text, turns = $("#turns")) {
+    const item = add(turns, "li", `by-${who}`);
     add(item, "span", "visually-hidden", who === "user" ? "You:" : "Bot:");
     const said = add(item, "p", "said", text);
     item.scrollIntoView({ block: "nearest" });
@@ -144,6 +144,8 @@
       const card = add(box, "div", "card ask");
       card.dataset.id = call.id;
       add(card, "p", "", `May the bot call ${call.name}?`);
+      const whose = call.client ? `client ${call.client}` : "a client without a key";
+      add(card, "p", "times", `${call.config || "the model"} · ${whose} · asked ${Math.round(call.seconds)} s ago`);
       add(card, "pre", "calls", call.arguments);
       const actions = add(card, "div", "actions");
       for (const [label, allow] of [["Allow", true], ["Deny", false]]) {
@@ -179,7 +181,17 @@
         summary.append(` ${outcome.dialogue} (${Math.round(1000 * outcome.seconds)} ms)`);
         const list = add(box, "ul");
         for (const fault of outcome.faults) add(add(list, "li"), "span", "why", fault);
-        for (const text of outcome.said) add(add(list, "li"), "span", "why", `said: ${text}`);
+        if (!outcome.faults.length) list.remove();
+        // The conversation as it went, with what the rails decided in each turn.
+        const replay = add(box, "ol", "turns replay");
+        replay.setAttribute("aria-label", `Conversation of ${outcome.dialogue}`);
+        for (const turn of outcome.turns) {
+          showSaid("user", turn.input, replay);
+          const { item: reply } = showSaid("bot", turn.bot, replay);
+          reply.classList.toggle("blocked", turn.rails.some((rail) => rail.ruling === "block"));
+          add(reply, "p", "times", `${Math.round(turn.ms)} ms`);
+          showDecisions(reply, turn.rails);
+        }
       }
       announce(said.textContent);
     } catch (error) {
