@@ -15,4 +15,6 @@ pytestmark = [pytest.mark.peers, pytest.mark.timeout(1800)]
     [("langchain", "langchain"), ("litellm", "litellm"), ("openai-agents", "openai_agents")],
 )
 def test_hook_with_its_framework(extra: str, folder: str, root: Path, tmp_path: Path) -> None:
-    run_tests_with_extra(extra, f"tests/integrations/{folder}", root, tmp_path)
+    # What the page of the framework has its readers install beside the extra.
+    packages = {"langchain": ["langchain-openai"], "litellm": ["litellm[proxy]"]}.get(extra, [])
+    run_tests_with_extra(extra, f"tests/integrations/{folder}", root, tmp_path, more=packages)

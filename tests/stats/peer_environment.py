@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import sysconfig
+from collections.abc import Sequence
 from pathlib import Path
 
 from tests.requirements import skip_or_fail
@@ -30,11 +31,17 @@ def peer_interpreter(name: str, requirement: str, parent: Path) -> str:
 
 
 def run_tests_with_extra(
-    extra: str, tests: str, root: Path, parent: Path, *, development_packages: bool = False
+    extra: str,
+    tests: str,
+    root: Path,
+    parent: Path,
+    *,
+    more: Sequence[str] = (),
+    development_packages: bool = False,
 ) -> None:
     """Runs tests in an environment with an extra; asserts that all pass and none is skipped.
 
-    With `development_packages` those of this interpreter are used too, so that torch is not
+    `more` are further packages. With `development_packages` those of this interpreter are used too, so that torch is not
     installed a second time.
     """
     packages = extra if development_packages else f"{extra},serve"
@@ -44,7 +51,7 @@ def run_tests_with_extra(
     if development_packages:
         path.append(sysconfig.get_path("purelib"))
     else:
-        tools = ["pytest>=8.3", "pytest-timeout>=2.3", "hypothesis>=6.120"]
+        tools = ["pytest>=8.3", "pytest-timeout>=2.3", "hypothesis>=6.120", *more]
         install = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *tools]
         subprocess.run(install, check=True)
     process = subprocess.run(

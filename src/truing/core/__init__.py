@@ -23,8 +23,8 @@ __getattr__, __dir__, __all__ = lazy_exports(
             "WITHHELD_RESULT"
         ),
         "errors": (
-            "BudgetExceeded DataError LineageError MissingExtra PlanError ProcessFailed RunError "
-            "SpecError TruingError UserError did_you_mean"
+            "BudgetExceeded DataError LineageError MissingExtra PlanError ProcessFailed "
+            "RequestRejected RunError SpecError TruingError UserError did_you_mean"
         ),
         "flagged_categories": (
             "DEFAULT_CATEGORY_THRESHOLD UNCATEGORISED category_threshold category_thresholds "

@@ -26,7 +26,6 @@ from truing.core.protocols import Closeable, Judge, LoopModel, Model
 from truing.core.types import (
     Answer,
     Conversation,
-    Failure,
     Lineage,
     Message,
     Ruling,
@@ -55,8 +54,9 @@ from truing.rails.runtime.llm_client import LlmError
 from truing.rails.runtime.output_gate import BLOCKED_MESSAGE
 from truing.rails.runtime.stream_buffer import StreamBuffer
 from truing.rails.runtime.stream_guard import StreamGuard, TurnSettings, stream_mode
+from truing.rails.runtime.turn_answer import answer_from_result
+from truing.rails.runtime.turn_answer import blocked_answer as blocked_answer
 from truing.rails.runtime.turn_context import EVIDENCE_CHARACTERS
-from truing.rails.runtime.turn_result import TurnResult
 
 _LOG = logging.getLogger("truing.rails")
 DEFAULT_MAX_MESSAGE = 200_000  # characters
@@ -367,69 +367,6 @@ def _message_texts(message: Message) -> Iterator[str]:
     for call in message.tool_calls:
         yield call.name
         yield call.arguments
-
-
-def answer_from_result(result: TurnResult) -> Answer:
-    """Returns a turn's result as an Answer."""
-    if result.blocked or result.failure is not None:
-        finish_reason = "blocked"
-    else:
-        finish_reason = "tool_calls" if result.tool_calls else result.finish_reason
-    rulings = result.rulings
-    failure = result.failure
-    if failure is not None and not any(r.ruling == "block" for r in rulings):
-        # Every blocked answer names its reason, also where no rail but the runtime stopped the
-        # turn.
-        ruling = Ruling(
-            name="runtime",
-            stage="dialog",
-            ruling="block",
-            reason=failure.message,
-            evidence=result.error_detail or None,
-        )
-        rulings = (*rulings, ruling)
-    if result.message["role"] == "exception":
-        content = str(result.message["content"].get("message") or BLOCKED_MESSAGE)
-        message = Message("assistant", content)
-    else:
-        text = result.text if result.message["role"] == "assistant" else ""
-        message = Message("assistant", text, result.tool_calls)
-    return Answer(
-        message=message,
-        finish_reason=finish_reason,
-        usage=result.usage,
-        rulings=rulings,
-        blocked_calls=result.blocked_calls,
-    )
-
-
-def blocked_answer(
-    kind: str,
-    reason: str,
-    rulings: tuple[Ruling, ...] = (),
-    seconds: float = 0.0,
-    evidence: str = "",
-) -> Answer:
-    """Returns the answer of a turn that could not be finished; `kind` is that of the failure.
-
-    `evidence` is the message of an exception, which may quote a text of the conversation.
-    """
-    ruling = Ruling(
-        name="runtime",
-        stage="dialog",
-        ruling="block",
-        reason=reason,
-        text=BLOCKED_MESSAGE,
-        evidence=evidence[:EVIDENCE_CHARACTERS] or None,
-        ms=round(seconds * 1000, 3),
-    )
-    return Answer(
-        message=Message("assistant", BLOCKED_MESSAGE),
-        finish_reason="blocked",
-        rulings=(*rulings, ruling),
-        # Wrong options are a fault of the caller, not a decision of the rails.
-        failure=Failure("rail", kind, reason) if kind == "options" else None,
-    )
 
 
 def _require_no_loop(model: Model) -> None:

@@ -100,7 +100,7 @@ class WordsAtAnEndpoint(StreamingWords):
 
     def __init__(self) -> None:
         super().__init__()
-        self.endpoint = Endpoint("http://127.0.0.1:9/v1")
+        self.model = Endpoint("http://127.0.0.1:9/v1")
 
 
 class WholeWords:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
-import os
 import secrets
 import threading
 import time
@@ -16,6 +15,7 @@ from typing import Any
 import pytest
 from litestar.testing import TestClient
 from tests.integrations.hook_rails_folder import write_rails
+from tests.requirements import require_variable
 
 from truing.core.types import Answer, Conversation, Message, Sampling, ToolCall
 from truing.models.scripted import ScriptedModel
@@ -143,9 +143,7 @@ def test_an_answer_of_another_form_is_refused(client: Any, body: dict[str, Any])
 
 # -- of one process, and of several that share a Redis ---------------------------------------------
 
-REDIS = os.environ.get("TRUING_TEST_REDIS", "")
-needs_redis = pytest.mark.skipif(not REDIS, reason="TRUING_TEST_REDIS is not set")
-KINDS = pytest.mark.parametrize("kind", ["process", pytest.param("redis", marks=needs_redis)])
+KINDS = pytest.mark.parametrize("kind", ["process", "redis"])
 
 
 def open_approvals(kind: str, monkeypatch: pytest.MonkeyPatch) -> Approvals:
@@ -154,7 +152,7 @@ def open_approvals(kind: str, monkeypatch: pytest.MonkeyPatch) -> Approvals:
         return Approvals(["boss"])
     name = f"truing:test:{secrets.token_hex(6)}"
     monkeypatch.setattr("truing.serve.openai.shared_approvals._PREFIX", name)
-    return SharedApprovals(RedisConnection(REDIS), ["boss"])
+    return SharedApprovals(RedisConnection(require_variable("TRUING_TEST_REDIS")), ["boss"])
 
 
 def ask_as(approvals: Approvals, tenant: str, arguments: str = "{}") -> asyncio.Task[bool]:
@@ -237,10 +235,9 @@ def test_no_more_wait_than_a_person_can_see() -> None:
     run_with(run)
 
 
-@needs_redis
 def test_another_process_passes_the_answer_on(monkeypatch: pytest.MonkeyPatch) -> None:
     asking = open_approvals("redis", monkeypatch)
-    answering = SharedApprovals(RedisConnection(REDIS), ["boss"])
+    answering = SharedApprovals(RedisConnection(require_variable("TRUING_TEST_REDIS")), ["boss"])
 
     async def run() -> list[bool]:
         tasks = [ask_as(asking, "a", '{"n": 1}'), ask_as(asking, "b", '{"n": 2}')]
@@ -251,18 +248,17 @@ def test_another_process_passes_the_answer_on(monkeypatch: pytest.MonkeyPatch) -
     assert run_with(run, asking, answering) == [True, False]
 
 
-@needs_redis
 def test_calls_of_a_process_that_died_are_gone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("truing.serve.openai.shared_approvals._LIFE_SECONDS", 1)
+    monkeypatch.setattr("truing.serve.openai.shared_approvals._LIFE_SECONDS", 4)
     dying, living = (
         open_approvals("redis", monkeypatch),
-        SharedApprovals(RedisConnection(REDIS), ["boss"]),
+        SharedApprovals(RedisConnection(require_variable("TRUING_TEST_REDIS")), ["boss"]),
     )
 
     async def run() -> None:
         task = ask_as(dying, "a")
         await wait_for_rows(living, 1)
-        await asyncio.sleep(1.5)
+        await asyncio.sleep(4.5)
         assert len(await living.rows()) == 1  # renewed while its process lives
         dying._polling.cancel()  # type: ignore[attr-defined]
         await wait_for_rows(living, 0)
@@ -272,7 +268,6 @@ def test_calls_of_a_process_that_died_are_gone(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_where_redis_does_not_answer_no_call_is_made() -> None:
-    pytest.importorskip("redis.asyncio")
     approvals = SharedApprovals(RedisConnection("redis://127.0.0.1:9/0"), ["boss"])
 
     async def run() -> None:

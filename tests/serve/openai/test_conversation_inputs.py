@@ -132,9 +132,9 @@ def test_variables_go_in_and_out(way: str, folder: Path) -> None:
 
 @pytest.mark.parametrize("way", WAYS)
 def test_the_rails_read_variables(way: str, folder: Path) -> None:
-    """A client's variable is a text like any other; the operator's own is not read."""
+    """A variable is a text like any other."""
     text, _ = run_turn(way, folder, {"user": "hello", "context": {"note": "a secret"}})
-    assert (text == "No.") is (way == "http")
+    assert text == "No."
 
 
 @pytest.mark.parametrize("way", WAYS)

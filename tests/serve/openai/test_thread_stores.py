@@ -269,7 +269,6 @@ def test_threads_may_be_kept_for_ever() -> None:
 
 
 def test_a_request_is_refused_while_redis_does_not_answer() -> None:
-    pytest.importorskip("redis.asyncio")
     store = RedisThreads(RedisConnection(f"redis://127.0.0.1:{free_port()}"))
     key = ThreadKey("a", "k")
     calls: tuple[Callable[[], Any], ...] = (
@@ -284,7 +283,6 @@ def test_a_request_is_refused_while_redis_does_not_answer() -> None:
 
 
 def test_a_server_whose_store_is_gone_is_not_ready() -> None:
-    pytest.importorskip("redis.asyncio")
     app = chat_app(ModelRouter(ScriptedModel("hello")))
     keep_threads(app, RedisThreads(RedisConnection(f"redis://127.0.0.1:{free_port()}")))
     with TestClient(app) as client:

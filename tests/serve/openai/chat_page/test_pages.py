@@ -28,7 +28,15 @@ from truing.serve.openai.model_router import ModelRouter
 
 SIZES = {"desk": {"width": 1280, "height": 850}, "phone": {"width": 390, "height": 844}}
 HTML = {"accept": "text/html,application/xhtml+xml"}
-DIALOGUES = 'dialogues: [{name: greets, turns: [{user: hello, bot: "you said: hello"}]}]'
+DIALOGUES = f"""
+dialogues:
+  - name: greets
+    turns: [{{user: hello, bot: "you said: hello"}}]
+  - name: expects too much
+    turns:
+      - {{user: hello, bot: "something else"}}
+      - {{user: FORBIDDEN, bot: "{REFUSED_INPUT}"}}
+"""
 
 
 def reply(conversation: Conversation, sampling: Sampling) -> Answer | str:
@@ -131,6 +139,18 @@ def test_a_conversation_in_the_browser(address: str, size: str) -> None:
             text = {"name": "words.yml", "mimeType": "text/yaml", "buffer": DIALOGUES.encode()}
             await page.set_input_files("#file", text)
             await page.wait_for_selector(".outcome.passed")
+            # The dialogue that fails stands open, as a conversation with its decisions.
+            replay = page.locator("details[open] > .replay")
+            assert await replay.locator(".said").all_inner_texts() == [
+                "hello",
+                "you said: hello",
+                "FORBIDDEN",
+                REFUSED_INPUT,
+            ]
+            decided = await replay.locator(".blocked .decisions").inner_text()
+            assert "no forbidden input" in decided and "block" in decided and "ms" in decided
+            faults_shown = await page.inner_text("details[open]:has(> .replay) > ul")
+            assert "something else" in faults_shown
             await _look(page, f"{size}-tests", faults)
             await page.click("#clear")
             assert await page.locator(".turns > li").count() == 0
