@@ -16,7 +16,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -232,7 +232,8 @@ def _dialogue_errors(dialogue: DialogueTest) -> Iterator[str]:
 
 class DialogueRunner:
     """Runs dialogues on a configuration. `model` answers where a dialogue scripts no LLM, with at
-    most `max_tokens`.
+    most `max_tokens`; `show_rulings` returns the decisions as the reader of the outcome may see
+    them.
     """
 
     def __init__(
@@ -242,9 +243,10 @@ class DialogueRunner:
         parts: RuntimeParts | None = None,
         *,
         max_tokens: int = Sampling().max_tokens,
+        show_rulings: Callable[[tuple[Ruling, ...]], tuple[Ruling, ...]] = lambda rulings: rulings,
     ) -> None:
         self.config, self.model, self.parts = config, model, parts or RuntimeParts()
-        self.max_tokens = max_tokens
+        self.max_tokens, self.show_rulings = max_tokens, show_rulings
         # Judges that ask a model of the configuration are built anew where a script answers for it.
         own_judges = {k: j for k, j in self.parts.judges.items() if not is_guard_key(k)}
         self._judges = {False: self.parts.judges, True: own_judges}
@@ -305,6 +307,7 @@ class DialogueRunner:
             if isinstance(result, str):
                 errors.append(f"{file}:{line}: {result}")
                 break
+            result.rulings = self.show_rulings(result.rulings)
             llm_calls += result.llm_calls
             turns.append(
                 DialogueTurn(

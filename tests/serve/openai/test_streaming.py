@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
+import logging
 from collections.abc import AsyncIterator
 
 import pytest
@@ -74,6 +77,27 @@ def test_a_stream_without_rails_is_audited_and_counted() -> None:
         page = client.get("/metrics").text
     assert alarm.state().audited == 3
     assert 'truing_answers_total{finish="stop"} 3.0' in page
+
+
+class SlowEnd(Words):
+    """Takes a while between its first text and the rest."""
+
+    async def stream(self, conversation: Conversation, sampling: Sampling) -> AsyncIterator[str]:
+        yield "first "
+        await asyncio.sleep(0.2)
+        yield "rest"
+
+
+def test_the_time_of_the_first_text_is_reported(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "truing.serve.openai.request_log")
+    with TestClient(chat_app(ModelRouter(SlowEnd(0)))) as client:
+        client.post(CHAT, json=ASKED)
+        client.post(CHAT, json={**ASKED, "stream": False})
+        page = client.get("/metrics").text
+    streamed, whole = (json.loads(record.message) for record in caplog.records[:2])
+    assert 0 < streamed["first_text_ms"] <= streamed["ms"] - 150
+    assert whole["first_text_ms"] is None
+    assert "truing_first_text_seconds_count 1.0" in page
 
 
 def test_a_stream_begins_only_where_there_is_a_slot() -> None:

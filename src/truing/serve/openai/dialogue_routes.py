@@ -75,8 +75,13 @@ async def run_dialogues(
     # The request itself is counted already.
     await service.admission.check_rate(record.tenant, turns - 1)
     await service.take_slot(request)
-    parts = replace(model.parts)
-    runner = DialogueRunner(model.config, model.model, parts, max_tokens=limits.max_tokens)
+    runner = DialogueRunner(
+        model.config,
+        model.model,
+        replace(model.parts),
+        max_tokens=limits.max_tokens,
+        show_rulings=model.rulings_for_clients,
+    )
     try:
         async with asyncio.timeout(limits.seconds):
             outcomes = await runner.run_async(dialogues)
@@ -84,17 +89,17 @@ async def run_dialogues(
         reason = f"the dialogues took longer than {limits.seconds:g} s"
         raise RequestRefused(504, reason, "timeout_error") from None
     service.metrics.answers.labels("dialogue").inc(sum(len(outcome.said) for outcome in outcomes))
-    return Response({"object": "list", "data": [_outcome_row(model, o) for o in outcomes]})
+    return Response({"object": "list", "data": [_outcome_row(outcome) for outcome in outcomes]})
 
 
-def _outcome_row(model: GuardedModel, outcome: DialogueOutcome) -> dict[str, Any]:
-    """Returns an outcome with the decisions of each turn, as a client may see them."""
+def _outcome_row(outcome: DialogueOutcome) -> dict[str, Any]:
+    """Returns an outcome with the decisions of each turn."""
     turns = [
         {
             "input": turn.input,
             "bot": turn.bot,
             "ms": turn.ms,
-            **decision_record(model.rulings_for_clients(turn.rulings)),
+            **decision_record(turn.rulings),
         }
         for turn in outcome.turns
     ]

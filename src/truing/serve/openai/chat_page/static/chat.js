@@ -179,7 +179,7 @@
         const summary = add(box, "summary");
         add(summary, "span", `outcome ${outcome.passed ? "passed" : "failed"}`, outcome.passed ? "passed" : "failed");
         summary.append(` ${outcome.dialogue} (${Math.round(1000 * outcome.seconds)} ms)`);
-        const list = add(box, "ul");
+        const list = add(box, "ul", "faults");
         for (const fault of outcome.faults) add(add(list, "li"), "span", "why", fault);
         if (!outcome.faults.length) list.remove();
         // The conversation as it went, with what the rails decided in each turn.
