@@ -26,6 +26,7 @@ from truing.serve.openai.limits import ServerLimits
 from truing.serve.openai.model_router import ModelRouter
 
 pytestmark = pytest.mark.timeout(900)
+PROXY_KEY = "sk-of-the-tests-page-0123456789abcdef0123456789abcdef"  # weak ones are refused
 
 
 @contextmanager
@@ -39,7 +40,11 @@ def proxy(config: str, folder: Path, environment: dict[str, str]) -> Iterator[st
     log = folder / "proxy.log"
     with log.open("wb") as stream:
         process = subprocess.Popen(
-            command, cwd=folder, env=environment, stdout=stream, stderr=stream
+            command,
+            cwd=folder,
+            env={**environment, "LITELLM_MASTER_KEY": PROXY_KEY},
+            stdout=stream,
+            stderr=stream,
         )
     url = f"http://127.0.0.1:{port}"
     try:
@@ -62,7 +67,7 @@ def ask(url: str, text: str) -> tuple[int, Any]:
     request = urllib.request.Request(
         f"{url}/v1/chat/completions",
         json.dumps(body).encode(),
-        {"content-type": "application/json"},
+        {"content-type": "application/json", "authorization": f"Bearer {PROXY_KEY}"},
     )
     try:
         with urllib.request.urlopen(request, timeout=120) as response:
