@@ -14,6 +14,7 @@ import shutil
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,6 +29,7 @@ from truing.train.sharding import shard_like
 
 SHARDS_FOLDER = "shards"
 _WEIGHT = "weight"
+_ADVICE = "; remove this checkpoint to resume from the previous one"
 
 
 class TrainedPart(NamedTuple):
@@ -71,9 +73,9 @@ def write_sharded_checkpoint(
     _write_tensors(temporary, target, tensors)
     if processes.is_main:
         whole_state = {**state, "optimizer_scalars": _optimizer_scalars(parts)}
-        files = {
+        files: dict[str, ck.FileWriter] = {
             "state.pt": ck.torch_writer(whole_state),
-            SHARDS_FOLDER: lambda path: shutil.move(temporary, path),
+            SHARDS_FOLDER: partial(_move_folder, temporary),
         }
         ck.write_checkpoint(out, identity, files, keep=keep)
     processes.barrier()
@@ -97,19 +99,20 @@ def read_sharded_tensors(
             slots = {slot: torch.zeros_like(parameter) for slot in stored["slots"]}
             tensors |= {_key(part, name, slot): value for slot, value in slots.items()}
             trained.optimizer.state[parameter] = {**stored["values"], **slots}
-    read_tensors(folder / SHARDS_FOLDER, tensors)
+    read_tensors(folder / SHARDS_FOLDER, tensors, advice=_ADVICE)
 
 
 def read_sharded_weights(folder: Path, part: str, parameters: Mapping[str, nn.Parameter]) -> None:
     """Reads this process's parts of the weights of a part alone, in place."""
     tensors = {_key(part, name, _WEIGHT): p.detach() for name, p in parameters.items()}
-    read_tensors(folder / SHARDS_FOLDER, tensors)
+    read_tensors(folder / SHARDS_FOLDER, tensors, advice=_ADVICE)
 
 
-def read_tensors(folder: Path, tensors: Mapping[str, Tensor]) -> None:
+def read_tensors(folder: Path, tensors: Mapping[str, Tensor], *, advice: str = "") -> None:
     """Fills tensors from the safetensors files of a folder; of a sharded one, its local part.
 
-    Raises RunError if the files are damaged, or a tensor is missing or of another shape.
+    Raises RunError, which ends with `advice`, if the files are damaged, or a tensor is missing or
+    of another shape.
     """
     from torch.distributed.checkpoint import HuggingFaceStorageReader, load
     from torch.distributed.checkpoint.api import CheckpointException
@@ -120,10 +123,11 @@ def read_tensors(folder: Path, tensors: Mapping[str, Tensor]) -> None:
             # Without exchange between the processes: each knows its parts.
             load(dict(tensors), storage_reader=reader, no_dist=True)
     except (CheckpointException, *ck.WRITE_ERRORS, ValueError, KeyError, AssertionError) as error:
-        raise RunError(
-            f"{folder}: cannot be read ({_cause(error)}); of a checkpoint, remove it to resume "
-            f"from the previous one"
-        ) from error
+        raise RunError(f"{folder}: cannot be read ({_cause(error)}){advice}") from error
+
+
+def _move_folder(source: Path, target: Path) -> None:
+    source.rename(target)
 
 
 def _write_tensors(folder: Path, target: Path, tensors: dict[str, Tensor]) -> None:
@@ -161,10 +165,14 @@ def _split_slots(
     parameter: nn.Parameter, optimizer: torch.optim.Optimizer
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Returns the state of a parameter: tensors of its shape, and all else (the step count)."""
-    slots, values = {}, {}
+    slots: dict[str, Tensor] = {}
+    values: dict[str, Any] = {}
     for name, value in optimizer.state.get(parameter, {}).items():
         is_slot = isinstance(value, Tensor) and value.dim() and value.shape == parameter.shape
-        (slots if is_slot else values)[name] = value
+        if is_slot:
+            slots[name] = value
+        else:
+            values[name] = value
     return slots, values
 
 
@@ -188,7 +196,7 @@ def load_whole_optimizer_state(trained: TrainedPart, state: Mapping[str, Any]) -
     optimizer = trained.optimizer
     names = {id(parameter): name for name, parameter in trained.parameters.items()}
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    by_number = {}
+    by_number: dict[int, dict[str, Any]] = {}
     for number, parameter in enumerate(parameters):
         slots = state["state"].get(number, state["state"].get(names.get(id(parameter), "")))
         if slots is not None:
