@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import math
 from typing import Any
 
 import pytest
 from msgspec.structs import replace
 
-from truing.align.best_of import best_of, preferred_direction, read_score
+from truing.align.best_of import best_of, preferred_direction
 from truing.align.prompted import prompted
 from truing.core.lineage import find_judge_conflict
 from truing.core.protocols import Model
@@ -168,20 +167,9 @@ def test_candidate_zero_is_the_base_models_answer() -> None:
     assert [a.text for a in candidates] == [a.text for a in base_answers]
 
 
-def test_read_score_prefers_value_then_score_then_verdict() -> None:
-    def judgement(**fields: Any) -> Judgement:
-        return Judgement(sample_id="s", judge="j", question="q", **fields)
-
-    assert read_score(judgement(value=2.0, score=0.1, verdict=False)) == 2.0
-    assert read_score(judgement(score=0.1, verdict=True)) == 0.1
-    assert read_score(judgement(verdict=True)) == 1.0
-    assert read_score(judgement()) is None
-    assert read_score(judgement(value=math.inf)) is None
-    assert read_score(judgement(value=2.0, failure=Failure("judge", "empty", "x"))) is None
-
-
 @pytest.mark.parametrize(
-    ("question", "direction"), [("harmful", "low"), ("refused", "low"), ("helpful", "high")]
+    ("question", "direction"),
+    [("harmful", "low"), ("breaks_policy", "low"), ("refused", "low"), ("helpful", "high")],
 )
 def test_preferred_direction(question: str, direction: str) -> None:
     assert preferred_direction(NumberJudge(question)) == direction

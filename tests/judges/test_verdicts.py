@@ -19,6 +19,7 @@ from truing.core.types import (
 from truing.judges.refusal import RefusalRule
 from truing.judges.verdicts import (
     check_failed_response,
+    check_missing_text,
     make_judgement,
     make_unscored,
     text_of_message,
@@ -54,6 +55,17 @@ def test_a_failed_response_is_never_judged() -> None:
     judgement = check_failed_response(JUDGE, SAMPLE, failed)
     assert judgement is not None and judgement.verdict is None
     assert judgement.failure == Failure("judge", "no-answer", "no answer in 60 s")
+
+
+def test_an_answer_without_text_is_never_judged() -> None:
+    assert check_missing_text(JUDGE, SAMPLE, RESPONSE) is None
+    for text in ("", " \n\t"):
+        empty = Response.of("s1", 2, "model", Answer.of(text))
+        judgement = check_missing_text(JUDGE, SAMPLE, empty)
+        assert judgement is not None and judgement.verdict is None
+        assert judgement.failure == Failure("judge", "empty", "the answer is empty")
+    failed = Response.of("s1", 2, "model", Answer.failed("timeout", "no answer in 60 s"))
+    assert check_missing_text(JUDGE, SAMPLE, failed) == check_failed_response(JUDGE, SAMPLE, failed)
 
 
 def test_the_text_of_a_message_has_the_arguments_of_its_tool_calls() -> None:

@@ -6,7 +6,6 @@ Optionally only among the candidates that a second judge scores below a ceiling.
 from __future__ import annotations
 
 import asyncio
-import math
 from collections.abc import Sequence
 from typing import Literal
 
@@ -14,12 +13,12 @@ import msgspec
 from msgspec import Struct
 
 from truing.core.ids import content_id
+from truing.core.judgement_scores import LOWER_IS_BETTER_QUESTIONS, judgement_score
 from truing.core.lineage import digest
 from truing.core.protocols import Judge, Model
 from truing.core.types import (
     Answer,
     Conversation,
-    Judgement,
     Message,
     Response,
     Ruling,
@@ -32,26 +31,11 @@ Direction = Literal["high", "low"]
 """Which end of a judge's scale is good."""
 
 REFUSAL = "I would rather leave this one unanswered. Is there something else that I can do for you?"
-_LOWER_IS_BETTER = ("harmful", "harmful_prompt", "unsafe", "refused", "degenerate", "cost", "toxic")
-
-
-def read_score(judgement: Judgement) -> float | None:
-    """Returns a judgement as one number: its value, else its score, else its verdict.
-
-    None if the judgement is unscored.
-    """
-    if judgement.failure is not None:
-        return None
-    for number in (judgement.value, judgement.score):
-        if number is not None:
-            # NaN compares false with everything, so that max() would depend on the order.
-            return number if math.isfinite(number) else None
-    return None if judgement.verdict is None else float(judgement.verdict)
 
 
 def preferred_direction(judge: Judge) -> Direction:
     """Returns `low` for questions where true is bad (harmful, refused, ...), else `high`."""
-    return "low" if judge.question in _LOWER_IS_BETTER else "high"
+    return "low" if judge.question in LOWER_IS_BETTER_QUESTIONS else "high"
 
 
 class _Candidate(Struct, frozen=True):
@@ -184,7 +168,7 @@ class BestOf:
             if answer.failure is not None:
                 return None
             response = Response.of(sample.id, index, self.model.name, answer)
-            return read_score(await judge.judge(sample, response))
+            return judgement_score(await judge.judge(sample, response))
 
         async def score_all(judge: Judge) -> list[float | None]:
             return await asyncio.gather(*(score(judge, k, a) for k, a in enumerate(answers)))

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterable, Iterator
-from itertools import islice
 from pathlib import Path
 
 import msgspec
@@ -19,6 +18,7 @@ from msgspec.structs import replace
 from truing.annotation.review_items import GoldRange, NewItem, Target, add_item
 from truing.annotation.store import Store
 from truing.annotation.study import Study
+from truing.core.batches import split_batches
 from truing.core.errors import DataError, PlanError, RunError
 from truing.core.jsonl import number_nonblank_lines
 from truing.core.lineage import digest
@@ -107,8 +107,7 @@ def _add_items(store: Store, items: Iterable[NewItem], study: Study) -> int:
         return store.write(lambda tx: sum(add_item(tx, item, study) is not None for item in batch))
 
     n_added = 0
-    remaining = iter(items)
-    while batch := list(islice(remaining, _BATCH)):
+    for batch in split_batches(items, _BATCH):
         n_added += add_batch(batch)
     return n_added
 

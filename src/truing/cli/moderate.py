@@ -21,6 +21,7 @@ from truing.cli.moderate_rows import RowFlags
 from truing.cli.parameters import Flag
 from truing.cli.ray_flags import RayFlags
 from truing.cli.tables import print_json, print_text
+from truing.core.batches import split_batches
 from truing.core.errors import DataError, RunError, UserError
 from truing.core.private_files import create_folder, private_opener, replace_file
 from truing.core.protocols import Closeable, Judge
@@ -206,19 +207,6 @@ def _select_rows(source: RowFile, counts: _Counts) -> Iterator[InputRow]:
 # Judging
 
 
-def _chunk_rows(rows: Iterator[InputRow]) -> Iterator[list[InputRow]]:
-    from truing.bulk.row_judgements import CHUNK_SIZE
-
-    chunk: list[InputRow] = []
-    for row in rows:
-        chunk.append(row)
-        if len(chunk) == CHUNK_SIZE:
-            yield chunk
-            chunk = []
-    if chunk:
-        yield chunk
-
-
 async def _judge_rows(
     judge: Judge,
     source: RowFile,
@@ -234,14 +222,14 @@ async def _judge_rows(
     The first `rows_before` rows are in the output already; an output that `continues` has its
     header, too.
     """
-    from truing.bulk.row_judgements import judge_row, judged_values
+    from truing.bulk.row_judgements import CHUNK_SIZE, judge_row, judged_values
     from truing.http.limits import close_connections
 
     counts = _Counts()
     rows = itertools.islice(_select_rows(source, counts), rows_before, None)
     has_header = continues
     try:
-        for chunk in _chunk_rows(rows):
+        for chunk in split_batches(rows, CHUNK_SIZE):
             judgements = await asyncio.gather(*(judge_row(judge, row) for row in chunk))
             lines = [
                 source.encode_row(row, judged_values(judge, judgement))

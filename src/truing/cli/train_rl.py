@@ -18,7 +18,12 @@ from truing.cli.parameters import Flag, Strings
 from truing.cli.settings_flags import setting_values
 from truing.cli.tables import print_json, print_next_steps, print_text
 from truing.cli.train_rl_flags import ConstraintFlags, PolicyFlags, RLRunFlags, SampleFlags
-from truing.cli.training import GOES_ON, is_first_process, make_slice_limit, print_memory_plan
+from truing.cli.training import (
+    is_first_process,
+    make_slice_limit,
+    print_memory_plan,
+    print_training_state,
+)
 from truing.specs.extras import needs_extra
 from truing.specs.parser import Spec
 from truing.train.rl.settings import Method
@@ -192,11 +197,9 @@ def _print_result(result: RLResult, *, as_json: bool) -> None:
         }
         print_json(msgspec.json.encode(fields))
         return
+    print_training_state(result)
     if not result.finished:
-        print_text(f"{result.folder}: the slice ends after {result.done_now} steps; {GOES_ON}")
         return
-    if not result.done_now:
-        print_text(f"{result.folder}: was trained already ({result.steps} steps)")
     if result.left_out:
         print_text(f"{result.left_out} prompts were longer than --max-prompt and left out")
     if last.get("halted"):

@@ -20,8 +20,7 @@ from truing.train.settings import TrainingSettings
 
 if TYPE_CHECKING:
     from truing.plan.training_steps import StepOptions
-
-if TYPE_CHECKING:
+    from truing.train.rl.run import RLResult
     from truing.train.rl.settings import RLSettings
     from truing.train.settings import TrainingKind
     from truing.train.step_loop import SliceLimit
@@ -212,6 +211,14 @@ def make_slice_limit(steps: int | None, minutes: float | None) -> SliceLimit | N
     return SliceLimit(steps=steps, minutes=minutes)
 
 
+def print_training_state(result: TrainingResult | RLResult) -> None:
+    """Says if a slice ended before the training did, or if there was nothing left to train."""
+    if not result.finished:
+        print_text(f"{result.folder}: the slice ends after {result.done_now} steps; {GOES_ON}")
+    elif not result.done_now:
+        print_text(f"{result.folder}: was trained already ({result.steps} steps)")
+
+
 def _print_result(result: TrainingResult, judge_kind: str, *, as_json: bool) -> None:
     evaluation_file = result.folder / "evaluation.json"
     evaluation: dict[str, Any] = {}
@@ -229,12 +236,10 @@ def _print_result(result: TrainingResult, judge_kind: str, *, as_json: bool) -> 
         }
         print_json(msgspec.json.encode(fields))
         return
+    print_training_state(result)
     if not result.finished:
-        print_text(f"{result.folder}: the slice ends after {result.done_now} steps; {GOES_ON}")
         return
-    if not result.done_now:
-        print_text(f"{result.folder}: was trained already ({result.steps} steps)")
-    elif result.last:
+    if result.done_now and result.last:
         metrics = ", ".join(
             f"{name} {value:.4g}"
             for name, value in result.last.items()

@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import msgspec
 from msgspec import Struct, field
@@ -24,6 +24,7 @@ from truing.core.lineage import hash_prompt
 from truing.core.taxonomy import Taxonomy, load_taxonomy
 from truing.core.types import (
     DataInfo,
+    Expect,
     Failure,
     Judgement,
     Message,
@@ -37,6 +38,7 @@ from truing.datasets.readers import DocumentUnpacker, Record, read_records
 from truing.specs.resolve import Args
 
 Half = Literal["", "train", "report"]
+EXPECTATIONS: dict[str, Expect] = {name: name for name in get_args(Expect)}
 
 
 class DatasetOptions(Struct, frozen=True, kw_only=True):

@@ -15,9 +15,10 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from truing.core.errors import did_you_mean
-from truing.core.types import AnswerCheck, Conversation, Expect, Row, Sample
+from truing.core.types import AnswerCheck, Conversation, Row, Sample
 from truing.datasets import agent_tasks
 from truing.datasets.base import (
+    EXPECTATIONS,
     DatasetOptions,
     FileDataset,
     PublishedDataset,
@@ -41,21 +42,13 @@ TITLES = {
 COMBINED_SETS = {"safety-and-benign": ("safety", "benign")}
 """Sets that are several others in one run: there harm and needless refusal are compared at once."""
 
-_EXPECT: dict[str, Expect] = {
-    "comply": "comply",
-    "refuse": "refuse",
-    "clarify": "clarify",
-    "abstain": "abstain",
-    "support": "support",
-    "none": "none",
-}
 _FIELDS = ("prompt", "category", "harms", "expect", "pair", "choices", "answer", "check", "system")
 
 
 def convert(record: Record, options: DatasetOptions) -> Iterable[Row]:
     """Converts one row; keys that are no field of a sample become tags."""
     tags = {k: str(v) for k, v in record.data.items() if k not in _FIELDS}
-    expect = _EXPECT[record.choice("expect", _EXPECT)] if record.has("expect") else "none"
+    expect = EXPECTATIONS[record.choice("expect", EXPECTATIONS)] if record.has("expect") else "none"
     harms = tuple(str(h) for h in record.list_value("harms")) if record.has("harms") else ()
     category = record.optional_text("category")
     if category:

@@ -27,6 +27,7 @@ from truing.core.types import (
     Sample,
 )
 from truing.datasets.base import (
+    EXPECTATIONS,
     DatasetOptions,
     FileDataset,
     PublishedDataset,
@@ -51,14 +52,6 @@ COLUMNS = (
     "chosen",
     "rejected",
 )
-_EXPECT: dict[str, Expect] = {
-    "comply": "comply",
-    "refuse": "refuse",
-    "clarify": "clarify",
-    "abstain": "abstain",
-    "support": "support",
-    "none": "none",
-}
 
 
 class _ColumnMap:
@@ -159,7 +152,7 @@ def convert(record: Record, options: DatasetOptions) -> Iterable[Row]:
     conversation, last_answer = _read_conversation(columns)
     expect: Expect = "none"
     if columns.has("expect"):
-        expect = _EXPECT[record.choice(columns.name("expect"), _EXPECT)]
+        expect = EXPECTATIONS[record.choice(columns.name("expect"), EXPECTATIONS)]
     choices = _read_choices(columns)
     column_names = {columns.name(k) for k in COLUMNS}
     tags = {

@@ -12,7 +12,6 @@ evaluate it.
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
@@ -20,6 +19,11 @@ from typing import Literal
 from msgspec.structs import replace
 
 from truing.core.errors import DataError, did_you_mean
+from truing.core.judgement_scores import (
+    HARM_QUESTIONS,
+    LOWER_IS_BETTER_QUESTIONS,
+    judgement_score,
+)
 from truing.core.licences import join_licences
 from truing.core.types import (
     DataInfo,
@@ -36,17 +40,6 @@ from truing.runs.folder import Run
 from truing.runs.parts import locate_record_files
 from truing.specs.resolve import Args
 
-_LOW_IS_BETTER = (
-    "harmful",
-    "harmful_prompt",
-    "unsafe",
-    "refused",
-    "degenerate",
-    "cost",
-    "toxic",
-    "breaks_policy",
-)
-_SAFETY_QUESTIONS = ("harmful", "unsafe", "cost", "toxic", "breaks_policy")
 _EXCLUDED_FINISH_REASONS = ("error", "abstained", "blocked")
 
 
@@ -66,7 +59,7 @@ class RunDataset:
     ) -> None:
         self.runs, self.by, self.half, self.limit, self.gap = runs, by, half, limit, gap
         self.question = self._question()
-        low = self.question in _LOW_IS_BETTER
+        low = self.question in LOWER_IS_BETTER_QUESTIONS
         self.sign = -1 if (prefer or ("low" if low else "high")) == "low" else 1
         manifests = [r.manifest for r in runs]
         # Answers are also subject to the licence of the model that wrote them.
@@ -178,12 +171,12 @@ class RunDataset:
         """
         if self.by is None:
             return
-        dimension: Dimension = "safe" if self.question in _SAFETY_QUESTIONS else "helpful"
+        dimension: Dimension = "safe" if self.question in HARM_QUESTIONS else "helpful"
         for row in self.rows():
             values = {
                 j.index: v
                 for j in row.judgements
-                if j.judge == self.by and (v := _numeric_value(j)) is not None
+                if j.judge == self.by and (v := judgement_score(j)) is not None
             }
             verdicts = {j.index: j.verdict for j in row.judgements if j.judge == self.by}
             scored = [
@@ -218,16 +211,6 @@ class RunDataset:
                 source=row.sample.source or "run",
                 harms=row.sample.harms,
             )
-
-
-def _numeric_value(judgement: Judgement) -> float | None:
-    if judgement.failure is not None:
-        return None
-    for number in (judgement.value, judgement.score):
-        if number is not None:
-            # NaN would compare false with everything and make the order depend on the file.
-            return number if math.isfinite(number) else None
-    return None if judgement.verdict is None else float(judgement.verdict)
 
 
 def build(args: Args) -> RunDataset:

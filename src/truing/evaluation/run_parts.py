@@ -15,6 +15,7 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
+from truing.core.batches import split_batches
 from truing.core.errors import DataError, PlanError, RunError
 from truing.core.private_files import replace_file
 from truing.core.protocols import Attack, Dataset, Judge, Model
@@ -140,7 +141,7 @@ def _write_parts(
     sha256 = dataset.sha256()
     parts: list[str] = []
     n_rows = n_bytes = 0
-    for chunk in _split_rows(rows, part_rows):
+    for chunk in split_batches(rows, part_rows):
         name = part_name(len(parts))
         folder = writer.path / "parts" / name
         part = PartDataset(dataset.info, sha256, chunk)
@@ -164,17 +165,6 @@ def _write_parts(
     encoded = msgspec.json.encode(RunParts(parts=tuple(parts)))
     replace_file(writer.path / PARTS_FILE, encoded + b"\n")
     return tuple(parts)
-
-
-def _split_rows(rows: Iterator[Row], part_rows: int) -> Iterator[list[Row]]:
-    chunk: list[Row] = []
-    for row in rows:
-        chunk.append(row)
-        if len(chunk) == part_rows:
-            yield chunk
-            chunk = []
-    if chunk:
-        yield chunk
 
 
 def _copy_manifest(manifest: Manifest) -> Manifest:

@@ -20,7 +20,7 @@ from truing.core.types import Failure, Judgement, Lineage, Response, Sample
 from truing.http.client import Endpoint, bearer_headers, join_url, read_budget, validate_url
 from truing.http.retry import RetryPolicy
 from truing.judges.verdicts import (
-    check_failed_response,
+    check_missing_text,
     make_judgement,
     make_unscored,
     text_of_message,
@@ -83,13 +83,10 @@ class ModerationEndpointJudge:
 
     async def judge(self, sample: Sample, response: Response) -> Judgement:
         """Sends one request; a failure of the endpoint leaves the answer unscored."""
-        failed = check_failed_response(self, sample, response)
-        if failed is not None:
-            return failed
+        missing = check_missing_text(self, sample, response)
+        if missing is not None:
+            return missing
         answer_text = text_of_message(response.message)
-        if not answer_text.strip():
-            # The API would call an empty text harmless, which is no verdict on the model.
-            return make_unscored(self, sample, response, "empty", "the answer is empty")
         text = (
             f"{sample.prompt}\n\n{answer_text}"
             if self._with_prompt and sample.prompt

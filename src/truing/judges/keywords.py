@@ -19,10 +19,9 @@ from truing.core.types import Judgement, Lineage, Response, Sample
 from truing.judges.moderation.text_cleaning import clean_text
 from truing.judges.text_readings import alternative_readings
 from truing.judges.verdicts import (
-    check_failed_response,
     check_length,
+    check_missing_text,
     make_judgement,
-    make_unscored,
     text_of_message,
 )
 from truing.specs.resolve import Args
@@ -158,12 +157,10 @@ class KeywordJudge:
 
     async def judge(self, sample: Sample, response: Response) -> Judgement:
         """Returns a verdict; only failed, empty and too long answers are unscored."""
-        failed = check_failed_response(self, sample, response)
-        if failed is not None:
-            return failed
+        missing = check_missing_text(self, sample, response)
+        if missing is not None:
+            return missing
         text = text_of_message(response.message)
-        if not text.strip():
-            return make_unscored(self, sample, response, "empty", "the answer is empty")
         too_long = check_length(self, sample, response, text, _MAX_CHARACTERS)
         if too_long is not None:
             return too_long

@@ -40,8 +40,8 @@ from truing.core.types import (
 )
 from truing.judges.policy_file import Policy, PolicyCategory, read_policy
 from truing.judges.verdicts import (
-    check_failed_response,
     check_length,
+    check_missing_text,
     make_judgement,
     make_unscored,
     text_of_message,
@@ -146,11 +146,9 @@ class PolicyJudge:
 
     async def judge(self, sample: Sample, response: Response) -> Judgement:
         """Returns the verdict, or why there is none."""
-        failed = check_failed_response(self, sample, response)
-        if failed is not None:
-            return failed
-        if not text_of_message(response.message).strip():
-            return make_unscored(self, sample, response, "empty", "the answer is empty")
+        missing = check_missing_text(self, sample, response)
+        if missing is not None:
+            return missing
         body = _describe_dialogue(sample.conversation.messages, response.message)
         too_long = check_length(self, sample, response, body, _MAX_CHARACTERS)
         if too_long is not None:

@@ -34,7 +34,7 @@ from truing.hf.loading import (
 )
 from truing.hf.weights import find_weights, sha256_folder
 from truing.judges.verdicts import (
-    check_failed_response,
+    check_missing_text,
     make_judgement,
     make_unscored,
     text_of_message,
@@ -210,12 +210,10 @@ class PreferenceJudge:
         """Returns one value for the whole answer; an empty, failed or too long answer is
         unscored.
         """
-        failed = check_failed_response(self, sample, response)
-        if failed is not None:
-            return failed
+        missing = check_missing_text(self, sample, response)
+        if missing is not None:
+            return missing
         text = text_of_message(response.message)
-        if not text.strip():
-            return make_unscored(self, sample, response, "empty", "the answer is empty")
         try:
             is_cut = response.finish_reason == "length"
             row = self.scorer.row(

@@ -49,6 +49,17 @@ def check_failed_response(judge: Judge, sample: Sample, response: Response) -> J
     return None
 
 
+def check_missing_text(judge: Judge, sample: Sample, response: Response) -> Judgement | None:
+    """Returns the unscored judgement of a failed response, or of one without any text; else None.
+
+    An empty text has no words of harm, but that is no verdict on the model.
+    """
+    failed = check_failed_response(judge, sample, response)
+    if failed is None and not text_of_message(response.message).strip():
+        return make_unscored(judge, sample, response, "empty", "the answer is empty")
+    return failed
+
+
 def check_length(
     judge: Judge, sample: Sample, response: Response, text: str, limit: int = MAX_CHARACTERS
 ) -> Judgement | None:

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 
 from msgspec import Struct
 
+from truing.core.judgement_scores import LOWER_IS_BETTER_QUESTIONS, judgement_score
 from truing.core.protocols import Judge
 from truing.core.types import (
     Conversation,
@@ -22,10 +23,6 @@ from truing.core.types import (
     Sample,
 )
 from truing.rankers.figures import RankingFigure, cluster_mean, cluster_share
-
-LOWER_IS_BETTER_QUESTIONS = frozenset(
-    {"harmful", "toxicity", "cost", "degenerate", "refused", "leak"}
-)
 
 
 class AnswerOrder(Struct, frozen=True, kw_only=True):
@@ -44,15 +41,10 @@ def lower_is_better(judge: Judge) -> bool:
     return judge.question in LOWER_IS_BETTER_QUESTIONS
 
 
-def judgement_score(judgement: Judgement, *, lower: bool) -> float | None:
-    """Returns value, else score, else verdict, negated if `lower` is better; None if unscored."""
-    value = judgement.value if judgement.value is not None else judgement.score
-    if value is None and judgement.verdict is not None:
-        value = float(judgement.verdict)
-    # NaN differs from itself.
-    if value is None or value != value:
-        return None
-    return -value if lower else value
+def _signed_score(judgement: Judgement, *, lower: bool) -> float | None:
+    """Returns the number of a judgement, negated if `lower` is better; None if unscored."""
+    score = judgement_score(judgement)
+    return -score if lower and score is not None else score
 
 
 def order_answers(
@@ -62,9 +54,7 @@ def order_answers(
 
     Answers without a score are counted in `unscored` and left out of the order.
     """
-    scored = [
-        (j.index, s) for j in judgements if (s := judgement_score(j, lower=lower)) is not None
-    ]
+    scored = [(j.index, s) for j in judgements if (s := _signed_score(j, lower=lower)) is not None]
     scored.sort(key=lambda item: (-item[1], item[0]))
     return AnswerOrder(
         sample_id=sample_id,
@@ -161,6 +151,6 @@ class JudgeRanker:
             response = Response(
                 sample_id="candidate", index=index, message=Message("assistant", text)
             )
-            score = judgement_score(await self.judge.judge(sample, response), lower=lower)
+            score = _signed_score(await self.judge.judge(sample, response), lower=lower)
             scores.append(float("-inf") if score is None else score)
         return scores

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 import msgspec
 from msgspec import Struct
 
+from truing.core.batches import split_batches
 from truing.core.errors import DataError, UserError
 from truing.core.ids import stream_seed
 from truing.core.input_files import read_input_bytes
@@ -165,10 +166,9 @@ async def _rank_items(
 ) -> list[RankedRow]:
     rows_by_id = store.known(ranker, kind)
     todo = [i for i in items if i.id not in rows_by_id]
-    remaining = iter(todo)
     done = len(items) - len(todo)
     # Stored batch by batch: an interrupted run loses one batch at most.
-    while batch := list(islice(remaining, together)):
+    for batch in split_batches(todo, together):
         rows = await map_in_batches(batch, ask, together=together)
         store.add(ranker, rows)
         rows_by_id.update({row.sample_id: row for row in rows})

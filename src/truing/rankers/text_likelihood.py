@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from itertools import islice
 from typing import Protocol, TypeVar, runtime_checkable
 
 from msgspec import Struct
 
+from truing.core.batches import split_batches
 from truing.core.errors import UserError
 from truing.core.protocols import LogprobModel
 from truing.core.types import ContinuationScores, Conversation, Failure, Message
@@ -145,8 +145,7 @@ async def map_in_batches(
     Calls `on_progress(done, total, failed=0)` after each batch.
     """
     results: list[R] = []
-    remaining = iter(items)
-    while batch := list(islice(remaining, together)):
+    for batch in split_batches(items, together):
         results += await asyncio.gather(*(ask(item) for item in batch))
         if on_progress is not None:
             on_progress(len(results), max(total, len(results)), 0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hmac
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
@@ -74,6 +75,24 @@ async def read_fields(request: Request[Any, Any, State], body_seconds: float) ->
     for name, value in pairs:
         fields.setdefault(name, []).append(value)
     return FormData(fields)
+
+
+async def read_form(
+    request: Request[Any, Any, State], body_seconds: float, csrf_token: str | None
+) -> FormData:
+    """Returns the form of a request whose field `csrf` is the token of the session.
+
+    `csrf_token` is None in a session that has just begun: no form can come from it. Raises
+    RequestRejected as `read_fields`, and without the right token.
+    """
+    form = await read_fields(request, body_seconds)
+    submitted = form.text("csrf").encode("utf-8", "replace")
+    if csrf_token is None or not hmac.compare_digest(submitted, csrf_token.encode()):
+        raise RequestRejected(
+            "form",
+            "This form is out of date or did not come from this site. Load the page again.",
+        )
+    return form
 
 
 async def _read_body(request: Request[Any, Any, State], seconds: float) -> bytes:

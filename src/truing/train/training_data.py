@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from msgspec.structs import replace
 
 from truing.core.errors import DataError, LineageError, PlanError
+from truing.core.judgement_scores import LOWER_IS_BETTER_QUESTIONS
 from truing.core.lineage import hash_prompt
 from truing.core.protocols import Dataset
 from truing.core.types import Preference, Row
@@ -18,8 +19,6 @@ from truing.train.settings import TrainingKind
 
 # What a pair must be ordered by to train these kinds, where a data set has several dimensions.
 _DIMENSIONS = {"reward": "helpful", "cost": "safe"}
-# Questions whose answer "yes" speaks against an answer.
-_NEGATIVE_QUESTIONS = ("harmful", "refused", "degenerate")
 
 PairKey = tuple[str, str, str]  # (dialogue, preferred answer, other answer)
 
@@ -260,7 +259,7 @@ def _read_labelled_answers(data: Dataset, dropped: Counter[str]) -> Iterator[Tra
 def _is_desirable(question: str, verdict: bool | None) -> bool | None:
     if verdict is None:
         return None
-    return not verdict if question in _NEGATIVE_QUESTIONS else verdict
+    return not verdict if question in LOWER_IS_BETTER_QUESTIONS else verdict
 
 
 def check_no_test_overlap(

@@ -7,7 +7,6 @@ gets JSON, a browser's form a redirect or a page.
 
 from __future__ import annotations
 
-import hmac
 import secrets
 from typing import Annotated, Any
 
@@ -20,7 +19,7 @@ from truing.annotation import people, wellbeing
 from truing.annotation.store import RequestRejected, Transaction
 from truing.annotation.study import new_id
 from truing.serve.annotation.app_state import AppState
-from truing.serve.forms import FormData, read_fields
+from truing.serve.forms import FormData, read_form
 
 AppRequest = Request[Any, Any, State]
 # Litestar 3 will need the marker; `FromPath` would need 2.25.
@@ -84,14 +83,8 @@ class RequestSession:
 
     async def read_form(self) -> FormData:
         """Returns the request's form; raises RequestRejected without a valid CSRF token."""
-        form = await read_fields(self.request, self.state.limits.body_seconds)
-        submitted = form.text("csrf").encode("utf-8", "replace")
-        if self._new_visitor or not hmac.compare_digest(submitted, self.csrf_token.encode()):
-            raise RequestRejected(
-                "form",
-                "This form is out of date or did not come from this site. Load the page again.",
-            )
-        return form
+        token = None if self._new_visitor else self.csrf_token
+        return await read_form(self.request, self.state.limits.body_seconds, token)
 
     def render(self, template: str, /, *, status: int = 200, **values: Any) -> Response[str]:
         """Returns a page. The template gets a fresh `key`, with which a form counts once."""

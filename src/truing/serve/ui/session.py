@@ -16,7 +16,7 @@ from litestar.datastructures import Cookie, State
 from litestar.params import Parameter
 
 from truing.annotation.store import RequestRejected
-from truing.serve.forms import FormData, read_fields
+from truing.serve.forms import FormData, read_form
 from truing.serve.ui.app_state import UiState
 from truing.serve.ui.peer_owner import is_same_user
 
@@ -49,14 +49,8 @@ class RequestSession:
 
     async def read_form(self) -> FormData:
         """Returns the request's form; raises RequestRejected without a valid CSRF token."""
-        form = await read_fields(self.request, self.state.options.body_seconds)
-        submitted = form.text("csrf").encode("utf-8", "replace")
-        if self._is_new or not hmac.compare_digest(submitted, self.csrf_token.encode()):
-            raise RequestRejected(
-                "form",
-                "This form is out of date or did not come from this site. Load the page again.",
-            )
-        return form
+        token = None if self._is_new else self.csrf_token
+        return await read_form(self.request, self.state.options.body_seconds, token)
 
     def render(self, template: str, /, *, status: int = 200, **values: Any) -> Response[str]:
         """Returns a page."""

@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 
 from truing.core.errors import PlanError
+from truing.core.judgement_scores import HARM_QUESTIONS
 from truing.core.lineage import digest
 from truing.core.protocols import Judge
 from truing.core.types import Judgement, Lineage, Response, Sample
@@ -36,7 +37,6 @@ from truing.train.rl.rollout import Rollout
 from truing.train.rl.settings import RLSettings
 
 T = TypeVar("T")
-_HARM_QUESTIONS = ("harmful", "unsafe", "cost")  # a high answer to these means harm
 _NOT_FINITE = "not a finite number"
 # Failures that say that a judge has nothing to say about a prompt, whatever the answer is.
 _DOES_NOT_APPLY = ("no-check",)
@@ -298,12 +298,12 @@ class RewardSignals:
         harmful = [
             s.signal.name
             for s in self.rewards
-            if s.signal.question in _HARM_QUESTIONS and s.weight > 0
+            if s.signal.question in HARM_QUESTIONS and s.weight > 0
         ]
         harmful += [
             s.signal.name
             for s in self.all_costs
-            if s.signal.question in _HARM_QUESTIONS and s.weight < 0
+            if s.signal.question in HARM_QUESTIONS and s.weight < 0
         ]
         objection = None
         if harmful:
