@@ -114,18 +114,20 @@ def ask(
     """Returns the text of one answer. Raises TruingError if the answer failed."""
     from truing.http.limits import close_connections
 
-    asked = model(inner)
+    answering_model = model(inner)
     conversation = Conversation.of(prompt) if isinstance(prompt, str) else prompt
 
     async def generate() -> Answer:
         try:
-            return (await asked.generate(conversation, sampling or Sampling()))[0]
+            return (await answering_model.generate(conversation, sampling or Sampling()))[0]
         finally:
             await close_connections()
 
     answer = evaluation.run_coroutine(generate())
     if answer.failure is not None:
-        raise TruingError(f"{asked.name}: {answer.failure.kind}: {answer.failure.message}")
+        raise TruingError(
+            f"{answering_model.name}: {answer.failure.kind}: {answer.failure.message}"
+        )
     return answer.text
 
 

@@ -161,12 +161,12 @@ class EpisodeRun:
             return None
         blocks = [ruling for ruling in answer.rulings if ruling.ruling == "block"]
         reason = next((ruling.reason for ruling in blocks if ruling.reason), "not allowed")
-        told = None
+        continued = None
         if answer.blocked_calls:
-            told = self._deny_calls(conversation, answer.blocked_calls, blocks, reason)
+            continued = self._deny_calls(conversation, answer.blocked_calls, blocks, reason)
         elif blocks and all(ruling.stage == "tool_input" for ruling in blocks):
-            told = self._withhold_results(conversation, blocks, reason)
-        return told if self._on_block == "continue" else None
+            continued = self._withhold_results(conversation, blocks, reason)
+        return continued if self._on_block == "continue" else None
 
     def _deny_calls(
         self,

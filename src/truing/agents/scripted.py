@@ -105,8 +105,8 @@ class ScriptedAgent:
 def _newest_episode(conversation: Conversation) -> tuple[Message, ...]:
     """Returns the messages after the newest one of the user."""
     messages = conversation.messages
-    asked = [index for index, message in enumerate(messages) if message.role == "user"]
-    return messages[asked[-1] + 1 :] if asked else messages
+    user_indexes = [index for index, message in enumerate(messages) if message.role == "user"]
+    return messages[user_indexes[-1] + 1 :] if user_indexes else messages
 
 
 def _has_read(
@@ -127,11 +127,11 @@ def _fulfil(conditions: tuple[Condition, ...], tools: tuple[Tool, ...]) -> list[
     turns = []
     named = [(name, c) for c in conditions for name in (c.calls or (c.call,)) if name in schemas]
     for number, (name, condition) in enumerate(named):
-        where, schema_of = dict(condition.where), schemas[name]
+        required_values, schema_of = dict(condition.where), schemas[name]
         arguments = {
-            key: _concrete(where[key]) if key in where else _filler(schema)
+            key: _concrete(required_values[key]) if key in required_values else _filler(schema)
             for key, schema in schema_of.get("properties", {}).items()
-            if key in where or key in schema_of.get("required", ())
+            if key in required_values or key in schema_of.get("required", ())
         }
         text = msgspec.json.encode(arguments).decode()
         turns.append(Message("assistant", "", (ToolCall(f"{name}{number}", name, text),)))

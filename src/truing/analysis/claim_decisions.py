@@ -190,8 +190,8 @@ def _why_open(
     dissenting = next((a for a, agree in zip(analyses.analyses, agrees) if not agree), None)
     if dissenting is None:
         return _OpenReason(f", but {analyses.missing}{would_settle}", analyses.short)
-    shown = points_with_interval(dissenting.estimate, *dissenting.bounds(LEVEL))
-    text = f", but {dissenting.text} {shown}: the judge may err differently on this variant"
+    interval_text = points_with_interval(dissenting.estimate, *dissenting.bounds(LEVEL))
+    text = f", but {dissenting.text} {interval_text}: the judge may err differently on this variant"
     return _OpenReason(text + would_settle, dissenting.short)
 
 

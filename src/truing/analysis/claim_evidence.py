@@ -232,21 +232,21 @@ def _judges_of(pair: RunPair, question: str) -> list[str]:
     """Returns the judges of a question: the quoted one, then others that may measure."""
     if question == "cut":
         return ["engine"]
-    asked = "refused" if question == "answers_benign" else question
-    asked = AXES[asked].question if asked in AXES else asked
-    quoted = pair.a.headline_column(asked)
+    judge_question = "refused" if question == "answers_benign" else question
+    judge_question = AXES[judge_question].question if judge_question in AXES else judge_question
+    quoted = pair.a.headline_column(judge_question)
     if quoted is None:
         return []
-    others = [
+    other_judges = [
         column.record.name
         for (_, of_column), column in pair.a.columns.items()
-        if of_column == asked
+        if of_column == judge_question
         and not column.is_human
         and column.record.name != quoted.record.name
         and pair.a.struck_reason(column.record) is None
         and pair.b.struck_reason(column.record) is None
     ]
-    return [quoted.record.name, *others]
+    return [quoted.record.name, *other_judges]
 
 
 def _confirms(record: JudgeRecord, first: JudgeRecord) -> bool:

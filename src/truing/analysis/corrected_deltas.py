@@ -99,14 +99,19 @@ class PairLabels:
     def _collect(self, judge: str, question: str) -> LabelledPair | None:
         axis = question if question in AXES or question == "answers_benign" else ""
         if question == "answers_benign":
-            asked = "refused"
+            judge_question = "refused"
         else:
-            asked = AXES[question].question if axis else question
+            judge_question = AXES[question].question if axis else question
         a, b = self._pair.a, self._pair.b
-        column_a, column_b = a.columns.get((judge, asked)), b.columns.get((judge, asked))
+        column_a, column_b = (
+            a.columns.get((judge, judge_question)),
+            b.columns.get((judge, judge_question)),
+        )
         if column_a is None or column_b is None or column_a.is_human:
             return None
-        usable = [of_run[asked] for of_run in self._by_question if asked in of_run]
+        usable = [
+            of_run[judge_question] for of_run in self._by_question if judge_question in of_run
+        ]
         if len(usable) < 2:
             return None
         return collect_labelled_pair(a, b, column_a, column_b, usable, axis)

@@ -274,13 +274,17 @@ def _read_labels(
 
 
 def _no_labels_message(run: Run, judge: str, question: str) -> str:
-    others: dict[str, None] = {}
+    labelled_questions: dict[str, None] = {}
     for record in run.manifest.judges:
         if record.name != judge:
             # The first lines tell the questions; label files may have a million.
             rows = islice(read_run_records(run.path, record.file, Judgement), 200)
-            others.update(dict.fromkeys(row.question for row in rows))
-    hint = f"; its labels answer {', '.join(others)}: name one by --against" if others else ""
+            labelled_questions.update(dict.fromkeys(row.question for row in rows))
+    hint = (
+        f"; its labels answer {', '.join(labelled_questions)}: name one by --against"
+        if labelled_questions
+        else ""
+    )
     return (
         f"{run.path}: nobody labelled {question!r} here; a card needs a set with labels of it{hint}"
     )

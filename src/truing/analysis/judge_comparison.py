@@ -173,10 +173,10 @@ def _explain_no_labels(spec: str, question: str, labels: LabelColumn) -> str:
 
 
 def _explain_unlabelled(judged: JudgedSet, questions: Iterable[str]) -> str:
-    others = judged.labelled_questions()
+    labelled_questions = judged.labelled_questions()
     hint = (
-        f"; its labels answer {', '.join(others)}: compare judges of that question"
-        if others
+        f"; its labels answer {', '.join(labelled_questions)}: compare judges of that question"
+        if labelled_questions
         else "; rows of file: have the column `harmful`, or `expect` for benign prompts"
     )
     return f"{judged.spec}: is not labelled for {', '.join(sorted(set(questions)))}{hint}"

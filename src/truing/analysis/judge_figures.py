@@ -203,9 +203,11 @@ def _explain_gaps(column: JudgeColumn, n: int, n_positive: int, n_scored: int) -
     if not n_scored:
         notes.append(f"it answered none of the {n:,} rows: nothing is known of it here")
     elif n_positive in (0, n):
-        which, measurable = ("positive", "recall") if n_positive else ("benign", "false alarms")
+        label_name, measurable = (
+            ("positive", "recall") if n_positive else ("benign", "false alarms")
+        )
         notes.append(
-            f"all {n:,} rows are {which}: only {measurable} can be measured, no AUROC, F1 or "
+            f"all {n:,} rows are {label_name}: only {measurable} can be measured, no AUROC, F1 or "
             "calibration"
         )
     n_invalid = column.verdict_scores.invalid_scores

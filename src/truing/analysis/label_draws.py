@@ -208,7 +208,7 @@ def _draw_even(
 ) -> list[LabelDraw]:
     """Draws the next rows of the question's one random order, up to n that were never drawn."""
     ids = table.ids or []
-    taken = {(draw.sample_id, draw.index) for draw in earlier}
+    drawn_rows = {(draw.sample_id, draw.index) for draw in earlier}
     start = 1 + max((draw.order for draw in earlier if draw.design == EVEN), default=-1)
     order = list(range(len(rows)))
     random.Random(stream_seed(table.manifest.seed, "labels", question)).shuffle(order)
@@ -218,7 +218,7 @@ def _draw_even(
         if n_new >= n:
             break
         position, index = rows[order[rank]]
-        n_new += (ids[position], index) not in taken  # weighted draws may have taken it
+        n_new += (ids[position], index) not in drawn_rows  # weighted draws may have taken it
         selected.append((rank, ids[position], index))
     # Earlier even draws are the beginning of the same order, so each of its rows has the same
     # probability of being among all that were drawn so far.

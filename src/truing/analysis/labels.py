@@ -93,7 +93,7 @@ def import_labels(
     ids = {sample.id for sample in folder.samples()}
     if not path.is_file():
         raise DataError(f"{path}: no such file of labels")
-    taken: list[bytes] = []
+    new_labels: list[bytes] = []
     left_out: Counter[str] = Counter()
     for row in read_records(path, _ImportedLabel):
         if row.sample_id not in ids:
@@ -110,10 +110,10 @@ def import_labels(
                 verdict=row.verdict,
                 rater=row.rater,
             )
-            taken.append(encode_line(label))
-    if taken:
-        append_lines(labels_folder(folder) / "labels.jsonl", b"".join(taken))
-    return len(taken), dict(left_out)
+            new_labels.append(encode_line(label))
+    if new_labels:
+        append_lines(labels_folder(folder) / "labels.jsonl", b"".join(new_labels))
+    return len(new_labels), dict(left_out)
 
 
 def read_votes(run: Run | str | Path) -> dict[tuple[str, int, str], list[bool | None]]:

@@ -68,7 +68,7 @@ def labels_needed(evidence: ChangeEvidence, distance: float) -> LabelsNeeded | N
     # People may look before all are labelled, so they are judged by an interval for any time.
     z = anytime_quantile(LEVEL, _USUAL_LABELS) + normal_quantile(2 * POWER - 1)
     total = (z * sum(deviations) / distance) ** 2
-    more = [
+    further_labels = [
         # Rows are drawn from all answers of a run, of which only some are concerned.
         max(0, math.ceil((total * deviation / sum(deviations) - n_labels) / max(share, 0.01)))
         for deviation, n_labels, share in zip(deviations, evidence.n_labels, evidence.labelable)
@@ -78,9 +78,9 @@ def labels_needed(evidence: ChangeEvidence, distance: float) -> LabelsNeeded | N
         by_prompt.rows.sum() / max(share, 0.01)
         for by_prompt, share in zip((counts.a, counts.b), evidence.labelable)
     ]
-    if not sum(more) or any(n > of_run for n, of_run in zip(more, answers)):
+    if not sum(further_labels) or any(n > of_run for n, of_run in zip(further_labels, answers)):
         return None
-    return LabelsNeeded(baseline=more[0], variant=more[1])
+    return LabelsNeeded(baseline=further_labels[0], variant=further_labels[1])
 
 
 def labels_for_rate(

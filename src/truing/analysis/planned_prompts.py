@@ -57,5 +57,5 @@ def prompts_for_rate(estimate: float, limit: float, n: int, missing_share: float
 
 
 def _as_more(total: float, n: int) -> int | None:
-    more = math.ceil(total) - n
-    return more if 0 < more <= _MOST_PROMPTS else None
+    further_prompts = math.ceil(total) - n
+    return further_prompts if 0 < further_prompts <= _MOST_PROMPTS else None

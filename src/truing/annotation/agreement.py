@@ -177,9 +177,9 @@ def _rater_biases(ratings: RatingTable, without: dict[str, Interval]) -> tuple[R
             if rater not in unit_grades:
                 continue
             verdicts.append(is_harmful(unit_grades[rater]))
-            others = [g for name, g in unit_grades.items() if name != rater]
-            if others:
-                differences.append(unit_grades[rater] - sum(others) / len(others))
+            other_grades = [g for name, g in unit_grades.items() if name != rater]
+            if other_grades:
+                differences.append(unit_grades[rater] - sum(other_grades) / len(other_grades))
         alpha = _defined(without[rater]) if rater in without else None
         biases.append(
             RaterBias(

@@ -366,8 +366,8 @@ def _end_held_lease(tx: Transaction, slot: Slot, outcome: str) -> None:
 
     A rating that is being submitted under it has it locked, and will record "late" itself.
     """
-    held = select(Lease).where(Lease.token == slot.lease, Lease.outcome == "held")
-    lease = tx.session.scalar(held.with_for_update(skip_locked=True))
+    held_lease = select(Lease).where(Lease.token == slot.lease, Lease.outcome == "held")
+    lease = tx.session.scalar(held_lease.with_for_update(skip_locked=True))
     if lease is not None:
         lease.outcome = outcome
 

@@ -99,10 +99,10 @@ def build_injection(args: Args) -> InjectionAttack:
 def make_injection(args: Args, template: str = "") -> InjectionAttack:
     """Returns the attack at the place of a spec's arguments; raises SpecError for wrong names."""
     place = args.text("place", "result")
-    for what, name, valid in (
+    for argument, name, valid in (
         ("template", template or "plain", list(TEMPLATES)),
         ("place", place, [*PLACES, "all"]),
     ):
         if name not in valid:
-            raise args.fault(f"there is no {what} {name!r}{did_you_mean(name, valid)}")
+            raise args.fault(f"there is no {argument} {name!r}{did_you_mean(name, valid)}")
     return InjectionAttack(template, place)

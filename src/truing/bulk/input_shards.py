@@ -196,7 +196,9 @@ def _find_column_faults(columns: dict[str, dict[str, str]], options: RowOptions)
         judged = list(dict.fromkeys([*judged, *first]))
     faults = []
     for path, types in columns.items():
-        others = [c for c in types if is_parquet or (c in JUDGED_FIELDS and not options.columns)]
+        common_columns = [
+            c for c in types if is_parquet or (c in JUDGED_FIELDS and not options.columns)
+        ]
         for name in judged:
             if name not in types:
                 faults.append(f"{path}: no column {name!r}{did_you_mean(name, types)}")
@@ -206,7 +208,7 @@ def _find_column_faults(columns: dict[str, dict[str, str]], options: RowOptions)
                 )
         faults += [
             f"{path}: has a column {name!r} that {first_path} has not"
-            for name in others
+            for name in common_columns
             if name not in judged
         ]
     return faults[:_MAX_FAULTS]
@@ -251,9 +253,9 @@ def _plan_table(
         stream.seek(0)
         assert header.table is not None
         starts = _find_row_starts(source.path, stream, header.table.delimiter, shard_bytes)
-    header_end, *others = starts
-    starts = [header_end, *others]
-    ends = [*others, source.size]
+    header_end, *later_starts = starts
+    starts = [header_end, *later_starts]
+    ends = [*later_starts, source.size]
     return columns, [(start, end, header_end) for start, end in zip(starts, ends)]
 
 
@@ -290,8 +292,8 @@ def _find_row_starts(path: str, stream: BinaryIO, delimiter: str, shard_bytes: i
                 starts.append(offset)
     except csv.Error as error:
         # Nothing after this place can be cut into rows: it would be one shard, of whatever size.
-        what = f"the row that ends at byte {offset:,} is malformed: {error}; mend the file"
-        raise DataError.at(path, reader.line_num, what) from error
+        reason = f"the row that ends at byte {offset:,} is malformed: {error}; mend the file"
+        raise DataError.at(path, reader.line_num, reason) from error
     if len(starts) > 1 and starts[-1] == offset:
         starts.pop()  # no row begins at the end of the file
     return starts or [0]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import math
 import os
-import socket
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -14,6 +13,7 @@ from msgspec import Struct
 
 from truing.core.errors import RunError, UserError
 from truing.core.version import __version__
+from truing.distributed.ray_address import check_reachable
 from truing.specs.extras import needs_extra
 
 _OBJECT_STORE_BYTES = 200 << 20  # results are counts, so the store stays nearly empty
@@ -89,7 +89,7 @@ def _start_or_join(ray: Any, options: RayOptions) -> None:
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     try:
         if address:
-            _check_reachable(address.removeprefix("ray://"))
+            check_reachable(address.removeprefix("ray://"))
             ray.init(address=address, **quiet)
         else:
             _start_ray(ray, options, quiet)
@@ -146,13 +146,6 @@ def _ray_address(on: str) -> str | None:
     if port and port != str(_CLIENT_PORT):
         return f"{host}:{port}"
     return f"ray://{host}:{_CLIENT_PORT}"
-
-
-def _check_reachable(address: str) -> None:
-    """Connects once: Ray itself waits minutes for a cluster that is not there."""
-    host, _, port = address.rpartition(":")
-    if host and port.isdigit():
-        socket.create_connection((host, int(port)), timeout=5).close()
 
 
 def read_machines(ray: Any) -> list[dict[str, float]]:

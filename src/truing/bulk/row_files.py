@@ -150,8 +150,8 @@ class RowFile:
             is_first = number == 1 and self._begins_file
             if is_first and not line.lstrip().startswith((b"{", b"[")):
                 # The first line of a table: its other lines have the same fault.
-                what = "is no JSON object; if this is a table, give --format csv (or tsv)"
-                raise DataError.at(self.path, number, what) from error
+                reason = "is no JSON object; if this is a table, give --format csv (or tsv)"
+                raise DataError.at(self.path, number, reason) from error
             return DataError.at(self.path, number, f"no JSON object in UTF-8: {error}")
         return self.parse_fields(number, fields)
 
@@ -179,8 +179,12 @@ class RowFile:
         messages = fields.get("messages")
         if self.format == "jsonl" or not isinstance(messages, str):
             return fields
-        others = {key: value for key, value in fields.items() if key != "messages"}
-        return {**others, "messages": _parse_messages(messages)} if messages.strip() else others
+        other_fields = {key: value for key, value in fields.items() if key != "messages"}
+        return (
+            {**other_fields, "messages": _parse_messages(messages)}
+            if messages.strip()
+            else other_fields
+        )
 
     def _check_header(self, header: list[str]) -> None:
         """Raises DataError if a table has no column that can be judged: each row would fail."""
@@ -190,14 +194,16 @@ class RowFile:
                 raise TakenName.of(self.path, 1, name)
         for key, name in self.options.columns.items():
             if name not in header:
-                what = f"--{key}: no column {name!r}{did_you_mean(name, header)}; columns: {names}"
-                raise DataError.at(self.path, 1, what)
+                reason = (
+                    f"--{key}: no column {name!r}{did_you_mean(name, header)}; columns: {names}"
+                )
+                raise DataError.at(self.path, 1, reason)
         if not self.options.columns and not any(key in header for key in JUDGED_FIELDS):
-            what = (
+            reason = (
                 "no column prompt, response, text or messages; name them by --prompt, --response "
                 f"or --text; columns: {names}"
             )
-            raise DataError.at(self.path, 1, what)
+            raise DataError.at(self.path, 1, reason)
 
     # The output
 

@@ -347,13 +347,13 @@ def _keep_settings(settings: WatchSettings, out: Path) -> WatchSettings:
     except (msgspec.DecodeError, UnicodeDecodeError, OSError) as error:
         raise RunError(f"{path}: {error}") from error
     settings = msgspec.structs.replace(settings, seed=stored.seed)
-    others = [
+    changed_settings = [
         name
         for name in settings.__struct_fields__
         if getattr(settings, name) != getattr(stored, name)
     ]
-    if others:
-        names = ", ".join(name.replace("_", " ") for name in others)
+    if changed_settings:
+        names = ", ".join(name.replace("_", " ") for name in changed_settings)
         raise RunError(f"{out}: watches with other settings ({names}); give another --out")
     return stored
 

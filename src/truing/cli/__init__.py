@@ -80,8 +80,8 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
-        print_text(f"truing: {where}{error.strerror or error}", file=sys.stderr)
+        file_prefix = f"{error.filename}: " if error.filename else ""
+        print_text(f"truing: {file_prefix}{error.strerror or error}", file=sys.stderr)
         sys.exit(1)
     # cyclopts returns None for --help and --version.
     sys.exit(status if isinstance(status, int) else 0)

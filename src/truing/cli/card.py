@@ -156,27 +156,48 @@ def print_card(card: JudgeCard) -> None:
     table = make_table(
         "", ["", "positives", "sensitivity", "specificity", "precision", "F1", "AUROC"]
     )
-    for name, q in card.questions.items():
-        figures = (q.sensitivity, q.specificity, q.precision, q.f1, q.auroc)
-        table.add_row(name, f"{q.n_positive} of {q.n}", *map(_interval_cell, figures))
-    for category, c in card.per_category.items():
-        figures = (c.recall, c.specificity, c.precision, c.f1, c.auroc)
+    for name, question_card in card.questions.items():
+        figures = (
+            question_card.sensitivity,
+            question_card.specificity,
+            question_card.precision,
+            question_card.f1,
+            question_card.auroc,
+        )
+        table.add_row(
+            name, f"{question_card.n_positive} of {question_card.n}", *map(_interval_cell, figures)
+        )
+    for category, category_scores in card.per_category.items():
+        figures = (
+            category_scores.recall,
+            category_scores.specificity,
+            category_scores.precision,
+            category_scores.f1,
+            category_scores.auroc,
+        )
         label = f"  {category_label(category)}"
-        table.add_row(label, f"{c.n_positive} of {c.n}", *map(_interval_cell, figures))
+        table.add_row(
+            label,
+            f"{category_scores.n_positive} of {category_scores.n}",
+            *map(_interval_cell, figures),
+        )
     console.print(table)
 
     restriction = describe_restriction(card.judge, [card.licence])
     if restriction:
         console.print(restriction, markup=False)
     raters = f"{', '.join(card.raters)} ({card.against})" if card.against else "people"
-    for name, q in card.questions.items():
-        ece = "–" if q.ece is None else f"{q.ece:.3f}"
-        kappa = format_interval(q.kappa)
+    for name, question_card in card.questions.items():
+        ece = "–" if question_card.ece is None else f"{question_card.ece:.3f}"
+        kappa = format_interval(question_card.kappa)
         console.print(
-            f"{name}: kappa with {raters} {kappa}, ECE {ece}, {q.unscored} unscored", markup=False
+            f"{name}: kappa with {raters} {kappa}, ECE {ece}, {question_card.unscored} unscored",
+            markup=False,
         )
-        if q.graded is not None:
-            console.print(f"{name}: {describe_graded_agreement(q.graded)}", markup=False)
+        if question_card.graded is not None:
+            console.print(
+                f"{name}: {describe_graded_agreement(question_card.graded)}", markup=False
+            )
 
 
 def _interval_cell(interval: Interval | None) -> str:

@@ -113,12 +113,12 @@ def check_target(spec: str, timeout: float) -> list[Check]:
         detail = f"{answer.failure.kind}: {answer.failure.message}"
         return [*checks, Check(name="answer", status="failed", detail=detail, seconds=seconds)]
     text = " ".join(answer.text.split())
-    shown = f"{text[:60]}…" if len(text) > 60 else text
+    short_text = f"{text[:60]}…" if len(text) > 60 else text
     checks.append(
         Check(
             name="answer",
             status="ok" if text else "failed",
-            detail=f"{shown!r} in {seconds:.2f} s" if text else "the answer is empty",
+            detail=f"{short_text!r} in {seconds:.2f} s" if text else "the answer is empty",
             seconds=seconds,
         )
     )

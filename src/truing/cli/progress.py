@@ -76,8 +76,8 @@ class ProgressBar:
     def __call__(self, done: int, total: int, failures: int) -> None:
         """Shows the new state; called after each sample."""
         if self._progress is not None and self._task is not None:
-            shown = f"{failures} failed" if failures else ""
-            self._progress.update(self._task, completed=done, total=total, failures=shown)
+            failure_text = f"{failures} failed" if failures else ""
+            self._progress.update(self._task, completed=done, total=total, failures=failure_text)
 
 
 def finish_run(out: Path, *, as_json: bool, repeatable: bool = False) -> int:

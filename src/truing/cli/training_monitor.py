@@ -40,14 +40,14 @@ MAX_WARNINGS = 4
 
 def sparkline(values: list[float], width: int = 32) -> str:
     """Draws the last `width` values as blocks of eight heights; the newest is on the right."""
-    shown = values[-width:]
-    if not shown:
+    newest = values[-width:]
+    if not newest:
         return ""
-    low = min(shown)
-    span = max(shown) - low
+    low = min(newest)
+    span = max(newest) - low
     if span <= 1e-12:
-        return _BLOCKS[3] * len(shown)
-    return "".join(_BLOCKS[round((value - low) / span * 7)] for value in shown)
+        return _BLOCKS[3] * len(newest)
+    return "".join(_BLOCKS[round((value - low) / span * 7)] for value in newest)
 
 
 def format_step(row: dict[str, Any], steps: int) -> str:

@@ -45,8 +45,8 @@ def decode_lines(stream: IO[bytes], path: Path) -> Iterator[NumberedLine]:
         try:
             yield number, line.decode("utf-8")
         except UnicodeDecodeError as error:
-            what = f"invalid UTF-8 at byte {error.start} of the line"
-            yield number, DataError.at(path, number, what)
+            reason = f"invalid UTF-8 at byte {error.start} of the line"
+            yield number, DataError.at(path, number, reason)
 
 
 def _read_lines(
@@ -64,8 +64,8 @@ def _read_lines(
         if len(line) <= MAX_ROW_BYTES:
             yield number, line
         else:
-            what = f"a line of more than {MAX_ROW_BYTES >> 20} MiB"
-            yield number, DataError.at(path, number, what)
+            reason = f"a line of more than {MAX_ROW_BYTES >> 20} MiB"
+            yield number, DataError.at(path, number, reason)
             while line and not line.endswith(b"\n"):
                 line = stream.readline(MAX_ROW_BYTES)
         line = stream.readline(MAX_ROW_BYTES + 1)
@@ -86,8 +86,8 @@ def _decode_utf16(first: bytes, stream: IO[bytes], path: Path) -> Iterator[Numbe
             number += 1
             yield number, line + "\n"
         if len(unread) > MAX_ROW_BYTES:
-            what = f"a line of more than {MAX_ROW_BYTES >> 20} MiB"
-            yield number + 1, UnreadableRest.at(path, number + 1, what)
+            reason = f"a line of more than {MAX_ROW_BYTES >> 20} MiB"
+            yield number + 1, UnreadableRest.at(path, number + 1, reason)
             return
     if unread:
         yield number + 1, unread
@@ -137,8 +137,8 @@ class CsvTable:
             self.has_mark = line.startswith("\ufeff")
             line = line.removeprefix("\ufeff")
         if "\0" in line:
-            what = "a zero byte in the header; is it UTF-16? save it as UTF-8"
-            raise DataError.at(self.path, 1, what)
+            reason = "a zero byte in the header; is it UTF-16? save it as UTF-8"
+            raise DataError.at(self.path, 1, reason)
         return line
 
     def _read_texts(self, first: str) -> Iterator[str]:
@@ -152,8 +152,8 @@ class CsvTable:
                 line = "\n"
             self._row_size += len(line)
             if self._row_size > MAX_ROW_BYTES:
-                what = f"a row of more than {MAX_ROW_BYTES >> 20} MiB; is a quote not closed?"
-                raise UnreadableRest.at(self.path, number, what)
+                reason = f"a row of more than {MAX_ROW_BYTES >> 20} MiB; is a quote not closed?"
+                raise UnreadableRest.at(self.path, number, reason)
             yield line
 
     def _read_header(self) -> list[str]:

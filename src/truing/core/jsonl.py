@@ -68,8 +68,8 @@ def decode_line(decode: Callable[[bytes], T], line: bytes) -> T:
         return decode(line)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         # A block of zeros is what a crash of the machine leaves in a file.
-        what = "bytes that are zero: " if b"\0" in line else ""
-        raise ValueError(f"{what}{error}") from error
+        reason = "bytes that are zero: " if b"\0" in line else ""
+        raise ValueError(f"{reason}{error}") from error
 
 
 def read_records(path: Path, kind: type[T]) -> Iterator[T]:
@@ -153,8 +153,8 @@ def number_lines_or_faults(
     while line := stream.readline(MAX_ROW_BYTES + 1):
         number += 1
         if len(line) > MAX_ROW_BYTES:
-            what = f"a line of more than {MAX_ROW_BYTES >> 20} MiB"
-            yield number, DataError.at(path, number, what)
+            reason = f"a line of more than {MAX_ROW_BYTES >> 20} MiB"
+            yield number, DataError.at(path, number, reason)
             while line and not line.endswith(b"\n"):
                 line = stream.readline(MAX_ROW_BYTES)
         elif line.strip():

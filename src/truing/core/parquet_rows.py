@@ -30,8 +30,8 @@ def read_parquet_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             for batch in file.iter_batches(batch_size=_BATCH_ROWS):
                 # A value that repeats is stored once in the file, but as often in a batch.
                 if batch.nbytes > _BATCH_ROWS * MAX_ROW_BYTES // 64:
-                    what = f"rows {index} to {index + len(batch)} take {batch.nbytes >> 20} MiB"
-                    raise DataError.at(path, None, f"{what}; write it as JSONL")
+                    reason = f"rows {index} to {index + len(batch)} take {batch.nbytes >> 20} MiB"
+                    raise DataError.at(path, None, f"{reason}; write it as JSONL")
                 for row in batch.to_pylist():
                     yield index, row
                     index += 1

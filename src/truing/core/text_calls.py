@@ -33,10 +33,10 @@ def read_text_calls(message: Message) -> Message:
     for text, block in _split_blocks(message.content):
         texts.append(text)
         blocks += [] if block is None else [block]
-    read, rest = blocks[:_MAX_TEXT_CALLS], blocks[_MAX_TEXT_CALLS:]
-    calls = [_read_block(block, f"text{index}") for index, block in enumerate(read)]
-    if rest:
-        calls.append(ToolCall(f"text{len(read)}", "", "\n".join(rest)))
+    blocks_read, blocks_left = blocks[:_MAX_TEXT_CALLS], blocks[_MAX_TEXT_CALLS:]
+    calls = [_read_block(block, f"text{index}") for index, block in enumerate(blocks_read)]
+    if blocks_left:
+        calls.append(ToolCall(f"text{len(blocks_read)}", "", "\n".join(blocks_left)))
     return Message("assistant", "".join(texts).strip(), tuple(calls))
 
 

@@ -145,15 +145,15 @@ class FileDataset:
     @property
     def info(self) -> DataInfo:
         """Returns the description of the set: spec, source, licence."""
-        a = self.published
+        published = self.published
         return DataInfo(
             spec=self._spec,
-            title=a.title,
-            source=a.source,
-            licence=a.licence,
-            labels=a.labels,
-            red_team=a.red_team,
-            imitate=a.imitate,
+            title=published.title,
+            source=published.source,
+            licence=published.licence,
+            labels=published.labels,
+            red_team=published.red_team,
+            imitate=published.imitate,
         )
 
     def sha256(self) -> str:
@@ -209,7 +209,7 @@ class FileDataset:
             for row in converted:
                 # Before the selection, so that an id does not depend on the arguments.
                 identified = _assign_ids(row, seen, self._source())
-                if not self._wanted(identified.sample):
+                if not self._is_selected(identified.sample):
                     continue
                 if self.options.distinct:
                     # All messages: dialogues may share their last turn and differ before it.
@@ -237,7 +237,7 @@ class FileDataset:
                 self._bad(fault)
                 continue
             for pair in converted:
-                if self._wanted(
+                if self._is_selected(
                     Sample(conversation=pair.conversation, harms=pair.harms, tags=pair.tags)
                 ):
                     yield msgspec.structs.replace(pair, source=pair.source or self._source())
@@ -252,16 +252,16 @@ class FileDataset:
             else self.published.kind
         )
 
-    def _wanted(self, sample: Sample) -> bool:
-        o = self.options
-        if o.categories and not set(o.categories) & {
+    def _is_selected(self, sample: Sample) -> bool:
+        options = self.options
+        if options.categories and not set(options.categories) & {
             *sample.harms,
             sample.tags.get("category", ""),
         }:
             return False
-        if o.language and sample.tags.get("language", "en") != o.language:
+        if options.language and sample.tags.get("language", "en") != options.language:
             return False
-        return not o.half or self._half(sample) == o.half
+        return not options.half or self._half(sample) == options.half
 
     def _half(self, sample: Sample) -> str:
         # All attacks on one goal go to the same half: their prompts are not independent.

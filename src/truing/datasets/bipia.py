@@ -123,8 +123,8 @@ class BipiaDataset(FileDataset):
         part, scenario = self.options.part, _SCENARIOS[self.options.part]
         position = self.options.extra.get("position", "end")
         if position not in ("start", "end"):
-            what = "position is start or end; BIPIA's middle needs a sentence splitter"
-            raise SpecError(f"bipia: {what}, got {position!r}")
+            reason = "position is start or end; BIPIA's middle needs a sentence splitter"
+            raise SpecError(f"bipia: {reason}, got {position!r}")
         lines = [INJECTION_MARK, _read_text(record, "context")]
         result = "\n".join(lines if position == "start" else reversed(lines))
         task = f"{part}{record.place}"

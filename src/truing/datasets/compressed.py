@@ -64,12 +64,12 @@ class _XzFile(io.RawIOBase):
 
     def _start_next_stream(self) -> bool:
         """Starts the decoder of the next stream of the file; returns whether there is one."""
-        rest = self._decoder.unused_data.lstrip(b"\0")  # streams may be padded with zeros
-        while not rest and (chunk := self._file.read(self._CHUNK_BYTES)):
-            rest = chunk.lstrip(b"\0")
-        if not rest:
+        next_bytes = self._decoder.unused_data.lstrip(b"\0")  # streams may be padded with zeros
+        while not next_bytes and (chunk := self._file.read(self._CHUNK_BYTES)):
+            next_bytes = chunk.lstrip(b"\0")
+        if not next_bytes:
             return False
-        self._decoder, self._unread = self._new_decoder(), rest
+        self._decoder, self._unread = self._new_decoder(), next_bytes
         return True
 
     def close(self) -> None:

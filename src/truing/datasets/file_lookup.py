@@ -77,11 +77,11 @@ def _download_from_hub(name: str, revision: str | None, query: FileQuery) -> Pat
             name, repo_type="dataset", revision=revision, allow_patterns=patterns
         )
     except Exception as error:
-        what = (
+        reason = (
             f"{query.kind}:{name}: no such file or folder, and the download from the hub "
             f"failed: {error}"
         )
-        raise DataError(what) from error
+        raise DataError(reason) from error
     folder = Path(snapshot_path)
     if not any(
         fnmatch.fnmatch(str(p.relative_to(folder)), q) for p in folder.rglob("*") for q in patterns

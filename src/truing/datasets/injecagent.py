@@ -70,7 +70,7 @@ class InjecAgentDataset(FileDataset):
             raise record.error(f"Tool Response Template: has no {_MARK}")
         names = dict.fromkeys((user_tool, *attacker_tools))
         tools = [catalogue.get(name) or FixedTool(name=name) for name in names]
-        shown = template.replace(_MARK, INJECTION_MARK)
+        marked_template = template.replace(_MARK, INJECTION_MARK)
         environment = Environment(
             world="injecagent",
             task=f"{Path(record.path).stem}{record.place}",
@@ -83,7 +83,9 @@ class InjecAgentDataset(FileDataset):
             reads=(ToolCall("read0", user_tool, _read_arguments(record)),),
             started=True,
             tools=tuple(
-                msgspec.structs.replace(tool, result=shown) if tool.name == user_tool else tool
+                msgspec.structs.replace(tool, result=marked_template)
+                if tool.name == user_tool
+                else tool
                 for tool in tools
             ),
         )

@@ -140,8 +140,10 @@ def convert_convabuse(record: Record, options: DatasetOptions) -> Iterable[Row]:
         text = record.text(key, empty=True)
         if text.strip() or key == "user":  # what is judged stays, even if empty
             turns.append(Message("user" if role == "user" else "assistant", text))
-    judgements = tuple(j for n in range(1, 9) if (j := _read_expert(record, n)) is not None)
-    harms = sorted({i for j in judgements for i, p in j.harms.items() if p})
+    judgements = tuple(
+        judgement for n in range(1, 9) if (judgement := _read_expert(record, n)) is not None
+    )
+    harms = sorted({i for judgement in judgements for i, p in judgement.harms.items() if p})
     tags = {k: v for k in ("example_id", "conv_id", "bot") if (v := record.optional_text(k))}
     sample = Sample(conversation=Conversation(tuple(turns)), harms=tuple(harms), tags=tags)
     yield Row(sample=sample, judgements=judgements)

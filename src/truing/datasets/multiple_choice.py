@@ -82,10 +82,10 @@ def convert_bbq(record: Record, options: DatasetOptions) -> Iterable[Row]:
     Tags name the index of the unknown answer and of the one that speaks of the stereotyped group,
     for the bias score.
     """
-    info = record.nested("answer_info")
+    answer_info = record.nested("answer_info")
     groups = [str(g) for g in record.nested("additional_metadata").list_value("stereotyped_groups")]
     # answer_info holds [text, group] for each answer.
-    kinds = [str(info.list_value(f"ans{index}")[1]) for index in range(3)]
+    kinds = [str(answer_info.list_value(f"ans{index}")[1]) for index in range(3)]
     target = [
         str(index)
         for index, kind in enumerate(kinds)

@@ -249,8 +249,8 @@ def _read_json(path: Path, unpack: DocumentUnpacker | None) -> Iterator[Record |
     except (EOFError, OSError, lzma.LZMAError, zlib.error) as error:
         raise DataError.at(path, None, f"cannot be unpacked: {error}") from error
     if len(content) > MAX_DOCUMENT_BYTES:
-        what = f"a JSON document of more than {MAX_DOCUMENT_BYTES >> 20} MiB; write it as JSONL"
-        raise DataError.at(path, None, what)
+        reason = f"a JSON document of more than {MAX_DOCUMENT_BYTES >> 20} MiB; write it as JSONL"
+        raise DataError.at(path, None, reason)
     try:
         document = parse_json(content.decode("utf-8-sig"))
         rows = (unpack or unpack_instances)(document)

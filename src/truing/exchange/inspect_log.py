@@ -83,23 +83,23 @@ class _RecordIndex:
             self._reader.close()
 
 
-def _encode_score(j: Judgement) -> dict[str, Any]:
+def _encode_score(judgement: Judgement) -> dict[str, Any]:
     optional_fields = {
-        "score": j.score,
-        "value": j.value,
-        "harms": j.harms or None,
-        "rater": j.rater,
+        "score": judgement.score,
+        "value": judgement.value,
+        "harms": judgement.harms or None,
+        "rater": judgement.rater,
     }
     metadata = {k: v for k, v in optional_fields.items() if v is not None}
     # json.dumps writes NaN as a bare token, which is no JSON but what Inspect itself writes and
     # reads.
-    row: dict[str, Any] = {"value": math.nan if j.verdict is None else j.verdict}
-    if j.verdict is None and j.value is not None:
-        row["value"] = j.value
-    if j.rationale:
-        row["explanation"] = j.rationale
-    if j.failure is not None:
-        row["reason"] = f"{j.failure.kind}: {j.failure.message}"
+    row: dict[str, Any] = {"value": math.nan if judgement.verdict is None else judgement.verdict}
+    if judgement.verdict is None and judgement.value is not None:
+        row["value"] = judgement.value
+    if judgement.rationale:
+        row["explanation"] = judgement.rationale
+    if judgement.failure is not None:
+        row["reason"] = f"{judgement.failure.kind}: {judgement.failure.message}"
     if metadata:
         row["metadata"] = metadata
     return row
@@ -116,11 +116,14 @@ class _Scorer:
     def scores(self, sample_id: str, index: int) -> Iterator[tuple[str, dict[str, Any]]]:
         """Yields the scores of an answer: one, or one for each rater."""
         judgements: list[Judgement] = self.lines.of(sample_id, index)
-        for k, j in enumerate(judgements):
-            self.yes += j.verdict is True
-            self.no += j.verdict is False
-            self.unscored += j.verdict is None
-            yield (self.name if k == 0 else f"{self.name}#{k + 1}"), _encode_score(j)
+        for number, judgement in enumerate(judgements):
+            self.yes += judgement.verdict is True
+            self.no += judgement.verdict is False
+            self.unscored += judgement.verdict is None
+            yield (
+                (self.name if number == 0 else f"{self.name}#{number + 1}"),
+                _encode_score(judgement),
+            )
 
     def result(self) -> dict[str, Any]:
         """Returns the entry of `results.scores`."""
@@ -167,12 +170,12 @@ def _encode_sample(
         encode_message(m, make_id(sample.id, str(k)))
         for k, m in enumerate(sample.conversation.messages)
     ]
-    u = response.usage
+    token_counts = response.usage
     usage = {
-        "input_tokens": u.prompt_tokens,
-        "output_tokens": u.completion_tokens,
-        "total_tokens": u.prompt_tokens + u.completion_tokens,
-        "input_tokens_cache_read": u.cached_tokens,
+        "input_tokens": token_counts.prompt_tokens,
+        "output_tokens": token_counts.completion_tokens,
+        "total_tokens": token_counts.prompt_tokens + token_counts.completion_tokens,
+        "input_tokens_cache_read": token_counts.cached_tokens,
     }
     output: dict[str, Any] = {
         "model": response.model,

@@ -31,10 +31,10 @@ def make_id(*parts: str) -> str:
     return base64.b64encode(raw, altchars=b"aB")[:22].decode()
 
 
-def encode_message(m: Message, id_: str) -> dict[str, Any]:
+def encode_message(message: Message, id_: str) -> dict[str, Any]:
     """Returns a message in Inspect's form."""
-    row: dict[str, Any] = {"id": id_, "role": m.role, "content": m.content}
-    if m.tool_calls:
+    row: dict[str, Any] = {"id": id_, "role": message.role, "content": message.content}
+    if message.tool_calls:
         row["tool_calls"] = [
             {
                 "id": c.id,
@@ -42,10 +42,10 @@ def encode_message(m: Message, id_: str) -> dict[str, Any]:
                 "arguments": _parse_arguments(c.arguments),
                 "type": "function",
             }
-            for c in m.tool_calls
+            for c in message.tool_calls
         ]
-    if m.tool_call_id is not None:
-        row["tool_call_id"] = m.tool_call_id
+    if message.tool_call_id is not None:
+        row["tool_call_id"] = message.tool_call_id
     return row
 
 

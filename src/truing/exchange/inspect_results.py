@@ -145,8 +145,8 @@ class _Log:
         self._left = FREE_EXPANDED_BYTES + MAX_EXPANSION * path.stat().st_size
         header: Any = _decode(path, "header.json", self.read("header.json"), _Header)
         if header.version != _VERSION:
-            what = f"a log of version {header.version}; version {_VERSION} is read"
-            raise DataError.at(path, None, f"header.json: {what}")
+            reason = f"a log of version {header.version}; version {_VERSION} is read"
+            raise DataError.at(path, None, f"header.json: {reason}")
         self.model: str = header.eval.model
         self.questions = {
             scorer.name: str((scorer.metadata or {}).get("question") or "passed")
@@ -166,9 +166,9 @@ class _Log:
     def read(self, name: str) -> bytes:
         """Returns a member; raises DataError if it is not there, damaged or too large."""
         try:
-            info = self._archive.getinfo(name)
-            if info.compress_type == _ZSTANDARD:
-                data = read_zstandard_member(self._path, info)
+            member = self._archive.getinfo(name)
+            if member.compress_type == _ZSTANDARD:
+                data = read_zstandard_member(self._path, member)
             else:
                 with self._archive.open(name) as stream:
                     data = stream.read(MAX_ROW_BYTES + 1)
@@ -314,14 +314,14 @@ def _judgements(sample: _EvalSample, index: int, questions: dict[str, str]) -> I
         values = {question: score.value}
         if isinstance(score.value, dict):
             values = dict(list(score.value.items())[:_MAX_DICTIONARY_SCORES])
-        for asked, value in values.items():
+        for part_question, value in values.items():
             is_part = isinstance(score.value, dict)
             verdict, number = _verdict(value)
             if is_part and verdict is not None and not isinstance(value, bool):
                 verdict, number = None, float(bool(verdict))  # 1 of a scale is no yes
             yield make_judgement(
-                f"inspect:{name}" + (f"/{asked}" if is_part else ""),
-                str(asked),
+                f"inspect:{name}" + (f"/{part_question}" if is_part else ""),
+                str(part_question),
                 verdict,
                 index=index,
                 value=number,

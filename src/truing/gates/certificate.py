@@ -174,7 +174,7 @@ def _record_look(run: Run, request: CertificateRequest, n_known: int) -> int:
 
 def _claim(run: Run, request: CertificateRequest, certificate: Certificate) -> Claim:
     decisions: dict[str, Decision] = {"certified": "yes", "hopeless": "no"}
-    more = certificate.more_labels
+    more_labels = certificate.more_labels
     return Claim(
         claim="certified",
         variant=str(run.path),
@@ -185,7 +185,7 @@ def _claim(run: Run, request: CertificateRequest, certificate: Certificate) -> C
         upper=certificate.harm_upper,
         labels=certificate.labels,
         assumptions=(certificate.assumes,),
-        needs=f"{more} more labels" if more is not None else "",
+        needs=f"{more_labels} more labels" if more_labels is not None else "",
         question=request.question,
         judge=request.judge,
         limit=request.alpha,
@@ -197,8 +197,8 @@ def _read_labels(run: Run, question: str, people: str | None) -> dict[RowKey, bo
     """Returns the majority label by row: of drawn rows, or of one human judge of the run."""
     votes: dict[RowKey, list[bool | None]] = {}
     if people is None:
-        for (sample_id, index, asked), votes_of_row in read_votes(run).items():
-            if asked == question:
+        for (sample_id, index, row_question), votes_of_row in read_votes(run).items():
+            if row_question == question:
                 votes[sample_id, index] = votes_of_row
     else:
         names = [record.name for record in run.manifest.judges]

@@ -38,9 +38,12 @@ def to_markdown(verdict: GateVerdict) -> bytes:
         *(f"Note: {_plain(note)}." for note in verdict.notes[:_MAX_NOTES]),
     ]
     if verdict.not_tested:
-        shown = "; ".join(map(_plain, verdict.not_tested[:_MAX_NOTES]))
-        more = len(verdict.not_tested) - _MAX_NOTES
-        lines += ["", f"Not tested: {shown}{f'; and {more} more' if more > 0 else ''}."]
+        notes_text = "; ".join(map(_plain, verdict.not_tested[:_MAX_NOTES]))
+        n_hidden = len(verdict.not_tested) - _MAX_NOTES
+        lines += [
+            "",
+            f"Not tested: {notes_text}{f'; and {n_hidden} more' if n_hidden > 0 else ''}.",
+        ]
     lines += ["", "No verdict means that the model is safe: only that these rules hold, or do not."]
     return ("\n".join(lines) + "\n").encode()
 

@@ -75,13 +75,13 @@ def read_budget(args: Args) -> RequestBudget:
 
 def validate_url(args: Args, text: str) -> str:
     """Returns the text if it is an http or https URL without a password; else raises SpecError."""
-    shown = redact_url(text)
+    redacted = redact_url(text)
     try:
         url = URL(text)
     except ValueError as error:
-        raise args.fault(f"{shown!r} is no URL") from error
+        raise args.fault(f"{redacted!r} is no URL") from error
     if url.scheme not in ("http", "https") or not url.host:
-        raise args.fault(f"{shown!r} is no http or https URL")
+        raise args.fault(f"{redacted!r} is no http or https URL")
     if url.user or url.password:
         # Not args.fault(): its message would show the spec, and with it the password.
         raise SpecError(

@@ -136,19 +136,21 @@ async def read_events(
     if the stream exceeds a bound.
     """
     size = events = line_count = 0
-    rest = bytearray()
+    unfinished_line = bytearray()
     async for piece in read_chunks(reply, bounds.stream_bytes):
         size += len(piece)
         if size > bounds.stream_bytes:
             raise _too_large(f"a stream of more than {bounds.stream_bytes} bytes", reply)
         # The rest of the last piece has no line end in it, so only the new piece is searched.
-        first, *others = piece.split(b"\n")
-        rest += first
+        first, *later_parts = piece.split(b"\n")
+        unfinished_line += first
         lines = []
-        for other in others:
-            lines.append(bytes(rest))
-            rest = bytearray(other)
-        if len(rest) > bounds.line_bytes or any(len(x) > bounds.line_bytes for x in lines):
+        for part in later_parts:
+            lines.append(bytes(unfinished_line))
+            unfinished_line = bytearray(part)
+        if len(unfinished_line) > bounds.line_bytes or any(
+            len(x) > bounds.line_bytes for x in lines
+        ):
             raise _too_large(f"a line of more than {bounds.line_bytes} bytes in a stream", reply)
         line_count += len(lines)
         if line_count > 4 * bounds.stream_events:
@@ -165,7 +167,7 @@ async def read_events(
             _check_event(data, bounds, reply)
             yield data
     # A last line without a line end.
-    data = _event_data(bytes(rest))
+    data = _event_data(bytes(unfinished_line))
     if data is not None and data != b"[DONE]":
         _check_event(data, bounds, reply)
         yield data

@@ -8,7 +8,7 @@ from html import escape
 from truing.analysis.comparison import Comparison
 from truing.analysis.rates import AXIS_TITLES, PREDICTED_SUFFIX
 from truing.analysis.summary import RunSummary
-from truing.report.formatting import format_difference, format_rate
+from truing.report.formatting import format_difference_interval, format_rate
 from truing.report.report_data import ReportData
 
 _ROW_LIMIT = 40
@@ -67,7 +67,7 @@ def report_html(report: ReportData) -> str:
 def _difference(estimate: float | None, lower: float | None, upper: float | None) -> str:
     if estimate is None or lower is None or upper is None:
         return "not measured"
-    return f"{format_difference(estimate)} [{100 * lower:+.1f}, {100 * upper:+.1f}]"
+    return format_difference_interval(estimate, lower, upper)
 
 
 def _table(

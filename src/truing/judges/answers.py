@@ -72,8 +72,10 @@ def _excludes(text: str, values: tuple[str, ...]) -> bool:
 
 def _only(text: str, values: tuple[str, ...]) -> bool:
     # One of the values before the bar, and none of the distractors behind it.
-    bar = values.index("|")
-    return _contains_any(text, values[:bar]) and not _contains_any(text, values[bar + 1 :])
+    separator = values.index("|")
+    return _contains_any(text, values[:separator]) and not _contains_any(
+        text, values[separator + 1 :]
+    )
 
 
 def find_numbers(text: str) -> list[float]:
@@ -160,8 +162,8 @@ def _json(text: str, values: tuple[str, ...]) -> bool:
 def _choice(text: str, values: tuple[str, ...]) -> bool:
     # Indexes of the right choices, a bar, then all choices: by letter first, else by the choice's
     # own words alone.
-    bar = values.index("|")
-    right, choices = {int(v) for v in values[:bar]}, values[bar + 1 :]
+    separator = values.index("|")
+    right, choices = {int(v) for v in values[:separator]}, values[separator + 1 :]
     letter = re.match(
         r"\s*(?:(?:the )?answer(?: is)?:?\s*)?\(?([A-Za-z])[).:]?(?:\s|$)", text, re.I
     )

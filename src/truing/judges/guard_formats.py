@@ -97,8 +97,8 @@ def prompts_to_judge(conversation: Conversation, response: str | None) -> list[s
     if response is not None:
         return [conversation.prompt]
     newest = max((k for k, m in enumerate(conversation.messages) if m.role == "user"), default=None)
-    others = [text_of_message(m) for k, m in enumerate(conversation.messages) if k != newest]
-    return list(filter(None, [conversation.prompt, "\n\n".join(filter(None, others))]))
+    other_texts = [text_of_message(m) for k, m in enumerate(conversation.messages) if k != newest]
+    return list(filter(None, [conversation.prompt, "\n\n".join(filter(None, other_texts))]))
 
 
 def join_lines(reply: str) -> str:
@@ -113,8 +113,8 @@ def build_llama_guard_prompt(
 
     The template knows neither system nor tool messages: without an answer they are judged apart.
     """
-    others = [m for m in conversation.messages if m.role in ("system", "tool")]
-    texts = list(filter(None, map(text_of_message, others))) if response is None else []
+    other_messages = [m for m in conversation.messages if m.role in ("system", "tool")]
+    texts = list(filter(None, map(text_of_message, other_messages))) if response is None else []
     turns = judged_turns(conversation, response)
     prompts = (turns,) if turns.messages else ()
     return (*prompts, *map(Conversation.of, texts))

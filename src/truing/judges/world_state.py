@@ -115,10 +115,10 @@ def _describe(condition: Condition) -> str:
         return f"the answer is in the language {condition.language}"
     if condition.calls:
         return f"calls of {', '.join(condition.calls)}"
-    what = condition.call or condition.row or condition.no_row
+    subject = condition.call or condition.row or condition.no_row
     verb = "call" if condition.call else "row of" if condition.row else "no row of"
     fields = ", ".join(name for name, _ in condition.where)
-    return f"{verb} {what}" + (f" with {fields}" if fields else "")
+    return f"{verb} {subject}" + (f" with {fields}" if fields else "")
 
 
 def _place(condition: Condition, episode: Episode) -> str:
@@ -134,6 +134,6 @@ def _place(condition: Condition, episode: Episode) -> str:
 def build(args: Args) -> StateJudge:
     """Returns the judge of a `state:` spec."""
     if args.name not in _QUESTIONS:
-        what = f"there is no state check {args.name!r}{did_you_mean(args.name, _QUESTIONS)}"
-        raise args.fault(what)
+        reason = f"there is no state check {args.name!r}{did_you_mean(args.name, _QUESTIONS)}"
+        raise args.fault(reason)
     return StateJudge(args.name)

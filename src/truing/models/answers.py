@@ -94,8 +94,8 @@ def _read_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                 except UnicodeDecodeError as error:
                     raise DataError.at(path, number, "not UTF-8") from error
                 except ValueError as error:
-                    what = f"not JSON: {describe_json_error(error)}"
-                    raise DataError.at(path, number, what) from error
+                    reason = f"not JSON: {describe_json_error(error)}"
+                    raise DataError.at(path, number, reason) from error
                 if not isinstance(row, dict):
                     raise DataError.at(path, number, "expected an object")
                 yield number, row

@@ -84,8 +84,8 @@ class _Member:
         now = time.monotonic()
         if failure.kind == "rate_limited":
             # It works: it is left alone for as long as it asks for.
-            asked = self.model.endpoint.retry_after
-            pause = _THROTTLED_PAUSE_SECONDS if asked is None else asked
+            retry_after = self.model.endpoint.retry_after
+            pause = _THROTTLED_PAUSE_SECONDS if retry_after is None else retry_after
         else:
             self.failures += 1
             pause = min(_FIRST_PAUSE_SECONDS * 2.0 ** (self.failures - 1), _LAST_PAUSE_SECONDS)
@@ -145,10 +145,10 @@ class EndpointPool:
         rounds, tried = 0, set[int]()
         member = self._choose(tried)
         while True:
-            answers, failure, asked = await self._ask_hedged(member, tried, ask)
+            answers, failure, asked_members = await self._ask_hedged(member, tried, ask)
             if failure is None or not failure.transient:
                 return answers
-            tried |= asked
+            tried |= asked_members
             following = self._next(tried)
             if following is None:
                 rounds += 1
@@ -193,7 +193,7 @@ class EndpointPool:
         Returns the result, its failure, and which endpoints failed.
         """
         tasks = {self._start(member, ask)}
-        asked = {id(member)}
+        asked_members = {id(member)}
         timeout = self.options.hedge or None
         try:
             while True:
@@ -202,16 +202,16 @@ class EndpointPool:
                 )
                 timeout = None
                 if not done:
-                    second = self._next(tried | asked)
+                    second = self._next(tried | asked_members)
                     if second is not None:
-                        asked.add(id(second))
+                        asked_members.add(id(second))
                         tasks.add(self._start(second, ask))
                     continue
                 for task in done:
                     tasks.remove(task)
                     result, failure = task.result()
                     if failure is None or not failure.transient or not tasks:
-                        return result, failure, asked
+                        return result, failure, asked_members
         finally:
             # The slower request is given up: its connection closes, and the endpoint may stop.
             for task in tasks:

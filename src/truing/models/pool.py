@@ -14,7 +14,6 @@ counts for each copy.
 from __future__ import annotations
 
 import os
-import socket
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
@@ -32,6 +31,7 @@ from truing.core.errors import (
 from truing.core.protocols import LogprobModel, Model, StreamingModel
 from truing.core.secret import Secret
 from truing.core.types import Answer, Conversation, Lineage, Sampling
+from truing.distributed.ray_address import check_reachable
 from truing.http.limits import RATE_LIMITS, RESERVE_REQUEST
 from truing.models.endpoint_pool import EndpointPool
 from truing.models.endpoint_pool import build as build_endpoint_pool
@@ -164,13 +164,13 @@ class ModelPool:
     def _worker_info(self) -> _WorkerInfo:
         if self._info is None:
             ray = _ray()
-            info = msgspec.msgpack.decode(
+            worker_info = msgspec.msgpack.decode(
                 ray.get(self._start_workers()[0].actor.info.remote()), type=_WorkerInfo
             )
-            if info.faults:
+            if worker_info.faults:
                 self._stop()
-                raise SpecError(*info.faults)
-            self._info = info
+                raise SpecError(*worker_info.faults)
+            self._info = worker_info
         return self._info
 
     def _start_workers(self) -> list[_Worker]:
@@ -329,7 +329,7 @@ def _connect(ray: Any, options: PoolOptions) -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
         if address:
-            _check_reachable(address)
+            check_reachable(address)
             ray.init(address=address, log_to_driver=False, logging_level="ERROR")
         else:
             ray.init(
@@ -345,21 +345,14 @@ def _connect(ray: Any, options: PoolOptions) -> None:
         raise UserError(f"pool: no Ray at {address or 'this machine'}: {error}") from error
 
 
-def _check_reachable(address: str) -> None:
-    """Connects once: Ray itself waits minutes for a cluster that is not there."""
-    host, _, port = address.rpartition(":")
-    if host and port.isdigit():
-        socket.create_connection((host, int(port)), timeout=5).close()
-
-
 def _check_resources(available: dict[str, float], options: PoolOptions) -> None:
     """Raises UserError where a copy would wait for ever for its CPUs or GPUs."""
-    for what, each in (("CPU", options.cpus), ("GPU", options.gpus)):
-        if available.get(what, 0.0) < options.copies * each:
+    for resource, each in (("CPU", options.cpus), ("GPU", options.gpus)):
+        if available.get(resource, 0.0) < options.copies * each:
             raise UserError(
-                f"pool: {options.copies} copies need {options.copies * each:g} {what}s, and Ray "
-                "has "
-                f"{available.get(what, 0.0):g}; use fewer copies, or {what.lower()}s=... for each"
+                f"pool: {options.copies} copies need {options.copies * each:g} {resource}s, and "
+                f"Ray has {available.get(resource, 0.0):g}; use fewer copies, or "
+                f"{resource.lower()}s=... for each"
             )
 
 

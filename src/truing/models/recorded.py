@@ -46,13 +46,13 @@ class VariantOrigin(Struct, frozen=True, kw_only=True):
 
     def find_difference(self, recorded: VariantOrigin) -> str | None:
         """Returns in which respect a variant is not the recorded one, or None."""
-        for name, now, then in (
+        for name, current, earlier in (
             ("weights", self.weights, recorded.weights),
             ("spec", self.spec, recorded.spec),
             ("prompts or rails", self.settings, recorded.settings),
         ):
-            if now != then:
-                return f"its {name} are {now!r}, recorded were {then!r}"
+            if current != earlier:
+                return f"its {name} are {current!r}, recorded were {earlier!r}"
         return None
 
 

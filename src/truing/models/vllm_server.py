@@ -82,19 +82,27 @@ class VllmServer(OpenAIModel):
             start = await self._ask(self.tokenize, head, _read_count)
         logprobs = []
         for continuation in continuations:
-            how = {"model": name, "max_tokens": 1, "temperature": 0, "prompt_logprobs": 0}
+            request_options = {
+                "model": name,
+                "max_tokens": 1,
+                "temperature": 0,
+                "prompt_logprobs": 0,
+            }
             if isinstance(prefix, str):
-                body, endpoint = {**how, "prompt": prefix + continuation}, self.completions
+                body, endpoint = (
+                    {**request_options, "prompt": prefix + continuation},
+                    self.completions,
+                )
             else:
                 messages = [*prefix.to_openai(), {"role": "assistant", "content": continuation}]
                 # The answer is rendered as an unfinished assistant turn, so that no end-of-turn
                 # token follows it and is scored with it.
-                more = {
+                chat_fields = {
                     "messages": messages,
                     "add_generation_prompt": False,
                     "continue_final_message": True,
                 }
-                body, endpoint = {**how, **more}, self.chat
+                body, endpoint = {**request_options, **chat_fields}, self.chat
             positions = await self._ask(endpoint, body, _read_scored)
             # With prompt_logprobs=0 each position lists the token of the prompt alone; position 0
             # is null because nothing precedes it.

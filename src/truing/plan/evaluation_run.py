@@ -265,7 +265,7 @@ def read_report_data(
         }
         for variant in plan.models
     }
-    shown = [name for name, data in plan.data.items() if data.shown]
+    shown_sets = [name for name, data in plan.data.items() if data.shown]
     options = ReportOptions(
         title=plan.title,
         about=plan.about,
@@ -277,11 +277,11 @@ def read_report_data(
         seconds=seconds,
         shown=[
             {variant: by_data[name] for variant, by_data in runs.items() if name in by_data}
-            for name in shown
+            for name in shown_sets
         ],
     )
     measured = {
-        variant: {data: path for data, path in by_data.items() if data not in shown}
+        variant: {data: path for data, path in by_data.items() if data not in shown_sets}
         for variant, by_data in runs.items()
     }
     return assemble_report(measured, options)

@@ -58,10 +58,10 @@ def _bias_interval(
     import numpy as np
 
     groups: dict[str, list[tuple[float, float, float]]] = {}
-    for r in rows:
-        against = is_stereotyped(r, r.best(method)[0])
-        counts = (float(against is True), float(against is not None), choice_accuracy(r, method))
-        groups.setdefault(r.cluster, []).append(counts)
+    for row in rows:
+        against = is_stereotyped(row, row.best(method)[0])
+        counts = (float(against is True), float(against is not None), choice_accuracy(row, method))
+        groups.setdefault(row.cluster, []).append(counts)
     sums = np.array([np.sum(g, axis=0) for g in groups.values()])
     sizes = np.array([len(g) for g in groups.values()], dtype=float)
 

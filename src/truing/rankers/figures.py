@@ -147,21 +147,21 @@ def choice_figures(rows: Sequence[RankedChoices]) -> list[RankingFigure]:
 
 def _group_figures(rows: Sequence[RankedChoices], method: str) -> list[RankingFigure]:
     groups: dict[str, list[RankedChoices]] = {}
-    for r in rows:
-        for group in group_names(r):
-            groups.setdefault(group, []).append(r)
+    for row in rows:
+        for group in group_names(row):
+            groups.setdefault(group, []).append(row)
     figures = []
     for group, group_rows in sorted(groups.items()):
         if len(groups) > 1 or group in group_rows[0].harms:
             # A guess is right with probability (right choices) / (choices), which differs by
             # question.
-            level = math.fsum(len(r.right) / len(r.scores[method]) for r in group_rows) / len(
+            level = math.fsum(len(row.right) / len(row.scores[method]) for row in group_rows) / len(
                 group_rows
             )
             figures.append(
                 _share_figure(
                     method,
-                    [(r.cluster, choice_accuracy(r, method)) for r in group_rows],
+                    [(row.cluster, choice_accuracy(row, method)) for row in group_rows],
                     group=group,
                     chance=level,
                 )
@@ -299,13 +299,13 @@ def _compare_scores(
     rows: Sequence[ComparedPair], method: ScoreFunction
 ) -> tuple[list[tuple[str, float]], list[tuple[str, float]]]:
     events, margins = [], []
-    for r in rows:
-        if r.safe is None or r.unsafe is None:
+    for row in rows:
+        if row.safe is None or row.unsafe is None:
             continue
-        a, b = method(r.safe), method(r.unsafe)
+        a, b = method(row.safe), method(row.unsafe)
         if a is not None and b is not None:
-            events.append((r.cluster, 1.0 if a > b else 0.5 if a == b else 0.0))
-            margins.append((r.cluster, a - b))
+            events.append((row.cluster, 1.0 if a > b else 0.5 if a == b else 0.0))
+            margins.append((row.cluster, a - b))
     return events, margins
 
 

@@ -88,18 +88,21 @@ class _RankingStore:
         self.writer: RunWriter | None = None
         if out is None:
             return
-        info = dataset.info
+        dataset_info = dataset.info
         # Everything that changes a row is in the plan: resuming with another setting is refused
         # by the hash instead of mixing rows.
         plan = {
             "rank": kind,
             "model": model.name,
             "model_hash": model.lineage.hash,
-            "data": info.spec,
+            "data": dataset_info.spec,
             "settings": msgspec.to_builtins(settings),
         }
         record = DataRecord(
-            spec=info.spec, source=info.source, licence=info.licence, sha256=dataset.sha256()
+            spec=dataset_info.spec,
+            source=dataset_info.source,
+            licence=dataset_info.licence,
+            sha256=dataset.sha256(),
         )
         manifest = Manifest(
             plan=plan,

@@ -74,7 +74,9 @@ def assemble_report(
             {name: dict(by_data) for name, by_data in comparisons.items()},
             with_text=with_text,
         )
-    shown = [runs_of_set for runs_of_set in options.shown if with_text or _is_builtin(runs_of_set)]
+    shown_runs = [
+        runs_of_set for runs_of_set in options.shown if with_text or _is_builtin(runs_of_set)
+    ]
     facts = tuple(f for p in options.cards.values() for f in facts_from_card(read_card(p)))
     answers = answer_report(variants, comparisons, options, facts)
     return ReportData(
@@ -101,7 +103,7 @@ def assemble_report(
         answers=tuple(answer for of_variant in answers.values() for answer in of_variant),
         focus=choose_variant(answers, options.baseline),
         max_harm=options.max_harm,
-        shown=tuple(q for runs_of_set in shown for q in read_shown_questions(runs_of_set)),
+        shown=tuple(q for runs_of_set in shown_runs for q in read_shown_questions(runs_of_set)),
     )
 
 

@@ -225,7 +225,7 @@ def _cell_html(block: Table, position: int, cell: Cell, reasons: Sequence[str]) 
         )
         if k
     )
-    shown = f' class="{kinds}"' if kinds else ""
+    class_attribute = f' class="{kinds}"' if kinds else ""
     tip = f' title="{escape_html(cell.title)}"' if cell.title else ""
     label = f' data-label="{escape_html(block.columns[position])}"' if block.stacked else ""
     text = badge_html(cell.kind, cell.text) if is_decision else escape_html(cell.text)
@@ -237,7 +237,7 @@ def _cell_html(block: Table, position: int, cell: Cell, reasons: Sequence[str]) 
         text += f"<small>{escape_html(cell.note)}</small>"
     if block.stacked and position == 0:
         return f'<th scope="row"{tip}>{text}</th>'
-    return f"<td{shown}{tip}{label}>{text}</td>"
+    return f"<td{class_attribute}{tip}{label}>{text}</td>"
 
 
 def _escape_markdown(text: str) -> str:
@@ -264,8 +264,8 @@ def _card_markdown(card: AnswerCard) -> str:
     figure = f"~~{_escape_markdown(card.figure)}~~" if card.is_struck else card.figure
     sentences = [figure if card.is_struck else _escape_markdown(figure)] if card.figure else []
     sentences += [f"{label} {_escape_markdown(text)}" for label, text in card.lines]
-    rest = " ".join(s if s.endswith((".", "~~")) else f"{s}." for s in sentences)
-    return f"**{_escape_markdown(card.title)} {card.word.capitalize()}.** {rest}".rstrip()
+    lines_text = " ".join(s if s.endswith((".", "~~")) else f"{s}." for s in sentences)
+    return f"**{_escape_markdown(card.title)} {card.word.capitalize()}.** {lines_text}".rstrip()
 
 
 def _table_markdown(block: Table) -> str:
@@ -273,8 +273,8 @@ def _table_markdown(block: Table) -> str:
     lines = [f"| {' | '.join(map(_escape_markdown, block.columns))} |", f"| {' | '.join(marks)} |"]
     reasons = _struck_reasons(block)
     for row in block.rows:
-        shown = [_cell_markdown(cell, reasons) for cell in row]
-        lines.append(f"| {' | '.join(shown)} |")
+        cell_texts = [_cell_markdown(cell, reasons) for cell in row]
+        lines.append(f"| {' | '.join(cell_texts)} |")
     if reasons:
         lines.append("")
     lines += [

@@ -104,15 +104,15 @@ def _collect_item(
     figures: list[EvidenceFigure] = []
     gaps: list[str] = []
     for question in item.questions:
-        found = list(_rate_figures(report.variants, question, None, item.judge or None))
-        figures += found
-        gaps += [] if found else [AXIS_TITLES.get(question, question.replace("_", " "))]
+        new_figures = list(_rate_figures(report.variants, question, None, item.judge or None))
+        figures += new_figures
+        gaps += [] if new_figures else [AXIS_TITLES.get(question, question.replace("_", " "))]
     for category in item.categories:
         # Harm in answers to prompts of the category; where no behaviour is expected, in all.
-        found = list(_rate_figures(report.variants, "attack_success", category))
-        found = found or list(_rate_figures(report.variants, "harmful", category))
-        figures += found
-        gaps += [] if found else [f"harm by prompts of {category}"]
+        new_figures = list(_rate_figures(report.variants, "attack_success", category))
+        new_figures = new_figures or list(_rate_figures(report.variants, "harmful", category))
+        figures += new_figures
+        gaps += [] if new_figures else [f"harm by prompts of {category}"]
     if item.attacks:
         figures += attacks
         gaps += [] if attacks else ["attacks"]

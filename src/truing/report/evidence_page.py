@@ -57,9 +57,9 @@ def _item_lines(item: ItemEvidence, folder: Path) -> list[str]:
 
 
 def _figure_row(figure: EvidenceFigure, folder: Path) -> str:
-    what = AXIS_TITLES.get(figure.question, figure.question.replace("_", " "))
+    label = AXIS_TITLES.get(figure.question, figure.question.replace("_", " "))
     if figure.category is not None:
-        what = f"{what}, prompts of {figure.category}"
+        label = f"{label}, prompts of {figure.category}"
     rate = f"{figure.estimate:.1%} [{figure.lower:.1%}, {figure.upper:.1%}] {figure.figure}"
     if figure.struck:
         rate = f"~~{rate}~~ {_plain(figure.struck)}"
@@ -70,7 +70,7 @@ def _figure_row(figure: EvidenceFigure, folder: Path) -> str:
     cells: Sequence[str] = (
         _plain(figure.variant),
         f"[{_plain(figure.data)}](<{link}>)",
-        _plain(what),
+        _plain(label),
         rate,
         answers,
         _plain(figure.judge),

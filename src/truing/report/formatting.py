@@ -32,9 +32,20 @@ def format_rate(rate: Rate) -> str:
         # Too few for a percentage: it would suggest a precision that is not there.
         return f"{rate.events} of {rate.scored}{format_pooled(rate.pooled)}"
     best = rate.corrected or rate.raw
-    shown = f"{format_percent(best.estimate)} [{100 * best.lower:.1f}, {100 * best.upper:.1f}]"
+    rate_text = format_rate_interval(best.estimate, best.lower, best.upper)
     # Many answers, but to few prompts.
-    return shown if best is rate.corrected else shown + format_pooled(rate.pooled)
+    return rate_text if best is rate.corrected else rate_text + format_pooled(rate.pooled)
+
+
+def format_rate_interval(estimate: float, lower: float, upper: float) -> str:
+    """Returns a rate with its bounds in percent: `18.2 % [5.1, 38.0]`."""
+    return f"{format_percent(estimate)} [{100 * lower:.1f}, {100 * upper:.1f}]"
+
+
+def format_difference_interval(estimate: float, lower: float, upper: float) -> str:
+    """Returns a change of a rate with its bounds in points: `−3.0 pp [−5.1, −0.9]`."""
+    bounds = f"[{100 * lower:+.1f}, {100 * upper:+.1f}]".replace("-", "−")
+    return f"{format_difference(estimate)} {bounds}"
 
 
 def format_pooled(pooled: Interval | None, *, sign: bool = False) -> str:
@@ -42,8 +53,8 @@ def format_pooled(pooled: Interval | None, *, sign: bool = False) -> str:
     if pooled is None:
         return ""
     if sign:
-        shown = f"{100 * pooled.estimate:+.0f} pp [{100 * pooled.lower:+.0f}, "
-        return f", pooled {shown}{100 * pooled.upper:+.0f}]".replace("-", "−")
+        estimate_text = f"{100 * pooled.estimate:+.0f} pp [{100 * pooled.lower:+.0f}, "
+        return f", pooled {estimate_text}{100 * pooled.upper:+.0f}]".replace("-", "−")
     return (
         f", pooled {100 * pooled.estimate:.0f} % [{100 * pooled.lower:.0f}, "
         f"{100 * pooled.upper:.0f}]"
@@ -122,15 +133,15 @@ def format_p_value(p: float | None) -> str:
 
 def format_value(x: float, *, sign: bool = False) -> str:
     """Returns a score in the judge's own unit with three significant digits: `−1.24`, `+0.031`."""
-    shown = f"{x:+#.3g}" if sign else f"{x:#.3g}"
-    return shown.rstrip(".").replace("-", "−")
+    digits = f"{x:+#.3g}" if sign else f"{x:#.3g}"
+    return digits.rstrip(".").replace("-", "−")
 
 
-def format_value_interval(i: Interval | None, *, sign: bool = False) -> str:
+def format_value_interval(interval: Interval | None, *, sign: bool = False) -> str:
     """Returns `−1.24 [−1.4, −1.08]`, or a dash for None."""
-    if i is None:
+    if interval is None:
         return "–"
     return (
-        f"{format_value(i.estimate, sign=sign)} [{format_value(i.lower, sign=sign)}, "
-        f"{format_value(i.upper, sign=sign)}]"
+        f"{format_value(interval.estimate, sign=sign)} [{format_value(interval.lower, sign=sign)}, "
+        f"{format_value(interval.upper, sign=sign)}]"
     )

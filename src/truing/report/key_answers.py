@@ -108,14 +108,14 @@ def choose_variant(answers: Mapping[str, Sequence[KeyAnswer]], baseline: str) ->
     Fewest struck figures first, then by "safer", "useful" and "safe enough"; of equals the first
     of the plan. A baseline that is alone is it.
     """
-    others = [name for name in answers if name != baseline] or list(answers)
+    candidates = [name for name in answers if name != baseline] or list(answers)
 
     def standing(name: str) -> tuple[int, ...]:
         safe, safer, useful = answers[name]
         struck = sum(bool(answer.struck) for answer in answers[name])
         return (struck, *(_BETTER_FIRST[a.decision] for a in (safer, useful, safe)))
 
-    return min(others, key=standing, default="")
+    return min(candidates, key=standing, default="")
 
 
 def _safe_enough(variant: MeasuredVariant, max_harm: float, facts_of: FactsOfJudge) -> KeyAnswer:
@@ -221,8 +221,8 @@ def _safer(variant: MeasuredVariant, baseline: str) -> KeyAnswer:
             decided.append(_from_claim(answer, data, comparison.claims[0], comparison))
         elif _has_harmful_prompts(variant.summaries.get(data)):
             # Harm there is unknown: a fall on the other data does not speak for it.
-            where = f" on {data}" if len(variant.comparisons) > 1 else ""
-            decided.append(replace(answer, data=data, reason=answer.reason + where))
+            data_suffix = f" on {data}" if len(variant.comparisons) > 1 else ""
+            decided.append(replace(answer, data=data, reason=answer.reason + data_suffix))
     return min(decided, key=lambda a: _WORSE_FIRST[a.decision], default=answer)
 
 

@@ -98,23 +98,25 @@ def build_section(summary: RankingSummary, number: int = 0) -> Section:
 
 def _chart(figures: Sequence[RankingFigure]) -> ChartBlock:
     bands = []
-    for f in figures:
-        if f.value is None:
+    for figure in figures:
+        if figure.value is None:
             continue
-        value = f.value
-        marks = [Mark("", value.estimate, value.lower, value.upper, 0, f.n < MIN_ITEMS_FOR_SHARE)]
-        if f.chance is not None:
-            marks.append(Mark("a guess", f.chance, f.chance, f.chance, 7, True))
-        bands.append((figure_label(f), marks))
-    alt = "; ".join(f"{figure_label(f)} {format_figure(f)[0]}" for f in figures)
+        value = figure.value
+        marks = [
+            Mark("", value.estimate, value.lower, value.upper, 0, figure.n < MIN_ITEMS_FOR_SHARE)
+        ]
+        if figure.chance is not None:
+            marks.append(Mark("a guess", figure.chance, figure.chance, figure.chance, 7, True))
+        bands.append((figure_label(figure), marks))
+    alt = "; ".join(f"{figure_label(figure)} {format_figure(figure)[0]}" for figure in figures)
     caption = "Filled: the share with its interval. Hollow: what a guess gives."
     return ChartBlock(interval_chart(bands, "right or safe one first"), caption, alt)
 
 
 def _table(figures: Sequence[RankingFigure], caption: str, *, folded: bool = False) -> Block:
     grid = Grid(["", "estimate", "95 % interval", "a guess", "n"])
-    for f in figures:
-        grid.add(figure_label(f), *format_figure(f), str(f.n))
+    for figure in figures:
+        grid.add(figure_label(figure), *format_figure(figure), str(figure.n))
     return grid.table(caption, right=(1, 2, 3, 4), folded=folded)
 
 
@@ -122,13 +124,13 @@ def render_page(
     summaries: Sequence[RankingSummary], title: str = "Preference ranking"
 ) -> tuple[str, str]:
     """Returns the HTML (one file, nothing from elsewhere) and the Markdown of rankings."""
-    sections = [build_section(s, at) for at, s in enumerate(summaries)]
-    models = ", ".join(dict.fromkeys(s.model for s in summaries))
+    sections = [build_section(section, at) for at, section in enumerate(summaries)]
+    models = ", ".join(dict.fromkeys(section.model for section in summaries))
     sub = f"{date.today().isoformat()} · {models}"
     html = render_document(title, sub, sections)
     parts = [f"# {title}", sub]
-    for s in sections:
-        parts += [f"## {s.title}", s.lead, *map(block_markdown, s.blocks)]
+    for section in sections:
+        parts += [f"## {section.title}", section.lead, *map(block_markdown, section.blocks)]
     return html, "\n\n".join(p for p in parts if p) + "\n"
 
 

@@ -96,7 +96,9 @@ def _row_views(
     for why, reason in enumerate(_ORDER, 1):
         selected = sample if reason == "sample" else np.argwhere(reasons == why)
         for index, number in selected[: most - len(views)].tolist():
-            shown = {name: of_variant.of(index, number) for name, of_variant in outcomes.items()}
+            outcome_by_variant = {
+                name: of_variant.of(index, number) for name, of_variant in outcomes.items()
+            }
             views.append(
                 RowView(
                     sample_id=ids[number],
@@ -105,7 +107,11 @@ def _row_views(
                     why=reason,
                     categories=columns.categories(number),
                     expect=EXPECTS[columns.expect_ids[number]],
-                    outcomes={n: outcome for n, outcome in shown.items() if outcome != "absent"},
+                    outcomes={
+                        n: outcome
+                        for n, outcome in outcome_by_variant.items()
+                        if outcome != "absent"
+                    },
                 )
             )
     return views, int((reasons > 0).sum())
@@ -154,8 +160,8 @@ def select_rows(
         return rows, left_out
     rows_with_text: list[RowView] = []
     for data in dict.fromkeys(r.data for r in rows):
-        shown = [r for r in rows if r.data == data]
-        keys = {(r.sample_id, r.index) for r in shown}
+        rows_of_set = [r for r in rows if r.data == data]
+        keys = {(r.sample_id, r.index) for r in rows_of_set}
         names = {k[0] for k in keys}
         first = next(v for v in variants if data in v.runs)
         # A second pass over the files, so that texts of rows that are not shown are never kept.
@@ -173,5 +179,5 @@ def select_rows(
             for v in variants
             if data in v.runs
         }
-        rows_with_text += [_add_texts(r, prompts, texts) for r in shown]
+        rows_with_text += [_add_texts(r, prompts, texts) for r in rows_of_set]
     return rows_with_text, left_out

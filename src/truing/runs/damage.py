@@ -76,9 +76,9 @@ def _repeats_key(line: bytes) -> bool:
 
 def describe_faults(path: Path, faults: list[LineFault]) -> str:
     """Returns `FILE:12: REASON`, and which other lines are damaged."""
-    others = describe_numbers([fault.number for fault in faults[1:]])
-    more = f"; also {others}" if others else ""
-    return f"{path}:{faults[0].number}: {faults[0].reason}{more}"
+    other_lines = describe_numbers([fault.number for fault in faults[1:]])
+    suffix = f"; also {other_lines}" if other_lines else ""
+    return f"{path}:{faults[0].number}: {faults[0].reason}{suffix}"
 
 
 def describe_numbers(numbers: list[int]) -> str:
@@ -89,12 +89,12 @@ def describe_numbers(numbers: list[int]) -> str:
             ranges[-1] = (ranges[-1][0], number)
         else:
             ranges.append((number, number))
-    shown = [str(a) if a == b else f"{a}-{b}" for a, b in ranges[:_MAX_NAMED_RANGES]]
+    range_texts = [str(a) if a == b else f"{a}-{b}" for a, b in ranges[:_MAX_NAMED_RANGES]]
     n_hidden = sum(b - a + 1 for a, b in ranges[_MAX_NAMED_RANGES:])
-    if not shown:
+    if not range_texts:
         return ""
-    more = f" and {n_hidden} more" if n_hidden else ""
-    return f"line{'s' if len(numbers) > 1 else ''} {', '.join(shown)}{more}"
+    hidden_text = f" and {n_hidden} more" if n_hidden else ""
+    return f"line{'s' if len(numbers) > 1 else ''} {', '.join(range_texts)}{hidden_text}"
 
 
 def set_aside_lines(folder: Path, name: str, faults: list[LineFault]) -> None:

@@ -353,11 +353,15 @@ class RunWriter(Run):
 def _describe_differences(old: Manifest, new: Manifest) -> str:
     """Returns the settings that differ, by name, in parentheses."""
     keys = [k for k in {**old.plan, **new.plan} if old.plan.get(k) != new.plan.get(k)]
-    shown = [
+    differences = [
         f"{k}: {_shorten(old.plan.get(k))}, not {_shorten(new.plan.get(k))}"
         for k in keys[:_MAX_SHOWN_DIFFERENCES]
     ]
-    return f" ({'; '.join(shown)})" if shown else f" ({old.plan_hash}, not {new.plan_hash})"
+    return (
+        f" ({'; '.join(differences)})"
+        if differences
+        else f" ({old.plan_hash}, not {new.plan_hash})"
+    )
 
 
 def _shorten(value: object) -> str:

@@ -44,10 +44,10 @@ class Spec(Struct, frozen=True):
     def __post_init__(self) -> None:
         args = {key: _hide_secrets(key, value) for key, value in self.args.items()}
         msgspec.structs.force_setattr(self, "args", args)
-        shown = redact_url(self.name)
-        if shown != self.name:
-            msgspec.structs.force_setattr(self, "address", Secret.of(self.name, shown))
-            msgspec.structs.force_setattr(self, "name", shown)
+        redacted = redact_url(self.name)
+        if redacted != self.name:
+            msgspec.structs.force_setattr(self, "address", Secret.of(self.name, redacted))
+            msgspec.structs.force_setattr(self, "name", redacted)
 
     def __str__(self) -> str:
         return self._write(revealed=False)
@@ -96,11 +96,11 @@ def _hide_secrets(key: str, value: Any) -> Any:
     if key in _SECRET_ARGUMENTS:
         return Secret.of(value)
     if key in ("headers", "body"):
-        shown = _redact_json_argument(key, value)
+        redacted = _redact_json_argument(key, value)
     else:
         # A nested spec may be given as quoted text.
-        shown = redact_spec_text(value)
-    return value if shown == value else Secret.of(value, shown)
+        redacted = redact_spec_text(value)
+    return value if redacted == value else Secret.of(value, redacted)
 
 
 def _redact_json_argument(key: str, text: str) -> str:

@@ -28,8 +28,8 @@ def load_function(args: Args) -> Callable[..., Any]:
     except AttributeError as error:
         raise args.fault(f"module {module!r} has no {attribute!r}") from error
     except Exception as error:
-        what = f"importing {module!r} failed: {type(error).__name__}: {error}"
-        raise args.fault(what) from error
+        reason = f"importing {module!r} failed: {type(error).__name__}: {error}"
+        raise args.fault(reason) from error
     if not callable(function):
         raise args.fault(f"{attribute!r} is no function")
     checked: Callable[..., Any] = function

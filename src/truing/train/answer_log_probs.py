@@ -122,8 +122,8 @@ def can_share_prompts(model: Any) -> bool:
         return False
     base = _plain_model(model)
     # transformers renames the property (`is_gradient_checkpointing` is removed in 6).
-    is_renamed = hasattr(type(base), "is_activation_checkpointing")
-    checkpointing = "is_activation_checkpointing" if is_renamed else "is_gradient_checkpointing"
+    has_new_name = hasattr(type(base), "is_activation_checkpointing")
+    checkpointing = "is_activation_checkpointing" if has_new_name else "is_gradient_checkpointing"
     if getattr(base, checkpointing, False) and base.training:
         return False
     if getattr(base, "_is_stateful", False) or not getattr(base, "config", None):

@@ -114,20 +114,20 @@ def hold_frozen(model: Any, dtype: BaseDtype) -> None:
         model.float()
         return
     embeddings = model.get_input_embeddings()
-    held = [embeddings.weight] if _round_exactly(embeddings.weight) else []
-    if held:
+    narrow_weights = [embeddings.weight] if _round_exactly(embeddings.weight) else []
+    if narrow_weights:
         embeddings.register_forward_hook(_output_in_float32)
     head = _output_head(model)
     if head is not None and _hold_head(model, head, embeddings):
-        held.append(head.weight)
+        narrow_weights.append(head.weight)
     for parent in list(model.modules()):
         for name, child in list(parent.named_children()):
             if type(child) is nn.Linear and child is not head:
                 frozen = FrozenLinear.from_linear(child, dtype)
                 setattr(parent, name, frozen)
-                held.append(frozen.weight)
+                narrow_weights.append(frozen.weight)
     # Norms, biases, and embeddings and a head that bfloat16 would change.
-    held_ids = {id(parameter) for parameter in held}
+    held_ids = {id(parameter) for parameter in narrow_weights}
     for parameter in model.parameters():
         if id(parameter) not in held_ids and parameter.is_floating_point():
             parameter.data = parameter.data.float()

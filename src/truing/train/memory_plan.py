@@ -84,14 +84,14 @@ def plan_memory(
     Raises PlanError if the base is no language model that can be traced.
     """
     compute_dtype = training_dtype(settings, device)
-    held = storage_dtype(
+    held_dtype = storage_dtype(
         settings.base_dtype, compute_dtype, lora=settings.lora, shard=settings.shard
     )
     try:
-        trace = _trace(settings, weights, held, compute_dtype, device)
+        trace = _trace(settings, weights, held_dtype, compute_dtype, device)
     except (RuntimeError, ValueError, AttributeError, NotImplementedError) as error:
         raise PlanError(f"{weights.name}: its memory cannot be predicted: {error}") from error
-    loaded = "bfloat16" if held != "float32" and _is_stored_narrow(weights) else "float32"
+    loaded = "bfloat16" if held_dtype != "float32" and _is_stored_narrow(weights) else "float32"
     files = Path(weights.path).glob("*.safetensors")
     stored_bytes = sum(path.stat().st_size for path in files)
     loading = stored_bytes + trace.parameters * DTYPES[loaded].itemsize
@@ -138,7 +138,7 @@ class _Trace:
 def _trace(
     settings: TrainingSettings | RLSettings,
     weights: Weights,
-    held: BaseDtype,
+    held_dtype: BaseDtype,
     compute_dtype: torch.dtype,
     device: torch.device,
 ) -> _Trace:
@@ -159,7 +159,7 @@ def _trace(
         )
         model.requires_grad_(not settings.lora)
         parameters = sum(p.numel() for p in _distinct(model))
-        _hold_fake(model, held, narrow=_is_stored_narrow(weights))
+        _hold_fake(model, held_dtype, narrow=_is_stored_narrow(weights))
         weight_bytes = sum(p.numel() * p.element_size() for p in _distinct(model))
     # The adapters are real tensors, which are small: peft converts them in place, and fake tensors
     # cannot be converted in place.
@@ -195,13 +195,13 @@ def _distinct(model: nn.Module) -> Iterator[Tensor]:
     yield from {id(p): p for p in model.parameters()}.values()
 
 
-def _hold_fake(model: Any, held: BaseDtype, *, narrow: bool) -> None:
+def _hold_fake(model: Any, held_dtype: BaseDtype, *, narrow: bool) -> None:
     """Converts a model of fake tensors as `hold_frozen` converts a real one.
 
     `hold_frozen` compares values to see whether bfloat16 changes them; fake tensors have none, so
     `narrow` says that the weights are stored in bfloat16 on disk.
     """
-    if held == "float32":
+    if held_dtype == "float32":
         return
     embeddings = model.get_input_embeddings()
     get_head = getattr(model, "get_output_embeddings", None)
@@ -220,7 +220,7 @@ def _hold_fake(model: Any, held: BaseDtype, *, narrow: bool) -> None:
     for parent in list(model.modules()):
         for name, child in list(parent.named_children()):
             if type(child) is nn.Linear and child is not head:
-                setattr(parent, name, FrozenLinear.from_linear(child, held))
+                setattr(parent, name, FrozenLinear.from_linear(child, held_dtype))
 
 
 def _add_adapters(model: Any, rank: int) -> Any:

@@ -102,8 +102,12 @@ def render_model_card(card: TrainedModelCard) -> str:
     ]
     if unfree:
         sections.append(f"Not free for every use: {', '.join(unfree)}.")
-    shown = [(name, card.settings[name]) for name in _SHOWN_SETTINGS if name in card.settings]
-    sections.append("## Settings\n\n" + _list(f"`{name}`: {value}" for name, value in shown))
+    shown_settings = [
+        (name, card.settings[name]) for name in _SHOWN_SETTINGS if name in card.settings
+    ]
+    sections.append(
+        "## Settings\n\n" + _list(f"`{name}`: {value}" for name, value in shown_settings)
+    )
     return "\n\n".join(sections) + "\n"
 
 

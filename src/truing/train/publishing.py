@@ -60,10 +60,12 @@ def check_publishable(folder: str | Path, *, public: bool) -> TrainedModelCard:
     unfree = find_unfree(collect_licences(card.lineage))
     if public and unfree:
         unstated = [licence for licence in unfree if licence in UNSTATED_LICENCES]
-        what = f"{', '.join(unfree)}" + (" (no licence was found)" if unstated == [*unfree] else "")
+        licences_text = f"{', '.join(unfree)}" + (
+            " (no licence was found)" if unstated == [*unfree] else ""
+        )
         reasons.append(
-            f"{folder}: learned under licences that do not permit every use: {what}; it may be "
-            "published privately"
+            f"{folder}: learned under licences that do not permit every use: {licences_text}; "
+            "it may be published privately"
         )
     if public and not collect_licences(card.lineage):
         reasons.append(f"{folder}: its lineage names no licence; it may be published privately")

@@ -58,9 +58,12 @@ def check_same_run(path: Path, expected_digest: str, found_digest: str, run: Run
     # Through JSON, as the stored ones: tuples become lists.
     current = msgspec.json.decode(msgspec.json.encode(run.result_settings()))
     changed = [name for name in current if name in stored and stored[name] != current[name]]
-    what = f"other settings ({', '.join(changed)})" if changed else "other settings or other data"
+    difference = (
+        f"other settings ({', '.join(changed)})" if changed else "other settings or other data"
+    )
     raise PlanError(
-        f"{path}: belongs to a run with {what}; repeat the same command, or give another --out"
+        f"{path}: belongs to a run with {difference}; repeat the same command, "
+        "or give another --out"
     )
 
 
@@ -89,11 +92,11 @@ def find_finished(
         if card is None:
             return None
         raise RunError(f"{folder}: holds a finished model without a checkpoint; give another --out")
-    found = ck.read_identity(path)
-    if (found.kind, found.base_sha256) == (expected.kind, expected.base_sha256):
-        check_same_run(path, expected.digest, found.digest, settings)
+    identity = ck.read_identity(path)
+    if (identity.kind, identity.base_sha256) == (expected.kind, expected.base_sha256):
+        check_same_run(path, expected.digest, identity.digest, settings)
     ck.check_identity(path, expected)
-    is_finished = found.step >= expected.step and is_exported_as_set(card, export_dtype)
+    is_finished = identity.step >= expected.step and is_exported_as_set(card, export_dtype)
     return card if is_finished else None
 
 

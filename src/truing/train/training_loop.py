@@ -255,9 +255,9 @@ class TrainingLoop:
                 bad_names.append(row.item.name)
         self.save_checkpoint()
         named = ", ".join((bad_names or [row.item.name for row in rows])[:8])
-        what = f"the loss of {named}" if bad_names else f"a gradient of the batch {named}"
+        faulty_part = f"the loss of {named}" if bad_names else f"a gradient of the batch {named}"
         path = ck.checkpoint_folder(self.settings.folder, self.step)
         raise NonFiniteLossError(
-            f"step {step}: {what} is not finite. The weights are those of step {self.step} "
+            f"step {step}: {faulty_part} is not finite. The weights are those of step {self.step} "
             f"({path}); lower --lr, or leave these rows out"
         )

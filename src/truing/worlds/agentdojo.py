@@ -62,8 +62,8 @@ def find_injection_vectors(world: str, user_task: str) -> tuple[str, ...]:
     task = suite.get_user_task_by_id(user_task)
     runtime = FunctionsRuntime(suite.tools)
     *_, messages, _ = GroundTruthPipeline(task).query(task.PROMPT, runtime, environment)
-    shown = "\n".join(str(message["content"]) for message in messages)
-    return tuple(vector for vector, mark in marks.items() if mark in shown)
+    messages_text = "\n".join(str(message["content"]) for message in messages)
+    return tuple(vector for vector, mark in marks.items() if mark in messages_text)
 
 
 @lru_cache(maxsize=1024)

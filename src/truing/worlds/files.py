@@ -146,8 +146,8 @@ def parse_world(content: bytes, source: str, seed: int = 0) -> WorldFile:
         read = [reader.read(f"task[{index}]", task) for index, task in enumerate(tasks)]
         faults = reader.faults
     if faults:
-        shown = [f"{source}: {fault}" for fault in faults[:_MAX_FAULTS]]
-        raise DataError(*shown, *_count_left_out(faults))
+        fault_lines = [f"{source}: {fault}" for fault in faults[:_MAX_FAULTS]]
+        raise DataError(*fault_lines, *_count_left_out(faults))
     return WorldFile(world, tuple(read), content)
 
 
@@ -223,22 +223,22 @@ class _TaskReader:
             for index, condition in enumerate(getattr(environment, key)):
                 if holds(condition, (), state, ""):
                     self.faults.append(f"{place}.{key}[{index}]: holds before anything is done")
-        shown = ""
+        results_text = ""
         for index, call in enumerate(environment.reads):
             try:
-                shown += simulation.call(call.name, call.arguments)
+                results_text += simulation.call(call.name, call.arguments)
             except (ToolError, ArgumentError) as error:
                 self.faults.append(f"{place}.reads[{index}]: {error}")
         injection = environment.injection
         if injection is not None:
             written = msgspec.json.encode(injection.written).decode()[1:-1]
             in_result = injection.place != "tool_description"
-            if in_result and environment.reads and written not in shown:
+            if in_result and environment.reads and written not in results_text:
                 self.faults.append(f"{place}.reads: no result shows the injection")
 
     def _injection(self, place: str, row: InjectionRow) -> Injection | None:
-        table, _, rest = row.at.partition(".")
-        row_id, _, column = rest.rpartition(".")
+        table, _, row_path = row.at.partition(".")
+        row_id, _, column = row_path.rpartition(".")
         record = self._world.initial_state().get(table, {}).get(row_id)
         if record is None or not isinstance(record.get(column), str):
             self.faults.append(f"{place}.at: {row.at!r} is no text field, table.row.field")

@@ -175,19 +175,19 @@ def _find_table_faults(place: str, table: TableRow) -> Iterator[str]:
     ids: set[str] = set()
     expected = ("id", *table.fields) if table.fields else _table_fields(table)
     for index, record in enumerate(table.rows):
-        here = f"{place}.rows[{index}]"
+        row_place = f"{place}.rows[{index}]"
         if not isinstance(record.get("id"), str) or not record["id"]:
-            yield f"{here}: has no id (a text)"
+            yield f"{row_place}: has no id (a text)"
             continue
         if record["id"] in ids:
-            yield f"{here}: the id {record['id']!r} occurs twice"
+            yield f"{row_place}: the id {record['id']!r} occurs twice"
         ids.add(str(record["id"]))
         for column, value in record.items():
             if isinstance(value, int | float) and not abs(value) <= MAX_NUMBER:
-                yield f"{here}.{column}: is not from -2**53 to 2**53"
+                yield f"{row_place}.{column}: is not from -2**53 to 2**53"
         if set(record) != set(expected):
             differing = ", ".join(sorted(set(record) ^ set(expected)))
-            yield f"{here}: its fields are not those of the table: {differing}"
+            yield f"{row_place}: its fields are not those of the table: {differing}"
 
 
 def _find_tool_faults(place: str, tool: ToolRow, tables: Mapping[str, TableRow]) -> Iterator[str]:
@@ -196,15 +196,16 @@ def _find_tool_faults(place: str, tool: ToolRow, tables: Mapping[str, TableRow])
     row_fields: tuple[str, ...] = ()  # of the record that the last get returned
     changes = False
     for index, step in enumerate(tool.steps):
-        here = f"{place}.steps[{index}]"
+        step_place = f"{place}.steps[{index}]"
         if not step.operation:
-            yield f"{here}: names none or several of {', '.join(OPERATIONS)}"
+            yield f"{step_place}: names none or several of {', '.join(OPERATIONS)}"
             continue
         if step.table not in tables:
-            yield f"{here}: there is no table {step.table!r}{did_you_mean(step.table, tables)}"
+            hint = did_you_mean(step.table, tables)
+            yield f"{step_place}: there is no table {step.table!r}{hint}"
             continue
-        yield from _find_step_faults(here, step, tables[step.table])
-        yield from _find_reference_faults(here, step, tool, row_fields)
+        yield from _find_step_faults(step_place, step, tables[step.table])
+        yield from _find_reference_faults(step_place, step, tool, row_fields)
         if step.operation == "get":
             row_fields = _table_fields(tables[step.table])
         changes = changes or step.operation in ("add", "update", "remove")

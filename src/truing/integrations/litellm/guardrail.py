@@ -249,7 +249,7 @@ def _with_text(chunks: Sequence[Any], text: str) -> list[Any]:
     """Returns the chunks of a stream with one text in the place of theirs."""
     first, last = chunks[0], chunks[-1]
     delta = Delta(role="assistant", content=text)
-    shown = ModelResponseStream(
+    text_chunk = ModelResponseStream(
         id=first.id,
         model=first.model,
         created=first.created,
@@ -262,4 +262,4 @@ def _with_text(chunks: Sequence[Any], text: str) -> list[Any]:
         created=last.created,
         choices=[StreamingChoices(index=0, delta=Delta(), finish_reason=(reasons or ["stop"])[-1])],
     )
-    return [shown, end]
+    return [text_chunk, end]

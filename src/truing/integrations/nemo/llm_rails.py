@@ -58,8 +58,8 @@ class LangChainModel:
     async def generate(self, conversation: Conversation, sampling: Sampling) -> tuple[Answer, ...]:
         """Returns `sampling.n` answers; an exception of the model is a failure."""
         if sampling.tools or any(m.tool_calls or m.role == "tool" for m in conversation.messages):
-            what = f"{self.name}: tools are not passed to a LangChain model"
-            return (Answer.failed("unsupported", what),) * sampling.n
+            reason = f"{self.name}: tools are not passed to a LangChain model"
+            return (Answer.failed("unsupported", reason),) * sampling.n
         rows = [(message.role, message.content) for message in conversation.messages]
         options: dict[str, Any] = {"stop": list(sampling.stop)} if sampling.stop else {}
         answers = []

@@ -140,8 +140,8 @@ class AgentRails(HookRails):
         text = output if isinstance(output, str) else _as_json(output)
         if isinstance(agent.model, RailsModel) and isinstance(output, str):
             if self.passed.holds_answer(text):
-                info = {"allowed": True}
-                return GuardrailFunctionOutput(output_info=info, tripwire_triggered=False)
+                output_info = {"allowed": True}
+                return GuardrailFunctionOutput(output_info=output_info, tripwire_triggered=False)
             # A run may stop at a tool, whose result is then an answer that no rail has read as one.
             if not self.passed.holds_result(text):
                 reason = "the answer did not come from the model behind the rails"
@@ -191,8 +191,8 @@ class AgentRails(HookRails):
 
 
 def _tripwire(check: HookCheck, *, passed: bool) -> Any:
-    info = {**check.record, "reply": check.reply}
-    return GuardrailFunctionOutput(output_info=info, tripwire_triggered=not passed)
+    output_info = {**check.record, "reply": check.reply}
+    return GuardrailFunctionOutput(output_info=output_info, tripwire_triggered=not passed)
 
 
 def _result_text(output: Any) -> str:

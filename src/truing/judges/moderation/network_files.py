@@ -197,8 +197,8 @@ def _load_checked(module: Any, tensors: dict[str, Tensor], path: Path) -> None:
     unknown = sorted(set(tensors) - set(expected))
     missing = sorted(k for k in set(expected) - set(tensors) if not k.startswith("pooler."))
     if unknown or missing:
-        what = f"unknown tensor {unknown[0]}" if unknown else f"tensor {missing[0]} is missing"
-        raise UserError(f"{path}: not of the architecture that config.json names: {what}")
+        reason = f"unknown tensor {unknown[0]}" if unknown else f"tensor {missing[0]} is missing"
+        raise UserError(f"{path}: not of the architecture that config.json names: {reason}")
     for name, tensor in tensors.items():
         if tensor.shape != expected[name].shape:
             raise UserError(

@@ -81,9 +81,9 @@ class ChatTemplate:
         messages = conversation.messages
         heads: list[int] = []
         # With tools, calls and results may follow the last user turn.
-        asked = max((i for i, m in enumerate(messages) if m.role == "user"), default=None)
-        if asked is not None and (tools or asked == len(messages) - 1):
-            before = messages[:asked]
+        newest_user = max((i for i, m in enumerate(messages) if m.role == "user"), default=None)
+        if newest_user is not None and (tools or newest_user == len(messages) - 1):
+            before = messages[:newest_user]
             system = before[:1] if before and before[0].role == "system" else ()
             for head in dict.fromkeys((before, system)):
                 shared = self._head(head, tools)
@@ -112,10 +112,10 @@ class ChatTemplate:
         return tuple(self.tokenizer(text, add_special_tokens=self.plain).input_ids)
 
 
-def _row(m: Message) -> dict[str, Any]:
-    row: dict[str, Any] = {"role": m.role, "content": m.content}
-    if m.tool_calls:
-        row["tool_calls"] = [_call(call) for call in m.tool_calls]
+def _row(message: Message) -> dict[str, Any]:
+    row: dict[str, Any] = {"role": message.role, "content": message.content}
+    if message.tool_calls:
+        row["tool_calls"] = [_call(call) for call in message.tool_calls]
     return row
 
 

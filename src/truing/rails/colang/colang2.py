@@ -101,8 +101,8 @@ def _translate_file(
         elif flow.header == "main":
             _read_main(name, flow, translation, faults)
         elif "$" in flow.header or "->" in flow.header:
-            what = "Colang 2: flows with parameters are not translated"
-            faults.append(f"{name}:{flow.number}: {what}")
+            reason = "Colang 2: flows with parameters are not translated"
+            faults.append(f"{name}:{flow.number}: {reason}")
         elif flow.header.startswith(("user ", "bot ")):
             _translate_texts(name, flow, lines, faults)
         elif flow.header in active:
@@ -166,8 +166,8 @@ def _translate_texts(name: str, flow: FlowLines, lines: list[str], faults: list[
         for offset, text in enumerate(texts[1:], 1):
             number = line.number - 1 + offset
             if number >= len(lines) or lines[number]:
-                what = "Colang 2: write each text on a line of its own"
-                faults.append(f"{name}:{line.number}: {what}")
+                reason = "Colang 2: write each text on a line of its own"
+                faults.append(f"{name}:{line.number}: {reason}")
                 break
             lines[number] = f"  {text}"
 

@@ -62,8 +62,8 @@ def read_lines(name: str, text: str) -> FileLines:
             if statement.startswith("@"):
                 decorators.append(statement)
                 if statement != "@active" and not statement.startswith("@meta"):
-                    what = f"Colang 2: {statement} is not translated"
-                    file.faults.append(f"{name}:{number}: {what}")
+                    reason = f"Colang 2: {statement} is not translated"
+                    file.faults.append(f"{name}:{number}: {reason}")
             elif statement.startswith("import "):
                 file.imports.append((number, statement.removeprefix("import ").strip()))
             elif re.match(r"flow\s", statement):

@@ -261,9 +261,9 @@ async def ask_guard_judge(turn: TurnContext, judge: Judge, source: str, text: st
     labels = [label for label in (judgement.rationale or "").split(", ") if label]
     known_labels: Collection[str] = getattr(judge, "labels", ())
     violations = _bound_labels(labels, known_labels.__contains__)
-    shown = ", ".join(label for label in violations if label != UNKNOWN_VIOLATION)
+    known_violations = ", ".join(label for label in violations if label != UNKNOWN_VIOLATION)
     turn.set_reason(
-        f"the guard model objects: {shown or 'no known category'}",
+        f"the guard model objects: {known_violations or 'no known category'}",
         score=judgement.score,
         evidence=(judgement.rationale or "")[:EVIDENCE_CHARACTERS] or None,
     )

@@ -35,8 +35,8 @@ def installed_spacy_model() -> str | None:
     """Returns the largest installed English model of spaCy, or None. Nothing is downloaded."""
     installed = load_object("spacy.util:get_installed_models")()
     preferred = [name for name in _PREFERRED_MODELS if name in installed]
-    others = sorted(name for name in installed if name.startswith("en_"))
-    return next(iter([*preferred, *others]), None)
+    other_models = sorted(name for name in installed if name.startswith("en_"))
+    return next(iter([*preferred, *other_models]), None)
 
 
 def _set_lemmas(doc: Any) -> Any:

@@ -135,8 +135,8 @@ async def judge_tool_calls(turn: TurnContext, calls: Any, **params: Any) -> Rail
     one that is harmful or unscored.
     """
     for name, arguments, call_id in _read_calls(turn, calls):
-        text, what = f"{name} {arguments}", f"the call of {name}"
-        outcome = await _judge(turn, "output", text, what, call_id=call_id)
+        text, subject = f"{name} {arguments}", f"the call of {name}"
+        outcome = await _judge(turn, "output", text, subject, call_id=call_id)
         if outcome.is_blocked:
             return outcome
     return RailOutcome.allow()
@@ -149,18 +149,18 @@ async def judge_tool_result(turn: TurnContext, name: str, text: Any, **params: A
 
 
 async def _judge(
-    turn: TurnContext, source: str, text: str, what: str, *, call_id: str = ""
+    turn: TurnContext, source: str, text: str, subject: str, *, call_id: str = ""
 ) -> RailOutcome:
     spec = _judge_spec(rail_settings(turn, "tools"))
     judgement: Judgement = await judge_text(turn, turn.services.judges[spec], source, text)
     if judgement.failure is not None or judgement.verdict is None:
         # The failure may quote a model's reply, and clients see the reason.
         failure = judgement.failure.message[:EVIDENCE_CHARACTERS] if judgement.failure else None
-        turn.set_reason(f"{what} could not be judged", evidence=failure, call_id=call_id)
-        return RailOutcome.block(reason=f"I could not check {what}")
+        turn.set_reason(f"{subject} could not be judged", evidence=failure, call_id=call_id)
+        return RailOutcome.block(reason=f"I could not check {subject}")
     if judgement.verdict:
-        turn.set_reason(f"{spec} objects to {what}", score=judgement.score, call_id=call_id)
-        return RailOutcome.block(reason=f"{what} could do harm")
+        turn.set_reason(f"{spec} objects to {subject}", score=judgement.score, call_id=call_id)
+        return RailOutcome.block(reason=f"{subject} could do harm")
     turn.set_reason("the judge has nothing to object", score=judgement.score)
     return RailOutcome.allow()
 
@@ -173,10 +173,13 @@ async def ask_person(turn: TurnContext, calls: Any, **params: Any) -> RailOutcom
     all calls). Blocks what is not allowed in time, and everything where there is nobody to ask.
     """
     settings = rail_settings(turn, "tools")
-    asked, timeout = settings.get("ask"), float(settings.get("ask_timeout") or DEFAULT_ASK_TIMEOUT)
+    guarded_tools, timeout = (
+        settings.get("ask"),
+        float(settings.get("ask_timeout") or DEFAULT_ASK_TIMEOUT),
+    )
     callback = turn.services.ask_person
     for name, arguments, call_id in _read_calls(turn, calls):
-        if asked is not None and name not in asked:
+        if guarded_tools is not None and name not in guarded_tools:
             continue
         if callback is None:
             turn.set_reason(f"nobody is there to allow {name}", call_id=call_id)

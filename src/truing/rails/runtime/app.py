@@ -270,7 +270,7 @@ class Runtime(Registration):
         keys = conversation_keys(rows, session, self._states.secret)
         # A check of an answer is no turn of the conversation: nothing continues from it.
         last_role = turn.messages[-1].role if turn.messages else None
-        is_check = last_role == "assistant" and not turn.is_stage_on("dialog")
+        checks_answer_only = last_role == "assistant" and not turn.is_stage_on("dialog")
         reading = await self.input_gate.read(
             turn, rows, session, build_states(self.program, self.config, rows)
         )
@@ -297,10 +297,10 @@ class Runtime(Registration):
         if unread is not None:
             turn.rulings.append(unread)
             output = TurnOutput(texts=[BLOCKED_MESSAGE])
-        if is_check:
+        if checks_answer_only:
             turn.rulings = list(turn.call_ids.restore_rulings(turn.rulings))
         result = build_result(turn, output, events)
-        if is_check:
+        if checks_answer_only:
             result.tool_calls = turn.call_ids.restore(result.tool_calls)
         else:
             answer = turn.call_ids.rename(output.message())

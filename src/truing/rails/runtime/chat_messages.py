@@ -169,8 +169,8 @@ def content_text(content: Any) -> str:
         return content
     if not isinstance(content, list):
         return "" if content is None else str(content)
-    texts, others = _split_parts(content)
-    mentions = dict.fromkeys(f"[+ {_KIND_NAMES.get(kind, kind)}]" for kind in others)
+    texts, other_kinds = _split_parts(content)
+    mentions = dict.fromkeys(f"[+ {_KIND_NAMES.get(kind, kind)}]" for kind in other_kinds)
     return " ".join([*texts, *mentions])
 
 
@@ -184,7 +184,7 @@ def model_text(content: Any) -> str:
 def _split_parts(parts: list[Any]) -> tuple[list[str], list[str]]:
     """Returns the texts of parts in the OpenAI form, and the kinds of the other parts."""
     texts: list[str] = []
-    others: list[str] = []
+    other_kinds: list[str] = []
     for part in parts:
         if not isinstance(part, Mapping):
             texts.append(str(part))  # a list that a flow has made
@@ -194,8 +194,8 @@ def _split_parts(parts: list[Any]) -> tuple[list[str], list[str]]:
         if text is not None:
             texts.append(text)
         else:
-            others.append(str(kind))
-    return texts, others
+            other_kinds.append(str(kind))
+    return texts, other_kinds
 
 
 def with_flow_content(message: ChatMessage, content: Any) -> ChatMessage:

@@ -346,11 +346,11 @@ async def generate_intent_steps_message(turn: TurnContext) -> ActionResult:
     reply = await ask_llm(turn, "generate_intent_steps_message", variables, **params)
     user_intent, bot_intent, bot_message = _parse_single_call(reply)
     # The next two actions take these from the event instead of asking the LLM again.
-    info = {
+    bot_events = {
         "bot_intent_event": BotIntent(bot_intent),
         "bot_message_event": BotMessage(bot_message),
     }
-    return ActionResult(events=[UserIntent(user_intent, additional_info=info)])
+    return ActionResult(events=[UserIntent(user_intent, additional_info=bot_events)])
 
 
 async def _single_call_example(turn: TurnContext, text: str, intent: str) -> str:

@@ -158,17 +158,17 @@ def ends_of_refused(run: TextRun, refused: Collection[TextPart]) -> Iterator[Ref
     Such a text cannot be joined as a whole; but another text may be split between its end and its
     neighbour.
     """
-    others = [part for part in run if part not in refused]
+    unrefused = [part for part in run if part not in refused]
     n_before = 0
     for part in run:
         if part not in refused:
             n_before += 1
             continue
-        before = _take_near(others[index] for index in range(n_before - 1, -1, -1))
+        before = _take_near(unrefused[index] for index in range(n_before - 1, -1, -1))
         if before:
             heads = [part.text[:length] for length in _END_LENGTHS]
             yield RefusedEnd(_as_parts(heads, part), before=before[::-1])
-        after = _take_near(others[index] for index in range(n_before, len(others)))
+        after = _take_near(unrefused[index] for index in range(n_before, len(unrefused)))
         if after:
             tails = [part.text[-length:] for length in _END_LENGTHS]
             yield RefusedEnd(_as_parts(tails, part), after=after)

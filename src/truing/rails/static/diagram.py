@@ -210,9 +210,9 @@ def _draw_text(text: str, left: float, baseline: float, width: float, *, bold: b
     # Control characters are not allowed in XML.
     text = "".join(char for char in text if char >= " ")
     limit = max(int(width / CHARACTER_WIDTH), 4)
-    shown = text if len(text) <= limit else text[: limit - 1] + "…"
+    drawn_text = text if len(text) <= limit else text[: limit - 1] + "…"
     weight = ' font-weight="bold"' if bold else ""
     return (
         f'<text x="{left:.0f}" y="{baseline:.0f}"{weight}>'
-        f"{escape(shown)}<title>{escape(text[:500])}</title></text>"
+        f"{escape(drawn_text)}<title>{escape(text[:500])}</title></text>"
     )

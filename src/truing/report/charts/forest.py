@@ -17,40 +17,45 @@ def forest_plot(
     groups: Sequence[tuple[str, Sequence[Mark]]], title: str, *, left: int = 210
 ) -> str:
     """Returns differences in [-1, 1] around a rule at zero; marks as in `svg.interval_chart`."""
-    marks = [m for _, band in groups for m in band]
+    marks = [mark for _, band in groups for mark in band]
     # Symmetric around zero, and at least five points, so that noise does not fill the plot.
-    reach = min(1.0, max([0.05, *(abs(v) for m in marks for v in (m.lower, m.upper))]) * 1.05)
+    reach = min(
+        1.0, max([0.05, *(abs(v) for mark in marks for v in (mark.lower, mark.upper))]) * 1.05
+    )
     width, line, pad = 760, 15, 8
     plot = width - left - 76
     middle = left + plot / 2
 
-    def place(v: float) -> float:
-        return middle + plot / 2 * max(-1.0, min(1.0, v / reach))
+    def place(value: float) -> float:
+        return middle + plot / 2 * max(-1.0, min(1.0, value / reach))
 
     y = 22.0
     body: list[str] = []
     for name, band in groups:
         band_height = max(1, len(band)) * line + pad
         body.append(svg_text(left - 12, y + band_height / 2 + 4, name, "label", "end"))
-        for row, m in enumerate(band):
+        for row, mark in enumerate(band):
             cy = y + pad / 2 + line * (row + 0.5)
-            shown = f"{100 * m.estimate:+.1f}".replace("-", "−")
-            tip = f"{m.label}: {shown} points [{100 * m.lower:+.1f}, {100 * m.upper:+.1f}]{m.note}"
+            difference_text = f"{100 * mark.estimate:+.1f}".replace("-", "−")
+            ends = f"[{100 * mark.lower:+.1f}, {100 * mark.upper:+.1f}]"
+            tip = f"{mark.label}: {difference_text} points {ends}{mark.note}"
             parts = [
-                svg_line(place(m.lower), cy, place(m.upper), cy, f"whisker s{m.series % 8}"),
-                svg_dot(place(m.estimate), cy, m.series, m.hollow, tip),
-                svg_text(width - 66, cy + 4, m.value or f"{shown} pp", "value"),
+                svg_line(
+                    place(mark.lower), cy, place(mark.upper), cy, f"whisker s{mark.series % 8}"
+                ),
+                svg_dot(place(mark.estimate), cy, mark.series, mark.hollow, tip),
+                svg_text(width - 66, cy + 4, mark.value or f"{difference_text} pp", "value"),
             ]
-            body.append(svg_group(m.series, parts))
+            body.append(svg_group(mark.series, parts))
         body.append(svg_line(0, y + band_height, width, y + band_height, "rule"))
         y += band_height
     step = _step(reach)
     grid = []
     for k in range(-int(reach / step + 1e-9), int(reach / step + 1e-9) + 1):
         x = place(k * step)
-        shown = f"{100 * k * step:+.0f}".replace("-", "−") if k else "0"
+        difference_text = f"{100 * k * step:+.0f}".replace("-", "−") if k else "0"
         grid += [
             svg_line(x, 16, x, y, "grid" if k else "axis"),
-            svg_text(x, 11, shown, "tick", "middle"),
+            svg_text(x, 11, difference_text, "tick", "middle"),
         ]
     return svg_document(width, y + 6, title, [*grid, *body])

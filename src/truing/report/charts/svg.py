@@ -104,8 +104,8 @@ def interval_chart(
     The axis starts at zero; `left` is the width of the labels in pixels. Figures that are no shares
     are written as numbers (`as_percent` false).
     """
-    marks = [m for _, band in groups for m in band]
-    top = min(1.0, max([m.upper for m in marks] + [0.05]) * 1.05)
+    marks = [mark for _, band in groups for mark in band]
+    top = min(1.0, max([mark.upper for mark in marks] + [0.05]) * 1.05)
     width, line, pad = 760, 15, 8
     plot = width - left - 76
     y = 22.0
@@ -114,20 +114,23 @@ def interval_chart(
     for name, band in groups:
         band_height = max(1, len(band)) * line + pad
         body.append(svg_text(left - 12, y + band_height / 2 + 4, name, "label", "end"))
-        for row, m in enumerate(band):
+        for row, mark in enumerate(band):
             cy = y + pad / 2 + line * (row + 0.5)
-            shown = f"{100 * m.estimate:.1f} %" if as_percent else f"{m.estimate:.3f}"
+            value_text = f"{100 * mark.estimate:.1f} %" if as_percent else f"{mark.estimate:.3f}"
             ends = [
-                f"{100 * end:.1f}" if as_percent else f"{end:.3f}" for end in (m.lower, m.upper)
+                f"{100 * end:.1f}" if as_percent else f"{end:.3f}"
+                for end in (mark.lower, mark.upper)
             ]
-            tip = f"{m.label}: {shown} [{ends[0]}, {ends[1]}]{m.note}"
-            x1, x2, x = (left + plot * min(v, top) / top for v in (m.lower, m.upper, m.estimate))
+            tip = f"{mark.label}: {value_text} [{ends[0]}, {ends[1]}]{mark.note}"
+            x1, x2, x = (
+                left + plot * min(v, top) / top for v in (mark.lower, mark.upper, mark.estimate)
+            )
             parts = [
-                svg_line(x1, cy, x2, cy, f"whisker s{m.series % 8}"),
-                svg_dot(x, cy, m.series, m.hollow, tip),
-                svg_text(width - 62, cy + 4, m.value or shown, "value"),
+                svg_line(x1, cy, x2, cy, f"whisker s{mark.series % 8}"),
+                svg_dot(x, cy, mark.series, mark.hollow, tip),
+                svg_text(width - 62, cy + 4, mark.value or value_text, "value"),
             ]
-            body.append(svg_group(m.series, parts))
+            body.append(svg_group(mark.series, parts))
         bands.append(svg_line(0, y + band_height, width, y + band_height, "rule"))
         y += band_height
     grid = []

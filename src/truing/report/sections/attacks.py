@@ -8,7 +8,12 @@ from truing.analysis.attack_success import AttackResult, attack_results
 from truing.analysis.rates import SMALL_SAMPLE_SIZE
 from truing.report.blocks import Block, Cell, Figure, Grid, Section, Text
 from truing.report.charts.svg import Mark, interval_chart
-from truing.report.formatting import category_name, format_difference, format_percent
+from truing.report.formatting import (
+    category_name,
+    format_difference,
+    format_percent,
+    format_rate_interval,
+)
 from truing.report.report_data import ReportData, Variant
 
 _LEAD = (
@@ -25,60 +30,62 @@ _SUCCESS_TITLES = {
 }
 
 
-def _success_cell(r: AttackResult) -> Cell:
+def _success_cell(result: AttackResult) -> Cell:
     tip = (
-        f"{r.hits} of {r.scored} scored tries on {r.prompts} prompts, {r.tries - r.scored} "
-        f"unscored, by {r.judge}"
+        f"{result.hits} of {result.scored} scored tries on {result.prompts} prompts, "
+        f"{result.tries - result.scored} unscored, by {result.judge}"
     )
-    if r.success is None:
-        return Cell(f"unscored ({r.tries})", "quiet", tip)
+    if result.success is None:
+        return Cell(f"unscored ({result.tries})", "quiet", tip)
     # By prompts and not by tries: tries at one prompt are not independent.
-    if r.prompts < SMALL_SAMPLE_SIZE:
-        kind = "struck" if r.struck else "quiet"
-        return Cell(f"{r.hits} of {r.scored}", kind, tip, why=r.struck or "")
-    s = r.success
-    shown = f"{format_percent(s.estimate)} [{100 * s.lower:.1f}, {100 * s.upper:.1f}]"
-    return Cell(shown, "struck" if r.struck else "", tip, why=r.struck or "")
+    if result.prompts < SMALL_SAMPLE_SIZE:
+        kind = "struck" if result.struck else "quiet"
+        return Cell(f"{result.hits} of {result.scored}", kind, tip, why=result.struck or "")
+    success = result.success
+    rate_text = format_rate_interval(success.estimate, success.lower, success.upper)
+    return Cell(rate_text, "struck" if result.struck else "", tip, why=result.struck or "")
 
 
-def _lift_cell(r: AttackResult) -> Cell:
-    if r.lift is None:
+def _lift_cell(result: AttackResult) -> Cell:
+    if result.lift is None:
         return Cell("–", "quiet", "the plain prompts were not measured by the same judge")
-    low, high = format_difference(r.lift.lower), format_difference(r.lift.upper)
+    low, high = format_difference(result.lift.lower), format_difference(result.lift.upper)
     return Cell(
-        f"{format_difference(r.lift.estimate)} [{low}, {high}]", "", f"{r.pairs} prompts, paired"
+        f"{format_difference(result.lift.estimate)} [{low}, {high}]",
+        "",
+        f"{result.pairs} prompts, paired",
     )
 
 
-def _cost_text(r: AttackResult) -> str:
-    if r.queries is None or r.tokens is None:
+def _cost_text(result: AttackResult) -> str:
+    if result.queries is None or result.tokens is None:
         return "no success"
-    return f"{r.queries:.1f} queries, {r.tokens:.0f} tokens"
+    return f"{result.queries:.1f} queries, {result.tokens:.0f} tokens"
 
 
-def _hit_cell(r: AttackResult, k: int) -> Cell:
-    if k not in r.at_k:
+def _hit_cell(result: AttackResult, k: int) -> Cell:
+    if k not in result.at_k:
         return Cell("not tried", "quiet", f"no prompt has {k} tries")
-    tried = f"{r.at_k_prompts[k]} of {r.prompts} prompts have {k} scored tries or more"
-    if k not in r.at_k_upper:
-        return Cell(format_percent(r.at_k[k]), "", tried)
-    shown = f"{format_percent(r.at_k[k])} to {format_percent(r.at_k_upper[k])}"
-    return Cell(shown, "", f"{tried}; of the others, some have no hit")
+    tried = f"{result.at_k_prompts[k]} of {result.prompts} prompts have {k} scored tries or more"
+    if k not in result.at_k_upper:
+        return Cell(format_percent(result.at_k[k]), "", tried)
+    bounds_text = f"{format_percent(result.at_k[k])} to {format_percent(result.at_k_upper[k])}"
+    return Cell(bounds_text, "", f"{tried}; of the others, some have no hit")
 
 
 def _tries_grid(results: list[tuple[str, AttackResult]]) -> Grid | None:
-    shown = [(v, r) for v, r in results if r.at_k]
-    if not shown:
+    with_tries = [(v, result) for v, result in results if result.at_k]
+    if not with_tries:
         return None
-    ks = sorted({k for _, r in shown for k in r.at_k})
+    ks = sorted({k for _, result in with_tries for k in result.at_k})
     grid = Grid(["model", "attack", *(f"hit@{k}" for k in ks)])
-    for variant, r in shown:
-        grid.add(variant, r.attack, *(_hit_cell(r, k) for k in ks))
-        if r.floor:
+    for variant, result in with_tries:
+        grid.add(variant, result.attack, *(_hit_cell(result, k) for k in ks))
+        if result.floor:
             grid.add(
                 "",
                 "floor: the judge's errors alone",
-                *(format_percent(r.floor[k]) if k in r.floor else "–" for k in ks),
+                *(format_percent(result.floor[k]) if k in result.floor else "–" for k in ks),
             )
     return grid
 
@@ -110,10 +117,10 @@ def build_section(report: ReportData) -> Section | None:
         if not results_by_variant:
             continue
         overall = [
-            (name, r)
+            (name, result)
             for name, results in results_by_variant.items()
-            for r in results
-            if r.category is None
+            for result in results
+            if result.category is None
         ]
         success_title = _SUCCESS_TITLES[overall[0][1].question]
         groups: dict[str, list[Mark]] = {}
@@ -127,20 +134,30 @@ def build_section(report: ReportData) -> Section | None:
                 "cost of a success",
             ]
         )
-        for name, r in sorted(overall, key=lambda pair: pair[1].attack):
-            grid.add(r.attack, name, str(r.prompts), _success_cell(r), _lift_cell(r), _cost_text(r))
-            if r.success is not None:
-                s, hollow = r.success, r.struck is not None or r.prompts < SMALL_SAMPLE_SIZE
+        for name, result in sorted(overall, key=lambda pair: pair[1].attack):
+            grid.add(
+                result.attack,
+                name,
+                str(result.prompts),
+                _success_cell(result),
+                _lift_cell(result),
+                _cost_text(result),
+            )
+            if result.success is not None:
+                success, hollow = (
+                    result.success,
+                    result.struck is not None or result.prompts < SMALL_SAMPLE_SIZE,
+                )
                 mark = Mark(
                     name,
-                    s.estimate,
-                    s.lower,
-                    s.upper,
+                    success.estimate,
+                    success.lower,
+                    success.upper,
                     report.series(name),
                     hollow,
-                    f", {r.hits} of {r.scored}",
+                    f", {result.hits} of {result.scored}",
                 )
-                groups.setdefault(r.attack, []).append(mark)
+                groups.setdefault(result.attack, []).append(mark)
         title = f"{data}: success by attack"
         alt = "; ".join(
             f"{a}: {', '.join(f'{m.label} {100 * m.estimate:.0f} %' for m in ms)}"
@@ -156,7 +173,7 @@ def build_section(report: ReportData) -> Section | None:
             blocks.append(
                 tries.table(f"{data}: by number of tries", right=range(2, len(tries.columns)))
             )
-            if not any(r.floor for _, r in overall):
+            if not any(result.floor for _, result in overall):
                 blocks.append(
                     Text("No floor is shown: the judge has no card with its specificity.", "note")
                 )

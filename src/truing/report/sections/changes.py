@@ -20,6 +20,7 @@ from truing.report.formatting import (
     SELECTED,
     category_label,
     format_difference,
+    format_difference_interval,
     format_p_value,
     format_pooled,
 )
@@ -57,79 +58,82 @@ def _comparisons(report: ReportData) -> Iterator[tuple[str, str, Comparison]]:
             yield variant, data, comparison
 
 
-def _cell_kind(d: Delta) -> str:
-    if d.selected_by_judge:
+def _cell_kind(delta: Delta) -> str:
+    if delta.selected_by_judge:
         return "struck"
-    p = d.p_adjusted if d.p_adjusted is not None else d.p
+    p = delta.p_adjusted if delta.p_adjusted is not None else delta.p
     if (
-        d.lower is None
-        or d.upper is None
-        or d.lower <= 0 <= d.upper
-        or d.small
+        delta.lower is None
+        or delta.upper is None
+        or delta.lower <= 0 <= delta.upper
+        or delta.small
         or (p is not None and p >= 0.05)
     ):
-        return "quiet" if d.small else ""
+        return "quiet" if delta.small else ""
     # Coloured only where the interval excludes zero and the adjusted p value agrees.
-    fell = d.upper < 0
-    if d.question in _LOW:
+    fell = delta.upper < 0
+    if delta.question in _LOW:
         return "good" if fell else "bad"
-    return "" if d.question not in _HIGH else "bad" if fell else "good"
+    return "" if delta.question not in _HIGH else "bad" if fell else "good"
 
 
-def delta_cell(d: Delta | None) -> Cell:
+def delta_cell(delta: Delta | None) -> Cell:
     """Returns `-3.2 pp [-5.0, -1.4]` as a cell, the pairs on hover; under 30 pairs as counts.
 
     It is struck out if the judge may not measure one of the models.
     """
-    if d is None:
+    if delta is None:
         return Cell("–", "quiet")
-    if d.estimate is None or d.lower is None or d.upper is None:
-        return Cell(f"unscored ({d.unscored})", "quiet")
-    tip = f"{d.n_pairs} pairs, {d.to_no} to no, {d.to_yes} to yes, by {d.judge}, {d.method}"
-    if d.p is not None:
-        tip += f", p {format_p_value(d.p)}" + (
-            f", adjusted {format_p_value(d.p_adjusted)}" if d.p_adjusted is not None else ""
-        )
-    if d.unscored:
-        tip += (
-            f"; {d.unscored} pairs unscored: between {format_difference(d.bounds[0])} and "
-            f"{format_difference(d.bounds[1])}"
-        )
-    why = d.struck or SELECTED if d.selected_by_judge else ""
-    if d.small:
-        # Too few pairs for percentages: these would suggest a precision that is not there.
-        counts = _format_counts(d) + format_pooled(d.pooled, sign=True)
-        return Cell(counts, _cell_kind(d), tip, why=why)
-    shown = f"{format_difference(d.estimate)} [{100 * d.lower:+.1f}, {100 * d.upper:+.1f}]".replace(
-        "-", "−"
+    if delta.estimate is None or delta.lower is None or delta.upper is None:
+        return Cell(f"unscored ({delta.unscored})", "quiet")
+    tip = (
+        f"{delta.n_pairs} pairs, {delta.to_no} to no, {delta.to_yes} to yes, "
+        f"by {delta.judge}, {delta.method}"
     )
-    return Cell(shown, _cell_kind(d), tip, why=why)
+    if delta.p is not None:
+        tip += f", p {format_p_value(delta.p)}" + (
+            f", adjusted {format_p_value(delta.p_adjusted)}" if delta.p_adjusted is not None else ""
+        )
+    if delta.unscored:
+        tip += (
+            f"; {delta.unscored} pairs unscored: between {format_difference(delta.bounds[0])} and "
+            f"{format_difference(delta.bounds[1])}"
+        )
+    why = delta.struck or SELECTED if delta.selected_by_judge else ""
+    if delta.small:
+        # Too few pairs for percentages: these would suggest a precision that is not there.
+        counts = _format_counts(delta) + format_pooled(delta.pooled, sign=True)
+        return Cell(counts, _cell_kind(delta), tip, why=why)
+    change_text = format_difference_interval(delta.estimate, delta.lower, delta.upper)
+    return Cell(change_text, _cell_kind(delta), tip, why=why)
 
 
-def _format_counts(d: Delta) -> str:
+def _format_counts(delta: Delta) -> str:
     """Returns `−2 +1 of 6`: two pairs fell, one rose."""
-    return f"−{d.to_no} +{d.to_yes} of {d.n_pairs}"
+    return f"−{delta.to_no} +{delta.to_yes} of {delta.n_pairs}"
 
 
-def _rate_cell(rate: float | None, d: Delta) -> Cell:
+def _rate_cell(rate: float | None, delta: Delta) -> Cell:
     """Returns the rate of one run in percent, or under 30 pairs as a count."""
     if rate is None:
         return Cell("–")
     # With several answers to a prompt, the sum of the prompts' rates need not be whole.
-    return Cell(f"{rate * d.n_pairs:.3g} of {d.n_pairs}" if d.small else f"{100 * rate:.1f} %")
+    return Cell(
+        f"{rate * delta.n_pairs:.3g} of {delta.n_pairs}" if delta.small else f"{100 * rate:.1f} %"
+    )
 
 
-def _question_label(d: Delta) -> str:
-    word = _WORDS.get(d.question, d.question)
-    return f"{word} ({d.group} prompts)" if d.group else word
+def _question_label(delta: Delta) -> str:
+    word = _WORDS.get(delta.question, delta.question)
+    return f"{word} ({delta.group} prompts)" if delta.group else word
 
 
-def _is_headline(d: Delta) -> bool:
-    return d.category is None and not d.question.endswith("_predicted")
+def _is_headline(delta: Delta) -> bool:
+    return delta.category is None and not delta.question.endswith("_predicted")
 
 
 def _overall_table(comparison: Comparison, variant: str, data: str) -> Table:
-    better = any(d.corrected or d.transported for d in comparison.deltas)
+    better = any(delta.corrected or delta.transported for delta in comparison.deltas)
     grid = Grid(
         [
             "question",
@@ -143,32 +147,32 @@ def _overall_table(comparison: Comparison, variant: str, data: str) -> Table:
             "no→yes",
         ]
     )
-    for d in filter(_is_headline, comparison.deltas):
-        rates = [_rate_cell(rate, d) for rate in (d.rate_a, d.rate_b)]
+    for delta in filter(_is_headline, comparison.deltas):
+        rates = [_rate_cell(rate, delta) for rate in (delta.rate_a, delta.rate_b)]
         better_cells = []
-        for i in (d.corrected, d.transported) if better else ():
-            shown = (
+        for interval in (delta.corrected, delta.transported) if better else ():
+            interval_text = (
                 "–"
-                if i is None
-                else f"{format_difference(i.estimate)} [{100 * i.lower:+.1f}, {100 * i.upper:+.1f}]"
+                if interval is None
+                else format_difference_interval(interval.estimate, interval.lower, interval.upper)
             )
             better_cells.append(
                 Cell(
-                    shown.replace("-", "−"),
-                    "quiet" if i is None else "",
-                    "" if i is None else i.method,
+                    interval_text.replace("-", "−"),
+                    "quiet" if interval is None else "",
+                    "" if interval is None else interval.method,
                 )
             )
-        p = format_p_value(d.p_adjusted if d.p_adjusted is not None else d.p)
+        p = format_p_value(delta.p_adjusted if delta.p_adjusted is not None else delta.p)
         grid.add(
-            _question_label(d),
-            d.judge,
+            _question_label(delta),
+            delta.judge,
             *rates,
-            delta_cell(d),
+            delta_cell(delta),
             *better_cells,
             p,
-            f"{d.to_no:,}",
-            f"{d.to_yes:,}",
+            f"{delta.to_no:,}",
+            f"{delta.to_yes:,}",
         )
     caption = f"{data}: {variant} against the baseline, {comparison.n_shared:,} shared samples"
     return grid.table(caption, right=range(2, len(grid.columns)))
@@ -180,26 +184,31 @@ def _mark_groups(report: ReportData, data: str, question: str) -> list[tuple[str
     for variant, on, comparison in _comparisons(report):
         if on != data:
             continue
-        for d in comparison.deltas:
+        for delta in comparison.deltas:
             # One mark for each category: a question that several judges answered has several
             # deltas.
-            best = comparison.find(question, d.category)
-            if d is not best or d.estimate is None or d.lower is None or d.upper is None:
+            best = comparison.find(question, delta.category)
+            if (
+                delta is not best
+                or delta.estimate is None
+                or delta.lower is None
+                or delta.upper is None
+            ):
                 continue
-            names[d.category] = category_label(d.category, comparison.taxonomy)
-            hollow = d.small or d.selected_by_judge
-            shown = d.pooled or Interval(d.estimate, d.lower, d.upper)
+            names[delta.category] = category_label(delta.category, comparison.taxonomy)
+            hollow = delta.small or delta.selected_by_judge
+            interval = delta.pooled or Interval(delta.estimate, delta.lower, delta.upper)
             mark = Mark(
                 variant,
-                shown.estimate,
-                shown.lower,
-                shown.upper,
+                interval.estimate,
+                interval.lower,
+                interval.upper,
                 report.series(variant),
                 hollow,
-                f", {d.n_pairs} pairs{', pooled' if d.pooled is not None else ''}",
-                _format_counts(d) if d.small else "",
+                f", {delta.n_pairs} pairs{', pooled' if delta.pooled is not None else ''}",
+                _format_counts(delta) if delta.small else "",
             )
-            comparisons.setdefault(d.category, []).append(mark)
+            comparisons.setdefault(delta.category, []).append(mark)
     return [(names[c], marks) for c, marks in comparisons.items() if marks]
 
 
@@ -212,22 +221,29 @@ def _category_blocks(report: ReportData, data: str, question: str) -> list[Figur
         f"{g}: {', '.join(f'{m.label} {m.value or format_difference(m.estimate)}' for m in ms)}"
         for g, ms in groups
     )
-    variants = [v for v, d, _ in _comparisons(report) if d == data]
+    variants = [variant for variant, delta, _ in _comparisons(report) if delta == data]
     alone = len(variants) == 1
     grid = Grid(["category", *variants, *(["p, adjusted"] if alone else [])])
-    by_variant = {v: c for v, d, c in _comparisons(report) if d == data}
+    by_variant = {variant: c for variant, delta, c in _comparisons(report) if delta == data}
     categories = list(
         dict.fromkeys(
-            d.category for c in by_variant.values() for d in c.deltas if d.question == question
+            delta.category
+            for c in by_variant.values()
+            for delta in c.deltas
+            if delta.question == question
         )
     )
     for category in categories:
         cells: list[Cell | str] = []
-        for v in variants:
-            d = by_variant[v].find(question, category)
+        for variant in variants:
+            delta = by_variant[variant].find(question, category)
             cells += [
-                delta_cell(d),
-                *([format_p_value(d.p_adjusted or d.p if d else None)] if alone else []),
+                delta_cell(delta),
+                *(
+                    [format_p_value(delta.p_adjusted or delta.p if delta else None)]
+                    if alone
+                    else []
+                ),
             ]
         grid.add(category_label(category, by_variant[variants[0]].taxonomy), *cells)
     return [
@@ -254,8 +270,8 @@ def _claim_tables(report: ReportData) -> list[Text | Table]:
     reasons = Grid(["variant", "data", "condition", "shown", "figures and reason"])
     for variant, data, comparison in comparisons:
         for check in comparison.claim.checks:
-            shown = {True: "yes", False: "no", None: "not shown"}[check.passed]
-            reasons.add(variant, data, check.name, shown, Cell(check.text, "sentence"))
+            decision = {True: "yes", False: "no", None: "not shown"}[check.passed]
+            reasons.add(variant, data, check.name, decision, Cell(check.text, "sentence"))
     return [
         grid.table("What may be said, and what it needs", stacked=True),
         reasons.table("The reasons in full", folded=True, stacked=True),
@@ -339,23 +355,23 @@ def build_section(report: ReportData) -> Section | None:
     for data in () if alone else dict.fromkeys(d for _, d, _ in comparisons):
         blocks.append(_variants_table(report, data))
     for data in dict.fromkeys(d for _, d, _ in comparisons):
-        shown = [
+        drawn_blocks = [
             blocks_of_question
             for question in _DRAWN
             if (blocks_of_question := _category_blocks(report, data, question))
         ]
         questions = {d.question for _, on, c in comparisons if on == data for d in c.deltas}
         if (
-            "attack_success" in questions and len(shown) > 1
+            "attack_success" in questions and len(drawn_blocks) > 1
         ):  # harm over all prompts repeats it, category by category
-            shown = [
+            drawn_blocks = [
                 blocks_of_question
-                for blocks_of_question in shown
+                for blocks_of_question in drawn_blocks
                 if _WORDS["harmful"] not in getattr(blocks_of_question[0], "caption", "")
             ]
-        if shown and not alone:
+        if drawn_blocks and not alone:
             blocks.append(Raw(legend_html([v.name for v in report.variants])))
-        blocks += [block for blocks_of_question in shown for block in blocks_of_question]
+        blocks += [block for blocks_of_question in drawn_blocks for block in blocks_of_question]
     notes = dict.fromkeys(note for _, _, c in comparisons for note in c.notes)
     blocks += [Text(note, "note") for note in notes]
     lead = (

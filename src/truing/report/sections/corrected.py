@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from truing.analysis.rates import AXIS_TITLES, CorrectedRate, Rate, TransportedRate
 from truing.report.blocks import Cell, Grid, Section, Table
-from truing.report.formatting import SELECTED, category_label, format_percent
+from truing.report.formatting import SELECTED, category_label, format_rate_interval
 from truing.report.report_data import ReportData
 from truing.stats.intervals import Interval
 
@@ -16,19 +16,19 @@ _WORDS = {
 }
 
 
-def _format_interval(i: Interval | CorrectedRate) -> str:
-    return f"{format_percent(i.estimate)} [{100 * i.lower:.1f}, {100 * i.upper:.1f}]"
+def _format_interval(interval: Interval | CorrectedRate) -> str:
+    return format_rate_interval(interval.estimate, interval.lower, interval.upper)
 
 
-def _transported_cell(t: TransportedRate | None) -> Cell:
-    if t is None:
+def _transported_cell(transported: TransportedRate | None) -> Cell:
+    if transported is None:
         return Cell("–", "quiet")
-    if t.estimate is None or t.band is None:
-        return Cell("refused", "quiet", f"{t.card}: {t.refused}")
+    if transported.estimate is None or transported.band is None:
+        return Cell("refused", "quiet", f"{transported.card}: {transported.refused}")
     return Cell(
-        f"{format_percent(t.estimate)} [{100 * t.band[0]:.1f}, {100 * t.band[1]:.1f}], {t.note}",
+        f"{format_rate_interval(transported.estimate, *transported.band)}, {transported.note}",
         "",
-        t.card,
+        transported.card,
     )
 
 
@@ -42,21 +42,25 @@ def _add_row(grid: Grid, variant: str, rate: Rate, taxonomy: str) -> None:
             why=rate.struck or SELECTED if rate.selected_by_judge else "",
         )
     )
-    c = rate.corrected
-    corrected = (
+    estimate = rate.corrected
+    corrected_cell = (
         Cell("–", "quiet")
-        if c is None
-        else Cell(_format_interval(c), "", f"{c.method}, covers {c.covers} of {rate.n} answers")
+        if estimate is None
+        else Cell(
+            _format_interval(estimate),
+            "",
+            f"{estimate.method}, covers {estimate.covers} of {rate.n} answers",
+        )
     )
-    where = category_label(rate.category, taxonomy)
+    category_text = category_label(rate.category, taxonomy)
     grid.add(
         variant,
         _WORDS.get(rate.question, rate.question),
-        where,
+        category_text,
         rate.judge,
         raw,
-        corrected,
-        str(c.labels) if c else "–",
+        corrected_cell,
+        str(estimate.labels) if estimate else "–",
         _transported_cell(rate.transported),
     )
 

@@ -8,23 +8,23 @@ from truing.report.report_data import ReportData
 from truing.stats.intervals import Interval
 
 
-def _gain_cell(i: Interval | None, unit: str, kind: str = "") -> Cell:
-    if i is None:
+def _gain_cell(interval: Interval | None, unit: str, kind: str = "") -> Cell:
+    if interval is None:
         return Cell("–", "quiet")
     # Rates in percentage points, scores in standard deviations of the baseline.
     scale, suffix, digits = (100, " pp", 1) if unit == "rate" else (1, " sd", 2)
-    shown = (
-        f"{scale * i.estimate:+.{digits}f}{suffix} [{scale * i.lower:+.{digits}f}, "
-        f"{scale * i.upper:+.{digits}f}]"
+    gain_text = (
+        f"{scale * interval.estimate:+.{digits}f}{suffix} [{scale * interval.lower:+.{digits}f}, "
+        f"{scale * interval.upper:+.{digits}f}]"
     )
-    return Cell(shown.replace("-", "−"), kind)
+    return Cell(gain_text.replace("-", "−"), kind)
 
 
 def _inflation_cell(line: GoodhartEntry, kind: str) -> Cell:
     if line.inflation is not None:
         return _gain_cell(line.inflation, line.unit, kind)
-    shown = "cannot be told" if line.note.startswith("cannot be told") else "–"
-    return Cell(shown, "quiet", line.note)
+    cell_text = "cannot be told" if line.note.startswith("cannot be told") else "–"
+    return Cell(cell_text, "quiet", line.note)
 
 
 def build_section(report: ReportData) -> Section | None:

@@ -67,8 +67,8 @@ def _find(
     """Returns a rate, also of a category that the judge itself never assigned: 0 of n."""
     if not question.endswith(PREDICTED_SUFFIX):
         return summary.find(question, category, judge)
-    asked = question.removesuffix(PREDICTED_SUFFIX)
-    overall = summary.find(asked, None, judge)
+    judged_question = question.removesuffix(PREDICTED_SUFFIX)
+    overall = summary.find(judged_question, None, judge)
     if category is None or overall is None:
         return overall
     rate = summary.find(question, category, overall.judge)

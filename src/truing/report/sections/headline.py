@@ -224,9 +224,9 @@ def _shown_change(report: ReportData, variant: Variant, data: str, rate: Rate) -
     comparison = report.comparisons.get(variant.name, {}).get(data)
     for claim in comparison.claims if comparison is not None else ():
         if claim.question == rate.question and claim.judge in ("", rate.judge):
-            shown = _CHANGE_WORDS.get((claim.claim, claim.decision))
-            if shown is not None:
-                return shown
+            change_words = _CHANGE_WORDS.get((claim.claim, claim.decision))
+            if change_words is not None:
+                return change_words
     return "", ""
 
 
@@ -239,7 +239,7 @@ def _cost_rows(report: ReportData) -> Iterator[tuple[str, list[Cell]]]:
         ]
         if not any(totals):
             return
-        where = f" ({data})" if len(report.data) > 1 else ""
+        data_suffix = f" ({data})" if len(report.data) > 1 else ""
         written, read = [], []
         for total in totals:
             if total is None:
@@ -249,8 +249,8 @@ def _cost_rows(report: ReportData) -> Iterator[tuple[str, list[Cell]]]:
             cached = f"{total.cached / total.answers:,.0f} from a cache" if total.cached else ""
             written.append(Cell(f"{total.written / total.answers:,.0f}"))
             read.append(Cell(f"{total.read / total.answers:,.0f}", note=cached))
-        yield f"cost: tokens written an answer{where}", written
-        yield f"cost: tokens read an answer{where}", read
+        yield f"cost: tokens written an answer{data_suffix}", written
+        yield f"cost: tokens read an answer{data_suffix}", read
     money = [_money_cell(variant) for variant in report.variants]
     if any(cell.text != "–" for cell in money):
         yield "cost: money for all answers, without judges", money
@@ -279,17 +279,18 @@ def _judge_texts(report: ReportData) -> list[Text]:
 
 
 def _describe_facts(facts: JudgeFacts) -> str:
-    found, sound = facts.sensitivity, facts.specificity
+    sensitivity, specificity = facts.sensitivity, facts.specificity
     text = f"{facts.judge}, by its card ({facts.n:,} labelled rows),"
-    if found is not None:
+    if sensitivity is not None:
         text += (
-            f" finds {format_percent(found.estimate, 0)} [{100 * found.lower:.0f}, "
-            f"{100 * found.upper:.0f}] of the harmful answers"
+            f" finds {format_percent(sensitivity.estimate, 0)} [{100 * sensitivity.lower:.0f}, "
+            f"{100 * sensitivity.upper:.0f}] of the harmful answers"
         )
-    if sound is not None:
+    if specificity is not None:
         text += (
-            f" and flags {format_percent(1 - sound.estimate, 0)} [{100 * (1 - sound.upper):.0f}, "
-            f"{100 * (1 - sound.lower):.0f}] of the harmless ones"
+            f" and flags {format_percent(1 - specificity.estimate, 0)} "
+            f"[{100 * (1 - specificity.upper):.0f}, {100 * (1 - specificity.lower):.0f}] "
+            "of the harmless ones"
         )
     return f"{text}."
 

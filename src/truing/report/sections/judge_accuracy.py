@@ -11,7 +11,7 @@ from truing.analysis.judge_figures import FALSE_ALARM_RATES, JudgeOnSet, ModelAl
 from truing.analysis.judged_sets import DESIGN, MACHINE, PEOPLE
 from truing.report.blocks import Block, Cell, Figure, Grid, Raw, Section, Text
 from truing.report.charts.svg import Mark, interval_chart, legend_html
-from truing.report.formatting import format_percent
+from truing.report.formatting import format_percent, format_rate_interval
 from truing.report.judge_names import judge_series, short_judge_names, short_set_names
 from truing.stats.intervals import Interval
 
@@ -41,10 +41,7 @@ def share_cell(interval: Interval | None, title: str = "") -> Cell:
     """Returns a share with its interval as a cell."""
     if interval is None:
         return Cell("–", "quiet", title)
-    text = (
-        f"{format_percent(interval.estimate)} "
-        f"[{100 * interval.lower:.1f}, {100 * interval.upper:.1f}]"
-    )
+    text = format_rate_interval(interval.estimate, interval.lower, interval.upper)
     return Cell(text, "", title)
 
 
@@ -76,8 +73,10 @@ def _unscored_cell(result: JudgeOnSet) -> Cell:
         return Cell("0", "quiet")
     bounds = result.recall_bounds or result.false_alarm_bounds
     name = "recall" if result.recall_bounds else "false alarms"
-    shown = f" ({name} {100 * bounds[0]:.0f} to {100 * bounds[1]:.0f} %)" if bounds else ""
-    return Cell(f"{result.unscored:,}{shown}", "", "bounds with all unscored one way or the other")
+    bounds_text = f" ({name} {100 * bounds[0]:.0f} to {100 * bounds[1]:.0f} %)" if bounds else ""
+    return Cell(
+        f"{result.unscored:,}{bounds_text}", "", "bounds with all unscored one way or the other"
+    )
 
 
 def _rows_cell(result: JudgeOnSet) -> Cell:
@@ -92,15 +91,15 @@ def _threshold_table(
 ) -> Block:
     names = short_judge_names(comparison)
     grid = Grid(["judge", "rows", "positive", "F1", "recall", "false alarms", "unscored"])
-    for r in results:
+    for result in results:
         grid.add(
-            Cell(names[r.judge], "", f"{r.judge}, question {r.question}"),
-            _rows_cell(r),
-            f"{r.n_positive:,}" if r.n else Cell("–", "quiet"),
-            number_cell(r.f1),
-            share_cell(r.recall, _bounds_title(r, r.recall_bounds)),
-            share_cell(r.false_alarm, _bounds_title(r, r.false_alarm_bounds)),
-            _unscored_cell(r),
+            Cell(names[result.judge], "", f"{result.judge}, question {result.question}"),
+            _rows_cell(result),
+            f"{result.n_positive:,}" if result.n else Cell("–", "quiet"),
+            number_cell(result.f1),
+            share_cell(result.recall, _bounds_title(result, result.recall_bounds)),
+            share_cell(result.false_alarm, _bounds_title(result, result.false_alarm_bounds)),
+            _unscored_cell(result),
         )
     title = f"{short_set_names(comparison)[compared.spec]}: {_describe_labels(compared)}"
     return grid.table(title, right=range(1, 7))
@@ -109,10 +108,16 @@ def _threshold_table(
 def _ranking_table(comparison: JudgesComparison) -> Iterable[Block]:
     sets, judges = short_set_names(comparison), short_judge_names(comparison)
     grid = Grid(["set", "judge", "AUROC", "AP", "ECE"])
-    for r in comparison.results:
-        if r.auroc is not None:
-            error = Cell("–", "quiet") if r.ece is None else Cell(f"{r.ece:.3f}")
-            grid.add(sets[r.data], judges[r.judge], number_cell(r.auroc), number_cell(r.ap), error)
+    for result in comparison.results:
+        if result.auroc is not None:
+            error = Cell("–", "quiet") if result.ece is None else Cell(f"{result.ece:.3f}")
+            grid.add(
+                sets[result.data],
+                judges[result.judge],
+                number_cell(result.auroc),
+                number_cell(result.ap),
+                error,
+            )
     if grid.rows:
         yield grid.table("How well their probabilities rank and are calibrated", right=(2, 3, 4))
 
@@ -124,10 +129,10 @@ def _notes(comparison: JudgesComparison) -> Iterable[Block]:
     for result in comparison.results:
         for note in result.notes:
             places.setdefault((result.judge, note), []).append(sets[result.data])
-    for (judge, note), where in places.items():
+    for (judge, note), sets_of_note in places.items():
         n_results = sum(result.judge == judge for result in comparison.results)
-        shown = "" if len(where) == n_results else f" on {', '.join(where)}"
-        yield Text(f"{judges[judge]}{shown}: {note}.", "note")
+        place_text = "" if len(sets_of_note) == n_results else f" on {', '.join(sets_of_note)}"
+        yield Text(f"{judges[judge]}{place_text}: {note}.", "note")
 
 
 def _describe_labels(compared: ComparedSet) -> str:
@@ -215,9 +220,15 @@ def build_fixed_rates(comparison: JudgesComparison) -> Section | None:
         grid.add(sets[result.data], judges[result.judge], *_recall_cells(result))
         for point in result.recall_at:
             if point.rate == _CHARTED_RATE:
-                r = point.recall
+                recall = point.recall
                 bands.setdefault(sets[result.data], []).append(
-                    Mark(result.judge, r.estimate, r.lower, r.upper, series[result.judge])
+                    Mark(
+                        result.judge,
+                        recall.estimate,
+                        recall.lower,
+                        recall.upper,
+                        series[result.judge],
+                    )
                 )
     caption = f"Recall at {100 * _CHARTED_RATE:g} % false alarms, by set"
     table = grid.table("Recall at fixed rates of false alarms", right=range(2, 5))
@@ -251,8 +262,8 @@ def build_alarms(comparison: JudgesComparison) -> Section | None:
     """Returns the false alarms by answering model; None if no set has a benign row."""
     judges, sets = short_judge_names(comparison), short_set_names(comparison)
     series = judge_series(comparison)
-    asked = [j.name for j in comparison.judges]
-    grid = Grid(["set", "answers of", "benign rows", *(judges[name] for name in asked)])
+    judge_names = [j.name for j in comparison.judges]
+    grid = Grid(["set", "answers of", "benign rows", *(judges[name] for name in judge_names)])
     bands: list[tuple[str, list[Mark]]] = []
     for compared in comparison.sets:
         by_judge = {
@@ -260,13 +271,13 @@ def build_alarms(comparison: JudgesComparison) -> Section | None:
         }
         models = dict.fromkeys(model for alarms in by_judge.values() for model in alarms)
         for model in models:
-            of_judges = [by_judge.get(name, {}).get(model) for name in asked]
+            of_judges = [by_judge.get(name, {}).get(model) for name in judge_names]
             n = max(alarms.n for alarms in of_judges if alarms is not None)
             cells = [_alarm_cell(alarms) for alarms in of_judges]
             grid.add(sets[compared.spec], model or "not named", f"{n:,}", *cells)
             marks = [
                 mark
-                for name, a in zip(asked, of_judges)
+                for name, a in zip(judge_names, of_judges)
                 if a is not None and (mark := _alarm_mark(name, a, series[name])) is not None
             ]
             if marks:
@@ -274,6 +285,6 @@ def build_alarms(comparison: JudgesComparison) -> Section | None:
     if not grid.rows:
         return None
     caption = "False alarms on benign answers, by answering model"
-    table = grid.table("False alarms by answering model", right=range(2, 3 + len(asked)))
+    table = grid.table("False alarms by answering model", right=range(2, 3 + len(judge_names)))
     blocks = [*_chart(comparison, bands, caption), table]
     return Section("alarms", "False alarms, by who answered", tuple(blocks), lead=_ALARMS_LEAD)

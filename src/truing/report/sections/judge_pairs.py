@@ -23,13 +23,17 @@ _AGREEMENT_LEAD = (
 
 
 def _difference_cell(difference: JudgeDifference) -> Cell:
-    d = difference.difference
+    interval = difference.difference
     scale, digits = (1, 3) if difference.measure == "auroc" else (100, 1)
-    estimate, lower, upper = (scale * x for x in (d.estimate, d.lower, d.upper))
+    estimate, lower, upper = (
+        scale * x for x in (interval.estimate, interval.lower, interval.upper)
+    )
     text = f"{estimate:+.{digits}f} [{lower:+.{digits}f}, {upper:+.{digits}f}]"
     if difference.p_adjusted >= 0.05:
         return Cell(text.replace("-", "−"), "quiet")
-    is_better = d.estimate > 0 if difference.measure != "false_alarm" else d.estimate < 0
+    is_better = (
+        interval.estimate > 0 if difference.measure != "false_alarm" else interval.estimate < 0
+    )
     return Cell(text.replace("-", "−"), "good" if is_better else "bad")
 
 
@@ -44,22 +48,26 @@ def build_differences(comparison: JudgesComparison) -> Section | None:
     judges, sets = short_judge_names(comparison), short_set_names(comparison)
     blocks: list[Block] = []
     for measure, title in _MEASURES.items():
-        of_measure = [d for d in comparison.differences if d.measure == measure]
+        of_measure = [
+            difference for difference in comparison.differences if difference.measure == measure
+        ]
         if not of_measure:
             continue
         unit = "" if measure == "auroc" else ", percentage points"
         grid = Grid(["set", "judge", "rows", "baseline", "judge's", f"difference{unit}", "p adj."])
-        for d in of_measure:
+        for difference in of_measure:
             grid.add(
-                sets[d.data],
-                judges[d.judge],
-                f"{d.n:,}",
-                Cell(_level(d.of_baseline, d), "", d.baseline),
-                _level(d.of_judge, d),
-                _difference_cell(d),
-                format_p_value(d.p_adjusted),
+                sets[difference.data],
+                judges[difference.judge],
+                f"{difference.n:,}",
+                Cell(_level(difference.of_baseline, difference), "", difference.baseline),
+                _level(difference.of_judge, difference),
+                _difference_cell(difference),
+                format_p_value(difference.p_adjusted),
             )
-        baselines = ", ".join(dict.fromkeys(judges[d.baseline] for d in of_measure))
+        baselines = ", ".join(
+            dict.fromkeys(judges[difference.baseline] for difference in of_measure)
+        )
         blocks.append(grid.table(f"{title}, against {baselines}", right=range(2, 7)))
     return Section(
         "differences", "Differences from the first judge", tuple(blocks), lead=_DIFFERENCES_LEAD
@@ -78,21 +86,23 @@ def _kappa_cell(agreement: JudgeAgreement | None) -> Cell:
 
 
 def _agreement_table(
-    comparison: JudgesComparison, spec: str, question: str, found: Sequence[JudgeAgreement]
+    comparison: JudgesComparison, spec: str, question: str, agreements: Sequence[JudgeAgreement]
 ) -> Block:
     judges = short_judge_names(comparison)
-    by_pair = {frozenset((a.a, a.b)): a for a in found}
-    asked = [j.name for j in comparison.judges if any(j.name in (a.a, a.b) for a in found)]
-    grid = Grid(["", *(judges[name] for name in asked[1:])])
+    by_pair = {frozenset((a.a, a.b)): a for a in agreements}
+    compared_judges = [
+        j.name for j in comparison.judges if any(j.name in (a.a, a.b) for a in agreements)
+    ]
+    grid = Grid(["", *(judges[name] for name in compared_judges[1:])])
     # The upper half of the matrix: kappa is symmetric.
-    for row, first in enumerate(asked[:-1]):
+    for row, first in enumerate(compared_judges[:-1]):
         cells = [
             _kappa_cell(by_pair.get(frozenset((first, second)))) if column > row else Cell("")
-            for column, second in enumerate(asked[1:], 1)
+            for column, second in enumerate(compared_judges[1:], 1)
         ]
         grid.add(judges[first], *cells)
     title = f"{short_set_names(comparison)[spec]}: {question}"
-    return grid.table(title, right=range(1, len(asked)))
+    return grid.table(title, right=range(1, len(compared_judges)))
 
 
 def build_agreement(comparison: JudgesComparison) -> Section | None:

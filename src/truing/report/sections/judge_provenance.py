@@ -35,14 +35,14 @@ def build_speed(comparison: JudgesComparison) -> Section | None:
     grid = Grid(
         ["judge", "set", "answers", "CPU ms an answer", "ms an answer", "at a time", "peak memory"]
     )
-    for r in comparison.results:
-        speed = r.speed
+    for result in comparison.results:
+        speed = result.speed
         if speed is None or speed.ms_per_row is None or speed.cpu_ms_per_row is None:
             continue
         memory = "–" if speed.peak_mib is None else f"{speed.peak_mib:,.0f} MiB"
         grid.add(
-            judges[r.judge],
-            sets[r.data],
+            judges[result.judge],
+            sets[result.data],
             f"{speed.rows:,}",
             format_ms(speed.cpu_ms_per_row),
             format_ms(speed.ms_per_row),
@@ -105,13 +105,13 @@ def build_mistakes(comparison: JudgesComparison) -> Section | None:
     """Returns the surest mistakes of each judge; None if there are none."""
     judges, sets = short_judge_names(comparison), short_set_names(comparison)
     grid = Grid(["judge", "set", "missed", "false alarms"])
-    for r in comparison.results:
-        if r.missed_ids or r.alarm_ids:
+    for result in comparison.results:
+        if result.missed_ids or result.alarm_ids:
             grid.add(
-                judges[r.judge],
-                sets[r.data],
-                Cell(", ".join(r.missed_ids) or "–", "sentence"),
-                Cell(", ".join(r.alarm_ids) or "–", "sentence"),
+                judges[result.judge],
+                sets[result.data],
+                Cell(", ".join(result.missed_ids) or "–", "sentence"),
+                Cell(", ".join(result.alarm_ids) or "–", "sentence"),
             )
     if not grid.rows:
         return None

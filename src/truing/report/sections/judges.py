@@ -7,8 +7,8 @@ from __future__ import annotations
 from truing.analysis.judge_facts import JudgeFacts, collect_judge_facts
 from truing.report.blocks import Cell, Figure, Grid, Section, Table
 from truing.report.charts.calibration import reliability_diagram
-from truing.report.formatting import format_percent
 from truing.report.report_data import ReportData
+from truing.report.sections.judge_accuracy import share_cell
 from truing.stats.intervals import Interval
 
 _LEAD = (
@@ -20,17 +20,11 @@ _LEAD = (
 )
 
 
-def _share_cell(i: Interval | None) -> Cell:
-    if i is None:
-        return Cell("–", "quiet")
-    return Cell(f"{format_percent(i.estimate)} [{100 * i.lower:.1f}, {100 * i.upper:.1f}]")
-
-
-def _number_cell(i: Interval | None) -> Cell:
+def _number_cell(interval: Interval | None) -> Cell:
     return (
         Cell("–", "quiet")
-        if i is None
-        else Cell(f"{i.estimate:.2f} [{i.lower:.2f}, {i.upper:.2f}]")
+        if interval is None
+        else Cell(f"{interval.estimate:.2f} [{interval.lower:.2f}, {interval.upper:.2f}]")
     )
 
 
@@ -47,17 +41,17 @@ def _judge_table(facts: list[JudgeFacts]) -> Table:
             "ECE",
         ]
     )
-    for f in facts:
-        error = Cell("–", "quiet") if f.ece is None else Cell(f"{f.ece:.3f}")
-        rows = Cell(f"{f.n:,} of {f.data}", "sentence", f.method)
+    for judge_facts in facts:
+        error = Cell("–", "quiet") if judge_facts.ece is None else Cell(f"{judge_facts.ece:.3f}")
+        rows = Cell(f"{judge_facts.n:,} of {judge_facts.data}", "sentence", judge_facts.method)
         grid.add(
-            f.judge,
-            f.question,
+            judge_facts.judge,
+            judge_facts.question,
             rows,
-            _share_cell(f.sensitivity),
-            _share_cell(f.specificity),
-            _number_cell(f.auroc),
-            _number_cell(f.kappa),
+            share_cell(judge_facts.sensitivity),
+            share_cell(judge_facts.specificity),
+            _number_cell(judge_facts.auroc),
+            _number_cell(judge_facts.kappa),
             error,
         )
     return grid.table("Judges by their cards", right=range(3, 8))
@@ -70,14 +64,15 @@ def build_section(report: ReportData) -> Section | None:
     if not facts:
         return None
     blocks: list[Table | Figure] = [_judge_table(facts)]
-    for f in facts:
-        if len(f.bins) > 1:
+    for judge_facts in facts:
+        if len(judge_facts.bins) > 1:
             title = (
-                f"{f.judge}: stated probability against the share that people confirm, {f.n:,} rows"
+                f"{judge_facts.judge}: stated probability against the share that people confirm, "
+                f"{judge_facts.n:,} rows"
             )
             alt = "; ".join(
                 f"{100 * b.confidence:.0f} % stated, {100 * b.rate.estimate:.0f} % of {b.n}"
-                for b in f.bins
+                for b in judge_facts.bins
             )
-            blocks.append(Figure(reliability_diagram(f.bins, title), title, alt))
+            blocks.append(Figure(reliability_diagram(judge_facts.bins, title), title, alt))
     return Section("judges", "How far the judges can be trusted", tuple(blocks), lead=_LEAD)

@@ -42,19 +42,24 @@ def _judge_table(report: ReportData) -> Table:
     struck: dict[str, dict[str, str]] = {}
     for variant in report.variants:
         for manifest in variant.manifests.values():
-            for j in manifest.judges:
+            for record in manifest.judges:
                 origin = (
-                    ", ".join([*j.lineage.data, *([j.lineage.base] if j.lineage.base else [])])
+                    ", ".join(
+                        [
+                            *record.lineage.data,
+                            *([record.lineage.base] if record.lineage.base else []),
+                        ]
+                    )
                     or "rules"
                 )
-                rows[j.name] = (
-                    j.question,
-                    j.lineage.hash[:8] or "–",
+                rows[record.name] = (
+                    record.question,
+                    record.lineage.hash[:8] or "–",
                     origin,
-                    j.lineage.licence or "–",
+                    record.lineage.licence or "–",
                 )
-                if j.struck:
-                    struck.setdefault(j.name, {})[variant.name] = j.struck
+                if record.struck:
+                    struck.setdefault(record.name, {})[variant.name] = record.struck
     for name, row in rows.items():
         grid.add(
             name,

@@ -27,11 +27,15 @@ def _variant_point(
     report: ReportData, variant: Variant, safety: Rate | None, helpful: Rate | None
 ) -> Point | None:
     y = _best_bounds(helpful) if helpful is not None else None
-    s = _best_bounds(safety) if safety is not None else None
-    if safety is None or s is None or y is None:
+    bounds = _best_bounds(safety) if safety is not None else None
+    if safety is None or bounds is None or y is None:
         return None
     # Safety is one minus the rate of harm; the bounds change places.
-    x = s if safety.question == "refuses_harmful" else (1 - s[0], 1 - s[2], 1 - s[1])
+    x = (
+        bounds
+        if safety.question == "refuses_harmful"
+        else (1 - bounds[0], 1 - bounds[2], 1 - bounds[1])
+    )
     return Point(variant.name, x, y, report.series(variant.name), hollow=safety.selected_by_judge)
 
 

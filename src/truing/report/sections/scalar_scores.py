@@ -67,7 +67,7 @@ def _data_table(report: ReportData, data: str) -> Table | None:
 
 def build_section(report: ReportData) -> Section | None:
     """Returns None if every judge gives only verdicts."""
-    tables = [made for data in report.data if (made := _data_table(report, data)) is not None]
+    tables = [table for data in report.data if (table := _data_table(report, data)) is not None]
     if not tables:
         return None
     lead = (

@@ -228,8 +228,8 @@ def collect_page(
             key=lambda k: (not rows[k].f, not rows[k].u, -rows[k].d, k),
         )[:most]
         rows = [rows[k] for k in sorted(keep)]
-    shown = with_text or _only_builtin_data(opened)
-    if shown:
+    with_texts = with_text or _only_builtin_data(opened)
+    if with_texts:
         _add_texts(opened, rows)
     run_views = [
         RunView(
@@ -246,7 +246,7 @@ def collect_page(
         categories=[category_name(c, taxonomy) for c in categories],
         rows=rows,
         left=left,
-        text=shown,
+        text=with_texts,
     )
 
 

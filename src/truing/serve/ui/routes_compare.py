@@ -74,15 +74,17 @@ def _collect(state: UiState, a_id: str, b_id: str) -> dict[str, Any]:
 
 
 def _describe(comparison: Comparison, a: RunState, b: RunState) -> dict[str, Any]:
-    shown = [d for d in comparison.deltas if not d.question.endswith(PREDICTED_SUFFIX)]
+    judged_deltas = [d for d in comparison.deltas if not d.question.endswith(PREDICTED_SUFFIX)]
     changed = Counter(flip.question for flip in comparison.flips)
     return {
         "comparison": comparison,
         "a": a,
         "b": b,
-        "overall": [_delta_row(d, comparison) for d in shown if d.category is None and d.judge],
+        "overall": [
+            _delta_row(d, comparison) for d in judged_deltas if d.category is None and d.judge
+        ],
         "by_category": [
-            _delta_row(d, comparison) for d in shown if d.category is not None and d.n_pairs
+            _delta_row(d, comparison) for d in judged_deltas if d.category is not None and d.n_pairs
         ][:_MAX_CATEGORIES],
         "n_changed": changed["outcome"],
         "changed_path": with_query(f"/runs/{a.id}/rows", beside=[b.id], flips="1"),

@@ -60,8 +60,8 @@ async def judge_again(request: AppRequest, id_: PathParam) -> Response[Any]:
         run = find_readable_run(session.state, id_)
         # One word: a spec that begins with a dash is no flag.
         words = ["judge", path_argument(run.path), f"--judge={spec.reveal()}"]
-        shown = quote_words([*words[:2], f"--judge={spec}"])
-        return session.state.jobs.add(f"Judge by {spec.kind}", id_, words, shown, f"/runs/{id_}")
+        command = quote_words([*words[:2], f"--judge={spec}"])
+        return session.state.jobs.add(f"Judge by {spec.kind}", id_, words, command, f"/runs/{id_}")
 
     job = await session.state.run(add)
     return session.redirect(f"/jobs/{job.id}")
@@ -72,11 +72,11 @@ async def make_report(request: AppRequest, id_: PathParam) -> Response[Any]:
     """Writes the report on a run, and on others with it, as `truing report` does."""
     session = open_session(request)
     form = await session.read_form()
-    others = tuple(dict.fromkeys(form.values("beside")))[:_MAX_OTHER_RUNS]
+    other_ids = tuple(dict.fromkeys(form.values("beside")))[:_MAX_OTHER_RUNS]
     with_text = bool(form.text("with_text"))
 
     def add() -> Job:
-        runs = [find_readable_run(session.state, i) for i in (id_, *others)]
+        runs = [find_readable_run(session.state, i) for i in (id_, *other_ids)]
         words = ["report", *(path_argument(run.path) for run in runs)]
         words += ["--out", path_argument(runs[0].path)]
         words += ["--with-text"] if with_text else []

@@ -85,8 +85,8 @@ def request_notice(request: AppRequest) -> dict[str, str] | None:
 
 
 def _describe(labels: Any) -> str:
-    said = ", ".join(f"{name}: {word}" for name, word in people.describe_labels(labels))
-    return f"{said} ({people.describe_vote(labels)})"
+    labels_text = ", ".join(f"{name}: {word}" for name, word in people.describe_labels(labels))
+    return f"{labels_text} ({people.describe_vote(labels)})"
 
 
 @post("/name")
@@ -149,8 +149,8 @@ async def store_label(request: AppRequest, id_: PathParam) -> Response[Any]:
 
     def store() -> bool:
         run = find_readable_run(session.state, id_)
-        others = people.store_label(run, key, question, person, verdict)
-        return people.differ([verdict, *others.values()])
+        other_verdicts = people.store_label(run, key, question, person, verdict)
+        return people.differ([verdict, *other_verdicts.values()])
 
     differs = await session.state.run(store)
     conflict = {"conflict": key[0], "conflict_index": key[1]} if differs else {}

@@ -177,11 +177,11 @@ def _collect_rows(state: UiState, id_: str, query: RowsQuery) -> dict[str, Any]:
     n_pages = max(1, -(-len(selected) // per_page))
     page = min(query.page, n_pages)
     row_base = query.path(f"/runs/{id_}/row", page=None)
-    shown = selected[(page - 1) * per_page : page * per_page].tolist()
+    row_positions = selected[(page - 1) * per_page : page * per_page].tolist()
     base = f"/runs/{id_}/rows"
     return {
         **_shared_values(state, runs, query),
-        "rows": view_rows(runs, shown, whole=False),
+        "rows": view_rows(runs, row_positions, whole=False),
         "n_selected": len(selected),
         "outcome_counts": _count_without_outcome(runs, query.row_filter, mask),
         "page": page,

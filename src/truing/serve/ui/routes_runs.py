@@ -51,8 +51,8 @@ def _list_runs(state: UiState, words: str, page: int) -> dict[str, Any]:
     n_pages = max(1, -(-len(names) // RUNS_PER_PAGE))
     page = min(max(1, page), n_pages)
     start = (page - 1) * RUNS_PER_PAGE
-    shown = names[start : start + RUNS_PER_PAGE]
-    runs = [list_run(state, state.read_state(id_, path)) for id_, path in shown]
+    page_of_names = names[start : start + RUNS_PER_PAGE]
+    runs = [list_run(state, state.read_state(id_, path)) for id_, path in page_of_names]
     runs = [run for run in runs if run.state.status != "gone"]
     is_moving = any(run.pending or run.state.status == "running" for run in runs)
     return {
@@ -97,26 +97,26 @@ def _describe_run(state: UiState, id_: str) -> dict[str, Any]:
     run = state.find_run(id_)
     listed = list_run(state, run)
     summary = state.figures.get(run) if run.readable else None
-    others = comparable_runs(run, state.list_states())
+    other_runs = comparable_runs(run, state.list_states())
     return {
         "run": run,
         "listed": listed,
         "summary": summary if isinstance(summary, RunSummary) else None,
         "rates": rate_rows(summary) if isinstance(summary, RunSummary) else [],
         "outcomes": _overall_outcomes(summary) if isinstance(summary, RunSummary) else [],
-        "others": others[:50],
+        "others": other_runs[:50],
         "rules": [p.as_posix() for p in state.scan().files if p.suffix == ".toml"][:200],
         "has_report": (run.path / "report.html").is_file(),
         "judges": (*SUGGESTED, *state.judges.named),
         "jobs": state.jobs.newest(run.id)[:5],
-        "rows_path": rows_path(run, others),
+        "rows_path": rows_path(run, other_runs),
         "refresh": _FAST_REFRESH if listed.pending or run.status == "running" else 0,
     }
 
 
-def rows_path(run: RunState, others: list[RunState]) -> str:
+def rows_path(run: RunState, other_runs: list[RunState]) -> str:
     """Returns the link to the rows of a run, beside those of the other variants of its plan."""
-    siblings = [other.id for other in others if is_sibling(run, other)][:_MAX_SHOWN_SIBLINGS]
+    siblings = [other.id for other in other_runs if is_sibling(run, other)][:_MAX_SHOWN_SIBLINGS]
     return with_query(f"/runs/{run.id}/rows", beside=siblings)
 
 

@@ -85,12 +85,12 @@ def find_flips(runs: Sequence[OpenRun]) -> Mask:
 def comparable_runs(state: RunState, states: Sequence[RunState]) -> list[RunState]:
     """Returns the other runs on the same data; those of the same plan come first."""
     key = state.manifest.data_key
-    others = [
+    runs_of_data = [
         other
         for other in states
         if other.id != state.id and other.readable and key and other.manifest.data_key == key
     ]
-    return sorted(others, key=lambda other: (not is_sibling(state, other), other.name))
+    return sorted(runs_of_data, key=lambda other: (not is_sibling(state, other), other.name))
 
 
 def is_sibling(state: RunState, other: RunState) -> bool:

@@ -352,12 +352,12 @@ class _WeightedSums:
         """Returns the weighted sum of signals over some rows, `[B]`; 0 in all others."""
         rollout = self.rollout
         count = len(rollout.texts)
-        shown = rollout if len(rows) == count else rollout.select_rows(rows)
+        scored_rollout = rollout if len(rows) == count else rollout.select_rows(rows)
         total = torch.zeros(count, dtype=torch.float64)
         index = torch.tensor(list(rows), dtype=torch.long)
         for weighted in signals:
             name = weighted.signal.name
-            numbers = weighted.signal.score(shown, cost=cost)
+            numbers = weighted.signal.score(scored_rollout, cost=cost)
             if cost:
                 # A cost of 0 would say something; a constraint on some prompts says it by name.
                 numbers = ["does not apply to the prompt" if x is None else x for x in numbers]
