@@ -18,8 +18,13 @@ from truing.specs.resolve import resolve
 from truing.train.training_data import check_no_test_overlap, read_training_set
 
 
-def make_row(prompt: str, *answers: tuple[str, bool | None], finish_reason: str = "stop") -> Row:
-    """Returns a row of (answer, whether people called it harmful)."""
+def make_row(
+    prompt: str,
+    *answers: tuple[str, bool | None],
+    finish_reason: str = "stop",
+    question: str = "harmful",
+) -> Row:
+    """Returns a row of (answer, what people answered to the question about it)."""
     responses = tuple(
         Response(
             sample_id="s",
@@ -30,7 +35,7 @@ def make_row(prompt: str, *answers: tuple[str, bool | None], finish_reason: str 
         for k, (text, _) in enumerate(answers)
     )
     judgements = tuple(
-        Judgement(sample_id="s", index=k, judge="human", question="harmful", verdict=verdict)
+        Judgement(sample_id="s", index=k, judge="human", question=question, verdict=verdict)
         for k, (_, verdict) in enumerate(answers)
         if verdict is not None
     )
@@ -143,6 +148,21 @@ def test_kto_takes_pairs_apart_or_reads_labels() -> None:
     labelled = make_row("Q", ("fine", False), ("bad", True), ("open", None))
     items = read_training_set(InMemoryDataset(rows=[labelled]), "kto").items
     assert [(i.answers[0], i.desirable) for i in items] == [("fine", True), ("bad", False)]
+
+
+@pytest.mark.parametrize(
+    ("question", "desirable"),
+    [("breaks_policy", False), ("toxicity", False), ("refused", False), ("helpful", True)],
+)
+def test_kto_knows_which_answer_to_a_question_is_the_good_one(
+    question: str, desirable: bool
+) -> None:
+    row = make_row("Q", ("yes", True), ("no", False), question=question)
+    items = read_training_set(InMemoryDataset(rows=[row]), "kto").items
+    assert [(i.answers[0], i.desirable) for i in items] == [
+        ("yes", desirable),
+        ("no", not desirable),
+    ]
 
 
 def test_a_weight_must_be_positive() -> None:

@@ -23,11 +23,13 @@ from truing.analysis.pairing import RunPair
 from truing.analysis.rates import verdict_codes
 from truing.analysis.stopped_runs import prompt_means
 from truing.analysis.verdict_table import VerdictColumn, VerdictTable
+from truing.core.judgement_scores import HARM_QUESTIONS
 from truing.runs.parts import read_run_records
 from truing.stats.intervals import Interval
 from truing.stats.judge_error import MIN_YOUDEN
 
-LOWER_IS_BETTER = frozenset({"harmful", "degenerate", "bare_refusal"})
+# Not `refused`: to refuse may be the right answer.
+LOWER_IS_BETTER = HARM_QUESTIONS | {"bare_refusal", "degenerate"}
 _MIN_PROMPTS = 5  # fewer prompts give no interval
 
 ColumnKey = tuple[str, str]

@@ -128,12 +128,12 @@ class _Operation:
             if all(v is None or _same(record[f], v) for f, v in conditions.items())
         ]
 
-    def _shown(self, records: list[Record]) -> list[Record]:
+    def _select_fields(self, records: list[Record]) -> list[Record]:
         fields = self._step.fields
         return [{f: r[f] for f in fields} for r in records] if fields else records
 
     def _list(self) -> list[Record]:
-        return self._shown(self._selected())
+        return self._select_fields(self._selected())
 
     def _count(self) -> int:
         return len(self._selected())
@@ -141,7 +141,7 @@ class _Operation:
     def _search(self) -> list[Record]:
         words = str(self._value(self._step.text)).casefold().split()
         matches = [r for r in self._selected() if all(w in _encode(r).casefold() for w in words)]
-        return self._shown(matches)
+        return self._select_fields(matches)
 
     def _get(self) -> Record:
         key = self._value(self._step.key)

@@ -145,8 +145,9 @@ def test_an_answer_whose_judge_raises_is_unscored(make_rollout: Any) -> None:
     assert scores.failure_reasons == {"words: RuntimeError: boom": 1}
 
 
-def test_an_objective_that_rewards_harm_needs_a_reason() -> None:
-    harmful = JudgeSignal(TextJudge(lambda text: 0.0, "harmful"))
+@pytest.mark.parametrize("question", ["harmful", "breaks_policy"])
+def test_an_objective_that_rewards_harm_needs_a_reason(question: str) -> None:
+    harmful = JudgeSignal(TextJudge(lambda text: 0.0, question))
     helpful = JudgeSignal(TextJudge(lambda text: 0.0))
     with pytest.raises(PlanError, match="raises harm"):
         RewardSignals([harmful]).red_model_mark(None)

@@ -45,7 +45,7 @@ class Figures:
         self._summaries: BackgroundCache[RunSummary] = BackgroundCache(
             "figures", size=_MAX_SUMMARIES
         )
-        self._shown: dict[Path, RunSummary] = {}
+        self._newest: dict[Path, RunSummary] = {}
 
     def get(self, state: RunState) -> RunSummary | Pending | Fault:
         """Returns the summary of a run; of a running one, the newest that is known."""
@@ -56,11 +56,11 @@ class Figures:
             key = (str(state.path), count_steps(lines), "running")
         summary = self._summaries.get(key, lambda: summarise(Run(state.path)))
         if isinstance(summary, RunSummary):
-            if len(self._shown) > _MAX_SUMMARIES:
-                self._shown.clear()
-            self._shown[state.path] = summary
-        elif isinstance(summary, Pending) and state.path in self._shown:
-            return self._shown[state.path]
+            if len(self._newest) > _MAX_SUMMARIES:
+                self._newest.clear()
+            self._newest[state.path] = summary
+        elif isinstance(summary, Pending) and state.path in self._newest:
+            return self._newest[state.path]
         return summary
 
     def close(self) -> None:
