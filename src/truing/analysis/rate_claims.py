@@ -165,8 +165,12 @@ def _raw_limit(rate: Rate, facts: JudgeFacts, rule: RateRule) -> float:
 
 
 def _as_interval(rate: Rate) -> Interval | None:
-    c = rate.corrected
-    return None if c is None else Interval(c.estimate, c.lower, c.upper, c.method)
+    corrected = rate.corrected
+    return (
+        None
+        if corrected is None
+        else Interval(corrected.estimate, corrected.lower, corrected.upper, corrected.method)
+    )
 
 
 def _assumptions(rate: Rate, figure: RateFigure, facts: JudgeFacts | None) -> tuple[str, ...]:

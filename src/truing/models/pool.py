@@ -141,7 +141,7 @@ class ModelPool:
         self.spec = Secret.of(spec.reveal(), str(spec))
         self.options = options or PoolOptions()
         self._workers: list[_Worker] = []
-        self._info: _WorkerInfo | None = None
+        self._first_worker: _WorkerInfo | None = None
         self._owns_ray = False
 
     @property
@@ -162,7 +162,7 @@ class ModelPool:
         return (*models, *_find_agents(spec))
 
     def _worker_info(self) -> _WorkerInfo:
-        if self._info is None:
+        if self._first_worker is None:
             ray = _ray()
             worker_info = msgspec.msgpack.decode(
                 ray.get(self._start_workers()[0].actor.info.remote()), type=_WorkerInfo
@@ -170,8 +170,8 @@ class ModelPool:
             if worker_info.faults:
                 self._stop()
                 raise SpecError(*worker_info.faults)
-            self._info = worker_info
-        return self._info
+            self._first_worker = worker_info
+        return self._first_worker
 
     def _start_workers(self) -> list[_Worker]:
         if self._workers:
