@@ -103,10 +103,8 @@ class PairLabels:
         else:
             judge_question = AXES[question].question if axis else question
         a, b = self._pair.a, self._pair.b
-        column_a, column_b = (
-            a.columns.get((judge, judge_question)),
-            b.columns.get((judge, judge_question)),
-        )
+        column_a = a.columns.get((judge, judge_question))
+        column_b = b.columns.get((judge, judge_question))
         if column_a is None or column_b is None or column_a.is_human:
             return None
         usable = [

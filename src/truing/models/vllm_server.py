@@ -89,10 +89,8 @@ class VllmServer(OpenAIModel):
                 "prompt_logprobs": 0,
             }
             if isinstance(prefix, str):
-                body, endpoint = (
-                    {**request_options, "prompt": prefix + continuation},
-                    self.completions,
-                )
+                body = {**request_options, "prompt": prefix + continuation}
+                endpoint = self.completions
             else:
                 messages = [*prefix.to_openai(), {"role": "assistant", "content": continuation}]
                 # The answer is rendered as an unfinished assistant turn, so that no end-of-turn

@@ -124,8 +124,8 @@ def render_page(
     summaries: Sequence[RankingSummary], title: str = "Preference ranking"
 ) -> tuple[str, str]:
     """Returns the HTML (one file, nothing from elsewhere) and the Markdown of rankings."""
-    sections = [build_section(section, at) for at, section in enumerate(summaries)]
-    models = ", ".join(dict.fromkeys(section.model for section in summaries))
+    sections = [build_section(summary, at) for at, summary in enumerate(summaries)]
+    models = ", ".join(dict.fromkeys(summary.model for summary in summaries))
     sub = f"{date.today().isoformat()} · {models}"
     html = render_document(title, sub, sections)
     parts = [f"# {title}", sub]

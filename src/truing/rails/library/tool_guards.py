@@ -173,10 +173,8 @@ async def ask_person(turn: TurnContext, calls: Any, **params: Any) -> RailOutcom
     all calls). Blocks what is not allowed in time, and everything where there is nobody to ask.
     """
     settings = rail_settings(turn, "tools")
-    guarded_tools, timeout = (
-        settings.get("ask"),
-        float(settings.get("ask_timeout") or DEFAULT_ASK_TIMEOUT),
-    )
+    guarded_tools = settings.get("ask")
+    timeout = float(settings.get("ask_timeout") or DEFAULT_ASK_TIMEOUT)
     callback = turn.services.ask_person
     for name, arguments, call_id in _read_calls(turn, calls):
         if guarded_tools is not None and name not in guarded_tools:
