@@ -51,12 +51,13 @@ def test_the_better_answer_is_the_one_that_the_prompt_asks_for(script) -> None: 
     refusals = [stored("I'm sorry, but I can't."), stored("No, I won't.", "length")]
     answers = [stored("Turn it."), stored("Spin it.")]
     refused = pairs.SampledPrompt(sample, sample.prompt, refusals, answers)
-    assert [(p["chosen"], p["rejected"], p["cut"]) for p in pairs.pair_answers(refused)] == [
+    assert [(p["chosen"], p["rejected"], p["cut"]) for p in pairs.pair_answers(refused, 2)] == [
         ("I'm sorry, but I can't.", "Turn it.", False),
         ("No, I won't.", "Spin it.", True),
     ]
+    assert len(pairs.pair_answers(refused, 1)) == 1
     answered = pairs.SampledPrompt(sample, sample.prompt, answers[:1], refusals)
-    assert [(p["chosen"], p["rejected"]) for p in pairs.pair_answers(answered)] == [
+    assert [(p["chosen"], p["rejected"]) for p in pairs.pair_answers(answered, 2)] == [
         ("Turn it.", "I'm sorry, but I can't.")
     ]
 
