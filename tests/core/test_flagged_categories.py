@@ -115,7 +115,7 @@ def test_moderate_and_the_server_name_the_same_categories(
     rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     judge, out = LowThresholdJudge(), tmp_path / "out.jsonl"
-    monkeypatch.setattr(moderate, "resolve", lambda spec, role: judge)
+    monkeypatch.setattr("truing.specs.resolve.resolve", lambda spec, role: judge)
     assert moderate.command(judge="test:low", in_=rows, out=out, prefix="judged_", json=True) == 0
     judged = [json.loads(line) for line in out.read_text().splitlines()]
     responses = [

@@ -12,6 +12,7 @@ __getattr__, __dir__, __all__ = lazy_exports(
     __name__,
     {
         "": "lineage output_filter",
+        "batches": "split_batches",
         "bounds": (
             "FREE_EXPANDED_BYTES MAX_DOCUMENT_BYTES MAX_EXPANSION MAX_JSON_DEPTH MAX_ROW_BYTES "
             "MAX_XZ_MEMORY"
@@ -37,6 +38,7 @@ __getattr__, __dir__, __all__ = lazy_exports(
             "decode_line number_lines_or_faults number_nonblank_lines read_complete_lines "
             "read_located_records read_records"
         ),
+        "judgement_scores": "HARM_QUESTIONS LOWER_IS_BETTER_QUESTIONS judgement_score",
         "language_id": (
             "count_latin_letters detect_language find_foreign_part looks_english "
             "share_of_common_words"

@@ -34,7 +34,9 @@ def iterate_parts(whole: object) -> Iterator[object]:
             continue
         elif type(item).__module__.startswith("truing."):
             yield item
-            pending += [*getattr(item, "__dict__", {}).values(), *getattr(item, "parts", ())]
+            parts = getattr(item, "parts", ())
+            pending += getattr(item, "__dict__", {}).values()
+            pending += parts if isinstance(parts, list | tuple) else [parts]
         else:
             yield item
             pending += [getattr(item, name, None) for name in _WRAPPED]

@@ -26,7 +26,7 @@ __getattr__, __dir__, __all__ = lazy_exports(
             "is_optional_weight load_config load_model read_tensor_shapes silence_transformers "
             "stored_dtype"
         ),
-        "sentence_encoder": "shared_encoder",
+        "sentence_encoder": "shared_encoder shared_fused_encoder",
         "weights": (
             "Weights cache_dir find_cached_weights find_weights sha256_file sha256_folder "
             "verify_weights"

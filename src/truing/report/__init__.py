@@ -15,9 +15,9 @@ __getattr__, __dir__, __all__ = lazy_exports(
         "evidence": "collect_evidence_for",
         "evidence_page": "render_evidence",
         "formatting": (
-            "axis_title category_label category_name format_difference format_gate_command "
-            "format_p_value format_percent format_rate format_value format_value_interval "
-            "make_rate_cell rows_by_judge"
+            "axis_title category_label category_name format_difference format_difference_interval "
+            "format_gate_command format_p_value format_percent format_rate format_value "
+            "format_value_interval make_rate_cell rows_by_judge"
         ),
         "frameworks": "load_framework",
         "judges_page": "write_judges_page",

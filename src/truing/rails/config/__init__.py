@@ -30,9 +30,14 @@ __getattr__, __dir__, __all__ = lazy_exports(
         "models": "build_model build_task_models find_engine_fault find_entry_faults",
         "parameters": "DefaultSampling",
         "schema": "ANY_KEYS find_schema_faults",
-        "service_addresses": ("ServiceAddress find_service_addresses list_used_rails own_services"),
+        "service_addresses": "find_service_addresses list_used_rails own_services",
+        "tracing": "DEFAULT_TRACE_FILE list_trace_adapters",
         "trust": (
-            "CodeUse find_code_uses find_key_fault require_trusted_code resolve_configured_spec"
+            "CodeUse find_code_uses find_key_fault is_inside require_trusted_code "
+            "resolve_configured_spec"
+        ),
+        "vendor_addresses": (
+            "GLINER_KEY ServiceAddress is_beta_address is_chat_address read_block read_gliner_path"
         ),
     },
 )

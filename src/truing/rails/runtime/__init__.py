@@ -16,7 +16,9 @@ __getattr__, __dir__, __all__ = lazy_exports(
         "answer_readings": "current_readings",
         "app": "RailsError Runtime RuntimeParts",
         "call_ids": "CallIds",
-        "chat_messages": "ChatMessage messages_of_conversation",
+        "chat_messages": (
+            "ChatMessage ModelPrompt content_text image_addresses messages_of_conversation"
+        ),
         "client_texts": "name_results",
         "conversation_check": "CheckResult NoStageError",
         "event_types": "BotIntent STOP_INTENT StartUtterance",
@@ -28,8 +30,9 @@ __getattr__, __dir__, __all__ = lazy_exports(
         "rail_library": "RailLibrary",
         "speculation": "can_speculate",
         "stream_buffer": "StreamBuffer",
-        "stream_guard": "StreamGuard TurnSettings",
+        "stream_guard": "StreamGuard TurnSettings stream_mode",
         "templates": "PromptError dollar_to_jinja evaluate_template template_variables",
+        "turn_answer": "answer_from_result blocked_answer",
         "turn_context": "EVIDENCE_CHARACTERS TurnContext",
         "turn_result": "TurnResult",
         "user_patterns": "load_user_pattern",

@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 from msgspec import Struct
 
+from truing.core.private_files import create_folder, private_opener
 from truing.core.types import Ruling
 from truing.rails.config.loader import RailsConfig
 from truing.rails.config.tracing import DEFAULT_TRACE_FILE, list_trace_adapters
@@ -92,7 +93,7 @@ class FileTraces:
 
     def __init__(self, path: str) -> None:
         self._path = Path(path)
-        self._path.parent.mkdir(parents=True, exist_ok=True)
+        create_folder(self._path.parent)
 
     def write(self, spans: Sequence[TraceSpan], started_ns: int) -> None:
         """Writes the spans."""
@@ -112,7 +113,7 @@ class FileTraces:
             for index, span in enumerate(spans)
         ]
         trace = {"schema_version": SCHEMA_VERSION, "trace_id": str(uuid.uuid4()), "spans": rows}
-        with self._path.open("a", encoding="utf-8") as file:
+        with open(self._path, "a", encoding="utf-8", opener=private_opener) as file:
             file.write(json.dumps(trace) + "\n")
 
 
