@@ -86,6 +86,7 @@ class PairRequest:
     suffix: str
     sample_only: bool
     lend_refusals: bool
+    plain_harm: bool
 
 
 @dataclass
@@ -198,13 +199,17 @@ def write_rows(path: Path, rows: list[dict[str, object]]) -> int:
     return len(rows)
 
 
-def rl_prompts(by_folder: dict[str, list[SampledPrompt]]) -> list[dict[str, object]]:
+def rl_prompts(
+    by_folder: dict[str, list[SampledPrompt]], *, plain_harm: bool
+) -> list[dict[str, object]]:
     """Returns the prompts of RL: those to which the base gives worse answers, and all distress.
 
-    Harmful requests are attacked alone, since that is how the target is measured.
+    Harmful requests are attacked alone, since that is how the target is measured; with `plain_harm`
+    they are there as they are too.
     """
     plain = {"samples-refusals", "samples-twins", "samples-support"}
     folders = [*(folder for folder in by_folder if folder not in plain), "samples-twins"]
+    folders += ["samples-refusals"] if plain_harm else []
     chosen = [prompt for folder in folders for prompt in by_folder[folder] if prompt.worse]
     return [
         {"prompt": prompt.sample.prompt, "expect": prompt.sample.expect}
@@ -235,7 +240,9 @@ def write_pairs(study: Study, request: PairRequest) -> dict[str, int]:
         prompts = [p for part in parts if part.name == name for p in by_folder[part.folder]]
         rows = [row for k, p in enumerate(prompts) if teaches(p, k) for row in better_answers(p)]
         counts[kind] = write_rows(data / f"better-{kind}-{suffix}.jsonl", rows)
-    counts["rl prompts"] = write_rows(data / f"rl-{suffix}.jsonl", rl_prompts(by_folder))
+    counts["rl prompts"] = write_rows(
+        data / f"rl-{suffix}.jsonl", rl_prompts(by_folder, plain_harm=request.plain_harm)
+    )
     return counts
 
 
@@ -252,6 +259,9 @@ def main() -> None:
     parser.add_argument(
         "--lend-refusals", action="store_true", help="of plain benign prompts, to attacked ones"
     )
+    parser.add_argument(
+        "--plain-harm", action="store_true", help="in RL, harmful requests as they are"
+    )
     parser.add_argument("--sample-only", action="store_true", help="writes no file of pairs")
     arguments = parser.parse_args()
     os.chdir(arguments.out)
@@ -261,6 +271,7 @@ def main() -> None:
         arguments.suffix,
         arguments.sample_only,
         arguments.lend_refusals,
+        arguments.plain_harm,
     )
     print(write_pairs(Study(Path(), arguments.target), request))
 

@@ -166,7 +166,7 @@ def main() -> None:
         print(f"\n## {measure}")
         if arguments.baseline in labels.by_lever:
             print_levers(labels, arguments.baseline)
-        if arguments.runs and labels.by_lever:
+        if arguments.runs and "base" in labels.by_lever:
             print_seeds(labels, arguments.runs, sets)
         print_repeated(labels)
         if labels.hidden:
