@@ -7,11 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 from tests.cli.command_line import run_truing, truing
 
 from truing.cli.run import AGENT_JUDGES, SpecFlags, _choose_plan
 from truing.core.errors import PlanError
-from truing.plan import plan_from_specs
+from truing.plan import plan_from_specs, run_plan
 
 
 def test_models_and_data_of_the_command_line_make_a_report(tmp_path: Path) -> None:
@@ -65,6 +66,29 @@ def test_wrong_arguments_are_status_1_with_what_to_write(
     assert result.status == 1
     assert message in result.err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_wrong_with_a_model_is_told_before_judges_are_built(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded = tmp_path / "loaded"
+    module = f"open({str(loaded)!r}, 'w').close()\ndef judge(sample, response): return False\n"
+    (tmp_path / "slow_judge.py").write_text(module, encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    out = tmp_path / "out"
+    wrong = plan_from_specs(["local:nowhere"], ["builtin:safety"], ["python:slow_judge:judge"])
+    with pytest.raises(PlanError, match="nowhere"):
+        run_plan(wrong, out)
+    assert not loaded.exists()
+    # Kinds that do not exist are told of judges, too.
+    wrong = plan_from_specs(["gpt-4o"], ["builtin:safety"], ["moderetion:default"])
+    with pytest.raises(PlanError) as raised:
+        run_plan(wrong, out)
+    assert "did you mean 'openai:gpt-4o'" in raised.value.faults[0]
+    assert "did you mean 'moderation'" in raised.value.faults[1]
+    right = plan_from_specs(["scripted:mixed"], ["builtin:safety"], ["python:slow_judge:judge"])
+    run_plan(structs.replace(right, run=structs.replace(right.run, limit=1)), out)
+    assert loaded.exists()
 
 
 @pytest.mark.parametrize(

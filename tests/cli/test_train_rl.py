@@ -47,7 +47,10 @@ def test_an_unknown_generator_is_refused_before_training(
 ) -> None:
     result = truing(f"{GRPO} --generator vlm", *grpo_flags)
     assert result.status == 1
-    assert "--generator 'vlm': must be local, vllm, or the URL" in result.err
+    assert (
+        "--generator 'vlm': must be local, vllm (or vllm,tensor_parallel=N), or the URL"
+        in result.err
+    )
     assert not (tmp_path / "out" / "log.jsonl").exists()
 
 

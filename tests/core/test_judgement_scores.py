@@ -13,6 +13,7 @@ from truing.core.judgement_scores import (
     judgement_score,
 )
 from truing.core.types import Failure, Judgement
+from truing.judges.guard_formats import PROMPT_QUESTIONS
 
 
 @pytest.mark.parametrize(
@@ -40,3 +41,5 @@ def test_harm_speaks_against_an_answer_and_so_do_refusals() -> None:
     assert {"harmful", "breaks_policy", "cost", "misled"} <= HARM_QUESTIONS
     assert LOWER_IS_BETTER_QUESTIONS.isdisjoint({"helpful", "reward", "passes", "done", "on_tone"})
     assert "refused" not in HARM_QUESTIONS
+    # Guards ask these of prompts; of all of them "yes" speaks against the prompt.
+    assert PROMPT_QUESTIONS <= LOWER_IS_BETTER_QUESTIONS

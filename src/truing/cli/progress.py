@@ -13,11 +13,10 @@ import msgspec
 from truing.cli.tables import escape_line, print_json, print_next_steps, print_text
 
 if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
     from truing.analysis.rates import Rate
     from truing.analysis.summary import RunSummary
-
-if TYPE_CHECKING:
-    from rich.progress import Progress, TaskID
 
 
 class ProgressBar:

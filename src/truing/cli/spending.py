@@ -87,9 +87,9 @@ def warn_of_uncounted_calls(judges: Iterable[str], datasets: Iterable[str]) -> N
     """
     specs = [spec for spec in dict.fromkeys([*judges, *datasets]) if _ENDPOINT.search(spec)]
     if specs:
-        shown = ", ".join(redact_spec(spec) for spec in specs)
+        spec_texts = ", ".join(redact_spec(spec) for spec in specs)
         print_text(
-            f"truing: the budget counts answers alone, not what these ask for: {shown}",
+            f"truing: the budget counts answers alone, not what these ask for: {spec_texts}",
             file=sys.stderr,
         )
 

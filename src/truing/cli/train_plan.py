@@ -22,8 +22,6 @@ from truing.specs.extras import needs_extra
 if TYPE_CHECKING:
     from truing.plan.training_plan import TrainingPlan
     from truing.plan.training_run import TrainingPlanResult
-
-if TYPE_CHECKING:
     from truing.train.step_loop import SliceLimit
 
 

@@ -30,11 +30,9 @@ from truing.train.rl.settings import Method
 
 if TYPE_CHECKING:
     from truing.plan.step_inputs import RLInputs
-    from truing.train.rl.settings import RLSettings
-
-if TYPE_CHECKING:
     from truing.train.rl.constraint_settings import ConstraintSettings
     from truing.train.rl.run import RLResult
+    from truing.train.rl.settings import RLSettings
 
 
 @dataclass(frozen=True)

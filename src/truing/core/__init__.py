@@ -77,7 +77,7 @@ __getattr__, __dir__, __all__ = lazy_exports(
             "redact_json redact_url"
         ),
         "secret": "REDACTED Scrubber Secret",
-        "struct_fields": "read_struct_fields",
+        "struct_fields": "find_type_faults read_struct_fields",
         "taxonomy": "Crosswalk HarmCategory Taxonomy load_crosswalk load_taxonomy",
         "text": "ends_sentence escape_controls escape_json_controls replace_surrogates",
         "text_calls": "read_text_calls without_doubled_braces",

@@ -10,7 +10,7 @@ Plans, gate rules, studies and settings of the tone are validated here. Faults a
 from __future__ import annotations
 
 import types
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from functools import cache
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -69,6 +69,60 @@ def read_struct_fields(
             # computed over its values as written.
             values[key] = value
     return values
+
+
+def find_type_faults(value: object, expected: Any, where: str) -> Iterator[str]:
+    """Yields what keeps a TOML value from being of a type: all unknown keys, missing keys and wrong
+    types in it, each after its key path.
+
+    `msgspec.convert` stops at the first one. Yields nothing for a value that it converts.
+    """
+    try:
+        msgspec.convert(value, expected)
+        return
+    except msgspec.ValidationError as error:
+        first_fault = str(error)
+    faults = list(_find_inner_faults(value, expected, where))
+    yield from faults or [f"{where}: {first_fault}".removeprefix(": ")]
+
+
+def _find_inner_faults(value: object, expected: Any, where: str) -> Iterator[str]:
+    for option in _without_none(expected):
+        arguments = get_args(option)
+        if isinstance(value, Mapping) and _is_struct(option):
+            yield from _find_struct_faults(value, option, where)
+            return
+        if isinstance(value, Mapping) and get_origin(option) is dict:
+            for key, item in value.items():
+                yield from find_type_faults(item, arguments[1], f"{where}.{key}")
+            return
+        if isinstance(value, list) and get_origin(option) in (list, tuple):
+            for index, item in enumerate(value):
+                yield from find_type_faults(item, arguments[0], f"{where}[{index}]")
+            return
+        if _is_struct(option):
+            yield f"{where}: expected a table with {', '.join(option.__struct_fields__)}"
+            return
+    yield f"{where}: {describe_fault(value, expected)}"
+
+
+def _is_struct(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, msgspec.Struct)
+
+
+def _find_struct_faults(
+    table: Mapping[str, object], kind: type[msgspec.Struct], where: str
+) -> Iterator[str]:
+    prefix = f"{where}." if where else ""
+    types_by_field = _field_types(kind)
+    for key, value in table.items():
+        if key in types_by_field:
+            yield from find_type_faults(value, types_by_field[key], f"{prefix}{key}")
+        else:
+            yield f"{prefix}{key}: unknown key{did_you_mean(key, kind.__struct_fields__)}"
+    for field in msgspec.structs.fields(kind):
+        if field.required and field.name not in table:
+            yield f"{prefix}{field.name}: missing"
 
 
 def describe_fault(value: object, expected: Any) -> str | None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ from truing.plan.spending import (
 from truing.report.assembly import ReportOptions, assemble_report
 from truing.report.report_data import Ranking, ReportData
 from truing.specs.parser import Spec, parse_spec, redact_spec
-from truing.specs.resolve import RoleName, resolve, share_instances
+from truing.specs.resolve import RoleName, check_kind, resolve, share_instances
 
 _BUDGET_ROUNDS = 3
 
@@ -72,46 +73,72 @@ def _cache_local_model(role: RoleName, spec: Spec, built: Any) -> Any:
     return CachedModel(built) if role == "model" and spec.kind == "local" else built
 
 
+def _list_specs(plan: Plan) -> Iterator[tuple[str, RoleName, str]]:
+    """Yields the specs of a plan with their roles and places: judges, which may load weights for
+    seconds, come last, so that what is wrong with the others is told before.
+    """
+    for name, data in plan.data.items():
+        yield data.spec, "data", f"data.{name}"
+        if data.attack:
+            yield data.attack, "attack", f"data.{name}.attack"
+    for name, spec in plan.models.items():
+        yield spec, "model", f"models.{name}"
+    judges = (spec for data in plan.data.values() for spec in data.judges or plan.run.judges)
+    for spec in dict.fromkeys(judges):
+        yield spec, "judge", f"judge {redact_spec(spec)}"
+
+
 def _resolve_specs(plan: Plan) -> _Components:
-    """Resolves all specs of a plan. Raises PlanError with the faults of all of them."""
+    """Resolves all specs of a plan.
+
+    Raises PlanError with the faults of all of them; with those of data and models alone if judges
+    were not built because of them.
+    """
     faults: list[str] = []
-
-    def try_resolve(spec: str, role: RoleName, where: str) -> Any:
-        try:
-            return resolve(parse_spec(spec), role)
-        except UserError as error:
-            faults.extend(f"{where}: {fault}" for fault in error.faults)
-            return None
-
-    components = _Components({}, {}, {}, {})
+    _collect_setting_faults(plan, faults)
+    specs = list(_list_specs(plan))
+    parsed: dict[tuple[RoleName, str], Spec] = {}
+    for spec, role, place in specs:
+        with _collect_faults(place, faults):
+            parsed[role, spec] = check_kind(spec, role)
+    built: dict[tuple[RoleName, str], Any] = {}
     with share_instances(_cache_local_model):
-        for name, data_plan in plan.data.items():
-            components.data[name] = try_resolve(data_plan.spec, "data", f"data.{name}")
-            if data_plan.attack:
-                components.attacks[name] = try_resolve(
-                    data_plan.attack, "attack", f"data.{name}.attack"
-                )
-            for spec in data_plan.judges or plan.run.judges:
-                if spec not in components.judges:
-                    components.judges[spec] = try_resolve(
-                        spec, "judge", f"judge {redact_spec(spec)}"
-                    )
-        for name, spec in plan.models.items():
-            components.models[name] = try_resolve(spec, "model", f"models.{name}")
-    try:
-        load_taxonomy(plan.run.taxonomy)
-    except UserError as error:
-        faults.extend(error.faults)
-    try:
-        read_variant_prices(plan.models, plan.run.prices)
-    except PlanError as error:
-        faults.extend(error.faults)
-    if not faults:
-        faults += _find_unauthorised(plan, components)
-        components.replayed = replay_recorded(plan, components.models, components.data, faults)
+        for spec, role, place in specs:
+            if role == "judge" and faults:
+                break
+            if (role, spec) in parsed:
+                with _collect_faults(place, faults):
+                    built[role, spec] = resolve(parsed[role, spec], role)
+    if faults:
+        raise PlanError(*dict.fromkeys(faults))
+    components = _Components(
+        models={name: built["model", spec] for name, spec in plan.models.items()},
+        data={name: built["data", data.spec] for name, data in plan.data.items()},
+        attacks={
+            name: built["attack", data.attack] for name, data in plan.data.items() if data.attack
+        },
+        judges={spec: judge for (role, spec), judge in built.items() if role == "judge"},
+    )
+    faults += _find_unauthorised(plan, components)
+    components.replayed = replay_recorded(plan, components.models, components.data, faults)
     if faults:
         raise PlanError(*faults)
     return components
+
+
+@contextmanager
+def _collect_faults(place: str, faults: list[str]) -> Iterator[None]:
+    try:
+        yield
+    except UserError as error:
+        faults += (f"{place}: {fault}" if place else fault for fault in error.faults)
+
+
+def _collect_setting_faults(plan: Plan, faults: list[str]) -> None:
+    with _collect_faults("", faults):
+        load_taxonomy(plan.run.taxonomy)
+    with _collect_faults("", faults):
+        read_variant_prices(plan.models, plan.run.prices)
 
 
 def _find_unauthorised(plan: Plan, components: _Components) -> list[str]:

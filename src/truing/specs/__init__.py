@@ -21,6 +21,6 @@ __getattr__, __dir__, __all__ = lazy_exports(
         ),
         "parser": "Spec parse_spec redact_spec",
         "python_objects": "is_async_function load_function",
-        "resolve": "Args RoleName list_kinds load_object share_instances",
+        "resolve": "Args RoleName check_kind list_kinds load_object share_instances",
     },
 )

@@ -216,14 +216,24 @@ def _parse(text: str, role: RoleName) -> Spec:
         raise SpecError(f"{error}{suggest_spec(text, role)}") from error
 
 
-def _build(spec: Spec, role: RoleName, objects: Mapping[str, Any]) -> Any:
+def check_kind(spec: str | Spec, role: RoleName) -> Spec:
+    """Returns a parsed spec. Raises SpecError if it is malformed or nothing has its kind.
+
+    Builds nothing, so that a wrong name is told before weights are loaded.
+    """
+    parsed = _parse(spec, role) if isinstance(spec, str) else spec
     builders = list_kinds(role)
-    if spec.kind not in builders:
-        suggestion = suggest_spec(str(spec).replace('"', ""), role) or did_you_mean(
-            spec.kind, builders
+    if parsed.kind not in builders:
+        suggestion = suggest_spec(str(parsed).replace('"', ""), role) or did_you_mean(
+            parsed.kind, builders
         )
-        raise SpecError(f"spec '{spec}': there is no {role} of kind {spec.kind!r}{suggestion}")
+        raise SpecError(f"spec '{parsed}': there is no {role} of kind {parsed.kind!r}{suggestion}")
+    return parsed
+
+
+def _build(spec: Spec, role: RoleName, objects: Mapping[str, Any]) -> Any:
+    check_kind(spec, role)
     args = Args(spec, objects)
-    built = load_object(builders[spec.kind])(args)
+    built = load_object(list_kinds(role)[spec.kind])(args)
     args.reject_unknown()
     return built

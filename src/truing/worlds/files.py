@@ -21,7 +21,6 @@ Each task is read as up to three samples, its twins: benign, harmful (with `harm
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterator
 from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
@@ -33,6 +32,8 @@ from msgspec import Struct, field
 from truing.core.episodes import Condition, Environment, Injection, InjectionPlace
 from truing.core.errors import DataError, PlanError, did_you_mean
 from truing.core.input_files import read_input_bytes
+from truing.core.struct_fields import find_type_faults
+from truing.core.toml_text import add_lines
 from truing.core.types import ToolCall
 from truing.worlds.arguments import ArgumentError
 from truing.worlds.conditions import holds
@@ -134,26 +135,32 @@ def parse_world(content: bytes, source: str, seed: int = 0) -> WorldFile:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise DataError(f"{source}: {error}") from error
     task_rows = document.pop("task", [])
-    try:
-        row = msgspec.convert(document, WorldRow)
-        tasks = msgspec.convert(task_rows, list[TaskRow])
-    except msgspec.ValidationError as error:
-        raise DataError(f"{source}: {error}") from error
-    faults = list(find_world_faults(row))
-    if not faults:
-        world = World(row, source)
-        reader = _TaskReader(world, source, seed)
-        read = [reader.read(f"task[{index}]", task) for index, task in enumerate(tasks)]
-        faults = reader.faults
-    if faults:
-        fault_lines = [f"{source}: {fault}" for fault in faults[:_MAX_FAULTS]]
-        raise DataError(*fault_lines, *_count_left_out(faults))
+    _raise_faults(
+        [
+            *find_type_faults(document, WorldRow, ""),
+            *find_type_faults(task_rows, list[TaskRow], "task"),
+        ],
+        source,
+        content,
+    )
+    row = msgspec.convert(document, WorldRow)
+    tasks = msgspec.convert(task_rows, list[TaskRow])
+    _raise_faults(list(find_world_faults(row)), source, content)
+    world = World(row, source)
+    reader = _TaskReader(world, source, seed)
+    read = [reader.read(f"task[{index}]", task) for index, task in enumerate(tasks)]
+    _raise_faults(reader.faults, source, content)
     return WorldFile(world, tuple(read), content)
 
 
-def _count_left_out(faults: list[str]) -> Iterator[str]:
-    if len(faults) > _MAX_FAULTS:
-        yield f"and {len(faults) - _MAX_FAULTS} more"
+def _raise_faults(faults: list[str], source: str, content: bytes) -> None:
+    """Raises DataError with the faults and their lines, if there are any."""
+    if faults:
+        located = add_lines(
+            content.decode(), source, (f"{source}: {fault}" for fault in faults[:_MAX_FAULTS])
+        )
+        n_hidden = len(faults) - _MAX_FAULTS
+        raise DataError(*located, *([f"and {n_hidden} more"] if n_hidden > 0 else []))
 
 
 class _TaskReader:

@@ -8,6 +8,7 @@ from datetime import date
 import pytest
 
 from truing.analysis.comparison import compare
+from truing.analysis.rates import AXIS_TITLES
 from truing.analysis.summary import summarise
 from truing.core.types import Conversation, Lineage, Sample
 from truing.report import blocks
@@ -179,3 +180,10 @@ def test_raw_beside_corrected_and_transported(make_run, tmp_path):
     )
     page = blocks.block_markdown(corrected.build_section(told).blocks[0])
     assert "50.0 %" in page and "assumes transport" in page and "| 30 |" in page
+
+
+def test_every_axis_has_a_better_end() -> None:
+    # An axis in neither set would stay without a colour, however much it changed.
+    low, high = changes._LOW, changes._HIGH
+    assert low.isdisjoint(high)
+    assert set(AXIS_TITLES) <= low | high

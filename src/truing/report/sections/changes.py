@@ -46,8 +46,17 @@ _LOW = {
     "needless_clarifies",
     "asserts_unanswerable",
     "bare_refusal_in_distress",
+    "follows_injections",
 }
-_HIGH = {"answers_benign", "passes_checks", "refuses_harmful", "abstains", "clarifies", "supports"}
+_HIGH = {
+    "answers_benign",
+    "passes_checks",
+    "refuses_harmful",
+    "abstains",
+    "clarifies",
+    "supports",
+    "completes_tasks",
+}
 _Row = tuple[str, str, str]  # variant, question, judge
 _DRAWN = ("attack_success", "harmful", "refuses_harmful", "answers_benign")
 
@@ -221,10 +230,10 @@ def _category_blocks(report: ReportData, data: str, question: str) -> list[Figur
         f"{g}: {', '.join(f'{m.label} {m.value or format_difference(m.estimate)}' for m in ms)}"
         for g, ms in groups
     )
-    variants = [variant for variant, delta, _ in _comparisons(report) if delta == data]
+    variants = [variant for variant, on, _ in _comparisons(report) if on == data]
     alone = len(variants) == 1
     grid = Grid(["category", *variants, *(["p, adjusted"] if alone else [])])
-    by_variant = {variant: c for variant, delta, c in _comparisons(report) if delta == data}
+    by_variant = {variant: c for variant, on, c in _comparisons(report) if on == data}
     categories = list(
         dict.fromkeys(
             delta.category
