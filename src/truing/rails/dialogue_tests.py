@@ -249,7 +249,7 @@ class DialogueRunner:
         self.max_tokens, self.show_rulings = max_tokens, show_rulings
         # Judges that ask a model of the configuration are built anew where a script answers for it.
         own_judges = {k: j for k, j in self.parts.judges.items() if not is_guard_key(k)}
-        self._judges = {False: self.parts.judges, True: own_judges}
+        self._judges = {False: dict(self.parts.judges), True: own_judges}
 
     def run(self, dialogues: Sequence[DialogueTest]) -> list[DialogueOutcome]:
         """Returns the outcome of each dialogue."""
@@ -280,7 +280,7 @@ class DialogueRunner:
             runtime.input_gate.joins_turns = False
         if not is_scripted:
             # Loading them is slow: the next dialogue has the same.
-            self._judges[False] = parts.judges
+            self._judges[False] = dict(parts.judges)
         self._judges[True] |= {k: j for k, j in parts.judges.items() if not is_guard_key(k)}
         return runtime
 

@@ -15,9 +15,12 @@ from truing.core.errors import MissingExtra, PlanError
 from truing.rails.library import gliner_model
 from truing.rails.library.gliner_model import find_spans, load_gliner, split_text
 
+GLINER_WORD = re.compile(r"\w+(?:[-_]\w+)*|\S")  # of gliner.data_processing.tokenizer (0.2.29)
+MAX_WORDS = 384  # of a model's configuration: the rest of a text is left out with a warning
+
 
 class GLiNER:
-    """Finds words in capitals, as the package's class finds entities; reads 200 words."""
+    """Finds words in capitals, as the package's class finds entities; reads 384 words."""
 
     def __init__(self, path: str) -> None:
         self.path = path
@@ -32,10 +35,11 @@ class GLiNER:
         self, text: str, labels: list[str], *, threshold: float
     ) -> list[dict[str, Any]]:
         self.asked.append((labels, threshold))
-        read = " ".join(text.split(" ")[:200])
+        words = list(GLINER_WORD.finditer(text))[:MAX_WORDS]
+        read = text[: words[-1].end()] if words else ""
         return [
             {"start": m.start(), "end": m.end(), "text": m[0], "label": labels[0], "score": 0.9}
-            for m in re.finditer(r"\b[A-Z]{3,}\b", read)
+            for m in re.finditer(r"(?<![A-Z])[A-Z]{3,}(?![A-Z])", read)
         ]
 
 
@@ -77,12 +81,28 @@ def test_a_long_text_is_read_to_its_end() -> None:
         assert (text[start:end], label) == ("ANNA", "person")
 
 
-@pytest.mark.parametrize("text", ["", "   ", "a", "a " * 199, "a " * 200, "b" * 100_000])
+@pytest.mark.parametrize("filler", ["a.b/c@d!", "\U0001f600", "見", "_-_", "word-word_word "])
+def test_a_text_of_few_spaces_is_read_to_its_end(filler: str) -> None:
+    text = f"{filler * 2000}ANNA"
+    spans = find_spans(GLiNER(""), text, ["person"], 0.5)
+    assert [text[start:end] for start, end, _ in spans] == ["ANNA"]
+
+
+def test_no_piece_is_read_after_the_deadline() -> None:
+    model = GLiNER("")
+    with pytest.raises(TimeoutError):
+        find_spans(model, "word " * 1000, ["person"], 0.5, deadline=0.0)
+    assert model.asked == []
+
+
+@pytest.mark.parametrize(
+    "text", ["", "   ", "a", "a " * 199, "a " * 200, "b" * 100_000, "a.b" * 999, "見" * 999]
+)
 def test_pieces_cover_the_text(text: str) -> None:
     covered = set[int]()
     for offset, piece in split_text(text):
         assert text[offset : offset + len(piece)] == piece
-        assert len(piece) <= 200 * 101
+        assert len(GLINER_WORD.findall(piece)) <= 200 and len(piece) <= 200 * 9
         covered |= set(range(offset, offset + len(piece)))
     assert all(text[i].isspace() for i in range(len(text)) if i not in covered)
 

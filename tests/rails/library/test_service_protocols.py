@@ -33,8 +33,9 @@ CLAVATA = {
 PATRONUS = {"output": {"evaluate_config": {"params": {"evaluators": [{"evaluator": "lynx"}]}}}}
 
 
-def _clavata_reply(label: str) -> dict[str, Any]:
-    sections = [{"name": label, "message": "", "result": "OUTCOME_TRUE"}]
+def _clavata_reply(label: str, **outcomes: str) -> dict[str, Any]:
+    named = {label: "OUTCOME_TRUE", **outcomes}
+    sections = [{"name": name, "message": "", "result": named[name]} for name in named]
     report = {"result": "OUTCOME_TRUE", "sectionEvaluationReports": sections}
     return {"job": {"status": "JOB_STATUS_COMPLETED", "results": [{"report": report}]}}
 
@@ -67,7 +68,7 @@ def _google_reply(**scores: float) -> dict[str, Any]:
     return {"moderationCategories": [*rows, {"name": "Legal"}]}
 
 
-def _crowdstrike_reply(role: str, text: str) -> dict[str, Any]:
+def _crowdstrike_reply(role: str, text: str | None) -> dict[str, Any]:
     messages = [{"role": role, "content": text}]
     result = {"blocked": False, "transformed": True, "guard_output": {"messages": messages}}
     return {"result": result}
@@ -96,6 +97,14 @@ CASES: list[tuple[str, dict[str, Any], Any, str]] = [
     ("detect pii on input", {}, _private_ai_reply("hi"), "allow"),
     ("mask pii on output", {}, _private_ai_reply("[NAME] says hello.", "N"), "rewrite"),
     ("mask pii on input", {}, [], "unclear"),
+    (
+        "detect pii on input",
+        {},
+        [{"processed_text": "hi", "entities_present": None}],
+        "unclear",
+    ),
+    # A text with personal data that comes back as it was is not masked.
+    ("mask pii on input", {}, _private_ai_reply("hi", "N"), "block"),
     ("protect prompt", {}, {"result": {"action": "block"}}, "block"),
     ("protect prompt", {}, {"result": {"action": "log"}}, "allow"),
     ("protect prompt", {}, {"result": {}}, "unclear"),
@@ -119,11 +128,26 @@ CASES: list[tuple[str, dict[str, Any], Any, str]] = [
         },
         "rewrite",
     ),
+    (
+        "pangea ai guard input",
+        {},
+        {
+            "result": {
+                "blocked": False,
+                "transformed": True,
+                "prompt_messages": [{"role": "user", "content": None}],
+            }
+        },
+        "unclear",
+    ),
     ("trend ai guard input", {}, {"action": "Block", "reason": "rule 3"}, "block"),
     ("trend ai guard output", {}, {"action": "Allow", "reason": "none"}, "allow"),
     ("trend ai guard output", {}, {"action": "Perhaps"}, "unclear"),
     ("clavata check input", CLAVATA, _clavata_reply("Spam"), "block"),
-    ("clavata check input", CLAVATA, _clavata_reply("Other"), "allow"),
+    ("clavata check input", CLAVATA, _clavata_reply("Other", Spam="OUTCOME_FALSE"), "allow"),
+    ("clavata check input", CLAVATA, _clavata_reply("Other", Spam="OUTCOME_FAILED"), "unclear"),
+    # A label that the policy does not have would never block.
+    ("clavata check input", CLAVATA, _clavata_reply("Other"), "unclear"),
     ("clavata check output", CLAVATA, _clavata_reply("Other"), "block"),
     ("clavata check output", CLAVATA, {"job": {"status": "JOB_STATUS_RUNNING"}}, "unclear"),
     (
@@ -139,6 +163,12 @@ CASES: list[tuple[str, dict[str, Any], Any, str]] = [
         "block",
     ),
     ("patronus api check output", PATRONUS, {"results": []}, "unclear"),
+    (
+        "patronus api check output",
+        {"output": {"evaluate_config": {"params": {"evaluators": [{"evaluator": "lynx"}] * 2}}}},
+        {"results": [{"evaluation_result": {"pass": True}}]},
+        "unclear",
+    ),
     (
         "activefence moderation on input",
         {},
@@ -172,6 +202,7 @@ CASES: list[tuple[str, dict[str, Any], Any, str]] = [
     ("crowdstrike aidr guard input", {}, {"result": {}}, "unclear"),
     ("crowdstrike aidr guard output", {}, _crowdstrike_reply("assistant", "***."), "rewrite"),
     ("crowdstrike aidr guard output", {}, _crowdstrike_reply("user", "***."), "unclear"),
+    ("crowdstrike aidr guard input", {}, _crowdstrike_reply("user", None), "unclear"),
     ("f5 guardrails scan input", {}, {"result": {"outcome": "cleared"}}, "allow"),
     ("f5 guardrails scan input", {"fail_open": True}, {"result": {"outcome": "flagged"}}, "block"),
     ("f5 guardrails scan output", {}, {"result": {"outcome": None}}, "unclear"),
@@ -400,6 +431,11 @@ def test_autoalign(monkeypatch: pytest.MonkeyPatch) -> None:
         assert config["harm_detection"]["mode"] == "OFF" and config["pii"]["mask"] is True
         assert rewritten.rulings[0].text == "hi ***"
         rows[1]["guarded"] = True
+        assert ask(model).finish_reason == "blocked"
+        # A guardrail that did not answer, or with null, has let nothing pass.
+        rows[1]["guarded"] = None
+        assert ask(model).finish_reason == "blocked"
+        rows.pop()
         assert ask(model).finish_reason == "blocked"
 
 

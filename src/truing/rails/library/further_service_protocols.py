@@ -18,7 +18,9 @@ from truing.rails.library.service_rails import (
     ServiceInputs,
     ServiceProtocol,
     ServiceVerdict,
+    read_flag,
     read_score,
+    read_text,
 )
 
 # -- GLiNER ------------------------------------------------------------------------------------
@@ -92,20 +94,17 @@ def _make_crowdstrike_body(inputs: ServiceInputs) -> Any:
 
 def _read_crowdstrike(reply: Any, inputs: ServiceInputs) -> ServiceVerdict:
     result = reply["result"]
-    if type(result["blocked"]) is not bool:
-        raise ValueError("blocked is neither true nor false")
-    if result["blocked"] or not result.get("transformed"):
-        return ServiceVerdict(result["blocked"])
+    is_blocked = read_flag(result["blocked"])
+    if is_blocked or not result.get("transformed"):
+        return ServiceVerdict(is_blocked)
     role = "assistant" if inputs.source == "output" else "user"
     messages = result["guard_output"]["messages"]
     texts = [row["content"] for row in messages if row["role"] == role]
-    return ServiceVerdict(False, rewrite=str(texts[0]))
+    return ServiceVerdict(False, rewrite=read_text(texts[0]))
 
 
 def _read_f5(reply: Any, inputs: ServiceInputs) -> ServiceVerdict:
-    outcome = reply["result"]["outcome"]
-    if not isinstance(outcome, str):
-        raise ValueError("the outcome is no text")
+    outcome = read_text(reply["result"]["outcome"])
     return ServiceVerdict(outcome != "cleared", None if outcome == "cleared" else outcome)
 
 
@@ -115,10 +114,9 @@ def _make_ai_defense_body(inputs: ServiceInputs) -> Any:
 
 
 def _read_ai_defense(reply: Any, inputs: ServiceInputs) -> ServiceVerdict:
-    if type(reply["is_safe"]) is not bool:
-        raise ValueError("is_safe is neither true nor false")
+    is_safe = read_flag(reply["is_safe"])
     rules = ", ".join(str(rule.get("rule_name")) for rule in reply.get("rules") or ())
-    return ServiceVerdict(not reply["is_safe"], rules or None)
+    return ServiceVerdict(not is_safe, rules or None)
 
 
 # -- Google's text moderation, Cleanlab ----------------------------------------------------------
@@ -166,7 +164,7 @@ def _make_cleanlab_body(inputs: ServiceInputs) -> Any:
 
 
 def _read_cleanlab(reply: Any, inputs: ServiceInputs) -> ServiceVerdict:
-    if not reply.get("deberta_success", True):
+    if reply.get("deberta_success", True) is not True:
         raise ValueError("the score is partial")
     score = read_score(reply["confidence_score"])
     return ServiceVerdict(score < CLEANLAB_THRESHOLD, score=score)

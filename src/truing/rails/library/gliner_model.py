@@ -3,13 +3,15 @@
 ``truing: gliner: path: DIR`` names a model folder; the labels are the ``entities`` of NeMo's block
 ``rails.config.gliner``, whose threshold holds too. Nothing is downloaded. GLiNER (Zaratiana et al.
 2023, arXiv:2311.08526; package `gliner`, Apache-2.0) reads a bounded number of words and leaves out
-the rest, so a longer text is read in pieces that overlap.
+the rest, so a longer text is read in pieces that overlap. Each punctuation mark counts as a word.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 import re
+import time
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
@@ -27,10 +29,15 @@ from truing.rails.library.service_rails import ServiceInputs, ServiceVerdict
 from truing.specs.resolve import load_object
 
 GLINER_SERVICE = "gliner"
-PIECE_WORDS, OVERLAP_WORDS = 200, 40  # GLiNER's models read 384 words and more
+PIECE_WORDS, OVERLAP_WORDS = 200, 40  # parts of words; GLiNER's models read 384 words and more
 DEFAULT_THRESHOLD = 0.5
 DEFAULT_TIMEOUT = 60.0  # seconds, on a processor
-_WORD = re.compile(r"\S{1,100}")  # scripts without spaces are cut too
+# A part of one of GLiNER's own words (`\w+(?:[-_]\w+)*|\S`), so that a piece never has more of them
+# than parts. Its tokenizer is bounded too: at most eight letters, and one character of the scripts
+# that write no spaces (Thai to Burmese, Khmer, CJK).
+_WORD_PART = re.compile(
+    r"[^\W_\u0e00-\u109f\u1780-\u17ff\u2e80-\U0010ffff]{1,8}|\S",
+)
 
 
 @lru_cache(maxsize=4)
@@ -51,10 +58,11 @@ class GlinerModel:
         """Returns whether the text holds an entity, and the text with all of them masked."""
         labels = list((inputs.settings.get(inputs.source) or {}).get("entities") or ())
         threshold = float(inputs.settings.get("threshold", DEFAULT_THRESHOLD))
+        deadline = time.monotonic() + self._timeout
         try:
             async with asyncio.timeout(self._timeout):
                 spans = await asyncio.to_thread(
-                    find_spans, self._model, inputs.text, labels, threshold
+                    find_spans, self._model, inputs.text, labels, threshold, deadline
                 )
         except TimeoutError:
             return Failure("rail", "timeout", f"no result within {self._timeout:g} s")
@@ -65,11 +73,17 @@ class GlinerModel:
 
 
 def find_spans(
-    model: Any, text: str, labels: list[str], threshold: float
+    model: Any, text: str, labels: list[str], threshold: float, deadline: float = math.inf
 ) -> list[tuple[int, int, str]]:
-    """Returns (start, end, label) of the entities in a text, each once."""
+    """Returns (start, end, label) of the entities in a text, each once.
+
+    Raises TimeoutError at `deadline` (of the monotonic clock): who awaits a thread can leave it,
+    but not stop it.
+    """
     spans: dict[tuple[int, int, str], None] = {}
     for offset, piece in split_text(text):
+        if time.monotonic() > deadline:
+            raise TimeoutError
         for entity in model.predict_entities(piece, labels, threshold=threshold):
             start, end = offset + int(entity["start"]), offset + int(entity["end"])
             spans[(start, end, str(entity["label"]))] = None
@@ -77,8 +91,10 @@ def find_spans(
 
 
 def split_text(text: str) -> Iterator[tuple[int, str]]:
-    """Yields (offset, piece) of `PIECE_WORDS` words, each with the last words of the one before."""
-    words = list(_WORD.finditer(text))
+    """Yields (offset, piece) of at most `PIECE_WORDS` of GLiNER's words, each with the end of the
+    one before.
+    """
+    words = list(_WORD_PART.finditer(text))
     step = PIECE_WORDS - OVERLAP_WORDS
     for first in range(0, max(len(words) - OVERLAP_WORDS, 1), step):
         piece = words[first : first + PIECE_WORDS]

@@ -19,7 +19,9 @@ from truing.rails.library.service_rails import (
     ServiceInputs,
     ServiceProtocol,
     ServiceVerdict,
+    read_flag,
     read_score,
+    read_text,
 )
 
 # -- Fiddler -----------------------------------------------------------------------------------
@@ -81,9 +83,12 @@ def _make_autoalign_body(inputs: ServiceInputs) -> Any:
 
 
 def _read_autoalign(reply: Any, inputs: ServiceInputs) -> ServiceVerdict:
-    if not reply:
-        raise ValueError("no guardrail answered")
-    guarded = [row for row in reply if row["guarded"]]
+    config = _make_autoalign_body(inputs)["config"]
+    asked = {task for task, settings in config.items() if settings["mode"] != "OFF"}
+    missing = asked - {row["task"] for row in reply}
+    if missing or not reply:
+        raise ValueError(f"no answer of the guardrails {', '.join(sorted(missing))}")
+    guarded = [row for row in reply if read_flag(row["guarded"])]
     objections = [str(row["task"]) for row in guarded if row["task"] != "pii"]
     if objections:
         return ServiceVerdict(True, ", ".join(objections))
@@ -143,10 +148,8 @@ def _make_private_ai_body(inputs: ServiceInputs) -> Any:
 def _read_private_ai(reply: Any, inputs: ServiceInputs) -> ServiceVerdict:
     """The rail decides what follows: `detect pii` blocks where entities are present."""
     (result,) = reply
-    processed = result["processed_text"]
-    if not isinstance(processed, str):
-        raise ValueError("no processed text")
-    return ServiceVerdict(bool(result["entities_present"]), "personal data", processed)
+    processed = read_text(result["processed_text"])
+    return ServiceVerdict(read_flag(result["entities_present"]), "personal data", processed)
 
 
 def _make_prompt_security_body(inputs: ServiceInputs) -> Any:
@@ -166,10 +169,7 @@ def _read_prompt_security(reply: Any, inputs: ServiceInputs) -> ServiceVerdict:
         return ServiceVerdict(True)
     if action == "modify":
         key = "response" if inputs.source == "output" else "prompt"
-        modified = result[key]["modified_text"]
-        if not isinstance(modified, str):
-            raise ValueError("no modified text")
-        return ServiceVerdict(False, rewrite=modified)
+        return ServiceVerdict(False, rewrite=read_text(result[key]["modified_text"]))
     if action not in ("log", "allow"):
         raise ValueError(f"unknown action {action!r}")
     return ServiceVerdict(False)
@@ -189,13 +189,12 @@ def _make_pangea_body(inputs: ServiceInputs) -> Any:
 
 def _read_pangea(reply: Any, inputs: ServiceInputs) -> ServiceVerdict:
     result = reply["result"]
-    if type(result["blocked"]) is not bool:
-        raise ValueError("blocked is neither true nor false")
-    if result["blocked"] or not result.get("transformed"):
-        return ServiceVerdict(result["blocked"])
+    is_blocked = read_flag(result["blocked"])
+    if is_blocked or not result.get("transformed"):
+        return ServiceVerdict(is_blocked)
     role = "assistant" if inputs.source == "output" else "user"
     texts = [row["content"] for row in result["prompt_messages"] if row["role"] == role]
-    return ServiceVerdict(False, rewrite=str(texts[0]))
+    return ServiceVerdict(False, rewrite=read_text(texts[0]))
 
 
 def _make_trend_micro_body(inputs: ServiceInputs) -> Any:
@@ -239,8 +238,12 @@ def _read_clavata(reply: Any, inputs: ServiceInputs) -> ServiceVerdict:
     labels = set(map(str, _clavata_rail(inputs).get("labels") or ()))
     if not labels:
         return ServiceVerdict(report["result"] == "OUTCOME_TRUE")
-    sections = report["sectionEvaluationReports"]
-    matched = {str(row["name"]) for row in sections if row["result"] == "OUTCOME_TRUE"}
+    outcomes = {str(row["name"]): row["result"] for row in report["sectionEvaluationReports"]}
+    for label in sorted(labels):
+        # A section that failed, or that the policy does not have, says nothing of its label.
+        if outcomes[label] not in ("OUTCOME_TRUE", "OUTCOME_FALSE"):
+            raise ValueError(f"the outcome of {label[:40]!r} is {str(outcomes[label])[:40]}")
+    matched = {name for name, outcome in outcomes.items() if outcome == "OUTCOME_TRUE"}
     needs_all = inputs.settings.get("label_match_logic") == "ALL"
     is_match = labels <= matched if needs_all else bool(labels & matched)
     return ServiceVerdict(is_match, ", ".join(sorted(labels & matched)) or None)
@@ -266,8 +269,9 @@ def _make_patronus_body(inputs: ServiceInputs) -> Any:
 
 def _read_patronus(reply: Any, inputs: ServiceInputs) -> ServiceVerdict:
     passed = [result["evaluation_result"]["pass"] is True for result in reply["results"]]
-    if not passed:
-        raise ValueError("no result")
+    evaluators = _patronus_config(inputs)["params"]["evaluators"]
+    if not passed or len(passed) < len(evaluators):
+        raise ValueError(f"{len(passed)} results of {len(evaluators)} evaluators")
     strategy = _patronus_config(inputs).get("success_strategy") or "all_pass"
     is_passed = any(passed) if strategy == "any_pass" else all(passed)
     return ServiceVerdict(not is_passed)

@@ -100,6 +100,20 @@ def read_score(value: Any) -> float:
     return score
 
 
+def read_flag(value: Any) -> bool:
+    """Returns true or false of a reply. Raises ValueError for anything else: null is no answer."""
+    if type(value) is not bool:
+        raise ValueError(f"{str(value)[:40]} is neither true nor false")
+    return value
+
+
+def read_text(value: Any) -> str:
+    """Returns a text of a reply. Raises ValueError for anything else, such as null or parts."""
+    if not isinstance(value, str):
+        raise ValueError(f"{type(value).__name__} is no text")
+    return value
+
+
 class ServiceClient:
     """A service that a rail asks, with its time-out and cache; its key is a `Secret`."""
 
@@ -322,7 +336,8 @@ async def ask_service(turn: TurnContext, name: str, inputs: ServiceInputs) -> Ra
     }
     if verdict.blocked:
         turn.set_reason(f"the service {name!r} objects", score=verdict.score, evidence=evidence)
-        if verdict.rewrite is not None:
+        # A text that is the same afterwards is not masked.
+        if verdict.rewrite is not None and verdict.rewrite != inputs.text:
             metadata["masked"] = verdict.rewrite
         return RailOutcome.block(metadata=metadata)
     if verdict.rewrite is not None and verdict.rewrite != inputs.text:

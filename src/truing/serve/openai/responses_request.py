@@ -166,8 +166,10 @@ def _read_input(items: str | Sequence[Any], limits: ServerLimits) -> tuple[Rows,
 
 def _take_context(request: ResponsesRequest) -> None:
     """Puts the variables of messages of the role `context` into `guardrails.context`."""
+    if isinstance(request.input, str):
+        return
     for number, item in enumerate(request.input):
-        if isinstance(item, str) or item.get("role") != "context":
+        if item.get("role") != "context":
             continue
         if not isinstance(item.get("content"), dict):
             raise refuse(f"input[{number}].content", 'expected an object: {"name": "value"}')
