@@ -135,7 +135,11 @@ def test_an_agent_that_insists_ends_at_its_limits(tmp_path: Path) -> None:
     answer, episode, seen = _run(folder, lambda c: _call("transfer", PAY), limits=limits)
     assert (len(seen), episode.stopped) == (4, "turns")
     assert {call.status for call in episode.calls} == {"denied"}
-    assert len({call.id for call in episode.calls}) == 4
+    call_ids = [call.id for call in episode.calls]
+    assert len(set(call_ids)) == 4
+    # Each ruling names its own call, although the model gave them all one id.
+    named = [r.call_ids for r in answer.rulings if r.ruling == "block" and r.stage == "tool_output"]
+    assert named == [(call_id,) for call_id in call_ids]
     limits = AgentLimits(max_calls=2)
     answer, episode, seen = _run(folder, lambda c: _call("transfer", PAY), limits=limits)
     assert (answer.finish_reason, len(seen), len(episode.calls)) == ("blocked", 2, 2)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -149,6 +151,49 @@ def test_reads_that_the_store_throttles_are_repeated(store: str) -> None:
     assert ThrottlingFileSystem.calls > before + 2
     with pytest.raises(DataError, match="none.bin"):
         open_remote(f"{store}/none.bin")
+
+
+class _WebServer(BaseHTTPRequestHandler):
+    """A server that sends whole files alone, as that of Python does."""
+
+    content = b"".join(b'{"text": "row %d"}\n' % i for i in range(9))
+    tells_size = True
+
+    def log_message(self, *args: Any) -> None:
+        pass
+
+    def do_HEAD(self) -> None:
+        self.send_response(200)
+        if self.tells_size:
+            self.send_header("Content-Length", str(len(self.content)))
+        self.end_headers()
+
+    def do_GET(self) -> None:
+        self.do_HEAD()
+        self.wfile.write(self.content)
+
+
+@pytest.mark.parametrize("tells_size", [True, False])
+def test_a_web_server_without_ranges_or_sizes_loses_no_row(
+    tells_size: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("aiohttp")
+    monkeypatch.setattr(_WebServer, "tells_size", tells_size)
+    options = RowOptions()
+    with ThreadingHTTPServer(("127.0.0.1", 0), _WebServer) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}/rows.jsonl"
+        if tells_size:
+            # The whole file is read as one range; a part of it would be another part.
+            (shard,) = plan_shards(find_sources(url, options), options)
+            assert len(list(ShardRows(shard, options, []))) == 9
+            _, later, *_ = plan_shards(find_sources(url, options), options, 40)
+            with pytest.raises(DataError, match="the store knows no ranges"):
+                list(ShardRows(later, options, []))
+        else:
+            with pytest.raises(DataError, match="does not tell its size"):
+                find_sources(url, options)
+        server.shutdown()
 
 
 @pytest.mark.parametrize("form", ["{}", "{}/", "{}/*.jsonl", "{}/b.jsonl"])

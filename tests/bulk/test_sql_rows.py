@@ -19,7 +19,7 @@ from truing.bulk.moderation_job import ShardRunner, begin_job, finish_job, plan_
 from truing.bulk.row_files import InputRow, RowOptions
 from truing.bulk.shard_store import ShardStore
 from truing.bulk.sql_rows import parse_sql_table, plan_key_ranges, read_key_range
-from truing.core.errors import DataError
+from truing.core.errors import DataError, RunError
 from truing.specs.resolve import resolve
 
 
@@ -113,6 +113,45 @@ def test_a_table_that_changes_is_refused(url: str) -> None:
         list(ShardRows(shards[1], options, []))
 
 
+def test_a_table_whose_ranges_have_moved_is_another_input(url: str, tmp_path: Path) -> None:
+    """The number of rows, the least and the largest key are the same."""
+    write_table(url, [{"id": 2 * i, "text": "a"} for i in range(20)])
+    judge = resolve("keywords:", "judge")
+    job, shards = plan_job(judge, "sql:answers", RowOptions(), "", 320 * 10)
+    out = ShardStore(tmp_path / "out")
+    begin_job(out, job)
+    engine = sqlalchemy.create_engine(url)
+    with engine.begin() as connection:
+        connection.execute(sqlalchemy.text("DELETE FROM answers WHERE id = 4"))
+        connection.execute(sqlalchemy.text("INSERT INTO answers VALUES (31, 'a')"))
+    engine.dispose()
+    later_job, later_shards = plan_job(judge, "sql:answers", RowOptions(), "", 320 * 10)
+    assert [s.start for s in later_shards] != [s.start for s in shards]
+    with pytest.raises(RunError, match=r"other input files \(sql:answers is new or has changed\)"):
+        begin_job(out, later_job)
+
+
+def test_columns_without_an_order_are_read(url: str) -> None:
+    """PostgreSQL orders no JSON; rows of one key come in one order all the same."""
+    engine = sqlalchemy.create_engine(url)
+    with engine.begin() as connection:
+        connection.execute(sqlalchemy.text("DROP TABLE IF EXISTS chats"))
+        connection.execute(sqlalchemy.text("CREATE TABLE chats (id INTEGER, messages JSON)"))
+        for name in "bca":
+            chat = json.dumps([{"role": "user", "content": name}])
+            values = {"chat": chat}
+            connection.execute(sqlalchemy.text("INSERT INTO chats VALUES (1, :chat)"), values)
+    options = RowOptions()
+    try:
+        (shard,) = plan_shards(find_sources("sql:chats", options), options)
+        rows = [row for row in ShardRows(shard, options, []) if isinstance(row, InputRow)]
+        assert [row.conversation.messages[0].content for row in rows] == ["a", "b", "c"]
+    finally:
+        with engine.begin() as connection:
+            connection.execute(sqlalchemy.text("DROP TABLE chats"))
+        engine.dispose()
+
+
 def test_what_cannot_be_read_is_named(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     write_table(url, [{"id": 1, "text": "a"}, {"id": None, "text": "b"}])
     options = RowOptions()
@@ -132,6 +171,8 @@ def test_what_cannot_be_read_is_named(url: str, monkeypatch: pytest.MonkeyPatch)
     )
     monkeypatch.setenv("DATABASE_URL", "nodb://user:hidden@host/x")
     assert "hidden" not in fault_of("sql:answers")
+    monkeypatch.setenv("DATABASE_URL", "postgresql://user:name@host:hidden/x")
+    assert fault_of("sql:answers") == "sql:answers: the URL in DATABASE_URL is malformed"
 
 
 def test_a_table_without_a_column_that_is_judged(

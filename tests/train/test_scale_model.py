@@ -135,6 +135,20 @@ def test_sampling_reads_the_weights_for_each_token() -> None:
     )
 
 
+@pytest.mark.parametrize("size", [BILLION, WITH_ADAPTERS], ids=["all", "adapters"])
+def test_each_role_sums_its_own_gradients(size: ModelSize) -> None:
+    answers = RolloutSize(answers=16, prompt_tokens=100, answer_tokens=50)
+
+    def sent(critics: int, epochs: int) -> float:
+        step = predict_rl(
+            size, Cluster(gpus=4), answers, micro_batches=1, critics=critics, epochs=epochs
+        )
+        return step.sent_bytes
+
+    assert sent(critics=2, epochs=1) == pytest.approx(3 * sent(critics=0, epochs=1))
+    assert sent(critics=1, epochs=2) == pytest.approx(4 * sent(critics=0, epochs=1))
+
+
 def test_the_tables_of_the_page_are_those_of_the_formulas(root: Path) -> None:
     script = root / "benchmarks/scale/training.py"
     spec = importlib.util.spec_from_file_location("scale_training", script)

@@ -51,7 +51,7 @@ class AgentModel:
         self.tools = tools or SimulatedTools()
         self.limits = limits or AgentLimits()
         self.on_block: OnBlock = on_block
-        self.name = self._describe()
+        self.name: str = self._describe()
         settings = [model.lineage.hash, self.tools.hash, repr(self.limits)]
         if on_block != "end":
             settings.append(on_block)

@@ -163,7 +163,7 @@ class EpisodeRun:
         reason = next((ruling.reason for ruling in blocks if ruling.reason), "not allowed")
         continued = None
         if answer.blocked_calls:
-            continued = self._deny_calls(conversation, answer.blocked_calls, blocks, reason)
+            continued = self._deny_calls(conversation, answer, blocks, reason)
         elif blocks and all(ruling.stage == "tool_input" for ruling in blocks):
             continued = self._withhold_results(conversation, blocks, reason)
         return continued if self._on_block == "continue" else None
@@ -171,17 +171,18 @@ class EpisodeRun:
     def _deny_calls(
         self,
         conversation: Conversation,
-        blocked: tuple[ToolCall, ...],
+        answer: Answer,
         blocks: list[Ruling],
         reason: str,
     ) -> Conversation | None:
         """Returns the conversation with the blocked calls and their denials; None if they are too
         long to be recorded. None of a turn's calls is executed, whichever of them a rail is about.
         """
+        blocked = answer.blocked_calls
         if self._find_size_fault(Message("assistant", "", blocked)) is not None:
             return None
         calls = tuple(self._with_own_id(call) for call in blocked)
-        self._name_own_ids(blocked, calls)
+        self._name_own_ids(blocked, calls, len(answer.rulings))
         self._n_calls += len(calls)
         named = _named_calls(blocks)
         records = [
@@ -190,16 +191,20 @@ class EpisodeRun:
         ]
         return self._add_turn(conversation, Message("assistant", "", calls), records)
 
-    def _name_own_ids(self, blocked: tuple[ToolCall, ...], calls: tuple[ToolCall, ...]) -> None:
-        """Writes the episode's own ids of calls into the rulings that name them."""
+    def _name_own_ids(
+        self, blocked: tuple[ToolCall, ...], calls: tuple[ToolCall, ...], n_rulings: int
+    ) -> None:
+        """Writes the episode's own ids of calls into the rulings of the newest answer."""
         own_ids: dict[str, list[str]] = {}
         for call, own in zip(blocked, calls, strict=True):
             own_ids.setdefault(call.id, []).append(own.id)
-        self._rulings = [
+        # Earlier rulings may name the same id of the model, for another call.
+        first = len(self._rulings) - n_rulings
+        self._rulings[first:] = [
             replace(r, call_ids=tuple(own for i in r.call_ids for own in own_ids.get(i, [i])))
             if r.call_ids is not UNSET and r.stage == "tool_output"
             else r
-            for r in self._rulings
+            for r in self._rulings[first:]
         ]
 
     def _withhold_results(

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from truing.bulk.remote_files import is_remote, list_remote_files, open_remote, stat_remote
 from truing.bulk.row_files import JUDGED_FIELDS, InputRow, RowFile, RowOptions, choose_format
@@ -33,6 +34,7 @@ from truing.bulk.sql_rows import (
 from truing.core.bounds import MAX_ROW_BYTES
 from truing.core.errors import DataError, UserError, did_you_mean
 from truing.core.input_files import open_input
+from truing.core.lineage import digest
 from truing.specs.extras import needs_extra
 
 ShardFormat = Literal["jsonl", "csv", "tsv", "parquet"]
@@ -212,6 +214,17 @@ def _find_column_faults(columns: dict[str, dict[str, str]], options: RowOptions)
             if name not in judged
         ]
     return faults[:_MAX_FAULTS]
+
+
+def name_key_ranges(sources: list[SourceFile], shards: list[InputShard]) -> list[SourceFile]:
+    """Returns the sources; the version of a table of a database names its ranges of keys, too.
+
+    Rows that come and go between two commands may move the ranges, and a row into none of them.
+    """
+    if not is_sql(sources[0].path):
+        return sources
+    ranges = digest(repr([(shard.start, shard.end, shard.rows) for shard in shards]))
+    return [replace(sources[0], version=f"{sources[0].version}, ranges {ranges}")]
 
 
 def check_unchanged(source: SourceFile, options: RowOptions) -> None:

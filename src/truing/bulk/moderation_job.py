@@ -29,6 +29,7 @@ from truing.bulk.input_shards import (
     SourceFile,
     check_unchanged,
     find_sources,
+    name_key_ranges,
     options_with_format,
     plan_shards,
 )
@@ -145,15 +146,16 @@ def plan_job(
 ) -> tuple[ModerationJob, list[InputShard]]:
     """Returns the job and its shards; raises DataError for an input that cannot be read."""
     sources = find_sources(source, options)
+    shards = plan_shards(sources, options, shard_bytes)
     job = ModerationJob(
         judge=judge.name,
         judge_hash=judge.lineage.hash,
-        sources=tuple(sources),
+        sources=tuple(name_key_ranges(sources, shards)),
         options=options,
         prefix=prefix,
         shard_bytes=shard_bytes,
     )
-    return job, plan_shards(sources, options, shard_bytes)
+    return job, shards
 
 
 # The folder of the output

@@ -10,7 +10,7 @@ import io
 import random
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, BinaryIO, TypeVar, cast
 
 from truing.core.errors import DataError, MissingExtra
@@ -103,7 +103,7 @@ def stat_remote(path: str) -> tuple[int, str]:
     except OSError as error:
         raise DataError(f"{path}: {error}") from error
     marks = (info.get(k) for k in ("ETag", "etag", "LastModified", "mtime", "created"))
-    return int(info.get("size") or 0), str(next((m for m in marks if m), ""))
+    return _size_of(path, info), str(next((m for m in marks if m), ""))
 
 
 def open_remote(path: str) -> BinaryIO:
@@ -116,8 +116,19 @@ def open_remote(path: str) -> BinaryIO:
         info = repeat_passing_errors(lambda: filesystem.info(inner))
     except OSError as error:
         raise DataError(f"{path}: {error}") from error
-    raw = _RemoteFile(filesystem, inner, int(info.get("size") or 0))
+    raw = _RemoteFile(filesystem, inner, _size_of(path, info))
     return cast(BinaryIO, io.BufferedReader(raw, _BUFFER_BYTES))
+
+
+def _size_of(path: str, info: Mapping[str, Any]) -> int:
+    """Returns the size of a file; raises DataError if the store does not tell it.
+
+    An unknown size is not 0: all rows of the file would be left out.
+    """
+    size = info.get("size")
+    if size is None:
+        raise DataError(f"{path}: its store does not tell its size; copy it to a disk")
+    return int(size)
 
 
 class _RemoteFile(io.RawIOBase):
@@ -153,6 +164,13 @@ class _RemoteFile(io.RawIOBase):
         data = repeat_passing_errors(
             lambda: self._filesystem.cat_file(self._path, start=start, end=end)
         )
+        if len(data) != end - start:
+            # A web server without ranges sends the whole file: other rows than the ones asked for.
+            raise DataError(
+                f"{self._path}: its store sent {len(data):,} bytes instead of the {end - start:,} "
+                f"from byte {start:,}: the file has changed, or the store knows no ranges; copy it "
+                "to a disk"
+            )
         buffer[: len(data)] = data
-        self._position += len(data)
+        self._position = end
         return len(data)

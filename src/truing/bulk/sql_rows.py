@@ -11,6 +11,8 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
 from msgspec import Struct
@@ -91,7 +93,11 @@ def _connect(source: SqlTable) -> Iterator[tuple[Any, Any]]:
     schema, _, name = source.table.rpartition(".")
     engine = None
     try:
-        engine = sqlalchemy.create_engine(url)
+        try:
+            engine = sqlalchemy.create_engine(url)
+        except ValueError:
+            # The message holds the part of the URL that is wrong, perhaps of the password.
+            raise DataError(f"{label}: the URL in {source.url_env} is malformed") from None
         table = sqlalchemy.Table(
             name, sqlalchemy.MetaData(), schema=schema or None, autoload_with=engine
         )
@@ -168,13 +174,14 @@ def read_key_range(source: SqlTable, keys: KeyRange) -> Iterator[dict[str, Any]]
     n_rows = 0
     with _connect(source) as (connection, table):
         key = table.c[source.key]
-        # All columns, for rows with equal keys: their order must not differ from read to read.
-        others = [column for column in table.c if column is not key]
-        query = select(table).where(key >= keys.start, key < keys.end).order_by(key, *others)
+        query = select(table).where(key >= keys.start, key < keys.end).order_by(key)
         streamed = connection.execution_options(yield_per=_ROWS_AT_ONCE).execute(query)
-        for row in streamed.mappings():
-            n_rows += 1
-            yield dict(row)
+        for _, rows in groupby(map(dict, streamed.mappings()), itemgetter(source.key)):
+            # The order of rows with equal keys must not differ from read to read. The database
+            # cannot tell it: PostgreSQL does not order JSON.
+            for row in sorted(rows, key=repr):
+                n_rows += 1
+                yield row
     if n_rows != keys.rows:
         raise DataError(
             f"sql:{source.table}: {n_rows:,} rows have a {source.key} from {keys.start} to before "

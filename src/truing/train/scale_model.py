@@ -144,22 +144,29 @@ def gathered_bytes(size: ModelSize, *, shard: bool) -> float:
 
 
 def sent_bytes(
-    size: ModelSize, *, processes: int, shard: bool, passes: int, backward_passes: int
+    size: ModelSize,
+    *,
+    processes: int,
+    shard: bool,
+    passes: int,
+    backward_passes: int,
+    gradient_steps: int = 1,
 ) -> float:
     """Returns the bytes that a process sends in a step.
 
-    `passes` are the forward passes, `backward_passes` those of them with a backward pass. A ring
-    sends (N - 1) / N of a tensor to gather or to scatter it, twice that to sum it.
+    `passes` are the forward passes, `backward_passes` those of them with a backward pass, and
+    `gradient_steps` the updates of a role's weights, each of which sums gradients that are whole. A
+    ring sends (N - 1) / N of a tensor to gather or to scatter it, twice that to sum it.
     """
     share = (processes - 1) / processes
     trained = size.adapters or size.parameters
     if not shard:
-        return 2 * share * _FLOAT32 * trained
+        return 2 * share * _FLOAT32 * trained * gradient_steps
     in_layers = size.parameters - size.root
     # The layers are gathered again for the backward pass; what is outside of them stays.
     gathered = passes * size.parameters + backward_passes * in_layers
     if size.adapters:
-        return share * _FLOAT32 * (gathered + 2 * size.adapters)
+        return share * _FLOAT32 * (gathered + 2 * size.adapters * gradient_steps)
     # Each backward pass scatters its gradients; only the shards are added up.
     return share * _FLOAT32 * (gathered + backward_passes * size.parameters)
 
@@ -222,7 +229,8 @@ def predict_rl(
 ) -> PredictedStep:
     """Returns a step of RL: answers are sampled, read by each role, and learned from.
 
-    `micro_batches` are those of a process and an epoch. Sampling reads the weights once a token,
+    `micro_batches` are those of a process and an epoch, which ends in one update of each role.
+    Sampling reads the weights once a token,
     in bfloat16, and all answers of a GPU at a time.
     """
     gpus, roles = cluster.gpus, 1 + critics
@@ -238,6 +246,7 @@ def predict_rl(
         shard=shard,
         passes=scoring + learning,
         backward_passes=learning,
+        gradient_steps=roles * epochs,
     )
     step = _combine(
         cluster,

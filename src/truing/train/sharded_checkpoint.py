@@ -114,8 +114,9 @@ def read_tensors(folder: Path, tensors: Mapping[str, Tensor], *, advice: str = "
     Raises RunError, which ends with `advice`, if the files are damaged, or a tensor is missing or
     of another shape.
     """
-    from torch.distributed.checkpoint import HuggingFaceStorageReader, load
     from torch.distributed.checkpoint.api import CheckpointException
+    from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader
+    from torch.distributed.checkpoint.state_dict_loader import load
 
     try:
         reader = HuggingFaceStorageReader(path=str(folder))
@@ -131,8 +132,9 @@ def _move_folder(source: Path, target: Path) -> None:
 
 
 def _write_tensors(folder: Path, target: Path, tensors: dict[str, Tensor]) -> None:
-    from torch.distributed.checkpoint import HuggingFaceStorageWriter, save
     from torch.distributed.checkpoint.api import CheckpointException
+    from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageWriter
+    from torch.distributed.checkpoint.state_dict_saver import save
 
     writer = HuggingFaceStorageWriter(path=str(folder), save_distributed=True)
     try:

@@ -64,6 +64,19 @@ def test_the_baseline_of_a_step_is_the_mean_of_the_answers_that_count() -> None:
     assert advantages[:4].std().item() == pytest.approx(1.5, abs=1e-3)
 
 
+def test_the_weight_of_a_constraint_depends_on_the_answers_that_are_learned_from() -> None:
+    settings = RLSettings(method="grpo", out="", n=2, baseline="step", scale="none")
+    scores = torch.tensor([1.0, 0.0, 5.0, 1.0, 0.0, 9.0])
+    scored = torch.tensor([True, True, True, True, True, False])
+    applies = torch.tensor([True, True, False, True, True, False])
+    advantages = group_relative_advantages(settings, scores, scored & applies, scored)
+    # Five answers are learned from, four count: the mean over five is that over the four.
+    assert advantages.tolist() == pytest.approx([0.625, -0.625, 0.0, 0.625, -0.625, 0.0])
+    # The reward counts what is learned from: an unscored answer changes no weight.
+    reward = group_relative_advantages(settings, scores, scored, scored)
+    assert reward.tolist() == pytest.approx([-0.4, -1.4, 3.6, -0.4, -1.4, 0.0])
+
+
 @pytest.mark.parametrize("counted_rows", [0, 1])
 def test_fewer_than_two_answers_have_no_baseline(counted_rows: int) -> None:
     settings = RLSettings(method="rloo", out="", n=1, baseline="step")

@@ -205,7 +205,8 @@ def _group_batch(
     rewards = processes.gather_rows(local_reward, rollout.global_rows, scores.reward.shape[0])
 
     def local_advantages(global_scores: Tensor, counted: Tensor) -> Advantages:
-        advantages = group_relative_advantages(settings, global_scores, counted)
+        learned = scores.learned(settings)
+        advantages = group_relative_advantages(settings, global_scores, counted, learned)
         return Advantages(advantages[local_rows].to(rollout.log_probs))
 
     return AdvantageBatch(
@@ -277,13 +278,16 @@ def critic_advantages(
     return Advantages(advantages, values, returns)
 
 
-def group_relative_advantages(settings: RLSettings, scores: Tensor, counted: Tensor) -> Tensor:
+def group_relative_advantages(
+    settings: RLSettings, scores: Tensor, counted: Tensor, learned: Tensor | None = None
+) -> Tensor:
     """Returns one advantage per answer, `[N]`; the answers to one prompt are adjacent.
 
     RLOO (Ahmadian et al. 2024) or GRPO (Shao et al. 2024). With `baseline` step all answers that
     count are one group: REINFORCE with the mean of the step as baseline. Answers to one prompt that
     all score alike then have a gradient too. The expected gradient is the same but for a factor
-    near 1; with one answer to each of more prompts, prompts add less noise to it.
+    near 1; with one answer to each of more prompts, prompts add less noise to it. `learned` says
+    which answers have a part in the gradient (default: all).
     """
     kind: Literal["rloo", "grpo"] = "rloo" if settings.method == "rloo" else "grpo"
     scale = None if settings.scale == "auto" else settings.scale
@@ -295,8 +299,11 @@ def group_relative_advantages(settings: RLSettings, scores: Tensor, counted: Ten
         # A single answer has nothing to be compared with.
         if count > 1:
             compared = L.group_advantages(scores[counted], None, count, kind=kind, scale=scale)
-            # λ weighs the mean over the answers that count, and the loss divides by all of them.
-            advantages[counted] = compared.to(scores) * len(scores) / count
+            # λ weighs the mean over the answers that count, and the loss divides by all that are
+            # learned from: unscored and masked ones are neither.
+            in_loss = torch.ones_like(counted) if learned is None else learned
+            factor = int(in_loss.sum()) / max(1, int((in_loss & counted).sum()))
+            advantages[counted] = compared.to(scores) * factor
         return advantages
     groups = scores.reshape(-1, settings.n)
     known = counted.reshape(-1, settings.n).to(scores)
