@@ -36,6 +36,7 @@ BRIDGE, NETWORK, PORT = "trscale0", "10.24.0", 6399
 SPACES = {name: f"{NETWORK}.{number}" for number, name in enumerate(("head", "one", "two"), 2)}
 # Of this run alone: a cluster of the same user does not take its nodes.
 ENVIRONMENT = {**os.environ, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+START_ATTEMPTS = 3  # Ray gives a node 30 s to start its processes: little on two busy cores
 
 
 def run(*words: str, check: bool = True) -> None:
@@ -44,7 +45,7 @@ def run(*words: str, check: bool = True) -> None:
 
 
 def build_network() -> None:
-    """Creates the bridge and a namespace for each node."""
+    """Creates the bridge and a namespace for each node; removes those of a run that was killed."""
     delete_network()
     run("ip", "link", "add", BRIDGE, "type", "bridge")
     run("ip", "link", "set", BRIDGE, "up")
@@ -60,8 +61,11 @@ def build_network() -> None:
 
 
 def delete_network() -> None:
-    """Deletes what `build_network` creates."""
+    """Ends the processes in the namespaces, and deletes what `build_network` creates."""
     for name in SPACES:
+        kill_processes(name)
+        # A namespace lives as long as a process in it, so the pair has to go by its own name.
+        run("ip", "link", "del", f"tr{name}", check=False)
         run("ip", "netns", "del", f"trscale-{name}", check=False)
     run("ip", "link", "del", BRIDGE, check=False)
 
@@ -81,9 +85,7 @@ def start_node(name: str, folder: Path) -> subprocess.Popen[bytes]:
     if name == "head":
         words += ["--include-dashboard=false"]
     with (folder / f"{name}.log").open("ab") as log:
-        return subprocess.Popen(
-            words, start_new_session=True, stdout=log, stderr=log, env=ENVIRONMENT
-        )
+        return subprocess.Popen(words, process_group=0, stdout=log, stderr=log, env=ENVIRONMENT)
 
 
 def list_processes(name: str) -> list[int]:
@@ -93,11 +95,16 @@ def list_processes(name: str) -> list[int]:
     return [int(pid) for pid in listed.stdout.split()]
 
 
-def kill_node(name: str, process: subprocess.Popen[bytes]) -> None:
-    """Kills all processes of a node at once: those in its namespace."""
+def kill_processes(name: str) -> None:
+    """Kills all processes in the namespace of a node at once."""
     for pid in list_processes(name):
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
+
+
+def kill_node(name: str, process: subprocess.Popen[bytes]) -> None:
+    """Kills a node."""
+    kill_processes(name)
     process.wait()
 
 
@@ -166,13 +173,21 @@ class Cluster:
     def start(self) -> None:
         """Starts the nodes, and waits for each."""
         for name in SPACES:
-            self.nodes[name] = start_node(name, self.folder)
-            log = self.folder / f"{name}.log"
-            deadline = time.monotonic() + 180
-            while "Ray runtime started" not in log.read_text():
-                if self.nodes[name].poll() is not None or time.monotonic() > deadline:
-                    sys.exit(f"node {name} did not start:\n{log.read_text()}")
-                time.sleep(0.5)
+            if not any(self._start_once(name) for _ in range(START_ATTEMPTS)):
+                sys.exit(f"node {name} did not start:\n{(self.folder / f'{name}.log').read_text()}")
+
+    def _start_once(self, name: str) -> bool:
+        """Starts a node; returns whether it runs. One that ended leaves nothing behind."""
+        log = self.folder / f"{name}.log"
+        log.unlink(missing_ok=True)
+        self.nodes[name] = start_node(name, self.folder)
+        deadline = time.monotonic() + 180
+        while "Ray runtime started" not in log.read_text():
+            if self.nodes[name].poll() is not None or time.monotonic() > deadline:
+                kill_node(name, self.nodes[name])
+                return False
+            time.sleep(0.5)
+        return True
 
     def stop(self) -> None:
         """Kills the nodes."""
@@ -184,7 +199,8 @@ class Cluster:
         words = ["ip", "netns", "exec", "trscale-head", sys.executable, "-m", "truing", "moderate"]
         words += ["--judge", self.judge, "--in", str(self.rows), "--out", str(out), "--json"]
         words += ["--on", f"ray://{SPACES['head']}:{PORT}", "--shard-mib", str(self.shard_mib)]
-        return subprocess.Popen(words, stdout=subprocess.PIPE, env=ENVIRONMENT)
+        with (self.folder / "driver.log").open("ab") as log:
+            return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=log, env=ENVIRONMENT)
 
     def run_job(self, out: Path, kill_times: list[float], choose: random.Random) -> dict[str, Any]:
         """Runs a job; kills one of the two other nodes at each of the times. Returns figures."""
@@ -223,10 +239,10 @@ class Cluster:
         """Returns the counts of a finished job, and what is wrong with its parts."""
         assert driver.stdout is not None
         printed = driver.stdout.read()
-        if driver.returncode != 0:
-            sys.exit(f"{out.name}: the driver ended with {driver.returncode}")
-        if not printed:
-            sys.exit(f"{out.name}: the driver ended with 0 and printed nothing")
+        if driver.returncode != 0 or not printed:
+            log = (self.folder / "driver.log").read_text(errors="replace")
+            ended = f"ended with {driver.returncode} and printed {len(printed)} bytes"
+            sys.exit(f"{out.name}: the driver {ended}\n{log[-4000:]}")
         counts = json.loads(printed)
         encoded = (out / "manifest.json").read_bytes()
         ids: list[int] = []
@@ -254,6 +270,8 @@ def main() -> None:
     parser.add_argument("--between", type=float, default=15.0, help="mean seconds between deaths")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
+    # So that nodes and links go also when this script is ended.
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     source = random.Random(arguments.seed)
     kill_times = [0.0]
     for _ in range(arguments.kills):

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import importlib
+import json
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from tests.cli.command_line import run_truing, truing
@@ -91,3 +94,19 @@ def test_every_command_stands_in_one_section_of_the_help() -> None:
 def test_completion_of_each_shell_knows_the_commands(shell: str) -> None:
     script = build_app().generate_completion(shell=shell)
     assert "plan-size" in script
+
+
+def test_what_a_command_prints_outlives_a_library_that_ends_the_process(tmp_path: Path) -> None:
+    """As by `python -m truing`: Python flushes the output of a script earlier than of a module."""
+    (tmp_path / "ends.py").write_text(
+        "import atexit, os, sys\n"
+        "from truing.cli import main\n"
+        "atexit.register(os._exit, 0)\n"
+        "sys.argv = ['truing', 'list', 'judges', '--json']\n"
+        "main()\n"
+    )
+    words = [sys.executable, "-m", "ends"]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([*sys.path, str(tmp_path)])}
+    environment.pop("PYTHONUNBUFFERED", None)
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout)

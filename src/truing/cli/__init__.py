@@ -65,6 +65,8 @@ def main() -> None:
         # itself.
         words = expand_plan_command(sys.argv[1:])
         status = build_app()(words, result_action="return_value", exit_on_error=False)
+        # Before the end of Python, at which a library can end the process with its own status.
+        sys.stdout.flush()
     except CycloptsError:
         sys.exit(1)  # a wrong flag or command; cyclopts has printed what is wrong
     except ProcessFailed:
