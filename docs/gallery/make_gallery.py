@@ -98,6 +98,7 @@ def take_screenshot(page: Path, image: Path) -> None:
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"))
         tab = browser.new_page(viewport={"width": 1100, "height": 760})
+        tab.set_default_timeout(120_000)
         tab.goto(page.as_uri())
         tab.screenshot(path=image)
         browser.close()

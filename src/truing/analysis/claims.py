@@ -19,6 +19,7 @@ from truing.analysis.claim_evidence import collect_evidence
 from truing.analysis.corrected_deltas import PairLabels
 from truing.analysis.pairing import RunPair
 from truing.analysis.planned_labels import LEVEL, LabelsNeeded
+from truing.analysis.rates import AXES
 from truing.stats.intervals import Interval
 from truing.stats.paired import holm
 
@@ -305,7 +306,9 @@ def _claim(
         limit=limit,
     )
     if decision is None:
-        return replace(base, needs=f"a judge of {decided.question!r} on both runs")
+        axis = AXES.get(decided.question)
+        question = decided.question if axis is None else axis.question
+        return replace(base, needs=f"a judge of {question!r} on both runs")
     return replace(
         base,
         estimate=decision.estimate,

@@ -14,6 +14,7 @@ from typing import Any
 from cyclopts import App, CycloptsError, Group
 
 from truing.cli.commands import COMMANDS, GROUPS, SECTIONS
+from truing.cli.help_format import HelpText
 from truing.cli.tables import print_text
 from truing.core.errors import ProcessFailed, TruingError
 from truing.core.private_files import restrict_umask
@@ -25,7 +26,13 @@ def build_app() -> App:
 
     Commands are registered by dotted path: `truing --help` imports none of their modules.
     """
-    app = App(name="truing", version=__version__, help=(__doc__ or "").splitlines()[0])
+    app = App(
+        name="truing",
+        version=__version__,
+        help=(__doc__ or "").splitlines()[0],
+        help_format="plaintext",
+        help_formatter=HelpText(),
+    )
     sections: dict[str, Group] = {}
     for position, (title, commands) in enumerate(SECTIONS.items()):
         sections |= dict.fromkeys(commands, Group(title, sort_key=position))

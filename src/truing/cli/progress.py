@@ -86,6 +86,7 @@ def finish_run(out: Path, *, as_json: bool, repeatable: bool = False) -> int:
     Returns the exit status: 1 if the run has answers and all of them failed, else 0.
     """
     from truing.analysis.summary import write_summary
+    from truing.cli.run_folders import label_words
     from truing.runs.folder import Run
 
     summary = write_summary(out)
@@ -118,7 +119,7 @@ def finish_run(out: Path, *, as_json: bool, repeatable: bool = False) -> int:
         print_next_steps(
             [
                 ("truing", "ui", out),
-                ("truing", "label", out, "--n", 60),
+                label_words(out, {rate.question for rate in summary.rates}),
                 ("truing", "report", out, "--out", f"{out}-report"),
             ]
         )

@@ -6,6 +6,7 @@ import re
 import shlex
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from importlib.util import find_spec
@@ -27,6 +28,7 @@ from rich.progress import (
 )
 
 from truing.cli.parameters import Flag, OptionalStrings
+from truing.cli.run_folders import label_words
 from truing.cli.spending import (
     STOPPED_BY_BUDGET,
     SpendingFlags,
@@ -40,6 +42,7 @@ from truing.core.errors import UserError
 if TYPE_CHECKING:
     from truing.plan.evaluation import Plan
     from truing.plan.evaluation_run import PlanProgress
+    from truing.report.report_data import ReportData
 
 AGENT_JUDGES = ("state:done", "state:harm", "state:injection", "rules:refusal")
 """The judges of agents' tasks where none is named: of the end state, and of refusals."""
@@ -153,7 +156,7 @@ def command(
     for line in filter(None, stops):
         print_text(f"truing: {line}", file=sys.stderr)
     if not json_:
-        print_next_steps(_next_steps(out, loaded))
+        print_next_steps(_next_steps(out, loaded, report))
     return STOPPED_BY_BUDGET if any(stops) else 0
 
 
@@ -221,14 +224,17 @@ def _judge_agents_by_state(plan: Plan) -> Plan:
     return replace(plan, data={**plan.data, **tasks})
 
 
-def _next_steps(out: Path, plan: Plan) -> list[str]:
+def _next_steps(out: Path, plan: Plan, report: ReportData) -> list[str | Sequence[object]]:
     from truing.report.formatting import format_gate_command
 
-    run = shlex.quote(str(out / plan.baseline_variant / next(iter(plan.data))))
+    data = next(iter(plan.data))
+    run = out / plan.baseline_variant / data
+    summaries = (variant.summaries.get(data) for variant in report.variants)
+    questions = {rate.question for summary in summaries if summary for rate in summary.rates}
     return [
-        f"truing ui {shlex.quote(str(out))}",
-        f"truing label {run} --n 60",
-        format_gate_command(run),
+        ("truing", "ui", out),
+        label_words(run, questions),
+        format_gate_command(shlex.quote(str(run))),
     ]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -47,6 +47,15 @@ def short_run_names(runs: Sequence[Path]) -> list[str]:
     while depth < max(map(len, parts)) and len({p[-depth:] for p in parts}) < len(parts):
         depth += 1
     return ["/".join(p[-depth:]) for p in parts]
+
+
+def label_words(run: Path, questions: Collection[str]) -> tuple[object, ...]:
+    """Returns the words of the command that labels rows of a run about a question its judges
+    answered: harm, or refusals where no judge was asked about harm.
+    """
+    words = ("truing", "label", run, "--n", 60)
+    asks_refusals = "harmful" not in questions and "refused" in questions
+    return (*words, "--question", "refused") if asks_refusals else words
 
 
 def cards_by_judge(paths: Sequence[Path] | None) -> dict[str, Path]:
