@@ -135,7 +135,11 @@ def test_processes_on_a_device_exchange_none_of_the_cpu(
 ) -> None:
     """The backend of the device refuses tensors of the CPU, as NCCL does."""
     one, two = tmp_path / "one", tmp_path / "two"
-    expected = train_three_steps(kind, lora, str(one), base, "cpu")
+    if kind == "kto":
+        # Its KL term is that of a micro-batch: another number of processes has other ones.
+        expected, _ = run_in_processes(train_three_steps, 2, kind, lora, str(one), base, "cpu")
+    else:
+        expected = train_three_steps(kind, lora, str(one), base, "cpu")
     weights, _ = run_in_processes(
         train_three_steps, 2, kind, lora, str(two), base, "standin", backend="standin"
     )
@@ -163,7 +167,7 @@ def test_the_command_in_two_processes_of_a_launcher(
     ]
     rows.write_text("\n".join(json.dumps(row) for row in pairs))
     flags = f"train sft --base {base} --data file:{rows} --steps 3 --batch 4 --lora 4 --json"
-    flags += " --dtype float32 --max-length 128 --no-tensorboard --device cpu --benign 0"
+    flags += " --dtype float32 --max-length 128 --no-tensorboard --device cpu"
     one, two = tmp_path / "one", tmp_path / "two"
     launch = [sys.executable, "-W", "ignore", "-m", *LAUNCHERS[launcher].split()]
     for out, command in ((one, [sys.executable]), (two, launch)):

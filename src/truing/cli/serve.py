@@ -25,6 +25,7 @@ from truing.stats.sequential import HarmRateAlarm
 if TYPE_CHECKING:
     from litestar import Litestar
 
+    from truing.serve.openai.admission import AdmissionControl
     from truing.serve.openai.approvals import Approvals
     from truing.serve.openai.audit import HarmAudit
     from truing.serve.openai.limits import ServerLimits
@@ -36,6 +37,7 @@ LOCAL_HOSTS = ("127.0.0.1", "localhost", "::1")
 # Requests that wait for a worker, per worker; beyond that the server answers 429.
 WAITING_PER_WORKER = 4
 MAX_WORKERS = 256
+MAX_GRACE = 600
 _BACKLOG = 2048  # connections that wait for a process to accept them; uvicorn's default
 
 
@@ -106,6 +108,8 @@ class ServeJob:
         """Raises PlanError for flags that do not go together; warns of an open port."""
         flags, keys = self.flags, self.keys
         _read_limits(flags)
+        if not 0 <= flags.grace <= MAX_GRACE:
+            raise PlanError(f"serve: --grace {flags.grace:g}: 0 to {MAX_GRACE} seconds")
         if flags.workers is not None:
             _check_workers(flags)
         if flags.host not in LOCAL_HOSTS and not keys:
@@ -115,8 +119,10 @@ class ServeJob:
                 file=sys.stderr,
             )
 
-    def build_app(self) -> tuple[Any, ModelRouter]:
-        """Returns the ASGI app and what it serves; raises PlanError with all faults."""
+    def build_app(self) -> tuple[Any, ModelRouter, AdmissionControl]:
+        """Returns the ASGI app, what it serves, and its admission; raises PlanError with all
+        faults.
+        """
         from truing.serve.openai.app import ask_people, share_state
         from truing.serve.openai.local_host import LocalHostOnly
         from truing.serve.openai.shared_state import open_shared_state
@@ -142,7 +148,8 @@ class ServeJob:
             ask_people(app, approvals)
         if shared is not None:
             share_state(app, shared)
-        return (LocalHostOnly(app) if is_private else app), router
+        admission: AdmissionControl = app.state.chat.admission
+        return (LocalHostOnly(app) if is_private else app), router, admission
 
 
 def _serve(
@@ -151,22 +158,17 @@ def _serve(
     """Serves until a signal: on the job's port, or as a worker on the sockets of its parent."""
     import uvicorn
 
+    from truing.serve.openai.graceful_server import GracefulServer
     from truing.serve.openai.http_protocol import bounded_protocol
     from truing.serve.openai.request_log import log_to_stderr
 
     flags = job.flags
-    app, router = job.build_app()
+    app, router, admission = job.build_app()
     if flags.request_log:
         log_to_stderr()
     _print_skipped(router)
     if link is None:
         _print_served(job, router)
-
-    class Server(uvicorn.Server):
-        async def startup(self, sockets: list[socket] | None = None) -> None:
-            await super().startup(sockets)
-            if link is not None and self.started:
-                link.report_ready()
 
     config = uvicorn.Config(
         app,
@@ -181,7 +183,7 @@ def _serve(
         # Answers that are being generated at a shutdown may finish.
         timeout_graceful_shutdown=int(flags.timeout),
     )
-    Server(config).run(sockets)
+    GracefulServer(config, admission, flags.grace, link).run(sockets)
 
 
 def _serve_in_worker(job: ServeJob, listener: socket, link: WorkerLink) -> None:
@@ -213,9 +215,10 @@ def _serve_by_workers(job: ServeJob) -> int:
             partial(_serve_in_worker, job, listener),
             flags.workers or 1,
             # uvicorn itself waits as long as an answer may take.
-            drain_seconds=flags.timeout + 5,
+            drain_seconds=flags.grace + flags.timeout + 5,
             report=report,
             on_ended=forget_metrics,
+            on_stopping=listener.close,
         )
         print_text(
             f"truing serves http://{flags.host}:{job.port}/v1 with {flags.workers} workers",

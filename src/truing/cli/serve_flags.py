@@ -18,6 +18,9 @@ class ServeFlags:
         Requests that are answered at a time; 4 times as many may wait, more are rejected (429).
     timeout
         Maximum seconds of a request.
+    grace
+        Seconds after SIGTERM in which requests are still accepted, and /ready says 503; Ctrl-C ends
+        at once.
     max_body
         Maximum bytes of a request body.
     max_tokens
@@ -56,6 +59,7 @@ class ServeFlags:
 
     concurrency: int = 64
     timeout: float = 120.0
+    grace: float = 1.0
     max_body: int = 2_000_000
     max_tokens: int = 512
     per_minute: int = 0

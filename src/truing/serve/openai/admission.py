@@ -75,6 +75,7 @@ class AdmissionControl:
         self._slots = asyncio.Semaphore(limits.concurrency)
         self.admitted = 0
         self.in_flight = 0
+        self.leaving = False  # requests are admitted, and /ready says that no more should come
         self.draining = False
 
     def check_key(self, header: str | None) -> bytes:

@@ -142,7 +142,7 @@ def chat_app(
 
     @asynccontextmanager
     async def lifespan(app: Litestar) -> AsyncIterator[None]:
-        admission.draining = False
+        admission.draining = admission.leaving = False
         if service.shared is not None:
             service.memory.secret = await service.shared.secret()
         for guarded in router.guarded.values():

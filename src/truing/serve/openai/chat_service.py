@@ -64,7 +64,7 @@ class ChatService:
 
     async def find_obstacle(self) -> str:
         """Returns why this process should get no requests now; "" if it should."""
-        if self.admission.draining:
+        if self.admission.draining or self.admission.leaving:
             return "draining"
         for shared in (self.shared, self.memory.store):
             fault = "" if shared is None else await shared.find_fault()

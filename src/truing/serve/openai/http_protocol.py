@@ -16,6 +16,8 @@ from truing.serve.openai.limits import ServerLimits
 from truing.serve.openai.request_log import RequestRecord, new_request_id
 from truing.serve.openai.schemas import error_body
 
+# In which a request must begin to arrive over a connection that is new when the server ends.
+_FIRST_BYTE_SECONDS = 2.0
 _REASONS = {
     400: b"Bad Request",
     408: b"Request Timeout",
@@ -50,6 +52,15 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             self._refuse(503, "too many connections", "server_error")
             return
         self._start_arrival_timer(self.limits.header_seconds)
+
+    def shutdown(self) -> None:
+        """Closes a connection without a request; one that is arriving is answered first."""
+        if self._header_bytes:
+            return  # its response closes the connection
+        if self.cycle is None:
+            self._start_arrival_timer(_FIRST_BYTE_SECONDS)
+        else:
+            super().shutdown()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Ends the work of all requests of the connection."""

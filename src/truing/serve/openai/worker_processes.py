@@ -7,7 +7,8 @@ while a process ends waits for another one, and none is refused.
 
 - SIGHUP starts new processes, which read the configurations anew. When all of them are ready the
   old ones finish their requests and end. If one of the new ones fails, the old ones stay.
-- SIGTERM and SIGINT end all: what has been admitted is answered.
+- SIGTERM and SIGINT end all: this process gives up the port, and what the others have accepted is
+  answered.
 - A process that dies is replaced.
 """
 
@@ -28,7 +29,7 @@ from truing.core.errors import UserError
 _POLL_SECONDS = 0.2
 START_SECONDS = 300.0  # in which a process must be ready: models are loaded, encoders downloaded
 _FIRST_RETRY_SECONDS, _LAST_RETRY_SECONDS = 0.5, 30.0
-_READY, _FAILED = "ready", "failed"
+_READY, _FAILED, _REPLACED = "ready", "failed", "replaced"
 
 
 class WorkerLink:
@@ -36,6 +37,7 @@ class WorkerLink:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
+        self.is_replaced = False  # others have taken over: this process leaves the port to them
 
     def report_ready(self) -> None:
         """Says that the worker answers requests."""
@@ -46,11 +48,11 @@ class WorkerLink:
         self._connection.send((_FAILED, message))
 
     def end_with_parent(self) -> None:
-        """Lets this process drain and end where the one that started it dies."""
+        """Lets this process drain and end where it is replaced, or the one that started it dies."""
 
         def watch() -> None:
             with contextlib.suppress(EOFError, OSError):
-                self._connection.recv()  # nothing is ever sent: it returns when the parent ends
+                self.is_replaced = self._connection.recv() == _REPLACED
             os.kill(os.getpid(), signal.SIGTERM)
 
         threading.Thread(target=watch, name="truing-parent", daemon=True).start()
@@ -111,9 +113,12 @@ class _Worker:
     def alive(self) -> bool:
         return bool(self.process.is_alive())
 
-    def drain(self) -> None:
-        """Lets the process answer what it has admitted, and end."""
-        if self.alive:
+    def drain(self, *, is_replaced: bool) -> None:
+        """Lets the process answer what it has accepted, and end."""
+        if is_replaced and self.ready:
+            with contextlib.suppress(OSError):
+                self._connection.send(_REPLACED)
+        elif self.alive:
             self.process.terminate()
 
     def finish(self, deadline: float) -> None:
@@ -134,8 +139,9 @@ def forget_metrics(pid: int) -> None:
 class WorkerProcesses:
     """Runs `target` in `count` processes until a signal ends them.
 
-    `drain_seconds` is the longest that a process may take to answer what it has admitted,
-    `start_seconds` until it is ready; `report` is told of what happens, in one line each.
+    `drain_seconds` is the longest that a process may take to answer what it has accepted,
+    `start_seconds` until it is ready; `report` is told of what happens, in one line each;
+    `on_stopping` is called before all end.
     """
 
     def __init__(
@@ -146,10 +152,12 @@ class WorkerProcesses:
         drain_seconds: float,
         report: Callable[[str], None],
         on_ended: Callable[[int], None] = lambda pid: None,
+        on_stopping: Callable[[], None] = lambda: None,
         start_seconds: float = START_SECONDS,
     ) -> None:
         self._target, self._count, self._start_seconds = target, count, start_seconds
-        self._drain_seconds, self._report, self._on_ended = drain_seconds, report, on_ended
+        self._drain_seconds, self._report = drain_seconds, report
+        self._on_ended, self._on_stopping = on_ended, on_stopping
         self._workers: list[_Worker] = []
         self._leaving: list[tuple[_Worker, float]] = []
         self._stopping = False
@@ -230,13 +238,13 @@ class WorkerProcesses:
             self._let_go(workers)
         else:
             old, self._workers = self._workers, workers
-            self._let_go(old)
+            self._let_go(old, are_replaced=True)
             self._report("reloaded")
 
-    def _let_go(self, workers: list[_Worker]) -> None:
+    def _let_go(self, workers: list[_Worker], *, are_replaced: bool = False) -> None:
         deadline = time.monotonic() + self._drain_seconds
         for worker in workers:
-            worker.drain()
+            worker.drain(is_replaced=are_replaced)
             self._leaving.append((worker, deadline))
 
     def _replace_dead(self) -> None:
@@ -275,6 +283,8 @@ class WorkerProcesses:
         self._on_ended(pid)
 
     def _stop(self) -> None:
+        # Connections after the end of the workers' grace are refused, and do not wait here.
+        self._on_stopping()
         self._let_go(self._workers)
         for worker, deadline in self._leaving:
             self._finish(worker, deadline)
