@@ -79,7 +79,7 @@ async def _call(tools: McpTools, *calls: tuple[str, str]) -> list[ToolResult]:
 
 def _run(coroutine: Coroutine[Any, Any, Any]) -> Any:
     async def bounded() -> Any:
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(120):
             return await coroutine
 
     return asyncio.run(bounded())
@@ -159,6 +159,44 @@ def test_a_server_that_does_not_start_is_a_user_error(
     tools = _tools(tmp_path, (allow,)) if command == "SERVER" else McpTools(command, allow=[allow])
     with pytest.raises(UserError, match=fault):
         _run(_call(tools))
+
+
+@pytest.mark.parametrize("wait", ["sys.stdin.read()", "time.sleep(60)"])
+def test_a_server_that_does_not_answer_is_ended_and_so_is_its_loop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wait: str
+) -> None:
+    monkeypatch.setattr("truing.agents.mcp_tools.START_SECONDS", 2.0)
+    program = tmp_path / "server.py"
+    program.write_text(
+        f"import os, sys, time\nprint(os.getpid(), file=open({str(tmp_path / 'pid')!r}, 'w'))\n{wait}"
+    )
+    tools = McpTools(f"{sys.executable} {program}", allow=["double"])
+
+    async def start_twice_without_closing() -> list[str]:
+        faults = await asyncio.gather(tools.start(None), tools.start(None), return_exceptions=True)
+        faults.append(await asyncio.gather(tools.start(None), return_exceptions=True))
+        return [str(fault) for fault in faults]
+
+    faults = _run(start_twice_without_closing())
+    assert all("no answer in 2 s" in fault for fault in faults)
+    # That `_run` has returned says that nothing is left in the loop; nor is the server's process.
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((tmp_path / "pid").read_text()), 0)
+
+
+def test_closing_ends_a_server_that_starts_and_whoever_waits_for_it() -> None:
+    tools = McpTools(f"{sys.executable} -c 'import sys; sys.stdin.read()'", allow=["double"])
+
+    async def close_while_starting() -> BaseException | None:
+        waiting = asyncio.create_task(tools.start(None))
+        await asyncio.sleep(0.2)
+        await tools.close()
+        await asyncio.wait([waiting], timeout=10)
+        return waiting.exception() if waiting.done() and not waiting.cancelled() else None
+
+    fault = _run(close_while_starting())
+    assert isinstance(fault, UserError)
+    assert "was closed before it had started" in str(fault)
 
 
 def test_without_the_extra_it_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

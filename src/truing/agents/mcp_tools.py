@@ -26,7 +26,7 @@ from truing.core.types import Tool
 from truing.specs.extras import needs_extra
 from truing.worlds.arguments import ArgumentError, read_arguments
 
-START_SECONDS = 30.0
+START_SECONDS = 60.0
 _MAX_DESCRIPTION_CHARACTERS = 4000
 
 
@@ -69,11 +69,7 @@ class McpTools:
             self._loop, self._ready, self._stop = loop, loop.create_future(), asyncio.Event()
             # One task enters and leaves the contexts of the library, as anyio demands.
             self._server = asyncio.create_task(self._serve(self._ready))
-        try:
-            async with asyncio.timeout(START_SECONDS):
-                await asyncio.shield(self._ready)
-        except TimeoutError as error:
-            raise UserError(f"{self.name}: no answer in {START_SECONDS:g} s") from error
+        await asyncio.shield(self._ready)
         return self
 
     async def _serve(self, ready: asyncio.Future[None]) -> None:
@@ -87,8 +83,10 @@ class McpTools:
                 stdio_client(parameters) as (read, write),
                 ClientSession(read, write) as session,
             ):
-                await session.initialize()
-                self.tools = self._select_tools((await session.list_tools()).tools)
+                # Timed within the contexts: a task that is left in them hangs the end of its loop.
+                async with asyncio.timeout(START_SECONDS):
+                    await session.initialize()
+                    self.tools = self._select_tools((await session.list_tools()).tools)
                 self._session = session
                 ready.set_result(None)
                 await self._stop.wait()
@@ -96,9 +94,14 @@ class McpTools:
             ready.set_exception(error)
         except Exception as error:
             if not ready.done():
-                ready.set_exception(UserError(f"{self.name}: does not start: {_describe(error)}"))
+                fault = f"does not start: {_describe(error)}"
+                if isinstance(_first_error(error), TimeoutError):
+                    fault = f"no answer in {START_SECONDS:g} s"
+                ready.set_exception(UserError(f"{self.name}: {fault}"))
         finally:
             self._session = None
+            if not ready.done():
+                ready.set_exception(UserError(f"{self.name}: was closed before it had started"))
 
     def _select_tools(self, offered: list[Any]) -> tuple[Tool, ...]:
         by_name = {tool.name: tool for tool in offered}
@@ -141,13 +144,21 @@ class McpTools:
         """Ends the server; may be called twice."""
         self._stop.set()
         if self._server is not None:
-            with suppress(Exception):
+            if self._ready is not None and not self._ready.done():
+                self._server.cancel()
+            with suppress(Exception, asyncio.CancelledError):
                 await asyncio.wait_for(self._server, 5)
+
+
+def _first_error(error: BaseException) -> BaseException:
+    """Returns the error itself; of a group of tasks, its first one."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
 
 
 def _describe(error: BaseException) -> str:
     """Returns an error in one line; of a group of tasks, its first one."""
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
+    error = _first_error(error)
     text = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
     return " ".join(text.split())[:300]

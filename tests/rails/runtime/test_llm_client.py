@@ -59,7 +59,7 @@ class StreamingRecordingModel(RecordingModel):
 
 
 def answer(text: str) -> Answer:
-    return Answer(message=Message("assistant", text), usage=Usage(5, 2))
+    return Answer(message=Message("assistant", text), usage=Usage(5, 2, 3))
 
 
 def call(model: RecordingModel, base: Sampling | None = None, **arguments: Any) -> LlmReply:
@@ -108,7 +108,7 @@ def test_calls_and_tokens_are_counted() -> None:
     asyncio.run(client.generate_async("a"))
     asyncio.run(client.ainvoke("b"))
     assert counter.calls == 2
-    assert counter.usage() == Usage(10, 4)
+    assert counter.usage() == Usage(10, 4, 6)
     assert counter.records is not None
     assert [(r.prompt_tokens, r.completion_tokens) for r in counter.records] == [(5, 2), (5, 2)]
 

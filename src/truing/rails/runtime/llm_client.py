@@ -114,6 +114,7 @@ class CallCounter:
     calls: int = 0
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    cached_tokens: int = 0
     records: list[LlmCallRecord] | None = None
 
     def record(
@@ -127,7 +128,7 @@ class CallCounter:
 
     def usage(self) -> Usage:
         """Returns the tokens as a `Usage`."""
-        return Usage(self.prompt_tokens, self.completion_tokens)
+        return Usage(self.prompt_tokens, self.completion_tokens, self.cached_tokens)
 
 
 CallKey = tuple[int, Conversation, Sampling]  # id of the model, prompt, sampling
@@ -313,6 +314,7 @@ class LlmClient:
             raise LlmError(answer.failure)
         self.counter.prompt_tokens += answer.usage.prompt_tokens
         self.counter.completion_tokens += answer.usage.completion_tokens
+        self.counter.cached_tokens += answer.usage.cached_tokens
         text, thinking = split_thinking(answer.text)
         message = replace(answer.message, content=text)
         if sampling.tools:
