@@ -114,8 +114,21 @@ class GuardedModel:
         self.options = options
         self.client_settings = ClientSettings.of(self.config.truing)
         self._default_stream_mode = choose_stream_mode(config, parts.judges)
-        self.name = f"guarded:{Path(self.config.path).name or 'rails'},of=({model.name})"
+        self.name = self._make_name()
         self.lineage = self._make_lineage(parts)
+
+    def replace_model(self, model: Model) -> None:
+        """Answers with another model from now on, under its name and lineage.
+
+        Raises PlanError for an agent.
+        """
+        _require_no_loop(model)
+        self.model = self.runtime.services.model = model
+        self.name = self._make_name()
+        self.lineage = self._make_lineage(self.parts)
+
+    def _make_name(self) -> str:
+        return f"guarded:{Path(self.config.path).name or 'rails'},of=({self.model.name})"
 
     def _make_lineage(self, parts: RuntimeParts) -> Lineage:
         """Returns the lineage, with all that the rails ask: none of it may measure the model."""

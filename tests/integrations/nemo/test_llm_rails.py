@@ -280,7 +280,10 @@ def test_the_model_can_be_replaced_and_a_stream_continues_a_state() -> None:
     rails = make_rails(yaml="models: []", colang="")
     first = rails.generate(prompt="one", state={})
     assert isinstance(first, GenerationResponse)
+    before = rails.guarded.lineage
     rails.update_llm("scripted:echo")
+    assert rails.guarded.model.name in rails.guarded.name == rails.guarded.lineage.name
+    assert rails.guarded.lineage.hash != before.hash
     assert rails.generate(prompt="two") == "two"
 
     async def run() -> list[Any]:

@@ -77,6 +77,26 @@ def test_a_verdict_blocks_allows_and_rewrites() -> None:
     assert (rewritten.rulings[0].ruling, rewritten.rulings[0].text) == ("rewrite", "call ***")
 
 
+def test_a_message_of_parts_is_sent_as_its_text() -> None:
+    async def handler(request: Request) -> None:
+        await request.send(200, {"verdict": "good"})
+
+    image = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
+    parts = [{"type": "text", "text": "it's\nhere"}, image]
+
+    async def run(model: GuardedModel) -> None:
+        try:
+            await model.runtime.run_turn([{"role": "user", "content": parts}])
+        finally:
+            await close_connections()
+
+    request = {"content": "{{ text }}", "question": "{{ user_message }}"}
+    with serving(handler) as server:
+        asyncio.run(run(guard(server.url, request=request)))
+    text = "it's\nhere [+ image]"
+    assert server.requests[0].json == {"content": text, "question": text}
+
+
 def test_an_answer_is_rewritten_before_it_is_shown() -> None:
     async def handler(request: Request) -> None:
         await request.send(200, {"verdict": "good", "masked": "Hello, ***."})

@@ -157,6 +157,22 @@ def test_a_stored_response_is_read_again_and_deleted_by_its_key_alone(
         client.responses.create(model="m", input="and?", previous_response_id=response.id)
 
 
+def test_a_thread_of_the_chat_route_is_no_response(folder: Path) -> None:
+    app = chat_app(ModelRouter(ScriptedModel(reply), {"response": folder}), limits=LIMITS)
+    keep_threads(app, MemoryThreads())
+    thread_id = "thread_of_the_chat_route"
+    with TestClient(app) as client:
+        body = {
+            "messages": [{"role": "user", "content": "hello"}],
+            "guardrails": {"config_id": "response", "thread_id": thread_id},
+        }
+        assert client.post("/v1/chat/completions", json=body).status_code == 200
+        assert client.get(f"/v1/responses/{thread_id}").status_code == 404
+        assert client.delete(f"/v1/responses/{thread_id}").status_code == 404
+        again = {"input": "hello", "previous_response_id": thread_id}
+        assert client.post("/v1/responses", json=again).status_code == 400
+
+
 def test_what_is_not_stored_is_not_found(plain: Any, client: openai.OpenAI) -> None:
     response = client.responses.create(model="m", input="hello", store=False)
     with pytest.raises(openai.NotFoundError):

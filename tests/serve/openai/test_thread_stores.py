@@ -243,6 +243,7 @@ def test_two_servers_on_one_store_lose_no_turn(kind: str, tmp_path: Path) -> Non
         ("redis://127.0.0.1:x", "cannot reach Redis"),
         ("redis://:secret@127.0.0.1:1/0", "REDIS_PASSWORD"),
         ("redis://127.0.0.1:1/0?password=secret", "REDIS_PASSWORD"),
+        ("redis://[::1", "Invalid IPv6 URL"),
     ],
 )
 def test_stores_that_do_not_exist(name: str, message: str) -> None:

@@ -288,7 +288,8 @@ class LLMRails:
 
     def update_llm(self, llm: Model | str | Any) -> None:
         """Answers with another model from now on."""
-        self.llm = self.guarded.model = self.runtime.services.model = _build_llm(self.config, llm)
+        self.llm = _build_llm(self.config, llm)
+        self.guarded.replace_model(self.llm)
 
     def register_output_parser(self, output_parser: Any, name: str) -> Self:
         """Adds a parser that prompts can name."""

@@ -361,7 +361,7 @@ async def content_safety_check_output(turn: TurnContext, **params: Any) -> RailO
     """NeMo's content safety rail on the output."""
     context = turn.state.context
     variables = {
-        "user_input": context.get("user_message") or "",
+        "user_input": content_text(context.get("user_message")),
         "bot_response": context.get("bot_message") or "",
     }
     name = read_model_name(turn, "output")
@@ -393,7 +393,7 @@ async def llama_guard_check_output(turn: TurnContext, **params: Any) -> RailOutc
     """NeMo's Llama Guard rail on the output."""
     context = turn.state.context
     variables = {
-        "user_input": context.get("user_message") or "",
+        "user_input": content_text(context.get("user_message")),
         "bot_response": context.get("bot_message") or "",
     }
     return await _ask_guard(turn, "llama_guard_check_output", variables, LLAMA_GUARD_MODEL)

@@ -33,6 +33,7 @@ from truing.rails.config.service_addresses import (
 )
 from truing.rails.config.trust import find_key_fault, require_trusted_code
 from truing.rails.config.vendor_addresses import ServiceAddress
+from truing.rails.runtime.chat_messages import content_text
 from truing.rails.runtime.templates import PromptError, evaluate_template
 from truing.rails.runtime.turn_context import EVIDENCE_CHARACTERS, TurnContext
 from truing.specs.keys import resolve_api_key
@@ -298,11 +299,12 @@ def read_inputs(turn: TurnContext, source: str, text: Any, block: str = "") -> S
     """Returns what a request about `text` may hold; `block` is the service's ``rails.config``."""
     context, config = turn.state.context, turn.services.config
     settings = ((config.raw.get("rails") or {}).get("config") or {}).get(block) or {}
-    joined = "\n\n".join(map(str, text)) if isinstance(text, list) else str(text or "")
+    if isinstance(text, list) and not any(isinstance(part, Mapping) for part in text):
+        text = "\n\n".join(map(str, text))  # retrieved texts, not the parts of a message
     return ServiceInputs(
         source=source,
-        text=joined,
-        user_message=str(context.get("user_message") or ""),
+        text=content_text(text),
+        user_message=content_text(context.get("user_message")),
         bot_message=str(context.get("bot_message") or "") if source == "output" else "",
         chunks=read_chunks(context),
         settings=settings,

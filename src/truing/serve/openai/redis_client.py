@@ -34,7 +34,10 @@ def open_redis(url: str, flag: str, purpose: str) -> RedisConnection:
     Raises PlanError for another kind of address and for one with a password in it, MissingExtra
     (for `purpose`) without the package redis.
     """
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:
+        raise PlanError(f"{flag}: {error}; it is redis://HOST:PORT/DATABASE") from error
     if parts.scheme not in _SCHEMES or not (parts.hostname or parts.scheme == "unix"):
         raise PlanError(f"{flag} {parts.scheme}://...: it is redis://HOST:PORT/DATABASE")
     if parts.password or "password=" in parts.query:
