@@ -190,9 +190,17 @@ def collect_evidence(
 
     The others are judges that may measure both models and share no training prompts or ancestors
     with the first. Empty if no judge answered the question in both runs on a prompt of both.
+    Attacked prompts are preferred; a question that none of them asks (tasks of agents are attacked
+    where the task is benign) is answered on plain ones.
     """
+    groups = row_groups(pair.a)
+    return next(filter(None, (_collect_in(g, pair, labels, question, cards) for g in groups)), [])
+
+
+def _collect_in(
+    group: str, pair: RunPair, labels: PairLabels, question: str, cards: Mapping[str, Path]
+) -> list[ChangeEvidence]:
     judges = _judges_of(pair, question)
-    group = row_groups(pair.a)[0]
     order = _paired_draw_order(pair)
     evidence: list[ChangeEvidence] = []
     for judge in judges:
