@@ -122,3 +122,17 @@ def test_messages_that_cannot_be_read_are_named_with_their_line(tmp_path: Path) 
 def test_a_trace_without_an_answer_is_a_failed_response(tmp_path: Path) -> None:
     (row,) = _read(_write(tmp_path / "t.jsonl", _span("t1", 1, [USER], [USER])))
     assert row.responses[0].failure is not None
+
+
+def test_a_result_without_its_call_is_a_failed_response_and_is_not_judged(tmp_path: Path) -> None:
+    lost = {"role": "tool", "parts": [{"type": "tool_call_response", "id": "c9", "response": "x"}]}
+    path = _write(tmp_path / "t.jsonl", _span("t1", 1, [USER, CALL, RESULT, lost], [DONE]))
+    (row,) = _read(path)
+    failure = row.responses[0].failure
+    assert failure is not None
+    assert "a result (call 'c9') without its call: turns are missing" in failure.message
+    words = tmp_path / "words.txt"
+    words.write_text("something else\n")
+    judge = resolve(f"transcript,of=(keywords:{words})", "judge")
+    run = evaluate(None, resolve(f"otel:{path}", "data"), [judge], tmp_path / "run")
+    assert [judgement.verdict for judgement in run.judgements()] in ([], [None])

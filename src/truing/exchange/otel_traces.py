@@ -4,8 +4,9 @@ The file holds OTLP JSON, one document or one a line, as the file exporter of a 
 Each trace is one sample: of its spans with messages (`gen_ai.input.messages` and
 `gen_ai.output.messages`), the last one to begin has the whole conversation. The prompt is what
 stands before the first answer; turns, calls and results become the episode of the response, so that
-`transcript,of=(JUDGE)` reads them. Spans without messages (content capture is off by default in
-many instrumentations) hold nothing to judge: a file without any is an error.
+`transcript,of=(JUDGE)` reads them. A trace with a result whose call it lacks is a failed response:
+turns are missing, and what they did is not known. Spans without messages (content capture
+is off by default in many instrumentations) hold nothing to judge: a file without any is an error.
 """
 
 from __future__ import annotations
@@ -122,13 +123,24 @@ def _read_trace(path: Path, line: int, trace: str, texts: dict[str, str]) -> Row
     first_answer = next((i for i, m in enumerate(messages) if m.role == "assistant"), len(messages))
     answers = [m for m in messages[first_answer:] if m.role == "assistant"]
     model = next((texts[key] for key in _MODEL_ATTRIBUTES if key in texts), "")
-    response = make_response(0, answers[-1].content if answers else None, model)
+    orphan = _find_result_without_call(messages[first_answer:])
+    fault = (
+        "" if orphan is None else f"a result (call {orphan!r}) without its call: turns are missing"
+    )
+    response = make_response(0, answers[-1].content if answers else None, model, fault)
     episode = read_episode(messages[first_answer:])
     response = msgspec.structs.replace(response, episode=UNSET if episode is None else episode)
     prompt = Conversation(tuple(messages[:first_answer]))
     return Row(
         sample=Sample(conversation=prompt, tags={"otel_trace": trace}), responses=(response,)
     )
+
+
+def _find_result_without_call(messages: list[Message]) -> str | None:
+    """Returns the id of a result whose call the trace lacks; None if each result has its call."""
+    called = {call.id for message in messages for call in message.tool_calls}
+    results = (m.tool_call_id or "" for m in messages if m.role == "tool")
+    return next((result for result in results if result not in called), None)
 
 
 def _decode(path: Path, line: int, key: str, text: str, kind: Any) -> Any:
