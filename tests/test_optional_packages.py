@@ -11,9 +11,12 @@ pytestmark = [pytest.mark.peers, pytest.mark.timeout(1800)]
 
 
 def test_presidio(root: Path, tmp_path: Path) -> None:
-    run_tests_with_extra("presidio", "tests/rails/library/test_presidio.py", root, tmp_path)
+    tests = "tests/rails/library/test_presidio.py"
+    outcomes = run_tests_with_extra("presidio", tests, root, tmp_path)
+    assert set(outcomes) == {"passed"}, outcomes
 
 
 def test_wandb(root: Path, tmp_path: Path) -> None:
     tests = "tests/train/test_tracker.py"
-    run_tests_with_extra("wandb", tests, root, tmp_path, development_packages=True)
+    outcomes = run_tests_with_extra("wandb", tests, root, tmp_path, development_packages=True)
+    assert set(outcomes) == {"passed"}, outcomes

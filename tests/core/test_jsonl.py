@@ -7,7 +7,7 @@ from pathlib import Path
 from unittest import mock
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from msgspec import Struct
 
@@ -43,6 +43,8 @@ def test_malformed_line_raises_with_its_number(tmp_path: Path, malformed: bytes)
         next(records)
 
 
+# Two records in two lines, of which the second begins in the first line.
+@example(pieces=[b'{"id":"a"}', b'{"id":', b"\n", b'"c"}', b"\n"], block_bytes=40)
 @given(
     pieces=st.lists(
         st.sampled_from(

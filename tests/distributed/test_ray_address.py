@@ -17,5 +17,11 @@ def test_only_an_address_where_something_listens_is_reachable() -> None:
         check_reachable(address)
 
 
-def test_words_of_ray_are_not_looked_up() -> None:
-    check_reachable("auto")
+def test_words_of_ray_are_not_looked_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    connections: list[object] = []
+    monkeypatch.setattr(
+        socket, "create_connection", lambda *address, **_: connections.append(address)
+    )
+    for word in ("auto", "local"):
+        check_reachable(word)
+    assert connections == []

@@ -17,4 +17,6 @@ pytestmark = [pytest.mark.peers, pytest.mark.timeout(1800)]
 def test_hook_with_its_framework(extra: str, folder: str, root: Path, tmp_path: Path) -> None:
     # What the page of the framework has its readers install beside the extra.
     packages = ["langchain-openai"] if extra == "langchain" else []
-    run_tests_with_extra(extra, f"tests/integrations/{folder}", root, tmp_path, more=packages)
+    tests = f"tests/integrations/{folder}"
+    outcomes = run_tests_with_extra(extra, tests, root, tmp_path, more=packages)
+    assert set(outcomes) == {"passed"}, outcomes

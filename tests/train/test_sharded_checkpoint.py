@@ -134,7 +134,7 @@ def test_a_disk_that_is_full_leaves_the_checkpoint_before(
     def save(*args: Any, **kwargs: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("torch.distributed.checkpoint.save", save)
+    monkeypatch.setattr("torch.distributed.checkpoint.state_dict_saver.save", save)
     later = ck.CheckpointIdentity(step=4, kind="sft", digest="d")
     with pytest.raises(RunError, match=r"checkpoint-4: the disk is full"):
         write_sharded_checkpoint(tmp_path, later, {"model": make_part()}, {}, ProcessGroup())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -81,16 +82,28 @@ def read_records(path: Path, kind: type[T]) -> Iterator[T]:
     n_lines = 0
     for block in _read_blocks(path):
         n_of_block = block.count(b"\n")
-        try:
-            records = decoder.decode_lines(block) if len(block) <= MAX_LINE_BYTES else []
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            records = []
-        # Fewer records than lines: one is blank, or goes on in the next line.
+        records: list[T] = []
+        if len(block) <= MAX_LINE_BYTES and _has_whole_objects(block, n_of_block):
+            with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+                records = decoder.decode_lines(block)
         if len(records) == n_of_block:
             yield from records
         else:
             yield from _decode_each(path, block, n_lines, decoder.decode)
         n_lines += n_of_block
+
+
+def _has_whole_objects(block: bytes, n_lines: int) -> bool:
+    """Whether each line begins with `{` and ends with `}`.
+
+    Then no object goes on in the next line: within one, no `{` may follow a `}`. So a block that
+    decodes to as many objects as it has lines has one in each.
+    """
+    return (
+        block.startswith(b"{")
+        and block.count(b"\n{") == n_lines - 1
+        and block.count(b"}\n") == n_lines
+    )
 
 
 def _read_blocks(path: Path) -> Iterator[bytes]:

@@ -387,7 +387,10 @@ def load_head(path: str | Path) -> nn.Linear:
             f"{pretrained.first_line(error)}"
         ) from error
     if weight.ndim != 2:
-        raise UserError(f"{path}: head.safetensors has the shape {tuple(weight.shape)}")
+        raise UserError(
+            f"{path}: head.safetensors has the shape {tuple(weight.shape)}, and a head has two "
+            "dimensions: outputs and hidden features"
+        )
     # The number of outputs is not stored, the shape of the weight tells it.
     head = nn.Linear(weight.shape[1], weight.shape[0], bias=False)
     head.weight.data.copy_(weight)

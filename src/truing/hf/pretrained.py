@@ -217,7 +217,9 @@ def build_empty_model(auto_class: str, folder: Path, name: str, **options: Any) 
             )
         model.tie_weights()  # accelerate gives each place of a shared weight one of its own
         if (folder / "generation_config.json").is_file() and model.can_generate():
-            generation_config = transformers.GenerationConfig.from_pretrained(str(folder))
+            generation_config = transformers.GenerationConfig.from_pretrained(
+                str(folder), trust_remote_code=False
+            )
             model.generation_config = generation_config
     except Exception as error:  # a broken folder leads transformers to errors of any type
         raise describe_load_error(name, "the model", error) from error

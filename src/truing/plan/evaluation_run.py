@@ -36,6 +36,7 @@ from truing.specs.parser import Spec, parse_spec, redact_spec
 from truing.specs.resolve import RoleName, check_kind, resolve, share_instances
 
 _BUDGET_ROUNDS = 3
+_QUICK_JUDGES = frozenset({"rules", "keywords", "state"})  # they load no weights and no code
 
 
 class PlanProgress(Struct, frozen=True):
@@ -91,8 +92,8 @@ def _list_specs(plan: Plan) -> Iterator[tuple[str, RoleName, str]]:
 def _resolve_specs(plan: Plan) -> _Components:
     """Resolves all specs of a plan.
 
-    Raises PlanError with the faults of all of them; with those of data and models alone if judges
-    were not built because of them.
+    Raises PlanError with the faults of all of them; judges that may load weights are not built
+    where data or models have faults.
     """
     faults: list[str] = []
     _collect_setting_faults(plan, faults)
@@ -104,9 +105,9 @@ def _resolve_specs(plan: Plan) -> _Components:
     built: dict[tuple[RoleName, str], Any] = {}
     with share_instances(_cache_local_model):
         for spec, role, place in specs:
-            if role == "judge" and faults:
-                break
-            if (role, spec) in parsed:
+            if (role, spec) not in parsed:
+                continue
+            if role != "judge" or not faults or parsed[role, spec].kind in _QUICK_JUDGES:
                 with _collect_faults(place, faults):
                     built[role, spec] = resolve(parsed[role, spec], role)
     if faults:

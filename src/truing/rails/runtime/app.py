@@ -117,7 +117,7 @@ class Runtime(Registration):
         self.actions = ActionRegistry()
         timeout = float(config.truing.get("action_timeout", DEFAULT_ACTION_TIMEOUT))
         self._action_runner = ActionRunner(self.actions, timeout)
-        self.traces = TurnTraces.from_config(config)
+        self.traces = TurnTraces.of_config(config)
         self._flow_numbers, self.records_calls = count(1), self.traces.is_on
         self._states = StateCache()
         self.search_providers, self.embedding_providers = SearchProviders(), {}

@@ -151,7 +151,7 @@ class TurnTraces:
         self._adapters = tuple(adapters)
 
     @classmethod
-    def from_config(cls, config: RailsConfig) -> TurnTraces:
+    def of_config(cls, config: RailsConfig) -> TurnTraces:
         """Returns the adapters that ``tracing:`` names; MissingExtra without OpenTelemetry."""
         adapters: list[TraceAdapter] = []
         for adapter in list_trace_adapters(config.raw):
