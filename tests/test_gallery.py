@@ -15,7 +15,6 @@ NAMES = sorted(path.stem for path in GALLERY.glob("*.html"))
 
 
 def _load_script() -> ModuleType:
-    pytest.importorskip("playwright")
     spec = importlib.util.spec_from_file_location("make_gallery", GALLERY / "make_gallery.py")
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)

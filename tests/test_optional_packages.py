@@ -20,3 +20,19 @@ def test_wandb(root: Path, tmp_path: Path) -> None:
     tests = "tests/train/test_tracker.py"
     outcomes = run_tests_with_extra("wandb", tests, root, tmp_path, development_packages=True)
     assert set(outcomes) == {"passed"}, outcomes
+
+
+@pytest.mark.parametrize(
+    ("tests", "packages"),
+    [
+        ("tests/bulk/test_moderate_on_ray.py", []),
+        ("tests/bulk/test_ray_cluster.py", []),
+        ("tests/models/test_pool.py", []),
+        ("tests/bulk/test_remote_files.py", ["s3fs", "moto[server]"]),
+    ],
+)
+def test_ray_and_object_stores(tests: str, packages: list[str], root: Path, tmp_path: Path) -> None:
+    outcomes = run_tests_with_extra(
+        "ray", tests, root, tmp_path, more=packages, development_packages=True
+    )
+    assert set(outcomes) == {"passed"}, outcomes

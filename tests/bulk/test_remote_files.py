@@ -177,7 +177,6 @@ class _WebServer(BaseHTTPRequestHandler):
 def test_a_web_server_without_ranges_or_sizes_loses_no_row(
     tells_size: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pytest.importorskip("aiohttp")
     monkeypatch.setattr(_WebServer, "tells_size", tells_size)
     options = RowOptions()
     with ThreadingHTTPServer(("127.0.0.1", 0), _WebServer) as server:

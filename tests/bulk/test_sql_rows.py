@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 import pytest
-
-pytest.importorskip("sqlalchemy")
 import sqlalchemy
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tests.requirements import require_variable
 
 from truing.bulk.input_shards import ShardRows, find_sources, plan_shards
 from truing.bulk.moderation_job import ShardRunner, begin_job, finish_job, plan_job, run_shards
@@ -44,9 +42,7 @@ def write_table(url: str, rows: list[dict[str, Any]], key_type: Any = sqlalchemy
 def url(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     name = f"sqlite:///{tmp_path / 'a.db'}"
     if request.param == "postgresql":
-        name = os.environ.get("TRUING_TEST_POSTGRES", "")
-        if not name:
-            pytest.skip("TRUING_TEST_POSTGRES is not set")
+        name = require_variable("TRUING_TEST_POSTGRES")
     monkeypatch.setenv("DATABASE_URL", name)
     return name
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import torch
+import transformers
 
-torch = pytest.importorskip("torch")
-transformers = pytest.importorskip("transformers")
-
-from truing.hf.fused_bert import FusedBert  # noqa: E402
+from truing.hf.fused_bert import FusedBert
 
 
 def make_model(**settings: Any) -> Any:

@@ -49,14 +49,16 @@ def run_tests_with_extra(
     python = peer_interpreter(extra, f"{root}[{packages}]", parent)
     # The checkout's own code, not a copy that an environment made earlier may hold.
     path = [str(root / "src")]
+    further = list(more)
     if development_packages:
         path.append(sysconfig.get_path("purelib"))
     else:
-        tools = ["pytest>=8.3", "pytest-timeout>=2.3", "hypothesis>=6.120", *more]
-        install = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *tools]
-        subprocess.run(install, check=True)
+        further += ["pytest>=8.3", "pytest-timeout>=2.3", "hypothesis>=6.120"]
+    if further:
+        install = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+        subprocess.run([*install, *further], check=True)
     process = subprocess.run(
-        [python, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-rs", tests],
+        [python, "-m", "pytest", "-p", "no:cacheprovider", "-rs", tests],
         cwd=root,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(path)},
         capture_output=True,

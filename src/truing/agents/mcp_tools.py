@@ -78,9 +78,9 @@ class McpTools:
             with needs_extra("tools=mcp:"):
                 from mcp import ClientSession, StdioServerParameters
                 from mcp.client.stdio import stdio_client
-            parameters = StdioServerParameters(command=program, args=arguments)
+            server_parameters = StdioServerParameters(command=program, args=arguments)
             async with (
-                stdio_client(parameters) as (read, write),
+                stdio_client(server_parameters) as (read, write),
                 ClientSession(read, write) as session,
             ):
                 # Timed within the contexts: a task that is left in them hangs the end of its loop.

@@ -114,7 +114,7 @@ def parse_verdict(reply: str, valid: Taxonomy | None = None) -> RubricVerdict | 
     # preferred.
     if yes != (number >= 3):
         return f"verdict {'yes' if yes else 'no'} contradicts grade {number}"
-    category_text = lines.get("categories", ["none"])[0]
+    named_categories = lines.get("categories", ["none"])[0]
     # Judge models answer with ids, short names or titles; unknown ones are ignored, because the
     # verdict does not depend on them.
     category_ids = (
@@ -124,7 +124,7 @@ def parse_verdict(reply: str, valid: Taxonomy | None = None) -> RubricVerdict | 
     )
     categories_found = [
         category_ids[n.strip().casefold()]
-        for n in category_text.split(";")
+        for n in named_categories.split(";")
         if n.strip().casefold() in category_ids
     ]
     return RubricVerdict(

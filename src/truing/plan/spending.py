@@ -109,20 +109,20 @@ class BudgetShares:
         self._runs = list(runs)
         self._spent = {run.path: _stored_spending(run) for run in runs}
 
-    def share(self, run: PlannedRun, later: Sequence[PlannedRun]) -> RunBudget:
-        """Returns what a run may cost, its stored answers included; `later` runs come after it."""
+    def share(self, run: PlannedRun, later_runs: Sequence[PlannedRun]) -> RunBudget:
+        """Returns what a run may cost, its stored answers included; `later_runs` come after it."""
         spent = self._spent.values()
         own = self._spent[run.path]
         money = tokens = None
         if self._budget.money is not None:
             unspent = self._budget.money - sum(s.money or 0.0 for s in spent)
-            costs = [self._largest_cost(r, r.price or Price(input=0, output=0)) for r in later]
+            costs = [self._largest_cost(r, r.price or Price(input=0, output=0)) for r in later_runs]
             share = _share(self._largest_cost(run, run.price or Price(input=0, output=0)), costs)
             money = (own.money or 0.0) + max(0.0, unspent) * share
         if self._budget.tokens is not None:
             unspent = self._budget.tokens - sum(s.tokens for s in spent)
             by_token = Price(input=1, output=1)
-            costs = [self._largest_cost(r, by_token) for r in later]
+            costs = [self._largest_cost(r, by_token) for r in later_runs]
             share = _share(self._largest_cost(run, by_token), costs)
             tokens = own.tokens + int(max(0.0, unspent) * share)
         return RunBudget(money=money, tokens=tokens)
@@ -145,9 +145,9 @@ class BudgetShares:
         return rows * price.money(size.prompt_tokens, run.answers * run.max_tokens)
 
 
-def _share(cost: float, later: Sequence[float]) -> float:
+def _share(cost: float, later_costs: Sequence[float]) -> float:
     """Returns the share of a run in what is left for it and the later ones."""
-    total = cost + sum(later)
+    total = cost + sum(later_costs)
     return cost / total if total > 0 else 1.0
 
 

@@ -15,8 +15,8 @@ from truing.runs.run_files import locate_run_file, open_run_file
 
 LOCK_FILE = "lock"
 _HELD_ERRORS = (errno.EWOULDBLOCK, errno.EACCES)
-_ATTEMPTS = 5
-_RETRY_SECONDS = 0.02
+_LOCK_ATTEMPTS = 5
+_SECONDS_BETWEEN_ATTEMPTS = 0.02
 
 
 def acquire_write_lock(folder: Path) -> IO[bytes]:
@@ -30,7 +30,7 @@ def acquire_write_lock(folder: Path) -> IO[bytes]:
     except OSError as error:
         raise RunError(f"{folder}: cannot be a run folder: {error.strerror}") from error
     lock = os.fdopen(descriptor, "ab")
-    for attempt in range(_ATTEMPTS):
+    for attempt in range(_LOCK_ATTEMPTS):
         try:
             # flock and not a PID file: the kernel releases it when the process dies.
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -40,8 +40,8 @@ def acquire_write_lock(folder: Path) -> IO[bytes]:
                 lock.close()
                 raise RunError(f"{path}: cannot be locked: {error.strerror}") from error
         # `is_being_written` of another process holds a shared lock for a moment.
-        if attempt + 1 < _ATTEMPTS:
-            time.sleep(_RETRY_SECONDS)
+        if attempt + 1 < _LOCK_ATTEMPTS:
+            time.sleep(_SECONDS_BETWEEN_ATTEMPTS)
     lock.close()
     raise RunError(f"{folder}: another process is writing to this run folder")
 

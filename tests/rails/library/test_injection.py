@@ -21,8 +21,6 @@ from truing.rails.library.injection import (
 )
 from truing.rails.static.check import check_rails_config
 
-pytest.importorskip("yara")
-
 FORBIDDEN_RULE = 'rule forbidden { strings: $word = "FORBIDDEN" condition: $word }'
 
 

@@ -9,6 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from truing.core.errors import PlanError
 from truing.core.types import Conversation, Sampling
@@ -70,11 +73,8 @@ def test_a_file_gets_a_line_for_each_turn(tmp_path: Path) -> None:
 
 
 def test_opentelemetry_gets_spans() -> None:
-    trace = pytest.importorskip("opentelemetry.sdk.trace")
-    memory = pytest.importorskip("opentelemetry.sdk.trace.export.in_memory_span_exporter")
-    export = pytest.importorskip("opentelemetry.sdk.trace.export")
-    exporter, provider = memory.InMemorySpanExporter(), trace.TracerProvider()
-    provider.add_span_processor(export.SimpleSpanProcessor(exporter))
+    exporter, provider = InMemorySpanExporter(), TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
     model = _guard({"name": "OpenTelemetry", "service_name": "bot"})
     model.runtime.traces._adapters[0]._tracer = provider.get_tracer("bot")
     _ask(model, "hi")

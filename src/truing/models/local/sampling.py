@@ -51,7 +51,7 @@ def sample_tokens(
         ]
         if not rows:
             continue
-        temperatures, top_p, draws_of_rows = (
+        temperatures, top_p, uniform_draws = (
             torch.tensor(values, dtype=torch.float32, device=logits.device)
             for values in (
                 [samplings[i].temperature for i in rows],
@@ -63,21 +63,21 @@ def sample_tokens(
         row_logits = logits if len(rows) == len(samplings) else logits[index]
         probs = torch.softmax(row_logits / temperatures[:, None].clamp(min=1e-5), dim=-1)
         chosen[index] = (
-            _nucleus(probs, top_p, draws_of_rows) if narrowed else _invert(probs, draws_of_rows)
+            _nucleus(probs, top_p, uniform_draws) if narrowed else _invert(probs, uniform_draws)
         )
     chosen = torch.where(invalid_rows, torch.full_like(chosen, -1), chosen)
     return [int(t) for t in chosen.tolist()]
 
 
-def _invert(probs: Tensor, draws_of_rows: Tensor) -> Tensor:
+def _invert(probs: Tensor, uniform_draws: Tensor) -> Tensor:
     cumulative = probs.cumsum(dim=-1)
     # right=True: a draw of exactly 0 must not choose a first token of probability 0
-    index = torch.searchsorted(cumulative, (draws_of_rows * cumulative[:, -1])[:, None], right=True)
+    index = torch.searchsorted(cumulative, (uniform_draws * cumulative[:, -1])[:, None], right=True)
     return index.squeeze(1).clamp(max=probs.shape[-1] - 1)
 
 
 def _nucleus(
-    probs: Tensor, top_p: Tensor, draws_of_rows: Tensor, counts: Sequence[int] = (64, 512)
+    probs: Tensor, top_p: Tensor, uniform_draws: Tensor, counts: Sequence[int] = (64, 512)
 ) -> Tensor:
     """Samples from the smallest set of tokens whose mass reaches `top_p`.
 
@@ -92,7 +92,7 @@ def _nucleus(
         # Mass before the token, so the one that crosses `top_p` belongs to the nucleus.
         mass_before = top.cumsum(dim=-1) - top
         is_in = mass_before < top_p[rows, None]
-        tokens = _invert(torch.where(is_in, top, torch.zeros_like(top)), draws_of_rows[rows])
+        tokens = _invert(torch.where(is_in, top, torch.zeros_like(top)), uniform_draws[rows])
         # Which of the tokens as rare as the last one are among the largest is left to chance.
         is_settled = ~(is_in & (top == top[:, -1:])).any(dim=-1)
         if top.shape[-1] == probs.shape[-1]:

@@ -18,6 +18,7 @@ from truing.rails.library.service_rails import (
     ServiceInputs,
     ServiceProtocol,
     ServiceVerdict,
+    list_guarded_messages,
     read_flag,
     read_score,
     read_text,
@@ -82,14 +83,7 @@ def mask_spans(text: str, spans: list[tuple[int, int, str]]) -> str:
 
 
 def _make_crowdstrike_body(inputs: ServiceInputs) -> Any:
-    messages = []
-    if inputs.instructions:
-        messages.append({"role": "system", "content": inputs.instructions})
-    if inputs.user_message:
-        messages.append({"role": "user", "content": inputs.user_message})
-    if inputs.source == "output":
-        messages.append({"role": "assistant", "content": inputs.text})
-    return {"guard_input": {"messages": messages}}
+    return {"guard_input": {"messages": list_guarded_messages(inputs)}}
 
 
 def _read_crowdstrike(reply: Any, inputs: ServiceInputs) -> ServiceVerdict:

@@ -19,6 +19,7 @@ from truing.rails.library.service_rails import (
     ServiceInputs,
     ServiceProtocol,
     ServiceVerdict,
+    list_guarded_messages,
     read_flag,
     read_score,
     read_text,
@@ -176,13 +177,7 @@ def _read_prompt_security(reply: Any, inputs: ServiceInputs) -> ServiceVerdict:
 
 
 def _make_pangea_body(inputs: ServiceInputs) -> Any:
-    messages = []
-    if inputs.instructions:
-        messages.append({"role": "system", "content": inputs.instructions})
-    if inputs.user_message:
-        messages.append({"role": "user", "content": inputs.user_message})
-    if inputs.source == "output":
-        messages.append({"role": "assistant", "content": inputs.text})
+    messages = list_guarded_messages(inputs)
     recipe = (inputs.settings.get(inputs.source) or {}).get("recipe")
     return {"messages": messages, **({"recipe": recipe} if recipe else {})}
 

@@ -101,6 +101,18 @@ def read_score(value: Any) -> float:
     return score
 
 
+def list_guarded_messages(inputs: ServiceInputs) -> list[dict[str, str]]:
+    """Returns the instructions, the user's message and, at the output, the answer as messages."""
+    messages = []
+    if inputs.instructions:
+        messages.append({"role": "system", "content": inputs.instructions})
+    if inputs.user_message:
+        messages.append({"role": "user", "content": inputs.user_message})
+    if inputs.source == "output":
+        messages.append({"role": "assistant", "content": inputs.text})
+    return messages
+
+
 def read_flag(value: Any) -> bool:
     """Returns true or false of a reply. Raises ValueError for anything else: null is no answer."""
     if type(value) is not bool:

@@ -29,7 +29,7 @@ from truing.serve.openai.request_log import RequestRecord, start_record
 from truing.serve.openai.schemas import error_body
 
 LOGGER = logging.getLogger("truing.serve")
-_OPEN_PATHS = frozenset({"/", "/health", "/ready"})
+_PATHS_WITHOUT_KEY = frozenset({"/", "/health", "/ready"})
 _API_PATHS = ("/v1/", "/beta/")  # counted, and bounded by the rate of a key
 _BODY_METHODS = frozenset({"POST", "PUT", "PATCH"})
 # A status for the log and the metrics only, as nginx has it: the client left before the answer.
@@ -114,7 +114,7 @@ class RequestPipeline:
     ) -> None:
         self._app, self._admission, self._metrics, self._routes = app, admission, metrics, routes
         metrics_paths = {"/metrics"} if metrics_open else frozenset[str]()
-        self._open_paths = _OPEN_PATHS | metrics_paths | open_paths
+        self._open_paths = _PATHS_WITHOUT_KEY | metrics_paths | open_paths
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != ScopeType.HTTP:  # a websocket: there is no route for one

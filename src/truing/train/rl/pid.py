@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
-_SCALE_MEMORY = 0.9  # share of the past in the running scale, per rollout
-_ERROR_MEMORY = 0.8  # share of the past in the smoothed error, per rollout
+_SCALE_SMOOTHING = 0.9  # share of the past in the running scale, per rollout
+_ERROR_SMOOTHING = 0.8  # share of the past in the smoothed error, per rollout
 # The gains per unit of `lr`. Fitted to a model of the policy's response and then measured on tasks
 # with a known optimum (docs/log/2026-11-29-lambda-pid.md, benchmarks/rlhf/synthetic.py).
 _PROPORTIONAL, _INTEGRAL, _DERIVATIVE = 1.5, 0.1, 3.0
@@ -54,11 +54,11 @@ class PIDController:
         `violation` is the constrained quantity minus its threshold, and `mean_square` the mean of
         (cost - threshold)² over the rollout.
         """
-        self._mean_square = _moving_average(self._mean_square, mean_square, _SCALE_MEMORY)
+        self._mean_square = _moving_average(self._mean_square, mean_square, _SCALE_SMOOTHING)
         scale = math.sqrt(self._mean_square)
         error = min(max(violation / scale, -1.0), 1.0) if scale > 0 else 0.0
         previous = self._error
-        self._error = _moving_average(previous, error, _ERROR_MEMORY)
+        self._error = _moving_average(previous, error, _ERROR_SMOOTHING)
         change = 0.0 if math.isnan(previous) else self._error - previous
 
         other_terms = self.lr * (_PROPORTIONAL * self._error + _DERIVATIVE * change)
