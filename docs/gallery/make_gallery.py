@@ -1,8 +1,8 @@
 """Makes the reports and screenshots of docs/gallery: python docs/gallery/make_gallery.py [NAME...].
 
 Each report is made by the commands that the page shows, in a temporary folder, so that the page
-shows what a reader would get. `default` runs the embedded model and takes minutes; the others use
-scripted models and take seconds. Screenshots need Chromium and Playwright (extra `pdf`).
+shows what a reader would get. The models are scripted, so that each takes seconds. Screenshots need
+Chromium and Playwright (extra `pdf`).
 """
 
 from __future__ import annotations
