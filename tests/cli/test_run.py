@@ -91,6 +91,19 @@ def test_what_is_wrong_with_a_model_is_told_before_judges_are_built(
     assert loaded.exists()
 
 
+def test_the_next_step_labels_a_set_of_figures(tmp_path: Path) -> None:
+    plan, out = tmp_path / "plan.toml", tmp_path / "out"
+    plan.write_text(
+        '[models]\nplain = "scripted:mixed"\n'
+        '[data]\nsample = {spec = "builtin:article", shown = true}\n'
+        'safety = {spec = "builtin:safety", limit = 4}\n'
+        '[run]\njudges = ["rules:refusal"]\n'
+    )
+    printed = run_truing("run", str(plan), "--out", str(out))
+    assert f"truing label {out}/plain/safety" in printed
+    assert f"{out}/plain/sample" not in printed.rpartition("next:")[2]
+
+
 @pytest.mark.parametrize(
     "spec", ["builtin:agents,world=mail", "attacked:injection,of=(builtin:agents),tries=2"]
 )

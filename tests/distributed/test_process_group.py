@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from tests.distributed.processes import run_in_processes
 
 from truing.core.errors import UserError
 from truing.distributed import process_group
@@ -202,6 +203,25 @@ def test_collectives_on_a_device_without_a_cpu_backend(tmp_path: Path, root: Pat
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
     assert done.returncode == 0, done.stderr[-3000:]
+
+
+def check_weights(offset_of_rank_1: float, dtype: torch.dtype) -> str:
+    processes = ProcessGroup()
+    weights = [torch.arange(3, dtype=dtype), torch.ones((), dtype=dtype)]
+    weights[1] += offset_of_rank_1 * processes.rank
+    try:
+        processes.check_equal(weights)
+    except UserError as error:
+        return str(error)
+    return "equal"
+
+
+def test_weights_that_differ_between_processes_are_refused() -> None:
+    for dtype in (torch.float32, torch.bfloat16):
+        assert run_in_processes(check_weights, 2, 0.0, dtype) == ["equal", "equal"]
+    messages = run_in_processes(check_weights, 2, 0.5, torch.float32)
+    assert messages[0] == messages[1]
+    assert "process 1 differ from those of process 0" in messages[0]
 
 
 def test_collectives_are_called_in_one_module(root: Path) -> None:

@@ -227,7 +227,8 @@ def _judge_agents_by_state(plan: Plan) -> Plan:
 def _next_steps(out: Path, plan: Plan, report: ReportData) -> list[str | Sequence[object]]:
     from truing.report.formatting import format_gate_command
 
-    data = next(iter(plan.data))
+    # A shown set is a few answers to read, and no figure.
+    data = min(plan.data, key=lambda name: plan.data[name].shown)
     run = out / plan.baseline_variant / data
     summaries = (variant.summaries.get(data) for variant in report.variants)
     questions = {rate.question for summary in summaries if summary for rate in summary.rates}

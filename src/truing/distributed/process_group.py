@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import socket
 from collections.abc import Iterable, Iterator, Sequence
@@ -127,6 +128,27 @@ class ProcessGroup:
         rows[self.rank, : len(data)] = torch.tensor(list(data), dtype=torch.uint8)
         rows = self.all_reduce(rows)
         return [bytes(row[: int(n)].tolist()).decode() for row, n in zip(rows, lengths)]
+
+    def check_equal(self, parameters: Iterable[Tensor]) -> None:
+        """Raises UserError unless each process holds the same values; all must call.
+
+        Weights that no file holds (adapters, new heads) are drawn by each process with one seed.
+        Parts of sharded parameters are not compared, for they differ.
+        """
+        if self.size == 1:
+            return
+        values_hash = hashlib.sha256()
+        for parameter in parameters:
+            if not hasattr(parameter, "full_tensor"):
+                flat = parameter.detach().cpu().contiguous().reshape(-1)
+                values_hash.update(flat.view(torch.uint8).numpy().tobytes())
+        hashes = self.gather_texts(values_hash.hexdigest())
+        different = [str(rank) for rank, text in enumerate(hashes) if text != hashes[0]]
+        if different:
+            raise UserError(
+                f"the weights of process {', '.join(different)} differ from those of process 0 "
+                "before the first step; start all processes with the same devices and versions"
+            )
 
     def barrier(self) -> None:
         """Waits until all processes have reached this call."""

@@ -105,6 +105,7 @@ class TrainingLoop:
                 f"--shard: a batch of {self.settings.batch} does not divide evenly among "
                 f"{processes.size} processes"
             )
+        processes.check_equal(p for p in trainable.model.parameters() if p.requires_grad)
         self.optimizer = build_adamw(
             trainable.model.named_parameters(),
             lr=self.settings.lr,

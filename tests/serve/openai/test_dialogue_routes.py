@@ -106,6 +106,18 @@ def test_each_turn_counts_as_a_request_of_the_rate(folder: Path) -> None:
     assert 'truing_answers_total{finish="dialogue"} 3.0' in metrics
 
 
+def test_a_file_with_more_turns_than_a_minute_allows_is_refused_for_good(folder: Path) -> None:
+    limits = ServerLimits(per_minute=5)
+    model = ScriptedModel(lambda conversation, sampling: "fine")
+    app = chat_app(ModelRouter(model, {"words": folder}), keys=["k"], limits=limits)
+    text = "dialogues: [{turns: [" + ", ".join(["{user: x}"] * 6) + "]}]"
+    with TestClient(app) as client:
+        client.headers["authorization"] = "Bearer k"
+        response = client.post("/v1/rails/tests", json={"dialogues": text})
+    assert response.status_code == 400 and "retry-after" not in response.headers
+    assert "6 turns, and this server answers 5 a minute" in response.json()["error"]["message"]
+
+
 def test_the_judges_of_the_server_judge_the_dialogues(tmp_path: Path) -> None:
     """A judge that is given to the server is not resolved anew, which may load a model."""
     folder = tmp_path / "judged"

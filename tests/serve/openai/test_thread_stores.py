@@ -190,6 +190,24 @@ def test_expired_threads_are_deleted_by_the_clock_of_a_server(on_test: StoreOnTe
         assert wait_until(lambda: size() == 0, 20)
 
 
+def test_deleting_goes_on_after_an_error(caplog: pytest.LogCaptureFixture) -> None:
+    class FailingOnce(MemoryThreads):
+        calls = 0
+
+        async def delete_expired(self) -> None:
+            self.calls += 1
+            if self.calls == 1:
+                raise ValueError("a row that cannot be read")
+            await super().delete_expired()
+
+    store = FailingOnce()
+    app = chat_app(ModelRouter(ScriptedModel("hello")))
+    keep_threads(app, store, cleanup_seconds=0.01)
+    with TestClient(app):
+        assert wait_until(lambda: store.calls > 2, 20)
+    assert caplog.messages.count("threads that have expired were not deleted") == 1
+
+
 def test_the_owner_of_most_bytes_makes_room_in_memory() -> None:
     async def save() -> list[bool]:
         store = MemoryThreads(ThreadBounds(total_bytes=6_000))

@@ -224,7 +224,7 @@ _BLOCKS: dict[str, KeyEffect] = {
         for block in ("f5", "ai_defense")
     },
     **{
-        f"f5.{key}": _same("a rate limit is waited for within the time-out")
+        f"f5.{key}": _differs("truing repeats a request once, and only within the time-out")
         for key in ("max_retries", "max_retry_after_seconds", "retry_backoff_seconds")
     },
     "crowdstrike_aidr.timeout": _same("seconds; 10 where none is named (NeMo: 30)"),

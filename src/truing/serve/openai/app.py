@@ -5,9 +5,10 @@ graceful drain.
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from typing import Any
 
 from litestar import Litestar, MediaType, Request, Response
@@ -44,6 +45,7 @@ from truing.serve.openai.shared_state import SharedState
 from truing.serve.openai.stored_threads import ThreadStore
 from truing.serve.openai.tracing import TurnTracer
 
+LOGGER = logging.getLogger("truing.serve")
 _JSON_PATH = re.compile(r"`\$\.?([^`]*)`$")
 
 
@@ -209,9 +211,12 @@ def keep_threads(app: Litestar, store: ThreadStore, cleanup_seconds: float = 60.
     async def delete_expired() -> None:
         while True:
             await asyncio.sleep(cleanup_seconds)
-            # Where the store does not answer, /ready says so; the next time may work.
-            with suppress(RequestRefused):
+            try:
                 await store.delete_expired()
+            except RequestRefused:
+                pass  # The store does not answer, as /ready says; the next time it may.
+            except Exception:
+                LOGGER.exception("threads that have expired were not deleted")
 
     async def start() -> None:
         cleanup.append(asyncio.create_task(delete_expired()))

@@ -72,6 +72,10 @@ async def run_dialogues(
         raise refuse("dialogues", "; ".join(error.faults[:5])) from error
     _check_dialogues(dialogues, is_operator=is_operator)
     turns = sum(len(dialogue.turns) for dialogue in dialogues)
+    if limits.per_minute and turns > limits.per_minute:
+        # No waiting helps, which is what a 429 would ask for.
+        reason = f"{turns} turns, and this server answers {limits.per_minute} a minute"
+        raise refuse("dialogues", reason)
     # The request itself is counted already.
     await service.admission.check_rate(record.tenant, turns - 1)
     await service.take_slot(request)
