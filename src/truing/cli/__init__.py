@@ -60,6 +60,21 @@ def expand_plan_command(words: list[str]) -> list[str]:
     return ["train", "plan", *words[1:]] if first.endswith(".toml") or is_flag else words
 
 
+def print_help(app: App, words: list[str]) -> bool:
+    """Prints the help that `COMMAND --help` asks for; returns whether the words are that.
+
+    `app(words)` prints the same, but first builds all flags of the command to look for one named
+    `--help`, which is a fifth of the time of a command with a hundred flags.
+    """
+    if not words or words[-1] not in app.help_flags:
+        return False
+    _, _, unused_words = app.parse_commands(words[:-1])
+    if unused_words:
+        return False
+    app.help_print(words[:-1])
+    return True
+
+
 def main() -> None:
     """Runs the command in sys.argv and exits with its status.
 
@@ -71,7 +86,11 @@ def main() -> None:
         # The arguments are passed on: cyclopts warns under pytest when it has to read sys.argv
         # itself.
         words = expand_plan_command(sys.argv[1:])
-        status = build_app()(words, result_action="return_value", exit_on_error=False)
+        app = build_app()
+        if print_help(app, words):
+            status = 0
+        else:
+            status = app(words, result_action="return_value", exit_on_error=False)
         # Before the end of Python, at which a library can end the process with its own status.
         sys.stdout.flush()
     except CycloptsError:

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Collection
+from functools import cache
 from typing import Annotated, Any, NamedTuple, TypeVar, get_args, get_origin, get_type_hints
 
 import msgspec
 from cyclopts import Group, Parameter
-from docstring_parser import parse
+from docstring_parser import google
 from msgspec import Struct
 
 from truing.cli.parameters import MORE_OPTIONS, Common
@@ -36,8 +37,7 @@ def fields_of(
 
     Raises KeyError for a field that the docstrings do not describe.
     """
-    hints = get_type_hints(settings, include_extras=True)
-    descriptions = describe_fields(settings)
+    hints, descriptions = _read_hints(settings), describe_fields(settings)
     return [
         FlagField(field.name, hints[field.name], field.default, descriptions[field.name])
         for field in msgspec.structs.fields(settings)
@@ -45,13 +45,19 @@ def fields_of(
     ]
 
 
+@cache
 def describe_fields(settings: type[Struct]) -> dict[str, str]:
     """Returns the description of each field, from the docstrings of the class and its bases."""
     return {
         entry.arg_name: " ".join((entry.description or "").split())
         for cls in reversed(settings.__mro__)
-        for entry in parse(cls.__doc__ or "").params
+        for entry in google.parse(cls.__doc__ or "").params
     }
+
+
+@cache
+def _read_hints(settings: type[Struct]) -> dict[str, Any]:
+    return get_type_hints(settings, include_extras=True)
 
 
 def flags_of(
