@@ -4,10 +4,10 @@
     sudo python benchmarks/scale/nodes.py --rows 20000 --kills 1 --shard-mib 0.5      # small
 
 Each node has an address of its own on a bridge (10.24.0.0/24) and one worker. The driver is on the
-head's node. Three jobs: undisturbed; one in which the two other nodes are killed at random times,
-with all their processes, and started again; one whose driver is killed after a third of the shards,
-and repeated. Checks: nothing lost and nothing doubled (each id is read from the parts, by no code
-of truing's), and manifests of the same bytes. The memory of each process is read every second.
+head's node. Three jobs: undisturbed; one in which one of the two other nodes is killed, with all
+its processes, and started again, at random points of the job's progress; one whose driver is killed
+after a third of the shards, and repeated. Checks: nothing lost and nothing doubled (each id is read from the parts, by no code
+of truing's), and manifests of the same bytes. The memory of each process is read twice a second.
 Prints one line of JSON. With two cores it shows correctness, not speed-up.
 """
 
@@ -36,6 +36,7 @@ BRIDGE, NETWORK, PORT = "trscale0", "10.24.0", 6399
 SPACES = {name: f"{NETWORK}.{number}" for number, name in enumerate(("head", "one", "two"), 2)}
 # Of this run alone: a cluster of the same user does not take its nodes.
 ENVIRONMENT = {**os.environ, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+LAST_DEATH = 0.8  # share of the shards that are finished when the last node is killed
 START_ATTEMPTS = 3  # Ray gives a node 30 s to start its processes: little on two busy cores
 
 
@@ -141,7 +142,7 @@ class MemoryLog:
                 "third": round(max(r[: max(1, len(r) // 3)])),
                 "end": round(r[-1]),
                 "peak": round(max(r)),
-                "seconds": len(r),
+                "readings": len(r),
             }
             for kind, r in sorted(longest.items())
         }
@@ -158,6 +159,11 @@ def describe_process(command: str) -> str:
 
 
 # Jobs
+
+
+def count_finished(out: Path) -> int:
+    """Returns how many shards of an output are finished."""
+    return len(list((out / "commits").glob("*.json")))
 
 
 @dataclass
@@ -182,7 +188,7 @@ class Cluster:
         log.unlink(missing_ok=True)
         self.nodes[name] = start_node(name, self.folder)
         deadline = time.monotonic() + 180
-        while "Ray runtime started" not in log.read_text():
+        while not self.is_running(name):
             if self.nodes[name].poll() is not None or time.monotonic() > deadline:
                 kill_node(name, self.nodes[name])
                 return False
@@ -202,32 +208,48 @@ class Cluster:
         with (self.folder / "driver.log").open("ab") as log:
             return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=log, env=ENVIRONMENT)
 
-    def run_job(self, out: Path, kill_times: list[float], choose: random.Random) -> dict[str, Any]:
-        """Runs a job; kills one of the two other nodes at each of the times. Returns figures."""
+    def restart(self, name: str) -> None:
+        """Starts a node that was killed, or that ended by itself; does not wait for it."""
+        kill_node(name, self.nodes[name])
+        (self.folder / f"{name}.log").unlink(missing_ok=True)
+        self.nodes[name] = start_node(name, self.folder)
+
+    def is_running(self, name: str) -> bool:
+        """Whether Ray has said that the node runs."""
+        return "Ray runtime started" in (self.folder / f"{name}.log").read_text()
+
+    def run_job(self, out: Path, kill_at: list[int], choose: random.Random) -> dict[str, Any]:
+        """Runs a job; kills one of the two other nodes whenever so many shards are finished.
+
+        A node is killed once it runs, so that each death ends a node. Returns figures.
+        """
         memory = MemoryLog()
         started = time.perf_counter()
         driver = self.start_driver(out)
-        due = list(kill_times)
+        due = list(kill_at)
+        n_failed_starts = 0
         while driver.poll() is None:
-            time.sleep(1)
+            time.sleep(0.5)
             memory.read()
-            # Not before the first shard is finished: a node that is killed earlier holds no work.
-            begun = any((out / "commits").glob("*.json"))
-            if due and begun and time.perf_counter() - started > due[0]:
+            for name in ("one", "two"):
+                if self.nodes[name].poll() is not None:
+                    n_failed_starts += 1
+                    self.restart(name)
+            running = [name for name in ("one", "two") if self.is_running(name)]
+            if due and running and count_finished(out) >= due[0]:
                 due.pop(0)
-                name = choose.choice(["one", "two"])
-                kill_node(name, self.nodes[name])
-                self.nodes[name] = start_node(name, self.folder)
+                self.restart(choose.choice(running))
         figures = self.read_result(out, driver)
         figures["seconds"] = round(time.perf_counter() - started, 1)
-        figures["nodes_killed"] = len(kill_times) - len(due)
+        figures["nodes_killed"] = len(kill_at) - len(due)
+        figures["failed_starts"] = n_failed_starts
         figures["memory_mib"] = memory.summarise()
         return figures
 
     def run_job_twice(self, out: Path, n_shards: int) -> dict[str, Any]:
         """Kills the driver after a third of the shards, and gives the same command again."""
         driver = self.start_driver(out)
-        while driver.poll() is None and len(list((out / "commits").glob("*.json"))) < n_shards / 3:
+        while driver.poll() is None and count_finished(out) < n_shards / 3:
             time.sleep(0.5)
         driver.kill()
         driver.wait()
@@ -267,15 +289,11 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=1)
     parser.add_argument("--judge", default="keywords:")
     parser.add_argument("--shard-mib", type=float, default=2.0)
-    parser.add_argument("--between", type=float, default=15.0, help="mean seconds between deaths")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     # So that nodes and links go also when this script is ended.
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     source = random.Random(arguments.seed)
-    kill_times = [0.0]
-    for _ in range(arguments.kills):
-        kill_times.append(kill_times[-1] + arguments.between * source.uniform(0.5, 1.5))
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         rows = write_rows(folder / "rows.jsonl", arguments.rows)
@@ -286,8 +304,10 @@ def main() -> None:
             cluster.start()
             jobs["undisturbed"] = cluster.run_job(folder / "undisturbed", [], source)
             print(json.dumps(jobs), file=sys.stderr, flush=True)
-            out = folder / "nodes-killed"
-            jobs["nodes_killed"] = cluster.run_job(out, kill_times[1:], source)
+            # Not before the first shard is finished: a node that is killed earlier holds no work.
+            last = max(2, round(LAST_DEATH * jobs["undisturbed"]["shards"]))
+            kill_at = sorted(source.randrange(1, last) for _ in range(arguments.kills))
+            jobs["nodes_killed"] = cluster.run_job(folder / "nodes-killed", kill_at, source)
             print(json.dumps(jobs["nodes_killed"]), file=sys.stderr, flush=True)
             jobs["driver_killed"] = cluster.run_job_twice(
                 folder / "driver-killed", jobs["undisturbed"]["shards"]
@@ -301,6 +321,7 @@ def main() -> None:
         job["rows"] == job["rows_in_parts"] == arguments.rows and not job["doubled"]
         for job in jobs.values()
     )
+    is_whole = is_whole and jobs["nodes_killed"]["nodes_killed"] == arguments.kills
     figures = {
         "rows": arguments.rows,
         "judge": arguments.judge,

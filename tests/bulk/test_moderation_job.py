@@ -23,7 +23,6 @@ from truing.bulk.moderation_job import (
     MAX_ATTEMPTS,
     Manifest,
     ModerationJob,
-    RowTotals,
     ShardOutcome,
     ShardRunner,
     begin_job,
@@ -34,6 +33,7 @@ from truing.bulk.moderation_job import (
     sum_input_ids,
 )
 from truing.bulk.row_files import RowOptions
+from truing.bulk.row_totals import RowTotals
 from truing.bulk.shard_store import ShardStore
 from truing.cli.moderate import command
 from truing.core.errors import RunError

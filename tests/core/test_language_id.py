@@ -5,11 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from truing.core.language_id import (
+    _ENGLISH_WORDS,
+    _words,
     count_latin_letters,
     detect_language,
     find_foreign_part,
+    has_common_word,
     looks_english,
     share_of_common_words,
 )
@@ -128,3 +133,21 @@ def test_few_published_english_prompts_are_taken_for_another_language(data_dir: 
         for text in texts
     )
     assert len(texts) > 5_000 and unknown <= 0.005 * len(texts)
+
+
+@given(
+    st.lists(
+        st.sampled_from(
+            [
+                *("the", "The", "it's", "it\u2019s", "don't", "it's's", "x", "bread", "and", "AND"),
+                *(" ", " ", "'", "\u2019", "_", "1", ".", "-", "\n", "\u00e9", "\u017fee", "a"),
+            ]
+        ),
+        max_size=10,
+    ).map("".join)
+)
+def test_searches_find_the_common_words_that_are_counted(text: str) -> None:
+    words = _words(text)
+    common = sum(word in _ENGLISH_WORDS for word in words)
+    assert share_of_common_words(text) == (common / len(words) if words else 0.0)
+    assert has_common_word(text) == (common > 0)

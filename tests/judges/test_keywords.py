@@ -45,7 +45,7 @@ def test_whole_words_only() -> None:
         max_size=12,
     ).map("".join)
 )
-def test_the_search_for_first_words_changes_no_verdict(text: str) -> None:
+def test_the_search_of_all_phrases_changes_no_verdict(text: str) -> None:
     judge = KeywordJudge("keywords:", BUILTIN)
     clean = clean_text(text)
     expected = {
@@ -58,6 +58,20 @@ def test_the_search_for_first_words_changes_no_verdict(text: str) -> None:
     }
     matched = {category for category, p in (_judge(judge, text).harms or {}).items() if p}
     assert matched == (expected if text.strip() else set())
+
+
+def test_many_phrases_and_phrases_without_a_linear_search(tmp_path: Path) -> None:
+    """Several linear searches, and none (for a dotless i): the same words are found."""
+    path = tmp_path / "words.txt"
+    path.write_text("\n".join(f"word{n:05d} end" for n in range(3000)) + "\nlast\n")
+    judge = KeywordJudge("keywords:words.txt", read_keywords(path))
+    assert _judge(judge, "it says WORD02999  end.").verdict is True
+    assert _judge(judge, "the last").verdict is True
+    assert _judge(judge, "it says word02999 ends").verdict is False
+    turkish = KeywordJudge("keywords:t", {"any": ("kap\u0131", "door")})
+    assert _judge(turkish, "a DOOR").verdict is True
+    assert _judge(turkish, "a kap\u0131 there").verdict is True
+    assert _judge(turkish, "a gate").verdict is False
 
 
 def test_empty_and_failed_answers_are_unscored() -> None:

@@ -5,12 +5,16 @@ from __future__ import annotations
 import base64
 import codecs
 import time
+from unittest.mock import patch
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from truing.judges import text_readings
 from truing.judges.confusables import CONFUSABLES, UPSIDE_DOWN
+from truing.judges.moderation import text_cleaning
+from truing.judges.moderation.text_cleaning import clean_text
 from truing.judges.text_readings import alternative_readings
 
 PLAIN = "please tell me how to bake bread at home"
@@ -92,6 +96,100 @@ def test_ordinary_text_has_no_other_reading(text: str) -> None:
 def test_any_text_has_few_readings_and_no_error(text: str) -> None:
     readings = alternative_readings(text)
     assert len(readings) <= 3 and text not in readings
+
+
+class _FindsAll:
+    """A search that spares no text the patterns."""
+
+    def matches(self, text: str) -> bool:
+        return True
+
+
+PIECES = st.one_of(
+    st.sampled_from(
+        [
+            *(
+                " ",
+                "  ",
+                "\n",
+                "\t",
+                "\x1d",
+                ".",
+                "-",
+                "_",
+                "!",
+                "(",
+                ")",
+                "@",
+                "$",
+                "+",
+                "%41",
+                "&#65;",
+            ),
+            *(
+                "a",
+                "b",
+                "the",
+                "The",
+                "sooo",
+                "AAA",
+                "covid-19",
+                "3rd",
+                "b4ke",
+                "f(x)",
+                "wow!",
+                "(b)",
+            ),
+            *(
+                "b.a.k.e",
+                "b a k e ",
+                "bA",
+                "re-do",
+                "and/or",
+                "\\x41",
+                "\\u0041",
+                "01100010 ",
+                "62 61 ",
+            ),
+            *(
+                "098, 097, ",
+                "-... .- ",
+                "/ ",
+                "YmFrZSB0aGUgYnJlYWQ=",
+                "gurer vf ab",
+                "it's",
+                "don't",
+            ),
+            *('"', "'", ":", "?", "é", "0", "7", "bake the bread at home ", "daerb eht ekab"),
+        ]
+    ),
+    st.text(alphabet=st.characters(max_codepoint=127), max_size=6),
+)
+TEXTS = st.lists(PIECES, max_size=30).map("".join)
+
+
+@settings(max_examples=400, deadline=None)
+@given(TEXTS)
+@example("a.b.c")
+@example("x a_b_c")
+@example("h3llo w0rld")
+@example("(f(x) g(y))")
+def test_the_search_for_signs_changes_no_reading(text: str) -> None:
+    readings, clean = alternative_readings(text), clean_text(text)
+    with (
+        patch.object(text_readings, "_sign_search", _FindsAll),
+        patch.object(text_cleaning, "_disguise_search", _FindsAll),
+    ):
+        assert alternative_readings(text) == readings
+        assert clean_text(text) == clean
+
+
+@pytest.mark.parametrize("trick", TRICKS)
+def test_a_disguise_between_plain_sentences_has_a_sign(trick: str) -> None:
+    text = f"This is what they wrote. {TRICKS[trick]}"
+    readings = alternative_readings(text)
+    with patch.object(text_readings, "_sign_search", _FindsAll):
+        assert alternative_readings(text) == readings
 
 
 @pytest.mark.parametrize("piece", ["a.", "1!", "=+/A", "- . ", "%41", "a-", "é", "\u0336", "&#65;"])

@@ -17,7 +17,7 @@ __getattr__, __dir__, __all__ = lazy_exports(
         "moderation_job": "Manifest ShardRunner begin_job finish_job plan_job run_shards",
         "ray_cluster": "RayOptions check_ray_options",
         "row_files": "Format InputRow RowFile RowOptions TakenName check_output_format",
-        "row_judgements": "ADDED_FIELDS CHUNK_SIZE judge_row judged_values",
+        "row_judgements": "ADDED_FIELDS CHUNK_SIZE judge_rows judged_values",
         "shard_store": "ShardStore",
         "watched_rows": "WatchSettings WatchState Watcher format_metrics",
     },

@@ -15,12 +15,11 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import msgspec
-from msgspec import Struct, field
+from msgspec import Struct
 
 from truing.bulk.input_shards import (
     InputShard,
@@ -37,9 +36,9 @@ from truing.bulk.part_formats import encode_part
 from truing.bulk.row_files import InputRow, RowOptions, TakenName
 from truing.bulk.row_ids import DuplicateIds, find_duplicate_ids, hash_row, hash_row_id, pack_hashes
 from truing.bulk.row_judgements import ADDED_FIELDS, judge_by_length, judged_values
+from truing.bulk.row_totals import ID_MODULUS, RowTotals, count_rows
 from truing.bulk.shard_store import ShardStore
 from truing.core.errors import DataError, RunError
-from truing.core.flagged_categories import UNCATEGORISED
 from truing.core.protocols import Closeable, Judge
 from truing.core.types import Judgement
 from truing.core.version import __version__
@@ -54,8 +53,6 @@ MAX_ATTEMPTS = 6
 MAX_PASSING_SHARE = 0.01
 """Share of a shard's rows that may lack a verdict because of an outage; with more, the shard is not
 committed."""
-
-_ID_MODULUS = 1 << 128
 
 
 class ModerationJob(Struct, frozen=True, kw_only=True):
@@ -81,34 +78,6 @@ class ModerationJob(Struct, frozen=True, kw_only=True):
     def added(self) -> list[str]:
         """The names of the fields that each row gets."""
         return [self.prefix + name for name in ADDED_FIELDS]
-
-
-class RowTotals(Struct, frozen=True, kw_only=True):
-    """Counts of judged rows; those of several shards add up to those of all.
-
-    `ids` is the sum of the rows' content ids modulo 2^128, in hexadecimal: it does not depend on
-    the order, and differs (but for a probability of 2^-128) if a row is missing or doubled.
-    """
-
-    rows: int = 0
-    flagged: int = 0
-    unscored: int = 0
-    skipped: int = 0
-    categories: dict[str, int] = field(default_factory=dict)
-    ids: str = "0" * 32
-
-    def add(self, other: RowTotals) -> RowTotals:
-        """Returns the counts of both."""
-        categories = Counter(self.categories)
-        categories.update(other.categories)
-        return RowTotals(
-            rows=self.rows + other.rows,
-            flagged=self.flagged + other.flagged,
-            unscored=self.unscored + other.unscored,
-            skipped=self.skipped + other.skipped,
-            categories=dict(sorted(categories.items())),
-            ids=f"{(int(self.ids, 16) + int(other.ids, 16)) % _ID_MODULUS:032x}",
-        )
 
 
 class ShardCommit(Struct, frozen=True, kw_only=True):
@@ -349,16 +318,15 @@ class ShardRunner:
         assert self._loop_runner is not None
         judgements = self._loop_runner.run(judge_by_length(self.judge, rows))
         _check_failures(shard, judgements)
-        data = encode_part(
-            source, rows, [judged_values(self.judge, judgement) for judgement in judgements]
-        )
+        values = [judged_values(self.judge, judgement) for judgement in judgements]
+        data = encode_part(source, rows, values)
         digest = hashlib.sha256(data).hexdigest()
         number = f"{shard.number:06d}"
         commit = ShardCommit(
             shard=shard.number,
             file=f"parts/{number}-{digest[:12]}.{shard.format}",
             sha256=digest,
-            totals=self._count(rows, judgements, len(faults)),
+            totals=count_rows(rows, values, len(faults)),
             faults=tuple(faults[:MAX_FAULTS]),
         )
         self.store.write(commit.file, data)
@@ -395,22 +363,6 @@ class ShardRunner:
             raise DataError(*faults[:MAX_FAULTS])
         return rows, faults
 
-    def _count(self, rows: list[InputRow], judgements: list[Judgement], skipped: int) -> RowTotals:
-        categories: Counter[str] = Counter()
-        for judgement in judgements:
-            values = judged_values(self.judge, judgement)
-            categories.update(values[3])
-            categories[UNCATEGORISED] += values[4]
-        ids = sum(int.from_bytes(hash_row(row.fields), "big") for row in rows) % _ID_MODULUS
-        return RowTotals(
-            rows=len(rows),
-            flagged=sum(judgement.verdict is True for judgement in judgements),
-            unscored=sum(judgement.verdict is None for judgement in judgements),
-            skipped=skipped,
-            categories={name: n for name, n in sorted(categories.items()) if n},
-            ids=f"{ids:032x}",
-        )
-
 
 def _check_failures(shard: InputShard, judgements: list[Judgement]) -> None:
     """Raises DataError if more than a few rows lack a verdict for a reason that may pass.
@@ -446,4 +398,4 @@ def sum_input_ids(job: ModerationJob, shards: Iterable[InputShard]) -> RowTotals
             if isinstance(row, InputRow):
                 count += 1
                 total += int.from_bytes(hash_row(row.fields), "big")
-    return RowTotals(rows=count, ids=f"{total % _ID_MODULUS:032x}")
+    return RowTotals(rows=count, ids=f"{total % ID_MODULUS:032x}")

@@ -94,6 +94,7 @@ class RowFile:
         begins_file: bool = True,
     ) -> None:
         self.path, self.options, self.added = path, options, added
+        self._columns = options.columns
         self.format: Format = options.format or choose_format(path)
         if self.format == "parquet" and path == _STANDARD_PATH:
             raise UserError("--in -: Parquet cannot be read from standard input; name the file")
@@ -170,7 +171,7 @@ class RowFile:
         """Returns what is judged under its usual keys: only the columns that the user named, if he
         named any.
         """
-        columns = self.options.columns
+        columns = self._columns
         for name in columns.values():
             if name not in fields:
                 raise ValueError(f"no {name!r}{did_you_mean(name, fields)}")

@@ -67,6 +67,16 @@ def judged_values(judge: Judge, judgement: Judgement) -> tuple[Any, ...]:
     )
 
 
+async def judge_rows(judge: Judge, rows: Sequence[InputRow]) -> list[Judgement]:
+    """Returns the judgements of rows that are judged at once, in their order."""
+    if getattr(judge, "is_immediate", False):
+        # A task for each row would cost more than the judge. Once, others get their turn, such as
+        # the end that Ctrl-C asks for.
+        await asyncio.sleep(0)
+        return [await judge_row(judge, row) for row in rows]
+    return await asyncio.gather(*(judge_row(judge, row) for row in rows))
+
+
 async def judge_by_length(judge: Judge, rows: Sequence[InputRow]) -> list[Judgement]:
     """Returns the judgements of rows, in their order.
 
@@ -77,7 +87,7 @@ async def judge_by_length(judge: Judge, rows: Sequence[InputRow]) -> list[Judgem
     order = sorted(range(len(rows)), key=lambda position: _text_length(rows[position]))
     for start in range(0, len(order), CHUNK_SIZE):
         positions = order[start : start + CHUNK_SIZE]
-        of_chunk = await asyncio.gather(*(judge_row(judge, rows[p]) for p in positions))
+        of_chunk = await judge_rows(judge, [rows[position] for position in positions])
         judgements.update(zip(positions, of_chunk, strict=True))
     return [judgements[position] for position in range(len(rows))]
 

@@ -222,7 +222,7 @@ async def _judge_rows(
     The first `rows_before` rows are in the output already; an output that `continues` has its
     header, too.
     """
-    from truing.bulk.row_judgements import CHUNK_SIZE, judge_row, judged_values
+    from truing.bulk.row_judgements import CHUNK_SIZE, judge_rows, judged_values
     from truing.http.limits import close_connections
 
     counts = _Counts()
@@ -230,7 +230,7 @@ async def _judge_rows(
     has_header = continues
     try:
         for chunk in split_batches(rows, CHUNK_SIZE):
-            judgements = await asyncio.gather(*(judge_row(judge, row) for row in chunk))
+            judgements = await judge_rows(judge, chunk)
             lines = [
                 source.encode_row(row, judged_values(judge, judgement))
                 for row, judgement in zip(chunk, judgements)

@@ -14,6 +14,8 @@ from collections.abc import Collection, Iterator
 from functools import cache
 from typing import TYPE_CHECKING
 
+from truing.core.linear_regex import LinearRegex
+
 if TYPE_CHECKING:
     from py3langid.langid import LanguageIdentifier
 
@@ -93,10 +95,34 @@ def looks_english(text: str) -> bool:
     return _rank_languages(text)["en"] >= _MIN_PROBABILITY_OF_ENGLISH
 
 
+def has_common_word(text: str) -> bool:
+    """Returns whether a word of the text is among the most common of English."""
+    # Found in nearly every English text, in a fifth of the time that its words take.
+    if text.isascii() and _certain_word_search().matches(text):
+        return True
+    return share_of_common_words(text) > 0
+
+
 def share_of_common_words(text: str) -> float:
     """Returns the share of a text's words that are among the most common of English."""
+    if text.isascii() and not _possible_word_search().matches(text):
+        return 0.0
     words = _words(text)
     return _share_of_common_words(words) if words else 0.0
+
+
+@cache
+def _certain_word_search() -> LinearRegex:
+    """Finds common words that are words of a text beyond doubt: beside no apostrophe."""
+    words = "|".join(filter(str.isalpha, _COMMON_WORDS.split()))
+    return LinearRegex(rf"(?:^|[^a-z'])(?:{words})(?:[^a-z']|$)", ignore_case=True)
+
+
+@cache
+def _possible_word_search() -> LinearRegex:
+    """Finds all common words, and some that are part of another word with an apostrophe."""
+    words = "|".join(_COMMON_WORDS.split())
+    return LinearRegex(rf"(?:^|[^a-z])(?:{words})(?:[^a-z]|$)", ignore_case=True)
 
 
 def find_foreign_part(text: str, known: Collection[str]) -> str | None:
@@ -140,7 +166,7 @@ def _split_parts(text: str) -> Iterator[str]:
 
 
 def _words(text: str) -> list[str]:
-    return [word.replace("’", "'") for word in _TOKENS.findall(text.lower())]
+    return _TOKENS.findall(text.lower().replace("’", "'"))
 
 
 def _share_of_common_words(words: list[str]) -> float:

@@ -9,11 +9,13 @@ a list has no probabilities.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 from truing.core.errors import DataError, UserError
 from truing.core.input_files import read_input_text
 from truing.core.lineage import digest
+from truing.core.linear_regex import LinearRegex, NotLinear
 from truing.core.taxonomy import load_taxonomy
 from truing.core.types import Judgement, Lineage, Response, Sample
 from truing.judges.moderation.text_cleaning import clean_text
@@ -119,26 +121,27 @@ def _pattern(phrases: tuple[str, ...]) -> re.Pattern[str]:
     return re.compile(rf"(?i)(?<!\w)(?:{'|'.join(patterns)})(?!\w)")
 
 
-class _WordList:
-    """The phrases of one category."""
+_MAX_GROUP = 5_000  # characters of the phrases in one linear search
 
-    def __init__(self, phrases: tuple[str, ...]) -> None:
-        self._pattern = _pattern(phrases)
-        first_words = dict.fromkeys(phrase.split()[0].lower() for phrase in phrases)
-        # An ASCII text without the first word of any phrase holds no phrase, and a search for a
-        # word takes a hundredth of a search for the pattern. Letters of other alphabets may equal
-        # an ASCII letter but for their case (the Kelvin sign, k): then the pattern decides.
-        self._first_words = tuple(first_words) if all(map(str.isascii, first_words)) else ()
 
-    def occurs_in(self, reading: str, lower_case: str | None) -> bool:
-        """Whether a phrase occurs; `lower_case` is the reading in lower case if it is ASCII."""
-        if lower_case is not None and self._first_words:
-            for word in self._first_words:
-                if word in lower_case:
-                    break
-            else:
-                return False
-        return self._pattern.search(reading) is not None
+def _build_searches(phrases: Iterable[str]) -> list[LinearRegex] | None:
+    """Returns searches of which one finds something in each text that holds a phrase.
+
+    None if there are phrases that have no linear search.
+    """
+    groups: list[list[str]] = [[]]
+    size = 0
+    for phrase in phrases:
+        pattern = r"\s+".join(map(re.escape, phrase.split()))
+        size += len(pattern)
+        if size > _MAX_GROUP:
+            groups.append([])
+            size = len(pattern)
+        groups[-1].append(pattern)
+    try:
+        return [LinearRegex("|".join(group), ignore_case=True) for group in groups]
+    except NotLinear:
+        return None
 
 
 class KeywordJudge:
@@ -148,10 +151,15 @@ class KeywordJudge:
 
     question = "harmful"
 
+    is_immediate = True
+
     def __init__(self, name: str, words: dict[str, tuple[str, ...]]) -> None:
         self.name = name
-        self._lists = {category: _WordList(phrases) for category, phrases in words.items()}
-        self._known = frozenset(load_taxonomy().ids)
+        self._patterns = {category: _pattern(phrases) for category, phrases in words.items()}
+        # Most texts hold no phrase: a linear search takes a fraction of the patterns' time.
+        self._searches = _build_searches(p for phrases in words.values() for p in phrases)
+        known = frozenset(load_taxonomy().ids)
+        self._no_harms = {category: 0.0 for category in words if category in known}
         content = "\n".join(f"{c}: {w}" for c, phrases in sorted(words.items()) for w in phrases)
         self.lineage = Lineage(name=name, hash=digest("keywords/1", content), licence="Apache-2.0")
 
@@ -166,16 +174,15 @@ class KeywordJudge:
             return too_long
         # Of a disguised text also what it may stand for: a word counts in any of the readings.
         clean = clean_text(text)
-        readings = {
-            reading: reading.lower() if reading.isascii() else None
-            for reading in (text, clean, *alternative_readings(clean))
-        }
+        readings = (text, clean, *alternative_readings(clean))
+        searched = [r for r in dict.fromkeys(readings) if self._may_hold_phrase(r)]
         matched_categories = [
             category
-            for category, word_list in self._lists.items()
-            if any(word_list.occurs_in(reading, lower) for reading, lower in readings.items())
+            for category, pattern in self._patterns.items()
+            if any(map(pattern.search, searched))
         ]
-        harms = {c: float(c in matched_categories) for c in self._lists if c in self._known}
+        harms = dict(self._no_harms)
+        harms.update({c: 1.0 for c in matched_categories if c in harms})
         return make_judgement(
             self,
             sample,
@@ -184,6 +191,11 @@ class KeywordJudge:
             harms=harms,
             rationale=", ".join(matched_categories) or None,
         )
+
+    def _may_hold_phrase(self, reading: str) -> bool:
+        if self._searches is None:
+            return True
+        return any(not s.can_read(reading) or s.matches(reading) for s in self._searches)
 
 
 def read_keywords(path: Path) -> dict[str, tuple[str, ...]]:

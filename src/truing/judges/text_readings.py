@@ -18,11 +18,14 @@ import binascii
 import codecs
 import html
 import re
+import string
 import unicodedata
 from collections.abc import Callable
+from functools import cache
 from urllib.parse import unquote
 
-from truing.core.language_id import looks_english, share_of_common_words
+from truing.core.language_id import has_common_word, looks_english, share_of_common_words
+from truing.core.linear_regex import LinearRegex
 from truing.judges.confusables import CONFUSABLES, UPSIDE_DOWN
 
 _TAG_CHARACTERS = {0xE0000 + code: chr(code) for code in range(0x20, 0x7F)}
@@ -82,9 +85,38 @@ _MORSE_LETTERS = dict(zip(_MORSE_CODE.split(), "abcdefghijklmnopqrstuvwxyz", str
 _PARTS = re.compile(r"[^\n.!?:\"“”]+")
 _ATBASH = str.maketrans("abcdefghijklmnopqrstuvwxyz", "zyxwvutsrqponmlkjihgfedcba")
 
+# What an ASCII text needs for a mask or a code to be undone, without the look-around that a linear
+# search has not. It spares ordinary texts a dozen searches, which take thirty times as long.
+_GAP = r"(?:[ \t]+|[^a-zA-Z0-9_\s]|_)"
+_SIGNS_OF_MASKS = (
+    r"[a-z][A-Z]",
+    rf"(?:^|[^a-zA-Z0-9])[a-zA-Z]{_GAP}[a-zA-Z](?:{_GAP}[a-zA-Z])+(?:[^a-zA-Z0-9]|$)",
+    r"(?:[a-zA-Z][.\-_*|~/\\+^=]+[a-zA-Z](?s:.*)){3}",
+    "|".join(letter * 3 for letter in string.ascii_letters),
+    r"[a-zA-Z]\S*[0-9@$|+]|[0-9@$|+]\S*[a-zA-Z]|\S\(|[)!]\S",
+)
+_SIGNS_OF_CODES = (
+    r"%[0-9a-fA-F]{2}|&#|\\[xu]",
+    r"(?:[01]{8}[ ,]?){4}",
+    r"(?:[0-9a-fA-F]{2}[ :,]?){8}",
+    r"(?:[0-9]{2,3}[ ,;]+){8}",
+    r"[.\-]{1,5}(?:(?: | ?/ ?|\n)[.\-]{1,5}){7}",
+    r"[A-Za-z0-9+/_\-]{16}",
+)
+
+
+@cache
+def _sign_search() -> LinearRegex:
+    signs = (*_SIGNS_OF_MASKS, *_SIGNS_OF_CODES)
+    return LinearRegex("|".join(f"(?:{sign})" for sign in signs))
+
 
 def alternative_readings(text: str) -> tuple[str, ...]:
     """Returns the unmasked and the decoded text, those of them that differ from the text."""
+    if text.isascii() and not _sign_search().matches(text):
+        decoded = _PARTS.sub(_decode_part, text)
+        if decoded == text:
+            return ()
     known = {_key(text)}
     readings: list[str] = []
     decoded = _decode(text)
@@ -252,7 +284,7 @@ def _decode_part(match: re.Match[str]) -> str:
     """Returns a sentence that is English only when its letters are shifted or turned round."""
     part = match.group()
     # Real sentences of English have one of its most common words among any four, nearly always.
-    if len(part) > _MAX_PART or part.count(" ") < 3 or share_of_common_words(part):
+    if len(part) > _MAX_PART or part.count(" ") < 3 or has_common_word(part):
         return part
     for decode in _PART_DECODERS:
         decoded = decode(part)
