@@ -1,14 +1,15 @@
-"""One process against a Ray cluster of one worker on the same machine, and the peer; seconds.
+"""One process against a Ray cluster of one worker on the same machine, and the peer.
 
-    python benchmarks/scale/overhead.py --rows 500000 --judge keywords: --peer
-    python benchmarks/scale/overhead.py --rows 3000 --judge classifier --peer
-    python benchmarks/scale/overhead.py --rows 5000 --judge moderation:fast
+    sudo python benchmarks/scale/overhead.py --rows 500000 --judge keywords: --peer
+    sudo python benchmarks/scale/overhead.py --rows 3000 --judge classifier --peer
+    sudo python benchmarks/scale/overhead.py --rows 5000 --judge moderation:fast
 
 `classifier` is a BERT of the size of MiniLM (6 layers of 384) with random weights, which is written
 first: the judge `guard:harmaug,path=...` here, transformers' pipeline in the peer, on the same pairs
 of prompt and answer. The start of each side is measured by a job of one row and taken off. Ray gets
-one worker of one thread, as the process has. Run it on an idle machine; with a load it shows that
-the scripts run. The runs of each side alternate; the median is given, and all of them.
+one worker of one thread, as the process has. Seconds by the clock mean something on an idle machine
+alone; seconds of the processor, of all processes of a side, are the figure (control groups: as
+root). The runs of each side alternate; the median is given, and all of them.
 """
 
 from __future__ import annotations
@@ -21,17 +22,19 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
+from dataclasses import dataclass
 from pathlib import Path
 
+from processor import Cost, run_counted
 from rows import WORDS, write_rows
 
 
-def measure(words: list[str]) -> float:
-    """Returns the seconds of a command of truing."""
-    started = time.perf_counter()
-    subprocess.run([sys.executable, "-m", "truing", *words], check=True, stdout=subprocess.DEVNULL)
-    return time.perf_counter() - started
+def measure(words: list[str]) -> Cost:
+    """Returns the cost of a command of truing."""
+    command = [sys.executable, "-m", "truing", *words]
+    process, cost = run_counted(command, stdout=subprocess.DEVNULL)
+    process.check_returncode()
+    return cost
 
 
 def write_classifier(folder: Path) -> Path:
@@ -69,13 +72,38 @@ def write_classifier(folder: Path) -> Path:
     return folder
 
 
-def run_peer(rows: Path, out: Path, kind: str) -> float:
-    """Returns the seconds of the peer, without the start of Ray."""
+def run_peer(rows: Path, out: Path, kind: str) -> Cost:
+    """Returns the cost of the peer."""
     peer = Path(__file__).with_name("peer.py")
     words = [sys.executable, str(peer), str(rows), str(out), kind]
-    printed = subprocess.run(words, check=True, stdout=subprocess.PIPE, text=True).stdout
-    seconds: float = json.loads(printed.splitlines()[-1])["seconds"]
-    return seconds
+    process, cost = run_counted(words, stdout=subprocess.DEVNULL)
+    process.check_returncode()
+    return cost
+
+
+@dataclass(frozen=True)
+class Sides:
+    """The commands that are compared: one process, Ray with one worker, and the peer."""
+
+    folder: Path
+    judge: str
+    peer_kind: str
+    shard_mib: float
+
+    def run(self, side: str, rows: Path) -> Cost:
+        """Returns the cost of one side."""
+        out = self.folder / f"out-{side}.jsonl"
+        words = ["moderate", "--judge", self.judge, "--in", str(rows), "--out", str(out)]
+        if side == "peer":
+            cost = run_peer(rows, out, self.peer_kind)
+        elif side == "ray":
+            on_ray = ["--on", "ray", "--workers", "1", "--shard-mib", str(self.shard_mib)]
+            cost = measure([*words, *on_ray])
+        else:
+            cost = measure(words)
+        out.unlink() if out.is_file() else shutil.rmtree(out)
+        out.with_name(out.name + ".state").unlink(missing_ok=True)
+        return cost
 
 
 def main() -> None:
@@ -88,6 +116,7 @@ def main() -> None:
     parser.add_argument("--peer", action="store_true")
     arguments = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = "1"
+    names = ["one", "ray", "peer"] if arguments.peer else ["one", "ray"]
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         judge, peer_kind = arguments.judge, "keywords"
@@ -96,42 +125,31 @@ def main() -> None:
             judge = f"guard:harmaug,path={peer_kind},dtype=float32"
         rows = write_rows(folder / "rows.jsonl", arguments.rows)
         tiny = write_rows(folder / "tiny.jsonl", 1)
-        on_ray = ["--on", "ray", "--workers", "1", "--shard-mib", str(arguments.shard_mib)]
+        sides = Sides(folder, judge, peer_kind, arguments.shard_mib)
+        start = {name: sides.run(name, tiny) for name in names}
+        costs: dict[str, list[Cost]] = {name: [] for name in names}
+        for _ in range(arguments.repeats):
+            for name in names:
+                costs[name].append(sides.run(name, rows).less(start[name]))
+    processor = {name: statistics.median(c.processor for c in costs[name]) for name in names}
+    figures = {
+        "rows": arguments.rows,
+        "judge": arguments.judge,
+        "shard_mib": arguments.shard_mib,
+        "start": {name: round_cost(start[name]) for name in names},
+        "without_start": {name: [round_cost(cost) for cost in costs[name]] for name in names},
+        "processor_us_per_row": {n: round(1e6 * processor[n] / arguments.rows, 1) for n in names},
+        "overhead": round(processor["ray"] / processor["one"] - 1, 3),
+        "load": os.getloadavg()[0],
+    }
+    if arguments.peer:
+        figures["peer_over_ray"] = round(processor["peer"] / processor["ray"], 2)
+    print(json.dumps(figures))
 
-        def moderate(source: Path, *flags: str) -> float:
-            out = folder / ("out" if flags else "out.jsonl")
-            seconds = measure(
-                ["moderate", "--judge", judge, "--in", str(source), "--out", str(out), *flags]
-            )
-            out.unlink() if out.is_file() else shutil.rmtree(out)
-            out.with_name(out.name + ".state").unlink(missing_ok=True)
-            return seconds
 
-        start_one, start_ray = moderate(tiny), moderate(tiny, *on_ray)
-        start_peer = run_peer(tiny, folder / "peer-tiny", peer_kind) if arguments.peer else 0.0
-        one: list[float] = []
-        ray: list[float] = []
-        peer: list[float] = []
-        for number in range(arguments.repeats):
-            one.append(moderate(rows) - start_one)
-            ray.append(moderate(rows, *on_ray) - start_ray)
-            if arguments.peer:
-                seconds = run_peer(rows, folder / f"peer-{number}", peer_kind)
-                peer.append(round(seconds - start_peer, 2))
-        figures = {
-            "rows": arguments.rows,
-            "judge": arguments.judge,
-            "shard_mib": arguments.shard_mib,
-            "start_s": [round(start_one, 1), round(start_ray, 1), round(start_peer, 1)],
-            "one_process_s": [round(seconds, 2) for seconds in one],
-            "ray_one_worker_s": [round(seconds, 2) for seconds in ray],
-            "overhead": round(statistics.median(ray) / statistics.median(one) - 1, 3),
-            "load": os.getloadavg()[0],
-        }
-        if peer:
-            figures["peer_s"] = peer
-            figures["peer_over_ray"] = round(statistics.median(peer) / statistics.median(ray), 2)
-        print(json.dumps(figures))
+def round_cost(cost: Cost) -> dict[str, float]:
+    """Returns a cost to be printed."""
+    return {"seconds": round(cost.seconds, 2), "processor": round(cost.processor, 2)}
 
 
 if __name__ == "__main__":
