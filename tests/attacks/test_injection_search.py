@@ -9,6 +9,7 @@ import pytest
 from msgspec import UNSET
 
 from truing.agents.agent import AgentModel
+from truing.analysis.attack_success import attack_results
 from truing.attacks.injection_search import InjectionSearch
 from truing.attacks.injections import TEMPLATES
 from truing.core.errors import SpecError
@@ -98,6 +99,9 @@ def test_a_run_judges_the_best_wording_afresh(tmp_path: Path) -> None:
     verdicts = [judgement.verdict for judgement in run.judgements()]
     assert verdicts
     assert all(verdicts)
+    (overall, *_) = attack_results(run)
+    # This agent follows the first wording already.
+    assert (overall.question, overall.at_queries) == ("misled", {1: 1.0})
 
 
 def test_the_spec_is_checked() -> None:

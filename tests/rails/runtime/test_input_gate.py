@@ -612,3 +612,23 @@ def test_the_words_of_a_rail_that_objects_in_a_check_pass_the_output_rails() -> 
     assert "FORBIDDEN" not in str(result.message)
     assert result.rulings[-1].name == "shown"
     assert asyncio.run(Guard().model.check(Conversation.of("FORBIDDEN"))).message == REFUSAL
+
+
+@pytest.mark.parametrize(
+    ("messages", "place"),
+    [
+        ((message("system", "FORBIDDEN"), message("user", "hi")), "in the system message"),
+        ((message("assistant", "FORBIDDEN"), message("user", "hi")), "in an earlier answer"),
+        ((message("user", "FORBID"), message("user", "DEN")), "in several texts, read together"),
+    ],
+)
+def test_a_block_says_where_the_text_stands(messages: tuple[Message, ...], place: str) -> None:
+    (block,) = [r for r in Guard().ask(*messages).rulings if r.ruling == "block"]
+    assert block.reason.endswith(f"({place})")
+
+
+def test_a_block_says_that_it_is_about_a_tool_and_the_users_own_text_needs_no_place() -> None:
+    tools = (Tool("look_up", "FORBIDDEN"),)
+    about_tool = Guard().ask(message("user", "hi"), sampling=Sampling(tools=tools)).rulings[-1]
+    assert about_tool.reason.endswith("(in the definition of a tool)")
+    assert "(in" not in Guard().ask(message("user", "FORBIDDEN")).rulings[-1].reason

@@ -94,6 +94,29 @@ def test_hits_at_k_beside_the_floor(monkeypatch: pytest.MonkeyPatch) -> None:
     assert isinstance(note, Text) and note.text.startswith("No floor is shown")
 
 
+def test_prompts_that_a_search_broke_by_its_queries(monkeypatch: pytest.MonkeyPatch) -> None:
+    pair = make_result(
+        20,
+        40,
+        attack="pair",
+        at_queries={1: 0.25, 4: 0.5},
+        at_queries_upper={4: 0.6},
+        query_floor=0.1,
+    )
+    wide = make_result(30, 40, attack="tap", at_queries={1: 0.0, 2: 0.1, 10: 0.75})
+    tables = [b for b in build_blocks(monkeypatch, pair, wide) if isinstance(b, Table)]
+    (table,) = [t for t in tables if t.caption.endswith("by number of queries")]
+    assert table.caption == "set: prompts that a search broke, by number of queries"
+    assert table.columns[2:] == (
+        "within 1", "within 2", "within 4", "within 10", "judge's errors alone, at most",
+    )  # fmt: skip
+    # A search that was over after 4 queries has broken no more with 10.
+    assert cell_texts(table) == [
+        ["m", "pair", "25.0 %", "25.0 %", "50.0 % to 60.0 %", "50.0 % to 60.0 %", "10.0 %"],
+        ["m", "tap", "0.0 %", "10.0 %", "10.0 %", "75.0 %", "–"],
+    ]
+
+
 def test_categories_by_attack(monkeypatch: pytest.MonkeyPatch) -> None:
     results = (
         make_result(10, 40),

@@ -27,6 +27,15 @@ _JSON_ESCAPE = re.compile(
     r"|u([0-9a-fA-F]{4})|(.))",
     re.DOTALL,
 )
+PLACES_OF_ROLES = {
+    "tool_definitions": "the definition of a tool",
+    "system": "the system message",
+    "assistant": "an earlier answer",
+    "tool": "the result of a tool",
+    "context": "a variable of the context",
+    "joined": "several texts, read together",
+}
+"""Where a text stands that is not the newest message, as the reasons of blocks say it."""
 _OPTIONS_VARIABLE = "generation_options"
 
 

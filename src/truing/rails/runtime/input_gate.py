@@ -22,6 +22,7 @@ from truing.rails.config.loader import RailsConfig
 from truing.rails.runtime.chat_messages import MODEL_ROLES, ChatMessage
 from truing.rails.runtime.checked_texts import UNCHANGED, CheckedTexts, TextVerdict
 from truing.rails.runtime.client_texts import (
+    PLACES_OF_ROLES,
     WITHHELD_TEXT,
     ClientText,
     TextStage,
@@ -138,7 +139,7 @@ class InputGate:
                 ):
                     messages[text.index] = with_text(messages[text.index], "content", WITHHELD_TEXT)
                 else:
-                    rulings += _name_call(text, verdict.rulings)
+                    rulings += _name_source(text, verdict.rulings)
                     return InputReading(messages, tuple(rulings), verdict, failure)
         reading_so_far = InputReading(messages, tuple(rulings))
         return await self._read_joined(turn, reading_so_far, read_text, session, answer)
@@ -241,7 +242,8 @@ class InputGate:
         if objection is None:
             return reading
         verdict, failure = objection
-        rulings = (*reading.rulings, *verdict.rulings)
+        source = ClientText(len(messages) - 1, "joined", "joined", "")
+        rulings = (*reading.rulings, *_name_source(source, verdict.rulings))
         return InputReading(messages, rulings, verdict, failure)
 
     async def _find_joined_objection(
@@ -396,14 +398,15 @@ def _joined_text(run: TextRun, stage: TextStage, index: int) -> ClientText:
     return ClientText(index, "joined", "joined", "", stage, names, can_rewrite=False)
 
 
-def _name_call(text: ClientText, rulings: Sequence[Ruling]) -> Iterator[Ruling]:
-    """Yields rulings on a text; the blocks of a tool's result name the call that returned it."""
+def _name_source(text: ClientText, rulings: Sequence[Ruling]) -> Iterator[Ruling]:
+    """Yields rulings on a text; a block names where the text stands, or the call it came from."""
     # Here and not with the verdict: that is remembered for all texts that are equal.
     for ruling in rulings:
-        if ruling.stage == "tool_input" and ruling.ruling == "block" and text.call_id:
-            yield replace(ruling, call_ids=(text.call_id,))
-        else:
-            yield ruling
+        if ruling.ruling == "block" and ruling.stage == "tool_input" and text.call_id:
+            ruling = replace(ruling, call_ids=(text.call_id,))
+        elif ruling.ruling == "block" and (place := PLACES_OF_ROLES.get(text.role)):
+            ruling = replace(ruling, reason=f"{ruling.reason} (in {place})".strip())
+        yield ruling
 
 
 def _verdict_of(text: ClientText, outcome: StageOutcome) -> TextReading:

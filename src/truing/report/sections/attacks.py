@@ -90,6 +90,57 @@ def _tries_grid(results: list[tuple[str, AttackResult]]) -> Grid | None:
     return grid
 
 
+def _query_cell(result: AttackResult, k: int) -> Cell:
+    # A search that was over sooner has no more successes with a larger budget.
+    reached = max((n for n in result.at_queries if n <= k), default=None)
+    if reached is None:
+        return Cell("–", "quiet", f"every search made more than {k} queries")
+    share, upper = result.at_queries[reached], result.at_queries_upper.get(reached)
+    tip = f"{result.prompts} prompts, each attacked until the search saw a success"
+    if upper is None:
+        return Cell(format_percent(share), "", tip)
+    return Cell(f"{format_percent(share)} to {format_percent(upper)}", "", f"{tip}; some unscored")
+
+
+def _queries_grid(results: list[tuple[str, AttackResult]]) -> Grid | None:
+    searches = [(v, result) for v, result in results if result.at_queries]
+    if not searches:
+        return None
+    ks = sorted({k for _, result in searches for k in result.at_queries})
+    grid = Grid(["model", "search", *(f"within {k}" for k in ks), "judge's errors alone, at most"])
+    for variant, result in searches:
+        floor = result.query_floor
+        grid.add(
+            variant,
+            result.attack,
+            *(_query_cell(result, k) for k in ks),
+            Cell("–", "quiet", "no judge's errors are known")
+            if floor is None
+            else format_percent(floor),
+        )
+    return grid
+
+
+def _effort_blocks(data: str, overall: list[tuple[str, AttackResult]]) -> list[Block]:
+    """Returns the tables of success by number of tries and by a search's queries."""
+    blocks: list[Block] = []
+    # hit@k exists only where a prompt was attacked several times.
+    tries = _tries_grid(overall)
+    if tries is not None:
+        blocks.append(
+            tries.table(f"{data}: by number of tries", right=range(2, len(tries.columns)))
+        )
+        if not any(result.floor for _, result in overall):
+            blocks.append(
+                Text("No floor is shown: the judge has no card with its specificity.", "note")
+            )
+    queries = _queries_grid(overall)
+    if queries is not None:
+        title = f"{data}: prompts that a search broke, by number of queries"
+        blocks.append(queries.table(title, right=range(2, len(queries.columns))))
+    return blocks
+
+
 def _category_grid(results: list[AttackResult]) -> Grid:
     attacks = list(dict.fromkeys(r.attack for r in results))
     grid = Grid(["category", *attacks])
@@ -167,16 +218,7 @@ def build_section(report: ReportData) -> Section | None:
             Figure(interval_chart(list(groups.items()), title), title, alt),
             grid.table(title, right=range(2, 6)),
         ]
-        # hit@k exists only where a prompt was attacked several times.
-        tries = _tries_grid(overall)
-        if tries is not None:
-            blocks.append(
-                tries.table(f"{data}: by number of tries", right=range(2, len(tries.columns)))
-            )
-            if not any(result.floor for _, result in overall):
-                blocks.append(
-                    Text("No floor is shown: the judge has no card with its specificity.", "note")
-                )
+        blocks += _effort_blocks(data, overall)
         for name, results in results_by_variant.items():
             table = _category_grid(results)
             blocks.append(
