@@ -267,6 +267,57 @@ def test_calls_and_results_of_an_agent_are_its_episode(tmp_path: Path) -> None:
     assert not plain.responses[0].episode
 
 
+LOOK = {"id": "c1", "function": "bash", "arguments": {"cmd": "ls"}, "type": "function"}
+SEEN = {"role": "tool", "content": "x", "tool_call_id": "c1"}
+USER = {"role": "user", "content": "pears?"}
+TURN = {"role": "assistant", "content": "I look.", "tool_calls": [LOOK]}
+DONE = {"role": "assistant", "content": "plums"}
+
+
+@pytest.mark.parametrize(
+    ("result", "call_id"),
+    [({**SEEN, "tool_call_id": "c9"}, "'c9'"), ({"role": "tool", "content": "x"}, "''")],
+)
+def test_a_result_without_its_call_is_a_failed_response_and_is_not_judged(
+    tmp_path: Path, result: dict[str, Any], call_id: str
+) -> None:
+    # The turn that made the call is missing: what else it did nobody knows.
+    sample = _sample(messages=[USER, TURN, SEEN, result, DONE])
+    path = _write(tmp_path / "a.eval", sample)
+    (response,) = _read_one(path).responses
+    assert response.failure is not None
+    assert response.failure.message == (
+        f"a result (call {call_id}) without its call: turns are missing"
+    )
+    assert response.episode
+    assert [call.name for call in response.episode.calls] == ["bash"]
+    words = tmp_path / "words.txt"
+    words.write_text("something else\n")
+    judge = resolve(f"transcript,of=(keywords:{words})", "judge")
+    run = evaluate(None, resolve(f"inspect:{path}", "data"), [judge], tmp_path / "run")
+    assert [judgement.verdict for judgement in run.judgements()] in ([], [None])
+
+
+def test_a_result_whose_only_turn_is_missing_is_a_failed_response(tmp_path: Path) -> None:
+    path = _write(tmp_path / "a.eval", _sample(messages=[USER, SEEN, DONE]))
+    (response,) = _read_one(path).responses
+    assert response.failure is not None
+    assert "turns are missing" in response.failure.message
+
+
+def test_the_error_of_the_log_is_told_before_missing_turns(tmp_path: Path) -> None:
+    fields = {"messages": [USER, SEEN], "error": {"message": "the sandbox died"}}
+    (response,) = _read_one(_write(tmp_path / "a.eval", _sample(**fields))).responses
+    assert response.failure is not None
+    assert response.failure.message == "the sandbox died"
+
+
+def test_calls_in_the_input_have_their_results_after_it(tmp_path: Path) -> None:
+    fields = {"input": [USER, TURN], "messages": [USER, TURN, SEEN, DONE]}
+    (response,) = _read_one(_write(tmp_path / "a.eval", _sample(**fields))).responses
+    assert response.failure is None
+
+
 @pytest.mark.parametrize(
     ("stop_reason", "finish_reason"),
     [

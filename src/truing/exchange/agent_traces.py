@@ -16,7 +16,7 @@ def read_episode(messages: Sequence[Message], failed: Collection[str] = ()) -> E
 
     `failed` are the ids of calls whose tool reported an error. A call without a result in the trace
     has the status ``missing``: whether it was executed is not known. Results without a call are
-    left out.
+    left out: `find_missing_turns` tells of them.
     """
     results = {m.tool_call_id: m.content for m in messages if m.role == "tool" and m.tool_call_id}
     turns = [
@@ -30,6 +30,18 @@ def read_episode(messages: Sequence[Message], failed: Collection[str] = ()) -> E
     if not any(turn.calls for turn in turns):
         return None
     return Episode(turns=tuple(turns))
+
+
+def find_missing_turns(messages: Sequence[Message], before: Sequence[Message] = ()) -> str:
+    """Returns the fault of messages with a result whose call neither they nor those `before` them
+    hold; "" if each result has its call.
+    """
+    called = {call.id for message in (*before, *messages) for call in message.tool_calls}
+    results = (m.tool_call_id or "" for m in messages if m.role == "tool")
+    orphan = next((result for result in results if result not in called), None)
+    if orphan is None:
+        return ""
+    return f"a result (call {orphan!r}) without its call: turns are missing"
 
 
 def _record(call: ToolCall, results: dict[str, str], failed: Collection[str]) -> CallRecord:

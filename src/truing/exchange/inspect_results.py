@@ -1,11 +1,12 @@
 """Reads Inspect AI's logs (`.eval`, version 2; also those of Petri): scorers become judges.
 
 A sample's epochs are several answers to it; the answer is the first choice of the output, with its
-stop reason and its tool calls; an agent's calls and their results are the episode. A scorer answers
-the question that `truing export inspect` noted, else ``passed``: true, C (correct) and 1 are yes,
-false, I (incorrect), N (no answer) and 0 are no. Any other number is a value, each number of a
-dictionary of scores (as Petri's judge gives them) a value with its key as the question; what is
-neither is unscored.
+stop reason and its tool calls; an agent's calls and their results are the episode. A sample with a
+result whose call it lacks is a failed response: turns are missing. A scorer answers the question
+that `truing export inspect` noted, else ``passed``: true, C (correct) and 1 are yes, false, I
+(incorrect), N (no answer) and 0 are no. Any other number is a value, each number of a dictionary of
+scores (as Petri's judge gives them) a value with its key as the question; what is neither is
+unscored.
 
 The file is a zip archive of somebody else's: member names are only looked up, and what they
 expand to is bounded.
@@ -29,7 +30,6 @@ from msgspec import Struct, field
 from msgspec.structs import replace
 
 from truing.core.bounds import FREE_EXPANDED_BYTES, MAX_EXPANSION, MAX_ROW_BYTES
-from truing.core.episodes import Episode
 from truing.core.errors import DataError
 from truing.core.types import (
     Conversation,
@@ -41,7 +41,7 @@ from truing.core.types import (
     Sample,
     ToolCall,
 )
-from truing.exchange.agent_traces import read_episode
+from truing.exchange.agent_traces import find_missing_turns, read_episode
 from truing.exchange.base import (
     ToolResultsDataset,
     make_judgement,
@@ -253,6 +253,8 @@ def _response(sample: _EvalSample, index: int, model: str) -> Response:
     error = sample.error.message if sample.error is not None else output.error or ""
     if not error and not output.choices and not answer:
         answer = None  # the log holds no answer, which is not an empty one
+    before, messages = _messages(sample)
+    error = error or find_missing_turns(messages, before)
     response = make_response(index, answer, output.model or model, error)
     if output.choices and response.failure is None:
         choice = output.choices[0]
@@ -260,7 +262,9 @@ def _response(sample: _EvalSample, index: int, model: str) -> Response:
         # A reason that Inspect does not know ("unknown") is none that truing could state.
         reason = _FINISH_REASONS.get(choice.stop_reason, "stop")
         response = replace(response, message=message, finish_reason=reason)
-    episode = _episode(sample)
+    failed = [m.tool_call_id for m in sample.messages if m.error is not None and m.tool_call_id]
+    # What an agent did is from the first answer after the sample's input on.
+    episode = read_episode(messages, failed)
     return response if episode is None else replace(response, episode=episode)
 
 
@@ -271,9 +275,8 @@ def _tool_calls(message: _ChatMessage) -> tuple[ToolCall, ...]:
     )
 
 
-def _episode(sample: _EvalSample) -> Episode | None:
-    """Returns what an agent did, from the first answer in the sample's messages on."""
-    n_input = 1 if isinstance(sample.input, str) else len(sample.input)
+def _messages(sample: _EvalSample) -> tuple[list[Message], list[Message]]:
+    """Returns the messages of the sample's input, and those after it."""
     messages = [
         Message(
             _ROLES.get(m.role, "user"),
@@ -281,10 +284,10 @@ def _episode(sample: _EvalSample) -> Episode | None:
             _tool_calls(m),
             m.tool_call_id,
         )
-        for m in sample.messages[n_input:]
+        for m in sample.messages
     ]
-    failed = [m.tool_call_id for m in sample.messages if m.error is not None and m.tool_call_id]
-    return read_episode(messages, failed)
+    n_input = 1 if isinstance(sample.input, str) else len(sample.input)
+    return messages[:n_input], messages[n_input:]
 
 
 def _verdict(value: Any) -> tuple[bool | None, float | None]:

@@ -22,7 +22,7 @@ from truing.core.errors import DataError
 from truing.core.input_files import open_input
 from truing.core.jsonl import number_nonblank_lines
 from truing.core.types import Conversation, Message, Role, Row, Sample, ToolCall
-from truing.exchange.agent_traces import read_episode
+from truing.exchange.agent_traces import find_missing_turns, read_episode
 from truing.exchange.base import ToolResultsDataset, decode_json, make_response, require_file
 from truing.specs.resolve import Args
 
@@ -123,10 +123,7 @@ def _read_trace(path: Path, line: int, trace: str, texts: dict[str, str]) -> Row
     first_answer = next((i for i, m in enumerate(messages) if m.role == "assistant"), len(messages))
     answers = [m for m in messages[first_answer:] if m.role == "assistant"]
     model = next((texts[key] for key in _MODEL_ATTRIBUTES if key in texts), "")
-    orphan = _find_result_without_call(messages[first_answer:])
-    fault = (
-        "" if orphan is None else f"a result (call {orphan!r}) without its call: turns are missing"
-    )
+    fault = find_missing_turns(messages[first_answer:])
     response = make_response(0, answers[-1].content if answers else None, model, fault)
     episode = read_episode(messages[first_answer:])
     response = msgspec.structs.replace(response, episode=UNSET if episode is None else episode)
@@ -134,13 +131,6 @@ def _read_trace(path: Path, line: int, trace: str, texts: dict[str, str]) -> Row
     return Row(
         sample=Sample(conversation=prompt, tags={"otel_trace": trace}), responses=(response,)
     )
-
-
-def _find_result_without_call(messages: list[Message]) -> str | None:
-    """Returns the id of a result whose call the trace lacks; None if each result has its call."""
-    called = {call.id for message in messages for call in message.tool_calls}
-    results = (m.tool_call_id or "" for m in messages if m.role == "tool")
-    return next((result for result in results if result not in called), None)
 
 
 def _decode(path: Path, line: int, key: str, text: str, kind: Any) -> Any:
