@@ -110,6 +110,7 @@ def main() -> None:
     """Prints one line of JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=20_000)
+    parser.add_argument("--source", type=Path, help="so many rows, written before by rows.py")
     parser.add_argument("--judge", default="keywords:")
     parser.add_argument("--shard-mib", type=float, default=8.0)
     parser.add_argument("--repeats", type=int, default=1)
@@ -123,7 +124,7 @@ def main() -> None:
         if judge == "classifier":
             peer_kind = str(write_classifier(folder / "classifier"))
             judge = f"guard:harmaug,path={peer_kind},dtype=float32"
-        rows = write_rows(folder / "rows.jsonl", arguments.rows)
+        rows = arguments.source or write_rows(folder / "rows.jsonl", arguments.rows)
         tiny = write_rows(folder / "tiny.jsonl", 1)
         sides = Sides(folder, judge, peer_kind, arguments.shard_mib)
         start = {name: sides.run(name, tiny) for name in names}

@@ -1,9 +1,13 @@
-"""Writes rows of mild words to moderate: the same for the same seed."""
+"""Writes rows of mild words to moderate: the same for the same seed.
+
+python benchmarks/scale/rows.py 2000000 rows.jsonl
+"""
 
 from __future__ import annotations
 
 import json
 import random
+import sys
 from pathlib import Path
 
 WORDS = [
@@ -58,3 +62,7 @@ def write_rows(path: Path, n: int, seed: int = 0) -> Path:
             }
             stream.write(json.dumps(row) + "\n")
     return path
+
+
+if __name__ == "__main__":
+    write_rows(Path(sys.argv[2]), int(sys.argv[1]))

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
+from truing.bulk import ray_cluster
 from truing.bulk.ray_cluster import (
     RayOptions,
     _ray_address,
@@ -99,3 +101,30 @@ def test_a_cluster_that_is_not_there() -> None:
         connect_ray(RayOptions(address="ray://127.0.0.1")),
     ):
         pass
+
+
+def test_words_of_ray_are_kept_out_of_a_commands_result(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Ray prints the death of a machine to standard output, also while it ends."""
+    ray, exceptions = ModuleType("ray"), ModuleType("ray.exceptions")
+    vars(ray).update(
+        exceptions=exceptions,
+        is_initialized=lambda: False,
+        init=lambda **_: print("(raylet) a node has been marked dead"),
+        nodes=lambda: [{"Alive": True, "Resources": {"CPU": 2.0}}],
+        shutdown=lambda: print("[repeated 3x across cluster]"),
+    )
+    monkeypatch.setitem(sys.modules, "ray", ray)
+    monkeypatch.setitem(sys.modules, "ray.exceptions", exceptions)
+    monkeypatch.setattr(ray_cluster, "_read_versions", lambda _: {"this": __version__})
+    with connect_ray(RayOptions()):
+        print("(raylet) Task failed")
+    print("the result")
+    printed = capsys.readouterr()
+    assert printed.out == "the result\n"
+    assert printed.err.splitlines() == [
+        "(raylet) a node has been marked dead",
+        "(raylet) Task failed",
+        "[repeated 3x across cluster]",
+    ]

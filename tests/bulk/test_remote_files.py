@@ -169,6 +169,9 @@ class _WebServer(BaseHTTPRequestHandler):
         self.end_headers()
 
     def do_GET(self) -> None:
+        if self.path.startswith("/locked"):
+            self.send_error(403)
+            return
         self.do_HEAD()
         self.wfile.write(self.content)
 
@@ -192,6 +195,9 @@ def test_a_web_server_without_ranges_or_sizes_loses_no_row(
         else:
             with pytest.raises(DataError, match="does not tell its size"):
                 find_sources(url, options)
+        # aiohttp's error is no OSError.
+        with pytest.raises(DataError, match=r"locked/\*\.jsonl: ClientResponseError: 403"):
+            find_sources(url.replace("rows.jsonl", "locked/*.jsonl"), options)
         server.shutdown()
 
 

@@ -171,6 +171,37 @@ def test_what_cannot_be_read_is_named(url: str, monkeypatch: pytest.MonkeyPatch)
     assert fault_of("sql:answers") == "sql:answers: the URL in DATABASE_URL is malformed"
 
 
+def test_a_missing_sqlite_file_is_not_created(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "gone.db"
+    monkeypatch.setenv("DATABASE_URL", f"sqlite:///{path}")
+    with pytest.raises(DataError, match="the file that DATABASE_URL names does not exist"):
+        find_sources("sql:answers", RowOptions())
+    assert not path.exists()
+
+
+def test_a_column_without_a_form_in_json_is_named_before_the_work(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    url = require_variable("TRUING_TEST_POSTGRES")
+    monkeypatch.setenv("DATABASE_URL", url)
+    engine = sqlalchemy.create_engine(url)
+    with engine.begin() as connection:
+        connection.execute(sqlalchemy.text("DROP TABLE IF EXISTS hosts"))
+        connection.execute(sqlalchemy.text("CREATE TABLE hosts (id INTEGER, text TEXT, host INET)"))
+        connection.execute(sqlalchemy.text("INSERT INTO hosts VALUES (1, 'a', '10.0.0.1')"))
+    try:
+        with pytest.raises(
+            DataError, match=r"column 'host' holds IPv4Address, for which JSON has no form"
+        ):
+            plan_shards(find_sources("sql:hosts", RowOptions()), RowOptions())
+    finally:
+        with engine.begin() as connection:
+            connection.execute(sqlalchemy.text("DROP TABLE hosts"))
+        engine.dispose()
+
+
 def test_a_table_without_a_column_that_is_judged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -42,7 +42,9 @@ def run_tests_with_extra(
 ) -> dict[str, int]:
     """Runs tests in an environment with an extra; returns how many passed, failed, were skipped ...
 
-    Raises AssertionError with pytest's words if it ran none or one failed. `more` are further packages. With `development_packages` those of this interpreter are used too, so that torch is not
+    `tests` are words for pytest: a path, and `-k` if only some of its tests are meant. Raises
+    AssertionError with pytest's words if it ran none or one failed. `more` are further packages.
+    With `development_packages` those of this interpreter are used too, so that torch is not
     installed a second time.
     """
     packages = extra if development_packages else f"{extra},serve"
@@ -58,7 +60,7 @@ def run_tests_with_extra(
         install = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
         subprocess.run([*install, *further], check=True)
     process = subprocess.run(
-        [python, "-m", "pytest", "-p", "no:cacheprovider", "-rs", tests],
+        [python, "-m", "pytest", "-p", "no:cacheprovider", "-rs", *tests.split()],
         cwd=root,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(path)},
         capture_output=True,

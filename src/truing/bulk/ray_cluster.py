@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import math
 import os
+import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from typing import Any
 
 from msgspec import Struct
@@ -69,16 +70,23 @@ def connect_ray(options: RayOptions) -> Iterator[Any]:
     with needs_extra("--on ray", "ray"):
         import ray
         import ray.exceptions
-    was_connected = ray.is_initialized()
-    if not was_connected:
-        _start_or_join(ray, options)
-    try:
-        count_workers(read_machines(ray), options)
-        check_versions(_read_versions(ray))
+    if ray.is_initialized():
+        _check_cluster(ray, options)
         yield ray
-    finally:
-        if not was_connected:
+        return
+    # Ray prints what befell its machines to standard output, where a command's own result goes.
+    with redirect_stdout(sys.stderr):
+        _start_or_join(ray, options)
+        try:
+            _check_cluster(ray, options)
+            yield ray
+        finally:
             ray.shutdown()
+
+
+def _check_cluster(ray: Any, options: RayOptions) -> None:
+    count_workers(read_machines(ray), options)
+    check_versions(_read_versions(ray))
 
 
 def _start_or_join(ray: Any, options: RayOptions) -> None:

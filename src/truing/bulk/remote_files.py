@@ -57,6 +57,11 @@ def _is_passing(error: Exception) -> bool:
     return _PASSING.search(text) is not None
 
 
+def _describe(error: Exception) -> str:
+    text = str(error) or type(error).__name__
+    return text if isinstance(error, OSError) else f"{type(error).__name__}: {text}"
+
+
 def open_filesystem(path: str) -> tuple[Any, str]:
     """Returns the file system of a path, and the path within it.
 
@@ -87,8 +92,8 @@ def list_remote_files(path: str, endings: Sequence[str]) -> list[str]:
             names = [inner]
         else:
             names = repeat_passing_errors(lambda: filesystem.find(inner))
-    except OSError as error:
-        raise DataError(f"{path}: {error}") from error
+    except Exception as error:  # each store's library has its own
+        raise DataError(f"{path}: {_describe(error)}") from error
     files = [name for name in names if name.endswith(tuple(endings))]
     if prefix is None:
         return [str(filesystem.unstrip_protocol(name)) for name in files]
@@ -100,8 +105,8 @@ def stat_remote(path: str) -> tuple[int, str]:
     filesystem, inner = open_filesystem(path)
     try:
         info = repeat_passing_errors(lambda: filesystem.info(inner))
-    except OSError as error:
-        raise DataError(f"{path}: {error}") from error
+    except Exception as error:  # each store's library has its own
+        raise DataError(f"{path}: {_describe(error)}") from error
     marks = (info.get(k) for k in ("ETag", "etag", "LastModified", "mtime", "created"))
     return _size_of(path, info), str(next((m for m in marks if m), ""))
 
@@ -114,8 +119,8 @@ def open_remote(path: str) -> BinaryIO:
     filesystem, inner = open_filesystem(path)
     try:
         info = repeat_passing_errors(lambda: filesystem.info(inner))
-    except OSError as error:
-        raise DataError(f"{path}: {error}") from error
+    except Exception as error:  # each store's library has its own
+        raise DataError(f"{path}: {_describe(error)}") from error
     raw = _RemoteFile(filesystem, inner, _size_of(path, info))
     return cast(BinaryIO, io.BufferedReader(raw, _BUFFER_BYTES))
 

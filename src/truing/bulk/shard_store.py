@@ -24,7 +24,7 @@ from truing.core.private_files import (
 from truing.runs.write_lock import acquire_write_lock
 
 _TEMPORARY_ENDING = ".tmp"
-_READ_AT_ONCE = 256
+_READ_AT_ONCE = 64
 
 
 class ShardStore:

@@ -9,12 +9,13 @@ holds a password, and the plan of a job is a file.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from itertools import groupby
 from operator import itemgetter
 from typing import Any
 
+import msgspec
 from msgspec import Struct
 
 from truing.core.errors import DataError, did_you_mean
@@ -90,6 +91,7 @@ def _connect(source: SqlTable) -> Iterator[tuple[Any, Any]]:
             f"{label}: the variable {source.url_env} with the URL of the database is not set on "
             "this machine"
         )
+    _check_sqlite_file(url, source)
     schema, _, name = source.table.rpartition(".")
     engine = None
     try:
@@ -116,6 +118,14 @@ def _connect(source: SqlTable) -> Iterator[tuple[Any, Any]]:
     finally:
         if engine is not None:
             engine.dispose()
+
+
+def _check_sqlite_file(url: str, source: SqlTable) -> None:
+    """Raises DataError for an SQLite file that does not exist: a connection would create it."""
+    path = url.partition("?")[0].removeprefix("sqlite:///")
+    is_file = url.startswith("sqlite:///") and path not in ("", ":memory:")
+    if is_file and not path.startswith("file:") and not os.path.exists(path):
+        raise DataError(f"sql:{source.table}: the file that {source.url_env} names does not exist")
 
 
 def read_table_facts(source: SqlTable) -> TableFacts:
@@ -152,6 +162,7 @@ def plan_key_ranges(source: SqlTable, rows_per_shard: int) -> list[KeyRange]:
     start = facts.least
     with _connect(source) as (connection, table):
         key = table.c[source.key]
+        _check_values(source, dict(connection.execute(select(table).limit(1)).mappings().one()))
         while start <= facts.largest:
             ordered = select(key).where(key >= start).order_by(key)
             last = connection.execute(ordered.limit(1).offset(rows_per_shard - 1)).scalar()
@@ -162,6 +173,18 @@ def plan_key_ranges(source: SqlTable, rows_per_shard: int) -> list[KeyRange]:
             )
             start = end
     return ranges
+
+
+def _check_values(source: SqlTable, row: Mapping[str, Any]) -> None:
+    """Raises DataError for a row with a value that JSON has no form for, such as an address."""
+    for column, value in row.items():
+        try:
+            msgspec.json.encode(value)
+        except TypeError:
+            raise DataError(
+                f"sql:{source.table}: the column {column!r} holds {type(value).__name__}, "
+                "for which JSON has no form; give a view that casts it to text"
+            ) from None
 
 
 def read_key_range(source: SqlTable, keys: KeyRange) -> Iterator[dict[str, Any]]:
