@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -10,7 +12,12 @@ from dialog_turns import ReplyListModel, make_runtime
 from truing.rails.runtime import state_cache
 from truing.rails.runtime.conversation_state import ConversationState
 from truing.rails.runtime.event_types import UserMessage
-from truing.rails.runtime.state_cache import StateCache, estimate_size, state_size
+from truing.rails.runtime.state_cache import (
+    StateCache,
+    estimate_size,
+    estimate_sizes,
+    state_size,
+)
 
 
 def make_state(text: str) -> ConversationState:
@@ -25,23 +32,61 @@ def test_a_state_is_not_smaller_than_its_texts() -> None:
     assert estimate_size({"a": ["x" * 1000] * 3}) > 3000
 
 
+class Opaque:
+    """What an action may put into a variable: it has no JSON."""
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "x" * 10_000,
+        "\N{GRINNING FACE}" + "x" * 10_000,  # four bytes for each character
+        [[] for _ in range(1_000)],
+        [{} for _ in range(1_000)],
+        [[number, number] for number in range(1_000)],
+        {str(number): {"a": 0} for number in range(1_000)},
+        {"objects": [Opaque(), "y" * 10_000], "keys": {Opaque(): "z" * 10_000}},
+        {"surrogate": "\ud800" + "x" * 10_000},
+    ],
+    ids=range(8),
+)
+def test_no_value_is_estimated_below_what_it_takes(value: Any) -> None:
+    assert estimate_size(value) >= 0.9 * true_size(value)
+    assert estimate_sizes([value]) >= 0.9 * true_size(value)
+
+
+def true_size(value: Any) -> int:
+    """Returns the bytes of a value of containers, each object once."""
+    sizes: dict[int, int] = {}
+    pending = [value]
+    while pending:
+        item = pending.pop()
+        if id(item) in sizes:
+            continue
+        sizes[id(item)] = sys.getsizeof(item)
+        if isinstance(item, dict):
+            pending += [*item.keys(), *item.values()]
+        elif isinstance(item, list):
+            pending += item
+    return sum(sizes.values())
+
+
 def test_each_event_of_a_conversation_is_measured_once(monkeypatch: pytest.MonkeyPatch) -> None:
     measured: list[str] = []
     state = make_state("turn 0")
     cache = StateCache()
     cache.put(b"0", state)
 
-    def count(value: Any, depth: int = 0) -> int:
-        if isinstance(value, UserMessage):
-            measured.append(value.text)
-        return estimate_size(value, depth)
+    def count(values: Sequence[Any]) -> int:
+        measured.extend(value.text for value in values if isinstance(value, UserMessage))
+        return estimate_sizes(values)
 
     for number in range(1, 20):
         fork = cache.fork(str(number - 1).encode())
         assert fork is not None
         fork.add(UserMessage(f"turn {number}"))
         with monkeypatch.context() as patch:
-            patch.setattr(state_cache, "estimate_size", count)
+            patch.setattr(state_cache, "estimate_sizes", count)
             cache.put(str(number).encode(), fork)
         state = fork
     assert measured == [f"turn {number}" for number in range(1, 20)]

@@ -172,10 +172,9 @@ def _read_attribute(value: Any, name: str) -> Any:
 
     Refuses private names, and everything that leads to code: modules, classes and callables.
     """
-    forbidden = ExpressionError(f"access to {name!r} is not allowed")
     # func_globals, func_code: Python 2 names that Jinja's sandbox refuses as well.
-    if name.startswith("_") or name.startswith("func_"):
-        raise forbidden
+    if name.startswith(("_", "func_")):
+        raise _forbidden(name)
     methods = _ALLOWED_METHODS.get(type(value))
     if methods is not None and not isinstance(value, dict):
         raise ExpressionError(
@@ -190,11 +189,11 @@ def _read_attribute(value: Any, name: str) -> Any:
             return value[name]
         raise ExpressionError(f"there is no key {name!r}")
     if isinstance(value, (type, ModuleType)) or callable(value):
-        raise forbidden
+        raise _forbidden(name)
     # Only objects of the configuration's own classes and of libraries have attributes: generators,
     # frames, exceptions and the like lead to the interpreter ("gi_frame").
     if type(value).__module__ in ("builtins", "types", "coroutine"):
-        raise forbidden
+        raise _forbidden(name)
     try:
         attribute = getattr(value, name)
     except AttributeError as error:
@@ -203,8 +202,12 @@ def _read_attribute(value: Any, name: str) -> Any:
     is_builtin_method = callable(attribute) and not hasattr(attribute, "__dict__")
     leads_to_code = isinstance(attribute, (ModuleType, FrameType, CodeType, TracebackType))
     if leads_to_code or is_builtin_method:
-        raise forbidden
+        raise _forbidden(name)
     return attribute
+
+
+def _forbidden(name: str) -> ExpressionError:
+    return ExpressionError(f"access to {name!r} is not allowed")
 
 
 def _check_result_size(text: str, method: str, args: list[Any]) -> None:

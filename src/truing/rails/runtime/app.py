@@ -40,6 +40,7 @@ from truing.rails.runtime.event_types import (
     ContextUpdate,
     Event,
     Listen,
+    OtherEvent,
     StartAction,
     StartFlow,
     Utterance,
@@ -440,7 +441,7 @@ class Runtime(Registration):
                 action is not None and (action.system or action.builtin)
             )
             return replace(event, is_system_action=is_system)
-        if event.type.endswith(("Rail", "Rails", "Finished", "Exception")):
+        if isinstance(event, OtherEvent):
             turn.track_rail_event(event)
         elif isinstance(event, BotIntent) and event.stops_turn:
             turn.finish_rail("block")

@@ -17,14 +17,18 @@ from truing.rails.runtime.chat_messages import ChatMessage, content_text
 from truing.rails.runtime.event_types import (
     ActionFinished,
     BotIntent,
+    BotMessage,
     ContextUpdate,
     Event,
+    Listen,
     MaskPreviousUserMessage,
+    OtherEvent,
     StartAction,
     StartUtterance,
     SystemMessage,
     UserIntent,
     UserMessage,
+    Utterance,
     event_from_nemo,
 )
 from truing.rails.runtime.events import events_of_message
@@ -47,12 +51,16 @@ def render_event(event: Event) -> str:
             return f"bot {event.intent}\n"
         case StartUtterance():
             return f'  "{event.script}"\n'
-        case StartAction(is_system_action=False):
-            return f"execute {event.action_name}\n"
-        case ActionFinished(is_system_action=False):
+        case StartAction():
+            return "" if event.is_system_action else f"execute {event.action_name}\n"
+        case ActionFinished() if not event.is_system_action:
             result = str(event.return_value)[:MAX_RESULT_CHARACTERS].replace("\n", " ")
             return f"# The result was {result}\n"
     return ""
+
+
+# Most events of a turn: neither the rendering nor the chat shows them.
+_UNRENDERED = (OtherEvent, Listen, Utterance, BotMessage)
 
 
 class EventHistory(list[Event]):
@@ -80,6 +88,8 @@ class EventHistory(list[Event]):
     def add(self, event: Event) -> None:
         """Appends an event and renders it."""
         self.append(event)
+        if isinstance(event, _UNRENDERED):
+            return
         rendered = render_event(event)
         match event:
             case MaskPreviousUserMessage():
@@ -210,8 +220,11 @@ class ConversationState:
     def next_steps(self) -> list[Event]:
         """Gives the flows the events that they have not seen; returns the events that follow."""
         interpreter, history = self.interpreter, self.history
-        while self.processed < len(history):
-            interpreter.process(history[self.processed])
+        last = len(history) - 1
+        while self.processed <= last:
+            # `add` has converted the newest event already.
+            nemo_event = self.context["event"] if self.processed == last else None
+            interpreter.process(history[self.processed], nemo_event)
             self.processed += 1
         return interpreter.next_steps()
 

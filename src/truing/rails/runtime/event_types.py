@@ -19,6 +19,7 @@ from msgspec.structs import fields
 from truing.core.errors import TruingError
 
 STOP_INTENT = "stop"  # the bot intent that ends a turn
+_PLAIN_TYPES = frozenset({str, bool, int, float, type(None)})
 
 
 class EventError(TruingError):
@@ -58,10 +59,10 @@ class Event(Struct, frozen=True, kw_only=True):
     def to_nemo(self) -> dict[str, Any]:
         """Returns the event in NeMo's format; optional fields only where they are set."""
         event: dict[str, Any] = {"type": self.type}
-        for name, default in _OWN_FIELDS[type(self)].items():
+        for name, default in _FIELD_DEFAULTS[type(self)]:
             value = getattr(self, name)
             if default is NODEFAULT or value != default:
-                event[name] = value if type(value) is str else _nested_to_nemo(value)
+                event[name] = value if type(value) in _PLAIN_TYPES else _nested_to_nemo(value)
         if self.extra:
             event.update(self.extra)
         return event
@@ -253,6 +254,7 @@ _OWN_FIELDS: dict[type[Event], dict[str, Any]] = {
     for known in _KNOWN_CLASSES
 }
 _OWN_FIELDS[OtherEvent] = {}
+_FIELD_DEFAULTS = {known: tuple(own.items()) for known, own in _OWN_FIELDS.items()}
 # The fields that an `InternalSystemActionFinished` event of a client or of an action may omit.
 _ACTION_FINISHED_DEFAULTS: dict[str, Any] = {
     "action_params": {},

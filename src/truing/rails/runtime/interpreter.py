@@ -82,8 +82,11 @@ class Interpreter:
 
     # -- events --------------------------------------------------------------------------------
 
-    def process(self, event: Event) -> None:
-        """Advances the flows by one event. Raises FlowError if a flow cannot go on."""
+    def process(self, event: Event, nemo_event: dict[str, Any] | None = None) -> None:
+        """Advances the flows by one event. Raises FlowError if a flow cannot go on.
+
+        `nemo_event` is the event in NeMo's format, where the caller has it already.
+        """
         if isinstance(event, HidePreviousTurn):
             self._restore_snapshot()
             return
@@ -100,7 +103,7 @@ class Interpreter:
             self.updates = {}
             self.next_instruction = None
             return
-        self._advance_flows(event)
+        self._advance_flows(event, event.to_nemo() if nemo_event is None else nemo_event)
         if isinstance(event, BotIntent) and event.stops_turn:
             self.frames = []
 
@@ -114,13 +117,13 @@ class Interpreter:
         self.updates, self.next_instruction = {}, None
         self.deciding_frame_id, self.last_event = None, None
 
-    def _advance_flows(self, event: Event) -> None:
+    def _advance_flows(self, event: Event, nemo_event: dict[str, Any]) -> None:
         context = self.context
         if isinstance(event, UserMessage):
             context["last_user_message"] = event.text
         elif isinstance(event, StartUtterance):
             context["last_bot_message"] = event.script
-        context["event"] = event.to_nemo()
+        context["event"] = nemo_event
         context["config"] = self.config
         running, self.frames = self.frames, []
         self.updates, self.next_instruction = {}, None
@@ -201,10 +204,10 @@ class Interpreter:
     def _start_flows(self, event: Event) -> None:
         """Starts the flows whose first instruction matches, or the one that `start_flow` names."""
         requested = self.program.flows.get(event.flow_id) if isinstance(event, StartFlow) else None
-        params = event.get("params")
         candidates = self.program.find_candidates(*event_key(event))
         if requested is not None and requested not in candidates:
             candidates = sorted([*candidates, requested], key=lambda flow: flow.index)
+        params = event.get("params") if candidates else None
         for flow in candidates:
             if flow.is_subflow and flow is not requested:
                 continue
@@ -251,9 +254,8 @@ class Interpreter:
                     frame.status = INTERRUPTED
                     frame.interrupted_by = self.deciding_frame_id
         # A frame that finishes may release another one: repeat until nothing changes.
-        changed = any(frame.status == INTERRUPTED for frame in self.frames)
-        while changed:
-            changed = self._resume_frames()
+        while self._resume_frames():
+            pass
         if len(self.frames) > MAX_FRAMES:
             self._drop_dead_frames()
 
@@ -264,6 +266,8 @@ class Interpreter:
         aborted.
         """
         changed = False
+        if not any(frame.status == INTERRUPTED for frame in self.frames):
+            return False
         frames_by_id = {frame.uid: frame for frame in self.frames}
         # The list grows while it is iterated: a resumed frame may call a subflow, whose frame is
         # appended.

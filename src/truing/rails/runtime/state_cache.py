@@ -5,8 +5,10 @@ from __future__ import annotations
 import secrets
 import sys
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
+
+import msgspec
 
 from truing.rails.runtime.conversation_state import ConversationState
 from truing.rails.runtime.event_types import Event
@@ -16,25 +18,50 @@ MAX_STATES = 512
 _STATE_BYTES = 32_768  # of frames, snapshots and dictionaries
 _EVENT_BYTES = 1_000  # of an event, and of its rendered forms without their text
 _MAX_DEPTH = 6
-# Most values are one of these: they are told apart by a look-up, without a call.
-_SINGLE_VALUES = frozenset({str, bool, int, float, type(None)})
+# Bytes of an empty dictionary, list and item beyond what the JSON of a value shows of them.
+_MAPPING_BYTES, _LIST_BYTES, _ITEM_BYTES = 232, 72, 16
+_encoder = msgspec.json.Encoder()
+# Variables may hold anything, e.g. objects of actions or lone surrogates.
+_NO_JSON = (TypeError, ValueError, OverflowError, RecursionError)
 
 
-def estimate_size(value: Any, depth: int = 0) -> int:
-    """Returns about how many bytes a value of nested containers takes."""
+def estimate_size(value: Any) -> int:
+    """Returns about how many bytes a value of nested containers takes.
+
+    It is measured by its JSON, which one call in C writes: every turn is measured.
+    """
+    try:
+        encoded = _encoder.encode(value)
+    except _NO_JSON:
+        return _measure_objects(value)
+    return _size_of_json(encoded)
+
+
+def estimate_sizes(values: Sequence[Any]) -> int:
+    """Returns about how many bytes values take together."""
+    try:
+        return _size_of_json(_encoder.encode_lines(values))
+    except _NO_JSON:
+        return sum(estimate_size(value) + 1 for value in values)
+
+
+def _size_of_json(encoded: bytes) -> int:
+    # One character beyond Latin-1 makes all of a text take two or four bytes each; and its UTF-8.
+    text_bytes = len(encoded) if encoded.isascii() else 5 * len(encoded)
+    mappings, lists, items = encoded.count(b"{"), encoded.count(b"["), encoded.count(b",")
+    return text_bytes + _MAPPING_BYTES * mappings + _LIST_BYTES * lists + _ITEM_BYTES * items
+
+
+def _measure_objects(value: Any, depth: int = 0) -> int:
     size = sys.getsizeof(value, 64)
-    if type(value) in _SINGLE_VALUES or depth >= _MAX_DEPTH:
+    if isinstance(value, str) or depth >= _MAX_DEPTH:
         return size
     if isinstance(value, Event):
-        fields = (getattr(value, name) for name in value.__struct_fields__)
-        return size + sum(estimate_size(field, depth + 1) for field in fields)
+        value = [getattr(value, name) for name in value.__struct_fields__]
     if isinstance(value, Mapping):
-        return size + sum(
-            estimate_size(key, depth + 1) + estimate_size(item, depth + 1)
-            for key, item in value.items()
-        )
+        value = [*value.keys(), *value.values()]
     if isinstance(value, (list, tuple, set, frozenset)):
-        return size + sum(estimate_size(item, depth + 1) for item in value)
+        return size + sum(_measure_objects(item, depth + 1) for item in value)
     return size
 
 
@@ -48,8 +75,8 @@ def state_size(state: ConversationState) -> int:
     if history.measured_events > len(history):  # the last one was taken back
         history.measured_events = history.measured_bytes = 0
     # An event's text stands in the event, in the rendered history and in the chat.
-    for event in history[history.measured_events :]:
-        history.measured_bytes += _EVENT_BYTES + 2 * estimate_size(event)
+    new_events = history[history.measured_events :]
+    history.measured_bytes += _EVENT_BYTES * len(new_events) + 2 * estimate_sizes(new_events)
     history.measured_events = len(history)
     variables = estimate_size({k: v for k, v in state.context.items() if k not in _SHARED})
     return _STATE_BYTES + history.measured_bytes + 2 * variables

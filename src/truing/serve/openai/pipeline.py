@@ -78,9 +78,10 @@ class ResponseSender:
         await self._send(message)
         if self.finished:
             self.over.set()
-        else:
+        elif message["type"] == "http.response.body":
             # A model that never waits would otherwise hold the event loop for its whole answer,
-            # and nobody would notice that the client has left.
+            # and nobody would notice that the client has left. Not after the headers, which the
+            # loop sends together with a body that is there.
             await asyncio.sleep(0)
 
     async def send_refusal(self, error: RequestRefused) -> None:
@@ -165,26 +166,29 @@ class RequestPipeline:
         complete. Raises ClientLeft then.
         """
 
+        task = asyncio.current_task()
+        assert task is not None
+        has_left = False
+
         async def watch_connection() -> None:
+            nonlocal has_left
             while (await receive())["type"] != "http.disconnect":
                 pass
+            # Servers also report a disconnect when the response is complete.
+            if not response.finished:
+                has_left = True
+                task.cancel()
 
-        receive_body = _body_receiver(body, response.over)
-        route = asyncio.create_task(self._run(scope, receive_body, response))
         watcher = asyncio.create_task(watch_connection())
         try:
-            await asyncio.wait({route, watcher}, return_when=asyncio.FIRST_COMPLETED)
-            if not route.done() and not response.finished:
-                raise ClientLeft
-            # Servers also report a disconnect when the response is complete.
-            await route
+            await self._app(scope, _body_receiver(body, response.over), response)
+        except asyncio.CancelledError:
+            if not has_left or task.uncancel() > 0:  # the server cancels the request
+                raise
         finally:
             watcher.cancel()
-            route.cancel()
-            await asyncio.gather(route, watcher, return_exceptions=True)
-
-    async def _run(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self._app(scope, receive, send)
+        if has_left:
+            raise ClientLeft
 
     def _finish(self, record: RequestRecord, status: int) -> None:
         if record.client_left:

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import logging
 import os
-import queue
 import re
 import secrets
 import threading
 import time
+from collections import deque
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
@@ -28,6 +28,8 @@ LOGGER = logging.getLogger(__name__)
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _MAX_NAME = 100  # characters of a name in a log line
+_GATHER_SECONDS = 0.05  # in which lines gather before they are written
+_LINES_AT_ONCE = 100
 
 
 class RequestRecord:
@@ -104,7 +106,9 @@ class RequestRecord:
     def log(self, status: int) -> None:
         """Writes the log line."""
         if LOGGER.isEnabledFor(logging.INFO):
-            LOGGER.info("%s", msgspec.json.encode(self.fields(status)).decode())
+            line = msgspec.json.encode(self.fields(status)).decode()
+            # Not `LOGGER.info`, which walks the stack for the place of the call.
+            LOGGER.handle(logging.LogRecord(LOGGER.name, logging.INFO, "", 0, line, None, None))
 
 
 def new_request_id() -> str:
@@ -134,7 +138,7 @@ def record_of(scope: Scope) -> RequestRecord:
 
 
 class BackgroundLineWriter(logging.Handler):
-    """Writes log lines in a thread of its own.
+    """Writes log lines in a thread of its own, those of a moment together.
 
     A pipe that nobody reads blocks its writer: here it is the thread that waits, not the server.
     Lines beyond `capacity` are dropped, and the next line that is written says how many.
@@ -143,26 +147,33 @@ class BackgroundLineWriter(logging.Handler):
     def __init__(self, stream: TextIO, capacity: int = 10_000) -> None:
         super().__init__()
         self._stream = stream
-        self._lines: queue.Queue[str] = queue.Queue(capacity)
-        self._dropped = 0
+        self._capacity = capacity
+        self._lines: deque[str] = deque()
+        self._dropped = self._unwritten = 0
+        self._has_lines = threading.Event()
         self._thread = threading.Thread(target=self._write_lines, name="request-log", daemon=True)
         self._thread.start()
 
     def emit(self, record: logging.LogRecord) -> None:
         """Queues a line."""
-        try:
-            if self._dropped:
-                self._lines.put_nowait(f'{{"dropped_lines":{self._dropped}}}')
-                self._dropped = 0
-            self._lines.put_nowait(record.getMessage())
-        except queue.Full:
+        if len(self._lines) >= self._capacity:
             self._dropped += 1
+            return
+        if self._dropped:
+            self._lines.append(f'{{"dropped_lines":{self._dropped}}}')
+            self._dropped = 0
+        self._lines.append(record.getMessage())
+        # To wake the thread costs a request more than all else here: once for all of a moment.
+        if not self._has_lines.is_set():
+            self._has_lines.set()
 
     def flush(self) -> None:
         """Waits until what is queued is written, at most two seconds."""
         deadline = time.monotonic() + 2.0
         while (
-            self._lines.unfinished_tasks and self._thread.is_alive() and time.monotonic() < deadline
+            (self._lines or self._unwritten)
+            and self._thread.is_alive()
+            and time.monotonic() < deadline
         ):
             time.sleep(0.01)
 
@@ -175,13 +186,19 @@ class BackgroundLineWriter(logging.Handler):
 
     def _write_lines(self) -> None:
         while True:
-            line = self._lines.get()
-            try:
-                self._stream.write(line + "\n")
-                self._stream.flush()
-            except (OSError, ValueError):  # the reader of the pipe is gone, or the stream closed
-                return
-            self._lines.task_done()
+            self._has_lines.wait()
+            time.sleep(_GATHER_SECONDS)
+            # Cleared before the lines are taken: a line that comes later sets it again.
+            self._has_lines.clear()
+            while self._lines:
+                self._unwritten = min(len(self._lines), _LINES_AT_ONCE)
+                lines = [self._lines.popleft() for _ in range(self._unwritten)]
+                try:
+                    self._stream.write("\n".join(lines) + "\n")
+                    self._stream.flush()
+                except (OSError, ValueError):  # the reader of the pipe is gone, or it is closed
+                    return
+                self._unwritten = 0
 
 
 def flush_log() -> None:
