@@ -8,7 +8,7 @@ it can start.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from truing.core.errors import PlanError
@@ -372,15 +372,15 @@ class Program:
         copy._flows_that_slide_first = list(self._flows_that_slide_first)
         return copy
 
-    def find_candidates(self, op: int, name: str) -> list[CompiledFlow]:
+    def find_candidates(self, op: int, name: str) -> Sequence[CompiledFlow]:
         """Returns the flows that an event may start, in order of precedence.
 
         `op` and `name` are those of an instruction that matches the event.
         """
-        exact = self._flows_by_first_match.get((op, name), [])
-        wildcard = self._flows_by_first_match.get((op, ANY_NAME), []) if op in (USER, BOT) else []
-        if not wildcard and not self._flows_that_slide_first:
-            return list(exact)
+        exact = self._flows_by_first_match.get((op, name), ())
+        wildcard = self._flows_by_first_match.get((op, ANY_NAME), ()) if op <= BOT else ()
+        if not wildcard and not (exact and self._flows_that_slide_first):
+            return exact or self._flows_that_slide_first
         candidates = [*exact, *wildcard, *self._flows_that_slide_first]
         candidates.sort(key=lambda flow: flow.index)
         return candidates

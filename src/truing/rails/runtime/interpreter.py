@@ -83,9 +83,9 @@ class Interpreter:
     # -- events --------------------------------------------------------------------------------
 
     def process(self, event: Event, nemo_event: dict[str, Any] | None = None) -> None:
-        """Advances the flows by one event. Raises FlowError if a flow cannot go on.
+        """Advances the flows by an event, of which the caller may have NeMo's form already.
 
-        `nemo_event` is the event in NeMo's format, where the caller has it already.
+        Raises FlowError if a flow cannot go on.
         """
         if isinstance(event, HidePreviousTurn):
             self._restore_snapshot()
@@ -265,9 +265,9 @@ class Interpreter:
         A frame goes on when the one that interrupted it is complete, and aborts when that one
         aborted.
         """
-        changed = False
         if not any(frame.status == INTERRUPTED for frame in self.frames):
             return False
+        changed = False
         frames_by_id = {frame.uid: frame for frame in self.frames}
         # The list grows while it is iterated: a resumed frame may call a subflow, whose frame is
         # appended.
@@ -363,8 +363,7 @@ class Interpreter:
         if not isinstance(name, str):
             raise FlowError(
                 f"{instruction.name!r} in the flow {flow_id!r} should name a subflow, but its "
-                f"value is "
-                f"{name!r}"
+                f"value is {name!r}"
             )
         if ("(" in name and ")" in name) or "$" in name:
             self.updates.update(parse_flow_parameters(name))

@@ -6,6 +6,7 @@ import asyncio
 import dataclasses
 import time
 from collections.abc import Awaitable, Callable, Collection, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -204,6 +205,9 @@ def conversation_from_prompt(prompt: ModelPrompt, images: Collection[str] = ()) 
     return Conversation(tuple(messages))
 
 
+_NO_TIMEOUT = nullcontext()
+
+
 class LlmClient:
     """One LLM for one turn; actions get it as `llm`.
 
@@ -293,7 +297,8 @@ class LlmClient:
         self.counter.calls += 1
         start_time = time.perf_counter()
         try:
-            async with asyncio.timeout(self.timeout):
+            limit = _NO_TIMEOUT if self.timeout is None else asyncio.timeout(self.timeout)
+            async with limit:
                 if stream is not None:
                     reply = await self._call_streaming(conversation, sampling, stream)
                 else:

@@ -126,8 +126,11 @@ class AdmissionControl:
     async def slot(self) -> AsyncIterator[None]:
         """Holds one of the `concurrency` slots; waits for it at most `seconds`."""
         try:
-            async with asyncio.timeout(self.limits.seconds):
-                await self._slots.acquire()
+            if self._slots.locked():
+                async with asyncio.timeout(self.limits.seconds):
+                    await self._slots.acquire()
+            else:
+                await self._slots.acquire()  # at once
         except TimeoutError:
             raise RequestRefused(
                 429, "no slot became free in time", "rate_limit_error", 2

@@ -171,7 +171,7 @@ class ChatService:
             if explicit_fields is not None:
                 # A seed in the configuration would make all n answers the same.
                 explicit_fields |= {"seed"}
-        turns = (
+        turns = [
             model.answer(
                 conversation,
                 replace(sampling, n=1, seed=seed),
@@ -182,7 +182,9 @@ class ChatService:
                 record=client.record,
             )
             for seed in seeds
-        )
+        ]
+        if len(turns) == 1:  # without a task of its own
+            return (await turns[0],)
         return tuple(await asyncio.gather(*turns))
 
     def record_answers(
