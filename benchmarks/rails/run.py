@@ -2,12 +2,13 @@
 
     python benchmarks/rails/run.py --peer VENV/bin/python --model MINILM_FOLDER --out results.json
 
-For each configuration a server (one process) is started, gets one request, then 1, 16 and 64
-requests in flight. The systems take turns within a round; every figure is the median over the
-rounds. All use the same configuration folders, mock LLM and machine. "added" is the p50 at 1 in
-flight minus the LLM calls on the critical path times the p50 of the mock alone. Each request has a
-text of its own, so that no cache of answers or embeddings helps. Without --peer only truing is
-measured.
+For each configuration a server (one process) of each system is started and gets one request. Then
+come 1, 16 and 64 requests in flight: at each, the systems take turns, so that a change of the
+machine's speed meets all of them; every figure is the median over the rounds. All use the same
+configuration folders, mock LLM and machine. "added" is the p50 at 1 in flight minus the LLM calls
+on the critical path times the p50 of the mock alone. Each request has a text of its own, so that no
+cache of answers or embeddings helps. LLMRails, which would take most of the time, gets
+--nemo-requests. Without --peer only truing is measured.
 """
 
 from __future__ import annotations
@@ -106,77 +107,58 @@ async def send_load(
 
 
 def cpu_seconds(pid: int) -> float:
-    """Returns the CPU seconds of a process, which other load on the machine hardly changes."""
-    fields = Path(f"/proc/{pid}/stat").read_text().split()
-    return (int(fields[13]) + int(fields[14])) / os.sysconf("SC_CLK_TCK")
+    """Returns the CPU seconds of a process, with those of threads that have ended."""
+    # clock_getcpuclockid(3) of the process, which Python does not have: CPUCLOCK_SCHED is 2.
+    return time.clock_gettime((~pid << 3) | 2)
 
 
-def serve(system: str, python: str, configs: Path, log: Path) -> subprocess.Popen[bytes]:
-    """Starts a server of one system for a folder with one configuration."""
-    env = {
-        **os.environ,
-        "HF_HUB_OFFLINE": "1",
-        "NEMO_GUARDRAILS_NO_USAGE_STATS": "1",
-        "DO_NOT_TRACK": "1",
-        "OPENAI_API_KEY": "none",
-        "TOKENIZERS_PARALLELISM": "false",
-    }
-    if system == "iorails":
-        env["NEMO_GUARDRAILS_IORAILS_ENGINE"] = "1"
-    command = [
-        sys.executable,
-        "-m",
-        "truing",
-        "serve",
-        "--rails",
-        str(configs),
-        "--port",
-        str(PORT),
-    ]
-    if system != "truing":
-        command = [
-            python,
-            "-m",
-            "nemoguardrails",
-            "server",
-            "--config",
-            str(configs),
-            "--port",
-            str(PORT),
-        ]
-    return subprocess.Popen(command, env=env, stdout=log.open("ab"), stderr=subprocess.STDOUT)
+class Server:
+    """A server of one system for a folder with one configuration; its figures are of its own."""
 
+    def __init__(self, system: str, python: str, configs: Path, port: int, log: Path) -> None:
+        self.system, self.port = system, port
+        self.config = configs.name
+        env = {
+            **os.environ,
+            "HF_HUB_OFFLINE": "1",
+            "NEMO_GUARDRAILS_NO_USAGE_STATS": "1",
+            "DO_NOT_TRACK": "1",
+            "OPENAI_API_KEY": "none",
+            "TOKENIZERS_PARALLELISM": "false",
+        }
+        if system == "iorails":
+            env["NEMO_GUARDRAILS_IORAILS_ENGINE"] = "1"
+        command = [sys.executable, "-m", "truing", "serve", "--rails", str(configs)]
+        if system != "truing":
+            command = [python, "-m", "nemoguardrails", "server", "--config", str(configs)]
+            env.pop("PYTHONPATH", None)
+        self.process = subprocess.Popen(
+            [*command, "--port", str(port)],
+            env=env,
+            stdout=log.open("ab"),
+            stderr=subprocess.STDOUT,
+        )
 
-def measure(
-    system: str,
-    config: str,
-    arguments: argparse.Namespace,
-    folder: Path,
-    request_counts: tuple[int, ...],
-    seed: int,
-) -> dict[str, Any]:
-    """Measures one system on one configuration in one round."""
-    url = f"http://127.0.0.1:{PORT}/v1/chat/completions"
-    process = serve(system, arguments.peer or "", folder / config, folder / f"{system}.log")
-    try:
-        start_seconds = wait_for(f"http://127.0.0.1:{PORT}/v1/rails/configs", process)
-        row: dict[str, Any] = {"start_s": start_seconds}
+    def wait(self, first: int) -> dict[str, Any]:
+        """Waits until it serves, and sends four requests; returns the seconds of both."""
+        url = f"http://127.0.0.1:{self.port}/v1/rails/configs"
+        row: dict[str, Any] = {"start_s": wait_for(url, self.process)}
         clock = time.time()
-        asyncio.run(send_load(url, config, 1, 1, seed))
-        row["first_s"] = time.time() - clock
-        row["runs"] = []
-        for count, in_flight in zip(request_counts, arguments.in_flight):
-            before = cpu_seconds(process.pid)
-            first = seed + 10_000 * in_flight
-            figures = asyncio.run(send_load(url, config, count, in_flight, first))
-            used = cpu_seconds(process.pid) - before
-            # The three requests to warm up are included.
-            row["runs"].append({**figures, "cpu_ms": used * 1000 / (count + 3)})
-        row["rss_mb"] = rss_mb(process.pid)
-        return row
-    finally:
-        process.terminate()
-        process.wait(30)
+        self.send(1, 1, first)
+        return {**row, "first_s": time.time() - clock, "runs": []}
+
+    def send(self, count: int, in_flight: int, first: int) -> dict[str, Any]:
+        """Sends requests, and three to warm up; returns latencies and CPU of a request."""
+        url = f"http://127.0.0.1:{self.port}/v1/chat/completions"
+        before = cpu_seconds(self.process.pid)
+        figures = asyncio.run(send_load(url, self.config, count, in_flight, first))
+        used = cpu_seconds(self.process.pid) - before
+        return {**figures, "cpu_ms": used * 1000 / (count + 3)}
+
+    def stop(self) -> None:
+        """Ends the process."""
+        self.process.terminate()
+        self.process.wait(30)
 
 
 def measure_mock(arguments: argparse.Namespace, seed: int) -> dict[str, Any]:
@@ -224,8 +206,15 @@ def main() -> None:
         "--requests",
         type=int,
         nargs="+",
-        default=[200, 1500, 2500],
-        help="truing's; the peers get a part",
+        default=[120, 600, 1280],
+        help="of a round, one number for each of --in-flight",
+    )
+    parser.add_argument(
+        "--nemo-requests",
+        type=int,
+        nargs="+",
+        default=[20, 48, 128],
+        help="those of LLMRails",
     )
     parser.add_argument("--configs", nargs="+", default=list(CONFIGS))
     parser.add_argument("--systems", nargs="+", default=["truing", "nemo", "iorails"])
@@ -253,7 +242,7 @@ def main() -> None:
         )
         try:
             wait_for(f"http://127.0.0.1:{MOCK_PORT}/stats", mock)
-            rows += measure_rounds(arguments, folder, latency)
+            rows += measure_all(arguments, folder, latency)
         finally:
             mock.terminate()
             mock.wait()
@@ -270,31 +259,52 @@ def main() -> None:
     shutil.rmtree(folder)
 
 
-def measure_rounds(
+def measure_config(
+    config: str, arguments: argparse.Namespace, folder: Path
+) -> dict[str, list[dict[str, Any]]]:
+    """Measures all systems on a configuration; returns the figures of each round."""
+    # IORails rejects configurations with dialog rails.
+    systems = [s for s in arguments.systems if s != "iorails" or not config.startswith("dialog")]
+    servers: list[Server] = []
+    rounds: dict[str, list[dict[str, Any]]] = {}
+    try:
+        for place, system in enumerate(systems):
+            log = folder / f"{system}.log"
+            python = arguments.peer or ""
+            servers.append(Server(system, python, folder / config, PORT + place, log))
+            first = servers[-1].wait(0)
+            rounds[system] = [{**first, "runs": []} for _ in range(arguments.rounds)]
+        for k in range(arguments.rounds):
+            for place, in_flight in enumerate(arguments.in_flight):
+                # Who goes first changes from round to round.
+                for server in servers[k % len(servers) :] + servers[: k % len(servers)]:
+                    is_slow = server.system == "nemo"
+                    counts = arguments.nemo_requests if is_slow else arguments.requests
+                    first = 1_000_000 * (k + 1) + 10_000 * in_flight
+                    figures = server.send(counts[place], in_flight, first)
+                    rounds[server.system][k]["runs"].append(figures)
+                    record = {"round": k, "system": server.system, "config": config, **figures}
+                    print(json.dumps({"in_flight": in_flight, **record}), file=sys.stderr)
+        for server in servers:
+            for row in rounds[server.system]:
+                row["rss_mb"] = rss_mb(server.process.pid)
+    finally:
+        for server in servers:
+            server.stop()
+    return rounds
+
+
+def measure_all(
     arguments: argparse.Namespace, folder: Path, latency: float
 ) -> list[dict[str, Any]]:
     """Measures every system on every configuration; returns the medians over the rounds."""
-    rounds: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    for k in range(arguments.rounds):
-        rounds.setdefault(("direct", "none"), []).append(measure_mock(arguments, k * 1_000_000))
-        for config in arguments.configs:
-            for system in arguments.systems:
-                if system == "iorails" and config.startswith("dialog"):
-                    continue  # IORails rejects configurations with dialog rails
-                # Slower systems get fewer requests, so that a round takes minutes.
-                divisor = {"truing": 1, "nemo": 12, "iorails": 4}[system] * (3 if latency else 1)
-                counts = tuple(
-                    max(count // divisor, 2 * in_flight, 20)
-                    for count, in_flight in zip(arguments.requests, arguments.in_flight)
-                )
-                row = measure(system, config, arguments, folder, counts, k * 1_000_000)
-                record = {"round": k, "latency": latency, "system": system, "config": config, **row}
-                print(json.dumps(record), file=sys.stderr)
-                rounds.setdefault((system, config), []).append(row)
-    return [
-        {"system": s, "config": c, "latency_ms": latency, **median_of(r)}
-        for (s, c), r in rounds.items()
-    ]
+    mock_rounds = [measure_mock(arguments, k * 1_000_000) for k in range(arguments.rounds)]
+    rows = [{"system": "direct", "config": "none", **median_of(mock_rounds)}]
+    for config in arguments.configs:
+        for system, rounds in measure_config(config, arguments, folder).items():
+            rows.append({"system": system, "config": config, **median_of(rounds)})
+        print(table([{"latency_ms": latency, **row} for row in rows]), file=sys.stderr)
+    return [{"latency_ms": latency, **row} for row in rows]
 
 
 def table(rows: list[dict[str, Any]]) -> str:

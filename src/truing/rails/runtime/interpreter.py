@@ -207,7 +207,6 @@ class Interpreter:
         candidates = self.program.find_candidates(*event_key(event))
         if requested is not None and requested not in candidates:
             candidates = sorted([*candidates, requested], key=lambda flow: flow.index)
-        params = event.get("params") if candidates else None
         for flow in candidates:
             if flow.is_subflow and flow is not requested:
                 continue
@@ -219,8 +218,7 @@ class Interpreter:
             is_match = pc >= 0 and matches(flow.instructions[pc], event)
             if not is_match and flow is not requested:
                 continue
-            if params:
-                self.updates.update(params)
+            self.updates.update(event.get("params") or {})
             frame = FlowFrame(flow, pc + 1 if is_match else pc)
             self.frames.append(frame)
             if pc < 0:
