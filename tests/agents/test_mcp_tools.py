@@ -23,12 +23,13 @@ from truing.core.episodes import Environment
 from truing.core.errors import MissingExtra, UserError
 from truing.core.types import Answer, Conversation, Message, Sampling, ToolCall
 from truing.models.scripted import ScriptedModel
+from truing.specs.keys import allow_key_variables
 from truing.specs.resolve import resolve
 
 SERVER = """
 import asyncio
 import os
-from mcp.server.mcpserver import MCPServer
+from mcp.server.mcpserver import Image, MCPServer
 
 server = MCPServer("test")
 
@@ -46,6 +47,16 @@ def fail() -> str:
 def die() -> str:
     "Ends the server."
     os._exit(1)
+
+@server.tool()
+def read_variables() -> str:
+    "Returns the names of the environment's test variables."
+    return " ".join(sorted(name for name in os.environ if name.startswith("TEST_KEY")))
+
+@server.tool()
+def draw() -> Image:
+    "Returns a picture."
+    return Image(data=b"x", format="png")
 
 @server.tool()
 def get_pid() -> int:
@@ -197,6 +208,31 @@ def test_closing_ends_a_server_that_starts_and_whoever_waits_for_it() -> None:
     fault = _run(close_while_starting())
     assert isinstance(fault, UserError)
     assert "was closed before it had started" in str(fault)
+
+
+def test_a_server_gets_the_variables_that_it_is_given_and_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TEST_KEY_A", "a")
+    monkeypatch.setenv("TEST_KEY_B", "b")
+    command = " ".join(_tools(tmp_path)._command)
+    spec = f'agent:scripted:echo,tools="mcp:{command}",allow=read_variables|draw,env=TEST_KEY_B'
+    names, picture = _run(_call(resolve(spec, "model").tools, ("read_variables", ""), ("draw", "")))
+    assert names == ToolResult("ok", "TEST_KEY_B")
+    # A result without a text says so, and is not empty.
+    assert picture == ToolResult("ok", "[image: left out]")
+    with pytest.raises(UserError, match="environment variable TEST_KEY_C is not set"):
+        resolve(spec.replace("KEY_B", "KEY_C"), "model")
+    with (
+        allow_key_variables(["TEST_KEY_A"]),
+        pytest.raises(UserError, match="env=TEST_KEY_B: this variable may not be read here"),
+    ):
+        resolve(spec, "model")
+
+
+def test_a_command_in_single_quotes_is_told_of_double_ones() -> None:
+    with pytest.raises(UserError, match="stands in double quotes"):
+        resolve("agent:scripted:echo,tools='mcp:python server.py',allow=double", "model")
 
 
 def test_without_the_extra_it_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

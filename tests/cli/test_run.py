@@ -129,6 +129,29 @@ def test_tasks_of_agents_are_judged_by_state_without_being_told(tmp_path: Path) 
     assert "completes benign tasks" in text
 
 
+def test_real_tools_run_when_the_command_says_who_allowed_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "notes_tools.py").write_text(
+        'def read_note(name: str) -> str:\n    "Returns a note."\n    return name\n'
+    )
+    (tmp_path / "tasks.jsonl").write_text('{"prompt": "Which notes are there?"}\n')
+    monkeypatch.syspath_prepend(tmp_path)
+    tools = "tools=python:notes_tools:read_note,allow=read_note"
+    words = (
+        f"run --model agent,of=(scripted:comply),{tools} --data file:{tmp_path / 'tasks.jsonl'} "
+        "--judge rules:refusal --out"
+    )
+    refused = truing(words, tmp_path / "out")
+    assert refused.status == 1
+    assert "a run needs --authorised WHO, in a plan `authorised` under [run]" in refused.err
+    run_truing(f"{words} {tmp_path / 'out'} --authorised", "Ada")
+    manifest = json.loads(
+        (tmp_path / "out" / "agent" / "tasks.jsonl" / "manifest.json").read_text()
+    )
+    assert "Ada" in json.dumps(manifest)
+
+
 def test_a_budget_ends_a_run_with_status_3_and_a_higher_one_continues(tmp_path: Path) -> None:
     prices = tmp_path / "prices.toml"
     prices.write_text("[comply]\ninput = 1\noutput = 2\n")

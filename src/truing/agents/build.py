@@ -5,7 +5,8 @@ agent,of=(openai:NAME,base_url=URL),tools=mail     a shipped world
 agent,of=(MODEL),tools=library.toml,max_turns=8    a world file
 guarded:DIR,of=(agent,of=(MODEL),on_block=continue)  a blocked call is denied, the agent goes on
 agent,of=(MODEL),tools=python:pkg.mod:f|g,allow=f  Python functions: trusted code, real effects
-agent,of=(MODEL),tools="mcp:python server.py",allow=f  an MCP server over stdio: the same
+agent,of=(MODEL),tools="mcp:python server.py",allow=f  an MCP server over stdio: the same; with
+                                                   env=NAME|NAME these environment variables too
 """
 
 from __future__ import annotations
@@ -18,7 +19,9 @@ from truing.agents.function_tools import FunctionTools
 from truing.agents.mcp_tools import McpTools
 from truing.agents.scripted import AgentScript, ScriptedAgent
 from truing.agents.toolsets import SimulatedTools, ToolSource
+from truing.core.errors import SpecError
 from truing.core.protocols import Model
+from truing.specs.keys import read_variables
 from truing.specs.parser import parse_spec
 from truing.specs.python_objects import load_function
 from truing.specs.resolve import Args, resolve
@@ -49,7 +52,15 @@ def _read_tools(args: Args) -> ToolSource:
     if tools is not None and tools.startswith("python:"):
         return _read_functions(args, tools)
     if tools is not None and tools.startswith("mcp:"):
-        return McpTools(tools.removeprefix("mcp:"), allow=_read_allow(args))
+        names = [name for name in args.text("env", "").split("|") if name]
+        try:
+            variables = read_variables(names)
+        except SpecError as error:
+            raise args.fault(str(error)) from error
+        command = tools.removeprefix("mcp:")
+        return McpTools(command, allow=_read_allow(args), variables=variables)
+    if tools is not None and tools.startswith("'"):
+        raise args.fault(f"tools={tools}: a value with commas or spaces stands in double quotes")
     return SimulatedTools(load_world(tools) if tools else None)
 
 

@@ -1,17 +1,19 @@
 """The tools of an MCP server over standard input and output: trusted code in a process of its own,
 with real effects.
 
-    agent,of=(MODEL),tools="mcp:python server.py",allow=get_time
+    agent,of=(MODEL),tools="mcp:python server.py",allow=get_time,env=WEATHER_KEY
 
-The server's own descriptions of its tools reach the model; only the tools of the allow list are
-offered. A server that dies leaves errors as the results of its calls.
+The server gets the environment variables of `env=` and those that it needs to start (PATH, HOME and
+the like), and no other: a key of the operator's is not for every server. The server's own
+descriptions of its tools reach the model; only the tools of the allow list are offered. A server
+that dies leaves errors as the results of its calls.
 """
 
 from __future__ import annotations
 
 import asyncio
 import shlex
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -31,11 +33,20 @@ _MAX_DESCRIPTION_CHARACTERS = 4000
 
 
 class McpTools:
-    """The tools of one server, which is started at the first episode and serves all of them."""
+    """The tools of one server, which is started at the first episode and serves all of them.
+
+    `variables` are environment variables that it gets beside those that it needs to start.
+    """
 
     is_parallel = True
 
-    def __init__(self, command: str, *, allow: Collection[str]) -> None:
+    def __init__(
+        self,
+        command: str,
+        *,
+        allow: Collection[str],
+        variables: Mapping[str, str] | None = None,
+    ) -> None:
         try:
             self._command = shlex.split(command)
         except ValueError as error:
@@ -47,6 +58,7 @@ class McpTools:
         self._allow = tuple(sorted(allow))
         # The command may hold secrets as arguments: only the program is shown.
         self.name = self.real_tools = f"mcp:{self._command[0].rsplit('/', 1)[-1]}"
+        self._variables = dict(variables or {})
         self.hash = digest("mcp", *self._command, *self._allow)
         self.tools: tuple[Tool, ...] = ()
         self.world = ("", "")
@@ -78,7 +90,9 @@ class McpTools:
             with needs_extra("tools=mcp:"):
                 from mcp import ClientSession, StdioServerParameters
                 from mcp.client.stdio import stdio_client
-            server_parameters = StdioServerParameters(command=program, args=arguments)
+            server_parameters = StdioServerParameters(
+                command=program, args=arguments, env=self._variables or None
+            )
             async with (
                 stdio_client(server_parameters) as (read, write),
                 ClientSession(read, write) as session,
@@ -129,7 +143,11 @@ class McpTools:
             result = await self._session.call_tool(name, values)
         except Exception as error:
             return ToolResult("error", f"error: {_describe(error)}")
-        text = "\n".join(part.text for part in result.content if hasattr(part, "text"))
+        # A picture or a sound has no text; an empty result would look like none.
+        text = "\n".join(
+            part.text if hasattr(part, "text") else f"[{part.type}: left out]"
+            for part in result.content
+        )
         return ToolResult("error" if result.is_error else "ok", text)
 
     def changes(self) -> tuple[StateChange, ...]:

@@ -64,11 +64,15 @@ class SpecFlags:
     judge
         Specs of judges (default: rules:refusal, rules:degenerate and moderation:default; for tasks
         of agents, also beside other data, the checks of the end state and rules:refusal).
+    authorised
+        Who allowed that an agent acts with real tools, or an attack on an endpoint of another
+        machine; recorded in the manifest. Also with a plan, in place of its `authorised`.
     """
 
     model: OptionalStrings = None
     data: OptionalStrings = None
     judge: OptionalStrings = None
+    authorised: str = ""
 
 
 @Parameter(name="*")
@@ -132,6 +136,8 @@ def command(
         loaded = replace(loaded, run=replace(loaded.run, limit=rows.limit))
     if rows is not None and rows.limit_first:
         loaded = replace(loaded, run=replace(loaded.run, sample="first"))
+    if specs.authorised:
+        loaded = replace(loaded, run=replace(loaded.run, authorised=specs.authorised))
     if with_text:
         loaded = replace(loaded, with_text=True)
     if fresh:

@@ -209,8 +209,8 @@ def _real_tools_faults(options: EvaluateOptions, *wholes: object) -> list[str]:
     if not real_tools:
         return []
     return [
-        f"{real_tools} are real tools: a run needs --authorised WHO (who allowed that the "
-        "model acts with them; the manifest keeps it)"
+        f"{real_tools} are real tools: a run needs --authorised WHO, in a plan `authorised` "
+        "under [run] (who allowed that the model acts with them; the manifest keeps it)"
     ]
 
 

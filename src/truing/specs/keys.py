@@ -156,6 +156,19 @@ def resolve_api_key(
     return Secret.of(value)
 
 
+def read_variables(names: Collection[str]) -> dict[str, str]:
+    """Returns the values of environment variables, for a program that is started with them.
+
+    Raises SpecError for one that is not set, or not allowed (`allow_key_variables`).
+    """
+    for name in names:
+        if not _is_allowed(name):
+            raise SpecError(f"env={name}: this variable may not be read here")
+        if name not in os.environ:
+            raise SpecError(f"the environment variable {name} is not set")
+    return {name: os.environ[name] for name in names}
+
+
 def _is_vendor_host(variable: str, url: URL) -> bool:
     # With the scheme: over plain http nobody proves that it is the vendor's host.
     host = (url.host or "").rstrip(".").lower()
