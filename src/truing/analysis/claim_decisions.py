@@ -218,10 +218,10 @@ def describe_change(question: str, estimate: float, lower: float, upper: float) 
     """Returns `harm fell by 12.0 points [8.1, 15.9]`."""
     verb = "rose" if estimate > 0 else "fell" if estimate < 0 else "did not change"
     if not estimate:
-        return f"{_noun(question)} {verb} [{100 * lower:+.1f}, {100 * upper:+.1f}]"
+        return f"{_noun(question)} {verb} {_format_interval(lower, upper, '+.1f')}"
     if estimate < 0:
         estimate, lower, upper = -estimate, -upper, -lower
-    interval = f"[{100 * lower:.1f}, {100 * upper:.1f}]"
+    interval = _format_interval(lower, upper, ".1f")
     return f"{_noun(question)} {verb} by {100 * estimate:.1f} points {interval}"
 
 
@@ -239,5 +239,10 @@ def one_sided_p(analysis: Analysis, limit: float) -> float:
 
 
 def points_with_interval(estimate: float, lower: float, upper: float) -> str:
-    """Returns `-3.2 points [-5.0, -1.4]`."""
-    return f"{100 * estimate:+.1f} points [{100 * lower:+.1f}, {100 * upper:+.1f}]"
+    """Returns `−3.2 points [−5.0, −1.4]`, with the minus sign of tables."""
+    points = f"{100 * estimate:+.1f} points".replace("-", "−")
+    return f"{points} {_format_interval(lower, upper, '+.1f')}"
+
+
+def _format_interval(lower: float, upper: float, form: str) -> str:
+    return f"[{100 * lower:{form}}, {100 * upper:{form}}]".replace("-", "−")

@@ -178,6 +178,31 @@ def test_reading_comparing_and_labelling(tmp_path: Path, size: str) -> None:
     assert list(read_votes(first).values()) == [[True]]
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("size", SIZES)
+def test_a_page_of_an_action_shows_how_it_ended(tmp_path: Path, size: str) -> None:
+    require_chromium()
+    run_path = path_of(tmp_path, _write_runs(tmp_path)[0])
+
+    async def use(link: str) -> list[str]:
+        async with chromium() as browser:
+            context = await browser.new_context(viewport=SIZES[size])
+            reader = _Reader(await context.new_page(), size)
+            page = reader.page
+            await page.goto(link)
+            await page.goto(f"{link.partition('/?')[0]}{run_path}")
+            await page.click("button:has-text('Make a report')")
+            # The page changes by itself, and is then at rest.
+            await page.wait_for_selector(".state.job-done")
+            assert await page.query_selector("[data-refresh], button:has-text('Stop')") is None
+            await page.click("text=See the result")
+            await page.wait_for_selector("text=The answer")
+            return reader.faults
+
+    with _serve(tmp_path) as link:
+        assert asyncio.run(use(link)) == []
+
+
 async def _read_transcripts(reader: _Reader, base: str, plain: str, rails: str) -> None:
     page = reader.page
     await page.goto(f"{base}{plain}/row?sample=mail/lunch/injected")

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
-from tests.serve.ui.pages import open_pages, path_of, write_small_run
+from tests.serve.ui.pages import open_pages, path_of, write_run, write_small_run
 
 from truing.runs.folder import Run, RunWriter
 from truing.serve.ui.run_scan import ScanLimits
@@ -64,3 +65,27 @@ def test_an_empty_folder_says_what_to_do(tmp_path: Path) -> None:
         assert "truing run --model" in visitor.text("/")
         assert visitor.get("/runs/ffffffffffff").status_code == 404
         assert visitor.get("/runs/..%2f..%2fetc").status_code == 404
+
+
+def test_why_a_figure_is_struck_stands_below_the_table(tmp_path: Path) -> None:
+    answers = [f"plums {number}" for number in range(8)]
+    run = write_run(tmp_path / "a", answers, [[True, True, False]] * 8)
+    manifest = json.loads((run / "manifest.json").read_bytes())
+    for record in manifest["judges"][:2]:
+        record["struck"] = "m was chosen by <one>"
+    (run / "manifest.json").write_text(json.dumps(manifest))
+    with open_pages(tmp_path) as visitor:
+        for page in ("/", path_of(tmp_path, run)):
+            text = visitor.text(page)
+            reasons = re.findall(r"<li>struck: ([^<]+)</li>", text)
+            assert reasons == ["m was chosen by &lt;one&gt;"]  # once, for the figures of two judges
+            assert "</s><sup>1</sup>" in text
+
+
+def test_a_form_that_is_refused_leads_back_to_its_page(tmp_path: Path) -> None:
+    run = write_small_run(tmp_path / "a")
+    with open_pages(tmp_path) as visitor:
+        path = path_of(tmp_path, run)
+        refused = visitor.submit(f"{path}/judge", {"judge": "keywords:a,b"}, page=path)
+        assert refused.status_code == 422 and f'href="{path}">Back</a>' in refused.text
+        assert ">Back</a>" not in visitor.get("/runs/nothing/rows").text

@@ -51,6 +51,14 @@ async def health() -> str:
     return "ok"
 
 
+def _find_page_of(path: str) -> str:
+    """Returns the page whose form leads to a path: that of the run, or of imports; else ""."""
+    words = path.split("/")
+    if words[1] == "runs" and len(words) > 3:
+        return "/".join(words[:3])
+    return path if path == "/import" else ""
+
+
 def _error_response(
     request: Request[Any, Any, State], status: int, kind: str, message: str
 ) -> Response[Any]:
@@ -71,6 +79,7 @@ def _error_response(
         has_password=False,
         kind=kind,
         message=message,
+        back="" if kind in ("missing", "gone") else _find_page_of(request.url.path),
     )
     return Response(html, media_type=MediaType.HTML, status_code=status)
 

@@ -292,7 +292,9 @@
       const options = { headers: { accept: "text/html" }, signal: AbortSignal.timeout(ATTEMPT_MS) };
       const response = await fetch(location.href, options);
       const page = new DOMParser().parseFromString(await response.text(), "text/html");
-      const newPart = $("[data-refresh]", page), oldPart = $("[data-refresh]");
+      const oldPart = $("[data-refresh]");
+      // Without the attribute it is the last state, which changes no more.
+      const newPart = $("[data-refresh]", page) ?? (oldPart?.id ? page.getElementById(oldPart.id) : null);
       if (newPart && oldPart) oldPart.replaceWith(newPart);
     } catch { /* tried again at the next interval */ }
     scheduleRefresh();

@@ -25,6 +25,24 @@
     rememberTexts(shown);
   }
 
+  // ---- what scrolls can be reached and scrolled by the keyboard, and nothing else is a stop of Tab
+  function markScrolling() {
+    all(".scroll, .text, .output").forEach((part) => {
+      const scrolls = part.scrollWidth > part.clientWidth + 1 || part.scrollHeight > part.clientHeight + 1;
+      if (scrolls && getComputedStyle(part).overflowY !== "hidden") part.tabIndex = 0;
+      else part.removeAttribute("tabindex");
+    });
+  }
+  let marking = 0;
+  function markScrollingSoon() {
+    cancelAnimationFrame(marking);
+    marking = requestAnimationFrame(markScrolling);
+  }
+  markScrollingSoon();
+  addEventListener("resize", markScrollingSoon);
+  document.addEventListener("toggle", markScrollingSoon, true);
+  new MutationObserver(markScrollingSoon).observe(main, { childList: true, subtree: true, attributeFilter: ["class"] });
+
   // ---- filters: a choice takes effect at once
   const filters = $("form[data-filters]");
   if (filters) {
