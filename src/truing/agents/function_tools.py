@@ -158,24 +158,24 @@ async def _run_in_thread(function: Callable[..., Any], values: dict[str, Any]) -
     loop = asyncio.get_running_loop()
     future: asyncio.Future[Any] = loop.create_future()
 
-    def finish(result: Any, error: Exception | None) -> None:
+    def finish(returned: Any, error: Exception | None) -> None:
         if future.done():  # after a time-out
             return
         if error is None:
-            future.set_result(result)
+            future.set_result(returned)
         else:
             future.set_exception(error)
 
     def run() -> None:
-        result, error = None, None
+        returned, error = None, None
         try:
-            result = function(**values)
+            returned = function(**values)
         except Exception as raised:
             error = raised
         finally:
             _running.release()
         if not loop.is_closed():
-            loop.call_soon_threadsafe(finish, result, error)
+            loop.call_soon_threadsafe(finish, returned, error)
 
     # In the caller's context: an agent that a function calls counts as one within this one.
     context = contextvars.copy_context()

@@ -76,16 +76,16 @@ def save_adjudication(
 
     Raises RequestRejected for the item's author and raters, and if another adjudicator decided it.
     """
-    item = tx.session.get(ReviewItem, item_id, with_for_update={"key_share": True})
-    if item is None:
+    review_item = tx.session.get(ReviewItem, item_id, with_for_update={"key_share": True})
+    if review_item is None:
         raise RequestRejected("missing", "There is no such item.")
-    if item.author_id == person_id or tx.session.scalar(
+    if review_item.author_id == person_id or tx.session.scalar(
         select(Rating.id).where(Rating.item_id == item_id, Rating.person_id == person_id)
     ):
         raise RequestRejected(
             "forbidden", "Somebody who neither wrote nor rated this has to decide."
         )
-    if len(assessment.grades) != len(decode_targets(item)) or any(
+    if len(assessment.grades) != len(decode_targets(review_item)) or any(
         g not in (1, 2, 3, 4, 5) for g in assessment.grades
     ):
         raise RequestRejected("invalid", "Give every response a grade from 1 to 5.")

@@ -53,14 +53,14 @@ def write_export(
         raise UserError(f"--out {out}: is not empty; an export goes into a new folder")
     study = store.read(load_study)
     lineages = store.read(load_lineages)
-    data = store.read(lambda tx: collect_export(tx, study, text=text))
+    export = store.read(lambda tx: collect_export(tx, study, text=text))
     # Readable by its owner only: even without text it says what each person judged.
     create_folder(out)
     tables = {
-        "dialogues": data.dialogues,
-        "ratings": data.ratings,
-        "preferences": data.preferences,
-        "cost": data.cost,
+        "dialogues": export.dialogues,
+        "ratings": export.ratings,
+        "preferences": export.preferences,
+        "cost": export.cost,
     }
     n_rows = {}
     for name, rows in tables.items():
@@ -69,13 +69,13 @@ def write_export(
         n_rows[path.name] = len(rows)
     n_judgements: dict[str, int] = {}
     plan = {"kind": "redteam", "study": study.name, "text": str(text)}
-    for model in sorted({r.model for r in data.responses}):
+    for model in sorted({r.model for r in export.responses}):
         folder = _run_folder(out, model)
         lineage = lineages.get(model, Lineage(name=model))
-        n_judgements[folder.name] = _write_run(folder, lineage, model, data, plan)
+        n_judgements[folder.name] = _write_run(folder, lineage, model, export, plan)
     for path in runs:
-        n_judgements[str(path)] = _write_into_run(path, data)
-    return ExportCounts(files=n_rows, runs=n_judgements, contradicted=data.contradicted)
+        n_judgements[str(path)] = _write_into_run(path, export)
+    return ExportCounts(files=n_rows, runs=n_judgements, contradicted=export.contradicted)
 
 
 def _run_folder(out: Path, model: str) -> Path:

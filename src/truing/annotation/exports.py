@@ -101,21 +101,23 @@ def _collect_ratings(
         *tx.session.scalars(select(Adjudication).order_by(Adjudication.at)),
     ]
     for row in rows:
-        item = items.get(row.item_id)
-        if item is None:  # a gold item
+        review_item = items.get(row.item_id)
+        if review_item is None:  # a gold item
             continue
         judge = REVIEW_JUDGE if isinstance(row, Rating) else ADJUDICATED_JUDGE
         counted = row.counted if isinstance(row, Rating) else True
         categories = decode_list(row.categories)
-        if item.source == "dialogue" and counted:
-            tags[item.source_key] |= set(categories)
+        if review_item.source == "dialogue" and counted:
+            tags[review_item.source_key] |= set(categories)
         rater = pseudonyms.get(row.person_id, "unknown")
-        for target, grade in zip(decode_targets(item), decode_grades(row.grades), strict=True):
+        for target, grade in zip(
+            decode_targets(review_item), decode_grades(row.grades), strict=True
+        ):
             data.ratings.append(
                 {
                     "sample_id": target.sample_id,
                     "index": target.index,
-                    "item": item.id,
+                    "item": review_item.id,
                     "judge": judge,
                     "rater": rater,
                     "grade": grade,
@@ -126,7 +128,7 @@ def _collect_ratings(
                     "categories": categories,
                     "success": row.success if isinstance(row, Rating) else None,
                     "counted": counted,
-                    "probability": item.probability,
+                    "probability": review_item.probability,
                     "at": row.at,
                 }
             )
@@ -134,7 +136,7 @@ def _collect_ratings(
                 judgement = _make_judgement(
                     judge, rater, target.sample_id, target.index, grade, categories
                 )
-                data.add_judgement(item.source, judgement)
+                data.add_judgement(review_item.source, judgement)
     return tags
 
 

@@ -104,11 +104,11 @@ def claim_item(tx: Transaction, person_id: str, study: Study) -> LeasedItem | No
         select(Slot).where(Slot.person_id == person_id, Slot.state == "leased")
     )
     if leased is not None:
-        item = tx.session.get_one(ReviewItem, leased.item_id)
-        if not _is_unwanted(tx, item, person):
+        review_item = tx.session.get_one(ReviewItem, leased.item_id)
+        if not _is_unwanted(tx, review_item, person):
             leased.expires = tx.now + study.lease_minutes * 60
             _mark_held(tx, leased)
-            return _to_leased_item(item, leased)
+            return _to_leased_item(review_item, leased)
         # Another rater has since added a category that this person opted out of.
         _end_held_lease(tx, leased, "released")
         _free_slot(leased)
@@ -189,15 +189,15 @@ def _add_gold_slot(tx: Transaction, person: Person, study: Study) -> Slot | None
         .order_by(ReviewItem.rank)
         .limit(1)
     )
-    item = tx.session.scalar(gold_items)
-    if item is None:
+    gold_item = tx.session.scalar(gold_items)
+    if gold_item is None:
         return None
     # Locked before counting: (item_id, number) is unique.
-    item = tx.session.get_one(ReviewItem, item.id, with_for_update=_NO_KEY_LOCK)
+    gold_item = tx.session.get_one(ReviewItem, gold_item.id, with_for_update=_NO_KEY_LOCK)
     n_slots = tx.session.scalar(
-        select(func.count()).select_from(Slot).where(Slot.item_id == item.id)
+        select(func.count()).select_from(Slot).where(Slot.item_id == gold_item.id)
     )
-    slot = Slot(id=new_id(), item_id=item.id, number=n_slots or 0, state="free", expires=0.0)
+    slot = Slot(id=new_id(), item_id=gold_item.id, number=n_slots or 0, state="free", expires=0.0)
     tx.session.add(slot)
     return slot
 
@@ -262,8 +262,8 @@ def submit_rating(
         select(Rating.id).where(Rating.item_id == lease.item_id, Rating.person_id == person_id)
     ):
         return "again"
-    item = tx.session.get_one(ReviewItem, lease.item_id, with_for_update=_NO_KEY_LOCK)
-    _check_assessment(assessment, len(decode_targets(item)), study)
+    review_item = tx.session.get_one(ReviewItem, lease.item_id, with_for_update=_NO_KEY_LOCK)
+    _check_assessment(assessment, len(decode_targets(review_item)), study)
     slot = tx.session.get(Slot, lease.slot_id, with_for_update=True)
     # A free slot counts too: the lease was released or expired, and nobody took it since.
     counted = slot is not None and (
@@ -272,7 +272,7 @@ def submit_rating(
     tx.session.add(
         Rating(
             id=new_id(),
-            item_id=item.id,
+            item_id=review_item.id,
             person_id=person_id,
             lease=token,
             at=tx.now,
@@ -287,12 +287,12 @@ def submit_rating(
     lease.outcome = "done" if counted else "late"
     if slot is not None and counted:
         slot.state, slot.person_id, slot.lease = "done", person_id, token
-    _add_categories(tx, item, assessment.categories)
-    _update_progress(tx, item)
+    _add_categories(tx, review_item, assessment.categories)
+    _update_progress(tx, review_item)
     points = wellbeing.exposure_points(study, assessment.categories, max(assessment.grades))
     wellbeing.add_exposure(tx, person, points, study)
-    _check_gold(tx, item, person_id, assessment)
-    add_audit_entry(tx, person_id, "rate", item.id, lease.outcome)
+    _check_gold(tx, review_item, person_id, assessment)
+    add_audit_entry(tx, person_id, "rate", review_item.id, lease.outcome)
     return "done" if counted else "late"
 
 

@@ -56,7 +56,7 @@ def add_item(tx: Transaction, new: NewItem, study: Study) -> str | None:
         )
     ):
         return None
-    item = ReviewItem(
+    review_item = ReviewItem(
         id=new_id(),
         source=new.source[:400],
         source_key=new.key[:200],
@@ -72,17 +72,18 @@ def add_item(tx: Transaction, new: NewItem, study: Study) -> str | None:
         rank=secrets.randbelow(2**40) / 2**40 if new.rank is None else new.rank,
         created=tx.now,
     )
-    tx.session.add(item)
+    tx.session.add(review_item)
     tx.session.flush()
     tx.session.add_all(
-        ItemHarm(item_id=item.id, category=c) for c in dict.fromkeys(new.harms or ())
+        ItemHarm(item_id=review_item.id, category=c) for c in dict.fromkeys(new.harms or ())
     )
     # A gold item goes to everybody: the queue adds a slot for each person who gets it.
     if new.gold is None:
         tx.session.add_all(
-            Slot(id=new_id(), item_id=item.id, number=n, state="free") for n in range(study.raters)
+            Slot(id=new_id(), item_id=review_item.id, number=n, state="free")
+            for n in range(study.raters)
         )
-    return item.id
+    return review_item.id
 
 
 def decode_targets(item: ReviewItem) -> tuple[Target, ...]:

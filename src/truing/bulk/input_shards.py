@@ -427,14 +427,14 @@ def _read_range(shard: InputShard) -> BinaryIO:
                         break
             else:
                 start = stream.seek(shard.start)
-            data = stream.read(max(0, shard.end - start))
-            if start + len(data) < shard.end:
+            shard_bytes = stream.read(max(0, shard.end - start))
+            if start + len(shard_bytes) < shard.end:
                 raise _cut_short(shard)
-            if shard.format == "jsonl" and data and not data.endswith(b"\n"):
-                data += stream.readline(MAX_ROW_BYTES + 1)
+            if shard.format == "jsonl" and shard_bytes and not shard_bytes.endswith(b"\n"):
+                shard_bytes += stream.readline(MAX_ROW_BYTES + 1)
     except OSError as error:
         raise DataError(f"{shard.path}: {error.strerror or error}") from error
-    return io.BytesIO(header + data)
+    return io.BytesIO(header + shard_bytes)
 
 
 def _cut_short(shard: InputShard) -> DataError:

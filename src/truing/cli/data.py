@@ -142,15 +142,15 @@ def summarise_dataset(dataset: Dataset) -> dict[str, Any]:
             if judgement.rater is not None:
                 raters.add((judgement.judge, judgement.rater))
     preferences = Counter(preference.dimension for preference in dataset.preferences())
-    info = dataset.info
+    dataset_info = dataset.info
     return {
-        "spec": info.spec,
-        "title": info.title,
-        "source": info.source,
-        "licence": info.licence,
+        "spec": dataset_info.spec,
+        "title": dataset_info.title,
+        "source": dataset_info.source,
+        "licence": dataset_info.licence,
         "sha256": dataset.sha256(),
-        "red_team": info.red_team,
-        "imitate": info.imitate,
+        "red_team": dataset_info.red_team,
+        "imitate": dataset_info.imitate,
         "rows": counts["rows"],
         "distinct_prompts": len(prompts),
         "skipped": int(getattr(dataset, "skipped", 0)),

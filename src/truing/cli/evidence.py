@@ -58,8 +58,8 @@ def command(
     for framework in frameworks:
         evidence = collect_evidence_for(framework, report)
         page = render_evidence(evidence, out).encode()
-        data = msgspec.json.format(msgspec.json.encode(evidence), indent=1) + b"\n"
-        for suffix, content in (("md", page), ("json", data)):
+        evidence_json = msgspec.json.format(msgspec.json.encode(evidence), indent=1) + b"\n"
+        for suffix, content in (("md", page), ("json", evidence_json)):
             paths.append(out / f"{framework.name}.{suffix}")
             replace_file(paths[-1], content)
         if not json:

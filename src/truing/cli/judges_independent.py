@@ -51,8 +51,10 @@ def command(*judges: str, target: str, steering: OptionalStrings = None, json: F
     if json:
         print_json(msgspec.json.encode(results))
     else:
-        for result in results:
-            print_text(f"{result.judge}: {'independent' if result.independent else 'dependent'}")
-            for reason in result.reasons:
+        for judge_check in results:
+            print_text(
+                f"{judge_check.judge}: {'independent' if judge_check.independent else 'dependent'}"
+            )
+            for reason in judge_check.reasons:
                 print_text(f"  {reason}")
-    return 0 if all(result.independent for result in results) else 2
+    return 0 if all(judge_check.independent for judge_check in results) else 2

@@ -178,7 +178,7 @@ def by(
     resolved_judge: Judge = resolve(judge, "judge")
     judge_card = _read_matching_card(resolved_judge, card) if card else None
     with ProgressBar("judging", quiet=json) as progress:
-        result = rank_run(
+        ranking = rank_run(
             run,
             resolved_judge,
             dimension=_DIMENSIONS[dimension],
@@ -186,23 +186,23 @@ def by(
             on_progress=progress,
         )
     if json:
-        fields = msgspec.to_builtins(result)
+        fields = msgspec.to_builtins(ranking)
         if judge_card is not None:
             fields["card"] = msgspec.to_builtins(judge_card)
         print_json(msgspec.json.encode(fields))
         return 0
-    print_text(f"{run}: {result.ordered} of {result.samples} samples in order by {result.judge}")
-    print_text(f"  {result.preferences} preferences in {result.file}")
-    for figure in result.figures:
+    print_text(f"{run}: {ranking.ordered} of {ranking.samples} samples in order by {ranking.judge}")
+    print_text(f"  {ranking.preferences} preferences in {ranking.file}")
+    for figure in ranking.figures:
         print_text(f"  {figure.method:<28} {_format_figure(figure)}")
     if judge_card is not None:
         print_text(f"  {judge_card.judge} by its card {card}: {_describe_card(judge_card)}")
-    elif result.figures:
+    elif ranking.figures:
         print_text(
-            f"  no card of {result.judge} is given: its agreement with people is unknown "
+            f"  no card of {ranking.judge} is given: its agreement with people is unknown "
             f"(truing card, --card)"
         )
-    return 0 if result.ordered else 1
+    return 0 if ranking.ordered else 1
 
 
 def report(*runs: Path, out: Path = Path("rankings"), title: str = "Preference ranking") -> int:

@@ -129,16 +129,16 @@ def group_runs(folders: tuple[Path, ...]) -> RunsByVariant:
     grouped: dict[str, dict[str, Path]] = {}
     for folder, run in runs_by_folder:
         if run == folder:
-            variant, data = names[run], _data_name(run)
+            variant, data_name = names[run], _data_name(run)
         else:
             variant = run.parent.name if run.parent != folder else run.name
-            data = run.name if run.parent != folder else _data_name(run)
-        if data in grouped.setdefault(variant, {}):
+            data_name = run.name if run.parent != folder else _data_name(run)
+        if data_name in grouped.setdefault(variant, {}):
             raise RunError(
-                f"{run}: {grouped[variant][data]} has the same names, {variant} on {data}; "
-                "rename one of the folders, or make two reports"
+                f"{run}: {grouped[variant][data_name]} has the same names, {variant} on "
+                f"{data_name}; rename one of the folders, or make two reports"
             )
-        grouped[variant][data] = run
+        grouped[variant][data_name] = run
     return grouped
 
 

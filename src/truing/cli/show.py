@@ -106,23 +106,23 @@ def print_report(report: ReportData) -> None:
     _print_shown(console, report)
     columns = ["", "data", "judge", *(variant.name for variant in report.variants)]
     table = make_table(report.title, columns)
-    for data in report.data:
+    for data_name in report.data:
         for question in _HEADLINE_QUESTIONS:
-            summaries = [variant.summaries.get(data) for variant in report.variants]
+            summaries = [variant.summaries.get(data_name) for variant in report.variants]
             rates = [s.find(question) if s is not None else None for s in summaries]
             measured = [rate if rate is not None and rate.n else None for rate in rates]
             for judge, of_judge in rows_by_judge(measured):
                 title = _question_title(question)
-                table.add_row(title, data, judge, *map(_rate_cell, of_judge))
+                table.add_row(title, data_name, judge, *map(_rate_cell, of_judge))
     console.print(table)
     for answer in report.answers:
         if answer.variant == report.focus:
             console.print(f"{answer.variant}: {answer.describe()}", markup=False)
     for variant_name, by_data in report.comparisons.items():
-        for data, comparison in by_data.items():
+        for data_name, comparison in by_data.items():
             claim = comparison.claims[0]
             console.print(
-                f"{variant_name} against {report.baseline} on {data}: {comparison.claim.word} "
+                f"{variant_name} against {report.baseline} on {data_name}: {comparison.claim.word} "
                 f"({claim.short_reason or claim.reason})",
                 markup=False,
             )

@@ -103,9 +103,9 @@ def command(
             rank=rank_for_report,
             limit=limit,
         )
-        result = run_training_plan(loaded, folder, options)
+        plan_result = run_training_plan(loaded, folder, options)
     if os.environ.get("RANK", "0") == "0":
-        _print_result(result, folder, as_json=json)
+        _print_result(plan_result, folder, as_json=json)
     return 0
 
 

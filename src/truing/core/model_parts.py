@@ -22,21 +22,21 @@ def iterate_parts(whole: object) -> Iterator[object]:
     visited: set[int] = set()
     pending: list[object] = [whole]
     while pending:
-        item = pending.pop()
-        if id(item) in visited:
+        part = pending.pop()
+        if id(part) in visited:
             continue
-        visited.add(id(item))
-        if isinstance(item, list | tuple | dict):
+        visited.add(id(part))
+        if isinstance(part, list | tuple | dict):
             # Larger collections are caches of answers, not parts of a model.
-            if len(item) <= _MAX_SEARCHED_ITEMS:
-                pending += item.values() if isinstance(item, dict) else item
-        elif isinstance(item, type | Struct | str | bytes | int | float | None):
+            if len(part) <= _MAX_SEARCHED_ITEMS:
+                pending += part.values() if isinstance(part, dict) else part
+        elif isinstance(part, type | Struct | str | bytes | int | float | None):
             continue
-        elif type(item).__module__.startswith("truing."):
-            yield item
-            parts = getattr(item, "parts", ())
-            pending += getattr(item, "__dict__", {}).values()
+        elif type(part).__module__.startswith("truing."):
+            yield part
+            parts = getattr(part, "parts", ())
+            pending += getattr(part, "__dict__", {}).values()
             pending += parts if isinstance(parts, list | tuple) else [parts]
         else:
-            yield item
-            pending += [getattr(item, name, None) for name in _WRAPPED]
+            yield part
+            pending += [getattr(part, name, None) for name in _WRAPPED]

@@ -111,14 +111,14 @@ def _find_price_faults(table: Any) -> Iterator[str]:
         if key not in keys:
             yield f".{key}: unknown key{did_you_mean(key, keys)}"
     for key in keys:
-        value = table.get(key)
+        price = table.get(key)
         # A NaN is neither below 0 nor at least 0.
         if (
-            isinstance(value, bool)
-            or not isinstance(value, int | float)
-            or not 0 <= value < float("inf")
+            isinstance(price, bool)
+            or not isinstance(price, int | float)
+            or not 0 <= price < float("inf")
         ):
-            problem = "missing" if value is None else f"got {value!r}"
+            problem = "missing" if price is None else f"got {price!r}"
             yield f".{key}: expected the price of a million tokens, {problem}"
 
 

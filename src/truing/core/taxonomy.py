@@ -82,13 +82,13 @@ def parse_taxonomy(path: str, text: str) -> Taxonomy:
 
     `path` is only used in messages.
     """
-    data = parse_toml(text, path)
+    document = parse_toml(text, path)
     faults = [
         f"{path}: {key}: unknown key{did_you_mean(key, _FILE_KEYS)}"
-        for key in data
+        for key in document
         if key not in _FILE_KEYS
     ]
-    tables = data.get("category")
+    tables = document.get("category")
     if not isinstance(tables, list) or not tables:
         faults.append(f"{path}: no [[category]] tables")
         tables = []
@@ -100,17 +100,17 @@ def parse_taxonomy(path: str, text: str) -> Taxonomy:
     faults += _find_duplicates(path, "id", [c.id for c in categories])
     faults += _find_duplicates(path, "short id", [c.short for c in categories])
     for key in _FILE_KEYS[:3]:
-        if not isinstance(data.get(key, ""), str):
-            faults.append(f"{path}: {key}: expected text, got {data[key]!r}")
-    if "name" not in data:
+        if not isinstance(document.get(key, ""), str):
+            faults.append(f"{path}: {key}: expected text, got {document[key]!r}")
+    if "name" not in document:
         faults.append(f"{path}: name: missing")
     if faults:
         raise PlanError(*add_lines(text, path, faults))
     return Taxonomy(
-        name=str(data["name"]),
+        name=str(document["name"]),
         categories=tuple(categories),
-        title=str(data.get("title", "")),
-        source=str(data.get("source", "")),
+        title=str(document.get("title", "")),
+        source=str(document.get("source", "")),
     )
 
 

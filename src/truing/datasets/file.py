@@ -94,19 +94,19 @@ def _read_harms(columns: _ColumnMap, options: DatasetOptions) -> tuple[str, ...]
     if not columns.has("category"):
         return ()
     record, key = columns.record, columns.name("category")
-    value = record.value(key)
+    harms_field = record.value(key)
     try:
-        if isinstance(value, dict):
-            return tuple(options.taxonomy.find(k).id for k, v in value.items() if v)
-        if isinstance(value, list):
-            return tuple(options.taxonomy.find(str(v)).id for v in value)
+        if isinstance(harms_field, dict):
+            return tuple(options.taxonomy.find(k).id for k, v in harms_field.items() if v)
+        if isinstance(harms_field, list):
+            return tuple(options.taxonomy.find(str(v)).id for v in harms_field)
         try:
-            return (options.taxonomy.find(str(value)).id,)
+            return (options.taxonomy.find(str(harms_field)).id,)
         except PlanError:
             # Tried whole first: an id of a user's own taxonomy may contain the separator.
-            if "|" not in str(value):
+            if "|" not in str(harms_field):
                 raise
-            return tuple(options.taxonomy.find(v.strip()).id for v in str(value).split("|"))
+            return tuple(options.taxonomy.find(v.strip()).id for v in str(harms_field).split("|"))
     except PlanError as error:
         raise record.error(
             f"{key}: {error} (taxonomy=FILE.toml sets another taxonomy; category= ignores the "
@@ -118,18 +118,18 @@ def _read_answer(columns: _ColumnMap, choices: tuple[str, ...]) -> str | tuple[i
     if not columns.has("answer"):
         return None
     record, key = columns.record, columns.name("answer")
-    value = record.value(key)
-    if isinstance(value, list) and all(isinstance(v, int) for v in value):
-        indices = tuple(value)
-    elif choices and isinstance(value, int | float):
-        indices = (int(value),)
+    answer_field = record.value(key)
+    if isinstance(answer_field, list) and all(isinstance(v, int) for v in answer_field):
+        indices = tuple(answer_field)
+    elif choices and isinstance(answer_field, int | float):
+        indices = (int(answer_field),)
     # The text of a choice before its index: choices may themselves be numbers.
-    elif choices and str(value) in choices:
-        indices = (choices.index(str(value)),)
-    elif choices and str(value).strip().isdigit():
-        indices = (int(value),)
+    elif choices and str(answer_field) in choices:
+        indices = (choices.index(str(answer_field)),)
+    elif choices and str(answer_field).strip().isdigit():
+        indices = (int(answer_field),)
     else:
-        return str(value)
+        return str(answer_field)
     if not all(0 <= w < len(choices) for w in indices):
         raise record.error(f"{key}: no such choice; there are {len(choices)}, counted from 0")
     return indices

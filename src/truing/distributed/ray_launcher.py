@@ -80,13 +80,13 @@ def run_on_ray(
     try:
         gpu = needs_gpus(ray.cluster_resources(), workers, device)
         folder = Path(out).resolve() / "ray"
-        result = folder / f"result-{uuid4().hex}"
-        plan = WorkerPlan(str(Path.cwd()), __version__, str(result))
+        result_path = folder / f"result-{uuid4().hex}"
+        plan = WorkerPlan(str(Path.cwd()), __version__, str(result_path))
         _train_in_workers(work, plan, workers=workers, gpu=gpu, retries=retries)
-        if not result.is_file():
+        if not result_path.is_file():
             raise RunError(f"the workers ended without a result in {folder}")
-        data = result.read_bytes()
-        result.unlink()
+        data = result_path.read_bytes()
+        result_path.unlink()
         return data
     finally:
         if starts_cluster:
@@ -134,11 +134,11 @@ def _train_in_workers(
 
     def run_worker(_config: dict[str, Any]) -> None:
         plan.enter()
-        result = work()
+        result_bytes = work()
         # Written by the first worker: all of them see the folder of the run.
         if os.environ.get("RANK", "0") == "0":
             create_folder(Path(plan.result).parent)
-            replace_file(Path(plan.result), result or b"")
+            replace_file(Path(plan.result), result_bytes or b"")
 
     trainer = TorchTrainer(
         run_worker,
@@ -150,14 +150,14 @@ def _train_in_workers(
         ),
     )
     try:
-        result = trainer.fit()
+        fit_result = trainer.fit()
     except Exception as error:
         raise RunError(
             f"Ray Train: {_last_line(error)}; the newest checkpoint is intact, and the same "
             f"command resumes from it"
         ) from error
-    if result.error is not None:
-        raise RunError(f"a Ray worker failed: {result.error}")
+    if fit_result.error is not None:
+        raise RunError(f"a Ray worker failed: {fit_result.error}")
 
 
 def _last_line(error: Exception) -> str:

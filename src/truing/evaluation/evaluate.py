@@ -268,7 +268,7 @@ def create_manifest(
     model: Model | None, dataset: Dataset, attack: Attack | None, options: EvaluateOptions
 ) -> Manifest:
     """Returns the manifest of a new run; its `plan_hash` decides whether a folder is continued."""
-    info, sampling = dataset.info, options.sampling
+    dataset_info, sampling = dataset.info, options.sampling
     if model is not None:
         lineage = model.lineage
     else:
@@ -283,7 +283,7 @@ def create_manifest(
     plan: dict[str, Any] = {
         "model": model.name if model is not None else RECORDED,
         "model_hash": lineage.hash,
-        "data": info.spec,
+        "data": dataset_info.spec,
         "data_sha256": dataset.sha256(),
         "attack": attack.name if attack is not None else None,
         "n": sampling.n,
@@ -300,9 +300,9 @@ def create_manifest(
     if options.limit is not None and options.sample != "first":
         plan["sample"] = options.sample  # not in the plans of runs that hold the first rows
     data_record = DataRecord(
-        spec=info.spec,
-        source=info.source,
-        licence=info.licence,
+        spec=dataset_info.spec,
+        source=dataset_info.source,
+        licence=dataset_info.licence,
         sha256=str(plan["data_sha256"]),
     )
     return Manifest(

@@ -168,10 +168,10 @@ class _Log:
         try:
             member = self._archive.getinfo(name)
             if member.compress_type == _ZSTANDARD:
-                data = read_zstandard_member(self._path, member)
+                chunk = read_zstandard_member(self._path, member)
             else:
                 with self._archive.open(name) as stream:
-                    data = stream.read(MAX_ROW_BYTES + 1)
+                    chunk = stream.read(MAX_ROW_BYTES + 1)
         except KeyError as error:
             raise DataError.at(
                 self._path, None, f"no log of Inspect: there is no {name}"
@@ -180,10 +180,10 @@ class _Log:
             raise DataError.at(self._path, None, f"{name}: {error}") from error
         except (zipfile.BadZipFile, OSError, EOFError, RuntimeError, ValueError) as error:
             raise DataError.at(self._path, None, f"{name}: {error}") from error
-        self._left -= len(data)
-        if len(data) > MAX_ROW_BYTES or self._left < 0:
+        self._left -= len(chunk)
+        if len(chunk) > MAX_ROW_BYTES or self._left < 0:
             raise DataError.at(self._path, None, f"{name}: expands to more than is read")
-        return data
+        return chunk
 
 
 def read_zstandard_member(path: Path, info: zipfile.ZipInfo) -> bytes:

@@ -171,13 +171,13 @@ def read_promptfoo_results(path: Path) -> Iterator[Row]:
             path, None, "no results: is this what `promptfoo eval -o FILE.json` writes?"
         )
     groups: dict[tuple[str, str], list[_Result]] = {}
-    for result in results:
+    for row_result in results:
         provider = (
-            result.provider
-            if isinstance(result.provider, str)
-            else result.provider.label or result.provider.id
+            row_result.provider
+            if isinstance(row_result.provider, str)
+            else row_result.provider.label or row_result.provider.id
         )
-        groups.setdefault((result.prompt.raw, provider), []).append(result)
+        groups.setdefault((row_result.prompt.raw, provider), []).append(row_result)
     for (raw, provider), group in groups.items():
         metadata = group[0].metadata
         tags = {
@@ -192,13 +192,13 @@ def read_promptfoo_results(path: Path) -> Iterator[Row]:
         )
         responses: list[Response] = []
         judgements: list[Judgement] = []
-        for index, result in enumerate(group):
-            reply = result.response or _Reply()
+        for index, row_result in enumerate(group):
+            reply = row_result.response or _Reply()
             # `error` of a result also holds the reason of a failed assertion, which is no failed
             # answer.
-            error_text = reply.error or (result.error if reply.output is None else None) or ""
+            error_text = reply.error or (row_result.error if reply.output is None else None) or ""
             responses.append(make_response(index, _output_text(reply.output), provider, error_text))
-            judgements += _read_judgements(result, index)
+            judgements += _read_judgements(row_result, index)
         yield Row(sample=sample, responses=tuple(responses), judgements=tuple(judgements))
 
 

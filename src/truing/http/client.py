@@ -318,10 +318,10 @@ class Endpoint:
                     has_replied = True
                     try:
                         if reply.status != 200:
-                            data = await read_error_body(reply, self._bounds)
-                            cut_off = len(data) >= self._bounds.error_bytes
+                            body_start = await read_error_body(reply, self._bounds)
+                            cut_off = len(body_start) >= self._bounds.error_bytes
                             clean = partial(self.clean, cut_off=cut_off)
-                            raise status_error(reply, data, clean)
+                            raise status_error(reply, body_start, clean)
                         yield reply
                     finally:
                         self._update_limiter(reply, time.monotonic() - started)

@@ -156,21 +156,21 @@ async def read_events(
         if line_count > 4 * bounds.stream_events:
             raise _too_large(f"a stream of more than {4 * bounds.stream_events} lines", reply)
         for line in lines:
-            data = _event_data(line)
-            if data is None:
+            event_data = _event_data(line)
+            if event_data is None:
                 continue
-            if data == b"[DONE]":
+            if event_data == b"[DONE]":
                 return
             events += 1
             if events > bounds.stream_events:
                 raise _too_large(f"a stream of more than {bounds.stream_events} events", reply)
-            _check_event(data, bounds, reply)
-            yield data
+            _check_event(event_data, bounds, reply)
+            yield event_data
     # A last line without a line end.
-    data = _event_data(bytes(unfinished_line))
-    if data is not None and data != b"[DONE]":
-        _check_event(data, bounds, reply)
-        yield data
+    event_data = _event_data(bytes(unfinished_line))
+    if event_data is not None and event_data != b"[DONE]":
+        _check_event(event_data, bounds, reply)
+        yield event_data
 
 
 def _event_data(line: bytes) -> bytes | None:

@@ -320,8 +320,8 @@ class ConfidenceRule:
         if too_long is not None:
             return too_long
         stated = stated_confidence(response.text)
-        value = stated if stated is not None else token_confidence(response.logprobs)
-        if value is None:
+        confidence = stated if stated is not None else token_confidence(response.logprobs)
+        if confidence is None:
             message = (
                 "no stated confidence, and no token probabilities (ask the model for logprobs)"
             )
@@ -330,8 +330,8 @@ class ConfidenceRule:
             self,
             sample,
             response,
-            value >= 0.5,
-            value=value,
+            confidence >= 0.5,
+            value=confidence,
             rationale="tokens" if stated is None else "stated",
         )
 

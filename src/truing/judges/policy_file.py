@@ -81,16 +81,18 @@ def parse_policy(path: str, text: str) -> Policy:
 
     Raises PlanError with all faults of the text.
     """
-    data = parse_toml(text, path)
-    faults = _unknown_keys(path, data, _KEYS)
-    name = _read_text(data, "name", path, faults)
-    description = _read_text(data, "description", path, faults, required=False)
-    _read_text(data, "title", path, faults, required=False)
+    document = parse_toml(text, path)
+    faults = _unknown_keys(path, document, _KEYS)
+    name = _read_text(document, "name", path, faults)
+    description = _read_text(document, "description", path, faults, required=False)
+    _read_text(document, "title", path, faults, required=False)
     categories = [
         _read_category(f"{path}: category[{index}]", table, faults)
-        for index, table in enumerate(_read_tables(data, "category", path, faults, MAX_CATEGORIES))
+        for index, table in enumerate(
+            _read_tables(document, "category", path, faults, MAX_CATEGORIES)
+        )
     ]
-    if data.get("category", []) == []:
+    if document.get("category", []) == []:
         faults.append(f"{path}: no [[category]] tables: a policy forbids at least one thing")
     ids = [category.id for category in categories if category.id]
     faults += [
@@ -100,7 +102,7 @@ def parse_policy(path: str, text: str) -> Policy:
     ]
     examples = [
         _read_example(f"{path}: example[{index}]", table, ids, faults)
-        for index, table in enumerate(_read_tables(data, "example", path, faults, MAX_EXAMPLES))
+        for index, table in enumerate(_read_tables(document, "example", path, faults, MAX_EXAMPLES))
     ]
     if len(text) > MAX_CHARACTERS:
         faults.append(f"{path}: {len(text):,} characters; at most {MAX_CHARACTERS:,}")

@@ -228,16 +228,23 @@ class PreferenceJudge:
         except UserError as error:
             return make_unscored(self, sample, response, "template", str(error))
         try:
-            value = await self._batcher().score(row)
+            preference_score = await self._batcher().score(row)
         except RuntimeError as error:
             return make_unscored(self, sample, response, "model", str(error))
-        if not math.isfinite(value):
-            return make_unscored(self, sample, response, "not-finite", f"the model gave {value}")
+        if not math.isfinite(preference_score):
+            return make_unscored(
+                self, sample, response, "not-finite", f"the model gave {preference_score}"
+            )
         if self.kind == "reward":
             # A reward has no zero with a meaning, so no verdict can be read from its sign.
-            return make_judgement(self, sample, response, None, value=value)
+            return make_judgement(self, sample, response, None, value=preference_score)
         return make_judgement(
-            self, sample, response, value > 0, value=value, score=1 / (1 + math.exp(-value))
+            self,
+            sample,
+            response,
+            preference_score > 0,
+            value=preference_score,
+            score=1 / (1 + math.exp(-preference_score)),
         )
 
     def _batcher(self) -> _ScoreBatcher:

@@ -155,26 +155,26 @@ class HttpModel:
             self._session_ids.popitem(last=False)
 
     def _read_reply(self, data: bytes) -> tuple[str, str]:
-        value = msgspec.json.decode(data)
-        if isinstance(value, str) and not self._answer:
-            return value, ""
+        reply_json = msgspec.json.decode(data)
+        if isinstance(reply_json, str) and not self._answer:
+            return reply_json, ""
         session = ""
         if self._session:
             try:
-                session = str(read_path(value, self._session))
+                session = str(read_path(reply_json, self._session))
             except KeyError:
                 session = ""
         # A usual name may hold an object or a list ("message" does in chat APIs): only text
         # counts.
         for path in (self._answer,) if self._answer else _USUAL_PATHS:
             try:
-                text = read_path(value, path)
+                text = read_path(reply_json, path)
             except KeyError:
                 continue
             if isinstance(text, str):
                 return text, session
         expected = self._answer or "any of the usual names (give answer=PATH)"
-        raise ValueError(f"no text at {expected}; the answer has {_describe(value)}")
+        raise ValueError(f"no text at {expected}; the answer has {_describe(reply_json)}")
 
 
 def _describe(value: Any) -> str:

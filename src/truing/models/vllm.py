@@ -183,15 +183,15 @@ class VllmModel:
         try:
             while True:
                 try:
-                    result = await loop_thread.run(_next(chunks))
+                    request_output = await loop_thread.run(_next(chunks))
                 except Exception as error:
                     raise ConnectionError(
                         f"{type(error).__name__}: {_error_text(error)}"
                     ) from error
-                if result is None:
+                if request_output is None:
                     return
-                if result.outputs and result.outputs[0].text:
-                    yield result.outputs[0].text
+                if request_output.outputs and request_output.outputs[0].text:
+                    yield request_output.outputs[0].text
         finally:
             # Runs when the consumer stops early too: an abandoned generator would leave the
             # request running in the engine.
@@ -248,21 +248,21 @@ async def _close(chunks: Any) -> None:
 
 
 def _read_output(output: Any) -> Answer:
-    result = output.outputs[0]
+    completion = output.outputs[0]
     usage = Usage(
-        len(output.prompt_token_ids or ()), len(result.token_ids), output.num_cached_tokens or 0
+        len(output.prompt_token_ids or ()), len(completion.token_ids), output.num_cached_tokens or 0
     )
     # The other reasons ("abort" among them) leave a text that is incomplete.
-    if result.finish_reason not in ("stop", "length"):
-        failure = Failure("model", "engine", f"the request ended by {result.finish_reason!r}")
+    if completion.finish_reason not in ("stop", "length"):
+        failure = Failure("model", "engine", f"the request ended by {completion.finish_reason!r}")
         return Answer(
             message=Message("assistant"), finish_reason="error", usage=usage, failure=failure
         )
     return Answer(
-        message=Message("assistant", result.text),
-        finish_reason=result.finish_reason,
+        message=Message("assistant", completion.text),
+        finish_reason=completion.finish_reason,
         usage=usage,
-        logprobs=_logprobs(result),
+        logprobs=_logprobs(completion),
     )
 
 

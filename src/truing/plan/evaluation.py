@@ -143,15 +143,15 @@ def read_plan_table(toml: dict[str, Any], where: str, faults: list[str]) -> Plan
         f"{where}{key}: unknown key{did_you_mean(key, keys)}" for key in toml if key not in keys
     ]
     models = _read_specs(toml.get("models", {}), f"{where}models", faults)
-    data = _read_data_plans(toml.get("data") or {}, where, faults)
+    data_plans = _read_data_plans(toml.get("data") or {}, where, faults)
     run = RunPlan(**read_struct_fields(RunPlan, toml.get("run") or {}, f"{where}run", faults))
     faults += [f"{where}run.{key}: {fault}" for key, fault in find_run_faults(run).items()]
     rank = _read_specs(toml.get("rank", {}), f"{where}rank", faults)
     if not models:
         faults.append(f"{where}models: none given")
-    if not data:
+    if not data_plans:
         faults.append(f"{where}data: none given")
-    for name in [*models, *data]:
+    for name in [*models, *data_plans]:
         if not is_folder_name(name):
             faults.append(f"{where}{name!r} {FOLDER_NAME_RULE}")
     baseline = str(toml.get("baseline", ""))
@@ -159,7 +159,7 @@ def read_plan_table(toml: dict[str, Any], where: str, faults: list[str]) -> Plan
         faults.append(
             f"{where}baseline: there is no model {baseline!r}{did_you_mean(baseline, models)}"
         )
-    for name, data_plan in data.items():
+    for name, data_plan in data_plans.items():
         faults += [
             f"{where}data.{name}.models: there is no model {m!r}{did_you_mean(m, models)}"
             for m in data_plan.models
@@ -171,7 +171,7 @@ def read_plan_table(toml: dict[str, Any], where: str, faults: list[str]) -> Plan
         title=str(toml.get("title", "truing")),
         about=str(toml.get("about", "")),
         models=models,
-        data=data,
+        data=data_plans,
         run=run,
         baseline=baseline,
         rank=rank,

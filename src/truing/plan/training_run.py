@@ -179,12 +179,12 @@ def _run_plan(
     results: list[StepResult] = []
     for step in plan.steps.values():
         state = find_state(step, out, done)
-        result = _run_step(step, state, done, options)
-        results.append(result)
-        if not result.finished:
+        step_result = _run_step(step, state, done, options)
+        results.append(step_result)
+        if not step_result.finished:
             options.tell(f"{step.name}: the slice ends here; the same command goes on")
             return TrainingPlanResult(steps=tuple(results), finished=False)
-        done.add(step.name, Path(result.folder))
+        done.add(step.name, Path(step_result.folder))
         gc.collect()  # the models of the step, before those of the next are loaded
         is_last = step.name == list(plan.steps)[-1]
         has_more = plan.evaluate is not None or not is_last

@@ -166,23 +166,23 @@ def _read_file(file: Path) -> list[DialogueTest]:
 def parse_dialogues(name: str, text: str) -> list[DialogueTest]:
     """Returns the dialogues in the text of a file. Raises PlanError with all faults, by line."""
     try:
-        value, lines = load_with_lines(text)
+        document, lines = load_with_lines(text)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = mark.line + 1 if mark else 1
         problem = getattr(error, "problem", None) or error
         raise PlanError(f"{name}:{line}: {problem}") from error
-    if not isinstance(value, dict) or not isinstance(value.get("dialogues"), list):
+    if not isinstance(document, dict) or not isinstance(document.get("dialogues"), list):
         raise PlanError(f"{name}:1: expected dialogues: with a list")
     errors = [
         f"{name}:{_line_of(lines, path)}: {what}"
-        for path, what in find_schema_faults(value, _SCHEMA)
+        for path, what in find_schema_faults(document, _SCHEMA)
     ]
     if errors:
         raise PlanError(*errors)
     dialogues = [
         _parse_dialogue(name, index, raw or {}, lines)
-        for index, raw in enumerate(value["dialogues"])
+        for index, raw in enumerate(document["dialogues"])
     ]
     errors = [error for dialogue in dialogues for error in _dialogue_errors(dialogue)]
     if errors:
@@ -303,22 +303,26 @@ class DialogueRunner:
             history += _input_messages(turn)
             sampling = Sampling(seed=dialogue.seed, max_tokens=self.max_tokens)
             turn_start = clock()
-            result = await _run_turn(runtime, history, turn, sampling)
-            if isinstance(result, str):
-                errors.append(f"{file}:{line}: {result}")
+            dialogue_result = await _run_turn(runtime, history, turn, sampling)
+            if isinstance(dialogue_result, str):
+                errors.append(f"{file}:{line}: {dialogue_result}")
                 break
-            result.rulings = self.show_rulings(result.rulings)
-            llm_calls += result.llm_calls
+            dialogue_result.rulings = self.show_rulings(dialogue_result.rulings)
+            llm_calls += dialogue_result.llm_calls
             turns.append(
                 DialogueTurn(
                     input=_shown_input(turn),
-                    bot=result.text,
-                    rulings=result.rulings,
+                    bot=dialogue_result.text,
+                    rulings=dialogue_result.rulings,
                     ms=round(1000 * (clock() - turn_start), 1),
                 )
             )
-            history.append(result.message)  # of an exception, too: the next turn goes on after it
-            errors += [f"{file}:{line}: {fault}" for fault in unmet_expectations(turn, result)]
+            history.append(
+                dialogue_result.message
+            )  # of an exception, too: the next turn goes on after it
+            errors += [
+                f"{file}:{line}: {fault}" for fault in unmet_expectations(turn, dialogue_result)
+            ]
         if scripted is not None and not errors and scripted.calls < len(scripted.replies):
             errors.append(
                 f"{dialogue.place}: the LLM was asked {scripted.calls} times, "

@@ -146,10 +146,10 @@ async def rank_by_letter(
             for order in orders
         )
     )
-    for order, result in zip(orders, results):
-        if result.failure is not None:
-            return failed_ranking(question, "letter", result.failure)
-        logs = [m.total for m in result.measures]
+    for order, likelihoods in zip(orders, results):
+        if likelihoods.failure is not None:
+            return failed_ranking(question, "letter", likelihoods.failure)
+        logs = [m.total for m in likelihoods.measures]
         top = max(logs)
         # Renormalised over the letters: what the model gives to other tokens is left out.
         weights = [math.exp(x - top) for x in logs]
@@ -159,7 +159,7 @@ async def rank_by_letter(
             total[i] += weights[place] / sum(weights) / len(orders)
         place = weights.index(max(weights))
         picks.append((place, order[place]))
-        cut = max(cut, result.cut)
+        cut = max(cut, likelihoods.cut)
     return replace(
         _unscored_ranking(question, "letter"),
         scores={"letter": tuple(total)},

@@ -149,17 +149,19 @@ def compare_variants(
     baseline = runs[options.baseline]
     comparisons = {
         name: {
-            data: compare(baseline[data], path, margin=options.margin, cards=options.cards or None)
-            for data, path in folders.items()
-            if data in baseline
+            data_name: compare(
+                baseline[data_name], path, margin=options.margin, cards=options.cards or None
+            )
+            for data_name, path in folders.items()
+            if data_name in baseline
         }
         for name, folders in runs.items()
         if name != options.baseline
     }
-    keys = [(name, data) for name, by_data in comparisons.items() for data in by_data]
-    adjusted = adjust_comparisons([comparisons[name][data] for name, data in keys])
-    for (name, data), comparison in zip(keys, adjusted):
-        comparisons[name][data] = comparison
+    keys = [(name, data_name) for name, by_data in comparisons.items() for data_name in by_data]
+    adjusted = adjust_comparisons([comparisons[name][data_name] for name, data_name in keys])
+    for (name, data_name), comparison in zip(keys, adjusted):
+        comparisons[name][data_name] = comparison
     return comparisons
 
 

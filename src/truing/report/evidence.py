@@ -183,23 +183,23 @@ def _attack_figures(variants: Sequence[Variant]) -> Iterator[EvidenceFigure]:
     """Yields the success of each attack on each variant, over all categories."""
     for variant in variants:
         for data, path in variant.runs.items():
-            for result in attack_results(Run(path)):
-                if result.category is not None or result.success is None:
+            for attack_result in attack_results(Run(path)):
+                if attack_result.category is not None or attack_result.success is None:
                     continue
                 yield EvidenceFigure(
                     variant=variant.name,
                     data=data,
-                    question=f"success of {result.attack} ({result.question})",
+                    question=f"success of {attack_result.attack} ({attack_result.question})",
                     category=None,
-                    judge=result.judge,
+                    judge=attack_result.judge,
                     figure="raw",
-                    estimate=result.success.estimate,
-                    lower=result.success.lower,
-                    upper=result.success.upper,
-                    n=result.tries,
-                    unscored=result.tries - result.scored,
+                    estimate=attack_result.success.estimate,
+                    lower=attack_result.success.lower,
+                    upper=attack_result.success.upper,
+                    n=attack_result.tries,
+                    unscored=attack_result.tries - attack_result.scored,
                     run=path,
-                    struck=result.struck or "",
+                    struck=attack_result.struck or "",
                     complete=variant.summaries[data].complete,
                 )
 

@@ -86,18 +86,20 @@ def parse_framework(text: str, where: str) -> Framework:
         raise PlanError(f"{where}: {error}") from error
     categories = [category.short for category in load_taxonomy().categories]
     faults = []
-    for item in framework.item:
-        for category in item.categories:
+    for entry in framework.item:
+        for category in entry.categories:
             if category not in categories:
                 suggestion = did_you_mean(category, categories)
-                faults.append(f"{where}: {item.id}: no category {category!r}{suggestion}")
-        for fact in item.facts:
+                faults.append(f"{where}: {entry.id}: no category {category!r}{suggestion}")
+        for fact in entry.facts:
             if fact not in FACTS:
-                faults.append(f"{where}: {item.id}: no fact {fact!r}{did_you_mean(fact, FACTS)}")
-        answered = item.questions or item.categories or item.attacks or item.facts or item.rails
-        if not (answered or item.provider or item.outside):
-            faults.append(f"{where}: {item.id}: neither evidence nor a reason for none")
-    if len({item.id for item in framework.item}) < len(framework.item):
+                faults.append(f"{where}: {entry.id}: no fact {fact!r}{did_you_mean(fact, FACTS)}")
+        answered = (
+            entry.questions or entry.categories or entry.attacks or entry.facts or entry.rails
+        )
+        if not (answered or entry.provider or entry.outside):
+            faults.append(f"{where}: {entry.id}: neither evidence nor a reason for none")
+    if len({entry.id for entry in framework.item}) < len(framework.item):
         faults.append(f"{where}: two items have the same id")
     if faults:
         raise PlanError(*faults)

@@ -191,17 +191,17 @@ def _nothing_to_compare(variant: MeasuredVariant, baseline: str) -> tuple[KeyAns
     )
     usable = next(
         (
-            (data, rate)
-            for data, summary in variant.summaries.items()
+            (data_name, rate)
+            for data_name, summary in variant.summaries.items()
             if (rate := summary.find("answers_benign")) is not None and rate.n
         ),
         None,
     )
     useful = replace(safer, asks="useful", title="Did it stay useful?")
     if usable is not None:
-        data, rate = usable
+        data_name, rate = usable
         useful = replace(
-            useful, data=data, figure=f"{format_rate(rate)} of the benign prompts are answered"
+            useful, data=data_name, figure=f"{format_rate(rate)} of the benign prompts are answered"
         )
     return safer, useful
 

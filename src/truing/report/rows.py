@@ -139,18 +139,18 @@ def select_rows(
     """
     rows: list[RowView] = []
     n_rows = n_streamed = 0
-    for data in dict.fromkeys(d for v in variants for d in v.runs):
-        measured = [v for v in variants if data in v.runs]
-        if any(is_streamed(Run(v.runs[data])) for v in measured):
-            n_streamed += sum(v.summaries[data].responses for v in measured)
+    for data_name in dict.fromkeys(d for v in variants for d in v.runs):
+        measured = [v for v in variants if data_name in v.runs]
+        if any(is_streamed(Run(v.runs[data_name])) for v in measured):
+            n_streamed += sum(v.summaries[data_name].responses for v in measured)
             continue
         flips = {
             (f.sample_id, f.index)
             for by_data in comparisons.values()
-            if data in by_data
-            for f in by_data[data].flips
+            if data_name in by_data
+            for f in by_data[data_name].flips
         }
-        views, n_of_data = _row_views(data, variants, flips, most)
+        views, n_of_data = _row_views(data_name, variants, flips, most)
         rows += views
         n_rows += n_of_data
     left_out = max(0, n_rows - most) + n_streamed
@@ -159,25 +159,25 @@ def select_rows(
     if not with_text:
         return rows, left_out
     rows_with_text: list[RowView] = []
-    for data in dict.fromkeys(r.data for r in rows):
-        rows_of_set = [r for r in rows if r.data == data]
+    for data_name in dict.fromkeys(r.data for r in rows):
+        rows_of_set = [r for r in rows if r.data == data_name]
         keys = {(r.sample_id, r.index) for r in rows_of_set}
         names = {k[0] for k in keys}
-        first = next(v for v in variants if data in v.runs)
+        first = next(v for v in variants if data_name in v.runs)
         # A second pass over the files, so that texts of rows that are not shown are never kept.
         prompts = {
             s.id: s.prompt[:_MAX_TEXT_CHARACTERS]
-            for s in Run(first.runs[data]).samples()
+            for s in Run(first.runs[data_name]).samples()
             if s.id in names
         }
         texts = {
             v.name: {
                 (r.sample_id, r.index): text_or_transcript(r)[:_MAX_TEXT_CHARACTERS]
-                for r in Run(v.runs[data]).responses()
+                for r in Run(v.runs[data_name]).responses()
                 if (r.sample_id, r.index) in keys
             }
             for v in variants
-            if data in v.runs
+            if data_name in v.runs
         }
         rows_with_text += [_add_texts(r, prompts, texts) for r in rows_of_set]
     return rows_with_text, left_out

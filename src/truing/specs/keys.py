@@ -129,7 +129,7 @@ def resolve_api_key(
     if variable is None:
         if default is None or not _is_vendor_host(default, url) or not _is_allowed(default):
             return None
-        value = os.environ.get(default, "").strip()
+        key_text = os.environ.get(default, "").strip()
         name = default
     else:
         name = variable
@@ -140,10 +140,10 @@ def resolve_api_key(
             )
         if name not in os.environ:
             raise SpecError(f"the environment variable {name} is not set")
-        value = os.environ[name].strip()
-    if not value:
+        key_text = os.environ[name].strip()
+    if not key_text:
         return None
-    if not value.isprintable() or not value.isascii() or " " in value:
+    if not key_text.isprintable() or not key_text.isascii() or " " in key_text:
         raise SpecError(
             f"the environment variable {name} holds no API key: a key has no spaces, line breaks "
             "or characters beyond ASCII"
@@ -153,7 +153,7 @@ def resolve_api_key(
             f"the key in {name} would go to {url.host} over plain http; use https, or add "
             "allow_http=true if the network between is trusted"
         )
-    return Secret.of(value)
+    return Secret.of(key_text)
 
 
 def read_variables(names: Collection[str]) -> dict[str, str]:

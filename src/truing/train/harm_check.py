@@ -28,15 +28,15 @@ def find_harmful_objective(
     """
     harmful_targets = prefer_safe = prefer_unsafe = 0
     for source in sources:
-        for item in source.items:
-            if item.signs is None:
+        for objective in source.items:
+            if objective.signs is None:
                 continue
             # An undesirable answer of kto is no target: its likelihood is pushed down.
-            if settings.kind in ("sft", "kto") and item.desirable is not False:
-                harmful_targets += item.signs[0] < 0
-            elif len(item.answers) == 2:
-                prefer_safe += item.signs == (1, -1)
-                prefer_unsafe += item.signs == (-1, 1)
+            if settings.kind in ("sft", "kto") and objective.desirable is not False:
+                harmful_targets += objective.signs[0] < 0
+            elif len(objective.answers) == 2:
+                prefer_safe += objective.signs == (1, -1)
+                prefer_unsafe += objective.signs == (-1, 1)
     if harmful_targets:
         return f"{harmful_targets} target answers are labelled harmful"
     is_affected = settings.kind in POLICY_KINDS or settings.kind == "cost"

@@ -10,8 +10,8 @@ import re
 import subprocess
 import sys
 from collections.abc import Sequence
-from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -32,10 +32,12 @@ from truing.core.types import (
     Sample,
 )
 from truing.judges.moderation.inputs import ModerationInput
+from truing.judges.moderation.judge import ModerationJudge
 from truing.judges.moderation.scorer import (
     ModerationScore,
     ModerationScorer,
     find_classifier_folder,
+    shared_scorer,
 )
 from truing.specs.resolve import resolve
 
@@ -67,9 +69,14 @@ HARMLESS_PAIRS = [
 SAMPLE = Sample(id="a", conversation=Conversation.of(HARMFUL_PROMPT))
 
 
-@cache
 def load(name: str) -> ModerationScorer:
-    return ModerationScorer(find_classifier_folder(name), engine="torch", dtype="float32")
+    """Returns the scorer in float32, which the tests of this process share."""
+    return shared_scorer(name, "torch", "float32")
+
+
+def make_judge(name: str, **options: Any) -> ModerationJudge:
+    """Returns the judge of `moderation:NAME` with that scorer."""
+    return ModerationJudge(f"moderation:{name}", load(name), **options)
 
 
 def score_all(scorer: ModerationScorer, inputs: Sequence[ModerationInput]) -> list[ModerationScore]:
@@ -113,7 +120,7 @@ def test_the_category_is_named() -> None:
 
 
 def test_they_share_training_prompts_so_neither_measures_what_the_other_chose() -> None:
-    free, research = (resolve(f"moderation:{name}", "judge").lineage for name in SHIPPED)
+    free, research = (make_judge(name).lineage for name in SHIPPED)
     assert len(free.prompts) > 5000 and len(research.prompts) > 5000
     for judge, other in ((free, research), (research, free), (free, free)):
         chosen = Lineage(name="variant", hash="f" * 16, judges=(other,))
@@ -121,7 +128,7 @@ def test_they_share_training_prompts_so_neither_measures_what_the_other_chose() 
 
 
 def test_the_free_one_learned_no_frozen_prompt_and_no_unfree_label() -> None:
-    lineage = resolve("moderation:default", "judge").lineage
+    lineage = make_judge("default").lineage
     assert [judge.name for judge in lineage.judges] == ["moderation:first-stage"]
     for learned in (lineage, *lineage.judges):
         assert count_frozen_by_source(learned.prompts) == {}
@@ -141,7 +148,7 @@ UNREADABLE = {
 @pytest.mark.parametrize("kind", UNREADABLE)
 def test_hostile_texts_are_scored_whole_or_not_at_all(kind: str, question: str) -> None:
     text = UNREADABLE[kind]
-    judge = resolve(f"moderation:default,question={question},dtype=float32", "judge")
+    judge = resolve(f"moderation:default,question={question},engine=torch,dtype=float32", "judge")
     sample = Sample(id="a", conversation=Conversation.of(text))
     judgement = asyncio.run(judge.judge(sample, make_response(text)))
     failed = judgement.verdict is None
@@ -179,11 +186,11 @@ def test_together_they_have_at_most_16_mb() -> None:
 
 
 def make_inputs() -> list[ModerationInput]:
-    """Returns 24 inputs of different lengths."""
+    """Returns 12 inputs of different lengths."""
     pairs = [*HARMLESS_PAIRS, (HARMFUL_PROMPT, COMPLIANCE), (HARMFUL_PROMPT, REFUSAL)]
     return [
         ModerationInput((q * (1 + k % 3),), (a + " ") * (1 + k % 5))
-        for k in range(4)
+        for k in (0, 4)
         for q, a in pairs
     ]
 
@@ -233,7 +240,7 @@ def test_int8_scores_are_close_to_float32_and_the_export_is_cached(
 
 
 def test_concurrent_calls_are_scored_in_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    judge = resolve("moderation:research", "judge")
+    judge = make_judge("default")
     batch_sizes: list[int] = []
     score = judge.scorer.score
 
@@ -303,7 +310,8 @@ except MissingExtra as error:
 
 @pytest.mark.parametrize("question", ["refused", "harmful_prompt"])
 def test_a_classifier_answers_other_questions(question: str) -> None:
-    judge = resolve(f"moderation:research,question={question}", "judge")
+    spec = f"moderation:research,question={question},engine=torch,dtype=float32"
+    judge = resolve(spec, "judge")
     judgement = asyncio.run(judge.judge(SAMPLE, make_response(REFUSAL)))
     assert judgement.question == question and judgement.verdict is True
     assert (judgement.harms == {}) == (question == "refused")

@@ -249,7 +249,9 @@ def test_the_jailbreak_rail_needs_a_judge_or_a_service(tmp_path: Path) -> None:
         jailbreak(tmp_path)
 
 
-def test_a_service_that_is_down_blocks(tmp_path: Path) -> None:
+def test_a_service_that_is_down_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Its judge asks again, with growing pauses.
+    monkeypatch.setattr("truing.http.client.backoff_delay", lambda attempt, retry_after: 0.0)
     block = {"nim_base_url": "http://127.0.0.1:9/v1", "nim_server_endpoint": "classify"}
     settings = rails(input=["jailbreak detection model"])
     settings["rails"]["config"] = {"jailbreak_detection": block}

@@ -8,9 +8,11 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
+from pathlib import Path
 
 import pytest
 from sqlalchemy import select
+from tests.annotation.databases import database
 from tests.requirements import require_chromium
 from tests.serve.annotation.browser import (
     BrowserUser,
@@ -38,7 +40,13 @@ def _wait_for_answer(url: str) -> None:
     store.close()
 
 
-def test_five_people_and_a_crash_of_the_server(url: str) -> None:
+@pytest.mark.parametrize("backend", ["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)])
+def test_five_people_and_a_crash_of_the_server(backend: str, tmp_path: Path) -> None:
+    with database(backend, tmp_path) as url:
+        _crash_among_five_people(url)
+
+
+def _crash_among_five_people(url: str) -> None:
     save_relaxed_study(url)
     server = ServerProcess(url, "scripted:mixed,delay=0.15", "scripted:echo,delay=0.1")
     server.start()
@@ -208,8 +216,7 @@ _UNLABELLED = """() => [...document.querySelectorAll('input:not([type=hidden]), 
 _WIDER = "() => document.documentElement.scrollWidth - innerWidth"
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_labels_contrast_and_phone_width(file_url: str, scheme: str) -> None:
+def test_labels_contrast_and_phone_width(file_url: str) -> None:
     save_relaxed_study(file_url, raters=1)
     server = ServerProcess(file_url, "scripted:mixed", "scripted:comply")
     server.start()
@@ -221,17 +228,23 @@ def test_labels_contrast_and_phone_width(file_url: str, scheme: str) -> None:
                 "viewport": {"width": 360, "height": 740},
                 "has_touch": True,
                 "is_mobile": True,
-                "color_scheme": scheme,
+                # A change of colours would take its time.
+                "reduced_motion": "reduce",
             }
             user = await BrowserUser.join(browser, link, "calm-heron", **phone)
-            page, problems = user.page, {}
+            page, problems, backgrounds = user.page, {}, set()
+            await page.emulate_media(color_scheme="light")
+            backgrounds.add(await page.evaluate("getComputedStyle(document.body).background"))
 
             async def check_page(name: str) -> None:
-                problems[name] = [
-                    await page.evaluate(_contrast()),
-                    await page.evaluate(_UNLABELLED),
-                    max(0, await page.evaluate(_WIDER)),
-                ]
+                for scheme in ("light", "dark"):
+                    await page.emulate_media(color_scheme=scheme)
+                    problems[f"{name}, {scheme}"] = [
+                        await page.evaluate(_contrast()),
+                        await page.evaluate(_UNLABELLED),
+                        max(0, await page.evaluate(_WIDER)),
+                    ]
+                backgrounds.add(await page.evaluate("getComputedStyle(document.body).background"))
 
             await page.click("text=Start a dialogue")
             await page.wait_for_selector("#message")
@@ -263,6 +276,7 @@ def test_labels_contrast_and_phone_width(file_url: str, scheme: str) -> None:
                 await page.goto(f"{server.base}/{path}")
                 await check_page(path or "home")
             assert {k: v for k, v in problems.items() if v != [[], [], 0]} == {}
+            assert len(backgrounds) == 2  # both schemes were shown
             assert user.faults == []
 
     try:

@@ -88,17 +88,17 @@ def _parse_steps(elements: list[Any], line: int) -> list[ast.FlowStep]:
 def _parse_element(element: Any, line: int) -> ast.FlowStep:
     if not isinstance(element, dict) or not element:
         raise ColangSyntaxError(line, f"{element!r} is not a flow element")
-    key, value = next(iter(element.items()))
+    key, argument = next(iter(element.items()))
     if key == "if":
         body = _parse_steps(element.get("then") or [], line)
         orelse = _parse_steps(element.get("else") or [], line)
-        return ast.If(line, None, str(value), body, orelse)
+        return ast.If(line, None, str(argument), body, orelse)
     if key == "while":
-        return ast.While(line, None, str(value), _parse_steps(element.get("do") or [], line))
+        return ast.While(line, None, str(argument), _parse_steps(element.get("do") or [], line))
     if key in ("any", "or"):
-        return ast.AnyOf(line, None, _parse_steps(value, line))
+        return ast.AnyOf(line, None, _parse_steps(argument, line))
     if key in ("infer", "add", "new", "post"):
-        event = _parse_element(value[0] if isinstance(value, list) else value, line)
+        event = _parse_element(argument[0] if isinstance(argument, list) else argument, line)
         if not isinstance(event, (ast.MatchEvent, ast.UserIntent, ast.BotMessage)):
             raise ColangSyntaxError(line, "only events can be created")
         return ast.CreateEvent(line, None, event)
@@ -109,7 +109,7 @@ def _parse_element(element: Any, line: int) -> ast.FlowStep:
     if key not in _STATEMENT_KEYWORDS:
         raise ColangSyntaxError(line, f"unknown flow element {key!r}")
     keyword = _STATEMENT_KEYWORDS[key]
-    step = parse_step(Statement(LogicalLine("", line, 0), f"{keyword} {value}", keyword))
+    step = parse_step(Statement(LogicalLine("", line, 0), f"{keyword} {argument}", keyword))
     if isinstance(step, (ast.ExecuteAction, ast.CallFlow)):
         # The other keys of the element are the parameters of the call.
         for name, param in element.items():

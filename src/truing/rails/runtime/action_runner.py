@@ -52,13 +52,13 @@ class ActionRunner:
         action = self.actions.find(name)
         if turn.is_speculative_copy and (action is None or not action.builtin):
             raise SpeculationStopped(f"the action {name!r} is not run twice")
-        status, result = "success", None
+        status, returned = "success", None
         if action is None:
             turn.error = f"there is no action {name!r}"
-            status, result = "failed", aborted_turn_result(f"Action '{name}' not found.")
+            status, returned = "failed", aborted_turn_result(f"Action '{name}' not found.")
         else:
             try:
-                result = await self._call(turn, action, dict(params))
+                returned = await self._call(turn, action, dict(params))
             except (LlmError, FlowError, SpeculationStopped, UncheckedError):
                 raise
             except TimeoutError:
@@ -70,11 +70,11 @@ class ActionRunner:
                 # SystemExit too: an action that exits must not end the server.
                 turn.error = f"the action {name!r} failed: {type(error).__name__}"
                 turn.error_detail = str(error)[:EVIDENCE_CHARACTERS]
-            if turn.error is not None and result is None:
-                status, result = "failed", aborted_turn_result(INTERNAL_ERROR_MESSAGE)
+            if turn.error is not None and returned is None:
+                status, returned = "failed", aborted_turn_result(INTERNAL_ERROR_MESSAGE)
         if status == "failed":
             turn.failure = Failure("rail", "action", turn.error or name)
-        return action_finished_events(event, result, status)
+        return action_finished_events(event, returned, status)
 
     async def run_for_script(
         self, turn: TurnContext, name: str, arguments: dict[str, Any]
@@ -103,21 +103,21 @@ class ActionRunner:
         for parameter in action.parameters:
             if parameter.startswith("__context__"):
                 kwargs[parameter] = context.get(parameter.removeprefix("__context__"))
-        for name, value in kwargs.items():
-            if isinstance(value, str) and value.startswith("$") and value[1:] in context:
-                kwargs[name] = context[value[1:]]
+        for name, argument in kwargs.items():
+            if isinstance(argument, str) and argument.startswith("$") and argument[1:] in context:
+                kwargs[name] = context[argument[1:]]
         # An error of this action is told apart from one that an earlier action left.
         previous_error, turn.error = turn.error, None
         if action.builtin:
-            value = await action.call(turn, **kwargs)
+            returned = await action.call(turn, **kwargs)
         else:
             injected = self._injected_arguments(turn, action)
             kwargs.update({k: v for k, v in injected.items() if k in action.parameters})
             kwargs = {name: with_call_arguments(value) for name, value in kwargs.items()}
-            value = await action.run(kwargs, self.timeout)
-            _require_value(value)
+            returned = await action.run(kwargs, self.timeout)
+            _require_value(returned)
         turn.error = previous_error
-        return value
+        return returned
 
     def _injected_arguments(self, turn: TurnContext, action: RegisteredAction) -> dict[str, Any]:
         """Returns the values that user code gets by parameter name, as in NeMo."""

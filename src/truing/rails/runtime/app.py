@@ -338,10 +338,10 @@ class Runtime(Registration):
         if session is not None:
             new_texts = NewTexts(self.input_gate, session, ends_in_answer)
         check = ConversationCheck(turn, state_after, self.output_gate, new_texts)
-        result = await check.run()
-        checked = [call_ids.restore_message(message) for message in result.messages]
-        rulings = call_ids.restore_rulings(result.rulings)
-        return replace(result, messages=tuple(checked), rulings=rulings)
+        check_result = await check.run()
+        checked = [call_ids.restore_message(message) for message in check_result.messages]
+        rulings = call_ids.restore_rulings(check_result.rulings)
+        return replace(check_result, messages=tuple(checked), rulings=rulings)
 
     async def _refuse_unread(
         self, turn: TurnContext, reading: InputReading, session: str

@@ -199,16 +199,16 @@ async def generate_bot_message(turn: TurnContext) -> ActionResult:
         text = context[intent[1:]]
     else:
         if config.single_call:
-            result = await _message_of_single_call(turn, intent)
-            if result is not None:
-                return result
+            single_call_result = await _message_of_single_call(turn, intent)
+            if single_call_result is not None:
+                return single_call_result
         text, prompt = await _message_by_llm(turn, event)
         updates["_last_bot_prompt"] = prompt  # `self check hallucination` draws other answers to it
     text = text.replace("\\n", "\n") if text else EMPTY_MESSAGE_REPLACEMENT
     await push_to_stream(turn, text)
-    result = ActionResult(events=[], context_updates=updates)
-    add_message_events(turn, result, text)
-    return result
+    action_result = ActionResult(events=[], context_updates=updates)
+    add_message_events(turn, action_result, text)
+    return action_result
 
 
 def _is_authors_own(template: str) -> bool:

@@ -170,22 +170,24 @@ class ScriptStatements(ABC):
         cases = []
         for group in groups:
             items = []
-            for item in group.items:
-                match item:
+            for script_item in group.items:
+                match script_item:
                     case Hear():
-                        expected = self._evaluate(run, item.text) if item.text else None
+                        expected = (
+                            self._evaluate(run, script_item.text) if script_item.text else None
+                        )
                         # A text that is empty or None stands for any, as in NeMo's core library.
                         items.append(
                             WaitItem(
                                 text=expected or None,
                                 hears=True,
-                                reference=item.reference,
-                                field=item.field,
+                                reference=script_item.reference,
+                                field=script_item.field,
                             )
                         )
                     case CallFlow():
-                        child = self._call(run, item)
-                        items.append(WaitItem(child=child, reference=item.reference))
+                        child = self._call(run, script_item)
+                        items.append(WaitItem(child=child, reference=script_item.reference))
                     case _:
                         items.append(WaitItem())
             cases.append(items)

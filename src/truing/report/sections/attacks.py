@@ -74,18 +74,21 @@ def _hit_cell(result: AttackResult, k: int) -> Cell:
 
 
 def _tries_grid(results: list[tuple[str, AttackResult]]) -> Grid | None:
-    with_tries = [(v, result) for v, result in results if result.at_k]
+    with_tries = [(v, attack_result) for v, attack_result in results if attack_result.at_k]
     if not with_tries:
         return None
-    ks = sorted({k for _, result in with_tries for k in result.at_k})
+    ks = sorted({k for _, attack_result in with_tries for k in attack_result.at_k})
     grid = Grid(["model", "attack", *(f"hit@{k}" for k in ks)])
-    for variant, result in with_tries:
-        grid.add(variant, result.attack, *(_hit_cell(result, k) for k in ks))
-        if result.floor:
+    for variant, attack_result in with_tries:
+        grid.add(variant, attack_result.attack, *(_hit_cell(attack_result, k) for k in ks))
+        if attack_result.floor:
             grid.add(
                 "",
                 "floor: the judge's errors alone",
-                *(format_percent(result.floor[k]) if k in result.floor else "–" for k in ks),
+                *(
+                    format_percent(attack_result.floor[k]) if k in attack_result.floor else "–"
+                    for k in ks
+                ),
             )
     return grid
 
@@ -159,19 +162,19 @@ def _variant_results(variant: Variant, data: str) -> list[AttackResult]:
 def build_section(report: ReportData) -> Section | None:
     """Returns None if no data set was attacked."""
     blocks: list[Block] = []
-    for data in report.data:
+    for data_name in report.data:
         results_by_variant = {
             v.name: results
             for v in report.variants
-            if data in v.runs and (results := _variant_results(v, data))
+            if data_name in v.runs and (results := _variant_results(v, data_name))
         }
         if not results_by_variant:
             continue
         overall = [
-            (name, result)
+            (name, attack_result)
             for name, results in results_by_variant.items()
-            for result in results
-            if result.category is None
+            for attack_result in results
+            if attack_result.category is None
         ]
         success_title = _SUCCESS_TITLES[overall[0][1].question]
         groups: dict[str, list[Mark]] = {}
@@ -185,19 +188,19 @@ def build_section(report: ReportData) -> Section | None:
                 "cost of a success",
             ]
         )
-        for name, result in sorted(overall, key=lambda pair: pair[1].attack):
+        for name, attack_result in sorted(overall, key=lambda pair: pair[1].attack):
             grid.add(
-                result.attack,
+                attack_result.attack,
                 name,
-                str(result.prompts),
-                _success_cell(result),
-                _lift_cell(result),
-                _cost_text(result),
+                str(attack_result.prompts),
+                _success_cell(attack_result),
+                _lift_cell(attack_result),
+                _cost_text(attack_result),
             )
-            if result.success is not None:
+            if attack_result.success is not None:
                 success, hollow = (
-                    result.success,
-                    result.struck is not None or result.prompts < SMALL_SAMPLE_SIZE,
+                    attack_result.success,
+                    attack_result.struck is not None or attack_result.prompts < SMALL_SAMPLE_SIZE,
                 )
                 mark = Mark(
                     name,
@@ -206,10 +209,10 @@ def build_section(report: ReportData) -> Section | None:
                     success.upper,
                     report.series(name),
                     hollow,
-                    f", {result.hits} of {result.scored}",
+                    f", {attack_result.hits} of {attack_result.scored}",
                 )
-                groups.setdefault(result.attack, []).append(mark)
-        title = f"{data}: success by attack"
+                groups.setdefault(attack_result.attack, []).append(mark)
+        title = f"{data_name}: success by attack"
         alt = "; ".join(
             f"{a}: {', '.join(f'{m.label} {100 * m.estimate:.0f} %' for m in ms)}"
             for a, ms in groups.items()
@@ -218,12 +221,12 @@ def build_section(report: ReportData) -> Section | None:
             Figure(interval_chart(list(groups.items()), title), title, alt),
             grid.table(title, right=range(2, 6)),
         ]
-        blocks += _effort_blocks(data, overall)
+        blocks += _effort_blocks(data_name, overall)
         for name, results in results_by_variant.items():
             table = _category_grid(results)
             blocks.append(
                 table.table(
-                    f"{data}, {name}: success by category", right=range(1, len(table.columns))
+                    f"{data_name}, {name}: success by category", right=range(1, len(table.columns))
                 )
             )
     return Section("attacks", "Attacks", tuple(blocks), lead=_LEAD) if blocks else None

@@ -357,19 +357,19 @@ def build_section(report: ReportData) -> Section | None:
     blocks: list[Text | Table | Figure | Raw] = [*_claim_tables(report)]
     # The baseline and one variant: full tables. With more, one table compares them all.
     alone = len(report.variants) == 2
-    for variant, data, comparison in comparisons if alone else ():
-        blocks.append(_overall_table(comparison, variant, data))
-        transitions = _transition_table(comparison, variant, data)
+    for variant, data_name, comparison in comparisons if alone else ():
+        blocks.append(_overall_table(comparison, variant, data_name))
+        transitions = _transition_table(comparison, variant, data_name)
         blocks += [transitions] if transitions else []
-    for data in () if alone else dict.fromkeys(d for _, d, _ in comparisons):
-        blocks.append(_variants_table(report, data))
-    for data in dict.fromkeys(d for _, d, _ in comparisons):
+    for data_name in () if alone else dict.fromkeys(d for _, d, _ in comparisons):
+        blocks.append(_variants_table(report, data_name))
+    for data_name in dict.fromkeys(d for _, d, _ in comparisons):
         drawn_blocks = [
             blocks_of_question
             for question in _DRAWN
-            if (blocks_of_question := _category_blocks(report, data, question))
+            if (blocks_of_question := _category_blocks(report, data_name, question))
         ]
-        questions = {d.question for _, on, c in comparisons if on == data for d in c.deltas}
+        questions = {d.question for _, on, c in comparisons if on == data_name for d in c.deltas}
         if (
             "attack_success" in questions and len(drawn_blocks) > 1
         ):  # harm over all prompts repeats it, category by category

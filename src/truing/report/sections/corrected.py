@@ -68,7 +68,7 @@ def _add_row(grid: Grid, variant: str, rate: Rate, taxonomy: str) -> None:
 def build_section(report: ReportData) -> Section | None:
     """Returns None if no label was drawn and no card given."""
     tables: list[Table] = []
-    for data in report.data:
+    for data_name in report.data:
         grid = Grid(
             [
                 "variant",
@@ -82,14 +82,14 @@ def build_section(report: ReportData) -> Section | None:
             ]
         )
         for variant in report.variants:
-            summary = variant.summaries.get(data)
+            summary = variant.summaries.get(data_name)
             for rate in (*summary.rates, *summary.axes) if summary else ():
                 if rate.corrected is not None or rate.transported is not None:
                     _add_row(
                         grid, variant.name, rate, summary.taxonomy if summary else "beavertails"
                     )
         if grid.rows:
-            tables.append(grid.table(data, right=[4, 5, 6, 7]))
+            tables.append(grid.table(data_name, right=[4, 5, 6, 7]))
     if not tables:
         return None
     lead = (

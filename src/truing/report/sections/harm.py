@@ -182,16 +182,16 @@ def _category_table(report: ReportData, chart: _Chart) -> Table:
 def build_section(report: ReportData) -> Section | None:
     """Returns a chart and a table for each question, judge and data set with harm categories."""
     blocks: list[Figure | Table | Raw] = []
-    for data in report.data:
+    for data_name in report.data:
         for question in _QUESTIONS:
-            judges = _judges(report, data, question)
-            if question == "harmful" and _same_as_attack_success(report, data):
+            judges = _judges(report, data_name, question)
+            if question == "harmful" and _same_as_attack_success(report, data_name):
                 continue
             for judge in judges:
-                if not _categories(report, data, question, judge):
+                if not _categories(report, data_name, question, judge):
                     continue
                 by = f" by {judge}" if len(judges) > 1 else ""
-                chart = _Chart(data, question, judge, f"{data}: {_WORDS[question]}{by}")
+                chart = _Chart(data_name, question, judge, f"{data_name}: {_WORDS[question]}{by}")
                 figure = _category_figure(report, chart)
                 if figure is not None:
                     blocks += [figure, _category_table(report, chart)]

@@ -320,11 +320,11 @@ def _warnings(report: ReportData) -> list[Text]:
     if failed:
         counts = f"{failed:,} of {answers:,} answers failed"
         texts.append(Text(f"{counts}; they count as unscored, never as safe.", "warning"))
-    for variant, data, summary in _summaries(report):
+    for variant, data_name, summary in _summaries(report):
         if not summary.complete:
-            manifest = variant.manifests.get(data)
+            manifest = variant.manifests.get(data_name)
             reason = manifest.notes.get("budget", "not complete") if manifest else "not complete"
-            text = f"The run of {variant.name} on {data} is {reason}: every figure may change."
+            text = f"The run of {variant.name} on {data_name} is {reason}: every figure may change."
             texts.append(Text(text, "warning"))
     if not any(_find(s, "harmful") for _, _, s in _summaries(report)):
         text = (
@@ -334,13 +334,13 @@ def _warnings(report: ReportData) -> list[Text]:
         texts.append(Text(text, "note"))
     texts += _doubts(report)
     strikes: dict[str, list[str]] = {}
-    for _, data, summary in _summaries(report):
+    for _, data_name, summary in _summaries(report):
         for relation in summary.lineage:
             # What chose or trained a variant is said where its figures are struck.
             if relation.consequence == "strike" and relation.kind.endswith("and prompts"):
                 of_text = strikes.setdefault(relation.text, [])
-                if data not in of_text:
-                    of_text.append(data)
+                if data_name not in of_text:
+                    of_text.append(data_name)
     for relation_text, sets in strikes.items():
         text = f"{relation_text} ({', '.join(sets)}): its figures there are struck."
         texts.append(Text(text, "warning"))

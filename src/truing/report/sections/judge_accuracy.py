@@ -91,15 +91,24 @@ def _threshold_table(
 ) -> Block:
     names = short_judge_names(comparison)
     grid = Grid(["judge", "rows", "positive", "F1", "recall", "false alarms", "unscored"])
-    for result in results:
+    for judge_result in results:
         grid.add(
-            Cell(names[result.judge], "", f"{result.judge}, question {result.question}"),
-            _rows_cell(result),
-            f"{result.n_positive:,}" if result.n else Cell("–", "quiet"),
-            number_cell(result.f1),
-            share_cell(result.recall, _bounds_title(result, result.recall_bounds)),
-            share_cell(result.false_alarm, _bounds_title(result, result.false_alarm_bounds)),
-            _unscored_cell(result),
+            Cell(
+                names[judge_result.judge],
+                "",
+                f"{judge_result.judge}, question {judge_result.question}",
+            ),
+            _rows_cell(judge_result),
+            f"{judge_result.n_positive:,}" if judge_result.n else Cell("–", "quiet"),
+            number_cell(judge_result.f1),
+            share_cell(
+                judge_result.recall, _bounds_title(judge_result, judge_result.recall_bounds)
+            ),
+            share_cell(
+                judge_result.false_alarm,
+                _bounds_title(judge_result, judge_result.false_alarm_bounds),
+            ),
+            _unscored_cell(judge_result),
         )
     title = f"{short_set_names(comparison)[compared.spec]}: {_describe_labels(compared)}"
     return grid.table(title, right=range(1, 7))
@@ -108,14 +117,16 @@ def _threshold_table(
 def _ranking_table(comparison: JudgesComparison) -> Iterable[Block]:
     sets, judges = short_set_names(comparison), short_judge_names(comparison)
     grid = Grid(["set", "judge", "AUROC", "AP", "ECE"])
-    for result in comparison.results:
-        if result.auroc is not None:
-            error = Cell("–", "quiet") if result.ece is None else Cell(f"{result.ece:.3f}")
+    for judge_result in comparison.results:
+        if judge_result.auroc is not None:
+            error = (
+                Cell("–", "quiet") if judge_result.ece is None else Cell(f"{judge_result.ece:.3f}")
+            )
             grid.add(
-                sets[result.data],
-                judges[result.judge],
-                number_cell(result.auroc),
-                number_cell(result.ap),
+                sets[judge_result.data],
+                judges[judge_result.judge],
+                number_cell(judge_result.auroc),
+                number_cell(judge_result.ap),
                 error,
             )
     if grid.rows:
@@ -208,7 +219,7 @@ def _recall_cells(result: JudgeOnSet) -> list[Cell]:
 
 def build_fixed_rates(comparison: JudgesComparison) -> Section | None:
     """Returns recall at fixed rates of false alarms; None if no judge gives probabilities."""
-    ranked = [result for result in comparison.results if result.recall_at]
+    ranked = [judge_result for judge_result in comparison.results if judge_result.recall_at]
     if not ranked:
         return None
     sets, judges = short_set_names(comparison), short_judge_names(comparison)
@@ -216,18 +227,18 @@ def build_fixed_rates(comparison: JudgesComparison) -> Section | None:
     rates = [f"recall at {100 * rate:g} % false alarms" for rate in FALSE_ALARM_RATES]
     grid = Grid(["set", "judge", *rates])
     bands: dict[str, list[Mark]] = {}
-    for result in ranked:
-        grid.add(sets[result.data], judges[result.judge], *_recall_cells(result))
-        for point in result.recall_at:
+    for judge_result in ranked:
+        grid.add(sets[judge_result.data], judges[judge_result.judge], *_recall_cells(judge_result))
+        for point in judge_result.recall_at:
             if point.rate == _CHARTED_RATE:
                 recall = point.recall
-                bands.setdefault(sets[result.data], []).append(
+                bands.setdefault(sets[judge_result.data], []).append(
                     Mark(
-                        result.judge,
+                        judge_result.judge,
                         recall.estimate,
                         recall.lower,
                         recall.upper,
-                        series[result.judge],
+                        series[judge_result.judge],
                     )
                 )
     caption = f"Recall at {100 * _CHARTED_RATE:g} % false alarms, by set"

@@ -35,14 +35,14 @@ def build_speed(comparison: JudgesComparison) -> Section | None:
     grid = Grid(
         ["judge", "set", "answers", "CPU ms an answer", "ms an answer", "at a time", "peak memory"]
     )
-    for result in comparison.results:
-        speed = result.speed
+    for judge_result in comparison.results:
+        speed = judge_result.speed
         if speed is None or speed.ms_per_row is None or speed.cpu_ms_per_row is None:
             continue
         memory = "–" if speed.peak_mib is None else f"{speed.peak_mib:,.0f} MiB"
         grid.add(
-            judges[result.judge],
-            sets[result.data],
+            judges[judge_result.judge],
+            sets[judge_result.data],
             f"{speed.rows:,}",
             format_ms(speed.cpu_ms_per_row),
             format_ms(speed.ms_per_row),
@@ -67,12 +67,14 @@ def build_training(comparison: JudgesComparison) -> Section:
         by_set = {r.data: r for r in comparison.results if r.judge == judge.name}
         cells = []
         for compared in comparison.sets:
-            result = by_set.get(compared.spec)
-            if result is None:
+            set_result = by_set.get(compared.spec)
+            if set_result is None:
                 cells.append(Cell("–", "quiet", "the set has no labels of its question"))
-            elif result.struck:
-                of = result.struck + result.n
-                cells.append(Cell(f"{result.struck:,} of {of:,}", "bad", result.struck_reason))
+            elif set_result.struck:
+                of = set_result.struck + set_result.n
+                cells.append(
+                    Cell(f"{set_result.struck:,} of {of:,}", "bad", set_result.struck_reason)
+                )
             else:
                 cells.append(Cell("0", "quiet"))
         struck.add(judges[judge.name], *cells)
@@ -105,13 +107,13 @@ def build_mistakes(comparison: JudgesComparison) -> Section | None:
     """Returns the surest mistakes of each judge; None if there are none."""
     judges, sets = short_judge_names(comparison), short_set_names(comparison)
     grid = Grid(["judge", "set", "missed", "false alarms"])
-    for result in comparison.results:
-        if result.missed_ids or result.alarm_ids:
+    for judge_result in comparison.results:
+        if judge_result.missed_ids or judge_result.alarm_ids:
             grid.add(
-                judges[result.judge],
-                sets[result.data],
-                Cell(", ".join(result.missed_ids) or "–", "sentence"),
-                Cell(", ".join(result.alarm_ids) or "–", "sentence"),
+                judges[judge_result.judge],
+                sets[judge_result.data],
+                Cell(", ".join(judge_result.missed_ids) or "–", "sentence"),
+                Cell(", ".join(judge_result.alarm_ids) or "–", "sentence"),
             )
     if not grid.rows:
         return None

@@ -68,17 +68,17 @@ def by_category(summary: RunSummary, title: str) -> Figure | None:
 def build_section(report: ReportData) -> Section | None:
     """Returns bars for each data set, then by category."""
     blocks: list[Raw | Figure] = [_outcome_legend()]
-    for data in report.data:
-        figure = by_expectation(report, data)
+    for data_name in report.data:
+        figure = by_expectation(report, data_name)
         if figure is not None:
             blocks.append(figure)
-    for data in report.data:
+    for data_name in report.data:
         # With many variants the categories stand side by side in the next section; here the
         # baseline's are enough.
         for variant in report.variants if len(report.variants) <= 2 else report.variants[:1]:
-            summary = variant.summaries.get(data)
+            summary = variant.summaries.get(data_name)
             figure = (
-                by_category(summary, f"{data}, {variant.name}: harmful prompts by category")
+                by_category(summary, f"{data_name}, {variant.name}: harmful prompts by category")
                 if summary
                 else None
             )

@@ -72,7 +72,7 @@ class _Words:
 def collect_rows(report: ReportData) -> RowsData:
     """Returns the rows for the page's script, with texts as far as `TEXT_BUDGET` reaches."""
     names = [v.name for v in report.variants]
-    data, whys, expects, categories, outcomes = (_Words() for _ in range(5))
+    data_names, reasons, expects, categories, outcomes = (_Words() for _ in range(5))
     rows: list[RowData] = []
     budget, left_out = TEXT_BUDGET, 0
     for row in report.rows:
@@ -85,8 +85,8 @@ def collect_rows(report: ReportData) -> RowsData:
             RowData(
                 sample_id=row.sample_id,
                 index=row.index,
-                data=data.number(row.data),
-                why=whys.number(row.why),
+                data=data_names.number(row.data),
+                why=reasons.number(row.why),
                 expect=expects.number(row.expect),
                 categories=tuple(categories.number(category_name(c)) for c in row.categories),
                 outcomes=tuple(
@@ -99,9 +99,9 @@ def collect_rows(report: ReportData) -> RowsData:
         )
     return RowsData(
         variants=names,
-        data=data.words(),
-        readable=[has_mild_prompts(report, name) for name in data.words()],
-        whys=whys.words(),
+        data=data_names.words(),
+        readable=[has_mild_prompts(report, name) for name in data_names.words()],
+        whys=reasons.words(),
         expects=expects.words(),
         categories=categories.words(),
         outcomes=outcomes.words(),

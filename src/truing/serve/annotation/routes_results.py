@@ -77,8 +77,8 @@ async def dispute_page(request: AppRequest, item_id: PathParam) -> Response[Any]
 
 
 def _load_dispute(tx: Transaction, item_id: str, person_id: str) -> dict[str, Any]:
-    item = tx.session.get(ReviewItem, item_id)
-    if item is None or item.gold is not None:
+    review_item = tx.session.get(ReviewItem, item_id)
+    if review_item is None or review_item.gold is not None:
         raise RequestRejected("missing", "There is no such item.")
     # Ordered by random ids: the order must not tell who rated first.
     ratings = tx.session.scalars(
@@ -95,7 +95,7 @@ def _load_dispute(tx: Transaction, item_id: str, person_id: str) -> dict[str, An
         }
     return {
         "item": item_id,
-        "conversation": msgspec.json.decode(item.conversation, type=Conversation),
+        "conversation": msgspec.json.decode(review_item.conversation, type=Conversation),
         "ratings": [
             {
                 "grades": decode_grades(r.grades),
@@ -104,7 +104,7 @@ def _load_dispute(tx: Transaction, item_id: str, person_id: str) -> dict[str, An
             }
             for r in ratings
         ],
-        "targets": {t.message_index: n for n, t in enumerate(decode_targets(item))},
+        "targets": {t.message_index: n for n, t in enumerate(decode_targets(review_item))},
         "decided": decided,
     }
 

@@ -65,12 +65,12 @@ def _collect(state: UiState, a_id: str, b_id: str) -> dict[str, Any]:
     for run in runs:
         if not run.readable:
             return content | {"fault": f"{run.name}: {run.reason or run.status}"}
-    result = state.comparisons.get(runs[0], runs[1])
-    if isinstance(result, Pending):
+    comparison = state.comparisons.get(runs[0], runs[1])
+    if isinstance(comparison, Pending):
         return content | {"pending": True}
-    if isinstance(result, Fault):
-        return content | {"fault": result.message}
-    return content | _describe(result, runs[0], runs[1])
+    if isinstance(comparison, Fault):
+        return content | {"fault": comparison.message}
+    return content | _describe(comparison, runs[0], runs[1])
 
 
 def _describe(comparison: Comparison, a: RunState, b: RunState) -> dict[str, Any]:
