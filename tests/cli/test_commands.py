@@ -79,6 +79,20 @@ def test_errors_and_interrupts_end_with_their_status(monkeypatch: pytest.MonkeyP
     assert truing("weights list").status == 130
 
 
+@pytest.mark.parametrize(
+    ("words", "command"),
+    [
+        ("evalute x", "truing --help"),
+        ("gate", "truing gate --help"),
+        ("evaluate scripted:comply builtin:helpful", "truing evaluate --help"),
+        ("weights list --jsn", "truing weights list --help"),
+        ("list model", "truing list --help"),
+    ],
+)
+def test_a_usage_error_names_the_help_that_helps(words: str, command: str) -> None:
+    assert truing(words).err.splitlines()[-1] == f"{command} shows what there is"
+
+
 @pytest.mark.parametrize("words", ["weights list --jsn", "evalute", "evaluate --data", "rank"])
 def test_a_usage_error_is_status_1_because_2_is_a_finding(words: str) -> None:
     result = truing(words)

@@ -39,7 +39,7 @@ def test_a_preset_is_printed_as_toml() -> None:
         ("train plan", "give a plan, or --preset NAME: beaver, dpo-safe, grpo-lag, sft-safe"),
         ("train --preset bever", "did you mean 'beaver'"),
         ("train nowhere.toml", "nowhere.toml"),
-        ("train nowhere.toml --print", "nowhere.toml: [Errno 2] No such file"),
+        ("train nowhere.toml --print", "nowhere.toml: No such file"),
         ("train plan.toml --preset beaver", "give a plan, or --preset NAME"),
         ("train plan.toml --max-minutes 0", "max_minutes = 0.0: must be above 0"),
         ("train plan.toml --out a,b", "a path in a spec may hold none of"),

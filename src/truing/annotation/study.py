@@ -17,7 +17,7 @@ from msgspec import Struct, field
 from truing.annotation.store import Transaction
 from truing.annotation.tables import Setting
 from truing.core.errors import PlanError
-from truing.core.input_files import read_input_text
+from truing.core.input_files import describe_unreadable, read_input_text
 from truing.core.struct_fields import read_struct_fields
 from truing.core.taxonomy import Taxonomy, load_taxonomy
 from truing.core.toml_text import add_lines, parse_toml
@@ -102,7 +102,7 @@ def read_study(path: str | Path) -> Study:
     try:
         text = read_input_text(path)
     except (OSError, UnicodeDecodeError) as error:
-        raise PlanError(f"{path}: {error}") from error
+        raise PlanError(f"{path}: {describe_unreadable(error)}") from error
     faults: list[str] = []
     fields = read_struct_fields(Study, parse_toml(text, str(path)), f"{path}: ", faults)
     study = Study(**fields)

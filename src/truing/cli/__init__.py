@@ -93,8 +93,11 @@ def main() -> None:
             status = app(words, result_action="return_value", exit_on_error=False)
         # Before the end of Python, at which a library can end the process with its own status.
         sys.stdout.flush()
-    except CycloptsError:
-        sys.exit(1)  # a wrong flag or command; cyclopts has printed what is wrong
+    except CycloptsError as error:
+        # A wrong flag or command; cyclopts has printed what is wrong.
+        command = " ".join(["truing", *(error.command_chain or ())])
+        print_text(f"{command} --help shows what there is", file=sys.stderr)
+        sys.exit(1)
     except ProcessFailed:
         sys.exit(1)  # that process prints the message
     except TruingError as error:

@@ -55,7 +55,7 @@ class RankFlags:
 
     def settings(self, methods: Sequence[str] = DEFAULT_METHODS) -> RankingOptions:
         """Returns the settings of the rankers; raises UserError for a value out of range."""
-        from truing.core.input_files import read_input_text
+        from truing.core.input_files import describe_unreadable, read_input_text
         from truing.rankers import PromptForm, RankingOptions
 
         if self.permutations < 1 or (self.limit is not None and self.limit < 1):
@@ -65,7 +65,7 @@ class RankFlags:
             try:
                 primer = read_input_text(self.primer)
             except (OSError, UnicodeDecodeError) as error:
-                raise UserError(f"{self.primer}: {error}") from error
+                raise UserError(f"{self.primer}: {describe_unreadable(error)}") from error
         return RankingOptions(
             how=tuple(methods),
             form=PromptForm(plain=self.plain or self.primer is not None, primer=primer),

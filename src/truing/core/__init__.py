@@ -32,7 +32,7 @@ __getattr__, __dir__, __all__ = lazy_exports(
             "flag_categories"
         ),
         "ids": "content_id hash_text stream_seed with_ids",
-        "input_files": "open_input read_input_bytes read_input_text",
+        "input_files": "describe_unreadable open_input read_input_bytes read_input_text",
         "json_text": "describe_json_error is_nested_deeper parse_json",
         "jsonl": (
             "decode_line number_lines_or_faults number_nonblank_lines read_complete_lines "

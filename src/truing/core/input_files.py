@@ -9,13 +9,17 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
+
+from truing.core.errors import did_you_mean
 
 _BUFFER_BYTES = 1 << 20
 
 MAX_DOCUMENT_BYTES = 64 << 20
 """The largest file that is read whole: rules, plans, cards, prompts."""
+_MAX_NEAR_NAMES = 1000
 
 
 def open_input(path: str | Path) -> BinaryIO:
@@ -35,6 +39,24 @@ def read_input_bytes(path: str | Path, max_bytes: int = MAX_DOCUMENT_BYTES) -> b
     if len(data) > max_bytes:
         raise OSError(errno.EFBIG, f"is larger than {max_bytes:,} bytes", str(path))
     return data
+
+
+def describe_unreadable(error: OSError | UnicodeDecodeError) -> str:
+    """Returns why a file cannot be read, without its name; of a missing one, with the nearest name
+    in its folder.
+    """
+    if isinstance(error, UnicodeDecodeError):
+        return f"is no text in UTF-8 (byte {error.start:,})"
+    reason = error.strerror or type(error).__name__
+    if not isinstance(error, FileNotFoundError) or not isinstance(error.filename, str):
+        return reason
+    path = Path(error.filename)
+    try:
+        names = [entry.name for entry in islice(path.parent.iterdir(), _MAX_NEAR_NAMES)]
+    except OSError:
+        return reason
+    suggestion = did_you_mean(path.name, names)
+    return reason + suggestion if "did you mean" in suggestion else reason
 
 
 def read_input_text(path: str | Path, max_bytes: int = MAX_DOCUMENT_BYTES) -> str:

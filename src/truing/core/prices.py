@@ -12,7 +12,7 @@ from typing import Any
 from msgspec import UNSET, Struct, UnsetType
 
 from truing.core.errors import PlanError, did_you_mean
-from truing.core.input_files import read_input_text
+from truing.core.input_files import describe_unreadable, read_input_text
 from truing.core.toml_text import add_lines, parse_toml
 
 CHARACTERS_PER_TOKEN = 4.0
@@ -88,7 +88,7 @@ def read_prices(path: Path) -> dict[str, Price]:
     try:
         text = read_input_text(path)
     except (OSError, UnicodeDecodeError) as error:
-        raise PlanError(f"{path}: {error}") from error
+        raise PlanError(f"{path}: {describe_unreadable(error)}") from error
     prices: dict[str, Price] = {}
     faults: list[str] = []
     for name, table in parse_toml(text, str(path)).items():

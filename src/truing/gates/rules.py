@@ -23,7 +23,7 @@ from msgspec.structs import replace
 
 from truing.analysis.claims import find_margin_fault
 from truing.core.errors import PlanError, did_you_mean
-from truing.core.input_files import read_input_text
+from truing.core.input_files import describe_unreadable, read_input_text
 from truing.core.struct_fields import read_struct_fields
 from truing.core.toml_text import add_lines, find_key_lines, parse_toml
 
@@ -219,4 +219,4 @@ def read_rules(path: Path) -> GateRules:
     try:
         return parse_rules(read_input_text(path), str(path), path.parent)
     except (OSError, UnicodeDecodeError) as error:
-        raise PlanError(f"{path}: {error}") from error
+        raise PlanError(f"{path}: {describe_unreadable(error)}") from error

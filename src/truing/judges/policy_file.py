@@ -23,7 +23,7 @@ from typing import Any
 from msgspec import Struct
 
 from truing.core.errors import PlanError, did_you_mean
-from truing.core.input_files import read_input_text
+from truing.core.input_files import describe_unreadable, read_input_text
 from truing.core.toml_text import add_lines, parse_toml
 
 MAX_CATEGORIES = 64
@@ -72,7 +72,9 @@ def read_policy(path: Path) -> Policy:
     try:
         text = read_input_text(path)
     except (OSError, UnicodeDecodeError) as error:
-        raise PlanError(f"{path}: cannot be read as a policy: {error}") from error
+        raise PlanError(
+            f"{path}: cannot be read as a policy: {describe_unreadable(error)}"
+        ) from error
     return parse_policy(str(path), text)
 
 

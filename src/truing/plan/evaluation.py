@@ -21,7 +21,7 @@ from msgspec import Struct, field
 
 from truing.analysis.claims import find_margin_fault
 from truing.core.errors import PlanError, did_you_mean
-from truing.core.input_files import read_input_text
+from truing.core.input_files import describe_unreadable, read_input_text
 from truing.core.struct_fields import read_struct_fields
 from truing.core.toml_text import add_lines, parse_toml
 from truing.plan.spending import (
@@ -217,4 +217,4 @@ def read_plan(path: str | Path) -> Plan:
     try:
         return parse_plan(read_input_text(file), str(path))
     except (OSError, UnicodeDecodeError) as error:
-        raise PlanError(f"{path}: {error}") from error
+        raise PlanError(f"{path}: {describe_unreadable(error)}") from error

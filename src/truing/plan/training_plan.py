@@ -32,7 +32,7 @@ import msgspec
 from msgspec import Struct
 
 from truing.core.errors import PlanError, UserError, did_you_mean
-from truing.core.input_files import read_input_text
+from truing.core.input_files import describe_unreadable, read_input_text
 from truing.core.struct_fields import read_struct_fields
 from truing.core.toml_text import add_lines, parse_toml
 from truing.plan.cost_limits import parse_constraint
@@ -132,7 +132,7 @@ def read_plan_text(path: str | Path) -> str:
     try:
         return read_input_text(Path(path))
     except (OSError, UnicodeDecodeError) as error:
-        raise PlanError(f"{path}: {error}") from error
+        raise PlanError(f"{path}: {describe_unreadable(error)}") from error
 
 
 def list_presets() -> dict[str, str]:
