@@ -43,9 +43,9 @@ def test_labels_of_drawn_rows_correct_the_rates(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", [f"answer {n}" for n in range(60)], verdicts)
     with open_pages(tmp_path) as visitor:
         path = f"{path_of(tmp_path, run)}/label"
-        assert "No row has been drawn" not in visitor.text(path)  # first the name
+        assert "First say who labels, then draw rows." in visitor.text(path)
         _name(visitor, path, "calm heron")
-        assert "No row has been drawn" in visitor.text(path)
+        assert "Draw some rows to begin." in visitor.text(path)
         drawn = visitor.submit(
             path.replace("label", "draw"), {"question": "harmful", "n": "40"}, page=path
         )
