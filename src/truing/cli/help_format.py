@@ -23,8 +23,8 @@ _LINE_BREAK = re.compile(r"(?<!\n)\n(?!\n|\s*[-*] )[ \t]*")
 # Defaults that say nothing: a flag is off and a text is empty unless it is given.
 _SILENT_DEFAULTS = ("False", '""', "''")
 _NAME_STYLE, _NOTE_STYLE, _REQUIRED_STYLE = "cyan", "gray58", "red"
-_BOX = "╭─╮│╰╯"
-_ASCII_BOX = "+-+|++"
+_BOX = ("╭", "─", "╮", "│", "╰", "╯")
+_ASCII_BOX = ("+", "-", "+", "|", "+", "+")
 
 
 class HelpText:
