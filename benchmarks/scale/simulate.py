@@ -29,7 +29,7 @@ class Job:
 
     rows: float
     workers: int
-    us_per_row: float = 40.0
+    us_per_row: float = 67.0
     rows_per_shard: float = 100_000
     start: float = 20.0
     hand_out: float = 0.004
@@ -85,7 +85,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=float)
     parser.add_argument("--workers", type=int, default=100)
-    parser.add_argument("--us-per-row", type=float, default=600.0)
+    parser.add_argument("--us-per-row", type=float, default=67.0)
     parser.add_argument("--rate", type=float)
     parser.add_argument("--deaths", type=float, default=0.01, help="of a worker, an hour")
     parser.add_argument("--rows-per-shard", type=float, default=100_000)

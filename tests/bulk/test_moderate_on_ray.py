@@ -39,9 +39,16 @@ OPTIONS = RayOptions(workers=2, cpus=0.5)
 
 
 @pytest.fixture(scope="module", autouse=True)
-def cluster() -> Iterator[None]:
+def pid_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where workers with the judge of these tests leave their process ids."""
+    return tmp_path_factory.mktemp("pids")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cluster(pid_folder: Path) -> Iterator[None]:
     import ray
 
+    os.environ["TRUING_TEST_PIDS"] = str(pid_folder)
     root = Path(__file__).resolve().parents[2]
     os.environ["PYTHONPATH"] = f"{root}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
     os.environ["RAY_BACKEND_LOG_LEVEL"] = "fatal"
@@ -54,6 +61,7 @@ def cluster() -> Iterator[None]:
     )
     yield
     ray.shutdown()
+    del os.environ["TRUING_TEST_PIDS"]
 
 
 def write_rows(path: Path, n: int) -> Path:
@@ -105,6 +113,15 @@ def test_the_command_writes_the_rows_of_one_process(
     )
 
 
+def test_workers_are_added_while_shards_wait(tmp_path: Path, pid_folder: Path) -> None:
+    """One worker begins, and the second of two is started beside it."""
+    for pid in pid_folder.iterdir():
+        pid.unlink()
+    source = write_rows(tmp_path / "in.jsonl", 1500)
+    moderate(source, tmp_path / "out", "python:tests.bulk.test_moderate_on_ray:slow_verdict")
+    assert len(list(pid_folder.iterdir())) == 2
+
+
 def test_workers_that_are_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = write_rows(tmp_path / "in.jsonl", 150)
     spec = "python:tests.bulk.test_moderate_on_ray:slow_verdict"
@@ -147,7 +164,8 @@ def test_faults_of_the_input_come_together_and_other_shards_are_done(tmp_path: P
     source.write_text("".join(lines))
     with pytest.raises(DataError) as caught:
         moderate(source, tmp_path / "out")
-    assert len(caught.value.faults) == 2
+    *faults, rest = caught.value.faults
+    assert len(faults) == 2 and "shards are finished; the same command continues" in rest
     assert len(list((tmp_path / "out/commits").glob("*.json"))) >= 5
 
 

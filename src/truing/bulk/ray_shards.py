@@ -76,6 +76,8 @@ def map_shards(
     context = ray_data.DataContext.get_current()
     context.enable_progress_bars = False
     context.execution_options.preserve_order = False
+    # A worker with its one shard is used to 1.0; Ray adds workers from 1.75 on: it would add none.
+    context.autoscaling_config.actor_pool_util_upscaling_threshold = 1.0
     rate_clock = None
     if options.rate is not None or rates:
         actor = ray.remote(num_cpus=0, max_restarts=-1)(RateClock)

@@ -15,6 +15,7 @@ from truing.bulk.row_files import InputRow
 
 _HASH_BYTES = 8
 _RANGES = 256
+_ENCODER = msgspec.json.Encoder(order="deterministic")
 
 
 class DuplicateIds(Struct, frozen=True, kw_only=True):
@@ -30,8 +31,7 @@ class DuplicateIds(Struct, frozen=True, kw_only=True):
 
 def hash_row(fields: dict[str, Any]) -> bytes:
     """Returns the 16 bytes of a row's content id; the order of its fields does not count."""
-    encoded = msgspec.json.encode(fields, order="deterministic")
-    return hashlib.blake2b(encoded, digest_size=16).digest()
+    return hashlib.blake2b(_ENCODER.encode(fields), digest_size=16).digest()
 
 
 def hash_row_id(row: InputRow) -> int | None:
@@ -39,8 +39,8 @@ def hash_row_id(row: InputRow) -> int | None:
     id_ = row.fields.get("id")
     if id_ is None or id_ == "":
         return None
-    encoded = msgspec.json.encode(id_, order="deterministic")
-    return int.from_bytes(hashlib.blake2b(encoded, digest_size=_HASH_BYTES).digest(), "big")
+    digest = hashlib.blake2b(_ENCODER.encode(id_), digest_size=_HASH_BYTES).digest()
+    return int.from_bytes(digest, "big")
 
 
 def pack_hashes(hashes: Iterable[int | None]) -> bytes:
