@@ -17,7 +17,7 @@ __getattr__, __dir__, __all__ = lazy_exports(
         "extras": "EXTRA_BY_PACKAGE needs_extra",
         "keys": (
             "VENDOR_HOSTS allow_key_variables describe_unsent_key is_loopback is_vendor_address "
-            "resolve_api_key"
+            "read_variables resolve_api_key"
         ),
         "parser": "Spec parse_spec redact_spec",
         "python_objects": "is_async_function load_function",
