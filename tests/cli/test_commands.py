@@ -99,6 +99,12 @@ def test_a_usage_error_is_status_1_because_2_is_a_finding(words: str) -> None:
     assert result.status == (0 if words == "rank" else 1)  # a group alone shows its help
 
 
+def test_words_without_a_flag_are_told_plainly() -> None:
+    result = truing("evaluate --model scripted:comply --data builtin:safety --out x extra words")
+    assert result.status == 1 and "Unused" not in result.err
+    assert "truing evaluate cannot place 'extra words'" in " ".join(result.err.split())
+
+
 def test_every_command_stands_in_one_section_of_the_help() -> None:
     shown = [command for commands in SECTIONS.values() for command in commands]
     assert sorted(shown) == sorted({name.split()[0] for name in COMMANDS})

@@ -14,7 +14,7 @@ from typing import Any
 from cyclopts import App, CycloptsError, Group
 
 from truing.cli.commands import COMMANDS, GROUPS, SECTIONS
-from truing.cli.help_format import HelpText
+from truing.cli.help_format import HelpText, format_usage_error
 from truing.cli.tables import print_text
 from truing.core.errors import ProcessFailed, TruingError
 from truing.core.private_files import restrict_umask
@@ -32,6 +32,7 @@ def build_app() -> App:
         help=(__doc__ or "").splitlines()[0],
         help_format="plaintext",
         help_formatter=HelpText(),
+        error_formatter=format_usage_error,
     )
     sections: dict[str, Group] = {}
     for position, (title, commands) in enumerate(SECTIONS.items()):

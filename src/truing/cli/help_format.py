@@ -1,4 +1,4 @@
-"""Writes the help of commands as plain text, whose lines are filled to the width of the terminal.
+"""Writes the help and the usage errors of commands: plain text, filled to the terminal's width.
 
 cyclopts renders docstrings as Markdown by default, for which every `--help` loads a parser of it,
 and lays panels out as rich's tables, which takes a third of the time of a command with a hundred
@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from cyclopts import CycloptsError
     from cyclopts.help import HelpEntry, HelpPanel
     from rich.console import Console, ConsoleOptions
     from rich.text import Text
@@ -53,6 +54,17 @@ class HelpText:
         if isinstance(content, Text):
             content.plain = _LINE_BREAK.sub(" ", content.plain)
         DefaultFormatter().render_description(console, options, description)
+
+
+def format_usage_error(error: CycloptsError) -> Any:
+    """Returns the panel of a usage error; words that no parameter takes are told plainly."""
+    from cyclopts import CycloptsPanel, UnusedCliTokensError
+
+    if not isinstance(error, UnusedCliTokensError):
+        return CycloptsPanel(error)
+    command = " ".join(["truing", *(error.command_chain or ())])
+    words = " ".join(error.unused_tokens or ())
+    return CycloptsPanel(f"{command} cannot place {words!r}: values follow the flag they are for.")
 
 
 def _draw_panel(panel: HelpPanel, console: Console) -> Text:
