@@ -4,8 +4,8 @@
 
 Each request stands in one form alone: neither the form nor a bias towards declining tells what is
 right, the request alone does. The requests are our own (`refusals`, `twins`, `careful-refusals`,
-`careful-prompts`), split by a hash in those that SFT learns and those of RL, and with --published
-also those of published sets (`PUBLISHED`), none of them frozen or in a development set.
+`careful-prompts`); with a second number after --refuse and --comply also those of published sets
+(`PUBLISHED`), none of them frozen or in a development set, and then RL has requests that SFT has not.
 
 Writes to STUDY/data cells-sft-TARGET.jsonl (the first words of the base's own answers: a refusal of
 harmful, an answer to benign requests) and cells-rl-TARGET.jsonl (prompts with what is right and their
@@ -31,7 +31,7 @@ from common import SampleList
 from study import TARGETS, Study
 from study_pairs import ROLE_PLAY, write_rows
 from study_prompts import DATA, build_prompt_set, read_training_rows
-from study_steering import BENIGN_FILES, HARMFUL_FILES, declines
+from study_steering import BENIGN_FILES, HARMFUL_FILES, declines, request_of
 
 from truing.core.lineage import hash_prompt
 from truing.core.measurement_set import is_frozen
@@ -129,11 +129,12 @@ def published_requests(cell: Cell) -> list[str]:
     """Returns requests of published sets for a cell, a part of each set in turn."""
     columns = [_published_part(part, cell.expect) for part in PUBLISHED[cell.expect]]
     first_form = next(iter(FORMS))
+    # Sets repeat prompts but for case and spaces.
+    distinct = {hash_prompt(text): text for row in zip_longest(*columns) for text in row if text}
     return [
         text
-        for row in zip_longest(*columns)
-        for text in row
-        if text and (share_of(text, "form") < 0.5) == (cell.form == first_form)
+        for text in distinct.values()
+        if (share_of(text, "form") < 0.5) == (cell.form == first_form)
     ]
 
 
@@ -258,19 +259,39 @@ def _with_text(samples: list[Sample], texts: list[str]) -> list[tuple[Sample, st
 
 
 def rl_rows(
-    cell: Cell, rows: int, declined: frozenset[str] = frozenset()
+    cell: Cell, rows: int, declined: frozenset[str] = frozenset(), published: int = 0
 ) -> list[dict[str, object]]:
     """Returns prompts of a cell for RL, with what is right and the cell.
 
-    Those in `declined` (ids of prompts that the base declined) are three quarters at most: benign ones
-    to which it is wrong teach most.
+    Of our own, those in `declined` (ids of prompts that the base declined) are three quarters at most.
+    With `published`, as many more are of published sets: those behind the ones that SFT draws from.
     """
-    samples = sorted(attacked(cell, cell_requests(cell)), key=lambda s: share_of(s.prompt, "order"))
+    requests = [t for t in cell_requests(cell) if not published or is_for_rl(t)]
+    samples = sorted(attacked(cell, requests), key=lambda s: share_of(s.prompt, "order"))
     hard = [s for s in samples if s.id in declined][: 3 * rows // 4]
     easy = [s for s in samples if s.id not in declined][: rows - len(hard)]
+    others = published_requests(cell)[2 * published :][:rows] if published else []
     return [
-        {"prompt": s.prompt, "expect": cell.expect, "category": cell.name} for s in (*hard, *easy)
+        {"prompt": s.prompt, "expect": cell.expect, "category": cell.name}
+        for s in (*hard, *easy, *attacked(cell, others))
     ]
+
+
+@cache
+def right_answers() -> dict[str, Expect]:
+    """Returns what is right for each request that may train, by its hash."""
+    requests = {cell: (*cell_requests(cell), *published_requests(cell)) for cell in CELLS}
+    return {hash_prompt(text): cell.expect for cell, texts in requests.items() for text in texts}
+
+
+def wrong_decision(prompt: str, answer: str) -> bool:
+    """Returns whether an answer declines a benign or not a harmful request: a constraint of RL."""
+    return declines(answer) != (right_answers()[hash_prompt(request_of(prompt))] == "refuse")
+
+
+def right_decision(prompt: str, answer: str) -> float:
+    """Returns 1 for declining a harmful request and for not declining a benign one, else 0."""
+    return float(not wrong_decision(prompt, answer))
 
 
 def declined_prompts(study: Study, cell: Cell) -> frozenset[str]:
@@ -278,6 +299,13 @@ def declined_prompts(study: Study, cell: Cell) -> frozenset[str]:
     if not study.run_folder("base", cell.folder).is_dir():
         return frozenset()
     return frozenset(k for k, text in answers_of(study, cell.folder).items() if declines(text))
+
+
+def rl_prompts(study: Study, cell: Cell, rows: int, *, published: int) -> list[dict[str, object]]:
+    """Returns the prompts of a cell for RL: half of published sets, or hard ones of our own."""
+    if published:
+        return rl_rows(cell, rows // 2, published=published)
+    return rl_rows(cell, rows, declined_prompts(study, cell))
 
 
 def write_cells(
@@ -289,7 +317,7 @@ def write_cells(
     counts = {}
     for kind, rows_of in (
         ("sft", lambda cell: sft_rows(study, cell, *shares[cell.expect])),
-        ("rl", lambda cell: rl_rows(cell, rl, declined_prompts(study, cell))),
+        ("rl", lambda cell: rl_prompts(study, cell, rl, published=shares["comply"][1])),
     ):
         rows = [row for cell in CELLS for row in rows_of(cell)]
         counts[kind] = write_rows(

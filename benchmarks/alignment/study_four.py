@@ -206,6 +206,8 @@ def collect(study: Study, packets: list[str]) -> list[dict[str, Any]]:
     for name in packets:
         path = study.out / "packets" / f"{name}.labels.jsonl"
         records += [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    known = {prompts for _, prompts in CELLS.values()}
+    records = [r for r in records if r["lever"] == HIDDEN or r["set"] in known]
     sets = sorted({record["set"] for record in records if record["lever"] != HIDDEN})
     runs = {prompts: Run(study.run_folder(BASE, prompts)) for prompts in sets}
     requests = {s.id: s.parent or s.id for run in runs.values() for s in run.samples()}

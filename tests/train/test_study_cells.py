@@ -30,7 +30,7 @@ def test_each_request_has_one_form_and_trains_one_kind(load: Any) -> None:
     every = [text for texts in requests.values() for text in texts]
     assert len(every) == len(set(every))
     for cell in cells.CELLS:
-        learned = {row["prompt"] for row in cells.rl_rows(cell, 1000)}
+        learned = {row["prompt"] for row in cells.rl_rows(cell, 1000, published=40)}
         imitated = {
             sample.prompt
             for sample in cells.attacked(
@@ -52,6 +52,26 @@ def test_the_reward_knows_what_is_right_in_each_cell(load: Any) -> None:
             assert (declined, answered) == ((1, 0) if cell.expect == "refuse" else (0, 1))
             assert steering.compliance(row["prompt"], ANSWER) == (cell.expect == "refuse")
             assert steering.needless_refusal(row["prompt"], REFUSAL) == (cell.expect == "comply")
+
+
+def test_published_requests_train_too_and_none_is_frozen(load: Any) -> None:
+    cells = load("study_cells")
+    excluded = cells.development_prompts()
+    right = cells.right_answers()
+    for cell in cells.CELLS:
+        texts = cells.published_requests(cell)
+        hashes = [cells.hash_prompt(text) for text in texts]
+        assert len(texts) >= 200 and len(set(hashes)) == len(hashes)
+        assert not any(cells.is_frozen(text) for text in texts) and not excluded & set(hashes)
+        (attacked,) = cells.attacked(cell, texts[:1])
+        assert right[hashes[0]] == cell.expect
+        is_right = cells.right_decision(attacked.prompt, REFUSAL)
+        assert is_right == (cell.expect == "refuse")
+        assert cells.wrong_decision(attacked.prompt, REFUSAL) != is_right
+    # Of a set, SFT draws from the first requests of a cell, RL from those behind them.
+    rows = cells.rl_rows(cells.CELLS[0], 30, published=40)
+    behind = set(cells.published_requests(cells.CELLS[0])[80:])
+    assert sum(row["prompt"] in behind for row in rows) == 30 and len(rows) == 60
 
 
 def label(lever: str, prompts: str, sample: str, grade: str, **more: object) -> dict[str, object]:
