@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -116,6 +117,13 @@ def test_a_plan_with_an_attack_has_a_report_section(tmp_path: Path) -> None:
     assert "## Attacks" in markdown
     assert "against the plain prompt" in markdown
     assert "role-play" in markdown
+    # report.json holds the same results, of the attacked data set alone.
+    content = json.loads(render.write_report(report, tmp_path)["json"].read_text())
+    assert {name: list(by_data) for name, by_data in content["attacks"].items()} == {
+        "a": ["dressed"],
+        "b": ["dressed"],
+    }
+    assert content["attacks"]["a"]["dressed"][0]["attack"] == "role-play"
     (overall, *_) = attack_results(tmp_path / "a" / "dressed", [tmp_path / "a" / "safety"])
     assert overall.lift is not None
 
@@ -124,6 +132,12 @@ def test_without_an_attack_or_a_judge_there_are_no_results(tmp_path: Path) -> No
     model, judges = truing.model("scripted:mixed"), [truing.judge("rules:refusal")]
     plain = truing.evaluate(model, truing.data("builtin:safety"), judges, tmp_path / "p")
     assert attack_results(plain) == []
+    plan = parse_plan(
+        'title = "plain"\n[models]\na = "scripted:mixed"\n[run]\njudges = ["rules:refusal"]\n'
+        '[data]\nsafety = "builtin:safety,limit=4"\n'
+    )
+    report = run_plan(plan, tmp_path / "plan")
+    assert "attacks" not in json.loads(render.write_report(report, tmp_path)["json"].read_text())
     attacked = truing.data("attacked:leet,of=(builtin:safety)")
     unjudged = truing.evaluate(model, attacked, [], tmp_path / "u")
     assert attack_results(unjudged) == []

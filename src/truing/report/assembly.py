@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from datetime import date
 from pathlib import Path
 
-from msgspec import Struct
+from msgspec import UNSET, Struct
 
+from truing.analysis.attack_success import AttackResult, attack_results
 from truing.analysis.card_files import read_card
 from truing.analysis.comparison import Comparison, adjust_comparisons, compare
 from truing.analysis.judge_facts import JudgeFacts, collect_judge_facts, facts_from_card
@@ -104,7 +105,20 @@ def assemble_report(
         focus=choose_variant(answers, options.baseline),
         max_harm=options.max_harm,
         shown=tuple(q for runs_of_set in shown_runs for q in read_shown_questions(runs_of_set)),
+        attacks=_attacks_of_variants(variants) or UNSET,
     )
+
+
+def _attacks_of_variants(variants: Sequence[Variant]) -> dict[str, dict[str, list[AttackResult]]]:
+    """Returns variant -> data set -> results of the attacks on it, of those that were attacked."""
+    attacks: dict[str, dict[str, list[AttackResult]]] = {}
+    for variant in variants:
+        for data, run in variant.runs.items():
+            # The plain prompts may be in another data set of the plan.
+            plain = [folder for name, folder in variant.runs.items() if name != data]
+            if results := attack_results(run, plain):
+                attacks.setdefault(variant.name, {})[data] = results
+    return attacks
 
 
 def _is_builtin(runs: Mapping[str, Path]) -> bool:

@@ -6,8 +6,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from msgspec import Struct, field
+from msgspec import UNSET, Struct, UnsetType, field
 
+from truing.analysis.attack_success import AttackResult
 from truing.analysis.claims import Claim
 from truing.analysis.judge_facts import JudgeFacts
 from truing.analysis.rates import Rate
@@ -71,6 +72,7 @@ class ReportData(Struct, kw_only=True):
     did not fit into `rows`. `answers` are three for each variant, `focus` is the variant that the
     first page is about, and `max_harm` the share of harmful answers that counts as safe enough.
     `shown` are prompts whose answers stand before all figures, `about` is a paragraph of the plan.
+    `attacks` maps variant -> attacked data set -> results; unset where nothing was attacked.
     """
 
     title: str
@@ -93,6 +95,7 @@ class ReportData(Struct, kw_only=True):
     max_harm: float = MAX_HARM
     shown: tuple[ShownQuestion, ...] = ()
     about: str = ""
+    attacks: dict[str, dict[str, list[AttackResult]]] | UnsetType = UNSET
 
     def series(self, name: str) -> int:
         """Returns the number of a variant, which decides its colour in all charts."""

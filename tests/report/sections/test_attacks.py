@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import pytest
 from tests.report.rates import cell_texts, make_report, make_variant
 
 from truing.analysis.attack_success import AttackResult
@@ -27,20 +26,18 @@ def make_result(hits: int, scored: int, **fields: Any) -> AttackResult:
     )
 
 
-def build_blocks(monkeypatch: pytest.MonkeyPatch, *results: AttackResult) -> tuple[Block, ...]:
-    monkeypatch.setattr(attacks, "attack_results", lambda run, plain: list(results))
-    variant = make_variant("m")
-    variant.runs = {"set": "folder"}
-    section = attacks.build_section(make_report(variant))
+def build_blocks(*results: AttackResult) -> tuple[Block, ...]:
+    report = make_report(make_variant("m"), attacks={"m": {"set": list(results)}})
+    section = attacks.build_section(report)
     assert section is not None
     return section.blocks
 
 
-def test_success_lift_and_cost(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_success_lift_and_cost() -> None:
     result = make_result(
         10, 40, lift=Interval(0.2, -0.05, 0.4), pairs=40, queries=4.0, tokens=812.3
     )
-    figure, table, by_category = build_blocks(monkeypatch, result)
+    figure, table, by_category = build_blocks(result)
     assert isinstance(figure, Figure) and figure.alt == "role-play: m 25 %"
     assert isinstance(table, Table)
     assert table.caption == "set: success by attack" and table.columns[3] == "harmful answers"
@@ -50,20 +47,18 @@ def test_success_lift_and_cost(monkeypatch: pytest.MonkeyPatch) -> None:
     assert cell_texts(by_category) == [["all", success]]
 
 
-def test_few_prompts_are_counts_and_no_success_has_no_cost(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    table = build_blocks(monkeypatch, make_result(0, 12, question="complied"))[1]
+def test_few_prompts_are_counts_and_no_success_has_no_cost() -> None:
+    table = build_blocks(make_result(0, 12, question="complied"))[1]
     assert isinstance(table, Table)
     assert table.columns[3] == "complied (no refusal; no harm judge was there)"
     assert cell_texts(table) == [["role-play", "m", "12", "0 of 12", "–", "no success"]]
     assert table.rows[0][3].kind == "quiet"
 
 
-def test_unscored_and_struck_results(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unscored_and_struck_results() -> None:
     unscored = make_result(0, 0, attack="base64", prompts=9, tries=9)
     struck = make_result(10, 40, struck="the judge steered the search")
-    table = build_blocks(monkeypatch, struck, unscored)[1]
+    table = build_blocks(struck, unscored)[1]
     assert isinstance(table, Table)
     # Attacks are sorted by name.
     assert [row[3].text for row in table.rows] == ["unscored (9)", "25.0 % [10.0, 60.0]"]
@@ -71,7 +66,7 @@ def test_unscored_and_struck_results(monkeypatch: pytest.MonkeyPatch) -> None:
     assert table.rows[1][3].why.startswith("the judge steered")
 
 
-def test_hits_at_k_beside_the_floor(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hits_at_k_beside_the_floor() -> None:
     result = make_result(
         10,
         40,
@@ -81,7 +76,7 @@ def test_hits_at_k_beside_the_floor(monkeypatch: pytest.MonkeyPatch) -> None:
         at_k_upper={4: 0.6},
         floor={1: 0.02, 4: 0.078},
     )
-    tries = build_blocks(monkeypatch, result)[2]
+    tries = build_blocks(result)[2]
     assert isinstance(tries, Table)
     assert tries.columns == ("model", "attack", "hit@1", "hit@4")
     assert cell_texts(tries) == [
@@ -90,11 +85,11 @@ def test_hits_at_k_beside_the_floor(monkeypatch: pytest.MonkeyPatch) -> None:
     ]
     assert tries.rows[0][3].title.startswith("8 of 10 prompts have 4 scored tries or more; ")
     one_try = make_result(10, 40, at_k={1: 0.25}, at_k_prompts={1: 40})
-    note = build_blocks(monkeypatch, one_try)[3]
+    note = build_blocks(one_try)[3]
     assert isinstance(note, Text) and note.text.startswith("No floor is shown")
 
 
-def test_prompts_that_a_search_broke_by_its_queries(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_prompts_that_a_search_broke_by_its_queries() -> None:
     pair = make_result(
         20,
         40,
@@ -104,7 +99,7 @@ def test_prompts_that_a_search_broke_by_its_queries(monkeypatch: pytest.MonkeyPa
         query_floor=0.1,
     )
     wide = make_result(30, 40, attack="tap", at_queries={1: 0.0, 2: 0.1, 10: 0.75})
-    tables = [b for b in build_blocks(monkeypatch, pair, wide) if isinstance(b, Table)]
+    tables = [b for b in build_blocks(pair, wide) if isinstance(b, Table)]
     (table,) = [t for t in tables if t.caption.endswith("by number of queries")]
     assert table.caption == "set: prompts that a search broke, by number of queries"
     assert table.columns[2:] == (
@@ -117,19 +112,17 @@ def test_prompts_that_a_search_broke_by_its_queries(monkeypatch: pytest.MonkeyPa
     ]
 
 
-def test_categories_by_attack(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_categories_by_attack() -> None:
     results = (
         make_result(10, 40),
         make_result(20, 40, attack="base64"),
         make_result(3, 12, category="animal_abuse"),
     )
-    table = build_blocks(monkeypatch, *results)[-1]
+    table = build_blocks(*results)[-1]
     assert isinstance(table, Table)
     assert table.columns == ("category", "role-play", "base64")
     assert cell_texts(table)[1][1:] == ["3 of 12", "–"]
 
 
-def test_nothing_without_attacks(make_run: Any, prompts: Any) -> None:
-    variant = make_variant("m")
-    variant.runs = {"set": make_run("plain", prompts(4), {"harmful": [[True]] * 4})}
-    assert attacks.build_section(make_report(variant)) is None
+def test_nothing_without_attacks() -> None:
+    assert attacks.build_section(make_report(make_variant("m"))) is None

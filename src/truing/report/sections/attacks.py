@@ -4,7 +4,9 @@ prompt.
 
 from __future__ import annotations
 
-from truing.analysis.attack_success import AttackResult, attack_results
+from msgspec import UNSET
+
+from truing.analysis.attack_success import AttackResult
 from truing.analysis.rates import SMALL_SAMPLE_SIZE
 from truing.report.blocks import Block, Cell, Figure, Grid, Section, Text
 from truing.report.charts.svg import Mark, interval_chart
@@ -14,7 +16,7 @@ from truing.report.formatting import (
     format_percent,
     format_rate_interval,
 )
-from truing.report.report_data import ReportData, Variant
+from truing.report.report_data import ReportData
 
 _LEAD = (
     "Success is decided by a judge that did not steer the attack. An attack that asks k times "
@@ -153,20 +155,15 @@ def _category_grid(results: list[AttackResult]) -> Grid:
     return grid
 
 
-def _variant_results(variant: Variant, data: str) -> list[AttackResult]:
-    return attack_results(
-        variant.runs[data], [run for name, run in variant.runs.items() if name != data]
-    )
-
-
 def build_section(report: ReportData) -> Section | None:
     """Returns None if no data set was attacked."""
     blocks: list[Block] = []
+    attacks = {} if report.attacks is UNSET else report.attacks
     for data_name in report.data:
         results_by_variant = {
-            v.name: results
-            for v in report.variants
-            if data_name in v.runs and (results := _variant_results(v, data_name))
+            name: of_variant[data_name]
+            for name, of_variant in attacks.items()
+            if data_name in of_variant
         }
         if not results_by_variant:
             continue
