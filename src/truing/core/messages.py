@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
@@ -117,14 +118,19 @@ class Conversation(Struct, frozen=True):
         return [_message_to_openai(m) for m in self.messages]
 
     @classmethod
-    def from_openai(cls, rows: Iterable[dict[str, Any]]) -> Conversation:
+    def from_openai(
+        cls, rows: Iterable[dict[str, Any]], *, with_images: bool = False
+    ) -> Conversation:
         """Parses the `messages` array of the OpenAI chat API; text parts are joined.
 
-        Raises MessageFormatError, a ValueError that names the field, for anything else.
+        `with_images`: messages of the user may hold images, as ``data:`` addresses. Raises
+        MessageFormatError, a ValueError that names the field, for anything else.
         """
         if isinstance(rows, str | bytes | dict) or not isinstance(rows, Iterable):
             raise MessageFormatError("messages", f"expected a list, got {type(rows).__name__}")
-        return cls(tuple(_message_from_openai(row, index) for index, row in enumerate(rows)))
+        return cls(
+            tuple(_message_from_openai(row, index, with_images) for index, row in enumerate(rows))
+        )
 
 
 class MessageFormatError(ValueError):
@@ -159,7 +165,7 @@ def _message_to_openai(message: Message) -> dict[str, Any]:
     return row
 
 
-def _message_from_openai(row: Any, index: int) -> Message:
+def _message_from_openai(row: Any, index: int, with_images: bool) -> Message:
     place = f"messages[{index}]"
     if not isinstance(row, dict):
         raise MessageFormatError(place, f"expected an object, got {type(row).__name__}")
@@ -168,12 +174,15 @@ def _message_from_openai(row: Any, index: int) -> Message:
     if role is None:
         reason = f"{describe_value(role_name)} is none of system, user, assistant, tool"
         raise MessageFormatError(f"{place}.role", reason)
-    content = _content_from_openai(row.get("content"), f"{place}.content")
+    allows_images = with_images and role == "user"
+    content, images = _content_from_openai(row.get("content"), f"{place}.content", allows_images)
     tool_calls = decode_tool_calls(row.get("tool_calls"), f"{place}.tool_calls")
     call_id = row.get("tool_call_id")
     if call_id is not None and not isinstance(call_id, str):
         reason = f"expected text, got {type(call_id).__name__}"
         raise MessageFormatError(f"{place}.tool_call_id", reason)
+    if images:
+        return ImageMessage(role, content, tool_calls, call_id, images)
     return Message(role, content, tool_calls, call_id)
 
 
@@ -222,25 +231,48 @@ def read_part_text(kind: str | None, fields: Mapping[str, Any]) -> str | None:
     return text if isinstance(text, str) else None
 
 
+_IMAGE_FORM = '{"type": "image_url", "image_url": {"url": "data:image/png;base64,..."}}'
+_IMAGE_ADDRESS = re.compile(r"data:image/(?:png|jpeg|gif|webp);base64,[A-Za-z0-9+/]+={0,2}")
+
+
 def is_text_part(kind: str | None) -> bool:
     """Returns whether content parts of this kind (None: the part names none) are texts."""
     return kind in _TEXT_PARTS
 
 
-def _content_from_openai(content: Any, place: str) -> str:
-    """Returns the text of a `content` value: a string, null, or a list of text parts."""
+def _content_from_openai(
+    content: Any, place: str, allows_images: bool
+) -> tuple[str, tuple[str, ...]]:
+    """Returns the text and the images of a `content` value: a string, null, or a list of parts."""
     if content is None or isinstance(content, str):
         # null is allowed next to tool calls.
-        return content or ""
+        return content or "", ()
     if not isinstance(content, list | tuple):
         raise MessageFormatError(place, f"expected text, got {type(content).__name__}")
-    texts = []
+    texts, images = [], []
     for index, part in enumerate(content):
         kind = part.get("type") if isinstance(part, dict) else ""
         text = None
         if isinstance(part, dict) and (kind is None or isinstance(kind, str)):
             text = read_part_text(kind, part)
-        if text is None:
+        if text is not None:
+            texts.append(text)
+        elif not allows_images:
             raise MessageFormatError(f"{place}[{index}]", "only text parts are supported")
-        texts.append(text)
-    return "".join(texts)
+        else:
+            images.append(_image_address(part, f"{place}[{index}]"))
+    return "".join(texts), tuple(images)
+
+
+def _image_address(part: Any, place: str) -> str:
+    """Returns the ``data:`` address of an image part. Raises MessageFormatError for another part,
+    and for a link: who checks the image and who answers could be shown two pictures behind it.
+    """
+    fields = part if isinstance(part, dict) else {}
+    image = fields.get("image_url")
+    address = image.get("url") if isinstance(image, dict) else None
+    is_image = fields.get("type") == "image_url" and isinstance(address, str)
+    if is_image and _IMAGE_ADDRESS.fullmatch(address):
+        return str(address)
+    reason = f"a part is a text, or a PNG, JPEG, GIF or WebP image in this form: {_IMAGE_FORM}"
+    raise MessageFormatError(place, reason)

@@ -42,24 +42,32 @@ def proxy(config: str, folder: Path, environment: dict[str, str]) -> Iterator[st
         process = subprocess.Popen(
             command,
             cwd=folder,
-            env={**environment, "LITELLM_MASTER_KEY": PROXY_KEY},
+            env={
+                **environment,
+                "LITELLM_MASTER_KEY": PROXY_KEY,
+                "LITELLM_LOCAL_MODEL_COST_MAP": "True",  # else it asks the network first
+            },
             stdout=stream,
             stderr=stream,
         )
     url = f"http://127.0.0.1:{port}"
     try:
-        deadline = time.monotonic() + 300
-        while True:
-            assert process.poll() is None and time.monotonic() < deadline, log.read_text()[-3000:]
-            try:
-                urllib.request.urlopen(f"{url}/health/liveliness", timeout=5).read()
-                break
-            except OSError:
-                time.sleep(0.3)
+        wait_until_ready(url, process, log)
         yield url
     finally:
         process.terminate()
         process.wait(60)
+
+
+def wait_until_ready(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    """Waits until the proxy is ready, however long it imports: the time-out is the test's."""
+    while True:
+        assert process.poll() is None, log.read_text()[-3000:]
+        try:
+            urllib.request.urlopen(f"{url}/health/readiness", timeout=5).read()
+            return
+        except OSError:
+            time.sleep(0.3)
 
 
 def ask(url: str, text: str) -> tuple[int, Any]:

@@ -125,7 +125,7 @@ def test_tool_calls_come_back_as_tool_calls_streamed_or_not() -> None:
     [
         ({"messages": []}, "at least one"),
         ({"messages": [{"role": "robot", "content": "x"}]}, "robot"),
-        ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "only text parts"),
+        ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "a part is a text"),
         ({**HELLO, "n": 0}, "n"),
         ({**HELLO, "temperature": "warm"}, "temperature"),
         ({**HELLO, "top_p": 3}, "top_p"),

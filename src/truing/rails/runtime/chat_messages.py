@@ -228,7 +228,7 @@ def messages_of_conversation(
     messages = [
         ChatMessage(
             role=message.role,
-            content=message.content,
+            content=_content_of(message),
             tool_calls=message.tool_calls,
             tool_call_id=message.tool_call_id,
         )
@@ -237,6 +237,13 @@ def messages_of_conversation(
     if not variables:
         return messages
     return [ChatMessage(role="context", variables=dict(variables)), *messages]
+
+
+def _content_of(message: Message) -> Content:
+    if not isinstance(message, ImageMessage):
+        return message.content
+    images = (ContentPart("image_url", {"image_url": {"url": url}}) for url in message.images)
+    return (ContentPart("text", {"text": message.content}), *images)
 
 
 def _decode_message(row: Any, place: str) -> ChatMessage:

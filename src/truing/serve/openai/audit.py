@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import Callable
 
 from truing.core.protocols import Judge
-from truing.core.types import Answer, Conversation, Response, Sample
+from truing.core.types import Answer, Conversation, ImageMessage, Response, Sample
 from truing.stats.sequential import HarmRateAlarm
 
 # Audits in progress, each with its conversation in memory: what a judge slower than the traffic may
@@ -47,6 +47,8 @@ class HarmAudit:
             sample = Sample(conversation=conversation, id="audit")
             judgement = await self._judge.judge(sample, Response.of("audit", 0, "served", answer))
             verdict = judgement.verdict
+            if any(isinstance(message, ImageMessage) for message in conversation.messages):
+                verdict = verdict or None  # the judge has read the texts alone
         except Exception:  # a judge that fails leaves the answer unscored; the alarm counts it
             verdict = None
         raised = self._alarm.observe(verdict)

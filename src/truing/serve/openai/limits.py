@@ -30,6 +30,7 @@ class ServerLimits(Struct, frozen=True, kw_only=True):
     The request:
 
     - `messages`, `message_characters`: of a conversation, and of the text of each message
+    - `images`, `image_bytes`: of a conversation, and of the ``data:`` address of each image
     - `name_characters`: of a model name, a configuration id, a tool call's id and name
     - `tools`, `tool_bytes`: tools of a request, and bytes of all their descriptions and schemas
     - `stop_strings`, `stop_characters`
@@ -57,6 +58,8 @@ class ServerLimits(Struct, frozen=True, kw_only=True):
     json_depth: int = 64
     messages: int = 1_000
     message_characters: int = 200_000
+    images: int = 8
+    image_bytes: int = 1_500_000
     name_characters: int = 256
     tools: int = 128
     tool_bytes: int = 262_144

@@ -165,7 +165,6 @@ class RequestPipeline:
         """Runs the route; cancels it when the client closes the connection before the response is
         complete. Raises ClientLeft then.
         """
-
         task = asyncio.current_task()
         assert task is not None
         has_left = False
@@ -182,12 +181,14 @@ class RequestPipeline:
         watcher = asyncio.create_task(watch_connection())
         try:
             await self._app(scope, _body_receiver(body, response.over), response)
-        except asyncio.CancelledError:
-            if not has_left or task.uncancel() > 0:  # the server cancels the request
+        except (Exception, asyncio.CancelledError):
+            if not has_left:
                 raise
         finally:
             watcher.cancel()
         if has_left:
+            if task.uncancel() > 0:  # the server cancels the request too
+                raise asyncio.CancelledError
             raise ClientLeft
 
     def _finish(self, record: RequestRecord, status: int) -> None:

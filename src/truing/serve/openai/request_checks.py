@@ -9,7 +9,7 @@ import msgspec
 from msgspec import Struct, field
 
 from truing.core.protocols import Model
-from truing.core.types import Conversation, MessageFormatError, Sampling
+from truing.core.types import Conversation, ImageMessage, MessageFormatError, Sampling
 from truing.rails.config.client_settings import PRIVATE_LOGS, ClientSettings
 from truing.rails.guarded import GuardedModel
 from truing.rails.runtime.generation_log import (
@@ -27,7 +27,9 @@ def refuse(param: str, reason: str) -> RequestRefused:
     return RequestRefused(400, f"{param}: {reason}", param=param)
 
 
-def read_chat_request(request: ChatRequest, limits: ServerLimits) -> tuple[Conversation, Sampling]:
+def read_chat_request(
+    request: ChatRequest, limits: ServerLimits, *, with_images: bool = False
+) -> tuple[Conversation, Sampling]:
     """Returns the conversation and the sampling options. Raises RequestRefused (400)."""
     check_name("model", request.model, limits)
     if request.guardrails is not None:
@@ -38,7 +40,8 @@ def read_chat_request(request: ChatRequest, limits: ServerLimits) -> tuple[Conve
         raise refuse("n", f"more than {limits.choices} answers")
     _check_stop(request, limits)
     _check_tools(request, limits)
-    return read_conversation(request, limits), request.sampling(limits.max_tokens)
+    conversation = read_conversation(request, limits, with_images=with_images)
+    return conversation, request.sampling(limits.max_tokens)
 
 
 def take_context(request: ChatRequest) -> None:
@@ -67,12 +70,14 @@ def refuse_continuation(guardrails: GuardrailsRequest | None) -> None:
             raise refuse(f"guardrails.{name}", "a check reads the messages of the request alone")
 
 
-def read_conversation(request: ChatRequest, limits: ServerLimits) -> Conversation:
+def read_conversation(
+    request: ChatRequest, limits: ServerLimits, *, with_images: bool = False
+) -> Conversation:
     """Returns the messages of a request. Raises RequestRefused (400)."""
     if len(request.messages) > limits.messages:
         raise refuse("messages", f"more than {limits.messages} messages")
     try:
-        conversation = request.conversation()
+        conversation = request.conversation(with_images=with_images)
     except MessageFormatError as error:
         raise RequestRefused(400, str(error), param=error.field) from error
     except ValueError as error:
@@ -88,7 +93,33 @@ def read_conversation(request: ChatRequest, limits: ServerLimits) -> Conversatio
         for call_index, call in enumerate(message.tool_calls):
             check_name(f"{place}.tool_calls[{call_index}].id", call.id, limits)
             check_name(f"{place}.tool_calls[{call_index}].function.name", call.name, limits)
+    _check_images(conversation, limits)
     return conversation
+
+
+def _check_images(conversation: Conversation, limits: ServerLimits) -> None:
+    images = 0
+    for index, message in enumerate(conversation.messages):
+        if not isinstance(message, ImageMessage):
+            continue
+        images += len(message.images)
+        if images > limits.images:
+            raise refuse(f"messages[{index}].content", f"more than {limits.images} images")
+        if any(len(image) > limits.image_bytes for image in message.images):
+            reason = f"an image of more than {limits.image_bytes} bytes, as its address has them"
+            raise refuse(f"messages[{index}].content", reason)
+
+
+def require_image_reader(conversation: Conversation, model: Model) -> None:
+    """Raises RequestRefused (400) for images that no rail reads, or that the model does not."""
+    for index, message in enumerate(conversation.messages):
+        if not isinstance(message, ImageMessage):
+            continue
+        param = f"messages[{index}].content"
+        if not isinstance(model, GuardedModel):
+            raise refuse(param, "images are read by rails only: content safety check input")
+        if not getattr(model.model, "reads_images", False):
+            raise refuse(param, "the model of this configuration reads no images")
 
 
 class ClientTurn(Struct, frozen=True):

@@ -28,6 +28,7 @@ from truing.serve.openai.request_checks import (
     read_chat_request,
     read_guardrails,
     refuse_continuation,
+    require_image_reader,
     take_context,
 )
 from truing.serve.openai.request_log import record_of
@@ -56,8 +57,9 @@ async def chat(
         data.messages = [*continued.earlier, *data.messages]
         check_room(data.messages)
     take_context(data)
-    conversation, sampling = read_chat_request(data, service.admission.limits)
+    conversation, sampling = read_chat_request(data, service.admission.limits, with_images=True)
     model = await service.select_model(data.config_ids)
+    require_image_reader(conversation, model)
     client = read_guardrails(data.guardrails, model, service.admission.limits)
     record.model, record.config = model.name, config
     name = data.model or model.name

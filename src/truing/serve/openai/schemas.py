@@ -78,13 +78,13 @@ class ChatRequest(Struct):
     top_logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
     guardrails: GuardrailsRequest | None = None
 
-    def conversation(self) -> Conversation:
+    def conversation(self, *, with_images: bool = False) -> Conversation:
         """Returns the messages. Raises ValueError if there is none, or one is not in the OpenAI
-        form.
+        form, or has an image without `with_images`.
         """
         if not self.messages:
             raise ValueError("messages: at least one is needed")
-        return Conversation.from_openai(self.messages)
+        return Conversation.from_openai(self.messages, with_images=with_images)
 
     def sampling(self, most_tokens: int) -> Sampling:
         """Returns the sampling options; greedy unless a temperature is set, as everywhere in
