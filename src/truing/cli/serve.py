@@ -179,6 +179,7 @@ def _serve(
         # uvicorn's own warnings repeat what clients send; the log of requests takes their place.
         log_level="error",
         access_log=False,
+        proxy_headers=False,  # nothing here reads the client's address or the scheme
         server_header=False,
         # Answers that are being generated at a shutdown may finish.
         timeout_graceful_shutdown=int(flags.timeout),
