@@ -139,18 +139,21 @@ def test_processes_on_a_device_exchange_none_of_the_cpu(tmp_path: Path, method: 
     assert_equal_logs(tmp_path / "one", tmp_path / "two")
 
 
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize(("method", "lora"), [("ppo-lag", 0), ("grpo", 0), ("ppo-lag", 4)])
 def test_sharded_processes_take_the_steps_of_one(tmp_path: Path, method: str, lora: int) -> None:
     one, two = tmp_path / "one", tmp_path / "two"
-    run_one_process(one, method, steps=2, lora=lora)
-    run_two_processes(two, method, steps=2, lora=lora, shard=True)
+    # Each token and each batch gathers all layers of the sharded models: few of both.
+    changes = {"lora": lora, "epochs": 1, "max_new": 4}
+    run_one_process(one, method, steps=2, **changes)
+    run_two_processes(two, method, steps=2, **changes, shard=True)
     assert_equal_weights(load_weights(one), load_weights(two), rtol=1e-7, atol=1e-9)
     assert_equal_logs(one, two)
     held = [json.loads((out / "held-0.json").read_text())["numbers"] for out in (one, two)]
     assert held[1] < (0.55 if not lora else 0.9) * held[0]
     # Checkpoints hold whole tensors, so that a run resumes with another number of processes.
-    run_one_process(two, method, steps=3, lora=lora)
-    run_two_processes(one, method, steps=3, lora=lora, shard=True)
+    run_one_process(two, method, steps=3, **changes)
+    run_two_processes(one, method, steps=3, **changes, shard=True)
     assert_equal_weights(load_weights(one), load_weights(two), rtol=1e-6, atol=1e-8)
 
 
@@ -175,6 +178,7 @@ def test_two_ray_workers_take_the_steps_of_one(tmp_path: Path) -> None:
     assert_equal_weights(*weights, rtol=1e-7, atol=1e-9)
 
 
+@pytest.mark.timeout(900)
 def test_a_run_with_a_dead_ray_worker_resumes_from_the_checkpoint(tmp_path: Path) -> None:
     pytest.importorskip("ray")
     out, worker, died = str(tmp_path / "two"), str(WORKER), str(tmp_path / "died")
@@ -219,6 +223,7 @@ def grpo_flags(base: str, data: str, out: str, *, lora: int = 0) -> list[str]:
     return [*(word for option in options.items() for word in option), "--no-tensorboard"]
 
 
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("base_exists", [True, False])
 def test_the_command_with_ray_workers_takes_relative_paths(
     tmp_path: Path, base_folder: Path, base_exists: bool
