@@ -271,8 +271,8 @@ def _image_address(part: Any, place: str) -> str:
     fields = part if isinstance(part, dict) else {}
     image = fields.get("image_url")
     address = image.get("url") if isinstance(image, dict) else None
-    is_image = fields.get("type") == "image_url" and isinstance(address, str)
-    if is_image and _IMAGE_ADDRESS.fullmatch(address):
-        return str(address)
+    is_image = fields.get("type") == "image_url"
+    if is_image and isinstance(address, str) and _IMAGE_ADDRESS.fullmatch(address):
+        return address
     reason = f"a part is a text, or a PNG, JPEG, GIF or WebP image in this form: {_IMAGE_FORM}"
     raise MessageFormatError(place, reason)
