@@ -72,8 +72,11 @@ class TruingRuntime:
             name, lineage, calls = "script", Lineage(name="script"), 0
 
             async def generate(self, conversation: Any, sampling: Any) -> Any:
+                # By the prompt and not in turn: joined texts are checked by calls of their own.
+                asks_verdict = "should the" in conversation.last.content.lower()
+                answers = [reply for reply in replies if (reply == "No") == asks_verdict]
                 Script.calls += 1
-                return (Answer.of(replies[(Script.calls - 1) % len(replies)]),)
+                return (Answer.of(answers[Script.calls % len(answers)]),)
 
         started = time.process_time()
         self.runtime = build_runtime(
