@@ -17,7 +17,7 @@ import pytest
 
 from truing.bulk.moderate_on_ray import moderate_on_ray
 from truing.bulk.moderation_job import plan_job
-from truing.bulk.ray_cluster import RayOptions
+from truing.bulk.ray_cluster import RayOptions, _start_ray
 from truing.bulk.row_files import RowOptions
 from truing.cli.moderate import command
 from truing.cli.ray_flags import RayFlags
@@ -52,13 +52,8 @@ def cluster(pid_folder: Path) -> Iterator[None]:
     root = Path(__file__).resolve().parents[2]
     os.environ["PYTHONPATH"] = f"{root}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
     os.environ["RAY_BACKEND_LOG_LEVEL"] = "fatal"
-    ray.init(
-        num_cpus=2,
-        include_dashboard=False,
-        log_to_driver=False,
-        object_store_memory=100 << 20,
-        logging_level="ERROR",
-    )
+    # Tries again where a busy machine is too slow for the 30 s that Ray gives itself.
+    _start_ray(ray, OPTIONS, {"log_to_driver": False, "logging_level": "ERROR"})
     yield
     ray.shutdown()
     del os.environ["TRUING_TEST_PIDS"]

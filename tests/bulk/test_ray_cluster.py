@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import os
-import socket
-import subprocess
 import sys
-import time
 from pathlib import Path
 from types import ModuleType
 
@@ -16,6 +11,7 @@ import pytest
 from truing.bulk import ray_cluster
 from truing.bulk.ray_cluster import (
     RayOptions,
+    _first_line,
     _ray_address,
     check_ray_options,
     check_versions,
@@ -108,55 +104,11 @@ def test_a_cluster_that_is_not_there() -> None:
         pass
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(900)
-def test_a_cluster_by_the_port_of_rays_client(tmp_path: Path, root: Path) -> None:
-    """The driver is no node of the cluster: it sends its work through the head's client server."""
-    pytest.importorskip("ray", reason="the extra `ray` is not installed")
-    environment = {**os.environ, "PYTHONPATH": str(root / "src"), "RAY_ADDRESS": ""}
-    ray = [str(Path(sys.executable).with_name("ray")), "start", "--head", "--block"]
-    ray += [f"--port={_free_port()}", "--ray-client-server-port=10001", "--num-cpus=2"]
-    ray += ["--include-dashboard=false", "--disable-usage-stats", f"--temp-dir={tmp_path}/ray"]
-    source = tmp_path / "in.jsonl"
-    source.write_text("".join(f'{{"id": "{i}", "text": "the murder of {i}"}}\n' for i in range(40)))
-    words = [
-        "moderate",
-        "--judge",
-        "keywords:",
-        "--in",
-        str(source),
-        "--out",
-        str(tmp_path / "out"),
-    ]
-    words += ["--on", "ray://127.0.0.1", "--shard-mib", "0.0005", "--json"]
-    log = tmp_path / "head.log"
-    with log.open("wb") as stream:
-        head = subprocess.Popen(ray, stdout=stream, stderr=stream, env=environment)
-    try:
-        deadline = time.monotonic() + 300
-        while "Ray runtime started" not in log.read_text():
-            assert head.poll() is None and time.monotonic() < deadline, log.read_text()
-            time.sleep(0.5)
-        done = subprocess.run(
-            [sys.executable, "-m", "truing", *words],
-            env=environment,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-    finally:
-        head.terminate()
-        head.wait()
-    assert done.returncode == 0, done.stderr[-3000:]
-    counts = json.loads(done.stdout)
-    assert (counts["rows"], counts["flagged"]) == (40, 40) and counts["shards"] > 2
-
-
-def _free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port: int = free.getsockname()[1]
-    return port
+def test_the_reason_of_ray_is_told() -> None:
+    assert _first_line(ValueError("a\nTraceback")) == "a"
+    failure = ConnectionError("Initialization failure from server:\n Traceback\n no such port\n")
+    assert _first_line(failure) == "Initialization failure from server: no such port"
+    assert _first_line(ConnectionError()) == "ConnectionError"
 
 
 def test_words_of_ray_are_kept_out_of_a_commands_result(

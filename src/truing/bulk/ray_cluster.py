@@ -127,7 +127,9 @@ def _start_ray(ray: Any, options: RayOptions, quiet: Mapping[str, Any]) -> None:
 
 
 def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    # Some of Ray's messages announce a traceback, whose last line is the reason.
+    return f"{lines[0]} {lines[-1].strip()}" if lines[0].endswith(":") else lines[0]
 
 
 def _token_hint(error: Exception) -> str:
