@@ -14,13 +14,12 @@ from msgspec import Struct
 
 from truing.core.errors import RunError, UserError
 from truing.core.version import __version__
-from truing.distributed.ray_address import check_reachable
+from truing.distributed.ray_address import check_reachable, start_ray
 from truing.specs.extras import needs_extra
 
 _OBJECT_STORE_BYTES = 200 << 20  # results are counts, so the store stays nearly empty
 _CLIENT_PORT = 10001
 _VERSION_SECONDS = 120
-_START_ATTEMPTS = 3  # Ray gives a machine 30 s to start its processes: little on a busy one
 
 
 class RayOptions(Struct, frozen=True, kw_only=True):
@@ -111,19 +110,15 @@ def _start_ray(ray: Any, options: RayOptions, quiet: Mapping[str, Any]) -> None:
     """Starts Ray on this machine."""
     # Ray's CPUs are a count for scheduling, so that they may be more than there are.
     needed = math.ceil((options.workers or 1) * options.cpus)
-    for attempt in range(_START_ATTEMPTS):
-        try:
-            ray.init(
-                num_cpus=max(os.cpu_count() or 1, needed),
-                include_dashboard=False,
-                object_store_memory=_OBJECT_STORE_BYTES,
-                **quiet,
-            )
-            return
-        except Exception as error:
-            ray.shutdown()
-            if attempt == _START_ATTEMPTS - 1 or "timed out" not in str(error):
-                raise
+    start_ray(
+        ray,
+        lambda: ray.init(
+            num_cpus=max(os.cpu_count() or 1, needed),
+            include_dashboard=False,
+            object_store_memory=_OBJECT_STORE_BYTES,
+            **quiet,
+        ),
+    )
 
 
 def _first_line(error: Exception) -> str:

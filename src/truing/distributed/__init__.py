@@ -12,7 +12,7 @@ __getattr__, __dir__, __all__ = lazy_exports(
     __name__,
     {
         "process_group": "Lockstep ProcessGroup as_float64 launched_processes",
-        "ray_address": "check_reachable",
+        "ray_address": "check_reachable start_ray",
         "ray_launcher": "run_on_ray",
         "shared_errors": "share_errors",
     },

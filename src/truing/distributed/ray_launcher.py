@@ -22,6 +22,7 @@ from msgspec import Struct
 from truing.core.errors import MissingExtra, PlanError, RunError
 from truing.core.private_files import create_folder, replace_file
 from truing.core.version import __version__
+from truing.distributed.ray_address import start_ray
 
 # Ray reserves 30 % of the memory for its object store by default. The workers share results by
 # the run folder, so the store stays nearly empty.
@@ -96,7 +97,7 @@ def run_on_ray(
 def _connect(ray: Any, workers: int) -> None:
     local = {} if os.environ.get("RAY_ADDRESS") else _local_cluster(workers)
     try:
-        ray.init(include_dashboard=False, log_to_driver=False, **local)
+        start_ray(ray, lambda: ray.init(include_dashboard=False, log_to_driver=False, **local))
     except Exception as error:  # Ray raises a bare Exception where a node does not start
         address = os.environ.get("RAY_ADDRESS", "this machine")
         raise RunError(f"no Ray at {address}: {_last_line(error)}") from error
