@@ -35,6 +35,16 @@ def test_panels_are_boxes_of_the_terminals_width(
     assert {line[-1] for line in boxed} == {"╮", "│", "╯"}
 
 
+@pytest.mark.parametrize("width", [60, 80])
+def test_no_flag_in_a_text_is_broken_at_its_hyphens(
+    monkeypatch: pytest.MonkeyPatch, width: int
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    lines = [line.rstrip(" │") for line in run_truing("train grpo --help").splitlines()]
+    assert [line for line in lines if line.endswith("-")] == []
+    assert "--ptx-data" in " ".join(lines)
+
+
 def test_a_flag_has_its_notes_and_no_default_that_says_nothing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -120,7 +120,7 @@ def _fill_description(entry: HelpEntry, width: int) -> Iterator[tuple[str, str, 
     style = _REQUIRED_STYLE if entry.required else _NOTE_STYLE
     n_letters = len("".join(description.split()))  # what follows them are the notes
     for paragraph in " ".join(filter(None, [description, *notes])).split("\n"):
-        for line in textwrap.wrap(paragraph, width) or [""]:
+        for line in textwrap.wrap(paragraph, width, break_on_hyphens=False) or [""]:
             end = 0
             while end < len(line) and (n_letters > 0 or line[end] == " "):
                 n_letters -= line[end] != " "

@@ -94,22 +94,48 @@ def test_prompts_that_a_search_broke_by_its_queries() -> None:
         20,
         40,
         attack="pair",
-        at_queries={1: 0.25, 4: 0.5},
+        at_queries={1: 0.25, 2: 0.25, 3: 0.25, 4: 0.5},
         at_queries_upper={4: 0.6},
         query_floor=0.1,
     )
-    wide = make_result(30, 40, attack="tap", at_queries={1: 0.0, 2: 0.1, 10: 0.75})
+    wide = make_result(
+        30, 40, attack="tap", at_queries={1: 0.0, 2: 0.1, 3: 0.1, 5: 0.5, 10: 0.6, 12: 0.75}
+    )
     tables = [b for b in build_blocks(pair, wide) if isinstance(b, Table)]
     (table,) = [t for t in tables if t.caption.endswith("by number of queries")]
     assert table.caption == "set: prompts that a search broke, by number of queries"
+    # No column "within 4": how many TAP had broken by then is not stated, and not those within 3.
     assert table.columns[2:] == (
-        "within 1", "within 2", "within 4", "within 10", "judge's errors alone, at most",
+        "within 1", "within 2", "within 3", "within 5", "within 10", "at its end",
+        "judge's errors alone, at most",
     )  # fmt: skip
     # A search that was over after 4 queries has broken no more with 10.
+    both = "50.0 % to 60.0 %"
     assert cell_texts(table) == [
-        ["m", "pair", "25.0 %", "25.0 %", "50.0 % to 60.0 %", "50.0 % to 60.0 %", "10.0 %"],
-        ["m", "tap", "0.0 %", "10.0 %", "10.0 %", "75.0 %", "–"],
+        ["m", "pair", "25.0 %", "25.0 %", "25.0 %", both, both, both, "10.0 %"],
+        ["m", "tap", "0.0 %", "10.0 %", "10.0 %", "50.0 %", "60.0 %", "75.0 %", "–"],
     ]
+    assert [row[7].note for row in table.rows] == ["4 queries at most", "12 queries at most"]
+
+
+def test_all_figures_of_a_judge_that_steered_are_struck() -> None:
+    steered = make_result(
+        10,
+        40,
+        attack="pair",
+        lift=Interval(0.2, -0.05, 0.4),
+        queries=4.0,
+        tokens=812.3,
+        at_k={1: 0.25},
+        at_k_prompts={1: 40},
+        at_queries={1: 0.25},
+        struck="the judge steered the search",
+    )
+    tables = [b for b in build_blocks(steered) if isinstance(b, Table)]
+    success, tries, queries = tables[:3]
+    figures = [*success.rows[0][3:], tries.rows[0][2], *queries.rows[0][2:4]]
+    assert {cell.kind for cell in figures} == {"struck"}
+    assert {cell.why for cell in figures} == {"the judge steered the search"}
 
 
 def test_categories_by_attack() -> None:

@@ -5,8 +5,9 @@ prompt.
 from __future__ import annotations
 
 from msgspec import UNSET
+from msgspec.structs import replace
 
-from truing.analysis.attack_success import AttackResult
+from truing.analysis.attack_success import ATTEMPT_COUNTS, AttackResult
 from truing.analysis.rates import SMALL_SAMPLE_SIZE
 from truing.report.blocks import Block, Cell, Figure, Grid, Section, Text
 from truing.report.charts.svg import Mark, interval_chart
@@ -52,27 +53,37 @@ def _lift_cell(result: AttackResult) -> Cell:
     if result.lift is None:
         return Cell("–", "quiet", "the plain prompts were not measured by the same judge")
     low, high = format_difference(result.lift.lower), format_difference(result.lift.upper)
-    return Cell(
-        f"{format_difference(result.lift.estimate)} [{low}, {high}]",
-        "",
-        f"{result.pairs} prompts, paired",
-    )
+    text = f"{format_difference(result.lift.estimate)} [{low}, {high}]"
+    return _strike(Cell(text, "", f"{result.pairs} prompts, paired"), result)
 
 
-def _cost_text(result: AttackResult) -> str:
+def _cost_cell(result: AttackResult) -> Cell:
     if result.queries is None or result.tokens is None:
-        return "no success"
-    return f"{result.queries:.1f} queries, {result.tokens:.0f} tokens"
+        return Cell("no success")
+    return _strike(Cell(f"{result.queries:.1f} queries, {result.tokens:.0f} tokens"), result)
+
+
+def _format_share(share: float, upper: float | None) -> str:
+    if upper is None:
+        return format_percent(share)
+    return f"{format_percent(share)} to {format_percent(upper)}"
+
+
+def _strike(cell: Cell, result: AttackResult) -> Cell:
+    """Returns the cell, struck if the judge may not measure this model."""
+    if result.struck is None:
+        return cell
+    return replace(cell, kind="struck", why=result.struck)
 
 
 def _hit_cell(result: AttackResult, k: int) -> Cell:
     if k not in result.at_k:
         return Cell("not tried", "quiet", f"no prompt has {k} tries")
-    tried = f"{result.at_k_prompts[k]} of {result.prompts} prompts have {k} scored tries or more"
-    if k not in result.at_k_upper:
-        return Cell(format_percent(result.at_k[k]), "", tried)
-    bounds_text = f"{format_percent(result.at_k[k])} to {format_percent(result.at_k_upper[k])}"
-    return Cell(bounds_text, "", f"{tried}; of the others, some have no hit")
+    tip = f"{result.at_k_prompts[k]} of {result.prompts} prompts have {k} scored tries or more"
+    if k in result.at_k_upper:
+        tip += "; of the others, some have no hit"
+    text = _format_share(result.at_k[k], result.at_k_upper.get(k))
+    return _strike(Cell(text, "", tip), result)
 
 
 def _tries_grid(results: list[tuple[str, AttackResult]]) -> Grid | None:
@@ -97,28 +108,44 @@ def _tries_grid(results: list[tuple[str, AttackResult]]) -> Grid | None:
 
 def _query_cell(result: AttackResult, k: int) -> Cell:
     # A search that was over sooner has no more successes with a larger budget.
-    reached = max((n for n in result.at_queries if n <= k), default=None)
-    if reached is None:
-        return Cell("–", "quiet", f"every search made more than {k} queries")
-    share, upper = result.at_queries[reached], result.at_queries_upper.get(reached)
+    reached = max(n for n in result.at_queries if n <= k)
+    text = _format_share(result.at_queries[reached], result.at_queries_upper.get(reached))
     tip = f"{result.prompts} prompts, each attacked until the search saw a success"
-    if upper is None:
-        return Cell(format_percent(share), "", tip)
-    return Cell(f"{format_percent(share)} to {format_percent(upper)}", "", f"{tip}; some unscored")
+    if reached in result.at_queries_upper:
+        tip += "; some answers are unscored"
+    return _strike(Cell(text, "", tip), result)
 
 
 def _queries_grid(results: list[tuple[str, AttackResult]]) -> Grid | None:
+    """Returns the share of prompts broken within each number of queries that all searches state,
+    and that of each search at its end.
+
+    Between two numbers that a search states, its share is not known: a column for the largest
+    number of queries of one search would show too little for another.
+    """
     searches = [(v, result) for v, result in results if result.at_queries]
     if not searches:
         return None
-    ks = sorted({k for _, result in searches for k in result.at_queries})
-    grid = Grid(["model", "search", *(f"within {k}" for k in ks), "judge's errors alone, at most"])
+    largest = max(k for _, result in searches for k in result.at_queries)
+    ks = [k for k in ATTEMPT_COUNTS if k <= largest]
+    grid = Grid(
+        [
+            "model",
+            "search",
+            *(f"within {k}" for k in ks),
+            "at its end",
+            "judge's errors alone, at most",
+        ]
+    )
     for variant, result in searches:
         floor = result.query_floor
+        most_queries = max(result.at_queries)
+        at_end = _query_cell(result, most_queries)
         grid.add(
             variant,
             result.attack,
             *(_query_cell(result, k) for k in ks),
+            replace(at_end, note=f"{most_queries} queries at most"),
             Cell("–", "quiet", "no judge's errors are known")
             if floor is None
             else format_percent(floor),
@@ -192,7 +219,7 @@ def build_section(report: ReportData) -> Section | None:
                 str(attack_result.prompts),
                 _success_cell(attack_result),
                 _lift_cell(attack_result),
-                _cost_text(attack_result),
+                _cost_cell(attack_result),
             )
             if attack_result.success is not None:
                 success, hollow = (
