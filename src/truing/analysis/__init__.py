@@ -13,7 +13,7 @@ __getattr__, __dir__, __all__ = lazy_exports(
     {
         "agent_answers": "outcome_of_answer",
         "agent_outcomes": "AGENT_OUTCOMES AgentFigure AgentOutcomes AgentSummary",
-        "attack_success": "AttackResult attack_results",
+        "attack_success": "ATTEMPT_COUNTS AttackResult attack_results",
         "card_files": "read_card write_card",
         "claim_analyses": "CARD_MARGIN",
         "claim_decisions": "describe_change",
