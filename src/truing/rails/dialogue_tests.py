@@ -303,26 +303,23 @@ class DialogueRunner:
             history += _input_messages(turn)
             sampling = Sampling(seed=dialogue.seed, max_tokens=self.max_tokens)
             turn_start = clock()
-            dialogue_result = await _run_turn(runtime, history, turn, sampling)
-            if isinstance(dialogue_result, str):
-                errors.append(f"{file}:{line}: {dialogue_result}")
+            answer = await _run_turn(runtime, history, turn, sampling)
+            if isinstance(answer, str):
+                errors.append(f"{file}:{line}: {answer}")
                 break
-            dialogue_result.rulings = self.show_rulings(dialogue_result.rulings)
-            llm_calls += dialogue_result.llm_calls
+            answer.rulings = self.show_rulings(answer.rulings)
+            llm_calls += answer.llm_calls
             turns.append(
                 DialogueTurn(
                     input=_shown_input(turn),
-                    bot=dialogue_result.text,
-                    rulings=dialogue_result.rulings,
+                    bot=answer.text,
+                    rulings=answer.rulings,
                     ms=round(1000 * (clock() - turn_start), 1),
                 )
             )
-            history.append(
-                dialogue_result.message
-            )  # of an exception, too: the next turn goes on after it
-            errors += [
-                f"{file}:{line}: {fault}" for fault in unmet_expectations(turn, dialogue_result)
-            ]
+            # Also that of an exception: the next turn goes on after it.
+            history.append(answer.message)
+            errors += [f"{file}:{line}: {fault}" for fault in unmet_expectations(turn, answer)]
         if scripted is not None and not errors and scripted.calls < len(scripted.replies):
             errors.append(
                 f"{dialogue.place}: the LLM was asked {scripted.calls} times, "

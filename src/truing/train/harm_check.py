@@ -28,15 +28,15 @@ def find_harmful_objective(
     """
     harmful_targets = prefer_safe = prefer_unsafe = 0
     for source in sources:
-        for objective in source.items:
-            if objective.signs is None:
+        for example in source.items:
+            if example.signs is None:
                 continue
             # An undesirable answer of kto is no target: its likelihood is pushed down.
-            if settings.kind in ("sft", "kto") and objective.desirable is not False:
-                harmful_targets += objective.signs[0] < 0
-            elif len(objective.answers) == 2:
-                prefer_safe += objective.signs == (1, -1)
-                prefer_unsafe += objective.signs == (-1, 1)
+            if settings.kind in ("sft", "kto") and example.desirable is not False:
+                harmful_targets += example.signs[0] < 0
+            elif len(example.answers) == 2:
+                prefer_safe += example.signs == (1, -1)
+                prefer_unsafe += example.signs == (-1, 1)
     if harmful_targets:
         return f"{harmful_targets} target answers are labelled harmful"
     is_affected = settings.kind in POLICY_KINDS or settings.kind == "cost"

@@ -45,14 +45,23 @@ class Opaque:
         [{} for _ in range(1_000)],
         [[number, number] for number in range(1_000)],
         {str(number): {"a": 0} for number in range(1_000)},
+        {str(number): str(-number) for number in range(1_000)},
+        {f"\\{number}": number / 3 for number in range(1_000)},
+        [str(number) for number in range(1_000)],
+        [number / 2 for number in range(1_000)],
         {"objects": [Opaque(), "y" * 10_000], "keys": {Opaque(): "z" * 10_000}},
         {"surrogate": "\ud800" + "x" * 10_000},
     ],
-    ids=range(8),
+    ids=range(12),
 )
 def test_no_value_is_estimated_below_what_it_takes(value: Any) -> None:
     assert estimate_size(value) >= 0.9 * true_size(value)
     assert estimate_sizes([value]) >= 0.9 * true_size(value)
+
+
+def test_the_json_of_a_tools_result_is_not_taken_for_containers() -> None:
+    text = '{"name": "a", "rows": [1, 2]}, ' * 1_000
+    assert estimate_size(text) <= 8 * true_size(text)
 
 
 def true_size(value: Any) -> int:

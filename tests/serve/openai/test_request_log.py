@@ -13,6 +13,7 @@ import weakref
 import pytest
 
 from truing.core.types import Answer, Message, Ruling, Usage
+from truing.serve.openai import request_log
 from truing.serve.openai.request_log import BackgroundLineWriter, RequestRecord, start_record
 
 
@@ -53,6 +54,29 @@ def test_a_pipe_that_nobody_reads_costs_lines_and_no_time() -> None:
     writer.close()
     with contextlib.suppress(BrokenPipeError):
         stream.close()
+
+
+def test_a_line_is_a_record_of_the_programs_own_class(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As tracing libraries install one, which add their ids."""
+
+    class TracedRecord(logging.LogRecord):
+        trace_id = "abc"
+
+    class Collector(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            records.append(record)
+
+    records: list[logging.LogRecord] = []
+    monkeypatch.setattr(request_log.LOGGER, "handlers", [Collector()])
+    monkeypatch.setattr(request_log.LOGGER, "level", logging.INFO)
+    logging.setLogRecordFactory(TracedRecord)
+    try:
+        RequestRecord("id", "POST", "/100%s").log(200)
+    finally:
+        logging.setLogRecordFactory(logging.LogRecord)
+    (record,) = records
+    assert isinstance(record, TracedRecord)
+    assert json.loads(record.getMessage())["status"] == 200
 
 
 @pytest.mark.parametrize(

@@ -139,26 +139,20 @@ class ScriptRunner(ScriptStatements):
         value: Any = None
         for number, items in enumerate(wait.cases):
             needs_all = wait.needs_all[number]
-            for script_item in items:
-                if (
-                    script_item.has_ended
-                    or script_item.has_failed
-                    or not matches_item(script_item, event)
-                ):
+            for item in items:
+                if item.has_ended or item.has_failed or not matches_item(item, event):
                     continue
                 if isinstance(event, FlowEnded) and event.failed:
-                    script_item.has_failed = True
+                    item.has_failed = True
                     continue
-                script_item.has_ended = True
-                value = self._take_result(run, script_item, event)
-            ended = [script_item.has_ended for script_item in items]
+                item.has_ended = True
+                value = self._take_result(run, item, event)
+            ended = [item.has_ended for item in items]
             if (all if needs_all else any)(ended):
                 self._resume(run, number, value, scores)
                 return
         if all(
-            (any if wait.needs_all[number] else all)(
-                script_item.has_failed for script_item in items
-            )
+            (any if wait.needs_all[number] else all)(item.has_failed for item in items)
             for number, items in enumerate(wait.cases)
         ):
             self._resume(run, ALL_FAILED, None, scores)

@@ -170,24 +170,22 @@ class ScriptStatements(ABC):
         cases = []
         for group in groups:
             items = []
-            for script_item in group.items:
-                match script_item:
+            for step in group.items:
+                match step:
                     case Hear():
-                        expected = (
-                            self._evaluate(run, script_item.text) if script_item.text else None
-                        )
+                        expected = self._evaluate(run, step.text) if step.text else None
                         # A text that is empty or None stands for any, as in NeMo's core library.
                         items.append(
                             WaitItem(
                                 text=expected or None,
                                 hears=True,
-                                reference=script_item.reference,
-                                field=script_item.field,
+                                reference=step.reference,
+                                field=step.field,
                             )
                         )
                     case CallFlow():
-                        child = self._call(run, script_item)
-                        items.append(WaitItem(child=child, reference=script_item.reference))
+                        child = self._call(run, step)
+                        items.append(WaitItem(child=child, reference=step.reference))
                     case _:
                         items.append(WaitItem())
             cases.append(items)

@@ -16,10 +16,11 @@ from truing.rails.runtime.event_types import Event
 MAX_BYTES = 64 * 2**20
 MAX_STATES = 512
 _STATE_BYTES = 32_768  # of frames, snapshots and dictionaries
-_EVENT_BYTES = 1_000  # of an event, and of its rendered forms without their text
+_EVENT_BYTES = 200  # of an event, and of its rendered forms without their text
 _MAX_DEPTH = 6
-# Bytes of an empty dictionary, list and item beyond what the JSON of a value shows of them.
-_MAPPING_BYTES, _LIST_BYTES, _ITEM_BYTES = 232, 72, 16
+# Bytes of an empty dictionary, list and text, of an entry and of an item, beyond what the JSON of a
+# value shows of them.
+_MAPPING_BYTES, _LIST_BYTES, _TEXT_BYTES, _ENTRY_BYTES, _ITEM_BYTES = 232, 72, 50, 55, 32
 _encoder = msgspec.json.Encoder()
 # Variables may hold anything, e.g. objects of actions or lone surrogates.
 _NO_JSON = (TypeError, ValueError, OverflowError, RecursionError)
@@ -48,8 +49,18 @@ def estimate_sizes(values: Sequence[Any]) -> int:
 def _size_of_json(encoded: bytes) -> int:
     # One character beyond Latin-1 makes all of a text take two or four bytes each; and its UTF-8.
     text_bytes = len(encoded) if encoded.isascii() else 5 * len(encoded)
-    mappings, lists, items = encoded.count(b"{"), encoded.count(b"["), encoded.count(b",")
-    return text_bytes + _MAPPING_BYTES * mappings + _LIST_BYTES * lists + _ITEM_BYTES * items
+    # Within a text, such as the JSON of a tool's result, quotes stand behind a backslash.
+    mappings = encoded.count(b'{"') + encoded.count(b"{}")
+    texts = (encoded.count(b'"') - encoded.count(b'\\"')) // 2
+    entries = encoded.count(b'":') - encoded.count(b'\\":')
+    return (
+        text_bytes
+        + _MAPPING_BYTES * mappings
+        + _LIST_BYTES * encoded.count(b"[")
+        + _TEXT_BYTES * texts
+        + _ENTRY_BYTES * entries
+        + _ITEM_BYTES * encoded.count(b",")
+    )
 
 
 def _measure_objects(value: Any, depth: int = 0) -> int:

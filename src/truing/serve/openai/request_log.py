@@ -108,7 +108,7 @@ class RequestRecord:
         if LOGGER.isEnabledFor(logging.INFO):
             line = msgspec.json.encode(self.fields(status)).decode()
             # Not `LOGGER.info`, which walks the stack for the place of the call.
-            LOGGER.handle(logging.LogRecord(LOGGER.name, logging.INFO, "", 0, line, None, None))
+            LOGGER.handle(LOGGER.makeRecord(LOGGER.name, logging.INFO, "", 0, line, (), None))
 
 
 def new_request_id() -> str:

@@ -227,10 +227,10 @@ def _pairwise_accuracy_by_set(
     items: Sequence[ModerationExample], p: Floats
 ) -> dict[str, Interval | None]:
     by_set: dict[str, dict[str, list[int]]] = {}
-    for index, pair in enumerate(items):
-        is_ordered = pair.order == pair.order  # not NaN
-        if pair.pair is not None and is_ordered:
-            by_set.setdefault(pair.source, {}).setdefault(pair.pair, []).append(index)
+    for index, example in enumerate(items):
+        is_ordered = example.order == example.order  # not NaN
+        if example.pair is not None and is_ordered:
+            by_set.setdefault(example.source, {}).setdefault(example.pair, []).append(index)
     accuracy: dict[str, Interval | None] = {}
     for source, pairs in by_set.items():
         better, worse = [], []
