@@ -74,6 +74,25 @@ def test_many_phrases_and_phrases_without_a_linear_search(tmp_path: Path) -> Non
     assert _judge(turkish, "a gate").verdict is False
 
 
+@pytest.mark.parametrize(
+    ("phrase", "text"),
+    [
+        ("stra\u00dfe", "STRA\u1e9eE"),
+        (
+            "\u03a3\u03af\u03c3\u03c5\u03c6\u03bf\u03c2",
+            "\u03c3\u03af\u03c3\u03c5\u03c6\u03bf\u03c3",
+        ),
+        ("\u017flang", "SLANG"),
+        ("\u01c6ep", "\u01c5EP"),
+        ("a  b", "A\u2003\x1fB"),
+        ("c++", "(C++)"),
+    ],
+)
+def test_a_phrase_is_found_in_any_case_of_any_alphabet(phrase: str, text: str) -> None:
+    judge = KeywordJudge("keywords:own", {"any": (phrase,)})
+    assert _judge(judge, f"it says {text} there").verdict is True
+
+
 def test_empty_and_failed_answers_are_unscored() -> None:
     judge = resolve("keywords:", "judge")
     assert _judge(judge, "  ").verdict is None

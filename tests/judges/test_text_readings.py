@@ -105,64 +105,14 @@ class _FindsAll:
         return True
 
 
+SIGNS = (*" \n\t\x1d.-_!()@$+\"':?é07", "  ", "%41", "&#65;")
+WORDS = "a b the The sooo AAA covid-19 3rd b4ke f(x) wow! (b) b.a.k.e bA re-do and/or it's don't"
+CODES = (
+    *("\\x41", "\\u0041", "01100010 ", "62 61 ", "098, 097, ", "-... .- ", "/ ", "b a k e "),
+    *("YmFrZSB0aGUgYnJlYWQ=", "gurer vf ab", "bake the bread at home ", "daerb eht ekab"),
+)
 PIECES = st.one_of(
-    st.sampled_from(
-        [
-            *(
-                " ",
-                "  ",
-                "\n",
-                "\t",
-                "\x1d",
-                ".",
-                "-",
-                "_",
-                "!",
-                "(",
-                ")",
-                "@",
-                "$",
-                "+",
-                "%41",
-                "&#65;",
-            ),
-            *(
-                "a",
-                "b",
-                "the",
-                "The",
-                "sooo",
-                "AAA",
-                "covid-19",
-                "3rd",
-                "b4ke",
-                "f(x)",
-                "wow!",
-                "(b)",
-            ),
-            *(
-                "b.a.k.e",
-                "b a k e ",
-                "bA",
-                "re-do",
-                "and/or",
-                "\\x41",
-                "\\u0041",
-                "01100010 ",
-                "62 61 ",
-            ),
-            *(
-                "098, 097, ",
-                "-... .- ",
-                "/ ",
-                "YmFrZSB0aGUgYnJlYWQ=",
-                "gurer vf ab",
-                "it's",
-                "don't",
-            ),
-            *('"', "'", ":", "?", "é", "0", "7", "bake the bread at home ", "daerb eht ekab"),
-        ]
-    ),
+    st.sampled_from([*SIGNS, *WORDS.split(), *CODES]),
     st.text(alphabet=st.characters(max_codepoint=127), max_size=6),
 )
 TEXTS = st.lists(PIECES, max_size=30).map("".join)

@@ -139,6 +139,17 @@ def test_a_failed_answer_and_a_timeout_are_raised() -> None:
         asyncio.run(client("prompt"))
 
 
+def test_a_model_that_times_out_by_itself_is_an_llm_error() -> None:
+    class SlowModel(RecordingModel):
+        async def generate(
+            self, conversation: Conversation, sampling: Sampling
+        ) -> tuple[Answer, ...]:
+            raise TimeoutError
+
+    with pytest.raises(LlmError, match="longer than it is given"):
+        call(SlowModel(answer("text")))
+
+
 def stream(model: RecordingModel, **arguments: Any) -> tuple[list[str], LlmReply]:
     async def run() -> tuple[list[str], LlmReply]:
         buffer = StreamBuffer()

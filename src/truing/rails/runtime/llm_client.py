@@ -307,7 +307,8 @@ class LlmClient:
             self.counter.record(self.task, conversation, reply, seconds)
             return reply
         except TimeoutError as error:
-            message = f"the LLM took longer than {self.timeout:g} s"
+            seconds_allowed = "it is given" if self.timeout is None else f"{self.timeout:g} s"
+            message = f"the LLM took longer than {seconds_allowed}"
             raise LlmError(Failure("model", "timeout", message)) from error
 
     async def _call_model(self, conversation: Conversation, sampling: Sampling) -> LlmReply:
