@@ -28,7 +28,7 @@ def test_a_missing_file_is_told_with_the_nearest_name(tmp_path: Path) -> None:
 def test_what_is_no_readable_text_is_told(tmp_path: Path) -> None:
     assert _reason(tmp_path) == "is no regular file (a folder, a pipe or a device)"
     (tmp_path / "latin").write_bytes(b"ab\xe9")
-    assert _reason(tmp_path / "latin") == "is no text in UTF-8 (byte 2)"
+    assert _reason(tmp_path / "latin") == "is not UTF-8 text (byte 2)"
     (tmp_path / "text").write_bytes(b"a\r\nb\rc")
     assert read_input_text(tmp_path / "text") == "a\nb\nc"
     with pytest.raises(OSError, match="is larger than 3 bytes"):

@@ -46,7 +46,7 @@ def describe_unreadable(error: OSError | UnicodeDecodeError) -> str:
     in its folder.
     """
     if isinstance(error, UnicodeDecodeError):
-        return f"is no text in UTF-8 (byte {error.start:,})"
+        return f"is not UTF-8 text (byte {error.start:,})"
     reason = error.strerror or type(error).__name__
     if not isinstance(error, FileNotFoundError) or not isinstance(error.filename, str):
         return reason

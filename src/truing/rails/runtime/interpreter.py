@@ -83,7 +83,7 @@ class Interpreter:
     # -- events --------------------------------------------------------------------------------
 
     def process(self, event: Event, nemo_event: dict[str, Any] | None = None) -> None:
-        """Advances the flows by an event, of which the caller may have NeMo's form already.
+        """Advances the flows by an event; `nemo_event` is its NeMo form where the caller has it.
 
         Raises FlowError if a flow cannot go on.
         """
