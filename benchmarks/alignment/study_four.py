@@ -44,6 +44,8 @@ CELLS = {
     "benign, under role-play": ("refused", "benign-2-role-play"),
 }
 CLAIMS = {"harmful": ("harm", "harm-role-play"), "refused": ("benign-2", "benign-2-role-play")}
+REST = "-rest"
+"""A set's run folder for the prompts that were answered later."""
 DRAWS = 199_999
 RANDOM_SHARES = (0.2, 0.4, 0.6)
 
@@ -207,11 +209,16 @@ def collect(study: Study, packets: list[str]) -> list[dict[str, Any]]:
         path = study.out / "packets" / f"{name}.labels.jsonl"
         records += [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     known = {prompts for _, prompts in CELLS.values()}
-    records = [r for r in records if r["lever"] == HIDDEN or r["set"] in known]
+    records = [
+        {**r, "set": r["set"].removesuffix(REST)}
+        for r in records
+        if r["lever"] == HIDDEN or r["set"].removesuffix(REST) in known
+    ]
     sets = sorted({record["set"] for record in records if record["lever"] != HIDDEN})
-    runs = {prompts: Run(study.run_folder(BASE, prompts)) for prompts in sets}
-    requests = {s.id: s.parent or s.id for run in runs.values() for s in run.samples()}
-    scores = asyncio.run(score_prompts(list(runs.values())))
+    folders = [study.run_folder(BASE, prompts + end) for prompts in sets for end in ("", REST)]
+    runs = [Run(folder) for folder in folders if (folder / "manifest.json").is_file()]
+    requests = {s.id: s.parent or s.id for run in runs for s in run.samples()}
+    scores = asyncio.run(score_prompts(runs))
     seeds: dict[tuple[str, str, str], str] = {}
     for folder in sorted((study.out / "runs" / study.name).glob("*-[0-9]/*")):
         if folder.name in sets and (folder / "manifest.json").is_file():
