@@ -6,7 +6,8 @@
 The agent's model gives its recorded answers again, turn by turn, in the same world, with the rails
 around it. Where a block ends the episode (the default) this is what a deterministic model would
 have done: up to the first block rails change nothing that it reads. Runs of `--runs` were made by
-the model itself. The table compares all with the first run, on the tasks that both have.
+the model itself. The table compares all with the first run, on the tasks that both have; answers
+that failed (a turn that the run does not hold) are in none of its figures and are counted above it.
 """
 
 from __future__ import annotations
@@ -62,11 +63,14 @@ class RecordedAgent:
 
     def __init__(self, run: Run) -> None:
         environments = {s.id: s.environment for s in run.samples() if s.environment is not UNSET}
-        self._episodes: dict[TaskKey, Episode] = {
-            task_key(environments[response.sample_id]): response.episode
-            for response in run.responses()
-            if response.sample_id in environments and response.episode is not UNSET
-        }
+        self._episodes: dict[TaskKey, Episode] = {}
+        for response in run.responses():
+            if response.sample_id not in environments or response.episode is UNSET:
+                continue
+            key = task_key(environments[response.sample_id])
+            if key in self._episodes:
+                raise SystemExit(f"{run.path}: two answers to {' '.join(key)}: which to replay?")
+            self._episodes[key] = response.episode
         self.name = f"recorded:{run.path.name}"
         self.lineage: Lineage = run.manifest.lineage
 
@@ -130,6 +134,8 @@ def print_comparison(first: Run, others: Iterable[Run]) -> None:
         ms = sum(ruling.ms for response in responses for ruling in response.rulings)
         print(f"\n{run.path}: {n_blocked} of {len(responses)} answers blocked by rails, ", end="")
         print(f"{ms / len(responses):.1f} ms of rails an answer")
+        if n_failed := sum(response.failure is not None for response in responses):
+            print(f"{n_failed} answers failed: the figures leave them out")
         print(f"\n| | tasks | {first.path.name} | {run.path.name} | difference, p of McNemar |")
         print("|---|---|---|---|---|")
         for title, kind, event in FIGURES:
@@ -137,7 +143,8 @@ def print_comparison(first: Run, others: Iterable[Run]) -> None:
                 {key: outcome == event for key, outcome in side.items() if key[2] == kind}
                 for side in (plain, outcomes)
             ]
-            print(format_row(title, *pair))
+            if pair[0].keys() & pair[1].keys():
+                print(format_row(title, *pair))
 
 
 def main() -> None:

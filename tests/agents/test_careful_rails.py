@@ -83,6 +83,31 @@ def test_an_answer_that_was_not_recorded_is_a_failure(tmp_path: Path, replay: Mo
     assert failures == {"no_record"}
 
 
+def test_a_run_with_several_answers_to_a_task_is_refused(
+    tmp_path: Path, replay: ModuleType
+) -> None:
+    tasks = f"{MAIL},kind=injected"
+    run = evaluate(AGENT, tmp_path / "run", f"attacked:injection,of=({tasks}),tries=2")
+    with pytest.raises(SystemExit, match="two answers to mail "):
+        replay.RecordedAgent(run)
+
+
+def test_answers_that_a_run_does_not_hold_are_counted(
+    tmp_path: Path,
+    replay: ModuleType,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    run = evaluate(AGENT, tmp_path / "run", f"{MAIL},kind=benign")
+    cut = evaluate(f"{AGENT},max_turns=1", tmp_path / "cut", f"{MAIL},kind=benign")
+    replay_runs(replay, monkeypatch, cut.path, "--out", tmp_path / "again", "--runs", run.path)
+    printed = capsys.readouterr().out
+    again = Run(tmp_path / "again" / "replayed")
+    n_failed = sum(response.failure is not None for response in again.responses())
+    assert n_failed > 0
+    assert printed.count(f"{n_failed} answers failed: the figures leave them out") == 1
+
+
 @pytest.mark.slow
 def test_careful_rails_stop_harm_that_the_user_asks_for(
     tmp_path: Path, root: Path, replay: ModuleType

@@ -230,6 +230,15 @@ def test_a_server_gets_the_variables_that_it_is_given_and_no_other(
         resolve(spec, "model")
 
 
+def test_the_value_of_a_variable_in_a_spec_is_refused_and_not_shown(tmp_path: Path) -> None:
+    command = " ".join(_tools(tmp_path)._command)
+    tools = f'tools="mcp:{command}",allow=double,env="TEST_KEY_A|TEST_KEY_B=pear"'
+    for spec in (f"agent:scripted:echo,{tools}", f"agent,of=(agent:scripted:echo,{tools})"):
+        with pytest.raises(UserError, match="names of environment variables, without") as error:
+            resolve(spec, "model")
+        assert "pear" not in str(error.value)
+
+
 def test_a_command_in_single_quotes_is_told_of_double_ones() -> None:
     with pytest.raises(UserError, match="stands in double quotes"):
         resolve("agent:scripted:echo,tools='mcp:python server.py',allow=double", "model")

@@ -48,7 +48,7 @@ def test_no_flag_in_a_text_is_broken_at_its_hyphens(
 def test_a_flag_has_its_notes_and_no_default_that_says_nothing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setenv("COLUMNS", "150")
+    monkeypatch.setenv("COLUMNS", "400")  # each flag on one line
     lines = run_truing("moderate --help").splitlines()
     flags = {name: line for line in lines for name in line[:30].split() if name.startswith("--")}
     assert flags["--judge"].startswith("│ * --judge STR")

@@ -159,8 +159,11 @@ def resolve_api_key(
 def read_variables(names: Collection[str]) -> dict[str, str]:
     """Returns the values of environment variables, for a program that is started with them.
 
-    Raises SpecError for one that is not set, or not allowed (`allow_key_variables`).
+    Raises SpecError for one that is not set, or not allowed (`allow_key_variables`), and for
+    NAME=VALUE.
     """
+    if any("=" in name for name in names):
+        raise SpecError("env= takes the names of environment variables, without their values")
     for name in names:
         if not _is_allowed(name):
             raise SpecError(f"env={name}: this variable may not be read here")

@@ -97,6 +97,9 @@ def _hide_secrets(key: str, value: Any) -> Any:
         return Secret.of(value)
     if key in ("headers", "body"):
         redacted = _redact_json_argument(key, value)
+    elif key == "env":
+        # Names of variables; who writes NAME=VALUE, as other programs take it, writes a secret.
+        redacted = re.sub(r"=[^|]*", f"={REDACTED}", value)
     else:
         # A nested spec may be given as quoted text.
         redacted = redact_spec_text(value)
