@@ -39,6 +39,13 @@ prompts:
     output_parser: is_content_safe
 """
 
+LENGTH_RAIL = """
+define subflow check length
+  $too_long = len($user_message) > 100
+  if $too_long
+    stop
+"""
+
 
 async def _reply(request: Request) -> None:
     """A guard that objects to one image, and a main model that answers."""
@@ -55,12 +62,13 @@ async def _reply(request: Request) -> None:
 
 @contextmanager
 def served(
-    folder: Path, config: str = CONFIG, model: Any = None, **limits: Any
+    folder: Path, config: str = CONFIG, model: Any = None, flows: str = "", **limits: Any
 ) -> Iterator[tuple[Any, Server]]:
     """Yields a client of a chat server with a configuration, and the server of its models."""
     with serving(_reply) as upstream:
         (folder / "eyes").mkdir()
         (folder / "eyes" / "config.yml").write_text(config.replace("URL", upstream.url))
+        (folder / "eyes" / "flows.co").write_text(flows)
         loaded = RailsConfig.load(folder / "eyes")
         main = model or build_model(loaded.models[0], loaded)
         app = chat_app(ModelRouter(main, {"eyes": folder / "eyes"}), limits=ServerLimits(**limits))
@@ -96,8 +104,24 @@ def test_the_guard_and_then_the_model_get_the_image_of_the_request(
         assert json.dumps(asked).count(IMAGE) == 1
 
 
-def test_an_image_that_the_guard_objects_to_reaches_no_model(tmp_path: Path) -> None:
-    with served(tmp_path) as (client, upstream):
+PARALLEL = CONFIG.replace(
+    "flows: [content safety check input $model=vision]",
+    "parallel: true, flows: [content safety check input $model=vision, check length]",
+)
+
+
+def test_an_image_that_a_guard_beside_other_rails_lets_pass_reaches_the_model(
+    tmp_path: Path,
+) -> None:
+    with served(tmp_path, PARALLEL, flows=LENGTH_RAIL) as (client, upstream):
+        response = post(client, body_of(image_part(IMAGE)))
+    assert response.json()["choices"][0]["message"]["content"] == "A small picture."
+    assert json.dumps(upstream.requests[-1].json).count(IMAGE) == 1
+
+
+@pytest.mark.parametrize("config", [CONFIG, PARALLEL])
+def test_an_image_that_the_guard_objects_to_reaches_no_model(tmp_path: Path, config: str) -> None:
+    with served(tmp_path, config, flows=LENGTH_RAIL) as (client, upstream):
         response = post(client, body_of(image_part(IMAGE), image_part(REFUSED_IMAGE)))
     assert response.json()["choices"][0]["finish_reason"] == "content_filter"
     assert [request.json["model"] for request in upstream.requests] == ["guard"]

@@ -101,6 +101,7 @@ async def run_rails_in_parallel(turn: TurnContext, rails: list[str], stage: str)
         if stopped is not None and copy is stopped[1]:
             continue
         turn.rulings.extend(copy.rulings)
+        turn.passed_images |= copy.passed_images
         for event in events:
             if isinstance(event, ContextUpdate):
                 updates.update(event.data)
