@@ -234,9 +234,9 @@ def _next_steps(out: Path, plan: Plan, report: ReportData) -> list[str | Sequenc
     from truing.report.formatting import format_gate_command
 
     # A shown set is a few answers to read, and no figure.
-    data = min(plan.data, key=lambda name: plan.data[name].shown)
-    run = out / plan.baseline_variant / data
-    summaries = (variant.summaries.get(data) for variant in report.variants)
+    data_name = min(plan.data, key=lambda name: plan.data[name].shown)
+    run = out / plan.baseline_variant / data_name
+    summaries = (variant.summaries.get(data_name) for variant in report.variants)
     questions = {rate.question for summary in summaries if summary for rate in summary.rates}
     return [
         ("truing", "ui", out),

@@ -168,10 +168,10 @@ class _Log:
         try:
             member = self._archive.getinfo(name)
             if member.compress_type == _ZSTANDARD:
-                chunk = read_zstandard_member(self._path, member)
+                member_bytes = read_zstandard_member(self._path, member)
             else:
                 with self._archive.open(name) as stream:
-                    chunk = stream.read(MAX_ROW_BYTES + 1)
+                    member_bytes = stream.read(MAX_ROW_BYTES + 1)
         except KeyError as error:
             raise DataError.at(
                 self._path, None, f"no log of Inspect: there is no {name}"
@@ -180,13 +180,13 @@ class _Log:
             raise DataError.at(self._path, None, f"{name}: {error}") from error
         except (zipfile.BadZipFile, OSError, EOFError, RuntimeError, ValueError) as error:
             raise DataError.at(self._path, None, f"{name}: {error}") from error
-        self._left -= len(chunk)
-        if len(chunk) > MAX_ROW_BYTES or self._left < 0:
+        self._left -= len(member_bytes)
+        if len(member_bytes) > MAX_ROW_BYTES or self._left < 0:
             raise DataError.at(self._path, None, f"{name}: expands to more than is read")
-        return chunk
+        return member_bytes
 
 
-def read_zstandard_member(path: Path, info: zipfile.ZipInfo) -> bytes:
+def read_zstandard_member(path: Path, member: zipfile.ZipInfo) -> bytes:
     """Returns a member that is compressed by Zstandard, as Inspect writes them since 2025.
 
     Python reads them from 3.14 on; before, pyarrow does. Raises MissingExtra without it, OSError
@@ -196,17 +196,17 @@ def read_zstandard_member(path: Path, info: zipfile.ZipInfo) -> bytes:
         import pyarrow
 
     with path.open("rb") as file:
-        file.seek(info.header_offset)
+        file.seek(member.header_offset)
         header = file.read(_LOCAL_HEADER.size)
         if len(header) < _LOCAL_HEADER.size or not header.startswith(b"PK\3\4"):
             raise ValueError("the archive is damaged")
         # Its own lengths: those of the central directory may differ.
         name_length, extra_length = _LOCAL_HEADER.unpack(header)[-2:]
         file.seek(name_length + extra_length, os.SEEK_CUR)
-        compressed = file.read(min(info.compress_size, MAX_ROW_BYTES))
+        compressed = file.read(min(member.compress_size, MAX_ROW_BYTES))
     with pyarrow.CompressedInputStream(pyarrow.BufferReader(compressed), "zstd") as stream:
         data: bytes = stream.read(MAX_ROW_BYTES + 1)
-    if len(data) <= MAX_ROW_BYTES and zlib.crc32(data) != info.CRC:
+    if len(data) <= MAX_ROW_BYTES and zlib.crc32(data) != member.CRC:
         raise ValueError("the checksum is not that of the archive")
     return data
 

@@ -113,11 +113,11 @@ def _attacks_of_variants(variants: Sequence[Variant]) -> dict[str, dict[str, lis
     """Returns variant -> data set -> results of the attacks on it, of those that were attacked."""
     attacks: dict[str, dict[str, list[AttackResult]]] = {}
     for variant in variants:
-        for data, run in variant.runs.items():
+        for data_name, run in variant.runs.items():
             # The plain prompts may be in another data set of the plan.
-            plain = [folder for name, folder in variant.runs.items() if name != data]
+            plain = [folder for name, folder in variant.runs.items() if name != data_name]
             if results := attack_results(run, plain):
-                attacks.setdefault(variant.name, {})[data] = results
+                attacks.setdefault(variant.name, {})[data_name] = results
     return attacks
 
 
