@@ -205,3 +205,6 @@ def test_the_largest_number_of_queries_ends_the_curve(tmp_path: Path) -> None:
     assert overall.query_floor is None  # a judge without a card
     (idle,) = attack_results(evaluate_searches(tmp_path / "idle", "pair", [(0, "yes")]))
     assert idle.at_queries == {}
+    searches = [(0, "yes"), (0, "failed"), (3, "yes"), (3, "no")]
+    (partly,) = attack_results(evaluate_searches(tmp_path / "partly", "pair", searches))
+    assert (partly.at_queries, partly.at_queries_upper) == ({1: 0.0, 2: 0.0, 3: 0.25}, {})
