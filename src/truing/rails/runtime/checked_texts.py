@@ -19,6 +19,7 @@ from truing.core.types import Ruling
 MAX_BYTES = 16 * 2**20
 _ENTRY_BYTES = 400  # of a key, a verdict without texts, and their place in the dictionary
 _CHARACTER_BYTES = 4  # at most, in Python's strings
+_MAX_BEGUN_HASHES = 256
 _ANSWER_STAGE = "answer of the runtime"  # takes the place of the stage in the keys of answers
 
 
@@ -56,17 +57,25 @@ class CheckedTexts:
         self.size = 0
         self._secret = secrets.token_bytes(32)
         self._verdicts: OrderedDict[bytes, TextVerdict] = OrderedDict()
+        # A conversation asks for hundreds of texts that differ in the last part alone.
+        self._begun_hashes: dict[tuple[str, ...], hashlib.blake2b] = {}
 
     def __len__(self) -> int:
         return len(self._verdicts)
 
     def key(self, session: str, stage: str, rails: Sequence[str], role: str, text: str) -> bytes:
         """Returns the key of a text in a role, as read by the rails of a stage."""
-        keyed_hash = hashlib.blake2b(key=self._secret, digest_size=20)
-        for part in (session, stage, str(len(rails)), *rails, role, text):
-            encoded = part.encode("utf-8", "surrogatepass")
-            # The length first: no two lists of parts have the same bytes.
-            keyed_hash.update(len(encoded).to_bytes(8, "big") + encoded)
+        parts = (session, stage, str(len(rails)), *rails, role)
+        begun = self._begun_hashes.get(parts)
+        if begun is None:
+            begun = hashlib.blake2b(key=self._secret, digest_size=20)
+            for part in parts:
+                begun.update(_with_length(part))
+            if len(self._begun_hashes) >= _MAX_BEGUN_HASHES:
+                self._begun_hashes.clear()
+            self._begun_hashes[parts] = begun
+        keyed_hash = begun.copy()
+        keyed_hash.update(_with_length(text))
         return keyed_hash.digest()
 
     def answer_key(self, session: str, text: str) -> bytes:
@@ -90,3 +99,9 @@ class CheckedTexts:
         while self.size > self.max_bytes and self._verdicts:
             _, dropped = self._verdicts.popitem(last=False)
             self.size -= dropped.size
+
+
+def _with_length(part: str) -> bytes:
+    """Returns a part behind its length, so that no two lists of parts have the same bytes."""
+    encoded = part.encode("utf-8", "surrogatepass")
+    return len(encoded).to_bytes(8, "big") + encoded

@@ -8,7 +8,7 @@ them, since a text may be split over several (`joined_texts`).
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -19,10 +19,9 @@ from truing.core.errors import TruingError
 from truing.core.types import Failure, Ruling
 from truing.rails.config.client_settings import ClientSettings
 from truing.rails.config.loader import RailsConfig
-from truing.rails.runtime.chat_messages import MODEL_ROLES, ChatMessage
+from truing.rails.runtime.chat_messages import ChatMessage
 from truing.rails.runtime.checked_texts import UNCHANGED, CheckedTexts, TextVerdict
 from truing.rails.runtime.client_texts import (
-    PLACES_OF_ROLES,
     WITHHELD_TEXT,
     ClientText,
     TextStage,
@@ -44,13 +43,18 @@ from truing.rails.runtime.joined_texts import (
 )
 from truing.rails.runtime.llm_client import LlmError
 from truing.rails.runtime.operator_prefix import OperatorPrefixes
-from truing.rails.runtime.stage_runner import StageOutcome, run_stage, stage_flows
+from truing.rails.runtime.stage_runner import run_stage, stage_flows
+from truing.rails.runtime.text_verdicts import (
+    TextReading,
+    name_source,
+    read_verdict,
+    was_refused,
+)
 from truing.rails.runtime.turn_context import TurnContext
 from truing.rails.runtime.turn_result import TurnOutput, TurnResult
 
 PARALLEL_CHECKS = 8
 StateAfterMessages = Callable[[int], ConversationState]  # number of messages -> the state then
-TextReading = tuple[TextVerdict, Failure | None]  # a verdict, and why it could not be reached
 ReadText = Callable[[ClientText], Awaitable[TextReading]]
 
 
@@ -121,10 +125,7 @@ class InputGate:
         rulings: list[Ruling] = []
         for start in range(0, len(texts), PARALLEL_CHECKS):
             batch = texts[start : start + PARALLEL_CHECKS]
-            readings = await asyncio.gather(
-                *(read_text(text) for text in batch), return_exceptions=True
-            )
-            for text, reading in zip(batch, readings, strict=True):
+            for text, reading in zip(batch, await self._read_batch(batch, session, read_text)):
                 if isinstance(reading, BaseException):
                     raise reading
                 verdict, failure = reading
@@ -134,17 +135,41 @@ class InputGate:
                         messages[text.index] = with_text(
                             messages[text.index], text.part, verdict.text
                         )
-                elif (
-                    withholds_refused and failure is None and _was_refused(messages, text, verdict)
-                ):
+                elif withholds_refused and failure is None and was_refused(messages, text, verdict):
                     messages[text.index] = with_text(messages[text.index], "content", WITHHELD_TEXT)
                 else:
-                    rulings += _name_source(text, verdict.rulings)
+                    rulings += name_source(text, verdict.rulings)
                     return InputReading(messages, tuple(rulings), verdict, failure)
         reading_so_far = InputReading(messages, tuple(rulings))
         return await self._read_joined(turn, reading_so_far, read_text, session, answer)
 
     # -- single texts ----------------------------------------------------------------------------
+
+    async def _read_batch(
+        self, texts: Sequence[ClientText], session: str, read: ReadText
+    ) -> list[TextReading | BaseException]:
+        """Returns the readings of texts, new ones in parallel, or the errors in their place."""
+        # Most texts of a long conversation are remembered: they need no task.
+        readings: list[TextReading | BaseException | None] = [
+            self._recall(session, text) for text in texts
+        ]
+        new_places = [place for place, reading in enumerate(readings) if reading is None]
+        if new_places:
+            new_readings = await asyncio.gather(
+                *(read(texts[place]) for place in new_places), return_exceptions=True
+            )
+            for place, reading in zip(new_places, new_readings, strict=True):
+                readings[place] = reading
+        return [reading for reading in readings if reading is not None]
+
+    def _recall(self, session: str, text: ClientText) -> TextReading | None:
+        """Returns the remembered verdict on a text, or None if it is new."""
+        if text.role == "assistant" and self.memory.get(self.memory.answer_key(session, text.text)):
+            return TextVerdict(text.text), None
+        known = self.memory.get(self._key(session, text))
+        if known is None:
+            return None
+        return TextVerdict(text.text) if known.is_unchanged else known, None
 
     def _key(self, session: str, text: ClientText) -> bytes:
         rails = stage_flows(self.config, text.stage)
@@ -156,12 +181,10 @@ class InputGate:
         self, turn: TurnContext, text: ClientText, session: str, state_after: StateAfterMessages
     ) -> TextReading:
         """Returns the verdict on a text, remembered or new, and the failure behind a new one."""
-        if text.role == "assistant" and self.memory.get(self.memory.answer_key(session, text.text)):
-            return TextVerdict(text.text), None
-        key = self._key(session, text)
-        known = self.memory.get(key)
+        known = self._recall(session, text)
         if known is not None:
-            return TextVerdict(text.text) if known.is_unchanged else known, None
+            return known
+        key = self._key(session, text)
         running = self._running.get(key)
         if running is not None and running.get_loop() is asyncio.get_running_loop():
             # Another answer to the same conversation, or another client of the session.
@@ -211,7 +234,7 @@ class InputGate:
             raise
         except TruingError as error:
             return TextVerdict(None), Failure("rail", "flow", str(error))
-        return _verdict_of(text, outcome)
+        return read_verdict(text, outcome)
 
     # -- joined texts ----------------------------------------------------------------------------
 
@@ -243,7 +266,7 @@ class InputGate:
             return reading
         verdict, failure = objection
         source = ClientText(len(messages) - 1, "joined", "joined", "")
-        rulings = (*reading.rulings, *_name_source(source, verdict.rulings))
+        rulings = (*reading.rulings, *name_source(source, verdict.rulings))
         return InputReading(messages, rulings, verdict, failure)
 
     async def _find_joined_objection(
@@ -396,50 +419,3 @@ def _joined_text(run: TextRun, stage: TextStage, index: int) -> ClientText:
     """Returns the joined text of a run, still without its text."""
     names = ", ".join(dict.fromkeys(part.name for part in run))
     return ClientText(index, "joined", "joined", "", stage, names, can_rewrite=False)
-
-
-def _name_source(text: ClientText, rulings: Sequence[Ruling]) -> Iterator[Ruling]:
-    """Yields rulings on a text; a block names where the text stands, or the call it came from."""
-    # Here and not with the verdict: that is remembered for all texts that are equal.
-    for ruling in rulings:
-        if ruling.ruling == "block" and ruling.stage == "tool_input" and text.call_id:
-            ruling = replace(ruling, call_ids=(text.call_id,))
-        elif ruling.ruling == "block" and (place := PLACES_OF_ROLES.get(text.role)):
-            ruling = replace(ruling, reason=f"{ruling.reason} (in {place})".strip())
-        yield ruling
-
-
-def _verdict_of(text: ClientText, outcome: StageOutcome) -> TextReading:
-    rulings = outcome.rulings
-    if not outcome.passed:
-        failure = outcome.failure
-        if failure is None and not outcome.objected:
-            failure = Failure("rail", "unchecked", outcome.reason)
-        return TextVerdict(None, outcome.reply, rulings), failure
-    content = outcome.content
-    if content == text.text:
-        return TextVerdict(text.text, rulings=rulings), None
-    if not text.can_rewrite or not isinstance(content, str):
-        rails = ", ".join(r.name for r in rulings if r.ruling == "rewrite")
-        reason = f"{rails} would rewrite a {text.role} text ({text.part}) that cannot be rewritten"
-        return TextVerdict(None, rulings=rulings), Failure("rail", "rewrite", reason)
-    return TextVerdict(content, rulings=rulings), None
-
-
-def _was_refused(messages: Sequence[ChatMessage], text: ClientText, verdict: TextVerdict) -> bool:
-    """Returns whether the next message is the refusal that answered this one.
-
-    Then the conversation goes on without the refused text, which the model does not see.
-    """
-    # A variable or a field of an event may be called "content" too.
-    if (
-        text.role not in MODEL_ROLES
-        or text.part != "content"
-        or not 0 <= text.index < len(messages) - 1
-    ):
-        return False
-    answer = messages[text.index + 1]
-    if answer.role == "exception":
-        return True
-    is_refusal = bool(verdict.reply) and answer.content == verdict.reply
-    return answer.role == "assistant" and is_refusal
