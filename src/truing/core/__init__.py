@@ -40,8 +40,8 @@ __getattr__, __dir__, __all__ = lazy_exports(
         ),
         "judgement_scores": "HARM_QUESTIONS LOWER_IS_BETTER_QUESTIONS judgement_score",
         "language_id": (
-            "count_latin_letters detect_language find_foreign_part looks_english "
-            "has_common_word share_of_common_words"
+            "count_latin_letters detect_language find_foreign_part has_common_word looks_english "
+            "share_of_common_words"
         ),
         "lazy": "lazy_exports",
         "licences": (

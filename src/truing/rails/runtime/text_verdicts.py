@@ -27,7 +27,7 @@ def name_source(text: ClientText, rulings: Sequence[Ruling]) -> Iterator[Ruling]
 
 
 def read_verdict(text: ClientText, outcome: StageOutcome) -> TextReading:
-    """Returns the verdict of a stage on a text, and the failure where the stage did not reach one."""
+    """Returns the verdict of a stage on a text, and why it reached none."""
     rulings = outcome.rulings
     if not outcome.passed:
         failure = outcome.failure

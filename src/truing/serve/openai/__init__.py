@@ -7,9 +7,11 @@ from truing.core.lazy import lazy_exports
 __getattr__, __dir__, __all__ = lazy_exports(
     __name__,
     {
+        "admission": "AdmissionControl",
         "app": "ask_people chat_app keep_threads share_state show_chat_page",
         "approvals": "Approvals",
         "audit": "HarmAudit",
+        "graceful_server": "GracefulServer",
         "http_protocol": "bounded_protocol",
         "limits": "ServerLimits",
         "local_host": "LocalHostOnly names_this_machine",
