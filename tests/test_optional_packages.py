@@ -28,6 +28,7 @@ def test_wandb(root: Path, tmp_path: Path) -> None:
         ("tests/bulk/test_moderate_on_ray.py", []),
         ("tests/bulk/test_ray_cluster.py", []),
         ("tests/bulk/test_evaluate_on_ray.py -k on_a_cluster", []),
+        ("tests/bulk/test_rank_on_ray.py -k on_a_cluster", []),
         ("tests/train/rl/test_processes.py -k ray_worker", []),
         ("tests/models/test_pool.py", []),
         ("tests/bulk/test_remote_files.py", ["s3fs", "moto[server]"]),

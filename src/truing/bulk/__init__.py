@@ -11,7 +11,7 @@ from truing.core.lazy import lazy_exports
 __getattr__, __dir__, __all__ = lazy_exports(
     __name__,
     {
-        "": "evaluate_on_ray moderate_on_ray",
+        "": "evaluate_on_ray moderate_on_ray rank_on_ray",
         "evaluate_on_ray": "EvaluationSpecs judge_on_ray",
         "input_shards": "DEFAULT_SHARD_BYTES",
         "moderation_job": "Manifest ShardRunner begin_job finish_job plan_job run_shards",

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ from msgspec.structs import replace
 
 from truing.cli.card import describe_graded_agreement, format_interval
 from truing.cli.parameters import Flag, OptionalStrings, resolve_all
+from truing.cli.ray_flags import RayFlags
 from truing.cli.tables import print_json, print_text
 from truing.core.errors import DataError, UserError
 from truing.core.protocols import Judge
@@ -22,6 +24,7 @@ from truing.core.types import Dimension
 if TYPE_CHECKING:
     from truing.analysis.judge_card import JudgeCard
     from truing.rankers import RankingFigure, RankingOptions, RankingSummary
+    from truing.rankers.item_ranking import MapItems
 
 DEFAULT_METHODS = ("likelihood", "letter")
 # The value of --dimension -> that of the rankers; None: by the judge's question.
@@ -45,6 +48,8 @@ class RankFlags:
         A file of worked examples to put before each question; implies --plain.
     permutations
         Maximum orders of the options when the model answers by letter (default: all rotations).
+    shard_items
+        With --on: questions or pairs that one worker ranks at a time.
     """
 
     limit: int | None = None
@@ -52,6 +57,18 @@ class RankFlags:
     plain: Flag = False
     primer: Path | None = None
     permutations: int = 26
+    shard_items: int = 64
+    ray: RayFlags = field(default_factory=RayFlags)
+
+    def open_workers(
+        self, model: str, settings: RankingOptions
+    ) -> AbstractContextManager[MapItems | None]:
+        """Returns what ranks items on a cluster, or None without --on."""
+        if not self.ray.on:
+            return nullcontext()
+        from truing.bulk.rank_on_ray import rank_on_ray
+
+        return rank_on_ray(model, settings, self.ray.options, shard_items=self.shard_items)
 
     def settings(self, methods: Sequence[str] = DEFAULT_METHODS) -> RankingOptions:
         """Returns the settings of the rankers; raises UserError for a value out of range."""
@@ -106,10 +123,14 @@ def mcq(
     from truing.cli.progress import ProgressBar
     from truing.rankers import rank_choices
 
-    settings = (flags or RankFlags()).settings(by or DEFAULT_METHODS)
+    flags = flags or RankFlags()
+    settings = flags.settings(by or DEFAULT_METHODS)
     target, dataset = resolve_all([(model, "model"), (data, "data")])
-    with ProgressBar("ranking", quiet=json) as progress:
-        summaries = rank_choices(target, dataset, out, settings, progress)
+    with (
+        flags.open_workers(model, settings) as map_items,
+        ProgressBar("ranking", quiet=json) as progress,
+    ):
+        summaries = rank_choices(target, dataset, out, settings, progress, map_items)
     return _report_summaries(summaries, out, as_json=json)
 
 
@@ -135,10 +156,14 @@ def perplexity(
     from truing.cli.progress import ProgressBar
     from truing.rankers import rank_perplexity
 
-    settings = (flags or RankFlags()).settings()
+    flags = flags or RankFlags()
+    settings = flags.settings()
     target, dataset = resolve_all([(model, "model"), (data, "data")])
-    with ProgressBar("ranking", quiet=json) as progress:
-        summaries = rank_perplexity(target, dataset, out, settings, progress)
+    with (
+        flags.open_workers(model, settings) as map_items,
+        ProgressBar("ranking", quiet=json) as progress,
+    ):
+        summaries = rank_perplexity(target, dataset, out, settings, progress, map_items)
     return _report_summaries(summaries, out, as_json=json)
 
 

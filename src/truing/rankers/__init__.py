@@ -13,10 +13,14 @@ __getattr__, __dir__, __all__ = lazy_exports(
     __name__,
     {
         "figures": "MIN_ITEMS_FOR_SHARE RankingFigure RankingSummary",
+        "item_ranking": (
+            "ANSWERS ITEM_TYPES ItemRanker MapItems PAIRS RANKING_METHODS ROW_TYPES RankedItem "
+            "RankingItem RankingOptions"
+        ),
         "judge_ranker": "JudgeRanker",
         "likelihood_ranker": "LikelihoodRanker",
-        "ranking": "RankingOptions rank_choices rank_perplexity read_summaries",
+        "ranking": "rank_choices rank_perplexity read_summaries",
         "run_ranking": "rank_run",
-        "text_likelihood": "PromptForm",
+        "text_likelihood": "PromptForm map_in_batches",
     },
 )

@@ -22,7 +22,7 @@ from truing.core.errors import DataError, UserError
 from truing.core.ids import stream_seed
 from truing.core.input_files import read_input_bytes
 from truing.core.lineage import digest
-from truing.core.protocols import Dataset, LogprobModel, Model
+from truing.core.protocols import Dataset, Model
 from truing.core.types import Failure, Sample
 from truing.http.limits import close_connections
 from truing.rankers import bbq_bias
@@ -33,6 +33,19 @@ from truing.rankers.figures import (
     detection_figures,
     pair_figures,
 )
+from truing.rankers.item_ranking import (
+    ANSWERS,
+    PAIRS,
+    RANKING_METHODS,
+    ROW_TYPES,
+    ItemRanker,
+    MapItems,
+    PairInContext,
+    RankedItem,
+    RankingItem,
+    RankingOptions,
+    require_logprobs,
+)
 from truing.rankers.items import (
     AnswerPair,
     ChoiceQuestion,
@@ -41,42 +54,13 @@ from truing.rankers.items import (
     iter_pairs,
     iter_questions,
 )
-from truing.rankers.multiple_choice import (
-    RankedChoices,
-    rank_by_generation,
-    rank_by_letter,
-    rank_by_likelihood,
-)
-from truing.rankers.perplexity import (
-    ComparedPair,
-    MeasuredAnswer,
-    assign_unrelated_prompts,
-    compare_pair,
-    measure_answer,
-)
-from truing.rankers.text_likelihood import ProgressCallback, PromptForm, map_in_batches
+from truing.rankers.multiple_choice import RankedChoices
+from truing.rankers.perplexity import ComparedPair, MeasuredAnswer, assign_unrelated_prompts
+from truing.rankers.text_likelihood import ProgressCallback, map_in_batches
 from truing.runs.folder import DataRecord, Manifest, Run, RunWriter
 from truing.runs.parts import read_run_records
 
-RankedRow = TypeVar("RankedRow", RankedChoices, ComparedPair, MeasuredAnswer)
 Item = TypeVar("Item", ChoiceQuestion, AnswerPair)
-RANKING_METHODS = ("likelihood", "letter", "generation")
-
-
-class RankingOptions(Struct, frozen=True, kw_only=True):
-    """How to rank: methods, form of the prompt, orders by letter, number of items, concurrency.
-
-    `limit` takes the first so many items, or with a `seed` so many at random (sets often lie
-    sorted).
-    """
-
-    how: tuple[str, ...] = ("likelihood", "letter")
-    form: PromptForm = PromptForm()
-    permutations: int = 26
-    limit: int | None = None
-    seed: int | None = None
-    together: int = 512
-    plain_too: bool = True
 
 
 class _RankingStore:
@@ -120,7 +104,7 @@ class _RankingStore:
                 "samples.jsonl", b"".join(msgspec.json.encode(s) + b"\n" for s in samples)
             )
 
-    def known(self, ranker: str, kind: type[RankedRow]) -> dict[str, RankedRow]:
+    def known(self, ranker: str, kind: type[RankedItem]) -> dict[str, Any]:
         """Returns the rows of an earlier call by sample id."""
         if self.writer is None:
             return {}
@@ -147,37 +131,34 @@ class _RankingStore:
         self.writer.close()
 
 
-def _require_logprobs(model: Model) -> Any:
-    if not isinstance(model, LogprobModel):
-        raise UserError(
-            f"{model.name}: returns no log-probabilities of a given text, so it cannot be ranked "
-            "by likelihood, letter or "
-            f"perplexity; by generation it can (rank mcq --by generation)"
-        )
-    return model
-
-
 async def _rank_items(
-    items: Sequence[Any],
-    ask: Callable[[Any], Awaitable[RankedRow]],
+    items: Sequence[RankingItem],
+    item_ranker: ItemRanker,
     store: _RankingStore,
     ranker: str,
-    kind: type[RankedRow],
     *,
     together: int,
     on_progress: ProgressCallback | None,
-) -> list[RankedRow]:
-    rows_by_id = store.known(ranker, kind)
+    map_items: MapItems | None,
+) -> list[Any]:
+    method = item_ranker.method
+    rows_by_id = store.known(ranker, ROW_TYPES[method])
     todo = [i for i in items if i.id not in rows_by_id]
-    done = len(items) - len(todo)
-    # Stored batch by batch: an interrupted run loses one batch at most.
-    for batch in split_batches(todo, together):
-        rows = await map_in_batches(batch, ask, together=together)
+
+    def keep(rows: Sequence[RankedItem]) -> None:
+        # Stored batch by batch: an interrupted run loses what is under way at most.
         store.add(ranker, rows)
         rows_by_id.update({row.sample_id: row for row in rows})
-        done += len(batch)
         if on_progress is not None:
-            on_progress(done, len(items), sum(r.failure is not None for r in rows_by_id.values()))
+            failed = sum(row.failure is not None for row in rows_by_id.values())
+            on_progress(len(rows_by_id), len(items), failed)
+
+    if map_items is not None and todo:
+        for rows in map_items(method, todo):
+            keep(rows)
+    else:
+        for batch in split_batches(todo, together):
+            keep(await map_in_batches(batch, item_ranker.rank, together=together))
     # In the order of the data, whatever part of it came from an earlier call.
     return [rows_by_id[i.id] for i in items]
 
@@ -192,8 +173,11 @@ def rank_choices(
     out: Path | None,
     settings: RankingOptions | None = None,
     on_progress: ProgressCallback | None = None,
+    map_items: MapItems | None = None,
 ) -> list[RankingSummary]:
     """Ranks multiple-choice questions by each method of `settings.how`.
+
+    `map_items` ranks them elsewhere (`bulk.rank_on_ray`), with the same rows in the folder.
 
     Raises UserError for an unknown method or a model without log-probabilities, and DataError for
     a data set without questions and pairs.
@@ -207,36 +191,23 @@ def rank_choices(
         raise DataError(
             f"{dataset.info.spec}: no multiple choice, and no safe and unsafe answers to one prompt"
         )
-    scored: Any = _require_logprobs(model) if set(options.how) & {"likelihood", "letter"} else None
-
-    async def ask(method: str, question: ChoiceQuestion) -> RankedChoices:
-        if method == "likelihood":
-            return await rank_by_likelihood(scored, question, options.form)
-        if method == "letter":
-            return await rank_by_letter(
-                scored, question, options.form, permutations=options.permutations
-            )
-        return await rank_by_generation(
-            model, question, permutations=options.permutations if options.permutations < 26 else 1
-        )
+    item_rankers = [ItemRanker(model, method, options) for method in options.how]
 
     async def run(store: _RankingStore) -> list[RankingSummary]:
         summaries = []
-        for method in options.how:
+        for item_ranker in item_rankers:
+            name = f"mcq-{item_ranker.method}"
             rows = await _rank_items(
                 items,
-                lambda question, method=method: ask(method, question),  # type: ignore[misc]
+                item_ranker,
                 store,
-                f"mcq-{method}",
-                RankedChoices,
+                name,
                 together=options.together,
                 on_progress=on_progress,
+                map_items=map_items,
             )
-            summaries.append(
-                _summarise(
-                    model, dataset, f"mcq-{method}", rows, choice_figures(rows) + _bbq_figures(rows)
-                )
-            )
+            figures = choice_figures(rows) + _bbq_figures(rows)
+            summaries.append(_summarise(model, dataset, name, rows, figures))
         return summaries
 
     store = _RankingStore(out, model, dataset, "mcq", options)
@@ -274,52 +245,42 @@ def rank_perplexity(
     out: Path | None,
     settings: RankingOptions | None = None,
     on_progress: ProgressCallback | None = None,
+    map_items: MapItems | None = None,
 ) -> list[RankingSummary]:
     """Ranks pairs by perplexity with controls; without pairs, measures labelled answers.
 
-    The labelled answers are scored as a detector of unsafe text.
+    The labelled answers are scored as a detector of unsafe text. `map_items` is as in
+    `rank_choices`.
     """
     options = settings or RankingOptions()
-    scored = _require_logprobs(model)
+    require_logprobs(model)
     pairs: Sequence[AnswerPair] = _select_items(iter_pairs(dataset), options)
     texts: Sequence[LabelledAnswer] = (
         [] if pairs else _select_labelled_answers(dataset, options.limit)
     )
     if not pairs and not texts:
         raise DataError(f"{dataset.info.spec}: neither pairs nor answers with a label")
-    unrelated_prompts = dict(zip((pair.id for pair in pairs), assign_unrelated_prompts(pairs)))
-
-    async def measure_pair(pair: AnswerPair) -> ComparedPair:
-        return await compare_pair(
-            scored, pair, unrelated_prompts[pair.id], options.form, plain=options.plain_too
-        )
-
-    async def measure_text(answer: LabelledAnswer) -> MeasuredAnswer:
-        return await measure_answer(scored, answer, options.form)
+    items: Sequence[PairInContext] | Sequence[LabelledAnswer] = texts
+    if pairs:
+        unrelated_prompts = assign_unrelated_prompts(pairs)
+        items = [
+            PairInContext(pair=pair, unrelated_prompt=prompt)
+            for pair, prompt in zip(pairs, unrelated_prompts, strict=True)
+        ]
+    item_ranker = ItemRanker(model, PAIRS if pairs else ANSWERS, options)
 
     async def run(store: _RankingStore) -> list[RankingSummary]:
-        together = options.together
-        if pairs:
-            compared = await _rank_items(
-                pairs,
-                measure_pair,
-                store,
-                "perplexity",
-                ComparedPair,
-                together=together,
-                on_progress=on_progress,
-            )
-            return [_summarise(model, dataset, "perplexity", compared, pair_figures(compared))]
-        measured = await _rank_items(
-            texts,
-            measure_text,
+        rows = await _rank_items(
+            items,
+            item_ranker,
             store,
             "perplexity",
-            MeasuredAnswer,
-            together=together,
+            together=options.together,
             on_progress=on_progress,
+            map_items=map_items,
         )
-        return [_summarise(model, dataset, "perplexity", measured, detection_figures(measured))]
+        figures = pair_figures(rows) if pairs else detection_figures(rows)
+        return [_summarise(model, dataset, "perplexity", rows, figures)]
 
     store = _RankingStore(out, model, dataset, "perplexity", options)
     return _run_and_store(store, [_sample_of_item(item) for item in (pairs or texts)], run)
