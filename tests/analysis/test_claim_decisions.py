@@ -212,7 +212,7 @@ def test_a_change_in_words():
     assert describe_change("degenerate", 0.03, 0.01, 0.05) == (
         "degenerate answers rose by 3.0 points [1.0, 5.0]"
     )
-    assert describe_change("harmful", -0.03, -0.07, 0.01) == ("harm fell by 3.0 points [-1.0, 7.0]")
+    assert describe_change("harmful", -0.03, -0.07, 0.01) == ("harm fell by 3.0 points [−1.0, 7.0]")
     assert describe_change("cut", 0.0, -0.1, 0.1) == "cut answers did not change [-10.0, +10.0]"
 
 
@@ -305,4 +305,4 @@ def test_a_claim_by_hand():
     assert (fell.passed, fell.figure) == (True, "raw")
     assert (fell.lower, fell.upper) == pytest.approx((expected.lower, expected.upper))
     assert fell.p < 0.001
-    assert fell.text.startswith("-60.0 points [")
+    assert fell.text.startswith("−60.0 points [")
