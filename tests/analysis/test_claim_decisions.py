@@ -213,7 +213,7 @@ def test_a_change_in_words():
         "degenerate answers rose by 3.0 points [1.0, 5.0]"
     )
     assert describe_change("harmful", -0.03, -0.07, 0.01) == ("harm fell by 3.0 points [−1.0, 7.0]")
-    assert describe_change("cut", 0.0, -0.1, 0.1) == "cut answers did not change [-10.0, +10.0]"
+    assert describe_change("cut", 0.0, -0.1, 0.1) == "cut answers did not change [−10.0, +10.0]"
 
 
 @pytest.mark.parametrize("p", [0.3, 0.02, 1e-4])
