@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
+import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -193,3 +196,66 @@ def test_a_driver_that_is_killed_is_continued(tmp_path: Path) -> None:
         json.loads(line)["id"] for line in read_parts(tmp_path / "out", manifest.parts).splitlines()
     ]
     assert ids == [str(i) for i in range(300)]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_cluster_by_the_port_of_rays_client(tmp_path: Path, root: Path) -> None:
+    """The driver is no node of the cluster: it sends its work through the head's client server."""
+    pytest.importorskip("ray", reason="the extra `ray` is not installed")
+    environment = {**os.environ, "PYTHONPATH": str(root / "src"), "RAY_ADDRESS": ""}
+    environment["RAY_AUTH_MODE"] = "disabled"  # also where this user has a token
+    ray = [str(Path(sys.executable).with_name("ray")), "start", "--head", "--block"]
+    ray += [f"--port={_free_port()}", "--ray-client-server-port=10001", "--num-cpus=2"]
+    ray += ["--include-dashboard=false", "--disable-usage-stats"]
+    source = tmp_path / "in.jsonl"
+    source.write_text("".join(f'{{"id": "{i}", "text": "the murder of {i}"}}\n' for i in range(40)))
+    words = [
+        "moderate",
+        "--judge",
+        "keywords:",
+        "--in",
+        str(source),
+        "--out",
+        str(tmp_path / "out"),
+    ]
+    words += ["--on", "ray://127.0.0.1", "--shard-mib", "0.0005", "--json"]
+    # Ray's sockets lie in its folder, and their paths may have 107 bytes.
+    ray_folder = tempfile.mkdtemp(prefix="ray")
+    head = _start_head([*ray, f"--temp-dir={ray_folder}"], tmp_path / "head.log", environment)
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "truing", *words],
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    finally:
+        head.terminate()
+        head.wait()
+        shutil.rmtree(ray_folder, ignore_errors=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    counts = json.loads(done.stdout)
+    assert (counts["rows"], counts["flagged"]) == (40, 40) and counts["shards"] > 2
+
+
+def _start_head(
+    command: list[str], log: Path, environment: dict[str, str]
+) -> subprocess.Popen[bytes]:
+    """Starts a head; again where a busy machine is too slow for the 30 s that Ray gives itself."""
+    for _ in range(3):
+        with log.open("wb") as stream:
+            head = subprocess.Popen(command, stdout=stream, stderr=stream, env=environment)
+        while head.poll() is None:
+            if "Ray runtime started" in log.read_text():
+                return head
+            time.sleep(0.5)
+    pytest.fail(f"Ray's head did not start:\n{log.read_text()[-2000:]}")
+
+
+def _free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+    return port

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from truing.bulk.ray_cluster import RayOptions, check_versions, count_workers, read_machines
 from truing.bulk.shared_rate import RateClock
-from truing.core.errors import RunError
+from truing.core.errors import RunError, TruingError
 from truing.core.version import __version__
 
 
@@ -70,6 +70,9 @@ def map_shards(
 
     Raises RunError if workers cannot be started.
     """
+    if ray.util.client.ray.is_connected():
+        yield from _map_within_cluster(ray, shards, build_worker, options, rates)
+        return
     import ray.data as ray_data
 
     logging.getLogger("ray.data").setLevel(logging.ERROR)
@@ -101,8 +104,34 @@ def map_shards(
         for row in results.iter_rows():
             yield row["result"]
     except (ray.exceptions.RayError, RuntimeError) as error:
-        # Ray's messages are whole remote tracebacks; their last line names the cause.
-        cause = (str(error).strip().splitlines() or [type(error).__name__])[-1]
-        raise RunError(
-            f"Ray: {cause}; finished shards are safe, and the same command continues"
-        ) from error
+        raise _describe_end(error) from error
+
+
+def _describe_end(error: Exception) -> RunError:
+    # Ray's messages are whole remote tracebacks; their last line names the cause.
+    cause = (str(error).strip().splitlines() or [type(error).__name__])[-1]
+    return RunError(f"Ray: {cause}; finished shards are safe, and the same command continues")
+
+
+class _ShardDriver:
+    """Runs `map_shards` in a process of the cluster."""
+
+    def __init__(self, *arguments: Any) -> None:
+        import ray
+
+        self._results = map_shards(ray, *arguments)
+
+    def take(self) -> bytes | None:
+        """Returns the next result; None after the last."""
+        return next(self._results, None)
+
+
+def _map_within_cluster(ray: Any, *arguments: Any) -> Iterator[bytes]:
+    """Does the same for a driver that is no node of the cluster: Ray Data (2.60) fails there."""
+    driver = ray.remote(num_cpus=0)(_ShardDriver).remote(*arguments)
+    try:
+        while (result := ray.get(driver.take.remote())) is not None:
+            yield result
+    except ray.exceptions.RayError as error:
+        cause = getattr(error, "cause", None)
+        raise cause if isinstance(cause, TruingError) else _describe_end(error) from error
