@@ -11,18 +11,32 @@ from typing import Any
 import msgspec
 import pytest
 from tests.cli.command_line import truing
-from tests.rankers.rank_parts import FunctionModel
+from tests.rankers.rank_parts import FunctionModel, ListDataset
 
 from truing.bulk import rank_on_ray
-from truing.bulk.rank_on_ray import RankingTask, RankingWorker, read_outcome
+from truing.bulk.rank_on_ray import RankingWorker, decode_results, make_task
 from truing.bulk.ray_cluster import RayOptions
 from truing.core.batches import split_batches
-from truing.core.errors import RunError
+from truing.core.errors import RunError, UserError
+from truing.core.protocols import Dataset
+from truing.core.types import Conversation, Judgement, Message, Response, Row, Sample
 from truing.rankers import RankingOptions, rank_choices, rank_perplexity
-from truing.rankers.item_ranking import MapItems, RankedItem, RankingItem
+from truing.rankers.item_ranking import ItemRanker, MapItems, RankedItem, RankingItem
 from truing.specs.resolve import resolve
 
 OPTIONS = RankingOptions(how=("likelihood", "letter", "generation"), limit=7)
+
+
+def labelled_row(n: int) -> Row:
+    sample = Sample(id=f"row-{n}", conversation=Conversation.of(f"question {n}"))
+    judgement = Judgement(
+        sample_id=sample.id, judge="human:x", question="harmful", verdict=n % 2 == 0
+    )
+    answer = Response(sample_id=sample.id, message=Message("assistant", "an answer " * (n + 1)))
+    return Row(sample=sample, responses=(answer,), judgements=(judgement,))
+
+
+LABELLED = ListDataset([labelled_row(n) for n in range(8)])
 
 
 def length(prompt: str, text: str) -> list[float]:
@@ -40,16 +54,23 @@ def model(monkeypatch: pytest.MonkeyPatch) -> FunctionModel:
     return model
 
 
-def map_in_workers(options: RankingOptions, shard_items: int) -> MapItems:
-    """What `rank_on_ray` yields, with the worker in this process and the last shard first."""
+def map_in_workers(shard_items: int, spoil: Callable[[bytes], bytes] = bytes) -> MapItems:
+    """What `open_ranking_workers` yields, with the worker in this process, the last shard first.
 
-    def map_items(method: str, items: Sequence[RankingItem]) -> Iterator[list[RankedItem]]:
-        worker = RankingWorker(RankingTask(model="m", method=method, options=options), None)
+    `spoil` changes the encoded items of a shard on their way.
+    """
+
+    def map_items(
+        item_ranker: ItemRanker, items: Sequence[RankingItem]
+    ) -> Iterator[list[RankedItem]]:
+        worker = RankingWorker(make_task("m", item_ranker), None)
+        shards = [msgspec.msgpack.encode(batch) for batch in split_batches(items, shard_items)]
         # As in a process of its own, no event loop runs around it.
         with ThreadPoolExecutor(1) as thread:
-            for batch in reversed(list(split_batches(items, shard_items))):
-                result = thread.submit(worker.work, msgspec.msgpack.encode(batch)).result()
-                yield read_outcome(result, method)
+            results = (
+                thread.submit(worker.work, spoil(shard)).result() for shard in reversed(shards)
+            )
+            yield from decode_results(results, item_ranker.method)
 
     return map_items
 
@@ -62,20 +83,21 @@ def read_rows(run: Path) -> dict[str, list[Any]]:
 
 
 @pytest.mark.parametrize(
-    ("rank", "data"),
+    ("rank", "dataset"),
     [
-        (rank_choices, "builtin:pairs"),
-        (rank_perplexity, "builtin:pairs"),
+        (rank_choices, resolve("builtin:pairs", "data")),
+        (rank_perplexity, resolve("builtin:pairs", "data")),
+        (rank_perplexity, LABELLED),
     ],
+    ids=["choices", "pairs", "answers"],
 )
 def test_the_rows_and_figures_of_one_process(
-    rank: Callable[..., Any], data: str, tmp_path: Path, model: FunctionModel
+    rank: Callable[..., Any], dataset: Dataset, tmp_path: Path, model: FunctionModel
 ) -> None:
-    dataset = resolve(data, "data")
     one = rank(model, dataset, tmp_path / "one", OPTIONS)
-    map_items = map_in_workers(OPTIONS, 3)
+    map_items = map_in_workers(3)
     parts = rank(model, dataset, tmp_path / "parts", OPTIONS, None, map_items)
-    assert parts == one and len(one[0].figures) > 2
+    assert parts == one and len(one[0].figures) >= 2
     assert read_rows(tmp_path / "parts") == read_rows(tmp_path / "one")
     rankings = (tmp_path / "one/ranking.json", tmp_path / "parts/ranking.json")
     assert rankings[0].read_bytes() == rankings[1].read_bytes()
@@ -86,31 +108,77 @@ def test_the_rows_and_figures_of_one_process(
     assert len(model.asked) == asked
 
 
-def test_what_is_finished_stays_when_a_worker_fails(tmp_path: Path, model: FunctionModel) -> None:
+def test_failures_of_the_model_are_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Failing(FunctionModel):
+        async def logprobs(
+            self, prefix: Conversation | str, continuations: Sequence[str]
+        ) -> list[list[float]]:
+            raise UserError("the endpoint is away")
+
+    failing = Failing(length)
+    monkeypatch.setattr(rank_on_ray, "resolve", lambda spec, role: failing)
+    dataset = resolve("builtin:pairs", "data")
+    one = rank_perplexity(failing, dataset, None, OPTIONS)
+    assert rank_perplexity(failing, dataset, tmp_path, OPTIONS, None, map_in_workers(2)) == one
+    assert one[0].unscored == one[0].n == 7
+
+
+def test_what_is_finished_stays_when_shards_fail(tmp_path: Path, model: FunctionModel) -> None:
     options = RankingOptions(how=("likelihood",), limit=6)
     dataset = resolve("builtin:pairs", "data")
-    finished = map_in_workers(options, 2)
+    shards: list[bytes] = []
 
-    def fail_after_one(method: str, items: Sequence[RankingItem]) -> Iterator[list[RankedItem]]:
-        yield next(finished(method, items))
-        raise RunError("Ray: a machine died")
+    def spoil(shard: bytes) -> bytes:
+        shards.append(shard)
+        return shard if len(shards) == 2 else b"\xc1 no MessagePack"
 
     progress: list[tuple[int, int, int]] = []
-    with pytest.raises(RunError, match="a machine died"):
+    with pytest.raises(RunError) as raised:
         rank_choices(
-            model, dataset, tmp_path, options, lambda *n: progress.append(n), fail_after_one
+            model,
+            dataset,
+            tmp_path,
+            options,
+            lambda *n: progress.append(n),
+            map_in_workers(2, spoil),
         )
-    assert progress == [(2, 6, 0)]
-    rank_choices(model, dataset, tmp_path, options, lambda *n: progress.append(n), finished)
-    assert progress[1:] == [(4, 6, 0), (6, 6, 0)]
+    # Both shards with the same fault are told once, after the rows of the other.
+    assert "DecodeError" in str(raised.value) and "(2 shards)" in str(raised.value)
+    assert "the same command ranks what is missing" in str(raised.value)
+    assert progress == [(2, 6, 0)] and not (tmp_path / "ranking.json").exists()
+    rank_choices(model, dataset, tmp_path, options, None, map_in_workers(2))
     assert len(read_rows(tmp_path)["mcq-likelihood.jsonl"]) == 6
 
 
-def test_faults_of_a_worker_are_told() -> None:
-    task = RankingTask(model="scripted:mixed", method="generation", options=OPTIONS)
-    worker = RankingWorker(task, None)
-    with pytest.raises(RunError, match=r"DecodeError: .*the same command continues"):
-        read_outcome(worker.work(b"\xc1 no MessagePack"), "generation")
+@pytest.mark.parametrize("change", ["missing", "twice", "foreign"])
+def test_rows_must_be_those_of_the_items(change: str, tmp_path: Path, model: FunctionModel) -> None:
+    options = RankingOptions(how=("likelihood",), limit=4)
+    dataset = resolve("builtin:pairs", "data")
+
+    def map_items(
+        item_ranker: ItemRanker, items: Sequence[RankingItem]
+    ) -> Iterator[list[RankedItem]]:
+        for rows in map_in_workers(4)(item_ranker, items):
+            if change == "missing":
+                yield rows[1:]
+            elif change == "twice":
+                yield [*rows, rows[0]]
+            else:
+                yield [msgspec.structs.replace(rows[0], sample_id="another"), *rows[1:]]
+
+    message = "1 items have no row" if change == "missing" else "not asked for, or two of one"
+    with pytest.raises(RunError, match=message):
+        rank_choices(model, dataset, tmp_path, options, None, map_items)
+    rows = read_rows(tmp_path).get("mcq-likelihood.jsonl", [])
+    assert len(rows) == (3 if change == "missing" else 0)
+
+
+def test_a_worker_with_another_model_ranks_nothing(model: FunctionModel) -> None:
+    task = make_task("m", ItemRanker(model, "likelihood", OPTIONS))
+    other = msgspec.structs.replace(task, model_hash="f" * 16)
+    with pytest.raises(UserError, match="m is another model here"):
+        RankingWorker(other, None)
+    RankingWorker(task, None)
 
 
 @pytest.mark.parametrize(
@@ -142,7 +210,8 @@ def test_ranking_on_a_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, r
     model = resolve("scripted:comply", "model")
     one = rank_choices(model, dataset, tmp_path / "one", options)
     cluster = RayOptions(workers=2, cpus=0.5)
-    with rank_on_ray.rank_on_ray("scripted:comply", options, cluster, shard_items=4) as map_items:
+    workers = rank_on_ray.open_ranking_workers("scripted:comply", cluster, shard_items=4)
+    with workers as map_items:
         parts = rank_choices(model, dataset, tmp_path / "parts", options, None, map_items)
     assert parts == one
     assert read_rows(tmp_path / "parts") == read_rows(tmp_path / "one")

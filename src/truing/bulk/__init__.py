@@ -15,6 +15,7 @@ __getattr__, __dir__, __all__ = lazy_exports(
         "evaluate_on_ray": "EvaluationSpecs judge_on_ray",
         "input_shards": "DEFAULT_SHARD_BYTES",
         "moderation_job": "Manifest ShardRunner begin_job finish_job plan_job run_shards",
+        "rank_on_ray": "open_ranking_workers",
         "ray_cluster": "RayOptions check_ray_options",
         "row_files": "Format InputRow RowFile RowOptions TakenName check_output_format",
         "row_judgements": "ADDED_FIELDS CHUNK_SIZE judge_rows judged_values",

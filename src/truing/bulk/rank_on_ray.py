@@ -1,9 +1,12 @@
-"""Ranks the items of a data set on a Ray cluster; the run folder is that of one process."""
+"""Ranks the items of a data set on a Ray cluster.
+
+The workers return rows and store nothing; the driver writes them into an ordinary run folder.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from types import GenericAlias
 from typing import Any
@@ -32,10 +35,19 @@ from truing.specs.resolve import resolve
 DEFAULT_SHARD_ITEMS = 64
 
 
+_MAX_FAULTS = 20
+
+
 class RankingTask(Struct, frozen=True, kw_only=True):
-    """What the workers are sent: the spec of the model, the method, and how to rank."""
+    """What the workers are sent: the spec of the model, the method, and how to rank.
+
+    `model_name` and `model_hash` are those of the driver's model: a worker whose model differs
+    ranks nothing.
+    """
 
     model: str
+    model_name: str
+    model_hash: str
     method: str
     options: RankingOptions
 
@@ -44,7 +56,7 @@ class RankingOutcome(Struct, frozen=True, kw_only=True):
     """What a worker returns of a shard: encoded rows, or why there are none."""
 
     rows: msgspec.Raw = msgspec.Raw(b"\x90")
-    fault: str = ""
+    fault: str | None = None
 
 
 class RankingWorker:
@@ -55,6 +67,11 @@ class RankingWorker:
     ) -> None:
         self._task, self._reserve = task, reserve
         model: Model = resolve(task.model, "model")
+        if (model.name, model.lineage.hash) != (task.model_name, task.model_hash):
+            raise UserError(
+                f"{task.model} is another model here ({model.name}, {model.lineage.hash}) than "
+                f"where the command runs ({task.model_name}, {task.model_hash})"
+            )
         self._ranker = ItemRanker(model, task.method, task.options)
         items = GenericAlias(list, (ITEM_TYPES[task.method],))
         self._decoder: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(items)
@@ -66,7 +83,7 @@ class RankingWorker:
             rows = asyncio.run(self._rank(self._decoder.decode(shard)))
             outcome = RankingOutcome(rows=msgspec.Raw(msgspec.msgpack.encode(rows)))
         except TruingError as error:
-            outcome = RankingOutcome(fault=str(error))
+            outcome = RankingOutcome(fault=str(error) or type(error).__name__)
         except Exception as error:
             outcome = RankingOutcome(fault=f"{type(error).__name__}: {error}")
         return msgspec.msgpack.encode(outcome)
@@ -87,37 +104,55 @@ class _BuildWorker(Struct, frozen=True):
 
 
 @contextmanager
-def rank_on_ray(
-    model: str,
-    options: RankingOptions,
-    cluster: RayOptions,
-    *,
-    shard_items: int = DEFAULT_SHARD_ITEMS,
+def open_ranking_workers(
+    model: str, cluster: RayOptions, *, shard_items: int = DEFAULT_SHARD_ITEMS
 ) -> Iterator[MapItems]:
     """Yields what `rank_choices` and `rank_perplexity` take as `map_items`.
 
     `model` is a spec, which each worker resolves for itself; a worker ranks `shard_items` items at
-    a time. The rows arrive in any order; the same command ranks what is missing. Raises UserError
-    for a cluster that is not there; what is ranked raises RunError where a worker cannot rank.
+    a time. Raises UserError for a cluster that is not there. Where shards fail, the rows of all
+    others are yielded, then RunError is raised with the faults.
     """
     if shard_items < 1:
         raise UserError(f"--shard-items {shard_items}: give 1 or more")
     with connect_ray(cluster) as ray:
 
-        def map_items(method: str, items: Sequence[RankingItem]) -> Iterator[list[RankedItem]]:
-            build_worker = _BuildWorker(RankingTask(model=model, method=method, options=options))
+        def map_items(
+            item_ranker: ItemRanker, items: Sequence[RankingItem]
+        ) -> Iterator[list[RankedItem]]:
+            build_worker = _BuildWorker(make_task(model, item_ranker))
             shards = [msgspec.msgpack.encode(batch) for batch in split_batches(items, shard_items)]
-            for result in map_shards(ray, shards, build_worker, cluster):
-                yield read_outcome(result, method)
+            results = map_shards(ray, shards, build_worker, cluster)
+            yield from decode_results(results, item_ranker.method)
 
         yield map_items
 
 
-def read_outcome(result: bytes, method: str) -> list[RankedItem]:
-    """Returns the rows in a worker's result; raises RunError with its fault."""
-    outcome = msgspec.msgpack.decode(result, type=RankingOutcome)
-    if outcome.fault:
-        raise RunError(f"{outcome.fault}; finished rows are stored, and the same command continues")
+def make_task(model: str, item_ranker: ItemRanker) -> RankingTask:
+    """Returns what workers need to do the work of an `ItemRanker`; `model` is its model's spec."""
+    return RankingTask(
+        model=model,
+        model_name=item_ranker.model.name,
+        model_hash=item_ranker.model.lineage.hash,
+        method=item_ranker.method,
+        options=item_ranker.options,
+    )
+
+
+def decode_results(results: Iterable[bytes], method: str) -> Iterator[list[RankedItem]]:
+    """Yields the rows in workers' results; then raises RunError if some had a fault."""
     rows = GenericAlias(list, (ROW_TYPES[method],))
-    decoded: list[RankedItem] = msgspec.msgpack.decode(outcome.rows, type=rows)
-    return decoded
+    faults: dict[str, int] = {}
+    for result in results:
+        outcome = msgspec.msgpack.decode(result, type=RankingOutcome)
+        if outcome.fault is None:
+            yield msgspec.msgpack.decode(outcome.rows, type=rows)
+            continue
+        faults[outcome.fault] = faults.get(outcome.fault, 0) + 1
+        if sum(faults.values()) >= _MAX_FAULTS:
+            break
+    if faults:
+        raise RunError(
+            *(f"{fault} ({count} shards)" for fault, count in faults.items()),
+            "the rows of all other shards are stored; the same command ranks what is missing",
+        )

@@ -3,7 +3,8 @@
 Ray Data keeps a pool of actors, each of which holds a judge or a model; gives them one shard after
 the other; starts new ones while shards wait; and repeats the shards of a process or machine that
 died. What one shard means, and that it counts once, is no matter of Ray's: a worker commits it, and
-a worker that gets a committed shard returns what is stored.
+a worker that gets a committed shard returns what is stored. (Workers that rank return rows, which
+the driver stores: a shard whose rows have not arrived is ranked again.)
 """
 
 from __future__ import annotations

@@ -60,15 +60,13 @@ class RankFlags:
     shard_items: int = 64
     ray: RayFlags = field(default_factory=RayFlags)
 
-    def open_workers(
-        self, model: str, settings: RankingOptions
-    ) -> AbstractContextManager[MapItems | None]:
-        """Returns what ranks items on a cluster, or None without --on."""
+    def open_workers(self, model: str) -> AbstractContextManager[MapItems | None]:
+        """Returns what ranks items on a cluster by a model's spec, or None without --on."""
         if not self.ray.on:
             return nullcontext()
-        from truing.bulk.rank_on_ray import rank_on_ray
+        from truing.bulk.rank_on_ray import open_ranking_workers
 
-        return rank_on_ray(model, settings, self.ray.options, shard_items=self.shard_items)
+        return open_ranking_workers(model, self.ray.options, shard_items=self.shard_items)
 
     def settings(self, methods: Sequence[str] = DEFAULT_METHODS) -> RankingOptions:
         """Returns the settings of the rankers; raises UserError for a value out of range."""
@@ -127,7 +125,7 @@ def mcq(
     settings = flags.settings(by or DEFAULT_METHODS)
     target, dataset = resolve_all([(model, "model"), (data, "data")])
     with (
-        flags.open_workers(model, settings) as map_items,
+        flags.open_workers(model) as map_items,
         ProgressBar("ranking", quiet=json) as progress,
     ):
         summaries = rank_choices(target, dataset, out, settings, progress, map_items)
@@ -160,7 +158,7 @@ def perplexity(
     settings = flags.settings()
     target, dataset = resolve_all([(model, "model"), (data, "data")])
     with (
-        flags.open_workers(model, settings) as map_items,
+        flags.open_workers(model) as map_items,
         ProgressBar("ranking", quiet=json) as progress,
     ):
         summaries = rank_perplexity(target, dataset, out, settings, progress, map_items)

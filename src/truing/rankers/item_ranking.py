@@ -70,21 +70,20 @@ ROW_TYPES: dict[str, type[RankedItem]] = {
     PAIRS: ComparedPair,
     ANSWERS: MeasuredAnswer,
 }
-MapItems = Callable[[str, Sequence[RankingItem]], Iterator[list[RankedItem]]]
-"""Ranks items by a method elsewhere; yields the rows as they arrive, in any order."""
 
 
 class ItemRanker:
     """Ranks items by one method; raises UserError for a model that the method cannot use."""
 
     def __init__(self, model: Model, method: str, options: RankingOptions) -> None:
-        self.method = method
-        self._model: Any = model if method == "generation" else require_logprobs(model)
-        self._options = options
+        if method != "generation":
+            require_logprobs(model)
+        self.model, self.method, self.options = model, method, options
 
     async def rank(self, item: Any) -> RankedItem:
         """Returns the row of an item; what the model could not answer is a failure in it."""
-        model, options = self._model, self._options
+        model: Any = self.model
+        options = self.options
         if self.method == "likelihood":
             return await rank_by_likelihood(model, item, options.form)
         if self.method == "letter":
@@ -102,12 +101,14 @@ class ItemRanker:
         return await measure_answer(model, item, options.form)
 
 
-def require_logprobs(model: Model) -> LogprobModel:
-    """Returns a model that gives log-probabilities; raises UserError for another one."""
+MapItems = Callable[[ItemRanker, Sequence[RankingItem]], Iterator[list[RankedItem]]]
+"""Does elsewhere what an `ItemRanker` does; yields the rows as they arrive, in any order."""
+
+
+def require_logprobs(model: Model) -> None:
+    """Raises UserError for a model that gives no log-probabilities."""
     if not isinstance(model, LogprobModel):
         raise UserError(
             f"{model.name}: returns no log-probabilities of a given text, so it cannot be ranked "
-            "by likelihood, letter or "
-            f"perplexity; by generation it can (rank mcq --by generation)"
+            "by likelihood, letter or perplexity; by generation it can (rank mcq --by generation)"
         )
-    return model

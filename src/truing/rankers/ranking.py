@@ -2,7 +2,8 @@
 
 Files: `samples.jsonl`, `rankings/<ranker>.jsonl`, `ranking.json`.
 
-Rows are appended as they come, in the order of the data; a repeated call resumes.
+Rows are appended as they come, in the order of the data, on a cluster in that of their arrival; a
+repeated call resumes.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import msgspec
 from msgspec import Struct
 
 from truing.core.batches import split_batches
-from truing.core.errors import DataError, UserError
+from truing.core.errors import DataError, RunError, UserError
 from truing.core.ids import stream_seed
 from truing.core.input_files import read_input_bytes
 from truing.core.lineage import digest
@@ -145,8 +146,14 @@ async def _rank_items(
     rows_by_id = store.known(ranker, ROW_TYPES[method])
     todo = [i for i in items if i.id not in rows_by_id]
 
-    def keep(rows: Sequence[RankedItem]) -> None:
+    missing = {item.id for item in todo}
+
+    def store_rows(rows: Sequence[RankedItem]) -> None:
         # Stored batch by batch: an interrupted run loses what is under way at most.
+        ids = {row.sample_id for row in rows}
+        if not ids <= missing or len(ids) < len(rows):
+            raise RunError(f"{ranker}: rows of items that were not asked for, or two of one item")
+        missing.difference_update(ids)
         store.add(ranker, rows)
         rows_by_id.update({row.sample_id: row for row in rows})
         if on_progress is not None:
@@ -154,11 +161,13 @@ async def _rank_items(
             on_progress(len(rows_by_id), len(items), failed)
 
     if map_items is not None and todo:
-        for rows in map_items(method, todo):
-            keep(rows)
+        for rows in map_items(item_ranker, todo):
+            store_rows(rows)
     else:
         for batch in split_batches(todo, together):
-            keep(await map_in_batches(batch, item_ranker.rank, together=together))
+            store_rows(await map_in_batches(batch, item_ranker.rank, together=together))
+    if missing:
+        raise RunError(f"{ranker}: {len(missing)} items have no row; the same command continues")
     # In the order of the data, whatever part of it came from an earlier call.
     return [rows_by_id[i.id] for i in items]
 
@@ -177,7 +186,7 @@ def rank_choices(
 ) -> list[RankingSummary]:
     """Ranks multiple-choice questions by each method of `settings.how`.
 
-    `map_items` ranks them elsewhere (`bulk.rank_on_ray`), with the same rows in the folder.
+    `map_items` ranks them elsewhere (`bulk.rank_on_ray`): the same rows, in another order.
 
     Raises UserError for an unknown method or a model without log-probabilities, and DataError for
     a data set without questions and pairs.

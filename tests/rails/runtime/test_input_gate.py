@@ -164,6 +164,28 @@ def test_a_rewritten_earlier_text_is_what_the_model_sees() -> None:
     assert guard.inner.seen_text.count("[hidden]") == 5
 
 
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"role": "user", "content": "hello", "name": "a SECRET"},
+        {"role": "context", "content": {"note": {"inner": "a SECRET"}}},
+    ],
+)
+def test_a_text_that_cannot_be_rewritten_is_blocked_where_its_equal_was(
+    row: dict[str, Any],
+) -> None:
+    """What is remembered of a text that was rewritten is no answer for a name or a nested value."""
+    guard = Guard(INPUT.replace("[keyword]", "[mask]"))
+    equal: dict[str, Any] = {"role": row["role"], "content": "a SECRET"}
+    if row["role"] == "context":
+        equal["content"] = {"note": "a SECRET"}
+    rows = [equal, {"role": "user", "content": "hello"}]
+    assert asyncio.run(guard.model.answer_messages(rows)).finish_reason != "blocked"
+    rows = [equal, row, {"role": "user", "content": "hello again"}]
+    assert asyncio.run(guard.model.answer_messages(rows)).finish_reason == "blocked"
+    assert "SECRET" not in guard.inner.seen_text
+
+
 def test_a_refused_message_is_withheld_when_the_conversation_goes_on() -> None:
     guard = Guard()
     first = guard.ask(message("user", "FORBIDDEN"))

@@ -20,6 +20,7 @@ MAX_BYTES = 16 * 2**20
 _ENTRY_BYTES = 400  # of a key, a verdict without texts, and their place in the dictionary
 _CHARACTER_BYTES = 4  # at most, in Python's strings
 _MAX_BEGUN_HASHES = 256
+_MAX_BEGUN_CHARACTERS = 2_000  # a role may hold the name that a client gave a tool
 _ANSWER_STAGE = "answer of the runtime"  # takes the place of the stage in the keys of answers
 
 
@@ -73,7 +74,8 @@ class CheckedTexts:
                 begun.update(_with_length(part))
             if len(self._begun_hashes) >= _MAX_BEGUN_HASHES:
                 self._begun_hashes.clear()
-            self._begun_hashes[parts] = begun
+            if sum(map(len, parts)) <= _MAX_BEGUN_CHARACTERS:
+                self._begun_hashes[parts] = begun
         keyed_hash = begun.copy()
         keyed_hash.update(_with_length(text))
         return keyed_hash.digest()

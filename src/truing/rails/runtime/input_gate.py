@@ -125,7 +125,8 @@ class InputGate:
         rulings: list[Ruling] = []
         for start in range(0, len(texts), PARALLEL_CHECKS):
             batch = texts[start : start + PARALLEL_CHECKS]
-            for text, reading in zip(batch, await self._read_batch(batch, session, read_text)):
+            readings = await self._read_batch(batch, session, read_text)
+            for text, reading in zip(batch, readings, strict=True):
                 if isinstance(reading, BaseException):
                     raise reading
                 verdict, failure = reading
@@ -150,26 +151,26 @@ class InputGate:
     ) -> list[TextReading | BaseException]:
         """Returns the readings of texts, new ones in parallel, or the errors in their place."""
         # Most texts of a long conversation are remembered: they need no task.
-        readings: list[TextReading | BaseException | None] = [
-            self._recall(session, text) for text in texts
+        remembered = [self._recall(session, text) for text in texts]
+        new_texts = [
+            text for text, reading in zip(texts, remembered, strict=True) if reading is None
         ]
-        new_places = [place for place, reading in enumerate(readings) if reading is None]
-        if new_places:
-            new_readings = await asyncio.gather(
-                *(read(texts[place]) for place in new_places), return_exceptions=True
-            )
-            for place, reading in zip(new_places, new_readings, strict=True):
-                readings[place] = reading
-        return [reading for reading in readings if reading is not None]
+        new_readings = iter(await asyncio.gather(*map(read, new_texts), return_exceptions=True))
+        return [next(new_readings) if reading is None else reading for reading in remembered]
 
     def _recall(self, session: str, text: ClientText) -> TextReading | None:
         """Returns the remembered verdict on a text, or None if it is new."""
-        if text.role == "assistant" and self.memory.get(self.memory.answer_key(session, text.text)):
-            return TextVerdict(text.text), None
+        if text.role == "assistant":
+            answer_key = self.memory.answer_key(session, text.text)
+            if self.memory.get(answer_key) is not None:
+                return TextVerdict(text.text), None
         known = self.memory.get(self._key(session, text))
         if known is None:
             return None
-        return TextVerdict(text.text) if known.is_unchanged else known, None
+        if known.is_unchanged:
+            return TextVerdict(text.text), None
+        # Where an equal text was rewritten, this one cannot be: the rails decide on it anew.
+        return (known, None) if known.text is None or text.can_rewrite else None
 
     def _key(self, session: str, text: ClientText) -> bytes:
         rails = stage_flows(self.config, text.stage)
@@ -190,8 +191,10 @@ class InputGate:
             # Another answer to the same conversation, or another client of the session.
             shared = await asyncio.shield(running)
             if shared is not None:
-                is_unchanged = shared[0].text == text.text
-                return (TextVerdict(text.text), None) if is_unchanged else shared
+                if shared[0].text == text.text:
+                    return TextVerdict(text.text), None
+                if shared[0].text is None or text.can_rewrite:
+                    return shared
         return await self._read_new_text(turn, text, key, state_after)
 
     async def _read_new_text(
