@@ -6,7 +6,7 @@ import os
 import shutil
 import sys
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import pytest
 
@@ -54,3 +54,11 @@ def hide_package(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     for module in [m for m in sys.modules if m.split(".")[0] == name]:
         monkeypatch.delitem(sys.modules, module)
     monkeypatch.setitem(sys.modules, name, None)
+
+
+def require_package(name: str) -> Any:
+    """Returns a package that `make test-peers` installs; without it the test is skipped.
+
+    That command (tests/test_optional_packages.py and the peers' own) fails for a skipped test.
+    """
+    return pytest.importorskip(name, reason=f"{name} is installed by `make test-peers`")

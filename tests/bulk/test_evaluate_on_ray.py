@@ -10,7 +10,9 @@ from typing import Any
 
 import msgspec
 import pytest
+from tests.bulk.ray_marks import on_ray
 from tests.cli.command_line import truing
+from tests.requirements import require_package
 
 from truing.analysis import streamed_summary
 from truing.analysis.comparison import compare
@@ -321,14 +323,9 @@ def test_a_worker_with_another_model_is_a_fault(tmp_path: Path) -> None:
     assert not finish_parts(tmp_path / "run").manifest.complete
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(900)
-@pytest.mark.filterwarnings("ignore::ResourceWarning")
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
-@pytest.mark.filterwarnings("ignore::FutureWarning")
+@on_ray
 def test_on_a_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, root: Path) -> None:
-    pytest.importorskip("ray", reason="the extra `ray` is not installed")
+    require_package("ray")
     monkeypatch.setenv("PYTHONPATH", str(root / "src"))
     cluster = RayOptions(workers=2, cpus=0.5, rate=200)
     evaluate(

@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.bulk.ray_marks import RAY_MARKS
+from tests.requirements import require_package
 
 from truing.bulk.moderate_on_ray import moderate_on_ray
 from truing.bulk.moderation_job import plan_job
@@ -27,16 +29,8 @@ from truing.cli.ray_flags import RayFlags
 from truing.core.errors import DataError
 from truing.specs.resolve import resolve
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.timeout(900),
-    # Of Ray, which leaves its processes to the operating system.
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-    pytest.mark.filterwarnings("ignore::DeprecationWarning:ray"),
-    pytest.mark.filterwarnings("ignore::FutureWarning:ray"),
-]
-pytest.importorskip("ray", reason="the extra `ray` is not installed")
+pytestmark = RAY_MARKS
+require_package("ray")
 
 OPTIONS = RayOptions(workers=2, cpus=0.5)
 
@@ -198,11 +192,8 @@ def test_a_driver_that_is_killed_is_continued(tmp_path: Path) -> None:
     assert ids == [str(i) for i in range(300)]
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(900)
 def test_a_cluster_by_the_port_of_rays_client(tmp_path: Path, root: Path) -> None:
     """The driver is no node of the cluster: it sends its work through the head's client server."""
-    pytest.importorskip("ray", reason="the extra `ray` is not installed")
     environment = {**os.environ, "PYTHONPATH": str(root / "src"), "RAY_ADDRESS": ""}
     environment["RAY_AUTH_MODE"] = "disabled"  # also where this user has a token
     ray = [str(Path(sys.executable).with_name("ray")), "start", "--head", "--block"]
@@ -210,15 +201,8 @@ def test_a_cluster_by_the_port_of_rays_client(tmp_path: Path, root: Path) -> Non
     ray += ["--include-dashboard=false", "--disable-usage-stats"]
     source = tmp_path / "in.jsonl"
     source.write_text("".join(f'{{"id": "{i}", "text": "the murder of {i}"}}\n' for i in range(40)))
-    words = [
-        "moderate",
-        "--judge",
-        "keywords:",
-        "--in",
-        str(source),
-        "--out",
-        str(tmp_path / "out"),
-    ]
+    words = ["moderate", "--judge", "keywords:", "--in", str(source)]
+    words += ["--out", str(tmp_path / "out")]
     words += ["--on", "ray://127.0.0.1", "--shard-mib", "0.0005", "--json"]
     # Ray's sockets lie in its folder, and their paths may have 107 bytes.
     ray_folder = tempfile.mkdtemp(prefix="ray")

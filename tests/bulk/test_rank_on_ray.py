@@ -10,8 +10,10 @@ from typing import Any
 
 import msgspec
 import pytest
+from tests.bulk.ray_marks import on_ray
 from tests.cli.command_line import truing
 from tests.rankers.rank_parts import FunctionModel, ListDataset
+from tests.requirements import require_package
 
 from truing.bulk import rank_on_ray
 from truing.bulk.rank_on_ray import RankingWorker, decode_results, make_task
@@ -196,14 +198,9 @@ def test_flags_that_are_wrong(flags: tuple[str, ...], message: str, tmp_path: Pa
     assert not (tmp_path / "out" / "ranking.json").exists()
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(900)
-@pytest.mark.filterwarnings("ignore::ResourceWarning")
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
-@pytest.mark.filterwarnings("ignore::FutureWarning")
+@on_ray
 def test_ranking_on_a_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, root: Path) -> None:
-    pytest.importorskip("ray", reason="the extra `ray` is not installed")
+    require_package("ray")
     monkeypatch.setenv("PYTHONPATH", str(root / "src"))
     options = RankingOptions(how=("generation",), limit=20)
     dataset = resolve("builtin:pairs", "data")

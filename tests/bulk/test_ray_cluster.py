@@ -7,6 +7,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from tests.requirements import require_package
 
 from truing.bulk import ray_cluster
 from truing.bulk.ray_cluster import (
@@ -96,7 +97,7 @@ def test_streams_and_inputs_inside_of_the_output(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_cluster_that_is_not_there() -> None:
-    pytest.importorskip("ray", reason="the extra `ray` is not installed")
+    require_package("ray")
     with (
         pytest.raises(UserError, match=r"no Ray at ray://127\.0\.0\.1:10001"),
         connect_ray(RayOptions(address="ray://127.0.0.1")),

@@ -12,6 +12,7 @@ from typing import Any
 import fsspec
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
+from tests.requirements import require_package
 
 from truing.bulk import remote_files
 from truing.bulk.input_shards import ShardRows, find_sources, plan_shards
@@ -289,8 +290,8 @@ def test_a_folder_of_another_job(tmp_path: Path) -> None:
 @pytest.fixture
 def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """The URL of a bucket of moto's server, a real HTTP server of S3's protocol."""
-    pytest.importorskip("s3fs", reason="s3fs is not installed")
-    pytest.importorskip("moto.server", reason="moto[server] is not installed")
+    require_package("s3fs")
+    require_package("moto.server")
     import boto3
     from moto.server import ThreadedMotoServer
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from tests.model_stand_ins import MemoryDataset
-from tests.requirements import hide_package
+from tests.requirements import hide_package, require_package
 
 from truing.core.errors import BudgetExceeded, MissingExtra, SpecError, UserError
 from truing.core.types import Answer, Conversation, Sampling
@@ -74,7 +74,7 @@ def test_a_copy_answers_as_the_model_does() -> None:
 
 @pytest.fixture
 def pool() -> Iterator[ModelPool]:
-    pytest.importorskip("ray", reason="the extra `ray` is not installed")
+    require_package("ray")
     made = ModelPool(parse_spec("scripted:mixed,delay=0.01"), PoolOptions(copies=2, cpus=0.5))
     yield made
     made._stop()
@@ -118,7 +118,7 @@ def _whoami(prompt: str) -> str:
 def test_copies_share_the_work_and_a_killed_one_comes_back(
     monkeypatch: pytest.MonkeyPatch, root: Path
 ) -> None:
-    pytest.importorskip("ray", reason="the extra `ray` is not installed")
+    require_package("ray")
     monkeypatch.setenv("PYTHONPATH", str(root))
     made = ModelPool(
         parse_spec("python:tests.models.test_pool:_whoami"), PoolOptions(copies=2, cpus=0.5)
@@ -148,7 +148,7 @@ def test_copies_share_the_work_and_a_killed_one_comes_back(
 
 @pytest.mark.slow
 def test_what_ends_a_pool_is_told(tmp_path: Path) -> None:
-    pytest.importorskip("ray", reason="the extra `ray` is not installed")
+    require_package("ray")
     wrong = ModelPool(parse_spec("scripted:none"), PoolOptions(copies=1, cpus=0.5))
     with pytest.raises(SpecError, match="there is no script 'none'"):
         _ = wrong.name
@@ -172,7 +172,7 @@ def test_what_ends_a_pool_is_told(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_copies_of_a_local_model_answer_as_one_does(tmp_path: Path) -> None:
-    pytest.importorskip("ray", reason="the extra `ray` is not installed")
+    require_package("ray")
     from tests.models.local.conftest import SIZES, tokenizer
     from transformers import LlamaConfig, LlamaForCausalLM, set_seed
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from tests.requirements import hide_package
+from tests.requirements import hide_package, require_package
 from tests.train.builders import make_settings
 
 from truing.core.errors import MissingExtra
@@ -30,7 +30,7 @@ def test_an_absent_tracker_is_one_sentence(
 def test_wandb_takes_the_numbers_of_each_step(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pytest.importorskip("wandb", reason="runs in `make test-peers`")
+    require_package("wandb")
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.chdir(tmp_path)
     settings = make_settings("sft", str(tmp_path / "run"), "smollm2", track="wandb")

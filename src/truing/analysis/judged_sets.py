@@ -158,7 +158,7 @@ class JudgedSet:
     def _read_responses(self) -> None:
         import numpy as np
 
-        positions, indexes, text_keys, models = (array("q") for _ in range(4))
+        positions, answer_indexes, text_keys, models = (array("q") for _ in range(4))
         answered = bytearray()
         unnamed = self._model_numbers.get("", -1)
         for response in read_run_records(self._run.path, "responses.jsonl", _Response):
@@ -167,7 +167,7 @@ class JudgedSet:
                 continue
             content = response.message.content
             positions.append(position)
-            indexes.append(response.index)
+            answer_indexes.append(response.index)
             # Equal keys mean an equal prompt and an equal answer (`_drop_contradictions`).
             text_keys.append(hash((int(self._prompt_keys[position]), content)))
             answered.append(bool(content.strip()))
@@ -176,13 +176,13 @@ class JudgedSet:
                 model = self._number_model(response.model)
             models.append(model)
         n_samples = len(self._prompt_keys)
-        self._per_sample = max(indexes, default=0) + 1
+        self._per_sample = max(answer_indexes, default=0) + 1
         # A sparse index would make the lookup table below too large for memory.
         path = self._run.path / "responses.jsonl"
         max_cells = max_cells_per_sample(record_bytes(self._run.path, path.name), n_samples)
         check_cells(self._per_sample, max_cells, path)
         self._sample_of_row = np.array(positions, np.int64)
-        self._indexes = np.array(indexes, np.int64)
+        self._indexes = np.array(answer_indexes, np.int64)
         self._row_of_key = np.full(n_samples * self._per_sample, -1, np.int64)
         keys = self._sample_of_row * self._per_sample + self._indexes
         self._row_of_key[keys] = np.arange(len(keys))

@@ -211,8 +211,8 @@ class Watcher:
         inode = Path(source.path).stat().st_ino
         for last in self._last.values():
             # Short logs may begin alike; the same file has the same number.
-            is_telling = last.size >= _COMPARED_BYTES or inode == last.inode
-            if not is_telling or last.size > source.size:
+            is_comparable = last.size >= _COMPARED_BYTES or inode == last.inode
+            if not is_comparable or last.size > source.size:
                 continue
             if _hash_content(source.path, last.size) == last.content:
                 raise DataError(

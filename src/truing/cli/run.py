@@ -171,14 +171,14 @@ def _limit_spending(plan: Plan, flags: SpendingFlags) -> Plan:
     from truing.plan.evaluation import find_run_faults
 
     run = plan.run
-    limited = replace(
+    run_within_budget = replace(
         run,
         budget=run.budget if flags.budget is None else flags.budget,
         budget_tokens=run.budget_tokens if flags.budget_tokens is None else flags.budget_tokens,
         prices=run.prices if flags.prices is None else str(flags.prices),
     )
-    check_flags(find_run_faults(limited))
-    return replace(plan, run=limited)
+    check_flags(find_run_faults(run_within_budget))
+    return replace(plan, run=run_within_budget)
 
 
 def _warn_of_budget(plan: Plan) -> None:

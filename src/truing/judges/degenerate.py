@@ -82,16 +82,18 @@ def _is_gibberish(text: str) -> bool:
         and not re.search(r"\d|```|[|=]", text)
     ):
         return True
-    latin = [w for w in _WORD.findall(text) if w.isascii()]
+    ascii_words = [w for w in _WORD.findall(text) if w.isascii()]
     # The rest is about English: other scripts have other vowels and other common words.
-    if len(latin) < 12 or len(latin) < 0.6 * len(text.split()):
+    if len(ascii_words) < 12 or len(ascii_words) < 0.6 * len(text.split()):
         return False
     odd_words = sum(
-        1 for w in latin if len(w) > 24 or (len(w) > 4 and not re.search(r"[aeiouyAEIOUY]", w))
+        1
+        for w in ascii_words
+        if len(w) > 24 or (len(w) > 4 and not re.search(r"[aeiouyAEIOUY]", w))
     )
-    common_words = sum(1 for w in latin if w.lower() in _STOP)
-    return odd_words > 0.25 * len(latin) or (
-        common_words < 0.03 * len(latin) and len(latin) >= 40 and "\n" not in text
+    common_words = sum(1 for w in ascii_words if w.lower() in _STOP)
+    return odd_words > 0.25 * len(ascii_words) or (
+        common_words < 0.03 * len(ascii_words) and len(ascii_words) >= 40 and "\n" not in text
     )
 
 

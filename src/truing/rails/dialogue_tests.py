@@ -61,7 +61,7 @@ _TURN: dict[str, Any] = {
 _SCHEMA: dict[str, Any] = {
     "dialogues": [{"name": str, "llm": [str], "seed": int, "turns": [_TURN]}]
 }
-_INPUT_KEYS = ("user", "event", "tool")
+_TURN_INPUT_KEYS = ("user", "event", "tool")
 _Lines = dict[tuple[str | int, ...], int]  # path of a YAML key -> its line
 
 
@@ -217,8 +217,8 @@ def _dialogue_errors(dialogue: DialogueTest) -> Iterator[str]:
     if not dialogue.turns:
         yield f"{dialogue.place}: a dialogue needs turns"
     for turn, line in zip(dialogue.turns, dialogue.lines, strict=True):
-        if sum(key in turn for key in _INPUT_KEYS) != 1:
-            yield f"{file}:{line}: a turn needs one of {', '.join(_INPUT_KEYS)}"
+        if sum(key in turn for key in _TURN_INPUT_KEYS) != 1:
+            yield f"{file}:{line}: a turn needs one of {', '.join(_TURN_INPUT_KEYS)}"
         for name, what in find_option_faults(turn.get("options")):
             yield f"{file}:{line}: options.{name}: {what}"
         try:
@@ -340,7 +340,7 @@ class DialogueRunner:
 def _shown_input(turn: dict[str, Any]) -> str:
     if "user" in turn:
         return str(turn["user"])
-    return json.dumps({key: turn[key] for key in _INPUT_KEYS if key in turn}, default=str)
+    return json.dumps({key: turn[key] for key in _TURN_INPUT_KEYS if key in turn}, default=str)
 
 
 def _input_messages(turn: dict[str, Any]) -> list[dict[str, Any]]:

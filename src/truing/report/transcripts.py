@@ -22,7 +22,7 @@ _QUOTE = re.compile(r'(?:^|(?<=[\s(\[:]))["“](\S[^"“”]{6,398}\S)["”](?=$
 _MAX_QUOTES = 50
 _MAX_CHANGES = 100
 _MAX_PASSAGES = 200  # marked ones in a text
-_STATUS_WORDS = {
+_CALL_STATUS_WORDS = {
     "ok": "executed",
     "error": "refused by the tool",
     "invalid": "wrong arguments",
@@ -254,7 +254,7 @@ def _view_call(
         name=call.name,
         arguments=arguments,
         status=call.status,
-        status_words=_STATUS_WORDS[call.status],
+        status_words=_CALL_STATUS_WORDS[call.status],
         result=room.show(call.result),
         withheld=call.withheld,
         blocks=tuple(_view_block(ruling) for ruling in blocks if _names_one_of(ruling, {call.id})),

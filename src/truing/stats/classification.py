@@ -193,8 +193,8 @@ class AurocDifference(Struct, frozen=True):
 
 
 def auroc_difference(
-    p_a: ArrayLike,
-    p_b: ArrayLike,
+    scores_a: ArrayLike,
+    scores_b: ArrayLike,
     y: ArrayLike,
     groups: ArrayLike | None = None,
     level: float = 0.95,
@@ -206,7 +206,7 @@ def auroc_difference(
     """
     import numpy as np
 
-    a, b, truth = np.asarray(p_a, float), np.asarray(p_b, float), np.asarray(y, bool)
+    a, b, truth = np.asarray(scores_a, float), np.asarray(scores_b, float), np.asarray(y, bool)
     if not a.shape == b.shape == truth.shape or a.ndim != 1:
         raise ValueError(f"paired probabilities of shapes {a.shape}, {b.shape} and {truth.shape}")
     if not truth.any() or truth.all():

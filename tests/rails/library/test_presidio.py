@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from tests.requirements import hide_package
+from tests.requirements import hide_package, require_package
 
 from truing.core.errors import PlanError
 from truing.core.types import Answer, Conversation, Sampling
@@ -43,7 +43,7 @@ def test_without_presidio_the_rail_blocks_and_names_the_extra(
 def test_without_a_model_patterns_are_found_and_names_are_an_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pytest.importorskip("presidio_analyzer", reason="runs in `make test-peers`")
+    require_package("presidio_analyzer")
     monkeypatch.setattr(presidio, "installed_spacy_model", lambda: None)
     assert "number is <US_PASSPORT>, issued" in _ask(tmp_path, "mask", ["US_PASSPORT"]).text
     (span,) = presidio.find_presidio_spans(
@@ -59,7 +59,7 @@ def test_without_a_model_patterns_are_found_and_names_are_an_error(
 def test_with_a_model_names_and_places_are_masked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    spacy = pytest.importorskip("spacy", reason="runs in `make test-peers`")
+    spacy = require_package("spacy")
     # spaCy's own English models are on no registry: a pipeline of rules stands in for one.
     pipeline = spacy.blank("en")
     pipeline.add_pipe("entity_ruler").add_patterns(

@@ -22,7 +22,7 @@ from tests.serve.annotation.browser import (
 )
 
 from truing.annotation import queue
-from truing.annotation.store import open_store
+from truing.annotation.store import Store, open_store
 from truing.annotation.tables import Dialogue, DialogueTurn, Rating, StoredAnswer
 
 SCRIPT = "<script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\">"
@@ -43,10 +43,25 @@ def _wait_for_answer(url: str) -> None:
 @pytest.mark.parametrize("backend", ["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)])
 def test_five_people_and_a_crash_of_the_server(backend: str, tmp_path: Path) -> None:
     with database(backend, tmp_path) as url:
-        _crash_among_five_people(url)
+        faults, store = _work_through_a_crash(url)
+        assert faults == []
+        dialogues = store.read(lambda tx: tx.session.scalars(select(Dialogue)).all())
+        assert [(d.state, d.rating) for d in dialogues] == [("finished", 3)] * 2
+        turns = store.read(lambda tx: Counter(tx.session.scalars(select(DialogueTurn.dialogue_id))))
+        assert set(turns.values()) == {3}  # no message lost, none doubled
+        answers = store.read(lambda tx: tx.session.scalars(select(StoredAnswer)).all())
+        assert len(answers) == 12 and all(a.failure is None and a.grade for a in answers)
+        ratings = store.read(lambda tx: tx.session.scalars(select(Rating)).all())
+        assert len(ratings) == 6 and all(r.counted for r in ratings)
+        assert set(Counter(r.item_id for r in ratings).values()) == {3}
+        assert set(Counter(r.person_id for r in ratings).values()) == {2}
+        progress = {"items": 2, "open": 0, "gold": 0, "slots": 6, "done": 6, "late": 0}
+        assert store.read(queue.count_progress) == progress
+        store.close()
 
 
-def _crash_among_five_people(url: str) -> None:
+def _work_through_a_crash(url: str) -> tuple[list[str], Store]:
+    """Returns the faults that five people's browsers saw while the server died, and its store."""
     save_relaxed_study(url)
     server = ServerProcess(url, "scripted:mixed,delay=0.15", "scripted:echo,delay=0.1")
     server.start()
@@ -84,30 +99,9 @@ def _crash_among_five_people(url: str) -> None:
                 return users
 
         users = asyncio.run(run_users())
-        assert [f for p in users for f in p.faults] == []
     finally:
         server.close()
-    store = open_store(url)
-    dialogues = store.read(lambda tx: tx.session.scalars(select(Dialogue)).all())
-    assert [(d.state, d.rating) for d in dialogues] == [("finished", 3)] * 2
-    turns = store.read(lambda tx: Counter(tx.session.scalars(select(DialogueTurn.dialogue_id))))
-    assert set(turns.values()) == {3}  # no message lost, none doubled
-    answers = store.read(lambda tx: tx.session.scalars(select(StoredAnswer)).all())
-    assert len(answers) == 12 and all(a.failure is None and a.grade for a in answers)
-    ratings = store.read(lambda tx: tx.session.scalars(select(Rating)).all())
-    assert len(ratings) == 6 and all(r.counted for r in ratings)
-    assert set(Counter(r.item_id for r in ratings).values()) == {3} and set(
-        Counter(r.person_id for r in ratings).values()
-    ) == {2}
-    assert store.read(queue.count_progress) == {
-        "items": 2,
-        "open": 0,
-        "gold": 0,
-        "slots": 6,
-        "done": 6,
-        "late": 0,
-    }
-    store.close()
+    return [str(fault) for user in users for fault in user.faults], open_store(url)
 
 
 def test_scripts_do_not_run_and_cross_site_forms_are_rejected(file_url: str) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 import torch
+from tests.requirements import require_package
 
 from truing.distributed.ray_launcher import run_on_ray  # noqa: E402
 from truing.hf.loading import load_causal_lm  # noqa: E402
@@ -166,7 +167,7 @@ def test_sharded_processes_in_single_precision(tmp_path: Path) -> None:
 
 
 def test_two_ray_workers_take_the_steps_of_one(tmp_path: Path) -> None:
-    pytest.importorskip("ray")
+    require_package("ray")
     out, worker = str(tmp_path / "two"), str(WORKER)
 
     def train() -> None:
@@ -180,7 +181,7 @@ def test_two_ray_workers_take_the_steps_of_one(tmp_path: Path) -> None:
 
 @pytest.mark.timeout(900)
 def test_a_run_with_a_dead_ray_worker_resumes_from_the_checkpoint(tmp_path: Path) -> None:
-    pytest.importorskip("ray")
+    require_package("ray")
     out, worker, died = str(tmp_path / "two"), str(WORKER), str(tmp_path / "died")
 
     def train() -> None:
@@ -229,7 +230,7 @@ def test_the_command_with_ray_workers_takes_relative_paths(
     tmp_path: Path, base_folder: Path, base_exists: bool
 ) -> None:
     """The driver trains nothing itself, whether the workers train or fail."""
-    pytest.importorskip("ray")
+    require_package("ray")
     shutil.copytree(base_folder, tmp_path / "base")
     write_prompts(tmp_path / "prompts.jsonl")
     base = "./base" if base_exists else "./gone"

@@ -8,7 +8,7 @@ from typing import Any
 from truing.core.errors import did_you_mean
 
 DEFAULT_TRACE_FILE = "./.traces/trace.jsonl"  # NeMo's
-ADAPTER_NAMES = ("FileSystem", "OpenTelemetry")
+TRACE_ADAPTER_NAMES = ("FileSystem", "OpenTelemetry")
 
 
 def list_trace_adapters(raw: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -21,7 +21,7 @@ def list_trace_adapters(raw: Mapping[str, Any]) -> list[dict[str, Any]]:
         return []
     adapters = tracing.get("adapters")
     rows: list[dict[str, Any]] = [{}] if adapters is None else adapters
-    return [{**row, "name": str(row.get("name") or ADAPTER_NAMES[0])} for row in rows]
+    return [{**row, "name": str(row.get("name") or TRACE_ADAPTER_NAMES[0])} for row in rows]
 
 
 def list_trace_files(raw: Mapping[str, Any]) -> list[str]:
@@ -36,6 +36,6 @@ def list_trace_files(raw: Mapping[str, Any]) -> list[str]:
 def find_adapter_faults(raw: Mapping[str, Any]) -> Iterator[str]:
     """Yields a fault for each adapter that truing does not have."""
     for adapter in list_trace_adapters(raw):
-        if adapter["name"] not in ADAPTER_NAMES:
-            hint = did_you_mean(adapter["name"], ADAPTER_NAMES)
+        if adapter["name"] not in TRACE_ADAPTER_NAMES:
+            hint = did_you_mean(adapter["name"], TRACE_ADAPTER_NAMES)
             yield f"there is no tracing adapter {adapter['name']!r}{hint}"

@@ -79,9 +79,9 @@ class DialogExamples:
             threshold,
         )
         # Without user messages the model simply answers: no prompt shows bot messages.
-        bot_items = [(name, t.text) for name, texts in bot_messages.items() for t in texts]
+        named_bot_messages = [(name, t.text) for name, texts in bot_messages.items() for t in texts]
         self.bot_messages = ExampleIndex(
-            embeddings, bot_items if user_messages else [], create_index
+            embeddings, named_bot_messages if user_messages else [], create_index
         )
         # A flow is found by any of its lines.
         flow_lines = [

@@ -57,7 +57,7 @@ _HIGH = {
     "supports",
     "completes_tasks",
 }
-_Row = tuple[str, str, str]  # variant, question, judge
+_FigureKey = tuple[str, str, str]  # variant, question, judge
 _DRAWN = ("attack_success", "harmful", "refuses_harmful", "answers_benign")
 
 
@@ -307,7 +307,7 @@ def _variants_table(report: ReportData, data: str) -> Table:
     )
 
 
-def _adjust_over_variants(by_variant: Mapping[str, Comparison]) -> dict[_Row, float]:
+def _adjust_over_variants(by_variant: Mapping[str, Comparison]) -> dict[_FigureKey, float]:
     """Returns (variant, question, judge) -> p adjusted by Holm over the table, struck ones out."""
     p_of_row = {
         (variant, d.question, d.judge): d.p

@@ -66,7 +66,7 @@ class ScoredRollout:
             return old.index_copy(0, index, values)
 
         local, old = self.local_scores, self.scores
-        merged_local = RolloutScores(
+        redrawn_local = RolloutScores(
             reward=place(local.reward, new_local.reward),
             costs={k: place(cost, new_local.costs[k]) for k, cost in local.costs.items()},
             scored=place(local.scored, new_local.scored),
@@ -83,7 +83,7 @@ class ScoredRollout:
         )
         return ScoredRollout(
             self.rollout.with_rows(rows, rollout),
-            merged_local,
+            redrawn_local,
             merged,
             self.redrawn + len(positions),
         )

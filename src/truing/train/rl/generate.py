@@ -25,8 +25,10 @@ from truing.train.rl.rollout import GeneratedAnswers
 class AnswerGenerator(Protocol):
     """Samples one answer for each prompt."""
 
-    def __call__(self, prompts: Sequence[Sequence[int]], uniforms: np.ndarray) -> GeneratedAnswers:
-        """Samples the answers; `uniforms` `[B, A]` holds one uniform number per token to draw."""
+    def __call__(
+        self, prompts: Sequence[Sequence[int]], uniform_draws: np.ndarray
+    ) -> GeneratedAnswers:
+        """Samples the answers; `uniform_draws` `[B, A]`: one number per token."""
         ...
 
 
@@ -48,7 +50,7 @@ def scale_logits(logits: Tensor, temperature: float) -> Tensor:
     return logits if temperature == 1.0 else logits / temperature
 
 
-def sample_tokens(logits: Tensor, uniforms: Tensor, top_p: float) -> tuple[Tensor, Tensor]:
+def sample_tokens(logits: Tensor, uniform_draws: Tensor, top_p: float) -> tuple[Tensor, Tensor]:
     """Returns one token for each row of `[B, V]` logits, and its log-probability.
 
     The log-probability is that of the whole distribution, also where `top_p` narrowed the sampling
@@ -61,16 +63,16 @@ def sample_tokens(logits: Tensor, uniforms: Tensor, top_p: float) -> tuple[Tenso
         # Keep each token whose predecessors have less than top_p together: the first always stays.
         mass_before = sorted_probs.cumsum(-1) - sorted_probs
         nucleus = torch.where(mass_before < top_p, sorted_probs, torch.zeros_like(sorted_probs))
-        tokens = token_ids.gather(-1, _invert_cdf(nucleus, uniforms)).squeeze(-1)
+        tokens = token_ids.gather(-1, _invert_cdf(nucleus, uniform_draws)).squeeze(-1)
     else:
-        tokens = _invert_cdf(probs, uniforms).squeeze(-1)
+        tokens = _invert_cdf(probs, uniform_draws).squeeze(-1)
     return tokens, log_probs.gather(-1, tokens.unsqueeze(-1)).squeeze(-1)
 
 
-def _invert_cdf(weights: Tensor, uniforms: Tensor) -> Tensor:
+def _invert_cdf(weights: Tensor, uniform_draws: Tensor) -> Tensor:
     """Returns `[B, 1]` indices drawn by inverse transform sampling; weights need not sum to 1."""
     cdf = weights.cumsum(-1)
-    thresholds = uniforms.to(cdf).unsqueeze(-1) * cdf[:, -1:]
+    thresholds = uniform_draws.to(cdf).unsqueeze(-1) * cdf[:, -1:]
     # right=True: a uniform of exactly 0 must not choose a first token of probability 0.
     return torch.searchsorted(cdf, thresholds, right=True).clamp(max=weights.shape[-1] - 1)
 
@@ -105,8 +107,10 @@ class LocalGenerator:
         self.cache_argument = "cache" if "cache" in parameters else "past_key_values"
 
     @torch.no_grad()
-    def __call__(self, prompts: Sequence[Sequence[int]], uniforms: np.ndarray) -> GeneratedAnswers:
-        """Samples answers of at most `uniforms.shape[1]` tokens."""
+    def __call__(
+        self, prompts: Sequence[Sequence[int]], uniform_draws: np.ndarray
+    ) -> GeneratedAnswers:
+        """Samples answers of at most `uniform_draws.shape[1]` tokens."""
         started = time.perf_counter()
         device_type = next(self.model.parameters()).device.type
         was_training = self.model.training
@@ -114,7 +118,7 @@ class LocalGenerator:
         slices = [slice(begin, begin + self.rows) for begin in range(0, len(prompts), self.rows)]
         # Autocast converts weights at each call; with one token per row that does not pay.
         with torch.autocast(device_type, enabled=False):
-            batches = [self._decode_batch(prompts[rows], uniforms[rows]) for rows in slices]
+            batches = [self._decode_batch(prompts[rows], uniform_draws[rows]) for rows in slices]
         self.model.train(was_training)
         return GeneratedAnswers(
             ids=tuple(ids for batch in batches for ids in batch.ids),
@@ -156,13 +160,13 @@ class LocalGenerator:
             cache.batch_select_indices(group_of_row)
         return logits[group_of_row], cache, mask[group_of_row]
 
-    def _next_tokens(self, logits: Tensor, uniforms: Tensor) -> tuple[Tensor, Tensor]:
+    def _next_tokens(self, logits: Tensor, uniform_draws: Tensor) -> tuple[Tensor, Tensor]:
         """Returns the next token of each row and its log-probability."""
         if self.temperature == 0:
             log_probs, tokens = torch.log_softmax(scale_logits(logits, 1.0), -1).max(-1)
         else:
             scaled = scale_logits(logits, self.temperature)
-            tokens, log_probs = sample_tokens(scaled, uniforms, self.top_p)
+            tokens, log_probs = sample_tokens(scaled, uniform_draws, self.top_p)
         if not bool(torch.isfinite(log_probs).all()):
             raise UserError(
                 "the model's logits are not finite: the policy has diverged (lower the learning "
@@ -171,15 +175,15 @@ class LocalGenerator:
         return tokens, log_probs
 
     def _decode_batch(
-        self, prompts: Sequence[Sequence[int]], uniforms: np.ndarray
+        self, prompts: Sequence[Sequence[int]], uniform_draws: np.ndarray
     ) -> GeneratedAnswers:
         """Decodes one batch; rows whose answer has ended leave it."""
         logits, cache, mask = self._prefill(prompts)
-        device, (count, max_tokens) = logits.device, uniforms.shape
+        device, (count, max_tokens) = logits.device, uniform_draws.shape
         tokens = torch.full((count, max_tokens), self.pad_id, dtype=torch.long, device=device)
         log_prob_dtype = scale_logits(logits[:1], 1.0).dtype
         # Cast on the CPU: MPS has no float64.
-        draws = torch.from_numpy(uniforms).to(log_prob_dtype).to(device)
+        draws = torch.from_numpy(uniform_draws).to(log_prob_dtype).to(device)
         log_probs = torch.zeros((count, max_tokens), dtype=log_prob_dtype, device=device)
         lengths = torch.zeros(count, dtype=torch.long, device=device)
         ended = torch.zeros(count, dtype=torch.bool, device=device)

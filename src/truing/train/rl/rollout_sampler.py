@@ -106,15 +106,15 @@ class RolloutSampler:
         return replace(rollout, ref_log_probs=self.log_probs_of(REFERENCE, rollout))
 
     def _sample_answers(
-        self, prompts: Sequence[Sequence[int]], uniforms: np.ndarray
+        self, prompts: Sequence[Sequence[int]], uniform_draws: np.ndarray
     ) -> GeneratedAnswers:
         if not isinstance(self.generator, LocalGenerator):
             # Another engine has weights of its own: neither are shards gathered for it, nor is the
             # copy of the policy built that samples in half precision.
-            return self.generator(prompts, uniforms)
+            return self.generator(prompts, uniform_draws)
         with self.models.unsharded(), self.models.active(ROLLOUT) as rollout_model:
             self.generator.model = rollout_model
-            return self.generator(prompts, uniforms)
+            return self.generator(prompts, uniform_draws)
 
     def with_policy_log_probs(self, rollout: Rollout) -> Rollout:
         """Returns the rollout with the policy's own log-probabilities, if the sampler's may differ.

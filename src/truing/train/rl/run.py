@@ -277,11 +277,11 @@ def _load_parts(
         licence=join_licences(base.lineage.licence, *(dataset.info.licence for dataset in data)),
     )
     _check_evaluation_judge(options.evaluation_judge, lineage)
-    data_entries: list[dict[str, Any]] = [
+    manifest_data: list[dict[str, Any]] = [
         {"spec": dataset.info.spec, "sha256": dataset.sha256()} for dataset in data
     ]
-    data_entries.append({"prompts": len(prompts), "too_long": len(too_long)})
-    return _RunParts(models, prompts, too_long, signals, base, data_entries, lineage)
+    manifest_data.append({"prompts": len(prompts), "too_long": len(too_long)})
+    return _RunParts(models, prompts, too_long, signals, base, manifest_data, lineage)
 
 
 def _compute_dtype(settings: RLSettings, device: torch.device) -> torch.dtype | None:

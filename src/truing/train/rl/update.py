@@ -283,15 +283,15 @@ class PolicyUpdater:
         loss_sum = 0.0
         for begin in self.lockstep.iterate(range(0, len(local), self.settings.micro)):
             rows = local[:1] if begin is None else local[begin : begin + self.settings.micro]
-            micro_labels = labels[rows].to(self.models.device)
+            micro_batch_labels = labels[rows].to(self.models.device)
             logits = policy(
                 input_ids=input_ids[rows].to(self.models.device),
                 attention_mask=attention_mask[rows].to(self.models.device),
                 use_cache=False,
             ).logits
-            micro_targets = float((micro_labels[:, 1:] != _IGNORED_LABEL).sum())
+            micro_targets = float((micro_batch_labels[:, 1:] != _IGNORED_LABEL).sum())
             fraction = 0.0 if begin is None else micro_targets / targets
-            loss = L.ptx_loss(logits, micro_labels, coefficient=self.settings.ptx) * fraction
+            loss = L.ptx_loss(logits, micro_batch_labels, coefficient=self.settings.ptx) * fraction
             loss.backward()
             loss_sum += float(loss.detach()) / self.settings.ptx
         return self._sum_over_processes(loss_sum)[0]

@@ -98,13 +98,15 @@ class VllmGenerator:
         self.version = 0
         self._name = ""
 
-    def __call__(self, prompts: Sequence[Sequence[int]], uniforms: np.ndarray) -> GeneratedAnswers:
+    def __call__(
+        self, prompts: Sequence[Sequence[int]], uniform_draws: np.ndarray
+    ) -> GeneratedAnswers:
         """Samples answers under the newest weights; each has a seed from its own random stream."""
         started = time.perf_counter()
         self.engine.push_weights(self.models, self._next_version())
         end_ids = sorted(self.end_ids)
         sampling = [
-            pinned_sampling(self.settings, int(row[0] * 2**31), end_ids) for row in uniforms
+            pinned_sampling(self.settings, int(row[0] * 2**31), end_ids) for row in uniform_draws
         ]
         answers = self.engine.sample(prompts, sampling)
         ids = tuple(tuple(self._ids_with_end(answer)) for answer in answers)
