@@ -48,8 +48,8 @@ test: setup ## the suite (at most 15 minutes on 2 cores)
 test-slow: setup ## what takes longer: kill tests, two processes, Ray, CPU recipes
 	$(BIN)/python -m pytest -m "slow and not peers" -rs
 
-test-peers: setup ## against nemoguardrails, lm-eval, TRL, garak, PyRIT, Inspect AI, krippendorff, ppi-python, evalstats, LangChain, LiteLLM, the OpenAI Agents SDK, Presidio and wandb, each in a venv of its own
-	$(BIN)/python -m pytest -m peers -rs
+test-peers: setup ## against nemoguardrails, lm-eval, TRL, garak, PyRIT, Inspect AI, krippendorff, ppi-python, evalstats, LangChain, LiteLLM, the OpenAI Agents SDK, AgentDojo, promptfoo, Ray, Presidio and wandb, each in an environment of its own
+	$(BIN)/python -m pytest -m peers -rs --durations=0
 
 coverage: ## the suite with branch coverage; files that are not covered whole are listed
 	$(MAKE) test COVERAGE=1
@@ -67,5 +67,5 @@ wheel: | $(BIN)/python ## dist/truing-*.whl, at most 40 MB
 	@bytes=$$(cat dist/truing-*.whl | wc -c); echo "$$(ls dist/truing-*.whl): $$bytes bytes"; \
 	  test $$bytes -le $$(($(MAX_WHEEL_MB) * 1000000)) || { echo "larger than $(MAX_WHEEL_MB) MB" >&2; exit 1; }
 
-clean: ## .venv, caches, builds and runs
-	rm -rf .venv runs dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .coverage .coverage.* htmlcov
+clean: ## .venv, the environments of peers, caches, builds and runs
+	rm -rf .venv .venv-peers runs dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .coverage .coverage.* htmlcov

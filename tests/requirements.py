@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
@@ -38,15 +37,6 @@ def require_variable(name: str) -> str:
 def require_chromium() -> str:
     """Returns the path of Chromium."""
     return CHROMIUM or skip_or_fail("chromium is not installed")
-
-
-def require_peer(name: str, program: str = "bin/python") -> str:
-    """Returns the path of a program in the environment `TRUING_PEERS/name`."""
-    folder = os.environ.get("TRUING_PEERS")
-    path = Path(folder or ".") / name / program
-    if not folder or not path.exists():
-        skip_or_fail(f"{name} is not installed (TRUING_PEERS={folder})")
-    return str(path.absolute())
 
 
 def hide_package(monkeypatch: pytest.MonkeyPatch, name: str) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -82,7 +81,6 @@ def test_commands_of_pages_are_found() -> None:
     ]
 
 
-@pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
 @pytest.mark.parametrize(
     "page", [p for p in ALL if p.exists()], ids=lambda p: str(p.relative_to(ROOT))
 )

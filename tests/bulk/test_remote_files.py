@@ -291,7 +291,6 @@ def test_a_folder_of_another_job(tmp_path: Path) -> None:
 def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """The URL of a bucket of moto's server, a real HTTP server of S3's protocol."""
     require_package("s3fs")
-    require_package("moto.server")
     import boto3
     from moto.server import ThreadedMotoServer
 

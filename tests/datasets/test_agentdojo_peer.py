@@ -1,8 +1,4 @@
-"""AgentDojo by its package: the same verdicts as its own runner on the same scripted agent.
-
-`TRUING_PEERS/agentdojo` is a virtual environment with agentdojo and what truing needs; without it
-the test is skipped, with CI=true it fails.
-"""
+"""AgentDojo by its package: the same verdicts as its own runner on the same scripted agent."""
 
 from __future__ import annotations
 
@@ -12,7 +8,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from tests.requirements import hide_package, require_peer
+from tests.peers import peer_python
+from tests.requirements import hide_package
 
 from truing.core.errors import MissingExtra, UserError
 from truing.specs.resolve import resolve
@@ -153,7 +150,7 @@ print(json.dumps([report, simulation.checks("Done.")]))
 @pytest.mark.peers
 def test_whatever_a_model_writes_ends_no_episode(root: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": str(root / "src")}
-    command = [require_peer("agentdojo"), "-c", WORDS_SCRIPT]
+    command = [peer_python("agentdojo"), "-c", WORDS_SCRIPT]
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr[-3000:]
     report, checks = json.loads(done.stdout.splitlines()[-1])
@@ -170,7 +167,7 @@ def test_whatever_a_model_writes_ends_no_episode(root: Path) -> None:
 )
 def test_verdicts_are_those_of_agentdojos_own_runner(root: Path, suite: str, step: int) -> None:
     environment = {**os.environ, "PYTHONPATH": str(root / "src")}
-    command = [require_peer("agentdojo"), "-c", PEER_SCRIPT, suite, str(step)]
+    command = [peer_python("agentdojo"), "-c", PEER_SCRIPT, suite, str(step)]
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr[-3000:]
     report = json.loads(done.stdout.splitlines()[-1])[suite]

@@ -16,6 +16,7 @@ from types import ModuleType
 
 import pytest
 from tests.model_stand_ins import EvenJudge, MemoryDataset, SeedModel
+from tests.requirements import skip_or_fail
 
 from truing.core.errors import RunError
 from truing.evaluation.evaluate import evaluate
@@ -151,7 +152,7 @@ def test_full_file_system(tmp_path: Path) -> None:
         [*as_root, "mount", "-t", "tmpfs", "-o", options, "tmpfs", str(mount)], capture_output=True
     )
     if mounted.returncode:
-        pytest.skip("mounting a file system is not permitted")
+        skip_or_fail(f"mounting a file system is not permitted: {mounted.stderr[-200:]!r}")
     try:
         with pytest.raises(RunError, match="the disk is full"):
             evaluate(SeedModel(), MemoryDataset.of_size(2000), [EvenJudge()], mount / "run")

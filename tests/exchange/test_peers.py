@@ -1,9 +1,5 @@
 """With the real tools: what garak, PyRIT and promptfoo write is read, what we write Inspect AI
-reads.
-
-`TRUING_PEERS` is a folder with `inspect`, `garak`, `pyrit` (virtual environments) and `promptfoo`
-(a folder in which `npm install promptfoo` ran); see benchmarks/engine/peers/README.md.
-"""
+reads."""
 
 from __future__ import annotations
 
@@ -16,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.requirements import require_peer
+from tests.peers import peer_program, peer_python, promptfoo_program
 
 from truing.analysis.summary import summarise
 from truing.core.types import Sampling
@@ -25,14 +21,14 @@ from truing.evaluation.options import EvaluateOptions
 from truing.exchange.inspect_log import write_inspect_log
 from truing.specs.resolve import resolve
 
-pytestmark = pytest.mark.peers
+pytestmark = [pytest.mark.peers, pytest.mark.timeout(1800)]
 
 
 def python(name: str, code: str, *arguments: str, cwd: Path) -> Any:
     """Runs code in a peer's environment; gives the JSON of its last line."""
     home = {f"XDG_{k}_HOME": str(cwd / k.lower()) for k in ("DATA", "CACHE", "CONFIG")}
     process = subprocess.run(
-        [require_peer(name), "-c", code, *arguments],
+        [peer_python(name), "-c", code, *arguments],
         cwd=cwd,
         env={**os.environ, **home},
         capture_output=True,
@@ -106,7 +102,7 @@ def test_inspect_reads_what_we_write(tmp_path: Path) -> None:
     assert read_log["roles"][-1] == "assistant"
     assert read_log["tokens"] > 0
     assert len(read_log["columns"]) == 2
-    program = Path(require_peer("inspect", "bin/inspect"))
+    program = peer_program("inspect", "inspect")
     dumped = subprocess.run(
         [program, "log", "dump", str(file)],
         capture_output=True,
@@ -156,7 +152,7 @@ def test_pyrits_database(tmp_path: Path, mock: str, root: Path) -> None:
     )
     script = root / "benchmarks" / "engine" / "peers" / "pyrit_run.py"
     command = [
-        require_peer("pyrit"),
+        peer_python("pyrit"),
         str(script),
         "--data",
         str(tmp_path / "rows.jsonl"),
@@ -191,7 +187,7 @@ tests:
 
 
 def test_promptfoos_results(tmp_path: Path) -> None:
-    program = require_peer("promptfoo", "node_modules/.bin/promptfoo")
+    program = promptfoo_program()
     (tmp_path / "promptfooconfig.yaml").write_text(CONFIG)
     chat = [
         {"role": "system", "content": "Be brief."},

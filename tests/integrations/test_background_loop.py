@@ -26,7 +26,6 @@ def test_a_call_from_the_loop_itself_is_an_error_and_does_not_wait() -> None:
     assert loop.run(answer()) == 7
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_a_forked_process_starts_a_thread_of_its_own() -> None:
     loop = BackgroundLoop()
     loop.run(answer())

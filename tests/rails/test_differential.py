@@ -1,7 +1,6 @@
 """Generated configurations on truing and on NeMo Guardrails: equal replies, equal LLM calls.
 
-`TRUING_NEMO_PYTHON` is the python of an environment with nemoguardrails 0.24.1;
-`TRUING_NEMO_CASES` the number of cases (default 60), with seeds from `TRUING_NEMO_SEED` on. What
+`TRUING_NEMO_CASES` is the number of cases (default 60), with seeds from `TRUING_NEMO_SEED` on. What
 NeMo answers by accident is left out by the generator (`case_generator.QUIRKS`).
 """
 
@@ -16,28 +15,20 @@ import pytest
 from case_generator import generate_case
 from peer_truing import run_generated_case
 from rails_cases import describe_difference
-from tests.requirements import require_variable, skip_or_fail
+from tests.peers import peer_python
 
 FOLDER = Path(__file__).parent
 pytestmark = pytest.mark.peers
 
 
-@pytest.fixture
-def nemo_python() -> str:
-    python = require_variable("TRUING_NEMO_PYTHON")
-    if not Path(python).is_file():
-        skip_or_fail(f"TRUING_NEMO_PYTHON names no python with nemoguardrails: {python}")
-    return python
-
-
 @pytest.mark.timeout(1800)
-def test_generated_configurations_behave_the_same(nemo_python: str, conformance_dir: Path) -> None:
+def test_generated_configurations_behave_the_same(conformance_dir: Path) -> None:
     count = int(os.environ.get("TRUING_NEMO_CASES", "60"))
     first_seed = int(os.environ.get("TRUING_NEMO_SEED", "20000"))
     cases = {case["id"]: case for case in map(generate_case, range(first_seed, first_seed + count))}
     env = {**os.environ, "NEMO_GUARDRAILS_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
     process = subprocess.run(
-        [nemo_python, str(FOLDER / "peer_nemo.py"), str(conformance_dir)],
+        [peer_python("nemoguardrails-0.24"), str(FOLDER / "peer_nemo.py"), str(conformance_dir)],
         input="\n".join(map(json.dumps, cases.values())),
         text=True,
         capture_output=True,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,16 +11,15 @@ import pypdf
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import sync_playwright
-from tests.requirements import skip_or_fail
+from tests.requirements import require_chromium
 
 import truing
 from truing.report.assembly import ReportOptions, assemble_report
-from truing.report.pdf import BROWSERS, write_pdf
+from truing.report.pdf import write_pdf
 from truing.report.render import write_report
 
 pytestmark = pytest.mark.slow
 
-CHROMIUM = next((path for name in BROWSERS if (path := shutil.which(name))), None)
 DEVICES: dict[str, dict[str, Any]] = {
     "desktop": {"viewport": {"width": 1280, "height": 900}},
     "phone": {"viewport": {"width": 390, "height": 844}, "has_touch": True},
@@ -71,10 +69,8 @@ def page_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    if CHROMIUM is None:
-        skip_or_fail("chromium is not installed")
     with sync_playwright() as driver:
-        launched = driver.chromium.launch(executable_path=CHROMIUM)
+        launched = driver.chromium.launch(executable_path=require_chromium())
         yield launched
         launched.close()
 

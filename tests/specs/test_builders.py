@@ -7,7 +7,6 @@ import inspect
 
 import pytest
 
-from truing.core.errors import MissingExtra
 from truing.specs.builders import BUILDERS
 from truing.specs.resolve import list_kinds
 
@@ -17,10 +16,7 @@ PATHS = sorted({path for kinds in BUILDERS.values() for path in kinds.values()})
 @pytest.mark.parametrize("path", PATHS)
 def test_the_builder_can_be_loaded(path: str) -> None:
     module, _, name = path.partition(":")
-    try:
-        builder = getattr(importlib.import_module(module), name)
-    except MissingExtra as error:
-        pytest.skip(str(error))
+    builder = getattr(importlib.import_module(module), name)
     parameter, *optional = inspect.signature(builder).parameters.values()
     assert all(p.default is not inspect.Parameter.empty for p in optional)
     assert parameter.annotation in ("Args", "truing.specs.resolve.Args") or (

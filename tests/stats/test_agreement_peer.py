@@ -1,8 +1,6 @@
 """Krippendorff's alpha against the krippendorff package, in its own virtual environment.
 
-The package is under GPL-3.0-or-later and no dependency. The environment is
-`TRUING_PEERS/krippendorff` if that exists, otherwise it is built for the test; see
-benchmarks/engine/peers/README.md.
+The package is under GPL-3.0-or-later and no dependency.
 """
 
 from __future__ import annotations
@@ -12,7 +10,7 @@ import subprocess
 
 import numpy as np
 import pytest
-from tests.stats.peer_environment import peer_interpreter
+from tests.peers import peer_python
 
 from truing.stats.agreement import krippendorff_alpha
 from truing.stats.agreement_intervals import BootstrapOptions
@@ -37,12 +35,6 @@ print(json.dumps([alpha(json.loads(line)) for line in sys.stdin]))
 """
 
 
-@pytest.fixture(scope="module")
-def peer_python(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The interpreter of an environment with krippendorff."""
-    return peer_interpreter("krippendorff", "krippendorff>=0.8", tmp_path_factory.mktemp("peers"))
-
-
 def random_case(rng: np.random.Generator) -> dict[str, object]:
     """Raters who see a truth with noise, on whole or fractional grades, up to 60 % missing."""
     raters, items, grades = rng.integers(2, 9), rng.integers(2, 40), rng.integers(2, 9)
@@ -59,10 +51,10 @@ def random_case(rng: np.random.Generator) -> dict[str, object]:
     return {"matrix": matrix.tolist(), "measurement": measurement}
 
 
-def test_alpha_equals_the_packages(peer_python: str) -> None:
+def test_alpha_equals_the_packages() -> None:
     rng = np.random.default_rng(2011)
     cases = [random_case(rng) for _ in range(200)]
-    command = [peer_python, "-W", "ignore", "-c", PEER_SCRIPT]
+    command = [peer_python("krippendorff"), "-W", "ignore", "-c", PEER_SCRIPT]
     done = subprocess.run(
         command,
         input="\n".join(map(json.dumps, cases)),

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.stats.peer_environment import peer_interpreter
+from tests.peers import peer_python
 
 from truing.stats.intervals import clopper_pearson
 from truing.stats.judge_error import (
@@ -76,8 +76,7 @@ print(float(np.ravel(estimate)[0]))
 
 @pytest.mark.peers
 @pytest.mark.timeout(600)
-def test_agrees_with_ppi_python(tmp_path):
-    python = peer_interpreter("ppi", "ppi-python", tmp_path)
+def test_agrees_with_ppi_python():
     rng = np.random.default_rng(3)
     _, judged, labels, q = simulate_run(rng, 3000, 0.3, 0.9, 0.8, 600)
     known = ~np.isnan(labels)
@@ -86,7 +85,7 @@ def test_agrees_with_ppi_python(tmp_path):
         "judged": judged[known].tolist(),
         "unlabelled": judged[~known].tolist(),
     }
-    command = [python, "-W", "ignore", "-c", PPI_SCRIPT]
+    command = [peer_python("ppi"), "-W", "ignore", "-c", PPI_SCRIPT]
     done = subprocess.run(command, input=json.dumps(case), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
     assert ppi_mean(judged, labels, q).estimate == pytest.approx(float(done.stdout), abs=2e-3)

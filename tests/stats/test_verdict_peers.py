@@ -1,7 +1,6 @@
 """Figures that verdicts rest on against evalstats and statsmodels, on the same inputs.
 
-Both run in an environment of their own (`TRUING_PEERS/evalstats`, else built for the test;
-statsmodels is a dependency of evalstats). Corrected means against ppi-python: `test_judge_error`.
+Both run in the environment `evalstats` of tests/peers.py (statsmodels is a dependency of it). Corrected means against ppi-python: `test_judge_error`.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.stats.peer_environment import peer_interpreter
+from tests.peers import peer_python
 
 from truing.stats.intervals import clustered_wilson, wilson
 from truing.stats.judge_error import corrected_difference, corrected_rate, ppi_mean
@@ -74,11 +73,10 @@ def case() -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def peer(case: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def peer(case: dict[str, Any]) -> dict[str, Any]:
     """The same figures by the peers."""
-    python = peer_interpreter("evalstats", "evalstats>=0.3.3", tmp_path_factory.mktemp("peers"))
     encoded = json.dumps({name: np.asarray(v).tolist() for name, v in case.items()})
-    command = [python, "-W", "ignore", "-c", PEER_SCRIPT]
+    command = [peer_python("evalstats"), "-W", "ignore", "-c", PEER_SCRIPT]
     done = subprocess.run(command, input=encoded, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
     # Its reports go to stdout, and some of its notes to stderr.

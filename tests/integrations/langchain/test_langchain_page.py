@@ -8,7 +8,6 @@ import pytest
 from tests.integrations.page_code import MASKED_PLUMS, run_page
 
 pytest.importorskip("langchain", reason="runs in `make test-peers`")
-pytest.importorskip("langchain_openai", reason="runs in `make test-peers`")
 
 pytestmark = pytest.mark.timeout(600)
 

@@ -22,7 +22,6 @@ from tests.integrations.hook_rails_folder import REFUSED_INPUT, REFUSED_OUTPUT, 
 from tests.serve.openai.live import free_port, running_server
 
 pytest.importorskip("litellm", reason="runs in `make test-peers`")
-pytest.importorskip("fastapi", reason="runs in `make test-peers`")
 
 from litellm.exceptions import GuardrailRaisedException
 from litellm.types.utils import Delta, ModelResponseStream, StreamingChoices

@@ -18,7 +18,6 @@ from tests.integrations.page_code import MASKED_PLUMS, served_model, write_page_
 from tests.serve.openai.live import free_port, running_server
 
 pytest.importorskip("litellm", reason="runs in `make test-peers`")
-pytest.importorskip("fastapi", reason="runs in `make test-peers`")
 
 from truing.models.scripted import ScriptedModel
 from truing.serve.openai.app import chat_app

@@ -16,7 +16,6 @@ from tests.integrations.hook_rails_folder import (
 )
 
 pytest.importorskip("agents", reason="runs in `make test-peers`")
-pytest.importorskip("agents.testing", reason="runs in `make test-peers`")
 
 from agents.testing import ScriptedModel, assistant_message, function_call
 

@@ -1,6 +1,6 @@
 """The same numbers as lm-evaluation-harness, from the same files, in float32 on one thread each.
 
-`TRUING_PEERS/lm-eval` is a virtual environment with lm-eval and this project's torch and transformers.
+Its environment has this project's torch and transformers.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.requirements import require_peer
+from tests.peers import FOLDER, peer_python
 
 pytestmark = [pytest.mark.peers, pytest.mark.timeout(1600)]
 
 
 def test_sums_and_accuracies_are_lm_eval_s(root: Path, data_dir: Path) -> None:
-    require_peer("lm-eval")
+    peer_python("lm-eval")
     command = [
         sys.executable,
         str(root / "benchmarks" / "likelihood" / "run.py"),
@@ -31,7 +31,7 @@ def test_sums_and_accuracies_are_lm_eval_s(root: Path, data_dir: Path) -> None:
         "--truthfulqa",
         "4",
     ]
-    environment = {**os.environ, "TRUING_DATA": str(data_dir)}
+    environment = {**os.environ, "TRUING_DATA": str(data_dir), "TRUING_PEERS": str(FOLDER)}
     done = subprocess.run(
         command, env=environment, capture_output=True, text=True, timeout=1500, check=False
     )

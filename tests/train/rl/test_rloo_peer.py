@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import torch
-from tests.stats.peer_environment import peer_interpreter
+from tests.peers import peer_python
 
 from truing.distributed.process_group import ProcessGroup
 from truing.train.rl.advantages import ScoreNormalizers, compute_advantages
@@ -98,12 +98,11 @@ torch.save(steps, folder + "/steps.pt")
 @pytest.fixture(scope="module")
 def trl_steps(task: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     """What TRL's loss read and returned in each step."""
-    python = peer_interpreter("trl", "trl==1.16.0", tmp_path_factory.mktemp("peers"))
     folder = tmp_path_factory.mktemp("rloo")
     task.model(0, dtype=torch.float64).save_pretrained(folder)
     task.tokenizer().save_pretrained(folder)
     arguments = [str(folder), str(GROUP), str(KL), str(CLIP)]
-    command = [python, "-W", "ignore", "-c", TRL_SCRIPT, *arguments]
+    command = [peer_python("trl"), "-W", "ignore", "-c", TRL_SCRIPT, *arguments]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
     steps: list[dict[str, Any]] = torch.load(Path(folder) / "steps.pt", weights_only=True)
