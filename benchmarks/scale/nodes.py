@@ -2,6 +2,7 @@
 
     sudo python benchmarks/scale/nodes.py --rows 2000000 --kills 10
     sudo python benchmarks/scale/nodes.py --rows 20000 --kills 1 --shard-mib 0.5      # small
+    sudo python benchmarks/scale/nodes.py --idle 30      # what Ray takes while nobody works
 
 Each node has an address of its own on a bridge (10.24.0.0/24) and one worker. The driver is on the
 head's node. Three jobs: undisturbed; one in which one of the two other nodes is killed, with all
@@ -117,17 +118,36 @@ class MemoryLog:
     """The resident memory of each process of a job, in MiB, in the order of time."""
 
     by_process: dict[tuple[str, int], list[float]] = field(default_factory=dict)
+    processor: dict[tuple[str, int], tuple[float, float]] = field(default_factory=dict)
 
     def read(self) -> None:
-        """Adds the present memory of each process of the nodes."""
+        """Adds the present memory and processor seconds of each process of the nodes."""
         page = os.sysconf("SC_PAGE_SIZE") / (1 << 20)
+        ticks = os.sysconf("SC_CLK_TCK")
         for name in SPACES:
             for pid in list_processes(name):
                 with contextlib.suppress(OSError):
                     command = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ")
                     pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+                    times = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+                    used = (int(times[11]) + int(times[12])) / ticks
                     key = (describe_process(command.decode(errors="replace")), pid)
                     self.by_process.setdefault(key, []).append(pages * page)
+                    first, _ = self.processor.get(key, (used, used))
+                    self.processor[key] = (first, used)
+
+    def count_processor_seconds(self) -> dict[str, float]:
+        """Returns the processor seconds between the first and the last reading of the processes of
+        each kind; `other` are Ray's small ones.
+        """
+        seconds: dict[str, float] = {}
+        for (kind, _), (first, last) in self.processor.items():
+            seconds[kind or "other"] = seconds.get(kind or "other", 0.0) + last - first
+        return {kind: round(used, 1) for kind, used in sorted(seconds.items())}
+
+    def count_workers(self) -> int:
+        """Returns how many processes held a judge."""
+        return sum(kind == "worker" for kind, _ in self.by_process)
 
     def summarise(self) -> dict[str, dict[str, float]]:
         """Returns, of the process of each kind that lived longest: MiB at a third of its life, at
@@ -246,19 +266,36 @@ class Cluster:
         figures["seconds"] = round(time.perf_counter() - started, 1)
         figures["nodes_killed"] = len(kill_at) - len(due)
         figures["failed_starts"] = n_failed_starts
+        figures["workers_seen"] = memory.count_workers()
+        figures["processor_s"] = memory.count_processor_seconds()
         figures["memory_mib"] = memory.summarise()
         return figures
 
+    def measure_idle(self, seconds: float) -> dict[str, float]:
+        """Returns the cores that Ray's processes of each kind take while there is no job."""
+        memory = MemoryLog()
+        time.sleep(10)  # the last processes of a start
+        memory.read()
+        time.sleep(seconds)
+        memory.read()
+        used = memory.count_processor_seconds()
+        return {kind: round(of_kind / seconds, 3) for kind, of_kind in used.items()}
+
     def run_job_twice(self, out: Path, n_shards: int) -> dict[str, Any]:
         """Kills the driver after a third of the shards, and gives the same command again."""
+        started = time.perf_counter()
         driver = self.start_driver(out)
         while driver.poll() is None and count_finished(out) < n_shards / 3:
             time.sleep(0.5)
         driver.kill()
         driver.wait()
+        resumed = time.perf_counter()
         second = self.start_driver(out)
         second.wait()
-        return self.read_result(out, second)
+        figures = self.read_result(out, second)
+        figures["killed_after_s"] = round(resumed - started, 1)
+        figures["resumed_s"] = round(time.perf_counter() - resumed, 1)
+        return figures
 
     def read_result(self, out: Path, driver: subprocess.Popen[bytes]) -> dict[str, Any]:
         """Returns the counts of a finished job, and what is wrong with its parts."""
@@ -290,30 +327,38 @@ def main() -> None:
     """Runs the jobs and compares them."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=20_000)
-    parser.add_argument("--kills", type=int, default=1)
+    parser.add_argument("--kills", type=int, default=1, help="0: no job in which nodes are killed")
     parser.add_argument("--source", type=Path, help="so many rows, written before by rows.py")
     parser.add_argument("--judge", default="keywords:")
     parser.add_argument("--shard-mib", type=float, default=2.0)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--idle", type=float, metavar="SECONDS", help="run no job")
     arguments = parser.parse_args()
     # So that nodes and links go also when this script is ended.
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     source = random.Random(arguments.seed)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        rows = arguments.source or write_rows(folder / "rows.jsonl", arguments.rows)
+        n_rows = 0 if arguments.idle else arguments.rows
+        rows = arguments.source or write_rows(folder / "rows.jsonl", n_rows)
         cluster = Cluster(folder, rows, arguments.judge, arguments.shard_mib)
         jobs: dict[str, dict[str, Any]] = {}
         build_network()
         try:
             cluster.start()
+            if arguments.idle:
+                cores = cluster.measure_idle(arguments.idle)
+                print(json.dumps({"nodes": len(SPACES), "cores": cores}))
+                return
             jobs["undisturbed"] = cluster.run_job(folder / "undisturbed", [], source)
             print(json.dumps(jobs), file=sys.stderr, flush=True)
-            # Not before the first shard is finished: a node that is killed earlier holds no work.
-            last = max(2, round(LAST_DEATH * jobs["undisturbed"]["shards"]))
-            kill_at = sorted(source.randrange(1, last) for _ in range(arguments.kills))
-            jobs["nodes_killed"] = cluster.run_job(folder / "nodes-killed", kill_at, source)
-            print(json.dumps(jobs["nodes_killed"]), file=sys.stderr, flush=True)
+            if arguments.kills:
+                # Not before the first shard is finished: a node that is killed earlier holds no
+                # work.
+                last = max(2, round(LAST_DEATH * jobs["undisturbed"]["shards"]))
+                kill_at = sorted(source.randrange(1, last) for _ in range(arguments.kills))
+                jobs["nodes_killed"] = cluster.run_job(folder / "nodes-killed", kill_at, source)
+                print(json.dumps(jobs["nodes_killed"]), file=sys.stderr, flush=True)
             jobs["driver_killed"] = cluster.run_job_twice(
                 folder / "driver-killed", jobs["undisturbed"]["shards"]
             )
@@ -326,7 +371,8 @@ def main() -> None:
         job["rows"] == job["rows_in_parts"] == arguments.rows and not job["doubled"]
         for job in jobs.values()
     )
-    is_whole = is_whole and jobs["nodes_killed"]["nodes_killed"] == arguments.kills
+    if arguments.kills:
+        is_whole = is_whole and jobs["nodes_killed"]["nodes_killed"] == arguments.kills
     figures = {
         "rows": arguments.rows,
         "judge": arguments.judge,

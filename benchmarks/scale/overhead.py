@@ -132,6 +132,7 @@ def main() -> None:
         for _ in range(arguments.repeats):
             for name in names:
                 costs[name].append(sides.run(name, rows).less(start[name]))
+                print(name, round_cost(costs[name][-1]), file=sys.stderr, flush=True)
     processor = {name: statistics.median(c.processor for c in costs[name]) for name in names}
     figures = {
         "rows": arguments.rows,

@@ -2,29 +2,40 @@
 
     python benchmarks/scale/simulate.py                      # the table of docs/explanation/scale.md
     python benchmarks/scale/simulate.py --rows 1e8 --workers 100 --us-per-row 40
+    python benchmarks/scale/simulate.py --rows 2e6 --workers 3 --machines 1 --cores 2 --nodes 3
 
-Events, one a shard: a worker takes the next shard when the driver has handed it out, works for the
-time of its rows (times a log-normal factor of its machine), dies at a rate, and commits.
+A worker takes the next shard when the driver has handed it out, works for the time of its rows
+(times a log-normal factor), dies at a rate, and commits. Workers of one machine share its cores
+with each other and with Ray's own processes; where all cores are busy each is slower by `crowding`.
+Every constant is measured apart from the jobs that are predicted (`parts.py`, `nodes.py --idle`).
 """
 
 from __future__ import annotations
 
 import argparse
 import heapq
+import itertools
 import json
 import math
 import random
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 
 @dataclass(frozen=True)
 class Job:
     """A job and a cluster; times in seconds.
 
-    `spread` is the standard deviation of the logarithm of a shard's factor, `deaths` the mean
-    number of deaths of a worker in an hour, `hand_out` what the driver does for a shard, one after
-    the other, `rate` the most rows a second that an endpoint allows (None: no endpoint). `cores`
-    are those of all machines where they are fewer than the workers, which then share them.
+    - `start`: until the first worker can take a shard; `worker_start`: processor time of each
+      later one until it can
+    - `spread`: standard deviation of the logarithm of a shard's factor
+    - `hand_out`: what the driver does for a shard, one after the other; `commit`: what a worker
+      waits for when a shard is written
+    - `deaths`: mean number of deaths of a worker in an hour; `restart`: until it is replaced
+    - `rate`: most rows a second that an endpoint allows (None: no endpoint)
+    - `machines`: None is one for each worker; `cores`: of each machine; `nodes`: Ray's nodes on
+      one machine (more than one where network namespaces stand for machines)
+    - `node_cores`: what Ray's own processes of one node take, in cores
+    - `crowding`: by what factor a row takes more processor time when all cores are busy
     """
 
     rows: float
@@ -32,13 +43,18 @@ class Job:
     us_per_row: float = 67.0
     rows_per_shard: float = 100_000
     start: float = 20.0
+    worker_start: float = 0.0
     hand_out: float = 0.004
     commit: float = 0.05
     spread: float = 0.2
     deaths: float = 0.01
     restart: float = 20.0
     rate: float | None = None
+    machines: int | None = None
     cores: float = math.inf
+    nodes: int = 1
+    node_cores: float = 0.0
+    crowding: float = 1.0
     seed: int = 0
 
 
@@ -51,33 +67,163 @@ class Outcome:
     deaths: int
 
 
-def simulate(job: Job) -> Outcome:
-    """Returns how long a job takes."""
-    source = random.Random(job.seed)
-    n_shards = max(1, math.ceil(job.rows / job.rows_per_shard))
-    free = [(job.start, worker) for worker in range(min(job.workers, n_shards))]
-    heapq.heapify(free)
-    driver_free = end = useful = 0.0
-    left, deaths = n_shards, 0
-    rows = job.rows / n_shards
-    us_per_row = job.us_per_row * max(1.0, min(job.workers, n_shards) / job.cores)
-    while left:
-        at, worker = heapq.heappop(free)
-        driver_free = max(at, driver_free) + job.hand_out
-        work = rows * us_per_row / 1e6 * source.lognormvariate(0, job.spread) + job.commit
+@dataclass
+class Machine:
+    """The work that the workers of a machine have left, in processor seconds of an idle machine."""
+
+    cores: float
+    ray_cores: float
+    crowding: float
+    left: dict[int, float] = field(default_factory=dict)
+    at: float = 0.0
+    version: int = 0
+
+    def speed(self) -> float:
+        """Returns how much of a second's work each worker does in a second."""
+        busy = len(self.left)
+        if math.isinf(self.cores):
+            return 1.0
+        share = min(1.0, max(self.cores - self.ray_cores, 0.01) / busy)
+        # One busy core is slowed down by nobody.
+        others = min(busy + self.ray_cores, self.cores) - 1
+        crowded = max(0.0, others / (self.cores - 1)) if self.cores > 1 else 0.0
+        return share / (1 + (self.crowding - 1) * crowded)
+
+    def advance(self, now: float) -> None:
+        """Does the work of the time that has passed; whoever asks next sees another version."""
+        if self.left:
+            done = self.speed() * (now - self.at)
+            self.left = {worker: left - done for worker, left in self.left.items()}
+        self.at = now
+        self.version += 1
+
+    def next_end(self) -> tuple[float, int]:
+        """Returns when the next worker has done its work, and which."""
+        worker = min(self.left, key=self.left.__getitem__)
+        return self.at + max(0.0, self.left[worker]) / self.speed(), worker
+
+
+class Simulation:
+    """The state of a job: what happens next, and what is left to do."""
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+        self.source = random.Random(job.seed)
+        self.waiting = max(1, math.ceil(job.rows / job.rows_per_shard))
+        self.rows = job.rows / self.waiting
+        self.workers = min(job.workers, self.waiting)
+        n_machines = min(job.machines or self.workers, self.workers)
+        ray_cores = job.nodes * job.node_cores
+        self.machines = [Machine(job.cores, ray_cores, job.crowding) for _ in range(n_machines)]
+        self.idle: list[int] = []
+        # Of a worker with work: its shard's whole work, or None where it dies or starts.
+        self.shard_work: dict[int, float | None] = {}
+        self.dying: set[int] = set()
+        self.driver_free = self.end = self.useful = 0.0
+        self.deaths = 0
+        self._numbers = itertools.count()
+        self._events: list[tuple[float, int, str, int, int]] = []
+
+    def run(self) -> Outcome:
+        """Returns the outcome, once all shards are done."""
+        for worker in range(self.workers):
+            if worker and self.job.worker_start:
+                self._add(self.job.start, "load", worker)
+            else:
+                self._add(self.job.start, "free", worker)
+        while self._events:
+            now, _, what, number, version = heapq.heappop(self._events)
+            if what == "free":
+                self._take_shard(now, number)
+            elif what == "load":
+                self._begin(now, number, self.job.worker_start, None)
+            elif what == "begin":
+                self._begin_shard(now, number)
+            elif version == self.machines[number].version:
+                self._finish(now, self.machines[number])
+        seconds = self.end
+        return Outcome(seconds, self.useful / (seconds * self.workers), self.deaths)
+
+    def _add(self, at: float, what: str, number: int, version: int = 0) -> None:
+        heapq.heappush(self._events, (at, next(self._numbers), what, number, version))
+
+    def _machine(self, worker: int) -> int:
+        return worker % len(self.machines)
+
+    def _take_shard(self, now: float, worker: int) -> None:
+        if not self.waiting:
+            self.idle.append(worker)
+            return
+        self.waiting -= 1
+        self.driver_free = max(now, self.driver_free) + self.job.hand_out
+        self._add(self.driver_free, "begin", worker)
+
+    def _begin_shard(self, now: float, worker: int) -> None:
+        job = self.job
+        work = self.rows * job.us_per_row / 1e6 * self.source.lognormvariate(0, job.spread)
         if job.rate is not None:
             # The limit is shared evenly by all workers that are busy.
-            work = max(work, rows * min(job.workers, n_shards) / job.rate)
-        to_death = source.expovariate(job.deaths / 3600) if job.deaths else math.inf
+            work = max(work, self.rows * self.workers / job.rate)
+        to_death = self.source.expovariate(job.deaths / 3600) if job.deaths else math.inf
         if to_death < work:
-            deaths += 1
-            heapq.heappush(free, (driver_free + to_death + job.restart, worker))
-            continue
-        left -= 1
-        useful += work
-        end = max(end, driver_free + work)
-        heapq.heappush(free, (driver_free + work, worker))
-    return Outcome(end, useful / (end * min(job.workers, n_shards)), deaths)
+            self.dying.add(worker)
+        self._begin(now, worker, min(work, to_death), work)
+
+    def _begin(self, now: float, worker: int, work: float, of_shard: float | None) -> None:
+        number = self._machine(worker)
+        machine = self.machines[number]
+        machine.advance(now)
+        machine.left[worker] = work
+        self.shard_work[worker] = of_shard
+        self._expect(number)
+
+    def _expect(self, number: int) -> None:
+        """Notes when the next worker of a machine has done its work."""
+        machine = self.machines[number]
+        if machine.left:
+            self._add(machine.next_end()[0], "finish", number, machine.version)
+
+    def _finish(self, now: float, machine: Machine) -> None:
+        _, worker = machine.next_end()
+        machine.advance(now)
+        del machine.left[worker]
+        work = self.shard_work.pop(worker)
+        if worker in self.dying:
+            self.dying.discard(worker)
+            self.deaths += 1
+            self.waiting += 1
+            self._add(now + self.job.restart, "free", worker)
+            if self.idle:
+                self._add(now, "free", self.idle.pop())
+        elif work is None:
+            self._add(now, "free", worker)
+        else:
+            self.useful += work + self.job.commit
+            self.end = max(self.end, now + self.job.commit)
+            self._add(now + self.job.commit, "free", worker)
+        self._expect(self._machine(worker))
+
+
+def simulate(job: Job) -> Outcome:
+    """Returns how long a job takes."""
+    return Simulation(job).run()
+
+
+FLAGS = {
+    "us_per_row": "processor time of a row on an idle machine",
+    "rows_per_shard": "",
+    "start": "seconds until the first worker takes a shard",
+    "worker_start": "processor seconds of each later worker until it does",
+    "hand_out": "seconds of the driver for a shard",
+    "commit": "seconds that a worker waits for a shard's files",
+    "spread": "standard deviation of the logarithm of a shard's factor",
+    "rate": "rows a second that an endpoint allows",
+    "deaths": "of a worker, an hour",
+    "restart": "seconds after a death",
+    "cores": "of each machine",
+    "node_cores": "cores that Ray's own processes of a node take",
+    "crowding": "factor of a row's time when all cores are busy",
+}
 
 
 def main() -> None:
@@ -85,32 +231,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=float)
     parser.add_argument("--workers", type=int, default=100)
-    parser.add_argument("--us-per-row", type=float, default=67.0)
-    parser.add_argument("--rate", type=float)
-    parser.add_argument("--deaths", type=float, default=0.01, help="of a worker, an hour")
-    parser.add_argument("--rows-per-shard", type=float, default=100_000)
-    parser.add_argument("--start", type=float, default=20.0, help="seconds until work begins")
-    parser.add_argument("--restart", type=float, default=20.0, help="seconds after a death")
-    parser.add_argument("--spread", type=float, default=0.2)
-    parser.add_argument("--cores", type=float, default=math.inf)
+    parser.add_argument("--machines", type=int, help="one for each worker if not given")
+    parser.add_argument("--nodes", type=int, default=1, help="Ray's nodes on one machine")
+    for name, text in FLAGS.items():
+        default = getattr(Job(0, 0), name)
+        flag = f"--{name.replace('_', '-')}"
+        parser.add_argument(flag, type=float, default=default, help=text or None)
     arguments = parser.parse_args()
-    job = Job(
-        rows=arguments.rows or 1e6,
-        workers=arguments.workers,
-        us_per_row=arguments.us_per_row,
-        rate=arguments.rate,
-        deaths=arguments.deaths,
-        rows_per_shard=arguments.rows_per_shard,
-        start=arguments.start,
-        restart=arguments.restart,
-        spread=arguments.spread,
-        cores=arguments.cores,
-    )
+    job = Job(**{**vars(arguments), "rows": arguments.rows or 1e6})
     if arguments.rows:
-        outcome = simulate(job)
-        print(json.dumps(outcome.__dict__))
+        print(json.dumps(simulate(job).__dict__))
         return
-    print("| rows | 1 worker | 10 | 100 | 1,000 |\n|---|---|---|---|---|")
+    print(render_table(job))
+
+
+def render_table(job: Job) -> str:
+    """Returns the table of rows and workers."""
+    lines = ["| rows | 1 worker | 10 | 100 | 1,000 |", "|---|---|---|---|---|"]
     for rows in (1e6, 1e7, 1e8, 1e9, 1e10):
         cells = []
         for workers in (1, 10, 100, 1000):
@@ -118,7 +255,8 @@ def main() -> None:
             size = max(job.rows_per_shard, rows / 1e5)
             outcome = simulate(replace(job, rows=rows, workers=workers, rows_per_shard=size))
             cells.append(f"{describe_seconds(outcome.seconds)} ({outcome.useful:.0%})")
-        print(f"| 10^{round(math.log10(rows))} | " + " | ".join(cells) + " |")
+        lines.append(f"| 10^{round(math.log10(rows))} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
 
 
 def describe_seconds(seconds: float) -> str:

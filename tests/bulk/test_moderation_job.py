@@ -7,6 +7,7 @@ import json
 import os
 import resource
 import time
+import tracemalloc
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -223,11 +224,12 @@ def run_shard(source: Path, out: Path, options: RowOptions | None = None) -> lis
     return outcomes
 
 
-def test_malformed_rows_are_named_and_no_row_of_their_shard_is_judged(tmp_path: Path) -> None:
+def test_malformed_rows_are_named_and_no_row_of_their_shard_counts(tmp_path: Path) -> None:
     source = tmp_path / "in.jsonl"
     source.write_text('{"text": "a"}\n{"text": 3}\nnot json\n')
     (outcome,) = run_shard(source, tmp_path / "out")
     assert outcome.commit is None
+    assert not (tmp_path / "out" / "parts").exists()
     assert [fault.split(": ")[0].rsplit(":", 1)[1] for fault in outcome.faults] == ["2", "3"]
     manifest = moderate(source, tmp_path / "skipped", options=RowOptions(skip_malformed=True))
     assert (manifest.totals.rows, manifest.totals.skipped) == (1, 2)
@@ -361,7 +363,11 @@ class RaisingJudge:
     name, question = JUDGE.name, JUDGE.question
     lineage = JUDGE.lineage
 
+    def __init__(self) -> None:
+        self.n_calls = 0
+
     async def judge(self, sample: Sample, response: Response) -> Judgement:
+        self.n_calls += 1
         text = response.message.content
         if text == "raise":
             raise ValueError("no such text")
@@ -405,6 +411,30 @@ def test_an_outage_is_not_committed(tmp_path: Path) -> None:
         "1 of 3 rows have no verdict for a reason that may pass (timeout: 30 s)"
         in outcome.faults[0]
     )
+
+
+def test_a_judge_that_costs_much_judges_no_row_of_a_malformed_shard(tmp_path: Path) -> None:
+    source = write_rows(tmp_path / "in.jsonl", [{"text": "a"}, {"text": 3}])
+    judge = RaisingJudge()
+    job, (shard,) = plan_job(judge, str(source), RowOptions(), "", 1 << 20)
+    begin_job(ShardStore(tmp_path / "out"), job)
+    runner = ShardRunner(job, judge, str(tmp_path / "out"))
+    assert "in.jsonl:2: text: expected text" in runner.run(shard).faults[0]
+    runner.close()
+    assert judge.n_calls == 0
+
+
+def test_a_judge_that_waits_for_nothing_holds_few_rows(tmp_path: Path) -> None:
+    rows = [{"id": str(i), "prompt": "hello", "response": "the weather"} for i in range(4000)]
+    source = write_rows(tmp_path / "in.jsonl", rows)
+    moderate(source, tmp_path / "warm", 1 << 20)
+    tracemalloc.start()
+    manifest = moderate(source, tmp_path / "out", 1 << 20)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    (part,) = manifest.parts
+    # The lines of the part, the part, and the input: not a row's objects, which take 2 KB each.
+    assert peak < 3 * (tmp_path / "out" / part.file).stat().st_size
 
 
 def test_a_file_that_is_written_again_while_work_goes_on_is_refused(tmp_path: Path) -> None:

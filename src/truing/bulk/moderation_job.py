@@ -32,15 +32,23 @@ from truing.bulk.input_shards import (
     options_with_format,
     plan_shards,
 )
-from truing.bulk.part_formats import encode_part
+from truing.bulk.part_formats import PartEncoder
 from truing.bulk.row_files import InputRow, RowOptions, TakenName
 from truing.bulk.row_ids import DuplicateIds, find_duplicate_ids, hash_row, hash_row_id, pack_hashes
-from truing.bulk.row_judgements import ADDED_FIELDS, judge_by_length, judged_values
+from truing.bulk.row_judgements import (
+    ADDED_FIELDS,
+    CHUNK_SIZE,
+    is_immediate,
+    judge_by_length,
+    judge_rows,
+    judged_values,
+)
 from truing.bulk.row_totals import ID_MODULUS, RowTotals, count_rows
 from truing.bulk.shard_store import ShardStore
+from truing.core.batches import split_batches
 from truing.core.errors import DataError, RunError
 from truing.core.protocols import Closeable, Judge
-from truing.core.types import Judgement
+from truing.core.types import Failure, Judgement
 from truing.core.version import __version__
 from truing.http.limits import close_connections
 
@@ -310,30 +318,37 @@ class ShardRunner:
                 f"{shard.label}: ended its worker {MAX_ATTEMPTS} times; is a row too large for the "
                 "memory of a worker? Give smaller shards, or fewer workers a machine"
             )
-        source = ShardRows(shard, self.job.options, self.job.added)
-        # Before and after: the rows are then those of the version that was planned.
-        check_unchanged(self._sources[shard.path], self.job.options)
-        rows, faults = self._read_rows(source)
-        check_unchanged(self._sources[shard.path], self.job.options)
+        judged = _JudgedRows(ShardRows(shard, self.job.options, self.job.added), self.judge)
         assert self._loop_runner is not None
-        judgements = self._loop_runner.run(judge_by_length(self.judge, rows))
-        _check_failures(shard, judgements)
-        values = [judged_values(self.judge, judgement) for judgement in judgements]
-        data = encode_part(source, rows, values)
+        self._loop_runner.run(self._judge_rows(judged))
+        _check_failures(shard, judged)
+        data = judged.part.encode()
         digest = hashlib.sha256(data).hexdigest()
         number = f"{shard.number:06d}"
         commit = ShardCommit(
             shard=shard.number,
             file=f"parts/{number}-{digest[:12]}.{shard.format}",
             sha256=digest,
-            totals=count_rows(rows, values, len(faults)),
-            faults=tuple(faults[:MAX_FAULTS]),
+            totals=judged.totals.add(RowTotals(skipped=len(judged.faults))),
+            faults=tuple(judged.faults[:MAX_FAULTS]),
         )
         self.store.write(commit.file, data)
-        self.store.write(f"ids/{number}.u64", pack_hashes(map(hash_row_id, rows)))
+        self.store.write(f"ids/{number}.u64", pack_hashes(judged.id_hashes))
         # Last: from here on the shard counts.
         self.store.write(f"commits/{number}.json", msgspec.json.encode(commit))
         return commit
+
+    async def _judge_rows(self, judged: _JudgedRows) -> None:
+        rows = self._read_rows(judged.source, judged.faults)
+        if is_immediate(self.judge):
+            # A few rows at a time: those of a whole shard take ten times the memory of their
+            # texts, and every pass of the garbage collector walks over them.
+            for chunk in split_batches(rows, CHUNK_SIZE):
+                judged.add(chunk, await judge_rows(self.judge, chunk))
+            return
+        # All rows are read before the first is judged: judging costs much, and a fault refuses all.
+        all_rows = list(rows)
+        judged.add(all_rows, await judge_by_length(self.judge, all_rows))
 
     def _count_attempt(self, number: int) -> int:
         """Counts how often a shard was begun, also by workers that died of it."""
@@ -341,18 +356,20 @@ class ShardRunner:
         self.store.write(f"attempts/{number:06d}", earlier + b"x", durable=False)
         return len(earlier) + 1
 
-    def _read_rows(self, source: ShardRows) -> tuple[list[InputRow], list[str]]:
-        """Returns the rows of a shard and the faults of malformed ones.
+    def _read_rows(self, source: ShardRows, faults: list[str]) -> Iterator[InputRow]:
+        """Yields the rows of a shard; adds those of malformed ones to `faults`.
 
-        All rows are read before the first is judged; raises DataError with all faults, unless they
-        are skipped.
+        Raises DataError at the end, with all faults, unless they are skipped; no row is yielded
+        after a fault that is not.
         """
-        rows: list[InputRow] = []
-        faults: list[str] = []
+        source_file = self._sources[source.shard.path]
+        # Before and after: the rows are then those of the version that was planned.
+        check_unchanged(source_file, self.job.options)
         is_refused = False
         for row in source:
             if isinstance(row, InputRow):
-                rows.append(row)
+                if not is_refused:
+                    yield row
                 continue
             faults += row.faults
             skips = self.job.options.skip_malformed and not isinstance(row, TakenName)
@@ -361,18 +378,39 @@ class ShardRunner:
                 break
         if is_refused:
             raise DataError(*faults[:MAX_FAULTS])
-        return rows, faults
+        check_unchanged(source_file, self.job.options)
 
 
-def _check_failures(shard: InputShard, judgements: list[Judgement]) -> None:
+class _JudgedRows:
+    """What a commit needs of the judged rows of a shard; `faults` are of malformed ones."""
+
+    def __init__(self, source: ShardRows, judge: Judge) -> None:
+        self.source, self._judge = source, judge
+        self.part = PartEncoder(source)
+        self.totals = RowTotals()
+        self.id_hashes: list[int | None] = []
+        self.faults: list[str] = []
+        self.passing_failures: list[Failure] = []
+
+    def add(self, rows: list[InputRow], judgements: list[Judgement]) -> None:
+        """Adds rows in the order of the input, with their judgements."""
+        values = [judged_values(self._judge, judgement) for judgement in judgements]
+        self.part.add(rows, values)
+        self.totals = self.totals.add(count_rows(rows, values))
+        self.id_hashes += map(hash_row_id, rows)
+        failures = (judgement.failure for judgement in judgements)
+        self.passing_failures += [f for f in failures if f is not None and f.transient]
+
+
+def _check_failures(shard: InputShard, judged: _JudgedRows) -> None:
     """Raises DataError if more than a few rows lack a verdict for a reason that may pass.
 
     A commit is final: an outage of the judge's endpoint would leave whole shards unscored.
     """
-    passing = [j.failure for j in judgements if j.failure is not None and j.failure.transient]
-    if len(passing) > MAX_PASSING_SHARE * len(judgements):
+    passing, n_rows = judged.passing_failures, judged.totals.rows
+    if len(passing) > MAX_PASSING_SHARE * n_rows:
         raise DataError(
-            f"{shard.label}: {len(passing)} of {len(judgements)} rows have no verdict for a reason "
+            f"{shard.label}: {len(passing)} of {n_rows} rows have no verdict for a reason "
             f"that may pass ({passing[0].kind}: {passing[0].message}); the same command repeats "
             "the shard"
         )

@@ -11,17 +11,33 @@ from truing.bulk.row_files import InputRow
 from truing.specs.extras import needs_extra
 
 
-def encode_part(
-    source: ShardRows, rows: Sequence[InputRow], values: Sequence[Sequence[Any]]
-) -> bytes:
-    """Returns the file with the rows and the values of the fields that they get.
+class PartEncoder:
+    """Encodes a part from its judged rows, which are added in the order of the input.
 
-    A table gets its header. Parquet keeps the types of the input's columns.
+    A table gets its header. Parquet keeps the types of the input's columns, and all rows until the
+    end; of other formats only the encoded rows are held.
     """
-    if source.shard.format == "parquet":
-        return _encode_parquet(source, rows, values)
-    lines = [source.file.encode_row(row, of_row) for row, of_row in zip(rows, values)]
-    return source.file.encode_header() + b"".join(lines)
+
+    def __init__(self, source: ShardRows) -> None:
+        self._source = source
+        self._lines: list[bytes] = []
+        self._rows: list[InputRow] = []
+        self._values: list[Sequence[Any]] = []
+
+    def add(self, rows: Sequence[InputRow], values: Sequence[Sequence[Any]]) -> None:
+        """Adds rows with the values of the fields that they get."""
+        if self._source.shard.format == "parquet":
+            self._rows += rows
+            self._values += values
+            return
+        encode_row = self._source.file.encode_row
+        self._lines.append(b"".join(encode_row(row, of_row) for row, of_row in zip(rows, values)))
+
+    def encode(self) -> bytes:
+        """Returns the file."""
+        if self._source.shard.format == "parquet":
+            return _encode_parquet(self._source, self._rows, self._values)
+        return b"".join((self._source.file.encode_header(), *self._lines))
 
 
 def _encode_parquet(

@@ -67,14 +67,14 @@ def judged_values(judge: Judge, judgement: Judgement) -> tuple[Any, ...]:
     )
 
 
-def _is_immediate(judge: Judge) -> bool:
+def is_immediate(judge: Judge) -> bool:
     """Whether a judge waits for nothing and has no batches, as it says of itself."""
     return getattr(judge, "is_immediate", False)
 
 
 async def judge_rows(judge: Judge, rows: Sequence[InputRow]) -> list[Judgement]:
     """Returns the judgements of rows that are judged at once, in their order."""
-    if _is_immediate(judge):
+    if is_immediate(judge):
         # A task for each row would cost more than the judge. Once, others get their turn, such as
         # the end that Ctrl-C asks for.
         await asyncio.sleep(0)
@@ -88,7 +88,7 @@ async def judge_by_length(judge: Judge, rows: Sequence[InputRow]) -> list[Judgem
     Rows of like length are judged together, `CHUNK_SIZE` at a time, so that a batch of a model is
     filled with text and not with padding.
     """
-    if _is_immediate(judge):
+    if is_immediate(judge):
         return await judge_rows(judge, rows)
     judgements: dict[int, Judgement] = {}
     order = sorted(range(len(rows)), key=lambda position: _text_length(rows[position]))

@@ -43,9 +43,7 @@ class RowTotals(Struct, frozen=True, kw_only=True):
         )
 
 
-def count_rows(
-    rows: Sequence[InputRow], values: Sequence[tuple[Any, ...]], skipped: int
-) -> RowTotals:
+def count_rows(rows: Sequence[InputRow], values: Sequence[tuple[Any, ...]]) -> RowTotals:
     """Returns the counts of rows with the values of `judged_values`."""
     categories: Counter[str] = Counter()
     n_flagged = n_unscored = 0
@@ -61,7 +59,6 @@ def count_rows(
         rows=len(rows),
         flagged=n_flagged,
         unscored=n_unscored,
-        skipped=skipped,
         categories={name: n for name, n in sorted(categories.items()) if n},
         ids=f"{ids:032x}",
     )
