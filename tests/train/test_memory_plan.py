@@ -31,6 +31,9 @@ def test_weights_are_counted_as_they_are_held(base: str) -> None:
     assert whole.weights == 4 * size and whole.optimizer == 12 * size
     adapters = plan_of(base, lora=4)
     assert 0 < adapters.weights - 4 * size == adapters.optimizer // 3
+    late = plan_of(base, lora=4, lora_from=model.config.num_hidden_layers - 1)
+    assert late.optimizer * model.config.num_hidden_layers == adapters.optimizer
+    assert late.activations < adapters.activations
     narrow = plan_of(base, base_dtype="int8")
     assert narrow.weights < 0.7 * adapters.weights
     assert plan_of(base, "dpo", lora=0).weights == 8 * size  # and the reference

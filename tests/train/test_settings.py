@@ -40,6 +40,8 @@ def test_all_faults_are_reported_together() -> None:
         ({"kind": "kto", "loss": "sigmoid"}, "kto has no loss 'sigmoid'"),
         ({"kind": "sft", "loss": "sigmoid"}, "sft has no loss 'sigmoid'"),
         ({"kind": "distil", "loss": "revers"}, "did you mean 'reverse'?"),
+        ({"lora_from": -1}, "lora_from = -1: must be at least 0"),
+        ({"lora": 0, "lora_from": 3}, "lora_from = 3: there are no adapters with lora = 0"),
         ({"export_dtype": "int8"}, "export_dtype = 'int8': must be one of auto, float32"),
         ({"desirable_weight": 2.0}, "dpo does not use it; kto does"),
         ({"kind": "kto", "desirable_weight": -1.0}, "must be at least 0 and finite"),
@@ -119,7 +121,12 @@ def test_settings_of_losses_that_do_not_use_them_are_refused(
 def test_newer_settings_at_their_default_keep_the_digest() -> None:
     anchored = TrainingSettings(kind="dpo", out="", sft_weight=1.0)
     assert TrainingSettings(kind="dpo", out="", sft_weight=0.0).digest() != anchored.digest()
-    assert "sft_weight" in TrainingSettings.older_values
+    assert {"sft_weight", "lora_from"} <= TrainingSettings.older_values.keys()
+    older = msgspec.to_builtins(TrainingSettings(kind="sft", out="a"))
+    del older["lora_from"]
+    stored = msgspec.convert(older, TrainingSettings)
+    assert stored.digest() == TrainingSettings(kind="sft", out="a").digest()
+    assert stored.digest() != TrainingSettings(kind="sft", out="a", lora_from=4).digest()
 
 
 @pytest.mark.parametrize(("loss", "beta"), [("", 0.1), ("ipo", 0.1), ("orpo", 0.1), ("simpo", 2.0)])

@@ -20,10 +20,11 @@ import torch
 from msgspec import Struct
 from torch import Tensor, nn
 
-from truing.core.errors import MissingExtra, PlanError
+from truing.core.errors import PlanError
 from truing.hf.loading import DTYPES, ScalarModel, position_ids, select_training_attention
 from truing.hf.pretrained import stored_dtype
 from truing.hf.weights import Weights
+from truing.train.adapters import lora_config
 from truing.train.answer_log_probs import CHUNK_ELEMENTS
 from truing.train.frozen_base import FrozenLinear, storage_dtype
 from truing.train.rl.policy_models import critic_roles
@@ -163,7 +164,7 @@ def _trace(
         weight_bytes = sum(p.numel() * p.element_size() for p in _distinct(model))
     # The adapters are real tensors, which are small: peft converts them in place, and fake tensors
     # cannot be converted in place.
-    network = _add_adapters(model, settings.lora) if settings.lora else model
+    network = _add_adapters(model, settings) if settings.lora else model
     with fake_tensors:
         trained = sum(p.numel() for p in network.parameters() if p.requires_grad)
         if is_scalar:
@@ -223,12 +224,10 @@ def _hold_fake(model: Any, held_dtype: BaseDtype, *, narrow: bool) -> None:
                 setattr(parent, name, FrozenLinear.from_linear(child, held_dtype))
 
 
-def _add_adapters(model: Any, rank: int) -> Any:
-    try:
-        from peft import LoraConfig, get_peft_model
-    except ImportError as error:
-        raise MissingExtra("train", "adapters (package peft)") from error
-    config = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear")
+def _add_adapters(model: Any, settings: TrainingSettings | RLSettings) -> Any:
+    config = lora_config(model, settings.lora, settings.lora_from)
+    from peft import get_peft_model
+
     return get_peft_model(model, config)
 
 

@@ -77,6 +77,7 @@ class TrainingSettings(RunSettings, frozen=True, kw_only=True):
         max_length: Maximum tokens of prompt and answer; long prompts are cut from the left, rows
             with longer answers are left out.
         lora: Rank of the LoRA adapters; 0 trains all weights.
+        lora_from: First layer that gets adapters, counted from 0; a high one saves time and memory.
         base_dtype: Type that the frozen base is held in: auto (that of --dtype), float32, bfloat16
             or int8.
         export_dtype: Type of the weights in the model folder; auto is the base's.
@@ -122,11 +123,12 @@ class TrainingSettings(RunSettings, frozen=True, kw_only=True):
         "sft_weight": 0.0,
         "target_margin": 1.0,
         "base_dtype": "auto",
+        "lora_from": 0,
     }
     least_values: ClassVar[Mapping[float, str]] = {
         1: "batch micro keep save_every",
         16: "max_length",
-        0: "lora",
+        0: "lora lora_from",
     }
 
     kind: TrainingKind
@@ -141,6 +143,7 @@ class TrainingSettings(RunSettings, frozen=True, kw_only=True):
     clip_norm: float = 1.0
     max_length: int = 512
     lora: int = 16
+    lora_from: int = 0
     base_dtype: BaseDtype = "auto"
     export_dtype: ExportDtype = "auto"
     checkpointing: bool = False
@@ -210,6 +213,8 @@ class TrainingSettings(RunSettings, frozen=True, kw_only=True):
                 "(float16 would need loss scaling)"
             )
         faults += base_dtype_faults(self.base_dtype, self.lora, shard=self.shard)
+        if self.lora_from and not self.lora:
+            faults.append(f"lora_from = {self.lora_from}: there are no adapters with lora = 0")
         if self.export_dtype not in EXPORT_DTYPES:
             faults.append(
                 f"export_dtype = {self.export_dtype!r}: must be one of {', '.join(EXPORT_DTYPES)}"

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from msgspec import Struct
 from torch import Tensor, nn
 
-from truing.core.errors import MissingExtra, PlanError, UserError
+from truing.core.errors import PlanError, UserError
 from truing.core.input_files import read_input_bytes
 from truing.core.types import Lineage
 from truing.distributed.process_group import ProcessGroup
@@ -36,6 +36,7 @@ from truing.hf.loading import (
 )
 from truing.hf.pretrained import stored_dtype
 from truing.hf.weights import Weights, find_weights
+from truing.train.adapters import lora_config
 from truing.train.answer_log_probs import answer_log_probs
 from truing.train.batches import TokenBatch
 from truing.train.checkpoint import seed_all
@@ -315,13 +316,9 @@ def prepare_for_training(model: Any, settings: TrainingSettings) -> Any:
             # gradient.
             parameter.requires_grad_("pooler" not in name)
         return model
-    try:
-        from peft import LoraConfig, get_peft_model
-    except ImportError as error:
-        raise MissingExtra("train", "adapters (package peft)") from error
-    config = LoraConfig(
-        r=settings.lora, lora_alpha=2 * settings.lora, lora_dropout=0.0, target_modules="all-linear"
-    )
+    config = lora_config(model, settings.lora, settings.lora_from)
+    from peft import get_peft_model
+
     return get_peft_model(model, config)
 
 

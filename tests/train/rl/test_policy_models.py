@@ -32,6 +32,17 @@ def clone(state: dict[str, Any]) -> dict[str, Any]:
     return {name: value.clone() for name, value in state.items()}
 
 
+def test_adapters_from_a_layer_on_learn_and_sample(make_trainer: Any, task: Any) -> None:
+    model = task.model(0)
+    last = model.config.num_hidden_layers - 1
+    models = SharedBackboneModels(model, task.tokenizer(), rank=4, first_layer=last)
+    trainer = make_trainer("grpo", models=models, lora=4, lora_from=last, steps=2, kl=0.1)
+    before = clone(models.state_dict(POLICY))
+    assert {name.split("layers.")[1].split(".")[0] for name in before} == {str(last)}
+    trainer.run()
+    assert changed_names(before, models.state_dict(POLICY))
+
+
 def test_every_adapter_and_head_learns(make_trainer: Any, task: Any) -> None:
     """PEFT asks gradients of the active adapter alone; optimisers must have the others' too."""
     critics = CRITICS_BY_METHOD["ppo-lag"]

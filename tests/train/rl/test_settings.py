@@ -43,6 +43,11 @@ def test_one_answer_to_a_prompt_needs_the_baseline_of_a_step() -> None:
         RLSettings(method="ppo", out="", baseline="step").validated(costs=False)
 
 
+def test_adapters_from_a_layer_need_adapters() -> None:
+    with pytest.raises(PlanError, match="lora_from = 3: there are no adapters with lora = 0"):
+        RLSettings(method="ppo", out="", lora=0, lora_from=3).validated(costs=False)
+
+
 def test_nan_is_a_fault() -> None:
     with pytest.raises(PlanError, match="kl = nan: must be at least 0"):
         RLSettings(method="ppo", out="", kl=float("nan")).validated(costs=False)

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from truing.core.errors import MissingExtra, PlanError, UserError
+from truing.core.errors import PlanError, UserError
 from truing.hf.loading import load_encoder, select_dtype
 from truing.hf.weights import Weights
 from truing.judges.moderation.causal_layers import supports_layerwise_forward, truncate_layers
@@ -28,6 +28,7 @@ from truing.judges.moderation.inputs import EncodedInput
 from truing.judges.moderation.network import ModerationNetwork
 from truing.judges.moderation.network_files import build_network
 from truing.train import checkpoint as ck
+from truing.train.adapters import lora_config
 from truing.train.moderation.batching import make_batches, sample_epoch_units
 from truing.train.moderation.examples import ModerationExample
 from truing.train.moderation.finished_run import StartingPoint
@@ -117,37 +118,17 @@ def _disable_attention_dropout(body: Any) -> None:
 
 def _add_adapters(body: Any, settings: ModerationTrainingSettings) -> Any:
     """Returns the body with LoRA adapters in all linear layers above the frozen ones."""
-    try:
-        from peft import LoraConfig, get_peft_model
-    except ImportError as error:
-        raise MissingExtra("train", "adapters (package peft)") from error
-    target_modules: str | list[str] = "all-linear"
-    layer_options: dict[str, Any] = {}
-    if settings.frozen:
-        if not supports_layerwise_forward(body) or settings.frozen >= len(body.layers):
-            raise PlanError(
-                f"frozen = {settings.frozen}: needs a language model of the Llama kind "
-                "with more layers than that"
-            )
-        # peft takes a choice of layers only together with the names of the modules in them.
-        target_modules = sorted(
-            {
-                name.rpartition(".")[2]
-                for name, module in body.named_modules()
-                if isinstance(module, nn.Linear)
-            }
+    if settings.frozen and (
+        not supports_layerwise_forward(body) or settings.frozen >= len(body.layers)
+    ):
+        raise PlanError(
+            f"frozen = {settings.frozen}: needs a language model of the Llama kind "
+            "with more layers than that"
         )
-        layer_options = {
-            "layers_to_transform": list(range(settings.frozen, len(body.layers))),
-            "layers_pattern": "layers",
-        }
-    config = LoraConfig(
-        r=settings.lora,
-        lora_alpha=2 * settings.lora,
-        lora_dropout=0.0,  # on a CPU drawing its random numbers takes a third of a step
-        target_modules=target_modules,
-        **layer_options,
-    )
+    # No dropout: on a CPU drawing its random numbers takes a third of a step.
+    config = lora_config(body, settings.lora, settings.frozen)
+    from peft import get_peft_model
+
     return get_peft_model(body, config)
 
 

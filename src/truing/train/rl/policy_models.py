@@ -15,10 +15,11 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from truing.core.errors import MissingExtra, UserError
+from truing.core.errors import UserError
 from truing.distributed.process_group import Lockstep, ProcessGroup
 from truing.hf.loading import ScalarModel, make_lm_head_contiguous
 from truing.hf.weights import Weights
+from truing.train.adapters import lora_config
 from truing.train.frozen_base import merge_adapters
 from truing.train.rl.constraint_settings import MAIN_CONSTRAINT
 from truing.train.rl.rollout_model import RolloutModel
@@ -259,26 +260,17 @@ class SharedBackboneModels:
         critics: Sequence[str] = (),
         *,
         rank: int = 16,
+        first_layer: int = 0,
         compute_dtype: torch.dtype | None = None,
         checkpointing: bool = False,
     ) -> None:
-        try:
-            from peft import LoraConfig, get_peft_model
-        except ImportError as error:
-            raise MissingExtra("train", "adapters (package peft)") from error
+        config = lora_config(model, rank, first_layer, task_type="CAUSAL_LM")
+        from peft import get_peft_model
 
         self.tokenizer = tokenizer
         self.critics = tuple(critics)
         self.compute_dtype = compute_dtype
         self.lockstep = Lockstep()
-        # No dropout, for the same reason as in SeparateModels.
-        config = LoraConfig(
-            r=rank,
-            lora_alpha=2 * rank,
-            lora_dropout=0.0,
-            target_modules="all-linear",
-            task_type="CAUSAL_LM",
-        )
         make_lm_head_contiguous(model)
         self.checkpointing = checkpointing
         if checkpointing:

@@ -317,6 +317,7 @@ def _build_models(
             loaded.tokenizer,
             critics,
             rank=settings.lora,
+            first_layer=settings.lora_from,
             compute_dtype=compute_dtype,
             checkpointing=settings.checkpointing,
         )

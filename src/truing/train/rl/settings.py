@@ -63,6 +63,7 @@ class RLSettings(RunSettings, frozen=True, kw_only=True):
         weight_decay: Weight decay of AdamW, on matrices only.
         clip_norm: Maximum norm of the gradient; 0 does not clip it.
         lora: Rank of the LoRA adapters; 0 trains all weights, in a separate copy of each model.
+        lora_from: First layer that gets adapters, counted from 0; a high one saves time and memory.
         base_dtype: Type that the frozen base is held in: auto (that of --dtype), float32, bfloat16
             or int8.
         checkpointing: Recompute activations in the backward pass to save memory.
@@ -151,6 +152,7 @@ class RLSettings(RunSettings, frozen=True, kw_only=True):
         "mask_truncated": False,
         "constraints": (),
         "base_dtype": "auto",
+        "lora_from": 0,
         "clip_high": None,
         "ratio_level": "token",
         "importance_cap": 0.0,
@@ -160,7 +162,7 @@ class RLSettings(RunSettings, frozen=True, kw_only=True):
     least_values: ClassVar[Mapping[float, str]] = {
         1: "steps prompts n epochs micro score_micro max_new max_prompt save_every keep ptx_batch",
         1e-6: "temperature clip",
-        0: "minibatch lora delay sample_every warmup ptx kl kl_target overlong_buffer "
+        0: "minibatch lora lora_from delay sample_every warmup ptx kl kl_target overlong_buffer "
         "importance_cap dynamic_sampling nu lr critic_lr",
     }
 
@@ -192,6 +194,7 @@ class RLSettings(RunSettings, frozen=True, kw_only=True):
     weight_decay: float = 0.0
     clip_norm: float = 1.0
     lora: int = 16
+    lora_from: int = 0
     base_dtype: BaseDtype = "auto"
     checkpointing: bool = False
     export_dtype: ExportDtype = "auto"
@@ -419,6 +422,8 @@ class RLSettings(RunSettings, frozen=True, kw_only=True):
         if self.method not in METHODS:
             faults.append(f"method {self.method!r} is unknown{did_you_mean(self.method, METHODS)}")
         faults += base_dtype_faults(self.base_dtype, self.lora, shard=self.shard)
+        if self.lora_from and not self.lora:
+            faults.append(f"lora_from = {self.lora_from}: there are no adapters with lora = 0")
         if self.export_dtype not in EXPORT_DTYPES:
             faults.append(
                 f"export_dtype = {self.export_dtype!r}: must be one of {', '.join(EXPORT_DTYPES)}"
