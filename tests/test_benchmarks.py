@@ -144,3 +144,52 @@ def test_a_first_step_needs_an_endpoint(walk: ModuleType, monkeypatch: pytest.Mo
     monkeypatch.setattr(walk.sys, "executable", shutil.which("false"))
     with pytest.raises(SystemExit, match="no endpoint at"), walk.serve_endpoint():
         pass
+
+
+@pytest.fixture
+def simulation(root: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(str(root / "benchmarks" / "scale"))
+    return importlib.import_module("simulate")
+
+
+def test_simulated_workers_share_the_cores_of_their_machine(simulation: ModuleType) -> None:
+    # 40 shards of one second of the processor, on an idle machine of four cores.
+    job = simulation.Job(
+        rows=40_000,
+        workers=4,
+        us_per_row=1000,
+        rows_per_shard=1000,
+        start=5,
+        hand_out=0,
+        commit=0,
+        spread=0,
+        deaths=0,
+        machines=1,
+        cores=4,
+    )
+
+    def seconds(**changed: float) -> float:
+        return float(simulation.simulate(replace(job, **changed)).seconds)
+
+    assert seconds() == pytest.approx(5 + 10)
+    assert seconds(workers=1) == pytest.approx(5 + 40)
+    assert seconds(cores=2) == pytest.approx(5 + 20)
+    assert seconds(cores=2, nodes=3, node_cores=0.1) == pytest.approx(5 + 40 / 1.7)
+    assert seconds(crowding=1.5) == pytest.approx(5 + 15)
+    # One busy core of four is slowed down by nobody.
+    assert seconds(workers=1, crowding=1.5) == pytest.approx(5 + 40)
+    assert seconds(workers=2, machines=2, cores=1) == pytest.approx(5 + 20)
+    # Ray's own second for each shard is as much work as the shard.
+    assert seconds(cores=2, shard_processor=1) == pytest.approx(5 + 40, rel=0.1)
+    # Three of the four workers start for two seconds of a core each, the first one works.
+    assert 5 + 10 < seconds(worker_start=2) < 5 + 10 + 2.01
+
+
+def test_simulated_deaths_lose_no_shard_and_a_rate_limits_all(simulation: ModuleType) -> None:
+    job = simulation.Job(rows=1e6, workers=10, rows_per_shard=1000, us_per_row=1e4, deaths=0)
+    calm = simulation.simulate(job)
+    deadly = simulation.simulate(replace(job, deaths=30, restart=20))
+    assert deadly.deaths > 20
+    assert calm.seconds < deadly.seconds < 3 * calm.seconds
+    limited = simulation.simulate(replace(job, rate=500))
+    assert limited.seconds == pytest.approx(1e6 / 500, rel=0.05)

@@ -2,7 +2,7 @@
 
     sudo python benchmarks/scale/nodes.py --rows 2000000 --kills 10
     sudo python benchmarks/scale/nodes.py --rows 20000 --kills 1 --shard-mib 0.5      # small
-    sudo python benchmarks/scale/nodes.py --idle 30      # what Ray takes while nobody works
+    sudo python benchmarks/scale/nodes.py --idle 30      # Ray's parts for simulate.py
 
 Each node has an address of its own on a bridge (10.24.0.0/24) and one worker. The driver is on the
 head's node. Three jobs: undisturbed; one in which one of the two other nodes is killed, with all
@@ -37,6 +37,8 @@ BRIDGE, NETWORK, PORT = "trscale0", "10.24.0", 6399
 SPACES = {name: f"{NETWORK}.{number}" for number, name in enumerate(("head", "one", "two"), 2)}
 # Of this run alone: a cluster of the same user does not take its nodes.
 ENVIRONMENT = {**os.environ, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+READING_SECONDS, REPORT_SECONDS = 2, 10
+PART_SHARDS = 200
 LAST_DEATH = 0.8  # share of the shards that are finished when the last node is killed
 START_ATTEMPTS = 3  # Ray gives a node 30 s to start its processes: little on two busy cores
 
@@ -114,16 +116,22 @@ def kill_node(name: str, process: subprocess.Popen[bytes]) -> None:
 
 
 @dataclass
-class MemoryLog:
-    """The resident memory of each process of a job, in MiB, in the order of time."""
+class ProcessLog:
+    """What the processes of a job use: resident MiB in the order of time, processor seconds."""
 
-    by_process: dict[tuple[str, int], list[float]] = field(default_factory=dict)
-    processor: dict[tuple[str, int], tuple[float, float]] = field(default_factory=dict)
+    kinds: dict[int, str] = field(default_factory=dict)
+    memory: dict[int, list[float]] = field(default_factory=dict)
+    processor: dict[int, tuple[float, float]] = field(default_factory=dict)
+    worker_states: str = (
+        ""  # at the last reading, as the kernel names them: R runs, D disk, S waits
+    )
 
     def read(self) -> None:
-        """Adds the present memory and processor seconds of each process of the nodes."""
+        """Adds the present figures of each process of the nodes."""
         page = os.sysconf("SC_PAGE_SIZE") / (1 << 20)
         ticks = os.sysconf("SC_CLK_TCK")
+        is_first = not self.kinds
+        self.worker_states = ""
         for name in SPACES:
             for pid in list_processes(name):
                 with contextlib.suppress(OSError):
@@ -131,30 +139,35 @@ class MemoryLog:
                     pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
                     times = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
                     used = (int(times[11]) + int(times[12])) / ticks
-                    key = (describe_process(command.decode(errors="replace")), pid)
-                    self.by_process.setdefault(key, []).append(pages * page)
-                    first, _ = self.processor.get(key, (used, used))
-                    self.processor[key] = (first, used)
+                    # An idle process of Ray's becomes a worker.
+                    self.kinds[pid] = describe_process(command.decode(errors="replace"))
+                    if self.kinds[pid] == "worker":
+                        self.worker_states += times[0]
+                    self.memory.setdefault(pid, []).append(pages * page)
+                    first, _ = self.processor.get(pid, (used if is_first else 0.0, used))
+                    self.processor[pid] = (first, used)
 
     def count_processor_seconds(self) -> dict[str, float]:
-        """Returns the processor seconds between the first and the last reading of the processes of
-        each kind; `other` are Ray's small ones.
+        """Returns the processor seconds since the first reading of the processes of each kind;
+        `other` are Ray's small ones.
         """
         seconds: dict[str, float] = {}
-        for (kind, _), (first, last) in self.processor.items():
-            seconds[kind or "other"] = seconds.get(kind or "other", 0.0) + last - first
-        return {kind: round(used, 1) for kind, used in sorted(seconds.items())}
+        for pid, (first, last) in self.processor.items():
+            kind = self.kinds[pid] or "other"
+            seconds[kind] = seconds.get(kind, 0.0) + last - first
+        return {kind: round(used, 2) for kind, used in sorted(seconds.items())}
 
     def count_workers(self) -> int:
         """Returns how many processes held a judge."""
-        return sum(kind == "worker" for kind, _ in self.by_process)
+        return list(self.kinds.values()).count("worker")
 
-    def summarise(self) -> dict[str, dict[str, float]]:
+    def summarise_memory(self) -> dict[str, dict[str, float]]:
         """Returns, of the process of each kind that lived longest: MiB at a third of its life, at
         the end, and at most.
         """
         longest: dict[str, list[float]] = {}
-        for (kind, _), readings in self.by_process.items():
+        for pid, readings in self.memory.items():
+            kind = self.kinds[pid]
             if kind and len(readings) > len(longest.get(kind, [])):
                 longest[kind] = readings
         return {
@@ -243,17 +256,23 @@ class Cluster:
 
         A node is killed once it runs, so that each death ends a node. Returns figures.
         """
-        memory = MemoryLog()
+        log = ProcessLog()
+        log.read()
         started = time.perf_counter()
         driver = self.start_driver(out)
         due = list(kill_at)
         n_failed_starts = 0
-        memory_due = 0.0
+        reading_due = report_due = 0.0
         while driver.poll() is None:
             time.sleep(0.5)
-            if time.perf_counter() > memory_due:
-                memory.read()
-                memory_due = time.perf_counter() + 2
+            if time.perf_counter() > reading_due:
+                log.read()
+                reading_due = time.perf_counter() + READING_SECONDS
+            if time.perf_counter() > report_due:
+                done = f"{count_finished(out)} shards after {time.perf_counter() - started:.0f} s"
+                states = f"workers {log.worker_states}"
+                print(f"{out.name}: {done}, {states}", file=sys.stderr, flush=True)
+                report_due = time.perf_counter() + REPORT_SECONDS
             for name in ("one", "two"):
                 if self.nodes[name].poll() is not None:
                     n_failed_starts += 1
@@ -266,19 +285,20 @@ class Cluster:
         figures["seconds"] = round(time.perf_counter() - started, 1)
         figures["nodes_killed"] = len(kill_at) - len(due)
         figures["failed_starts"] = n_failed_starts
-        figures["workers_seen"] = memory.count_workers()
-        figures["processor_s"] = memory.count_processor_seconds()
-        figures["memory_mib"] = memory.summarise()
+        figures["workers_seen"] = log.count_workers()
+        figures["processor_s"] = log.count_processor_seconds()
+        figures["memory_mib"] = log.summarise_memory()
+        figures["load"] = round(os.getloadavg()[0], 1)
         return figures
 
     def measure_idle(self, seconds: float) -> dict[str, float]:
         """Returns the cores that Ray's processes of each kind take while there is no job."""
-        memory = MemoryLog()
+        log = ProcessLog()
         time.sleep(10)  # the last processes of a start
-        memory.read()
+        log.read()
         time.sleep(seconds)
-        memory.read()
-        used = memory.count_processor_seconds()
+        log.read()
+        used = log.count_processor_seconds()
         return {kind: round(of_kind / seconds, 3) for kind, of_kind in used.items()}
 
     def run_job_twice(self, out: Path, n_shards: int) -> dict[str, Any]:
@@ -289,13 +309,13 @@ class Cluster:
             time.sleep(0.5)
         driver.kill()
         driver.wait()
-        resumed = time.perf_counter()
-        second = self.start_driver(out)
-        second.wait()
-        figures = self.read_result(out, second)
-        figures["killed_after_s"] = round(resumed - started, 1)
-        figures["resumed_s"] = round(time.perf_counter() - resumed, 1)
-        return figures
+        killed_after = round(time.perf_counter() - started, 1)
+        n_before = count_finished(out)
+        return {
+            "killed_after_s": killed_after,
+            "shards_before": n_before,
+            **self.run_job(out, [], random.Random(0)),
+        }
 
     def read_result(self, out: Path, driver: subprocess.Popen[bytes]) -> dict[str, Any]:
         """Returns the counts of a finished job, and what is wrong with its parts."""
@@ -323,6 +343,27 @@ class Cluster:
         }
 
 
+def measure_parts(cluster: Cluster, idle_seconds: float) -> dict[str, Any]:
+    """Returns what Ray takes while there is no job, for a job of one row, and for each shard of a
+    job of many shards of ten rows: the parts of `simulate.py` that are Ray's.
+    """
+    figures: dict[str, Any] = {"nodes": len(SPACES), "cores": cluster.measure_idle(idle_seconds)}
+    cluster.rows = write_rows(cluster.folder / "one.jsonl", 1)
+    figures["one_row"] = one = cluster.run_job(cluster.folder / "one-row", [], random.Random(0))
+    cluster.rows = write_rows(cluster.folder / "many.jsonl", 10 * PART_SHARDS)
+    cluster.shard_mib = cluster.rows.stat().st_size / PART_SHARDS / (1 << 20)
+    figures["many_shards"] = many = cluster.run_job(
+        cluster.folder / "many-shards", [], random.Random(0)
+    )
+    more = many["shards"] - 1
+    figures["seconds_a_shard"] = round((many["seconds"] - one["seconds"]) / more, 4)
+    figures["processor_s_a_shard"] = {
+        kind: round((used - one["processor_s"].get(kind, 0.0)) / more, 4)
+        for kind, used in many["processor_s"].items()
+    }
+    return figures
+
+
 def main() -> None:
     """Runs the jobs and compares them."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -332,36 +373,36 @@ def main() -> None:
     parser.add_argument("--judge", default="keywords:")
     parser.add_argument("--shard-mib", type=float, default=2.0)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--idle", type=float, metavar="SECONDS", help="run no job")
+    parser.add_argument("--undisturbed", action="store_true", help="the first job alone")
+    parser.add_argument("--idle", type=float, metavar="SECONDS", help="Ray's parts alone")
     arguments = parser.parse_args()
     # So that nodes and links go also when this script is ended.
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     source = random.Random(arguments.seed)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        n_rows = 0 if arguments.idle else arguments.rows
-        rows = arguments.source or write_rows(folder / "rows.jsonl", n_rows)
+        rows = arguments.source or write_rows(folder / "rows.jsonl", arguments.rows)
         cluster = Cluster(folder, rows, arguments.judge, arguments.shard_mib)
         jobs: dict[str, dict[str, Any]] = {}
         build_network()
         try:
             cluster.start()
             if arguments.idle:
-                cores = cluster.measure_idle(arguments.idle)
-                print(json.dumps({"nodes": len(SPACES), "cores": cores}))
+                print(json.dumps(measure_parts(cluster, arguments.idle)))
                 return
             jobs["undisturbed"] = cluster.run_job(folder / "undisturbed", [], source)
             print(json.dumps(jobs), file=sys.stderr, flush=True)
-            if arguments.kills:
+            if arguments.kills and not arguments.undisturbed:
                 # Not before the first shard is finished: a node that is killed earlier holds no
                 # work.
                 last = max(2, round(LAST_DEATH * jobs["undisturbed"]["shards"]))
                 kill_at = sorted(source.randrange(1, last) for _ in range(arguments.kills))
                 jobs["nodes_killed"] = cluster.run_job(folder / "nodes-killed", kill_at, source)
                 print(json.dumps(jobs["nodes_killed"]), file=sys.stderr, flush=True)
-            jobs["driver_killed"] = cluster.run_job_twice(
-                folder / "driver-killed", jobs["undisturbed"]["shards"]
-            )
+            if not arguments.undisturbed:
+                jobs["driver_killed"] = cluster.run_job_twice(
+                    folder / "driver-killed", jobs["undisturbed"]["shards"]
+                )
         finally:
             cluster.stop()
             delete_network()
@@ -371,7 +412,7 @@ def main() -> None:
         job["rows"] == job["rows_in_parts"] == arguments.rows and not job["doubled"]
         for job in jobs.values()
     )
-    if arguments.kills:
+    if "nodes_killed" in jobs:
         is_whole = is_whole and jobs["nodes_killed"]["nodes_killed"] == arguments.kills
     figures = {
         "rows": arguments.rows,

@@ -34,7 +34,8 @@ class Job:
     - `rate`: most rows a second that an endpoint allows (None: no endpoint)
     - `machines`: None is one for each worker; `cores`: of each machine; `nodes`: Ray's nodes on
       one machine (more than one where network namespaces stand for machines)
-    - `node_cores`: what Ray's own processes of one node take, in cores
+    - `node_cores`: what Ray's own processes of one node take, in cores; `shard_processor`: the
+      processor time of the driver and of Ray's processes for a shard, on the first machine
     - `crowding`: by what factor a row takes more processor time when all cores are busy
     """
 
@@ -54,6 +55,7 @@ class Job:
     cores: float = math.inf
     nodes: int = 1
     node_cores: float = 0.0
+    shard_processor: float = 0.0
     crowding: float = 1.0
     seed: int = 0
 
@@ -137,6 +139,8 @@ class Simulation:
                 self._take_shard(now, number)
             elif what == "load":
                 self._begin(now, number, self.job.worker_start, None)
+            elif what == "ray":
+                self._begin(now, number, self.job.shard_processor, None)
             elif what == "begin":
                 self._begin_shard(now, number)
             elif version == self.machines[number].version:
@@ -148,7 +152,7 @@ class Simulation:
         heapq.heappush(self._events, (at, next(self._numbers), what, number, version))
 
     def _machine(self, worker: int) -> int:
-        return worker % len(self.machines)
+        return max(worker, 0) % len(self.machines)
 
     def _take_shard(self, now: float, worker: int) -> None:
         if not self.waiting:
@@ -156,6 +160,9 @@ class Simulation:
             return
         self.waiting -= 1
         self.driver_free = max(now, self.driver_free) + self.job.hand_out
+        if self.job.shard_processor:
+            # Another process of the first machine, which works beside its workers.
+            self._add(now, "ray", -next(self._numbers) - 1)
         self._add(self.driver_free, "begin", worker)
 
     def _begin_shard(self, now: float, worker: int) -> None:
@@ -196,7 +203,8 @@ class Simulation:
             if self.idle:
                 self._add(now, "free", self.idle.pop())
         elif work is None:
-            self._add(now, "free", worker)
+            if worker >= 0:
+                self._add(now, "free", worker)
         else:
             self.useful += work + self.job.commit
             self.end = max(self.end, now + self.job.commit)
@@ -222,6 +230,7 @@ FLAGS = {
     "restart": "seconds after a death",
     "cores": "of each machine",
     "node_cores": "cores that Ray's own processes of a node take",
+    "shard_processor": "processor seconds of Ray for a shard, on the first machine",
     "crowding": "factor of a row's time when all cores are busy",
 }
 
