@@ -17,6 +17,7 @@ TESTS = [
     ("wandb", "tests/train/test_tracker.py"),
     ("ray", "tests/bulk/test_moderate_on_ray.py"),
     ("ray", "tests/bulk/test_ray_cluster.py"),
+    ("ray", "tests/bulk/test_ray_shards.py"),
     ("ray", "tests/bulk/test_evaluate_on_ray.py -k on_a_cluster"),
     ("ray", "tests/bulk/test_rank_on_ray.py -k on_a_cluster"),
     ("ray", "tests/train/rl/test_processes.py -k ray_worker"),

@@ -10,6 +10,7 @@ the driver stores: a shard whose rows have not arrived is ranked again.)
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -58,6 +59,18 @@ def _make_reserve(rate_clock: Any) -> Callable[[str], Awaitable[float]]:
     return reserve
 
 
+def _import_ray_data() -> Any:
+    """Returns the module `ray.data`, for a driver whose claim on the cluster ends soon after it.
+
+    A killed driver's claim outlives it, by 180 s in Ray Data (2.60), and its successor gets the
+    rest of the cluster meanwhile: one worker. A driver renews its claim every 10 s.
+    """
+    os.environ.setdefault("RAY_DATA_AUTOSCALING_REQUEST_EXPIRE_TIME_S", "30")
+    import ray.data
+
+    return ray.data
+
+
 def map_shards(
     ray: Any,
     shards: Sequence[bytes],
@@ -74,8 +87,7 @@ def map_shards(
     if ray.util.client.ray.is_connected():
         yield from _map_within_cluster(ray, shards, build_worker, options, rates)
         return
-    import ray.data as ray_data
-
+    ray_data = _import_ray_data()
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     context = ray_data.DataContext.get_current()
     context.enable_progress_bars = False
