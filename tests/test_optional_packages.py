@@ -19,6 +19,7 @@ TESTS = [
     ("ray", "tests/bulk/test_ray_cluster.py"),
     ("ray", "tests/bulk/test_ray_shards.py"),
     ("ray", "tests/bulk/test_evaluate_on_ray.py -k on_a_cluster"),
+    ("ray", "tests/bulk/test_remote_account.py"),
     ("ray", "tests/bulk/test_rank_on_ray.py -k on_a_cluster"),
     ("ray", "tests/train/rl/test_processes.py -k ray_worker"),
     ("ray", "tests/models/test_pool.py"),

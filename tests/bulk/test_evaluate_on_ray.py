@@ -22,10 +22,10 @@ from truing.bulk.evaluate_on_ray import (
     EvaluationSpecs,
     EvaluationTask,
     EvaluationWorker,
-    PartOutcome,
     evaluate_on_ray,
     judge_on_ray,
 )
+from truing.bulk.part_visits import PartOutcome, PartVisit
 from truing.bulk.ray_cluster import RayOptions
 from truing.core.errors import DataError, PlanError, RunError
 from truing.core.types import Sampling
@@ -61,7 +61,8 @@ def evaluate_parts(
 def work_on(parts: Any, task: EvaluationTask) -> None:
     worker = EvaluationWorker(task, None)
     for part in reversed(parts):
-        outcome = msgspec.msgpack.decode(worker.work(part.encode()), type=PartOutcome)
+        visit = msgspec.msgpack.encode(PartVisit(part=part))
+        outcome = msgspec.msgpack.decode(worker.work(visit), type=PartOutcome)
         assert outcome == PartOutcome(part=part)
 
 
@@ -318,7 +319,7 @@ def test_a_worker_with_another_model_is_a_fault(tmp_path: Path) -> None:
         sha256=dataset.sha256(),
     )
     worker = EvaluationWorker(task, None)
-    result = worker.work(prepared.parts[0].encode())
+    result = worker.work(msgspec.msgpack.encode(PartVisit(part=prepared.parts[0])))
     assert "holds a run of another plan (model:" in msgspec.msgpack.decode(result)["fault"]
     assert not finish_parts(tmp_path / "run").manifest.complete
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.bulk.ray_marks import RAY_MARKS
+from tests.bulk.ray_marks import RAY_MARKS, find_ray_processes
 from tests.requirements import require_package
 
 from truing.bulk.moderate_on_ray import moderate_on_ray
@@ -125,7 +125,7 @@ def test_workers_that_are_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     def kill_workers() -> None:
         while not ended.wait(0.5):
             for commit in list((out / "commits").glob("*.json"))[:1]:
-                pids = _worker_pids()
+                pids = find_ray_processes("MapWorker")
                 if commit.exists() and pids and len(killed) < 3:
                     os.kill(pids[0], signal.SIGKILL)
                     killed.append(pids[0])
@@ -140,13 +140,6 @@ def test_workers_that_are_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert killed
     assert manifest == expected
     assert read_parts(out, manifest.parts) == read_parts(tmp_path / "undisturbed", expected.parts)
-
-
-def _worker_pids() -> list[int]:
-    """The processes of this cluster's pool of actors."""
-    listed = subprocess.run(["ps", "-eo", "pid,args"], capture_output=True, text=True, check=True)
-    rows = (line.split(None, 1) for line in listed.stdout.splitlines()[1:])
-    return [int(pid) for pid, args in rows if args.startswith("ray::") and "MapWorker" in args]
 
 
 def test_faults_of_the_input_come_together_and_other_shards_are_done(tmp_path: Path) -> None:

@@ -31,7 +31,6 @@ from truing.core.types import (
 )
 from truing.evaluation.evaluate import evaluate
 from truing.evaluation.options import EvaluateOptions, RunBudget
-from truing.evaluation.run_parts import prepare_parts
 from truing.evaluation.spending import read_spending, shuffle_positions
 from truing.runs.folder import Run
 
@@ -234,15 +233,6 @@ def test_a_budget_that_would_limit_nothing_is_refused(
     with pytest.raises(PlanError, match=fault):
         evaluate(model, dataset, [], tmp_path / "run", options=options)
     assert model.calls == 0 and not (tmp_path / "run").exists()
-
-
-def test_a_run_in_parts_has_no_budget(tmp_path: Path) -> None:
-    dataset = MemoryDataset([Row(sample=sample) for sample in SAMPLES])
-    for options in (EvaluateOptions(budget=RunBudget(tokens=9)), EvaluateOptions(price=PRICE)):
-        with pytest.raises(PlanError, match="a budget and prices need one process"):
-            prepare_parts(
-                MeteredEndpoint(lambda key: 5), dataset, [], tmp_path / "run", options=options
-            )
 
 
 class LongAttack:

@@ -2,31 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
 from msgspec import Struct
 
+from truing.bulk.part_visits import BudgetedParts, PartFaults, PartOutcome, PartVisit
 from truing.bulk.ray_cluster import RayOptions, connect_ray
 from truing.bulk.ray_shards import map_shards
+from truing.bulk.remote_account import RemoteAccount, read_account
 from truing.core.errors import RunError, TruingError
 from truing.core.protocols import Attack, Dataset, Judge, Model
 from truing.core.types import DataInfo
-from truing.evaluation.evaluate import evaluate, judge_run
-from truing.evaluation.options import DEFAULT_PART_ROWS, EvaluateOptions, ProgressCallback
+from truing.evaluation.budget_waves import plan_waves
+from truing.evaluation.evaluate import evaluate_part, judge_run
+from truing.evaluation.options import (
+    DEFAULT_PART_ROWS,
+    EvaluateOptions,
+    ProgressCallback,
+    RunBudget,
+)
 from truing.evaluation.run_parts import (
     PartDataset,
     finish_parts,
     prepare_judging,
     prepare_parts,
 )
+from truing.evaluation.shared_account import (
+    AccountCalls,
+    AccountVisit,
+    PartPass,
+    SpendingAccount,
+)
+from truing.evaluation.spending import read_lost
 from truing.http.limits import RESERVE_REQUEST
 from truing.runs.folder import Run
 from truing.specs.resolve import resolve
-
-_MAX_FAULTS = 20
 
 
 class EvaluationSpecs(Struct, frozen=True, kw_only=True):
@@ -47,54 +60,66 @@ class EvaluationTask(Struct, frozen=True, kw_only=True):
     sha256: str = ""
 
 
-class PartOutcome(Struct, frozen=True, kw_only=True):
-    """What a worker returns of a part; `fault` says why it is not finished."""
-
-    part: str
-    fault: str = ""
-
-
 class EvaluationWorker:
-    """A `ShardWorker` that answers and judges parts of a run."""
+    """A `ShardWorker` that answers and judges parts of a run; `account` has its budget, if any."""
 
     def __init__(
-        self, task: EvaluationTask, reserve: Callable[[str], Awaitable[float]] | None
+        self,
+        task: EvaluationTask,
+        reserve: Callable[[str], Awaitable[float]] | None,
+        account: AccountCalls | None = None,
     ) -> None:
-        self._task, self._reserve = task, reserve
+        self._task, self._reserve, self._account = task, reserve, account
         specs = task.specs
         self._model: Model | None = resolve(specs.model, "model") if specs.model else None
         self._attack: Attack | None = resolve(specs.attack, "attack") if specs.attack else None
         self._judges: list[Judge] = [resolve(spec, "judge") for spec in specs.judges]
 
     def work(self, shard: bytes) -> bytes:
-        """Returns the `PartOutcome` of the part with that name, as MessagePack."""
-        part = shard.decode()
+        """Returns the `PartOutcome` of a `PartVisit`, both as MessagePack."""
+        visit = msgspec.msgpack.decode(shard, type=PartVisit)
         RESERVE_REQUEST.set(self._reserve)
-        fault = ""
+        fault, unanswered = "", []
         try:
-            self._evaluate(Path(self._task.out) / "parts" / part)
+            unanswered = self._evaluate(visit)
         except TruingError as error:
             fault = str(error)
         except Exception as error:
-            fault = f"{part}: {type(error).__name__}: {error}"
-        return msgspec.msgpack.encode(PartOutcome(part=part, fault=fault))
+            fault = f"{visit.part}: {type(error).__name__}: {error}"
+        outcome = PartOutcome(part=visit.part, fault=fault, unanswered=unanswered)
+        return msgspec.msgpack.encode(outcome)
 
-    def _evaluate(self, part: Path) -> None:
+    def _evaluate(self, visit: PartVisit) -> list[int]:
         task = self._task
+        out = Path(task.out) / "parts" / visit.part
         if task.info is None:
-            judge_run(part, self._judges, options=task.options)
-            return
-        dataset = PartDataset(task.info, task.sha256)
-        evaluate(
-            self._model, dataset, self._judges, part, attack=self._attack, options=task.options
+            judge_run(out, self._judges, options=task.options)
+            return []
+        options = task.options
+        if not visit.repeats_failures:
+            options = msgspec.structs.replace(options, retry_failures=False)
+        part_pass = None
+        if visit.positions is not None:
+            if self._account is None:
+                raise RunError(f"{visit.part}: there is no account of the run's budget")
+            part_pass = PartPass(visit.positions, AccountVisit(self._account, visit.part))
+        return evaluate_part(
+            self._model,
+            PartDataset(task.info, task.sha256),
+            self._judges,
+            out,
+            attack=self._attack,
+            options=options,
+            part_pass=part_pass,
         )
 
 
 class _BuildWorker(Struct, frozen=True):
     task: EvaluationTask
+    account: Any = None
 
     def __call__(self, reserve: Callable[[str], Awaitable[float]] | None) -> EvaluationWorker:
-        return EvaluationWorker(self.task, reserve)
+        return EvaluationWorker(self.task, reserve, self.account)
 
 
 def evaluate_on_ray(
@@ -122,12 +147,21 @@ def evaluate_on_ray(
         task = EvaluationTask(
             out=str(out.resolve()),
             specs=specs,
-            options=msgspec.structs.replace(options, progress=None),
+            # The limits hold for all workers together, so that their account has them.
+            options=msgspec.structs.replace(options, progress=None, budget=RunBudget()),
             info=dataset.info,
             sha256=dataset.sha256(),
         )
-        _work_on_parts(ray, prepared.parts, task, cluster, options.progress, prepared.rates)
-    return finish_parts(out)
+        cluster_parts = _ClusterParts(ray, task, cluster, prepared.rates)
+        note = ""
+        if options.budget.is_limited:
+            cluster_parts.account = actor = _start_account(ray, out, options)
+            plan = plan_waves(out, prepared.parts, options, is_attacked=attack is not None)
+            budgeted = BudgetedParts(out, prepared.parts, options, plan)
+            note = budgeted.answer(cluster_parts.visit, lambda: read_account(ray, actor))
+        else:
+            _visit_all(cluster_parts, prepared.parts, options.progress)
+    return finish_parts(out, budget_note=note, price=options.price)
 
 
 def judge_on_ray(
@@ -141,34 +175,49 @@ def judge_on_ray(
             specs=EvaluationSpecs(judges=tuple(judge_specs)),
             options=msgspec.structs.replace(options, progress=None),
         )
-        _work_on_parts(ray, parts, task, cluster, options.progress, {})
+        _visit_all(_ClusterParts(ray, task, cluster, {}), parts, options.progress)
     return finish_parts(out)
 
 
-def _work_on_parts(
-    ray: Any,
-    parts: Sequence[str],
-    task: EvaluationTask,
-    cluster: RayOptions,
-    progress: ProgressCallback | None,
-    rates: dict[str, float],
+class _ClusterParts:
+    """Sends visits to the workers of a cluster; with an `account`, under its budget."""
+
+    def __init__(
+        self, ray: Any, task: EvaluationTask, cluster: RayOptions, rates: dict[str, float]
+    ) -> None:
+        self._ray, self._task, self._cluster, self._rates = ray, task, cluster, rates
+        self.account: Any = None
+
+    def visit(self, visits: Sequence[PartVisit]) -> Iterator[PartOutcome]:
+        """Yields the outcome of each visit as it arrives, in any order."""
+        account = RemoteAccount(self.account) if self.account is not None else None
+        build_worker = _BuildWorker(self._task, account)
+        shards = [msgspec.msgpack.encode(visit) for visit in visits]
+        for result in map_shards(self._ray, shards, build_worker, self._cluster, self._rates):
+            yield msgspec.msgpack.decode(result, type=PartOutcome)
+
+
+def _visit_all(
+    cluster_parts: _ClusterParts, parts: Sequence[str], progress: ProgressCallback | None
 ) -> None:
-    n_done = n_failed = 0
-    faults: dict[str, str] = {}
-    encoded = [part.encode() for part in parts]
-    for result in map_shards(ray, encoded, _BuildWorker(task), cluster, rates):
-        outcome = msgspec.msgpack.decode(result, type=PartOutcome)
+    """Has all parts worked on; raises RunError with their faults."""
+    faults = PartFaults()
+    n_done = 0
+    for outcome in faults.collect(cluster_parts.visit([PartVisit(part=part) for part in parts])):
         n_done += not outcome.fault
-        if outcome.fault:
-            n_failed += 1
-            # Equal faults are named once, with the first of their parts.
-            faults.setdefault(outcome.fault, outcome.part)
         if progress is not None:
-            progress(n_done, len(parts), n_failed)
-        if n_failed >= _MAX_FAULTS:
-            break
-    if faults:
-        raise RunError(
-            *(f"{part}: {fault}" for fault, part in faults.items()),
-            f"{n_done} of {len(parts)} parts are finished; the same command continues",
-        )
+            progress(n_done, len(parts), faults.count)
+    faults.raise_any(f"{n_done} of {len(parts)} parts are finished")
+
+
+def _start_account(ray: Any, out: Path, options: EvaluateOptions) -> Any:
+    """Starts the process that counts what all workers spend."""
+    sampling = options.sampling
+    # No restarts: another process would not know what is reserved.
+    actor = ray.remote(num_cpus=0, max_restarts=0)(SpendingAccount)
+    return actor.remote(
+        options.budget,
+        options.price,
+        sampling.n * sampling.max_tokens,
+        read_lost(Run(out).manifest),
+    )

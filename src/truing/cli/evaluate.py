@@ -64,7 +64,8 @@ class EvaluateFlags:
         Maximum requests per second to the model's endpoint (default: no limit; 5 for such an
         attack).
     shard_rows
-        With --on: prompts of a part of the run, which one worker answers.
+        With --on: prompts of a part of the run, which one worker answers. A budget is one for all
+        workers.
     spending
         What the answers may cost.
     """
@@ -96,10 +97,6 @@ class EvaluateFlags:
         if spending.are_given and model is None:
             raise UserError(
                 "evaluate: recorded answers cost nothing; a budget or prices need --model"
-            )
-        if spending.are_given and self.ray.on:
-            raise UserError(
-                "evaluate: a budget and --on exclude each other: workers share no account"
             )
         return EvaluateOptions(
             sampling=Sampling(

@@ -35,7 +35,8 @@ class Spending(Struct, frozen=True, kw_only=True):
 
     Tokens of the `estimated` answers, whose endpoint stated no usage, are counted from characters.
     `money` is None without a price. `repeated_read` and `repeated_written` are the part of the
-    tokens that went into answers which failed and were asked again.
+    tokens that went into answers which failed and were asked again; `lost_read` and `lost_written`
+    the part that counts as spent for requests whose worker died: the most that they may have cost.
     """
 
     answers: int = 0
@@ -46,6 +47,8 @@ class Spending(Struct, frozen=True, kw_only=True):
     price: Price | None = None
     repeated_read: int | UnsetType = UNSET
     repeated_written: int | UnsetType = UNSET
+    lost_read: int | UnsetType = UNSET
+    lost_written: int | UnsetType = UNSET
 
     @property
     def tokens(self) -> int:
@@ -62,6 +65,8 @@ class Spending(Struct, frozen=True, kw_only=True):
             text += (
                 f"; {self.estimated:,} of {self.answers:,} answers state no usage and are estimated"
             )
+        if lost := (self.lost_read or 0) + (self.lost_written or 0):
+            text += f"; {lost:,} of the tokens are bounds for requests whose workers died"
         return text
 
 

@@ -33,6 +33,7 @@ from truing.evaluation.ingest import ingest_dataset
 from truing.evaluation.options import EvaluateOptions
 from truing.evaluation.row_sample import keep_stored_sample
 from truing.evaluation.scheduler import Scheduler
+from truing.evaluation.shared_account import PartPass
 from truing.http.limits import INITIAL_CONCURRENCY, RATE_LIMITS, close_connections
 from truing.runs.folder import DataRecord, JudgeRecord, Manifest, Run, RunWriter, judgement_file
 
@@ -60,6 +61,24 @@ def evaluate(
     call to the model, and BudgetExceeded if a limit is reached; the answers until then stay in the
     folder.
     """
+    evaluate_part(model, dataset, judges, out, attack=attack, options=options)
+    return Run(out)
+
+
+def evaluate_part(
+    model: Model | None,
+    dataset: Dataset,
+    judges: Sequence[Judge],
+    out: str | Path,
+    *,
+    attack: Attack | None = None,
+    options: EvaluateOptions | None = None,
+    part_pass: PartPass | None = None,
+) -> list[int]:
+    """Evaluates like `evaluate`, and returns the positions of the samples without an answer.
+
+    A `part_pass` asks only its samples, of a part of a run with a shared budget.
+    """
     options = keep_stored_sample(options or EvaluateOptions(), Path(out))
     check_arguments(model, judges, options, attack)
     attacked = attack is not None or is_attacked_dataset(dataset)
@@ -83,9 +102,15 @@ def evaluate(
         writer.manifest.complete = False
         note_authorisation(writer, options, rates)
         add_judge_records(writer, judges)
-        scheduler = Scheduler(writer, options, judges, model=model, attack=attack)
+        scheduler = Scheduler(
+            writer, options, judges, model=model, attack=attack, part_pass=part_pass
+        )
         run_coroutine(_run_scheduler(scheduler, options.concurrency, rates))
-    return Run(out)
+        unanswered = scheduler.unanswered()
+        if part_pass is not None:
+            writer.manifest.complete = not unanswered
+            writer.save_manifest()
+        return unanswered
 
 
 def judge_run(
@@ -129,6 +154,7 @@ async def _run_scheduler(scheduler: Scheduler, concurrency: int, rates: dict[str
     RATE_LIMITS.set(rates)
     try:
         await scheduler.run()
+        await scheduler.meter.close()
     finally:
         await close_connections()
 

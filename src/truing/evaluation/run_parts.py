@@ -13,13 +13,15 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import msgspec
-from msgspec import Struct
+from msgspec import UNSET, Struct
 
 from truing.core.batches import split_batches
 from truing.core.errors import DataError, PlanError, RunError
+from truing.core.prices import Price
 from truing.core.private_files import replace_file
 from truing.core.protocols import Attack, Dataset, Judge, Model
 from truing.core.types import DataInfo, Preference, Row
+from truing.evaluation.cost_bounds import Cost
 from truing.evaluation.evaluate import (
     RECORDED,
     add_judge_records,
@@ -34,6 +36,7 @@ from truing.evaluation.failures import RESPONSES
 from truing.evaluation.ingest import ingest_dataset, select_rows
 from truing.evaluation.options import DEFAULT_PART_ROWS, EvaluateOptions
 from truing.evaluation.row_sample import keep_stored_sample
+from truing.evaluation.spending import add_spending, read_lost
 from truing.runs.folder import Manifest, Run, RunWriter
 from truing.runs.parts import PARTS_FILE, RunParts, list_run_parts, part_name, record_bytes
 
@@ -89,8 +92,7 @@ def prepare_parts(
     """Writes the samples of a data set into parts of `part_rows`, unless they are there already.
 
     Raises UserError before the first call to the model, as `evaluate` does; PlanError also for an
-    early stop, which needs the answers in one order, and for a budget or a price, which need one
-    account.
+    early stop, which needs the answers in one order.
     """
     options = keep_stored_sample(options, out)
     check_arguments(model, judges, options, attack)
@@ -123,11 +125,6 @@ def _find_part_faults(options: EvaluateOptions, part_rows: int) -> list[str]:
         faults.append(f"--shard-rows {part_rows}: give 1 or more prompts for each part")
     if options.until is not None:
         faults.append("--until needs one process; leave --on out")
-    if options.budget.is_limited or options.price is not None:
-        faults.append(
-            "a budget and prices need one process: each part would have an account of its own; "
-            "leave --on out"
-        )
     return faults
 
 
@@ -187,19 +184,55 @@ def _merge_recorded(writer: RunWriter, parts: Sequence[str]) -> None:
         manifest.model = models.pop()
 
 
-def finish_parts(out: Path) -> Run:
-    """Notes in the run whether all parts are complete, and what was damaged; returns the run."""
+def finish_parts(out: Path, *, budget_note: str | None = None, price: Price | None = None) -> Run:
+    """Notes in the run whether all parts are complete, what was damaged, and what the answers cost;
+    returns the run.
+
+    `budget_note` says how a budget stopped it ("" if none did); None leaves an earlier note.
+    """
     with open_writer(out, Run(out).manifest, sharded=True) as writer:
         manifest = writer.manifest
         manifest.notes.pop("judging", None)
-        manifest.complete = True
-        for part in list_run_parts(out) or ():
-            of_part = Run(out / "parts" / part).manifest
+        if budget_note is not None:
+            manifest.notes.pop("budget", None)
+        if budget_note:
+            manifest.notes["budget"] = budget_note
+        manifest.complete, has_costs = True, bool(budget_note)
+        for part, of_part in _read_part_manifests(out):
+            has_costs = has_costs or of_part.spending is not UNSET
             manifest.complete = manifest.complete and of_part.complete
             if "damaged" in of_part.notes:
                 manifest.notes["damaged"] = f"{part}: {of_part.notes['damaged']}"
+        if has_costs:
+            _sum_spending(writer, price, read_lost(manifest))
         writer.save_manifest()
     return Run(out)
+
+
+def save_lost(out: Path, price: Price | None, lost: Cost) -> None:
+    """Writes into a run in parts what counts as spent for requests whose workers died.
+
+    Done while the work goes on, so that a call that continues it counts them too.
+    """
+    if read_lost(Run(out).manifest) == lost:
+        return
+    with open_writer(out, Run(out).manifest, sharded=True) as writer:
+        _sum_spending(writer, price, lost)
+        writer.save_manifest()
+
+
+def _read_part_manifests(out: Path) -> Iterator[tuple[str, Manifest]]:
+    for part in list_run_parts(out) or ():
+        yield part, Run(out / "parts" / part).manifest
+
+
+def _sum_spending(writer: RunWriter, price: Price | None, lost: Cost) -> None:
+    """Writes what the parts have cost into the manifest, which is not saved."""
+    stated = [of_part.spending for _, of_part in _read_part_manifests(writer.path)]
+    spendings = [spending for spending in stated if spending is not UNSET]
+    if price is None:  # that of the call that drew the answers
+        price = next((s.price for s in spendings if s.price is not None), None)
+    writer.manifest.spending = add_spending(spendings, price, lost)
 
 
 def prepare_judging(out: Path, judges: Sequence[Judge]) -> tuple[str, ...]:

@@ -29,7 +29,8 @@ from truing.evaluation.attacked_samples import AttackedSamples
 from truing.evaluation.failures import RESPONSES, find_repeated
 from truing.evaluation.judge_stage import JudgeStage
 from truing.evaluation.options import EvaluateOptions
-from truing.evaluation.spending import SpendingMeter, describe_stop, shuffle_positions
+from truing.evaluation.shared_account import PartPass
+from truing.evaluation.spending import SpendingMeter, order_positions
 from truing.evaluation.stopping import create_stopping
 from truing.evaluation.stored_lines import StoredLines, count_stored_answers
 from truing.evaluation.validation import describe_exception, first_error, prepare_answer
@@ -53,7 +54,8 @@ class AnsweredSample(NamedTuple):
 class Scheduler:
     """One pass over a run folder; without a model it only judges stored responses.
 
-    `marks_complete` is the value that the manifest's `complete` gets at the end of the pass.
+    `marks_complete` is the value that the manifest's `complete` gets at the end of the pass; after
+    a `part_pass`, which asks only its samples, it is False.
     """
 
     def __init__(
@@ -64,9 +66,10 @@ class Scheduler:
         *,
         model: Model | None = None,
         attack: Attack | None = None,
+        part_pass: PartPass | None = None,
     ) -> None:
         self.writer, self.options, self.model = writer, options, model
-        self.marks_complete = True
+        self.marks_complete = part_pass is None
 
         # The samples of the data set, and with an attack the samples made from them.
         self.base = SampleStore(writer.file("samples.jsonl" if attack is None else "parents.jsonl"))
@@ -93,10 +96,8 @@ class Scheduler:
         self.stopping = create_stopping(
             options, [stage.judge.question for stage in self.stages], self.total, self.base
         )
-        self.meter = SpendingMeter(options, self.answers_per_sample)
-        self._order: Sequence[int] = range(self.total)
-        if self.stopping is not None or options.budget.is_limited:
-            self._order = shuffle_positions(self.total, options.seed)
+        self.meter = SpendingMeter(options, self.answers_per_sample, part_pass)
+        self._order = order_positions(self.total, options, part_pass)
 
         self.worker_limit = max(1, min(options.concurrency, self.total))
         self._queue: asyncio.Queue[AnsweredSample | None] = asyncio.Queue(
@@ -124,6 +125,10 @@ class Scheduler:
 
     def _is_answered(self, position: int) -> bool:
         return all(key in self.responses for key in self._keys(position))
+
+    def unanswered(self) -> list[int]:
+        """Returns the positions that lack a response."""
+        return [position for position in range(self.total) if not self._is_answered(position)]
 
     def _find_unjudged(self) -> array[int]:
         """Returns the positions with stored responses that some judge has not judged.
@@ -155,6 +160,8 @@ class Scheduler:
             self.meter.count_earlier(self.writer.manifest.spending, *stored)
         if self._drop_failures() and is_counted:
             self.meter.recount_stored(*stored)
+            self._save_spending()  # what they cost is in no other file
+        await self.meter.open(self.unanswered, self.total)
         if self.stopping is not None:
             self.stopping.replay(self.writer.file(self._watched_stage().file), self.ids)
         unjudged = self._find_unjudged()
@@ -174,8 +181,7 @@ class Scheduler:
         finally:
             self.base.close()
         if self._budget_error is not None:
-            self._note_spending()
-            self.writer.save_manifest()
+            self._save_spending()
             self.writer.sync()
             raise self._budget_error
         self._finish()
@@ -207,6 +213,7 @@ class Scheduler:
     async def _sync_periodically(self) -> None:
         while True:
             await asyncio.sleep(_SYNC_INTERVAL_SECONDS)
+            self.meter.renew()
             await asyncio.to_thread(self.writer.sync)
 
     # -- model workers
@@ -280,7 +287,7 @@ class Scheduler:
             failed = Answer(message=Message("assistant"), finish_reason="error", failure=failure)
             answers = (failed,) * self.answers_per_sample
         responses = self._store(position, sample, answers)
-        self.meter.count(sample, responses)
+        self.meter.count(position, sample, responses)
         return AnsweredSample(position, sample, responses)
 
     async def _generate(self, model: Model, sample: Sample) -> Sequence[Any]:
@@ -432,18 +439,12 @@ class Scheduler:
             self.writer.rewrite_in_order("samples.jsonl", self.attacked.spans)
         self._rewrite_in_order()
         self.writer.manifest.notes.pop("judging", None)
-        self._note_spending()
         self.writer.manifest.complete = self.marks_complete and not self.meter.is_used_up
-        self.writer.save_manifest()
+        self._save_spending()
 
-    def _note_spending(self) -> None:
-        """Writes into the manifest what the answers cost, and whether a budget ended the run."""
-        if self.model is None:
-            return
-        manifest = self.writer.manifest
-        manifest.notes.pop("budget", None)
-        if self.meter.is_needed:
-            manifest.spending = self.meter.spending()
-        if self.meter.is_used_up:
-            is_answered = [self._is_answered(position) for position in range(self.total)]
-            manifest.notes["budget"] = describe_stop(self.options.budget, self._order, is_answered)
+    def _save_spending(self) -> None:
+        """Saves the manifest, with what the answers cost and whether a budget ended the run."""
+        if self.model is not None:
+            is_answered = map(self._is_answered, range(self.total))
+            self.meter.write_notes(self.writer.manifest, self._order, is_answered)
+        self.writer.save_manifest()

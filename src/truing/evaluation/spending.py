@@ -1,15 +1,9 @@
 """What the answers of a run may cost and have cost, and a limit before which the run stops.
 
-Before the requests for a sample their largest cost is reserved: every byte of the prompt that is
-sent (after an attack) as one token, once for each answer, since some endpoints give one answer a
-request; and answers as long as allowed. If that does not fit, the run waits until the requests in
-flight have stated their cost, and stops only when none is left.
-
-That is exact for models that send what is counted here. Beyond it the reservation is an estimate:
-what a wrapper adds to prompts is read from the answers so far, the first of which is waited for
-alone, and a model that sends several requests for an answer (best-of, an agent) is reserved the
-largest cost of its answers so far. A `max_tokens` in the body of a spec, images, and repeated
-requests that the provider charges without stating a usage are not seen.
+Before the requests for a sample their largest cost (`truing.evaluation.cost_bounds`) is reserved.
+If that does not fit, the run waits until the requests in flight have stated their cost, and stops
+only when none is left. What an answer of the model really costs is not known before the first one,
+so that is waited for alone. Several processes reserve at one `SpendingAccount`.
 """
 
 from __future__ import annotations
@@ -17,23 +11,30 @@ from __future__ import annotations
 import asyncio
 import random
 from array import array
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from pathlib import Path
 
-import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
 from truing.core.jsonl import read_records
-from truing.core.prices import Price, Spending, estimate_tokens
+from truing.core.prices import Price, Spending
 from truing.core.types import Answer, AnswerIndex, Failure, Message, Response, Sample, Usage
+from truing.evaluation.cost_bounds import (
+    Cost,
+    CostBounds,
+    PromptBounds,
+    cost_of_answers,
+    fits_budget,
+)
 from truing.evaluation.failures import RESPONSES
 from truing.evaluation.options import EvaluateOptions, RunBudget
-from truing.runs.folder import Run
+from truing.evaluation.shared_account import PartPass
+from truing.runs.folder import Manifest, Run
 from truing.runs.index import IdIndex, SampleStore
+from truing.runs.parts import list_run_parts
 
 _FEW_ROWS = 50
-_ROUNDING = 1e-9  # sums of prices may exceed a limit by the rounding of floats
 
 
 class _StoredUsage(Struct, frozen=True):
@@ -46,34 +47,31 @@ class _StoredUsage(Struct, frozen=True):
     failure: Failure | None = None
 
 
-class _Cost(Struct, frozen=True):
-    read: int = 0
-    written: int = 0
-
-    def __add__(self, other: _Cost) -> _Cost:
-        return _Cost(self.read + other.read, self.written + other.written)
-
-    def __sub__(self, other: _Cost) -> _Cost:
-        return _Cost(self.read - other.read, self.written - other.written)
-
-
 class SpendingMeter:
-    """Counts what the answers of one run cost, and admits requests while the budget lasts."""
+    """Counts what the answers of one run cost, and admits requests while the budget lasts.
 
-    def __init__(self, options: EvaluateOptions, answers_per_sample: int = 1) -> None:
+    In a pass over a part of a larger run, the shared account of that run admits.
+    """
+
+    def __init__(
+        self,
+        options: EvaluateOptions,
+        answers_per_sample: int = 1,
+        part_pass: PartPass | None = None,
+    ) -> None:
         self.budget, self.price = options.budget, options.price
-        self.is_needed = self.budget.is_limited or self.price is not None
+        self._account = part_pass.account if part_pass is not None else None
+        self.is_needed = (
+            self.budget.is_limited or self.price is not None or self._account is not None
+        )
         self.is_used_up = False
-        self._max_written = answers_per_sample * options.sampling.max_tokens
-        self._spent = _Cost()
+        self._spent = Cost()
         self._answers = self._estimated = 0
-        self._reserved: dict[int, _Cost] = {}
-        self._largest: _Cost | None = None
-        self._largest_overhead = 0
-        self._answers_per_sample = answers_per_sample
-        self._tools_bytes = len(msgspec.json.encode(options.sampling.tools))
+        self._reserved: dict[int, Cost] = {}
+        self._bounds = CostBounds(max_written=answers_per_sample * options.sampling.max_tokens)
+        self._prompts = PromptBounds(options.sampling, answers_per_sample)
         # Part of what is spent, of answers that failed and were asked again: in no file any more.
-        self._repeated = _Cost()
+        self._repeated = Cost()
         # Requests are admitted in the order of the rows: a large one is not passed by small ones,
         # which would leave a choice of rows instead of a sample.
         self._waiting: list[int] = []
@@ -95,6 +93,35 @@ class SpendingMeter:
             repeated_written=self._repeated.written or UNSET,
         )
 
+    async def open(self, find_unanswered: Callable[[], list[int]], total: int) -> None:
+        """Tells a shared account what the stored answers have cost, and which samples have them."""
+        if self._account is not None:
+            answered = sorted(set(range(total)) - set(find_unanswered()))
+            await self._account.open(self._spent, self._bounds.largest, answered)
+
+    def renew(self) -> None:
+        """Tells a shared account that this process is alive."""
+        if self._account is not None:
+            self._account.renew()
+
+    async def close(self) -> None:
+        """Waits until a shared account knows all costs."""
+        if self._account is not None:
+            await self._account.close()
+
+    def write_notes(
+        self, manifest: Manifest, order: Sequence[int], is_answered: Iterable[bool]
+    ) -> None:
+        """Writes into a manifest, which is not saved, what the answers cost and whether a budget
+        ended the run. `is_answered` is by position.
+        """
+        manifest.notes.pop("budget", None)
+        if self.is_needed:
+            manifest.spending = self.spending()
+        # Of a part with a shared account, the run as a whole has the note.
+        if self.is_used_up and self._account is None:
+            manifest.notes["budget"] = describe_stop(self.budget, order, list(is_answered))
+
     def enter(self, position: int) -> None:
         """Takes the next place in the order of admission; `release` must be called."""
         if self.budget.is_limited:
@@ -104,11 +131,15 @@ class SpendingMeter:
         """Reserves the largest cost of a sample's answers, after those of all samples that entered
         before it; returns False if it passes the budget.
         """
+        if self._account is not None:
+            is_admitted = await self._account.reserve(position, self._prompts.of(sample))
+            self.is_used_up = self.is_used_up or not is_admitted
+            return is_admitted
         if not self.budget.is_limited:
             return True
         while not self.is_used_up:
             if self._waiting[0] == position:
-                cost = self._largest_cost(sample)
+                cost = self._bounds.bound(self._prompts.of(sample))
                 if self._fits(cost):
                     self._reserved[position] = cost
                     self._leave(position)
@@ -125,57 +156,40 @@ class SpendingMeter:
             self._waiting.remove(position)
         self._settled.set()
 
-    def _largest_cost(self, sample: Sample) -> _Cost:
-        largest = self._largest or _Cost()
-        read = self._prompt_bound(sample) + self._largest_overhead
-        return _Cost(max(read, largest.read), max(self._max_written, largest.written))
-
-    def _prompt_bound(self, sample: Sample) -> int:
-        """Returns the most tokens that are read for a sample's answers."""
-        texts = [message.content for message in sample.conversation.messages]
-        # No tokenizer of current models makes more tokens than there are bytes; the roles and
-        # marks around a message take a few more.
-        prompt = sum(len(text.encode("utf-8", "replace")) + 8 for text in texts)
-        return (prompt + self._tools_bytes) * self._answers_per_sample
-
-    def _fits(self, cost: _Cost) -> bool:
+    def _fits(self, cost: Cost) -> bool:
         # What an answer of this model really costs is not known before the first one.
-        if self._largest is None and self._reserved:
+        if self._bounds.largest is None and self._reserved:
             return False
         total = sum(self._reserved.values(), self._spent + cost)
-        budget = self.budget
-        if budget.tokens is not None and total.read + total.written > budget.tokens:
-            return False
-        if budget.money is None:
-            return True
-        assert self.price is not None, "check_arguments refuses money without a price"
-        return self.price.money(total.read, total.written) <= budget.money * (1 + _ROUNDING)
+        return fits_budget(total, self.budget, self.price)
 
-    def count(self, sample: Sample, answers: Sequence[Answer | Response]) -> None:
+    def count(self, position: int, sample: Sample, answers: Sequence[Answer | Response]) -> None:
         """Counts what the answers to a sample cost."""
-        cost, n_estimated = _cost_of(sample, answers)
+        cost, n_estimated = cost_of_answers(sample, answers)
         self._count(cost, len(answers), n_estimated)
         # What a wrapper adds to the prompts: a system prompt, images.
-        overhead = cost.read - self._prompt_bound(sample)
-        self._largest_overhead = max(self._largest_overhead, overhead)
+        overhead = cost.read - self._prompts.of(sample)
+        self._bounds.learn(cost, overhead)
+        if self._account is not None:
+            self._account.settle(position, cost, overhead)
 
     def release(self, position: int) -> None:
         """Ends the place and the reservation of a sample, whether it was answered or not."""
         self._reserved.pop(position, None)
+        if self._account is not None:
+            self._account.release(position)
         self._leave(position)
 
-    def _count(self, cost: _Cost, n_answers: int, n_estimated: int) -> None:
+    def _count(self, cost: Cost, n_answers: int, n_estimated: int) -> None:
         self._spent += cost
         self._answers += n_answers
         self._estimated += n_estimated
-        if cost != _Cost():
-            largest = self._largest or _Cost()
-            self._largest = _Cost(max(largest.read, cost.read), max(largest.written, cost.written))
+        self._bounds.learn(cost)
 
     def count_repeated(self, spending: Spending | UnsetType) -> None:
         """Counts what earlier calls spent on answers that failed and were asked again."""
         if spending is not UNSET:
-            cost = _Cost(spending.repeated_read or 0, spending.repeated_written or 0)
+            cost = Cost(spending.repeated_read or 0, spending.repeated_written or 0)
             self._repeated, self._spent = cost, self._spent + cost
 
     def count_earlier(
@@ -187,7 +201,7 @@ class SpendingMeter:
 
     def recount_stored(self, path: Path, ids: IdIndex, samples: SampleStore) -> None:
         """Counts the answers anew after failures were dropped, whose cost stays spent."""
-        before, self._spent = self._spent, _Cost()
+        before, self._spent = self._spent, Cost()
         self._answers = self._estimated = 0
         self.count_stored(path, ids, samples)
         self._repeated, self._spent = before - self._spent, before
@@ -207,26 +221,30 @@ class SpendingMeter:
             for position, count in enumerate(n_stored)
             if count and not read[position] and not written[position]
         }
-        estimates: dict[int, tuple[_Cost, int]] = {}
+        estimates: dict[int, tuple[Cost, int]] = {}
         for record in read_records(path, _StoredUsage) if without_usage else ():
             position = ids.get(record.sample_id)
             if position is None or position not in without_usage:
                 continue
-            cost, n_estimated = _cost_of(samples.read(position), [record])
+            cost, n_estimated = cost_of_answers(samples.read(position), [record])
             if position in estimates:  # the prompt was read once for all answers to it
                 earlier, n_earlier = estimates[position]
-                cost = _Cost(max(earlier.read, cost.read), earlier.written + cost.written)
+                cost = Cost(max(earlier.read, cost.read), earlier.written + cost.written)
                 n_estimated += n_earlier
             estimates[position] = cost, n_estimated
         for position, count in enumerate(n_stored):
-            stated = _Cost(read[position], written[position])
+            stated = Cost(read[position], written[position])
             cost, n_estimated = estimates.get(position, (stated, 0))
             if count:
                 self._count(cost, count, n_estimated)
 
 
 def read_spending(run: Run, price: Price | None) -> Spending:
-    """Returns what the stored answers of a run cost at a price."""
+    """Returns what the stored answers of a run cost at a price; of a run in parts, of all parts."""
+    parts = list_run_parts(run.path)
+    if parts is not None:
+        of_parts = (read_spending(Run(run.path / "parts" / part), price) for part in parts)
+        return add_spending(of_parts, price, read_lost(run.manifest))
     if not run.file(RESPONSES).exists() or not run.file("samples.jsonl").exists():
         return Spending(price=price)
     meter = SpendingMeter(EvaluateOptions(price=price))
@@ -236,25 +254,45 @@ def read_spending(run: Run, price: Price | None) -> Spending:
     return meter.spending()
 
 
-def _cost_of(
-    sample: Sample, answers: Sequence[Answer | Response | _StoredUsage]
-) -> tuple[_Cost, int]:
-    """Returns what the answers to a sample cost, and how many of them are estimated.
+def read_lost(manifest: Manifest) -> Cost:
+    """Returns what a run in parts counts as spent for requests whose workers died."""
+    spending = manifest.spending
+    if spending is UNSET:
+        return Cost()
+    return Cost(spending.lost_read or 0, spending.lost_written or 0)
 
-    The usage of several answers of one request stands on the first of them. Without any, tokens are
-    counted from characters; an answer that failed without a usage counts as not charged.
-    """
-    usages = [answer.usage for answer in answers]
-    stated = _Cost(
-        sum(usage.prompt_tokens for usage in usages),
-        sum(usage.completion_tokens for usage in usages),
+
+def add_spending(parts: Iterable[Spending], price: Price | None, lost: Cost) -> Spending:
+    """Returns what the answers of all parts of a run cost, with what was lost."""
+    total, repeated = lost, Cost()
+    answers = estimated = 0
+    for spending in parts:
+        total += Cost(spending.tokens_read, spending.tokens_written)
+        repeated += Cost(spending.repeated_read or 0, spending.repeated_written or 0)
+        answers += spending.answers
+        estimated += spending.estimated
+    return Spending(
+        answers=answers,
+        estimated=estimated,
+        tokens_read=total.read,
+        tokens_written=total.written,
+        money=price.money(total.read, total.written) if price is not None else None,
+        price=price,
+        repeated_read=repeated.read or UNSET,
+        repeated_written=repeated.written or UNSET,
+        lost_read=lost.read or UNSET,
+        lost_written=lost.written or UNSET,
     )
-    charged = [answer for answer in answers if answer.failure is None]
-    if stated != _Cost() or not charged:
-        return stated, 0
-    prompt = sum(len(message.content) for message in sample.conversation.messages)
-    written = sum(estimate_tokens(len(answer.message.content)) for answer in charged)
-    return _Cost(estimate_tokens(prompt), written), len(charged)
+
+
+def order_positions(
+    total: int, options: EvaluateOptions, part_pass: PartPass | None
+) -> Sequence[int]:
+    """Returns the positions of the samples in the order in which a run asks for answers."""
+    if part_pass is not None:
+        return part_pass.positions
+    may_stop_early = options.until is not None or options.budget.is_limited
+    return shuffle_positions(total, options.seed) if may_stop_early else range(total)
 
 
 def shuffle_positions(total: int, seed: int) -> array[int]:

@@ -1,0 +1,129 @@
+"""Visits of workers to the parts of a run: all of a part at once, or in waves under a budget.
+
+Nothing here knows of Ray: whoever visits parts is a function.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+
+from msgspec import Struct
+
+from truing.core.errors import RunError, TruingError
+from truing.evaluation.budget_waves import WavePlan
+from truing.evaluation.failures import RESPONSES
+from truing.evaluation.options import EvaluateOptions
+from truing.evaluation.run_parts import save_lost
+from truing.evaluation.shared_account import AccountState
+from truing.runs.parts import record_bytes
+
+_MAX_FAULTS = 20
+
+
+class PartVisit(Struct, frozen=True, kw_only=True):
+    """What a worker does with a part: all of it, or under a shared budget the samples at these
+    positions, in this order. `repeats_failures`: what failed in an earlier call is done again.
+    """
+
+    part: str
+    positions: list[int] | None = None
+    repeats_failures: bool = True
+
+
+class PartOutcome(Struct, frozen=True, kw_only=True):
+    """What a worker returns of a part; `fault` says why it is not finished.
+
+    `unanswered` are the positions of the samples that lack an answer.
+    """
+
+    part: str
+    fault: str = ""
+    unanswered: list[int] = []
+
+
+class PartFaults:
+    """The faults of the parts that could not be finished; equal ones are named once."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._first_part: dict[str, str] = {}
+
+    def collect(self, outcomes: Iterable[PartOutcome]) -> Iterator[PartOutcome]:
+        """Yields outcomes as they arrive, and stops after many faults."""
+        for outcome in outcomes:
+            if outcome.fault:
+                self.count += 1
+                self._first_part.setdefault(outcome.fault, outcome.part)
+            yield outcome
+            if self.count >= _MAX_FAULTS:
+                return
+
+    def raise_any(self, finished: str) -> None:
+        """Raises RunError with the faults, if there are any, and with what is finished."""
+        if self._first_part:
+            raise RunError(
+                *(f"{part}: {fault}" for fault, part in self._first_part.items()),
+                f"{finished}; the same command continues",
+            )
+
+
+class BudgetedParts:
+    """Has the parts of a run answered under one budget, wave after wave."""
+
+    def __init__(
+        self, out: Path, parts: Sequence[str], options: EvaluateOptions, plan: WavePlan
+    ) -> None:
+        self._out, self._parts, self._options, self._plan = out, parts, options, plan
+        self._numbers = {part: number for number, part in enumerate(parts)}
+
+    def answer(
+        self,
+        visit_parts: Callable[[Sequence[PartVisit]], Iterator[PartOutcome]],
+        read_account: Callable[[], AccountState],
+    ) -> str:
+        """Asks for answers until all are there or the budget is used up; returns the note of a run
+        that it stopped, else "".
+
+        Raises RunError with the faults of parts, or if the account is gone.
+        """
+        # First, what is stored already: it is counted and judged, and its failures are dropped.
+        stored = [part for part in self._parts if self._has_answers(part)]
+        visits = [PartVisit(part=part, positions=[]) for part in stored]
+        while True:
+            if visits:
+                self._visit(visits, visit_parts, read_account)
+            state = read_account()
+            wave = {} if state.is_used_up else self._plan.next_wave(state)
+            if not wave:
+                break
+            visits = [
+                PartVisit(
+                    part=self._parts[number], positions=positions.tolist(), repeats_failures=False
+                )
+                for number, positions in wave.items()
+            ]
+        is_whole = self._plan.n_answered == self._plan.n_samples
+        return "" if is_whole else self._plan.describe_stop()
+
+    def _has_answers(self, part: str) -> bool:
+        return record_bytes(self._out / "parts" / part, RESPONSES) > 0
+
+    def _visit(
+        self,
+        visits: Sequence[PartVisit],
+        visit_parts: Callable[[Sequence[PartVisit]], Iterator[PartOutcome]],
+        read_account: Callable[[], AccountState],
+    ) -> None:
+        faults = PartFaults()
+        plan, progress = self._plan, self._options.progress
+        for outcome in faults.collect(visit_parts(visits)):
+            if not outcome.fault:
+                plan.update(self._numbers[outcome.part], outcome.unanswered)
+            if progress is not None:
+                progress(plan.n_answered, plan.n_samples, faults.count)
+        # An account that is gone is one of the faults.
+        with contextlib.suppress(TruingError):
+            save_lost(self._out, self._options.price, read_account().lost)
+        faults.raise_any(f"{plan.n_answered:,} of {plan.n_samples:,} samples are answered")
