@@ -30,9 +30,9 @@ from truing.evaluation.spending import read_lost, read_spending, shuffle_positio
 from truing.runs.folder import Run
 from truing.specs.resolve import resolve
 
-MODEL, DATA, JUDGES = "scripted:mixed", "builtin:safety", ("keywords:",)
+MODEL, DATA, JUDGES = "scripted:mixed", "builtin:safety", ("rules:refusal",)
 PRICE = Price(input=1_000_000, output=1_000_000)
-OPTIONS = EvaluateOptions(sampling=Sampling(max_tokens=40), seed=3, limit=40, concurrency=3)
+OPTIONS = EvaluateOptions(sampling=Sampling(max_tokens=40), seed=3, limit=24, concurrency=3)
 
 
 class Threads:
@@ -48,7 +48,7 @@ class Threads:
         self.waves: list[list[PartVisit]] = []
         self.calls_left = float("inf")
 
-    def evaluate(self, part_rows: int = 7, workers: int = 3) -> Run:
+    def evaluate(self, part_rows: int = 9, workers: int = 3) -> Run:
         specs = self.specs
         model = resolve(specs.model, "model") if specs.model else None
         attack = resolve(specs.attack, "attack") if specs.attack else None
@@ -79,12 +79,14 @@ class Threads:
             sha256=self.dataset.sha256(),
         )
 
+        worker = EvaluationWorker(task, None, calls)
+
+        def work(visit: PartVisit) -> PartOutcome:
+            result = worker.work(msgspec.msgpack.encode(visit))
+            return msgspec.msgpack.decode(result, type=PartOutcome)
+
         def visit_parts(visits: Sequence[PartVisit]) -> Iterator[PartOutcome]:
             self.waves.append(list(visits))
-
-            def work(visit: PartVisit) -> PartOutcome:
-                result = EvaluationWorker(task, None, calls).work(msgspec.msgpack.encode(visit))
-                return msgspec.msgpack.decode(result, type=PartOutcome)
 
             with ThreadPoolExecutor(workers) as pool:
                 yield from pool.map(work, visits)
@@ -110,9 +112,8 @@ def in_one_process(out: Path, options: EvaluateOptions, attack: str | None = Non
 @pytest.mark.parametrize(
     "limits",
     [
-        RunBudget(tokens=900),
-        RunBudget(money=1400.0),
-        RunBudget(money=1400.0, tokens=700),
+        RunBudget(tokens=600),
+        RunBudget(money=700.0, tokens=500),
         RunBudget(tokens=60),
         RunBudget(tokens=100_000),
     ],
@@ -153,15 +154,15 @@ def test_prices_alone_limit_nothing_and_are_summed(tmp_path: Path) -> None:
 
 
 def test_an_attack_makes_prompts_longer(tmp_path: Path) -> None:
-    options = replace(OPTIONS, budget=RunBudget(tokens=1500), authorised="test")
+    options = replace(OPTIONS, budget=RunBudget(tokens=900), authorised="test")
     specs = EvaluationSpecs(model=MODEL, attack="base64:", judges=JUDGES)
     run = Threads(tmp_path / "parts", specs, options).evaluate()
     spending = run.manifest.spending
-    assert spending is not UNSET and 0 < spending.tokens <= 1500
+    assert spending is not UNSET and 0 < spending.tokens <= 900
     assert "drawn at random" in run.manifest.notes["budget"]
     unlimited = replace(options, budget=RunBudget(tokens=10**6))
     Threads(tmp_path / "parts", specs, unlimited).evaluate()
-    in_one_process(tmp_path / "one", replace(options, budget=RunBudget()), "base64:")
+    in_one_process(tmp_path / "one", unlimited, "base64:")
     assert_equal_runs(tmp_path / "one", tmp_path / "parts")
 
 
@@ -169,7 +170,7 @@ def test_a_worker_that_dies_leaves_its_reservations_spent(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its process ends while answers are drawn; another worker visits the part again."""
-    options = replace(OPTIONS, budget=RunBudget(tokens=1600))
+    options = replace(OPTIONS, budget=RunBudget(tokens=900))
     threads = Threads(tmp_path / "run", EvaluationSpecs(model=MODEL, judges=JUDGES), options)
     work = EvaluationWorker.work
     deaths = []
@@ -189,7 +190,7 @@ def test_a_worker_that_dies_leaves_its_reservations_spent(
     spending = run.manifest.spending
     assert spending is not UNSET
     assert (spending.lost_read, spending.lost_written) == (70, 40)
-    assert spending.tokens == read_spending(run, None).tokens <= 1600
+    assert spending.tokens == read_spending(run, None).tokens <= 900
     assert "110 of the tokens are bounds for requests whose workers died" in spending.describe()
     # A call that continues counts it again.
     assert threads.evaluate().manifest.spending == spending
@@ -198,14 +199,14 @@ def test_a_worker_that_dies_leaves_its_reservations_spent(
 def test_an_account_that_is_gone_ends_the_run_and_loses_no_answer(tmp_path: Path) -> None:
     options = replace(OPTIONS, budget=RunBudget(tokens=100_000))
     threads = Threads(tmp_path / "run", EvaluationSpecs(model=MODEL, judges=JUDGES), options)
-    threads.calls_left = 25
+    threads.calls_left = 20
     with pytest.raises(RunError) as caught:
         threads.evaluate()
     *faults, rest = caught.value.faults
     assert all(fault.endswith("the account is gone") for fault in faults)
     assert "samples are answered; the same command continues" in rest
     stored = len(list(Run(tmp_path / "run").responses()))
-    assert 0 < stored < 40 and not Run(tmp_path / "run").manifest.complete
+    assert 0 < stored < 24 and not Run(tmp_path / "run").manifest.complete
     threads.calls_left = float("inf")
     threads.evaluate()
     in_one_process(tmp_path / "one", OPTIONS)
@@ -244,31 +245,31 @@ def test_what_failed_answers_cost_is_not_forgotten(
 
     monkeypatch.setattr("truing.bulk.evaluate_on_ray.resolve", resolve_test)
     monkeypatch.setattr("tests.bulk.test_part_visits.resolve", resolve_test)
-    options = replace(OPTIONS, budget=RunBudget(tokens=1900))
+    options = replace(OPTIONS, budget=RunBudget(tokens=1200))
     threads = Threads(tmp_path / "run", EvaluationSpecs(model="test"), options)
     first = threads.evaluate().manifest.spending
-    assert first is not UNSET and first.tokens == 30 * first.answers == 1200
-    # All 40 failed, in several waves; none was asked twice in that call.
+    assert first is not UNSET and first.tokens == 30 * first.answers == 720
+    # All failed, in several waves; none was asked twice in that call.
     assert len(threads.waves) > 1
     second = threads.evaluate().manifest
     assert second.spending is not UNSET
-    assert (second.spending.repeated_read, second.spending.repeated_written) == (800, 400)
-    assert 1200 < second.spending.tokens <= 1900
+    assert (second.spending.repeated_read, second.spending.repeated_written) == (480, 240)
+    assert 720 < second.spending.tokens <= 1200
     assert "budget" in second.notes
-    order = shuffle_positions(40, OPTIONS.seed)
+    order = shuffle_positions(24, OPTIONS.seed)
     ids = [sample.id for sample in Run(tmp_path / "run").samples()]
     stored = [response.sample_id for response in Run(tmp_path / "run").responses()]
     assert sorted(stored) == sorted(ids[position] for position in order[: len(stored)])
 
 
 def test_a_further_judge_judges_what_a_stopped_run_holds(tmp_path: Path) -> None:
-    options = replace(OPTIONS, budget=RunBudget(tokens=900))
+    options = replace(OPTIONS, budget=RunBudget(tokens=500))
     threads = Threads(tmp_path / "parts", EvaluationSpecs(model=MODEL, judges=JUDGES), options)
     threads.evaluate()
-    threads.specs = EvaluationSpecs(model=MODEL, judges=(*JUDGES, "rules:refusal"))
+    threads.specs = EvaluationSpecs(model=MODEL, judges=(*JUDGES, "rules:degenerate"))
     threads.evaluate()
     in_one_process(tmp_path / "one", options)
-    judge_run(tmp_path / "one", [resolve("rules:refusal", "judge")])
+    judge_run(tmp_path / "one", [resolve("rules:degenerate", "judge")])
     assert_equal_runs(tmp_path / "one", tmp_path / "parts")
 
 

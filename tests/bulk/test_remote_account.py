@@ -128,7 +128,7 @@ def test_several_workers_end_where_one_process_ends(tmp_path: Path) -> None:
         finished = truing(*command(spec, parts, "--budget-tokens", 100_000, *RAY_FLAGS))
         assert finished.status == 0, finished.err
         assert model.invoice == spent(run)  # each sample was paid for once
-        truing(*command(spec, whole))
+        truing(*command(spec, whole, "--budget-tokens", 100_000))
         assert_equal_runs(whole, parts)
 
 
@@ -173,7 +173,7 @@ def test_a_worker_that_dies_costs_at_most_the_budget(tmp_path: Path) -> None:
         invoice = model.invoice
         run = on_ray(tmp_path / "run", spec, with_budget(100_000))
         assert run.manifest.complete and model.invoice > invoice
-        in_one_process(tmp_path / "one", spec, OPTIONS)
+        in_one_process(tmp_path / "one", spec, with_budget(100_000))
         assert_equal_runs(tmp_path / "one", tmp_path / "run")
 
 
@@ -195,7 +195,7 @@ def test_an_account_that_dies_ends_the_run_and_loses_no_answer(tmp_path: Path) -
         assert not Run(tmp_path / "run").manifest.complete
         run = on_ray(tmp_path / "run", spec, with_budget(100_000))
         assert len(server.requests) == 60 and model.invoice == spent(run)
-        in_one_process(tmp_path / "one", spec, OPTIONS)
+        in_one_process(tmp_path / "one", spec, with_budget(100_000))
         assert_equal_runs(tmp_path / "one", tmp_path / "run")
 
 
