@@ -103,7 +103,7 @@ class EvaluationWorker:
             if self._account is None:
                 raise RunError(f"{visit.part}: there is no account of the run's budget")
             part_pass = PartPass(visit.positions, AccountVisit(self._account, visit.part))
-        return evaluate_part(
+        unanswered = evaluate_part(
             self._model,
             PartDataset(task.info, task.sha256),
             self._judges,
@@ -112,6 +112,7 @@ class EvaluationWorker:
             options=options,
             part_pass=part_pass,
         )
+        return unanswered if part_pass is not None else []
 
 
 class _BuildWorker(Struct, frozen=True):

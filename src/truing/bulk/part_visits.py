@@ -35,7 +35,7 @@ class PartVisit(Struct, frozen=True, kw_only=True):
 class PartOutcome(Struct, frozen=True, kw_only=True):
     """What a worker returns of a part; `fault` says why it is not finished.
 
-    `unanswered` are the positions of the samples that lack an answer.
+    `unanswered` are, after a visit under a budget, the positions of the samples without an answer.
     """
 
     part: str

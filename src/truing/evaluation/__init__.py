@@ -12,14 +12,18 @@ __getattr__, __dir__, __all__ = lazy_exports(
     __name__,
     {
         "": "evaluate",
+        "budget_waves": "WavePlan plan_waves",
         "cost_estimate": "CostEstimate RunSize estimate_cost",
-        "evaluate": "is_attacked_dataset judge_run run_coroutine select_rate_limits",
+        "evaluate": (
+            "evaluate_part is_attacked_dataset judge_run run_coroutine select_rate_limits"
+        ),
         "failures": "RESPONSES find_repeated",
         "judge_sets": "JudgingTime LabelledRows is_judged judge_set store_set",
         "judge_stage": "judge_safely",
         "options": "DEFAULT_PART_ROWS EvaluateOptions ProgressCallback RunBudget",
         "row_sample": "keep_stored_sample",
-        "run_parts": "PartDataset finish_parts prepare_judging prepare_parts",
-        "spending": "read_spending",
+        "run_parts": "PartDataset finish_parts prepare_judging prepare_parts save_lost",
+        "shared_account": "AccountCalls AccountState AccountVisit PartPass SpendingAccount",
+        "spending": "read_lost read_spending",
     },
 )
