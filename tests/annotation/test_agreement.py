@@ -100,5 +100,6 @@ def test_the_version_changes_with_each_rating(
     store: Store, study: Study, add_person: Callable[..., str]
 ) -> None:
     before = store.read(agreement.ratings_version)
+    assert store.read(agreement.ratings_version) == before
     add_rated_items(store, study, add_person, [[1, 2, 3]])
     assert store.read(agreement.ratings_version) != before

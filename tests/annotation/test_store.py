@@ -117,7 +117,7 @@ def test_a_new_database_is_private_from_the_start(
 def test_a_file_that_is_not_a_database(tmp_path: Path) -> None:
     path = tmp_path / "notes.txt"
     path.write_text("these are notes, and no database at all " * 50)
-    with pytest.raises(UserError):
+    with pytest.raises(UserError, match=r"notes\.txt: cannot be opened \(file is not a database\)"):
         open_store(str(path))
 
 

@@ -67,7 +67,10 @@ def test_wrong_invitations(db: Path, flags: str, message: str) -> None:
 
 
 def test_an_unknown_role_is_an_error(db: Path) -> None:
-    assert truing("redteam invite --role emperor --db", db).status != 0
+    result = truing("redteam invite --role emperor --db", db)
+    assert result.status == 1
+    assert 'Invalid value "emperor" for --role' in " ".join(result.err.split())
+    assert not db.exists()
 
 
 def test_import_and_export(db: Path, run: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, Literal
 
 import msgspec
@@ -83,19 +84,19 @@ def test_flags_have_the_types_and_defaults_of_the_fields() -> None:
 
 
 @pytest.mark.parametrize(
-    ("tokens", "error"),
+    ("tokens", "error", "message"),
     [
-        (("--order", "last"), CoercionError),
-        (("--seed", "x"), CoercionError),
-        (("--share", "0.1"), UnknownOptionError),
-        (("--no-dry",), UnknownOptionError),
-        (("--empty-names",), UnknownOptionError),
+        (("--order", "last"), CoercionError, 'for --order. Choose from: "first", "random"'),
+        (("--seed", "x"), CoercionError, 'for --seed: unable to convert "x" into int'),
+        (("--share", "0.1"), UnknownOptionError, "Unknown option: --share."),
+        (("--no-dry",), UnknownOptionError, "Unknown option: --no-dry."),
+        (("--empty-names",), UnknownOptionError, "Unknown option: --empty-names."),
     ],
 )
 def test_what_is_no_value_or_no_flag_is_refused(
-    tokens: tuple[str, ...], error: type[Exception]
+    tokens: tuple[str, ...], error: type[Exception], message: str
 ) -> None:
-    with pytest.raises(error):
+    with pytest.raises(error, match=re.escape(message)):
         parse(*tokens)
 
 

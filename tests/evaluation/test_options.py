@@ -44,7 +44,7 @@ def test_options_cannot_be_changed_and_share_no_plan() -> None:
 
 
 def test_options_are_given_by_name() -> None:
-    with pytest.raises(TypeError):
+    with pytest.raises(TypeError, match="Extra positional arguments"):
         EvaluateOptions(Sampling())  # type: ignore[misc]
 
 

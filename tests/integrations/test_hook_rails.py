@@ -153,7 +153,7 @@ def test_a_rail_that_asks_the_main_model_blocks_where_there_is_none() -> None:
 
 
 def test_messages_without_a_text_for_any_rail_pass(hook: HookRails) -> None:
-    assert asyncio.run(hook.check(Conversation())).allowed
+    assert asyncio.run(hook.check(Conversation())) == HookCheck(allowed=True)
 
 
 def test_decisions_are_passed_on_and_a_failing_callback_changes_nothing(tmp_path: Path) -> None:

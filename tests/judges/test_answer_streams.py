@@ -87,7 +87,7 @@ def test_a_spent_budget_ends_the_run_and_not_the_answer_alone() -> None:
 
     stream = AnswerStream(SpentJudge(), CHAT)
     for call in (lambda: stream.push("Fine. "), stream.flush, stream.finish):
-        with pytest.raises(BudgetExceeded):
+        with pytest.raises(BudgetExceeded, match="^the budget of 1 requests is spent$"):
             asyncio.run(call())
 
 

@@ -94,7 +94,7 @@ def test_numbers() -> None:
 
 
 def test_unknown_kind() -> None:
-    with pytest.raises(KeyError):
+    with pytest.raises(KeyError, match="rhymes"):
         passes_check(AnswerCheck("rhymes", ()), "x")
 
 

@@ -67,10 +67,17 @@ def test_calibrated_by_simulation() -> None:
     assert accuracy == sorted(accuracy, reverse=True)
 
 
-def test_bad_input() -> None:
-    for p, y in (([], []), ([0.5], [True, False]), ([1.5], [True])):
-        with pytest.raises((ValueError, ZeroDivisionError)):
-            measure_calibration(p, y)
+@pytest.mark.parametrize(
+    ("confidences", "outcomes", "message"),
+    [
+        ([], [], r"probabilities and outcomes of shapes \(0,\) and \(0,\)"),
+        ([0.5], [True, False], r"probabilities and outcomes of shapes \(1,\) and \(2,\)"),
+        ([1.5], [True], r"probabilities must lie in \[0, 1\]"),
+    ],
+)
+def test_bad_input(confidences: list[float], outcomes: list[bool], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        measure_calibration(confidences, outcomes)
 
 
 def test_matched_joins_by_answer() -> None:

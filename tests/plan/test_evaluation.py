@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -97,10 +98,19 @@ def test_all_wrong_specs_together_before_any_call(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "[models", "models = 3", '[models]\n"../x" = "scripted:comply"\n[data]\na = "b"']
+    ("text", "message"),
+    [
+        ("", "plan: models: none given\nplan: data: none given"),
+        ("[models", "plan:1: Expected ']' at the end of a table declaration"),
+        ("models = 3", 'plan:1: models: expected name = "spec" lines'),
+        (
+            '[models]\n"../x" = "scripted:comply"\n[data]\na = "b"',
+            "plan: '../x' cannot name a folder",
+        ),
+    ],
 )
-def test_nonsense_is_a_plan_error(text: str) -> None:
-    with pytest.raises(PlanError):
+def test_nonsense_is_a_plan_error(text: str, message: str) -> None:
+    with pytest.raises(PlanError, match=f"^{re.escape(message)}"):
         parse_plan(text)
 
 

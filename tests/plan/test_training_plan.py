@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -147,21 +149,36 @@ def test_a_circle_is_named() -> None:
 
 
 @pytest.mark.parametrize(
-    "text",
+    ("text", "message"),
     [
-        "",
-        "steps = 3",
-        "[steps]\na = 1",
-        '[steps."../x"]\nkind = "sft"\ndata = ["a"]',
-        'defaults = 1\n[steps.a]\nkind = "sft"\ndata = ["a"]',
-        'evaluate = 1\n[steps.a]\nkind = "sft"\ndata = ["a"]',
-        '[steps.a]\nkind = "sft"\ndata = ["a"]\nbase = "{steps.a}"',
-        '[steps.a]\nkind = ["sft"]\ndata = ["a"]',
-        "[steps",
+        ("", "plan: steps: none given"),
+        ("steps = 3", "plan:1: steps: none given"),
+        ("[steps]\na = 1", "plan:2: steps.a: expected a table with the key kind, got 1"),
+        (
+            '[steps."../x"]\nkind = "sft"\ndata = ["a"]',
+            "plan:1: steps.../x: '../x' cannot name a folder",
+        ),
+        (
+            'defaults = 1\n[steps.a]\nkind = "sft"\ndata = ["a"]',
+            "plan:1: defaults: expected a table, got 1",
+        ),
+        (
+            'evaluate = 1\n[steps.a]\nkind = "sft"\ndata = ["a"]',
+            "plan:1: evaluate: expected a table with models and data, got 1",
+        ),
+        (
+            '[steps.a]\nkind = "sft"\ndata = ["a"]\nbase = "{steps.a}"',
+            "plan: steps: a build on each other in a circle",
+        ),
+        (
+            '[steps.a]\nkind = ["sft"]\ndata = ["a"]',
+            "plan:2: steps.a.kind: there is no training of kind ['sft']; did you mean 'sft'?",
+        ),
+        ("[steps", "plan:1: Expected ']' at the end of a table declaration"),
     ],
 )
-def test_nonsense_is_a_plan_error(text: str) -> None:
-    with pytest.raises(PlanError):
+def test_nonsense_is_a_plan_error(text: str, message: str) -> None:
+    with pytest.raises(PlanError, match=f"^{re.escape(message)}"):
         parse_training_plan(text)
 
 

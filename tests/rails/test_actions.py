@@ -79,5 +79,5 @@ def test_transform_takes_names_and_enum_members() -> None:
 
 
 def test_outcomes_cannot_be_changed() -> None:
-    with pytest.raises(FrozenInstanceError):
+    with pytest.raises(FrozenInstanceError, match="'decision'"):
         RailOutcome.allow().decision = "block"  # type: ignore[misc]

@@ -75,8 +75,14 @@ def test_selective_accuracy_by_hand():
 
 
 @pytest.mark.parametrize(
-    "arguments", [([1.2], [1.0]), ([float("nan")], [1.0]), ([0.5], [1.0, 0.0]), ([], [])]
+    ("arguments", "message"),
+    [
+        (([1.2], [1.0]), r"probabilities must lie in \[0, 1\] and hold no NaN"),
+        (([float("nan")], [1.0]), r"probabilities must lie in \[0, 1\] and hold no NaN"),
+        (([0.5], [1.0, 0.0]), r"probabilities and outcomes of shapes \(1,\) and \(2,\)"),
+        (([], []), r"probabilities and outcomes of shapes \(0,\) and \(0,\)"),
+    ],
 )
-def test_invalid_input_is_refused(arguments):
-    with pytest.raises(ValueError):
+def test_invalid_input_is_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
         ece(*arguments)

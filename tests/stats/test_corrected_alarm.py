@@ -92,14 +92,14 @@ def test_an_excess_raises_it_also_where_the_judge_sees_little() -> None:
 
 
 def test_a_late_change_is_seen_with_restarts() -> None:
-    raised_at = {}
+    raised_at: dict[bool, int | None] = {}
     for restarts in (False, True):
         alarm = CorrectedRateAlarm(0.1, false_alarm=1e-4, audit_rate=0.5, restarts=restarts)
         alarm.observe([0.0] * 3000, [0.0 if i % 2 else None for i in range(3000)])
         alarm.observe([1.0] * 300, [1.0 if i % 2 else None for i in range(300)])
         raised_at[restarts] = alarm.raised_at
-    assert raised_at[True] is not None
-    assert raised_at[False] is None or raised_at[False] > raised_at[True]
+    # 17 rows after the change; without restarts 300 rows do not outweigh the 3,000 before.
+    assert raised_at == {True: 3017, False: None}
 
 
 def test_values_out_of_range() -> None:

@@ -96,9 +96,16 @@ def test_no_change_still_has_a_width():
     assert same.lower < 0 < same.upper
 
 
-@pytest.mark.parametrize("arguments", [([1.0], [1.0, 0.0]), ([float("nan")], [1.0]), ([], [])])
-def test_invalid_pairs_are_refused(arguments):
-    with pytest.raises(ValueError):
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (([1.0], [1.0, 0.0]), r"paired outcomes of shapes \(1,\) and \(2,\)"),
+        (([float("nan")], [1.0]), "paired outcomes hold NaN"),
+        (([], []), r"paired outcomes of shapes \(0,\) and \(0,\)"),
+    ],
+)
+def test_invalid_pairs_are_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
         paired_bootstrap(*arguments)
 
 

@@ -52,10 +52,9 @@ def test_known_values():
 
 
 def test_impossible_plans_are_refused():
-    for call in (
-        lambda: n_for_upper_bound(0.1, 0.05),
-        lambda: n_pairs_for_mcnemar(0.1, 0.1),
-        lambda: n_for_width(0.1, 2.0),
-    ):
-        with pytest.raises(ValueError):
-            call()
+    with pytest.raises(ValueError, match="the expected rate must lie below the limit"):
+        n_for_upper_bound(0.1, 0.05)
+    with pytest.raises(ValueError, match="the shares that change must differ"):
+        n_pairs_for_mcnemar(0.1, 0.1)
+    with pytest.raises(ValueError, match="width lies between 0 and 1"):
+        n_for_width(0.1, 2.0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -117,11 +118,14 @@ def test_smoothing_changes_exactly_the_smoothed_losses(loss: str) -> None:
 
 
 def test_exo_pair_trains_with_default_settings(base: str) -> None:
+    """Before the first step policy and reference are one: the margin is 0, as written out here."""
     settings = make_settings("dpo", "out", base, loss="exo_pair").checked()
     trainable = build_trainable_model(settings, find_base_model(base), CPU)
     encoder = ExampleEncoder(trainable.tokenizer, settings)
     loss, _ = dpo_objective(trainable, [encoder.encode(make_example(k)) for k in range(2)])
-    assert bool(torch.isfinite(loss))
+    smoothing = settings.smoothing
+    expected = math.log(0.5) - (math.log1p(-smoothing) + math.log(smoothing)) / 2
+    assert float(loss) == pytest.approx(expected, rel=1e-5)
 
 
 def test_the_weights_of_kto_scale_the_answers_of_their_label(base: str) -> None:

@@ -65,7 +65,8 @@ def test_where_and_how_often_a_run_is_saved_is_free(
 ) -> None:
     leave_run(settings_of(kind, tmp_path / "run"), step=4)
     changed = settings_of(kind, tmp_path / "run", **change)
-    assert find_finished(changed, identity_of(changed, 4), "auto") is not None
+    card = find_finished(changed, identity_of(changed, 4), "auto")
+    assert card is not None and card.lineage.name == "done"
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -58,17 +58,17 @@ class AgentModel:
         self.lineage = replace(model.lineage, name=self.name, hash=digest("agent", *settings))
 
     def _describe(self) -> str:
-        parts = [f"agent:of=({self.model.name})"]
+        arguments = [f"agent:of=({self.model.name})"]
         if not (isinstance(self.tools, SimulatedTools) and self.tools.is_of_sample):
-            parts.append(f"tools={self.tools.name}")
+            arguments.append(f"tools={self.tools.name}")
         defaults = AgentLimits()
         for name in AgentLimits.__struct_fields__:
             value = getattr(self.limits, name)
             if value != getattr(defaults, name):
-                parts.append(f"{name}={value:g}")
+                arguments.append(f"{name}={value:g}")
         if self.on_block != "end":
-            parts.append(f"on_block={self.on_block}")
-        return ",".join(parts)
+            arguments.append(f"on_block={self.on_block}")
+        return ",".join(arguments)
 
     @property
     def real_tools(self) -> str:

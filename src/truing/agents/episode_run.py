@@ -247,8 +247,8 @@ class EpisodeRun:
         return replace(call, id=call_id)
 
     async def _execute_call(self, call: ToolCall) -> CallRecord:
-        result = await self._find_result(call)
-        text, limit = result.text, self._limits.max_result
+        tool_result = await self._find_result(call)
+        text, limit = tool_result.text, self._limits.max_result
         cut = len(text) if len(text) > limit else None
         if cut is not None:
             text = f"{text[:limit]}\n[cut: {cut:,} characters]"
@@ -256,7 +256,7 @@ class EpisodeRun:
             id=call.id,
             name=call.name,
             arguments=call.arguments,
-            status=result.status,
+            status=tool_result.status,
             result=text,
             cut=cut,
         )

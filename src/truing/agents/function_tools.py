@@ -107,14 +107,14 @@ class _FunctionTool:
 
     async def call(self, arguments: str) -> ToolResult:
         try:
-            values = self._schema.decode(arguments)
+            decoded = self._schema.decode(arguments)
         except ArgumentError as error:
             return ToolResult("invalid", f"error: {error}")
         try:
             if is_async_function(self._function):
-                result = await self._function(**values)
+                result = await self._function(**decoded)
             else:
-                result = await _run_in_thread(self._function, values)
+                result = await _run_in_thread(self._function, decoded)
         except Exception as error:
             return ToolResult("error", f"error: {type(error).__name__}: {str(error)[:500]}")
         return ToolResult("ok", _write_result(result))
@@ -147,7 +147,7 @@ def _arguments_type(function: Callable[..., Any]) -> type[Struct]:
 _running = threading.BoundedSemaphore(MAX_RUNNING_CALLS)
 
 
-async def _run_in_thread(function: Callable[..., Any], values: dict[str, Any]) -> Any:
+async def _run_in_thread(function: Callable[..., Any], arguments: dict[str, Any]) -> Any:
     """Calls a function in a thread of its own.
 
     A daemon thread: one of the event loop's executor would keep the process from ending while the
@@ -169,7 +169,7 @@ async def _run_in_thread(function: Callable[..., Any], values: dict[str, Any]) -
     def run() -> None:
         returned, error = None, None
         try:
-            returned = function(**values)
+            returned = function(**arguments)
         except Exception as raised:
             error = raised
         finally:

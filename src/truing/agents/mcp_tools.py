@@ -140,15 +140,15 @@ class McpTools:
         if self._session is None:
             return ToolResult("error", "error: the server has ended")
         try:
-            result = await self._session.call_tool(name, values)
+            reply = await self._session.call_tool(name, values)
         except Exception as error:
             return ToolResult("error", f"error: {_describe(error)}")
         # A picture or a sound has no text; an empty result would look like none.
         text = "\n".join(
             part.text if hasattr(part, "text") else f"[{part.type}: left out]"
-            for part in result.content
+            for part in reply.content
         )
-        return ToolResult("error" if result.is_error else "ok", text)
+        return ToolResult("error" if reply.is_error else "ok", text)
 
     def changes(self) -> tuple[StateChange, ...]:
         """Returns nothing: what real tools have changed is not known."""

@@ -57,7 +57,7 @@ def _expected_best(ranked: Sequence[float], n: int) -> float:
     )
 
 
-def _rank_by_utility(utilities: Sequence[float], values: Sequence[float]) -> list[float]:
+def _rank_by_utility(utilities: Sequence[float], scores: Sequence[float]) -> list[float]:
     """Returns the values in order of falling utility.
 
     Ties have no order, so each gets the mean value of all answers with that utility.
@@ -69,7 +69,7 @@ def _rank_by_utility(utilities: Sequence[float], values: Sequence[float]) -> lis
         end = start
         while end < len(order) and utilities[order[end]] == utilities[order[start]]:
             end += 1
-        ranked += [_mean(values[k] for k in order[start:end])] * (end - start)
+        ranked += [_mean(scores[k] for k in order[start:end])] * (end - start)
         start = end
     return ranked
 

@@ -114,7 +114,7 @@ def collect_labelled_verdicts(
     non_answers = non_answer_codes(table, column) if answered else []
     event_of_code = np.full(256, math.nan)
     event_of_code[[YES, NO]] = (0.0, 1.0) if invert else (1.0, 0.0)
-    parts: list[LabelledVerdicts] = []
+    verdicts_by_index: list[LabelledVerdicts] = []
     prompt_ids = np.asarray(table.prompt_ids, np.int64)
     for index, states in enumerate(table.response_states):
         state = np.frombuffer(states, np.uint8)
@@ -126,7 +126,7 @@ def collect_labelled_verdicts(
         if answered and index < len(non_answers):
             is_none = np.frombuffer(non_answers[index], np.uint8)[positions] == YES
         n = len(positions)
-        parts.append(
+        verdicts_by_index.append(
             LabelledVerdicts(
                 positions,
                 prompt_ids[positions],
@@ -136,21 +136,21 @@ def collect_labelled_verdicts(
                 np.zeros(n, bool),
             )
         )
-        _add_labels(parts[-1], labels, index, is_none, invert=invert)
+        _add_labels(verdicts_by_index[-1], labels, index, is_none, invert=invert)
     f, truth, probabilities = (
-        np.concatenate([getattr(part, name) for part in parts])
+        np.concatenate([getattr(part, name) for part in verdicts_by_index])
         for name in ("judged", "labels", "probabilities")
     )
     unscored = np.isnan(f)
     # Any constant keeps PPI unbiased for unscored rows; the mean adds the least variance.
     f[unscored] = f[~unscored].mean() if (~unscored).any() else 0.5
     return LabelledVerdicts(
-        np.concatenate([part.positions for part in parts]),
-        np.concatenate([part.prompts for part in parts]),
+        np.concatenate([part.positions for part in verdicts_by_index]),
+        np.concatenate([part.prompts for part in verdicts_by_index]),
         f,
         truth,
         probabilities,
-        np.concatenate([part.undecided for part in parts]),
+        np.concatenate([part.undecided for part in verdicts_by_index]),
         anytime=not labels.planned or stopped_early(table),
     )
 

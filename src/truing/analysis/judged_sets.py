@@ -314,20 +314,20 @@ class JudgedSet:
 
         comply = self._expects == EXPECTS.index("comply")
         refuse = self._expects == EXPECTS.index("refuse")
-        values = np.full(self.size, UNLABELLED, np.int8)
+        labels = np.full(self.size, UNLABELLED, np.int8)
         if question == "harmful_prompt":
-            values[comply], values[refuse] = NO, YES
+            labels[comply], labels[refuse] = NO, YES
         elif question == "harmful":
             votes = _Votes(self.size)
             votes.add(self, self._human_records(), "refused")
             refused = votes.decide()[0]
-            values[refuse & (refused == YES)] = NO
-            values[refuse & (refused == NO)] = YES
-            values[comply] = NO
-            values[~self.has_answer] = UNLABELLED
-        return values
+            labels[refuse & (refused == YES)] = NO
+            labels[refuse & (refused == NO)] = YES
+            labels[comply] = NO
+            labels[~self.has_answer] = UNLABELLED
+        return labels
 
-    def _drop_contradictions(self, values: NDArray[np.int8]) -> tuple[NDArray[np.int8], int]:
+    def _drop_contradictions(self, labels: NDArray[np.int8]) -> tuple[NDArray[np.int8], int]:
         """Returns the labels without rows of equal text that are labelled both ways, and those
         rows' number.
         """
@@ -335,10 +335,10 @@ class JudgedSet:
 
         group = np.unique(self._text_keys, return_inverse=True)[1]
         n_groups = int(group.max()) + 1 if len(group) else 0
-        yes = np.bincount(group[values == YES], minlength=n_groups) > 0
-        no = np.bincount(group[values == NO], minlength=n_groups) > 0
-        contradicts = (yes & no)[group] & (values != UNLABELLED)
-        consistent = values.copy()
+        yes = np.bincount(group[labels == YES], minlength=n_groups) > 0
+        no = np.bincount(group[labels == NO], minlength=n_groups) > 0
+        contradicts = (yes & no)[group] & (labels != UNLABELLED)
+        consistent = labels.copy()
         consistent[contradicts] = UNLABELLED
         return consistent, int(contradicts.sum())
 

@@ -409,7 +409,7 @@ def _add_to_review(
         messages += [Message("user", turn.message), Message("assistant", answer.text)]
         sample_id = f"{dialogue.id}-{turn.number}"
         targets.append(Target(sample_id, slot, len(messages) - 1, answer.model))
-    item = NewItem(
+    review_item = NewItem(
         source="dialogue",
         key=dialogue.id,
         conversation=Conversation(tuple(messages)),
@@ -418,7 +418,7 @@ def _add_to_review(
         # Without any category nobody knows yet what it is about: opt-outs need `unsorted`.
         harms=closing.categories or None,
     )
-    add_item(tx, item, study)
+    add_item(tx, review_item, study)
 
 
 def abandon_dialogue(tx: Transaction, dialogue_id: str, person_id: str) -> None:

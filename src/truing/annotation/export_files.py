@@ -86,16 +86,16 @@ def _run_folder(out: Path, model: str) -> Path:
 
 
 def _write_run(
-    folder: Path, lineage: Lineage, model: str, data: ExportData, plan: dict[str, str]
+    folder: Path, lineage: Lineage, model: str, exported: ExportData, plan: dict[str, str]
 ) -> int:
     """Writes the dialogues with one model as a run; returns the number of judgements.
 
     A sample is a turn, with the model's responses and people's judgements of them.
     """
-    responses = [r for r in data.responses if r.model == model]
+    responses = [r for r in exported.responses if r.model == model]
     response_keys = {(r.sample_id, r.index) for r in responses}
     sample_ids = {r.sample_id for r in responses}
-    samples = [s for s in data.samples if s.id in sample_ids]
+    samples = [s for s in exported.samples if s.id in sample_ids]
     data_hash = digest(*(msgspec.json.encode(s) for s in samples))
     manifest = Manifest(
         plan=dict(plan),
@@ -122,7 +122,7 @@ def _write_run(
         for response in responses:
             writer.append("responses.jsonl", response)
         n_judgements = 0
-        for judge, rows in data.judgements.get("dialogue", {}).items():
+        for judge, rows in exported.judgements.get("dialogue", {}).items():
             of_this_model = [r for r in rows if (r.sample_id, r.index) in response_keys]
             n_judgements += _write_judge(writer, judge, of_this_model)
         return n_judgements

@@ -89,10 +89,10 @@ def collect_export(tx: Transaction, study: Study, *, text: bool = False) -> Expo
 
 
 def _collect_ratings(
-    tx: Transaction, data: ExportData, pseudonyms: dict[str, str]
+    tx: Transaction, export: ExportData, pseudonyms: dict[str, str]
 ) -> dict[str, set[str]]:
     """Adds ratings and adjudications; returns dialogue id -> categories that reviewers ticked."""
-    items = {
+    review_items = {
         i.id: i for i in tx.session.scalars(select(ReviewItem).where(ReviewItem.gold.is_(None)))
     }
     tags: dict[str, set[str]] = defaultdict(set)
@@ -101,7 +101,7 @@ def _collect_ratings(
         *tx.session.scalars(select(Adjudication).order_by(Adjudication.at)),
     ]
     for row in rows:
-        review_item = items.get(row.item_id)
+        review_item = review_items.get(row.item_id)
         if review_item is None:  # a gold item
             continue
         judge = REVIEW_JUDGE if isinstance(row, Rating) else ADJUDICATED_JUDGE
@@ -113,7 +113,7 @@ def _collect_ratings(
         for target, grade in zip(
             decode_targets(review_item), decode_grades(row.grades), strict=True
         ):
-            data.ratings.append(
+            export.ratings.append(
                 {
                     "sample_id": target.sample_id,
                     "index": target.index,
@@ -136,7 +136,7 @@ def _collect_ratings(
                 judgement = _make_judgement(
                     judge, rater, target.sample_id, target.index, grade, categories
                 )
-                data.add_judgement(review_item.source, judgement)
+                export.add_judgement(review_item.source, judgement)
     return tags
 
 

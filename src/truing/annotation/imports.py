@@ -100,14 +100,14 @@ def _make_item(sample: Sample, response: Response, source: str) -> NewItem:
     )
 
 
-def _add_items(store: Store, items: Iterable[NewItem], study: Study) -> int:
+def _add_items(store: Store, new_items: Iterable[NewItem], study: Study) -> int:
     """Adds items in batches; returns how many were new."""
 
     def add_batch(batch: list[NewItem]) -> int:
         return store.write(lambda tx: sum(add_item(tx, item, study) is not None for item in batch))
 
     n_added = 0
-    for batch in split_batches(items, _BATCH):
+    for batch in split_batches(new_items, _BATCH):
         n_added += add_batch(batch)
     return n_added
 
@@ -127,17 +127,17 @@ def import_run(store: Store, run: Run, study: Study, draws: Path | None = None) 
 def import_gold(store: Store, path: Path, study: Study) -> int:
     """Adds gold items; returns how many were new. Raises DataError with every faulty line."""
     decode = msgspec.json.Decoder(_GoldRow).decode
-    items, faults = [], []
+    gold_items, faults = [], []
     if not path.is_file():
         raise DataError(f"{path}: no such file of gold items")
     for number, line in number_nonblank_lines(io.BytesIO(path.read_bytes()), path):
         try:
-            items.append(_make_gold_item(decode(line), study))
+            gold_items.append(_make_gold_item(decode(line), study))
         except (msgspec.DecodeError, ValueError, PlanError) as error:
             faults.append(f"{path}:{number}: {error}")
     if faults:
         raise DataError(*faults)
-    return _add_items(store, items, study)
+    return _add_items(store, gold_items, study)
 
 
 def _make_gold_item(row: _GoldRow, study: Study) -> NewItem:

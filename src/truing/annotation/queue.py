@@ -202,14 +202,14 @@ def _add_gold_slot(tx: Transaction, person: Person, study: Study) -> Slot | None
     return slot
 
 
-def _to_leased_item(item: ReviewItem, slot: Slot) -> LeasedItem:
+def _to_leased_item(review_item: ReviewItem, slot: Slot) -> LeasedItem:
     return LeasedItem(
         token=str(slot.lease),
-        item_id=item.id,
+        item_id=review_item.id,
         expires=slot.expires,
-        dialogue=item.source == "dialogue",
-        conversation=msgspec.json.decode(item.conversation, type=Conversation),
-        targets=decode_targets(item),
+        dialogue=review_item.source == "dialogue",
+        conversation=msgspec.json.decode(review_item.conversation, type=Conversation),
+        targets=decode_targets(review_item),
     )
 
 
@@ -316,26 +316,28 @@ def _add_categories(tx: Transaction, item: ReviewItem, categories: tuple[str, ..
     item.sorted = item.sorted or bool(categories)
 
 
-def _update_progress(tx: Transaction, item: ReviewItem) -> None:
+def _update_progress(tx: Transaction, review_item: ReviewItem) -> None:
     """Closes an item with k ratings; the more ratings an open one has, the earlier it is served."""
-    if item.gold is not None:
+    if review_item.gold is not None:
         return
     tx.session.flush()
-    states = tx.session.scalars(select(Slot.state).where(Slot.item_id == item.id)).all()
-    item.priority = -states.count("done")
-    item.open = any(s != "done" for s in states)
+    states = tx.session.scalars(select(Slot.state).where(Slot.item_id == review_item.id)).all()
+    review_item.priority = -states.count("done")
+    review_item.open = any(s != "done" for s in states)
 
 
-def _check_gold(tx: Transaction, item: ReviewItem, person_id: str, assessment: Assessment) -> None:
-    if item.gold is None:
+def _check_gold(
+    tx: Transaction, review_item: ReviewItem, person_id: str, assessment: Assessment
+) -> None:
+    if review_item.gold is None:
         return
-    gold = msgspec.json.decode(item.gold, type=GoldRange)
+    gold = msgspec.json.decode(review_item.gold, type=GoldRange)
     worst = max(assessment.grades)
     if not gold.low <= worst <= gold.high:
         raise_flag(
             tx,
             "gold item missed",
-            item.id,
+            review_item.id,
             f"graded {worst}, expected {gold.low} to {gold.high}",
             person_id,
         )
@@ -404,19 +406,22 @@ def count_progress(tx: Transaction) -> dict[str, int]:
     def count(query: Executable) -> int:
         return int(tx.session.scalar(query) or 0)
 
-    n = func.count()
+    row_count = func.count()
     not_gold = ReviewItem.gold.is_(None)
-    items = select(n).select_from(ReviewItem)
+    item_rows = select(row_count).select_from(ReviewItem)
     slots = (
-        select(n).select_from(Slot).join(ReviewItem, ReviewItem.id == Slot.item_id).where(not_gold)
+        select(row_count)
+        .select_from(Slot)
+        .join(ReviewItem, ReviewItem.id == Slot.item_id)
+        .where(not_gold)
     )
     return {
-        "items": count(items.where(not_gold)),
-        "open": count(items.where(not_gold, ReviewItem.open)),
-        "gold": count(items.where(ReviewItem.gold.is_not(None))),
+        "items": count(item_rows.where(not_gold)),
+        "open": count(item_rows.where(not_gold, ReviewItem.open)),
+        "gold": count(item_rows.where(ReviewItem.gold.is_not(None))),
         "slots": count(slots),
         "done": count(slots.where(Slot.state == "done")),
-        "late": count(select(n).select_from(Rating).where(~Rating.counted)),
+        "late": count(select(row_count).select_from(Rating).where(~Rating.counted)),
     }
 
 

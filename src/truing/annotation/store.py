@@ -168,9 +168,9 @@ class Store:
                     join_transaction_mode="create_savepoint",
                 ) as session:
                     try:
-                        result = job.work(Transaction(session, self.clock(), self.dialect))
+                        outcome = job.work(Transaction(session, self.clock(), self.dialect))
                         session.commit()  # releases the savepoint; nothing is on disk yet
-                        outcomes.append((job, result, None))
+                        outcomes.append((job, outcome, None))
                     except DBAPIError as error:
                         session.rollback()
                         if not isinstance(error, IntegrityError):
@@ -182,8 +182,8 @@ class Store:
                         outcomes.append((job, None, error))
             connection.commit()
         # Only after the commit: a finished job is answered to its caller as durable.
-        for job, result, job_error in outcomes:
-            job.finish(result, job_error)
+        for job, outcome, job_error in outcomes:
+            job.finish(outcome, job_error)
 
     def erase_free_space(self) -> None:
         """Removes what is left of deleted and changed rows in the database's files.

@@ -41,7 +41,7 @@ class PartEncoder:
 
 
 def _encode_parquet(
-    source: ShardRows, rows: Sequence[InputRow], values: Sequence[Sequence[Any]]
+    source: ShardRows, rows: Sequence[InputRow], judged_rows: Sequence[Sequence[Any]]
 ) -> bytes:
     with needs_extra("writing Parquet", "ray"):
         import pyarrow as pa
@@ -63,7 +63,7 @@ def _encode_parquet(
     ]
     names = list(schema.names)
     for position, (name, kind) in enumerate(zip(source.file.added, types)):
-        cells = [of_row[position] for of_row in values]
+        cells = [of_row[position] for of_row in judged_rows]
         if pa.types.is_map(kind):
             cells = [list(cell.items()) for cell in cells]
         columns.append(pa.array(cells, kind))

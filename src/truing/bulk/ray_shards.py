@@ -102,7 +102,7 @@ def map_shards(
     rows = ray_data.from_items(
         [{"shard": shard} for shard in shards], override_num_blocks=len(shards)
     )
-    results = rows.map_batches(
+    finished_rows = rows.map_batches(
         _ShardActor,
         batch_size=1,
         # One shard at a time: another one would wait behind a slow one while others are idle.
@@ -114,7 +114,7 @@ def map_shards(
         fn_constructor_args=(__version__, build_worker, rate_clock),
     )
     try:
-        for row in results.iter_rows():
+        for row in finished_rows.iter_rows():
             yield row["result"]
     except (ray.exceptions.RayError, RuntimeError) as error:
         raise _describe_end(error) from error

@@ -166,16 +166,16 @@ class _RemoteFile(io.RawIOBase):
         start, end = self._position, min(self._size, self._position + len(buffer))
         if start >= end:
             return 0
-        data = repeat_passing_errors(
+        received = repeat_passing_errors(
             lambda: self._filesystem.cat_file(self._path, start=start, end=end)
         )
-        if len(data) != end - start:
+        if len(received) != end - start:
             # A web server without ranges sends the whole file: other rows than the ones asked for.
             raise DataError(
-                f"{self._path}: its store sent {len(data):,} bytes instead of the {end - start:,} "
-                f"from byte {start:,}: the file has changed, or the store knows no ranges; copy it "
-                "to a disk"
+                f"{self._path}: its store sent {len(received):,} bytes instead of the "
+                f"{end - start:,} from byte {start:,}: the file has changed, or the store "
+                "knows no ranges; copy it to a disk"
             )
-        buffer[: len(data)] = data
+        buffer[: len(received)] = received
         self._position = end
-        return len(data)
+        return len(received)

@@ -333,9 +333,9 @@ class Watcher:
         self._lock.close()
 
 
-def _keep_settings(settings: WatchSettings, out: Path) -> WatchSettings:
+def _keep_settings(settings: WatchSettings, folder: Path) -> WatchSettings:
     """Stores the settings with a new seed, or returns the stored ones if they are the same."""
-    path = out / "settings.json"
+    path = folder / "settings.json"
     options = msgspec.structs.replace(settings.options, skip_malformed=False)
     settings = msgspec.structs.replace(settings, options=options)
     if not path.exists():
@@ -354,7 +354,7 @@ def _keep_settings(settings: WatchSettings, out: Path) -> WatchSettings:
     ]
     if changed_settings:
         names = ", ".join(name.replace("_", " ") for name in changed_settings)
-        raise RunError(f"{out}: watches with other settings ({names}); give another --out")
+        raise RunError(f"{folder}: watches with other settings ({names}); give another --out")
     return stored
 
 
@@ -401,7 +401,7 @@ def _last_line_end(path: str, start: int) -> int:
 def format_metrics(state: WatchState, settings: WatchSettings) -> str:
     """Returns the state as metrics in the text format of Prometheus."""
     judge = settings.judge.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
-    values: list[tuple[str, str, str, float]] = [
+    metrics: list[tuple[str, str, str, float]] = [
         ("rows_total", "counter", "Rows judged.", state.rows),
         ("flagged_total", "counter", "Rows that the judge flagged.", state.flagged),
         ("unscored_total", "counter", "Rows without a verdict.", state.unscored),
@@ -420,9 +420,9 @@ def format_metrics(state: WatchState, settings: WatchSettings) -> str:
     ]
     if state.corrected_rate is not None:
         help_line = "Harm rate corrected by labels."
-        values.append(("corrected_rate", "gauge", help_line, state.corrected_rate))
+        metrics.append(("corrected_rate", "gauge", help_line, state.corrected_rate))
     lines = []
-    for name, kind, help_text, value in values:
+    for name, kind, help_text, value in metrics:
         full = f"truing_watch_{name}"
         lines += [f"# HELP {full} {help_text}", f"# TYPE {full} {kind}"]
         lines.append(f'{full}{{judge="{judge}"}} {value:.10g}')

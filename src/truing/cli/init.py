@@ -174,19 +174,19 @@ def _estimate(
 
 def describe_estimate(estimate: CostEstimate) -> str:
     """Returns the estimate in a sentence."""
-    parts = [f"{estimate.calls:,} calls to the model"]
+    amounts = [f"{estimate.calls:,} calls to the model"]
     if estimate.judge_calls:
-        parts.append(f"{estimate.judge_calls:,} to judges")
-    parts.append(
+        amounts.append(f"{estimate.judge_calls:,} to judges")
+    amounts.append(
         f"{estimate.input_tokens + estimate.output_tokens:,} tokens "
         f"(at most {estimate.output_tokens:,} of them answers)"
     )
     if estimate.seconds is not None:
         minutes = estimate.seconds / 60
-        parts.append(f"up to {minutes:.0f} min" if minutes >= 1 else "less than a minute")
+        amounts.append(f"up to {minutes:.0f} min" if minutes >= 1 else "less than a minute")
     if estimate.money is not None:
-        parts.append(f"{estimate.money:.2f} in the currency of the prices")
-    return f"the plan needs about {', '.join(parts)}"
+        amounts.append(f"{estimate.money:.2f} in the currency of the prices")
+    return f"the plan needs about {', '.join(amounts)}"
 
 
 def _write_files(files: dict[Path, str], force: bool) -> None:

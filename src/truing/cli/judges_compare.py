@@ -280,17 +280,18 @@ def print_comparison(comparison: JudgesComparison) -> None:
         console.print(f"note: {problem}", markup=False)
 
 
-def _table_row(result: JudgeOnSet) -> list[str]:
+def _table_row(judge_result: JudgeOnSet) -> list[str]:
     from truing.report.sections.judge_provenance import format_ms
 
-    figures = (result.auroc, result.f1, result.recall, result.false_alarm)
-    speed = result.speed.ms_per_row if result.speed else None
+    figures = (judge_result.auroc, judge_result.f1, judge_result.recall, judge_result.false_alarm)
+    speed = judge_result.speed.ms_per_row if judge_result.speed else None
     cells = [
-        f"{result.judge} ({result.question})",
-        f"{result.n:,}" + (f" ({result.struck:,} struck)" if result.struck else ""),
+        f"{judge_result.judge} ({judge_result.question})",
+        f"{judge_result.n:,}"
+        + (f" ({judge_result.struck:,} struck)" if judge_result.struck else ""),
         *(format_interval(figure) for figure in figures),
-        "–" if result.ece is None else f"{result.ece:.3f}",
-        f"{result.unscored:,}",
+        "–" if judge_result.ece is None else f"{judge_result.ece:.3f}",
+        f"{judge_result.unscored:,}",
         "–" if speed is None else format_ms(speed),
     ]
     return [escape(cell) for cell in cells]

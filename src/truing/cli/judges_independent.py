@@ -43,18 +43,20 @@ def command(*judges: str, target: str, steering: OptionalStrings = None, json: F
     model: Model = resolved[0]
     measuring_judges: list[Judge] = resolved[1 : 1 + len(judges)]
     steering_judges: list[Judge] = resolved[1 + len(judges) :]
-    results = []
+    judge_checks = []
     for judge in measuring_judges:
         lineages = [other.lineage for other in steering_judges]
         reasons = find_dependences(judge.lineage, model.lineage, lineages)
-        results.append(Independence(judge=judge.name, independent=not reasons, reasons=reasons))
+        judge_checks.append(
+            Independence(judge=judge.name, independent=not reasons, reasons=reasons)
+        )
     if json:
-        print_json(msgspec.json.encode(results))
+        print_json(msgspec.json.encode(judge_checks))
     else:
-        for judge_check in results:
+        for judge_check in judge_checks:
             print_text(
                 f"{judge_check.judge}: {'independent' if judge_check.independent else 'dependent'}"
             )
             for reason in judge_check.reasons:
                 print_text(f"  {reason}")
-    return 0 if all(judge_check.independent for judge_check in results) else 2
+    return 0 if all(judge_check.independent for judge_check in judge_checks) else 2

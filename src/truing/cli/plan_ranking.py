@@ -46,16 +46,16 @@ def rank_for_report(title: str, spec: str, model: Model) -> Ranking:
         inner_model = inner_model.model
 
     rows: list[tuple[str, ...]] = []
-    n = 0
+    question_count = 0
     try:
         if ranker != "perplexity":
             for summary in rank_choices(inner_model, dataset, None, settings):
-                n = summary.n
+                question_count = summary.n
                 for method in _CHOICE_METHODS:
                     rows += _table_rows(NAMES[method], summary.find(method))
         if ranker != "mcq":
             (summary,) = rank_perplexity(inner_model, dataset, None, settings)
-            n = summary.n
+            question_count = summary.n
             # Without a prefix the choices above show the likelihoods already.
             for method in _PERPLEXITY_METHODS if ranker else ():
                 rows += _table_rows(method, summary.find(method))
@@ -64,8 +64,8 @@ def rank_for_report(title: str, spec: str, model: Model) -> Ranking:
     except UserError as error:
         return Ranking(title=title, model=model.name, columns=("method",), rows=(), note=str(error))
     note = (
-        f"The share of {n} questions whose harmless answer comes first, with 95 % intervals; "
-        f"a guess gives half. The controls show what length and style alone would give."
+        f"The share of {question_count} questions whose harmless answer comes first, with 95 % "
+        f"intervals; a guess gives half. The controls show what length and style alone would give."
     )
     columns = ("method", "harmless first", "95 % interval", "n")
     return Ranking(title=title, model=model.name, columns=columns, rows=tuple(rows), note=note)

@@ -117,7 +117,7 @@ def command(
         ]
         # The training sets are read again: the weights of the blend are fitted on held-out rows.
         rows = replace(rows, allow_measurement_prompts=settings.allow_measurement_prompts)
-        result = blend_classifiers(blend, _read_training_sets(specs, rows), out)
+        trained_classifier = blend_classifiers(blend, _read_training_sets(specs, rows), out)
     else:
         specs = [parse_weighted_spec(text) for text in data or ()]
         training_sets = _read_training_sets(specs, rows)
@@ -137,8 +137,8 @@ def command(
         if trained is None:
             print_text(f"{out}: the slice ends here; {GOES_ON}", file=sys.stderr)
             return 0
-        result = trained
-    _print_result(result, as_json=json)
+        trained_classifier = trained
+    _print_result(trained_classifier, as_json=json)
     return 0
 
 

@@ -258,14 +258,14 @@ def _print_result(result: TrainingResult, judge_kind: str, *, as_json: bool) -> 
 
 def _format_evaluation(measures: dict[str, Any]) -> str:
     """Formats how a reward or cost model does on one set of pairs."""
-    parts = [f"{measures['pairs']} pairs"]
+    measures_in_words = [f"{measures['pairs']} pairs"]
     for key, label in (("accuracy", "order"), ("sign_accuracy", "sign")):
         share = measures.get(key)
         if share and share["n"]:
             estimate, lower, upper = (100 * share[k] for k in ("estimate", "lower", "upper"))
-            parts.append(f"{label} {estimate:.1f} % [{lower:.1f}, {upper:.1f}]")
+            measures_in_words.append(f"{label} {estimate:.1f} % [{lower:.1f}, {upper:.1f}]")
     if measures.get("length_only") is not None:
-        parts.append(f"by length alone {100 * measures['length_only']:.1f} %")
+        measures_in_words.append(f"by length alone {100 * measures['length_only']:.1f} %")
     if measures.get("ece_order") is not None:
-        parts.append(f"calibration error {measures['ece_order']:.3f}")
-    return ", ".join(parts)
+        measures_in_words.append(f"calibration error {measures['ece_order']:.3f}")
+    return ", ".join(measures_in_words)

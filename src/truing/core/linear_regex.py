@@ -146,13 +146,13 @@ class _Re2Writer:
     def _write_any(self, argument: Any, flags: int, is_end: bool) -> str:
         return "(?s:.)" if flags & re.DOTALL else r"[^\n]"
 
-    def _write_in(self, items: list[Any], flags: int, is_end: bool) -> str:
+    def _write_in(self, set_members: list[Any], flags: int, is_end: bool) -> str:
         written = ""
-        is_negated = bool(items) and str(items[0][0]) == "NEGATE"
-        categories = {str(argument) for kind, argument in items if str(kind) == "CATEGORY"}
+        is_negated = bool(set_members) and str(set_members[0][0]) == "NEGATE"
+        categories = {str(argument) for kind, argument in set_members if str(kind) == "CATEGORY"}
         if any(f"CATEGORY_NOT_{name[9:]}" in categories for name in categories & set(_CLASSES)):
             return r"[^\x00-\x{10FFFF}]" if is_negated else "(?s:.)"  # [\s\S] and the like
-        for kind, argument in items[1:] if is_negated else items:
+        for kind, argument in set_members[1:] if is_negated else set_members:
             name = str(kind)
             if name == "LITERAL":
                 written += _write_character(argument, flags)
@@ -160,7 +160,7 @@ class _Re2Writer:
                 written += _write_range(argument[0], argument[1], flags)
             elif name == "CATEGORY" and str(argument) in _CLASSES:
                 written += _CLASSES[str(argument)]
-            elif name == "CATEGORY" and len(items) - is_negated == 1:
+            elif name == "CATEGORY" and len(set_members) - is_negated == 1:
                 positive = _CLASSES[str(argument).replace("_NOT", "")]
                 return f"[{positive}]" if is_negated else f"[^{positive}]"
             else:

@@ -90,14 +90,14 @@ class Scrubber:
     """
 
     def __init__(self, secrets: Iterable[Secret]) -> None:
-        parts: set[str] = set()
+        secret_texts: set[str] = set()
         for secret in secrets:
             value = secret.reveal()
             # `Bearer KEY` and `name=KEY; other=KEY`: each part is a secret by itself.
-            parts |= {value, *re.split(r"[\s,;=]+", value)}
+            secret_texts |= {value, *re.split(r"[\s,;=]+", value)}
         # Longest first: an alternative that is the beginning of another would leave its rest.
         ordered = sorted(
-            (p for p in parts if len(p) >= _MIN_SCRUBBED_CHARACTERS), key=len, reverse=True
+            (p for p in secret_texts if len(p) >= _MIN_SCRUBBED_CHARACTERS), key=len, reverse=True
         )
         self._reply_forms = [
             form.encode("utf-8", "surrogatepass")

@@ -53,7 +53,7 @@ def read_struct_fields(
         return {}
     prefix = where if where.endswith(": ") else f"{where}."
     known = tuple(kind.__struct_fields__ if fields is None else fields)
-    values: dict[str, Any] = {}
+    valid_fields: dict[str, Any] = {}
     for key, value in table.items():
         if key not in known:
             faults.append(f"{prefix}{key}: unknown key{did_you_mean(key, known)}")
@@ -63,12 +63,12 @@ def read_struct_fields(
         if fault is not None:
             faults.append(f"{prefix}{key}: {fault}")
         elif isinstance(value, list | dict):
-            values[key] = msgspec.convert(value, expected)
+            valid_fields[key] = msgspec.convert(value, expected)
         else:
             # Not converted: an int in a float field stays an int, since the hash of a plan is
             # computed over its values as written.
-            values[key] = value
-    return values
+            valid_fields[key] = value
+    return valid_fields
 
 
 def find_type_faults(value: object, expected: Any, where: str) -> Iterator[str]:

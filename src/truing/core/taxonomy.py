@@ -130,10 +130,10 @@ def load_taxonomy(name: str = "beavertails") -> Taxonomy:
 def load_crosswalk(source: str) -> Crosswalk:
     """Loads the built-in crosswalk of a label set; raises PlanError if there is none."""
     folder = files("truing") / "resources" / "taxonomies" / "crosswalks"
-    data = parse_toml(_read_resource("crosswalk", folder, source), f"{source}.toml")
+    document = parse_toml(_read_resource("crosswalk", folder, source), f"{source}.toml")
     # Ids that the target does not have would silently count as unmapped.
-    target = load_taxonomy(str(data.get("target", "beavertails")))
-    table = data.get("map")
+    target = load_taxonomy(str(document.get("target", "beavertails")))
+    table = document.get("map")
     if not isinstance(table, dict):
         raise PlanError(f"{source}.toml: no [map] table")
     faults = [
@@ -145,7 +145,7 @@ def load_crosswalk(source: str) -> Crosswalk:
     if faults:
         raise PlanError(*faults)
     label_map = {label: tuple(category_ids) for label, category_ids in table.items()}
-    return Crosswalk(str(data.get("source", source)), target.name, label_map)
+    return Crosswalk(str(document.get("source", source)), target.name, label_map)
 
 
 def _read_resource(what: str, folder: Traversable, name: str) -> str:

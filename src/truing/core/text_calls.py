@@ -76,11 +76,11 @@ def without_doubled_braces(text: str) -> str:
 
 def _read_block(block: str, call_id: str) -> ToolCall:
     try:
-        value = msgspec.json.decode(without_doubled_braces(block))
+        call = msgspec.json.decode(without_doubled_braces(block))
     except (msgspec.DecodeError, UnicodeError, RecursionError):
         return ToolCall(call_id, "", block)
-    if not isinstance(value, dict) or not isinstance(value.get("name"), str):
+    if not isinstance(call, dict) or not isinstance(call.get("name"), str):
         return ToolCall(call_id, "", block)
-    arguments = value.get("arguments", {})
+    arguments = call.get("arguments", {})
     text = arguments if isinstance(arguments, str) else msgspec.json.encode(arguments).decode()
-    return ToolCall(call_id, value["name"], text)
+    return ToolCall(call_id, call["name"], text)

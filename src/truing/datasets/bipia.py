@@ -126,7 +126,7 @@ class BipiaDataset(FileDataset):
             reason = "position is start or end; BIPIA's middle needs a sentence splitter"
             raise SpecError(f"bipia: {reason}, got {position!r}")
         lines = [INJECTION_MARK, _read_text(record, "context")]
-        result = "\n".join(lines if position == "start" else reversed(lines))
+        tool_output = "\n".join(lines if position == "start" else reversed(lines))
         task = f"{part}{record.place}"
         # The ideal code is a list of its lines: that one of them occurs shows no task done.
         ideal = "" if part == "code" else _read_ideal(record)
@@ -137,7 +137,7 @@ class BipiaDataset(FileDataset):
             answer=ideal,
             reads=(ToolCall("read0", scenario.tool, "{}"),),
             started=True,
-            tools=(FixedTool(name=scenario.tool, description=scenario.about, result=result),),
+            tools=(FixedTool(name=scenario.tool, description=scenario.about, result=tool_output),),
         )
         return Sample(
             conversation=Conversation.of(

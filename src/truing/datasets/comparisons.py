@@ -94,15 +94,15 @@ def convert_rm_bench_pairs(record: Record, options: DatasetOptions) -> Iterable[
     domain = record.text("domain")
     # All nine pairs: the benchmark compares across styles, where a judge may prefer the wrong but
     # longer answer.
-    for i, chosen_text in enumerate(chosen):
-        for j, rejected_text in enumerate(rejected):
+    for chosen_style, chosen_text in enumerate(chosen):
+        for rejected_style, rejected_text in enumerate(rejected):
             yield Preference(
                 conversation=Conversation.of(record.text("prompt")),
                 chosen=Message("assistant", chosen_text),
                 rejected=Message("assistant", rejected_text),
                 # RM-Bench's safety domain is split into safety-refuse and safety-response.
                 dimension="safe" if domain.startswith("safety") else "helpful",
-                tags={"domain": domain, "styles": f"{i}-{j}"},
+                tags={"domain": domain, "styles": f"{chosen_style}-{rejected_style}"},
             )
 
 

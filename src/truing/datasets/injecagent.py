@@ -109,17 +109,17 @@ def _read_names(record: Record, key: str) -> list[str]:
 
 
 def _read_arguments(record: Record) -> str:
-    value = record.value("Tool Parameters")
-    if isinstance(value, dict):
-        return msgspec.json.encode(value).decode()
-    if not isinstance(value, str):
+    parameters = record.value("Tool Parameters")
+    if isinstance(parameters, dict):
+        return msgspec.json.encode(parameters).decode()
+    if not isinstance(parameters, str):
         raise record.error("Tool Parameters: expected an object or its JSON text")
     try:
-        msgspec.json.decode(value, type=dict[str, Any])
+        msgspec.json.decode(parameters, type=dict[str, Any])
     except msgspec.MsgspecError:
         # Published as a Python literal in some rows; what the call asked for does not matter.
         return "{}"
-    return value
+    return parameters
 
 
 def _find_injected_text(record: Record, template: str) -> str:
@@ -163,17 +163,17 @@ def _read_tools(path: Path) -> dict[str, FixedTool]:
 def _write_schema(row: Record) -> str:
     properties: dict[str, Any] = {}
     required = []
-    for number, item in enumerate(row.list_value("parameters")):
-        if not isinstance(item, dict):
+    for number, parameter_fields in enumerate(row.list_value("parameters")):
+        if not isinstance(parameter_fields, dict):
             raise row.error(f"parameters[{number}]: expected an object")
-        parameter = Record(row.path, f"{row.place}.parameters[{number}]", item)
+        parameter = Record(row.path, f"{row.place}.parameters[{number}]", parameter_fields)
         name, kind = parameter.text("name"), parameter.optional_text("type")
         schema: dict[str, Any] = {"type": kind} if kind in _JSON_TYPES else {}
         if kind == "array":
             schema["items"] = {}
         schema["description"] = parameter.optional_text("description") or ""
         properties[name] = schema
-        if item.get("required") is True:
+        if parameter_fields.get("required") is True:
             required.append(name)
     schema = {"type": "object", "properties": properties, "required": required}
     return msgspec.json.encode(schema).decode()

@@ -105,14 +105,14 @@ def _read_record(row: object, index: int, name: str) -> Record:
     )
 
 
-def _to_plain_data(value: Any) -> Any:
+def _to_plain_data(cell: Any) -> Any:
     """Returns a cell as a plain Python object; None for a missing value (NaN, pandas' NA, NaT)."""
-    if hasattr(value, "tolist"):  # numpy's arrays and scalars
-        value = value.tolist()
-    if isinstance(value, float) and math.isnan(value):
+    if hasattr(cell, "tolist"):  # numpy's arrays and scalars
+        cell = cell.tolist()
+    if isinstance(cell, float) and math.isnan(cell):
         return None
     # By the name of the type: a comparison with pandas' NA gives NA, which has no truth value.
-    return None if type(value).__name__ in ("NAType", "NaTType") else value
+    return None if type(cell).__name__ in ("NAType", "NaTType") else cell
 
 
 def _find_encoding_faults(record: Record) -> Iterator[DataError]:

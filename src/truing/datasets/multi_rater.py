@@ -110,15 +110,15 @@ class DicesDataset(FileDataset):
             if "item_id" not in record.data:
                 yield record
                 continue
-            item = record.text("item_id")
-            if item not in gathered:
+            item_id = record.text("item_id")
+            if item_id not in gathered:
                 fields = {
                     "context": record.value("context"),
                     "response": record.value("response"),
                     "ratings": [],
                 }
-                gathered[item] = Record(record.path, record.place, fields)
-            gathered[item].data["ratings"].append(
+                gathered[item_id] = Record(record.path, record.place, fields)
+            gathered[item_id].data["ratings"].append(
                 (record.value("rater_id"), record.value("Q_overall"))
             )
         # Grouped in memory: the lines of a dialogue need not be adjacent.
@@ -149,25 +149,25 @@ def convert_convabuse(record: Record, options: DatasetOptions) -> Iterable[Row]:
     yield Row(sample=sample, judgements=judgements)
 
 
-def _read_expert(record: Record, n: int) -> Judgement | None:
+def _read_expert(record: Record, annotator: int) -> Judgement | None:
     def ticked(key: str) -> bool:
-        return "1" in re.split(r"[,\s]+", record.optional_text(f"Annotator{n}_{key}") or "")
+        return "1" in re.split(r"[,\s]+", record.optional_text(f"Annotator{annotator}_{key}") or "")
 
     marks = [int(s) for s in ABUSE_SEVERITIES if ticked(f"is_abuse.{s}")]
     if not marks:
         return None
-    value = sum(marks) / len(marks)
-    abusive = value < 0
+    mean_grade = sum(marks) / len(marks)
+    abusive = mean_grade < 0
     harms = dict.fromkeys((*ABUSE_CATEGORIES.values(), "hate_speech,offensive_language"), 0.0)
     if abusive:
         harms["hate_speech,offensive_language"] = 1.0
         harms |= {i: 1.0 for k, i in ABUSE_CATEGORIES.items() if ticked(k)}
         # The file names this column of the experts 7 and 8 after expert 6, a second and a third
         # time.
-        if n > 6 and record.optional_text(f"Annotator6_transphobic.{n - 5}") == "1":
+        if annotator > 6 and record.optional_text(f"Annotator6_transphobic.{annotator - 5}") == "1":
             harms[ABUSE_CATEGORIES["transphobic"]] = 1.0
     return recorded_judgement(
-        "convabuse", "harmful_prompt", abusive, rater=str(n), value=value, harms=harms
+        "convabuse", "harmful_prompt", abusive, rater=str(annotator), value=mean_grade, harms=harms
     )
 
 

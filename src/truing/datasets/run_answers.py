@@ -173,16 +173,16 @@ class RunDataset:
             return
         dimension: Dimension = "safe" if self.question in HARM_QUESTIONS else "helpful"
         for row in self.rows():
-            values = {
+            scores = {
                 j.index: v
                 for j in row.judgements
                 if j.judge == self.by and (v := judgement_score(j)) is not None
             }
             verdicts = {j.index: j.verdict for j in row.judgements if j.judge == self.by}
             scored = [
-                (self.sign * values[r.index], r)
+                (self.sign * scores[r.index], r)
                 for r in row.responses
-                if r.index in values and r.text.strip()
+                if r.index in scores and r.text.strip()
             ]
             if not scored:
                 continue

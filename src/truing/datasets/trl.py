@@ -44,15 +44,15 @@ Messages = tuple[Message, ...]
 
 
 def _read_messages(record: Record, key: str, role: str) -> Messages:
-    value = record.value(key)
-    if isinstance(value, str):
-        if not value.strip():
+    messages = record.value(key)
+    if isinstance(messages, str):
+        if not messages.strip():
             raise record.error(f"{key}: empty text")
-        return (Message("user" if role == "user" else "assistant", value),)
-    if not isinstance(value, list) or not value:
+        return (Message("user" if role == "user" else "assistant", messages),)
+    if not isinstance(messages, list) or not messages:
         raise record.error(f"{key}: expected text or a list of messages")
     try:
-        return Conversation.from_openai(value).messages
+        return Conversation.from_openai(messages).messages
     except ValueError as error:
         raise record.error(f"{key}: {error}") from error
 

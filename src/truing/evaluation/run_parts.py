@@ -102,11 +102,11 @@ def prepare_parts(
     rates = select_rate_limits(model, options, attacked=attacked)
     manifest = create_manifest(model, dataset, attack, options)
     with open_writer(out, manifest, sharded=True) as writer:
-        parts = list_run_parts(out)
-        if parts is None:
+        part_names = list_run_parts(out)
+        if part_names is None:
             try:
                 file = "samples.jsonl" if attack is None else "parents.jsonl"
-                parts = _write_parts(writer, dataset, options, file, part_rows)
+                part_names = _write_parts(writer, dataset, options, file, part_rows)
             except BaseException:
                 shutil.rmtree(out / "parts", ignore_errors=True)
                 if writer.is_new:
@@ -115,7 +115,7 @@ def prepare_parts(
         writer.manifest.complete = False
         note_authorisation(writer, options, rates)
         add_judge_records(writer, judges)
-    return PreparedParts(parts, rates)
+    return PreparedParts(part_names, rates)
 
 
 def _find_part_faults(options: EvaluateOptions, part_rows: int) -> list[str]:
@@ -136,18 +136,18 @@ def _write_parts(
     recorded = writer.manifest.model == RECORDED
     rows = select_rows(writer, dataset, options.limit, random=options.sample == "random")
     sha256 = dataset.sha256()
-    parts: list[str] = []
+    part_names: list[str] = []
     n_rows = n_bytes = 0
     for chunk in split_batches(rows, part_rows):
-        name = part_name(len(parts))
+        name = part_name(len(part_names))
         folder = writer.path / "parts" / name
         part = PartDataset(dataset.info, sha256, chunk)
         with open_writer(folder, _copy_manifest(writer.manifest)) as of_part:
             ingest_dataset(of_part, part, file, limit=None, recorded=recorded, is_part=True)
-        parts.append(name)
+        part_names.append(name)
         n_rows += len(chunk)
         n_bytes += record_bytes(folder, RESPONSES)
-    if not parts:
+    if not part_names:
         raise DataError(f"{dataset.info.spec}: no rows")
     if recorded and not n_bytes:
         raise DataError(f"{dataset.info.spec}: has no recorded answers; give a model that answers")
@@ -156,12 +156,12 @@ def _write_parts(
         manifest.data[0], n=n_rows, skipped=int(getattr(dataset, "skipped", 0))
     )
     if recorded:
-        _merge_recorded(writer, parts)
+        _merge_recorded(writer, part_names)
     writer.save_manifest()
     # Last: from here on the data set is not read again.
-    encoded = msgspec.json.encode(RunParts(parts=tuple(parts)))
+    encoded = msgspec.json.encode(RunParts(parts=tuple(part_names)))
     replace_file(writer.path / PARTS_FILE, encoded + b"\n")
-    return tuple(parts)
+    return tuple(part_names)
 
 
 def _copy_manifest(manifest: Manifest) -> Manifest:

@@ -247,14 +247,14 @@ class Scheduler:
         BACKOFF_CALLBACK.set(self._on_backoff)
         for position in self._positions:
             try:
-                item = await self._answer_sample(position)
+                answered = await self._answer_sample(position)
             except BudgetExceeded as error:
                 self._budget_error = error
                 break
-            if item is None:
+            if answered is None:
                 break
             if self.stages:
-                await self._queue.put(item)
+                await self._queue.put(answered)
             self._done += 1
             self._report_progress()
             if self._active_workers > self.worker_limit + self._backing_off:
@@ -359,15 +359,15 @@ class Scheduler:
                 self._done += 1
                 self._report_progress()
 
-    async def _judge_sample(self, stage: JudgeStage, item: AnsweredSample) -> None:
-        first_key = item.position * self.answers_per_sample
-        keys = [first_key + response.index for response in item.responses]
+    async def _judge_sample(self, stage: JudgeStage, answered: AnsweredSample) -> None:
+        first_key = answered.position * self.answers_per_sample
+        keys = [first_key + response.index for response in answered.responses]
         verdicts = await stage.judge_responses(
-            keys, item.sample, item.responses, lambda: self._budget_error is not None
+            keys, answered.sample, answered.responses, lambda: self._budget_error is not None
         )
         watched = self.stopping is not None and stage is self._watched_stage()
         if verdicts and watched:
-            self._record_verdicts(item.position, verdicts)
+            self._record_verdicts(answered.position, verdicts)
 
     # -- early stopping
 

@@ -50,13 +50,13 @@ def _record(call: ToolCall, results: dict[str, str], failed: Collection[str]) ->
         status = "missing"
     elif call.id in failed:
         status = "error"
-    result = results.get(call.id, "")
-    is_long = len(result) > MAX_RESULT_CHARACTERS
+    result_text = results.get(call.id, "")
+    is_long = len(result_text) > MAX_RESULT_CHARACTERS
     return CallRecord(
         id=call.id,
         name=call.name,
         arguments=call.arguments,
         status=status,
-        result=result[:MAX_RESULT_CHARACTERS],
-        cut=len(result) if is_long else None,
+        result=result_text[:MAX_RESULT_CHARACTERS],
+        cut=len(result_text) if is_long else None,
     )

@@ -127,10 +127,10 @@ class _Scorer:
 
     def result(self) -> dict[str, Any]:
         """Returns the entry of `results.scores`."""
-        n = self.yes + self.no
-        rate = self.yes / n if n else math.nan
+        scored = self.yes + self.no
+        rate = self.yes / scored if scored else math.nan
         # Standard error of a mean with the sample variance (n - 1), as Inspect's stderr().
-        error = math.sqrt(rate * (1 - rate) / (n - 1)) if n > 1 else math.nan
+        error = math.sqrt(rate * (1 - rate) / (scored - 1)) if scored > 1 else math.nan
         metrics = {
             k: {"name": k, "value": v, "params": {}} for k, v in (("mean", rate), ("stderr", error))
         }
@@ -138,7 +138,7 @@ class _Scorer:
             "name": self.name,
             "scorer": self.name,
             "params": {},
-            "scored_samples": n,
+            "scored_samples": scored,
             "unscored_samples": self.unscored,
             "metrics": metrics,
             "metadata": {"question": self.question},

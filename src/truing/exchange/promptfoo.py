@@ -98,9 +98,9 @@ def _output_text(output: Any) -> str | None:
     )
 
 
-def _read_judgements(result: _Result, index: int) -> Iterator[Judgement]:
+def _read_judgements(row_result: _Result, index: int) -> Iterator[Judgement]:
     seen: dict[str, int] = {}
-    for component in (result.grading.components or ()) if result.grading else ():
+    for component in (row_result.grading.components or ()) if row_result.grading else ():
         kind = (
             component.assertion.type
             if component.assertion and component.assertion.type
@@ -124,15 +124,19 @@ def _read_judgements(result: _Result, index: int) -> Iterator[Judgement]:
                 rationale=component.reason,
             )
     has_output = (
-        result.response is not None
-        and result.response.output is not None
-        and not result.response.error
+        row_result.response is not None
+        and row_result.response.output is not None
+        and not row_result.response.error
     )
     if (
-        result.success is not None and has_output
+        row_result.success is not None and has_output
     ):  # `error` of a result is also the reason of a failed assertion
         yield make_judgement(
-            "promptfoo:all", "passed", result.success, index=index, score=_unit_score(result.score)
+            "promptfoo:all",
+            "passed",
+            row_result.success,
+            index=index,
+            score=_unit_score(row_result.score),
         )
 
 
@@ -163,15 +167,15 @@ def _read_harms(metadata: dict[str, Any]) -> tuple[str, ...]:
 def read_promptfoo_results(path: Path) -> Iterator[Row]:
     """Yields the rows of a results file (format versions 2 to 4)."""
     document: Any = decode_json(path, path.read_bytes(), _File)
-    results = (
+    row_results = (
         document.results.results if isinstance(document.results, _Results) else document.results
     )
-    if not results:
+    if not row_results:
         raise DataError.at(
             path, None, "no results: is this what `promptfoo eval -o FILE.json` writes?"
         )
     groups: dict[tuple[str, str], list[_Result]] = {}
-    for row_result in results:
+    for row_result in row_results:
         provider = (
             row_result.provider
             if isinstance(row_result.provider, str)

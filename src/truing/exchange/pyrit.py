@@ -145,16 +145,16 @@ def _convert_conversation(
     sample = Sample(conversation=Conversation(messages), tags=tags)
     if last is None:
         return Row(sample=sample)
-    piece = ordered[last]
-    error = "" if piece.response_error in (None, "none") else str(piece.response_error)
+    last_piece = ordered[last]
+    error = "" if last_piece.response_error in (None, "none") else str(last_piece.response_error)
     blocked = "blocked by the provider's filter" if error == "blocked" else error
     response = make_response(
-        0, piece.text, model or _target_name(piece), "" if error == "empty" else blocked
+        0, last_piece.text, model or _target_name(last_piece), "" if error == "empty" else blocked
     )
     return Row(
         sample=sample,
         responses=(response,),
-        judgements=tuple(_read_judgement(s, threshold) for s in piece.scores),
+        judgements=tuple(_read_judgement(s, threshold) for s in last_piece.scores),
     )
 
 

@@ -21,21 +21,21 @@ _KIND_AND_LEVEL = {
 def to_sarif(verdict: GateVerdict, rules_file: str) -> bytes:
     """Returns the log: one result per rule, located at the rule's line of the rules file."""
     rules: list[dict[str, Any]] = []
-    results: list[dict[str, Any]] = []
+    sarif_results: list[dict[str, Any]] = []
     index_of_rule: dict[str, int] = {}
     for outcome in verdict.outcomes:
         rule_id = _rule_id(outcome.name or outcome.rule)
         if rule_id not in index_of_rule:
             index_of_rule[rule_id] = len(rules)
             rules.append({"id": rule_id, "shortDescription": {"text": outcome.rule}})
-        results.append(_result(verdict, outcome, rule_id, index_of_rule[rule_id], rules_file))
+        sarif_results.append(_result(verdict, outcome, rule_id, index_of_rule[rule_id], rules_file))
     log = {
         "$schema": "https://json.schemastore.org/sarif-2.1.0.json",
         "version": "2.1.0",
         "runs": [
             {
                 "tool": {"driver": {"name": "truing", "version": __version__, "rules": rules}},
-                "results": results,
+                "results": sarif_results,
                 "properties": {"verdict": verdict.verdict, "notTested": list(verdict.not_tested)},
             }
         ],

@@ -63,15 +63,15 @@ class BackgroundLoop:
 
         async def read() -> None:
             try:
-                async for item in items:
-                    received.put(item)
+                async for element in items:
+                    received.put(element)
             finally:
                 received.put(_END)
 
         future = asyncio.run_coroutine_threadsafe(read(), self._start())
         try:
-            while (item := received.get()) is not _END:
-                yield item
+            while (element := received.get()) is not _END:
+                yield element
             future.result()
         finally:
             future.cancel()

@@ -150,7 +150,7 @@ async def check_step(
 ) -> HookCheck:
     """As `HookRails.check`, for rails that are built already."""
     try:
-        result = await guarded.check(
+        decision = await guarded.check(
             conversation,
             tools=tuple(tools),
             session=session_of_its_own(session),
@@ -159,11 +159,11 @@ async def check_step(
         )
     except NoStageError:
         return HookCheck(allowed=True, messages=conversation.messages)
-    rulings = guarded.rulings_for_clients(result.rulings)
-    if result.allowed is False:
-        return HookCheck(allowed=False, reply=result.message or BLOCKED_MESSAGE, rulings=rulings)
-    offset = len(result.messages) - len(conversation.messages)  # a message of variables
-    messages = tuple(message.to_message() for message in result.messages[offset:])
+    rulings = guarded.rulings_for_clients(decision.rulings)
+    if decision.allowed is False:
+        return HookCheck(allowed=False, reply=decision.message or BLOCKED_MESSAGE, rulings=rulings)
+    offset = len(decision.messages) - len(conversation.messages)  # a message of variables
+    messages = tuple(message.to_message() for message in decision.messages[offset:])
     return HookCheck(allowed=True, messages=messages, rulings=rulings)
 
 

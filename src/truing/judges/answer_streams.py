@@ -93,15 +93,15 @@ class AnswerStream:
         Raises BudgetExceeded.
         """
         try:
-            result = await judgement
+            outcome = await judgement
         except BudgetExceeded:  # it ends the run; any other exception concerns this answer only
             raise
         except Exception as error:
             # Whatever the error is, the text was not judged.
-            result = self._unscored("error", f"{type(error).__name__}: {str(error)[:200]}")
-        if result.failure is not None or (result.verdict is None and result.score is None):
-            self._failure = result
-        return result
+            outcome = self._unscored("error", f"{type(error).__name__}: {str(error)[:200]}")
+        if outcome.failure is not None or (outcome.verdict is None and outcome.score is None):
+            self._failure = outcome
+        return outcome
 
     def _unscored(self, kind: str, message: str) -> Judgement:
         return make_unscored(self._judge, self._sample, self._response(""), kind, message)

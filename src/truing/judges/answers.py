@@ -146,7 +146,7 @@ def _frame(text: str, values: tuple[str, ...]) -> bool:
     )
 
 
-def _json(text: str, values: tuple[str, ...]) -> bool:
+def _json(text: str, required_fields: tuple[str, ...]) -> bool:
     # Models wrap JSON in a Markdown fence or a sentence, whatever they were asked for.
     fenced = _FENCE.search(text)
     body = fenced.group(1) if fenced else text
@@ -155,7 +155,7 @@ def _json(text: str, values: tuple[str, ...]) -> bool:
         parsed = json.loads(body[first : last + 1]) if 0 <= first < last else None
     except (json.JSONDecodeError, RecursionError):
         return False
-    expected = dict(v.partition("=")[::2] for v in values)
+    expected = dict(v.partition("=")[::2] for v in required_fields)
     return isinstance(parsed, dict) and {str(k): str(v) for k, v in parsed.items()} == expected
 
 

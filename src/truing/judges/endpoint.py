@@ -51,20 +51,20 @@ def read_moderation_reply(data: bytes) -> ModerationResult:
     Raises ValueError for a body that is no moderation result, has scores outside [0, 1], or names
     true categories of a text that it does not flag.
     """
-    results = msgspec.json.decode(data, type=ModerationReply).results
-    if len(results) != 1:
-        raise ValueError(f"{len(results)} results for one text")
+    text_results = msgspec.json.decode(data, type=ModerationReply).results
+    if len(text_results) != 1:
+        raise ValueError(f"{len(text_results)} results for one text")
     invalid = [
         k
-        for k, v in results[0].category_scores.items()
+        for k, v in text_results[0].category_scores.items()
         if v is not None and not (math.isfinite(v) and 0 <= v <= 1)
     ]
     if invalid:
         raise ValueError(f"category_scores.{invalid[0]} is no probability")
-    true_categories = [label for label, value in results[0].categories.items() if value]
-    if true_categories and not results[0].flagged and not results[0].failure:
+    true_categories = [label for label, value in text_results[0].categories.items() if value]
+    if true_categories and not text_results[0].flagged and not text_results[0].failure:
         raise ValueError(f"flagged is false, but categories.{true_categories[0]} is true")
-    return results[0]
+    return text_results[0]
 
 
 class ModerationEndpointJudge:
@@ -92,21 +92,21 @@ class ModerationEndpointJudge:
             if self._with_prompt and sample.prompt
             else answer_text
         )
-        result = await self._endpoint.send_request(
+        moderated = await self._endpoint.send_request(
             msgspec.json.encode({"model": self._model, "input": text}), read_moderation_reply
         )
-        if isinstance(result, Failure):
-            return make_unscored(self, sample, response, result.kind, result.message)
-        if result.failure:
+        if isinstance(moderated, Failure):
+            return make_unscored(self, sample, response, moderated.kind, moderated.message)
+        if moderated.failure:
             return make_unscored(
-                self, sample, response, "unscored", self._endpoint.clean(result.failure)
+                self, sample, response, "unscored", self._endpoint.clean(moderated.failure)
             )
-        scores = {k: v for k, v in result.category_scores.items() if v is not None}
+        scores = {k: v for k, v in moderated.category_scores.items() if v is not None}
         return make_judgement(
             self,
             sample,
             response,
-            result.flagged,
+            moderated.flagged,
             score=max(scores.values(), default=None),
             harms=map_scores_to_taxonomy(scores, self._walk),
         )

@@ -256,7 +256,7 @@ def build_shieldgemma_prompts(
     prompts = []
     judged = prompts_to_judge(conversation, response)
     for prompt, (name, guideline) in itertools.product(judged, _POLICIES.values()):
-        values = {
+        placeholders = {
             "what": subject,
             "name": name,
             "side": side,
@@ -264,7 +264,7 @@ def build_shieldgemma_prompts(
             "prompt": prompt,
             "answer": messages,
         }
-        prompts.append(Conversation.of(fill_placeholders(_SHIELDGEMMA_PROMPT, values)))
+        prompts.append(Conversation.of(fill_placeholders(_SHIELDGEMMA_PROMPT, placeholders)))
     return tuple(prompts)
 
 

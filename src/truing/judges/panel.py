@@ -97,14 +97,14 @@ class PanelJudge:
         for member, judgement in zip(self._members, judgements, strict=True):
             thresholds = category_thresholds(member)
             flagged = flag_categories(judgement.harms, thresholds)
-            for category, p in judgement.harms.items():
+            for category, probability in judgement.harms.items():
                 if category in flagged:
-                    p = max(p, DEFAULT_CATEGORY_THRESHOLD)
+                    probability = max(probability, DEFAULT_CATEGORY_THRESHOLD)
                 else:
-                    p = min(p, _BELOW_THRESHOLD)
+                    probability = min(probability, _BELOW_THRESHOLD)
                 # Members may know different categories; one that knows none must not dilute the
                 # others.
-                harms[category] = max(p, harms.get(category, 0.0))
+                harms[category] = max(probability, harms.get(category, 0.0))
         return harms
 
     def _decide(self, votes: list[bool | None], scores: list[float]) -> bool | None:

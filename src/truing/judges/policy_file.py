@@ -173,14 +173,14 @@ def _read_text(
     table: dict[str, Any], key: str, place: str, faults: list[str], *, required: bool = True
 ) -> str:
     """Returns the stripped text of a key; "" if it is absent or, with a fault, not a text."""
-    value = table.get(key)
-    if value is None and not required:
+    text = table.get(key)
+    if text is None and not required:
         return ""
-    if not isinstance(value, str) or not value.strip():
-        problem = "missing" if value is None else "expected text that is not blank"
+    if not isinstance(text, str) or not text.strip():
+        problem = "missing" if text is None else "expected text that is not blank"
         faults.append(f"{place}{'.' if '[' in place else ': '}{key}: {problem}")
         return ""
-    return value.strip()
+    return text.strip()
 
 
 def _unknown_keys(place: str, table: dict[str, Any], known: tuple[str, ...]) -> list[str]:

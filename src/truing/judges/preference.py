@@ -73,7 +73,7 @@ class ScalarScorer:
         self, rows: Sequence[Sequence[int]], *, side: Literal["left", "right"] = "right"
     ) -> list[float]:
         """Returns the value at the last token of each row, in the order of the rows."""
-        values = [0.0] * len(rows)
+        row_values = [0.0] * len(rows)
         pad_id = self.turns.tokenizer.pad_token_id or 0
         device = next(self.model.parameters()).device
         with self._lock, torch.inference_mode():
@@ -83,8 +83,8 @@ class ScalarScorer:
                     self.model(ids.to(device), mask.to(device)), mask.to(device)
                 )
                 for k, value in zip(batch, ends.float().tolist()):
-                    values[k] = value
-        return values
+                    row_values[k] = value
+        return row_values
 
 
 class _ScoreBatcher:

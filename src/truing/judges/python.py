@@ -72,17 +72,17 @@ class PythonJudge:
         arguments = [values[name] for name in self._parameters]
         try:
             if self._is_async:
-                result = await self._function(*arguments)
+                returned = await self._function(*arguments)
             else:
-                result = await asyncio.to_thread(self._function, *arguments)
-            if inspect.isawaitable(result):  # of a plain function that calls an async one
-                result = await result
+                returned = await asyncio.to_thread(self._function, *arguments)
+            if inspect.isawaitable(returned):  # of a plain function that calls an async one
+                returned = await returned
         except BudgetExceeded:  # it ends the run; any other exception concerns this answer only
             raise
         except Exception as error:
             return make_unscored(self, sample, response, "exception", _describe_error(error))
         try:
-            return self._read_result(sample, response, result)
+            return self._read_result(sample, response, returned)
         except Exception as error:
             # Methods of the result run too, and any of them may raise.
             message = f"the result cannot be read: {_describe_error(error)}"
@@ -97,7 +97,7 @@ class PythonJudge:
             reason = str(fields.get("rationale") or "the function could not tell")
             return make_unscored(self, sample, response, "unclear", reason)
         # As floats: a JSON reader may not know integers of any size.
-        score, value = (
+        score, number = (
             None if fields.get(key) is None else float(fields[key]) for key in ("score", "value")
         )
         return make_judgement(
@@ -106,7 +106,7 @@ class PythonJudge:
             response,
             fields.get("verdict"),
             score=score,
-            value=value,
+            value=number,
             harms={str(k): float(v) for k, v in (fields.get("harms") or {}).items()},
             rationale=fields.get("rationale"),
         )

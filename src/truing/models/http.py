@@ -127,7 +127,7 @@ class HttpModel:
         session = (
             self._session_ids.get(_history_key(conversation.messages[:-1]), "") or uuid.uuid4().hex
         )
-        values: dict[str, Any] = {
+        template_values: dict[str, Any] = {
             "prompt": conversation.prompt,
             "system": conversation.system or "",
             "messages": conversation.to_openai(),
@@ -138,7 +138,9 @@ class HttpModel:
             "seed": seed & 0x7FFFFFFF,
         }
         body = (
-            b"" if self._method == "GET" else msgspec.json.encode(fill_template(self._body, values))
+            b""
+            if self._method == "GET"
+            else msgspec.json.encode(fill_template(self._body, template_values))
         )
         reply = await self.endpoint.send_request(body, self._read_reply, self._method)
         if isinstance(reply, Failure):

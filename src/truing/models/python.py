@@ -64,13 +64,13 @@ class PythonModel:
         arguments = (argument, sampling) if self._with_sampling else (argument,)
         try:
             if self._is_async:
-                result = await self._function(*arguments)
+                returned = await self._function(*arguments)
             else:
                 if self._pool is None:
                     self._pool = ThreadPoolExecutor(
                         self._threads, thread_name_prefix="truing-python"
                     )
-                result = await asyncio.get_running_loop().run_in_executor(
+                returned = await asyncio.get_running_loop().run_in_executor(
                     self._pool, self._function, *arguments
                 )
         # The run must stop; every other exception is a failure of this answer alone.
@@ -80,7 +80,7 @@ class PythonModel:
             return Answer.failed(
                 "exception", f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
             )
-        return _read_result(result)
+        return _read_result(returned)
 
     async def close(self) -> None:
         """Stops the threads; may be called twice."""
@@ -123,26 +123,28 @@ def _inspect_parameters(function: Callable[..., Any]) -> tuple[str, bool]:
     return argument, with_sampling
 
 
-def _read_result(result: Any) -> Answer:
-    if isinstance(result, str):
-        return Answer.of(result)
-    if isinstance(result, Answer):
-        return result
-    if isinstance(result, (bytes, bytearray)):
+def _read_result(returned: Any) -> Answer:
+    if isinstance(returned, str):
+        return Answer.of(returned)
+    if isinstance(returned, Answer):
+        return returned
+    if isinstance(returned, (bytes, bytearray)):
         try:
-            return Answer.of(result.decode("utf-8"))
+            return Answer.of(returned.decode("utf-8"))
         except UnicodeDecodeError:
             return Answer.failed(
-                "binary", f"the function gave {len(result)} bytes that are not UTF-8 text"
+                "binary", f"the function gave {len(returned)} bytes that are not UTF-8 text"
             )
-    if result is None:
+    if returned is None:
         return Answer.failed("empty", "the function gave nothing (None)")
-    if isinstance(result, dict) and isinstance(result.get("content"), str):
+    if isinstance(returned, dict) and isinstance(returned.get("content"), str):
         try:
-            return Answer(message=Conversation.from_openai([{"role": "assistant", **result}]).last)
+            return Answer(
+                message=Conversation.from_openai([{"role": "assistant", **returned}]).last
+            )
         except ValueError as error:
             return Answer.failed("unparsable", str(error))
-    return Answer.failed("unparsable", f"the function gave a {type(result).__name__}, not a text")
+    return Answer.failed("unparsable", f"the function gave a {type(returned).__name__}, not a text")
 
 
 def build(args: Args) -> PythonModel:

@@ -193,15 +193,15 @@ def _read_data_plans(table: object, where: str, faults: list[str]) -> dict[str, 
     if not isinstance(table, dict):
         faults.append(f'{where}data: expected name = "spec" lines or tables')
         return {}
-    data: dict[str, DataPlan] = {}
+    data_plans: dict[str, DataPlan] = {}
     for name, value in table.items():
         fields = {"spec": value} if isinstance(value, str) else value
         if not isinstance(fields, dict) or not isinstance(fields.get("spec"), str):
             faults.append(f"{where}data.{name}: expected a spec, or a table with spec")
             continue
         values = read_struct_fields(DataPlan, fields, f"{where}data.{name}", faults)
-        data[name] = DataPlan(**{"spec": "", **values})
-    return data
+        data_plans[name] = DataPlan(**{"spec": "", **values})
+    return data_plans
 
 
 def is_folder_name(name: str) -> bool:

@@ -159,12 +159,12 @@ def _find_unauthorised(plan: Plan, components: _Components) -> list[str]:
 
 
 def _evaluate_options(
-    plan: Plan, data: DataPlan, on_progress: RunProgressCallback
+    plan: Plan, data_plan: DataPlan, on_progress: RunProgressCallback
 ) -> EvaluateOptions:
     run = plan.run
     sampling = Sampling(
         n=run.n,
-        max_tokens=data.max_tokens or run.max_tokens,
+        max_tokens=data_plan.max_tokens or run.max_tokens,
         temperature=run.temperature,
         top_p=run.top_p,
         stop=run.stop,
@@ -172,7 +172,7 @@ def _evaluate_options(
     return EvaluateOptions(
         sampling=sampling,
         seed=run.seed,
-        limit=data.limit or run.limit,
+        limit=data_plan.limit or run.limit,
         sample=run.sample,
         concurrency=run.concurrency,
         progress=on_progress,
@@ -264,15 +264,15 @@ def _evaluate_run(
         if tell is not None:
             tell(PlanProgress(run.variant, run.data, done, total, failures))
 
-    data = plan.data[run.data]
+    data_plan = plan.data[run.data]
     options = replace(
-        _evaluate_options(plan, data, report_progress), budget=budget, price=run.price
+        _evaluate_options(plan, data_plan, report_progress), budget=budget, price=run.price
     )
     stored = [run.path.parents[1] / other / run.data for other in plan.models]
     evaluate(
         components.find_model(run.variant, run.data),
         components.data[run.data],
-        [components.judges[spec] for spec in data.judges or plan.run.judges],
+        [components.judges[spec] for spec in data_plan.judges or plan.run.judges],
         run.path,
         attack=components.attacks.get(run.data),
         options=keep_stored_sample(options, *stored),

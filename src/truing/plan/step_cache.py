@@ -95,13 +95,13 @@ def describe_step(
     if isinstance(located, RLInputs):
         specs += located.ptx_data
     recorded = [*step.inputs.data, *getattr(step.inputs, "ptx_data", ())]
-    data = {
+    data_hashes = {
         replace_references(text, by_hash): resolve(spec_for_training(spec), "data").sha256()
         for text, spec in zip(recorded, specs)
     }
-    data |= _hash_judges(step.inputs)
+    data_hashes |= _hash_judges(step.inputs)
     if isinstance(step.inputs, SampledInputs) and Path(step.inputs.prompt).is_file():
-        data["prompt"] = digest(read_input_bytes(Path(step.inputs.prompt)))
+        data_hashes["prompt"] = digest(read_input_bytes(Path(step.inputs.prompt)))
     inputs = msgspec.to_builtins(replace_references(step.inputs, by_hash))
     if not getattr(step.settings, "sample_every", 0):
         for name in ("sample_data", "sample_judge", "sample_limit"):
@@ -111,7 +111,7 @@ def describe_step(
         base=f"{replace_references(step.settings.base, by_hash)} {base_sha256[:16]}",
         settings=settings,
         inputs=inputs,
-        data=data,
+        data=data_hashes,
     )
     # Through JSON, so that it equals the record that is read back: tuples become lists.
     return msgspec.json.decode(msgspec.json.encode(record), type=StepRecord)

@@ -242,20 +242,20 @@ def _read_step(
     settings_type: type[StepSettings] = RLSettings if kind in METHODS else TrainingSettings
     inputs_type = _inputs_type(kind)
     settable = _setting_keys(settings_type)
-    values = {key: value for key, value in table.items() if key != "kind"}
+    fields = {key: value for key, value in table.items() if key != "kind"}
     faults_before = len(faults)
     known = [*inputs_type.__struct_fields__, *settable]
-    for key in [key for key in values if key not in known]:
+    for key in [key for key in fields if key not in known]:
         faults.append(f"{where}.{key}: unknown key of {kind}{did_you_mean(key, known)}")
-        del values[key]
-    is_input = {key: key in inputs_type.__struct_fields__ for key in values}
+        del fields[key]
+    is_input = {key: key in inputs_type.__struct_fields__ for key in fields}
     inputs = read_struct_fields(
-        inputs_type, {key: values[key] for key in values if is_input[key]}, where, faults
+        inputs_type, {key: fields[key] for key in fields if is_input[key]}, where, faults
     )
     applied = {key: value for key, value in defaults.items() if key in settable}
     settings = applied | read_struct_fields(
         settings_type,
-        {key: values[key] for key in values if not is_input[key]},
+        {key: fields[key] for key in fields if not is_input[key]},
         where,
         faults,
         fields=settable,

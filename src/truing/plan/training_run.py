@@ -171,34 +171,34 @@ def run_training_plan(
 
 
 def _run_plan(
-    plan: TrainingPlan, out: Path, options: TrainingPlanOptions, *, is_main: bool
+    plan: TrainingPlan, folder: Path, options: TrainingPlanOptions, *, is_main: bool
 ) -> TrainingPlanResult:
     from truing.train.step_loop import ends_in_any_process
 
     done = FinishedSteps()
-    results: list[StepResult] = []
+    step_results: list[StepResult] = []
     for step in plan.steps.values():
-        state = find_state(step, out, done)
+        state = find_state(step, folder, done)
         step_result = _run_step(step, state, done, options)
-        results.append(step_result)
+        step_results.append(step_result)
         if not step_result.finished:
             options.tell(f"{step.name}: the slice ends here; the same command goes on")
-            return TrainingPlanResult(steps=tuple(results), finished=False)
+            return TrainingPlanResult(steps=tuple(step_results), finished=False)
         done.add(step.name, Path(step_result.folder))
         gc.collect()  # the models of the step, before those of the next are loaded
         is_last = step.name == list(plan.steps)[-1]
         has_more = plan.evaluate is not None or not is_last
         if has_more and ends_in_any_process(options.limit, step.settings.device):
             options.tell(f"{step.name}: finished; the slice ends here, the same command goes on")
-            return TrainingPlanResult(steps=tuple(results), finished=False)
+            return TrainingPlanResult(steps=tuple(step_results), finished=False)
     report: dict[str, str] = {}
     if plan.evaluate is not None and is_main:
         try:
-            report = _evaluate(plan.evaluate, out, done, options)
+            report = _evaluate(plan.evaluate, folder, done, options)
         except SliceEnded:
             options.tell("evaluation: the slice ends here; the same command goes on")
-            return TrainingPlanResult(steps=tuple(results), finished=False)
-    return TrainingPlanResult(steps=tuple(results), finished=True, report=report)
+            return TrainingPlanResult(steps=tuple(step_results), finished=False)
+    return TrainingPlanResult(steps=tuple(step_results), finished=True, report=report)
 
 
 def _is_reached(options: TrainingPlanOptions) -> bool:
@@ -308,7 +308,7 @@ def _end_at_limit(
 
 
 def _evaluate(
-    plan: Plan, out: Path, done: FinishedSteps, options: TrainingPlanOptions
+    plan: Plan, plan_folder: Path, done: FinishedSteps, options: TrainingPlanOptions
 ) -> dict[str, str]:
     """Runs the evaluation plan on the results of the steps; returns the paths of the report.
 
@@ -316,7 +316,7 @@ def _evaluate(
     """
     hashes = {name: f"{name}@{sha256}" for name, sha256 in done.weights.items()}
     recorded = replace_references(plan, hashes)
-    folder = evaluation_folder(out, recorded)
+    folder = evaluation_folder(plan_folder, recorded)
     _set_outdated_runs_aside(folder, recorded.models, options.tell)
     options.tell(f"evaluation: {len(plan.models)} models on {len(plan.data)} data sets in {folder}")
 
@@ -330,7 +330,7 @@ def _evaluate(
             raise SliceEnded("the slice ended in the evaluation")
 
     report: ReportData = run_plan(done.locate(plan), folder, report_progress, options.rank)
-    return {name: str(path) for name, path in write_report(report, out).items()}
+    return {name: str(path) for name, path in write_report(report, plan_folder).items()}
 
 
 def _set_outdated_runs_aside(

@@ -166,8 +166,10 @@ def _train_round(
     base: Model = resolve(f"local:{settings.base}", "model")
     teacher: Prompted | None = None
     model: Model = base
-    n = inputs.n or DEFAULT_SAMPLES[kind]
-    sampling = Sampling(n=n, max_tokens=inputs.max_tokens, temperature=inputs.temperature)
+    sample_count = inputs.n or DEFAULT_SAMPLES[kind]
+    sampling = Sampling(
+        n=sample_count, max_tokens=inputs.max_tokens, temperature=inputs.temperature
+    )
     judge: Judge | None = resolve(inputs.by, "judge") if inputs.by else None
     order_by: list[Judge] = []
     if kind == "distil":
@@ -176,7 +178,7 @@ def _train_round(
         order_by = [judge]
     elif judge is not None:
         ceiling: Judge | None = resolve(inputs.ceiling, "judge") if inputs.ceiling else None
-        model = best_of(base, n, judge, ceiling=ceiling, below=inputs.below)
+        model = best_of(base, sample_count, judge, ceiling=ceiling, below=inputs.below)
         # The best-of-n model samples n answers itself, at this temperature, and returns one.
         sampling = msgspec.structs.replace(sampling, n=1)
     spec = _sample_answers(
@@ -325,7 +327,7 @@ def generator_factory(
 
 
 def _make_measure(
-    inputs: RLInputs, judge: Judge, out: Path
+    inputs: RLInputs, judge: Judge, folder: Path
 ) -> Callable[[int, RLTrainer], dict[str, float]]:
     """Returns a function that evaluates the policy during training, into run folders."""
     dataset: Dataset = resolve(inputs.sample_data, "data")
@@ -340,7 +342,9 @@ def _make_measure(
             seed=trainer.settings.seed,
         )
         policy = trainer.current_policy(f"step-{step}")
-        run = evaluate(policy, dataset, [judge], out / "samples" / f"step-{step}", options=options)
+        run = evaluate(
+            policy, dataset, [judge], folder / "samples" / f"step-{step}", options=options
+        )
         verdicts = [j.verdict for j in run.judgements(judge.name) if j.verdict is not None]
         return {metric: sum(verdicts) / len(verdicts)} if verdicts else {}
 

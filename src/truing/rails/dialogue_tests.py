@@ -266,22 +266,22 @@ class DialogueRunner:
         if is_scripted:
             tasks = (m.type for m in self.config.models if m.type not in ("main", "embeddings"))
             models = dict.fromkeys(tasks, model)
-        parts = RuntimeParts(
+        runtime_parts = RuntimeParts(
             models=models,
             judges=self._judges[is_scripted],
             encoder=self.parts.encoder,
             actions=self.parts.actions,
             nemo_alias=self.parts.nemo_alias,
         )
-        runtime = GuardedModel(self.config, model, parts=parts).runtime
+        runtime = GuardedModel(self.config, model, parts=runtime_parts).runtime
         if is_scripted:
             # A script has replies for the LLM calls that NeMo Guardrails would make; the checks of
             # joined texts would use up some of them.
             runtime.input_gate.joins_turns = False
         if not is_scripted:
             # Loading them is slow: the next dialogue has the same.
-            self._judges[False] = dict(parts.judges)
-        self._judges[True] |= {k: j for k, j in parts.judges.items() if not is_guard_key(k)}
+            self._judges[False] = dict(runtime_parts.judges)
+        self._judges[True] |= {k: j for k, j in runtime_parts.judges.items() if not is_guard_key(k)}
         return runtime
 
     async def _run_dialogue(self, dialogue: DialogueTest) -> DialogueOutcome:
@@ -410,19 +410,19 @@ def _unmet_texts(turn: dict[str, Any], text: str) -> Iterator[str]:
         yield f"{turn['bot_matches']!r} does not match {text!r}"
 
 
-def _unmet_rulings(turn: dict[str, Any], result: TurnResult) -> Iterator[str]:
-    if "blocked" in turn and result.blocked is not turn["blocked"]:
-        if result.blocked:
+def _unmet_rulings(turn: dict[str, Any], turn_result: TurnResult) -> Iterator[str]:
+    if "blocked" in turn and turn_result.blocked is not turn["blocked"]:
+        if turn_result.blocked:
             blocks = [
                 f"{r.name}: {r.reason}{f' ({r.evidence})' if r.evidence else ''}"
-                for r in result.rulings
+                for r in turn_result.rulings
                 if r.ruling == "block"
             ]
             yield f"blocked by {', '.join(blocks) or 'an exception'}"
         else:
-            yield f"not blocked, the bot said {result.text!r}"
+            yield f"not blocked, the bot said {turn_result.text!r}"
     for key, ruling in (("blocked_by", "block"), ("rewritten_by", "rewrite")):
-        rails = [r.name for r in result.rulings if r.ruling == ruling]
+        rails = [r.name for r in turn_result.rulings if r.ruling == ruling]
         if key in turn and turn[key] not in rails:
             yield f"{key}: expected {turn[key]!r}, it was {rails or 'no rail'}"
 

@@ -224,7 +224,7 @@ class GuardedModel:
         """Runs a turn; one that cannot be finished is a blocked or a failed answer."""
         start_time = time.perf_counter()
         try:
-            result = await self.runtime.run_turn(messages, **arguments)
+            turn_result = await self.runtime.run_turn(messages, **arguments)
         except LlmError as error:
             # The model's failure, not a decision of the rails: a run may count or repeat it as
             # such.
@@ -239,8 +239,8 @@ class GuardedModel:
             seconds = time.perf_counter() - start_time
             return blocked_answer("internal", reason, seconds=seconds, evidence=str(error))
         if record is not None:
-            record.result = result
-        return answer_from_result(result)
+            record.result = turn_result
+        return answer_from_result(turn_result)
 
     def _find_size_fault(
         self, conversation: Conversation, context: Mapping[str, Any] | None

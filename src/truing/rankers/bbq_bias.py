@@ -38,14 +38,14 @@ def bias_figures(rows: Sequence[RankedChoices], method: str) -> list[RankingFigu
             and r.tags.get("target")
         ]
         if context_rows:
-            value = _bias_interval(context_rows, method, ambiguous=context == "ambig")
+            interval = _bias_interval(context_rows, method, ambiguous=context == "ambig")
             figures.append(
                 RankingFigure(
                     method=method,
                     group=name,
                     kind="score",
                     n=len(context_rows),
-                    value=value,
+                    value=interval,
                     chance=0.0,
                 )
             )

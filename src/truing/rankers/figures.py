@@ -264,25 +264,25 @@ def _perplexity_figures(rows: Sequence[ComparedPair]) -> list[RankingFigure]:
     figures = []
     for unit in ("token", "word"):
         for side in ("safe", "unsafe"):
-            values = [
+            log_perplexities = [
                 (r.cluster, -x.asked.per(unit)) for r in rows if (x := getattr(r, side)) is not None
             ]
-            log_interval = cluster_mean(values)
+            log_interval = cluster_mean(log_perplexities)
             if log_interval is not None:
                 low, high = (
                     # exp overflows a double above 709.
                     math.exp(min(log_interval.lower, 700)),
                     math.exp(min(log_interval.upper, 700)),
                 )
-                value = Interval(
+                interval = Interval(
                     math.exp(min(log_interval.estimate, 700)), low, high, log_interval.method
                 )
                 figures.append(
                     RankingFigure(
                         method=f"{side} answers, per {unit}",
                         kind="perplexity",
-                        n=len(values),
-                        value=value,
+                        n=len(log_perplexities),
+                        value=interval,
                     )
                 )
     return figures

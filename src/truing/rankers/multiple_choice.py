@@ -138,7 +138,7 @@ async def rank_by_letter(
     n = len(question.choices)
     total, picks, cut = [0.0] * n, [], 0
     orders = choice_orders(question, permutations)
-    results = await asyncio.gather(
+    likelihoods_by_order = await asyncio.gather(
         *(
             measure_likelihood(
                 model, form.prefix(letter_options(question, order)), ascii_uppercase[:n], form
@@ -146,7 +146,7 @@ async def rank_by_letter(
             for order in orders
         )
     )
-    for order, likelihoods in zip(orders, results):
+    for order, likelihoods in zip(orders, likelihoods_by_order):
         if likelihoods.failure is not None:
             return failed_ranking(question, "letter", likelihoods.failure)
         logs = [m.total for m in likelihoods.measures]

@@ -109,27 +109,27 @@ async def compare_pair(
     if plain and not form.plain:
         prefixes.append(plain_form.prefix(pair.conversation))
         forms.append(plain_form)
-    results = await asyncio.gather(
+    measured_pairs = await asyncio.gather(
         *(
             measure_likelihood(model, prefix, texts, prefix_form)
             for prefix, prefix_form in zip(prefixes, forms)
         )
     )
-    failure = next((m.failure for m in results if m.failure is not None), None)
+    failure = next((m.failure for m in measured_pairs if m.failure is not None), None)
     if failure is not None:
         return replace(empty, failure=failure)
-    swapped = results[2] if unrelated_prompt is not None else None
-    as_text = results[-1] if plain and not form.plain else None
+    swapped = measured_pairs[2] if unrelated_prompt is not None else None
+    as_text = measured_pairs[-1] if plain and not form.plain else None
     safe, unsafe = (
         ConditionalLikelihoods(
-            asked=results[0].measures[i],
-            alone=results[1].measures[i],
+            asked=measured_pairs[0].measures[i],
+            alone=measured_pairs[1].measures[i],
             swapped=swapped.measures[i] if swapped else None,
             plain=as_text.measures[i] if as_text else None,
         )
         for i in (0, 1)
     )
-    return replace(empty, safe=safe, unsafe=unsafe, cut=max(m.cut for m in results))
+    return replace(empty, safe=safe, unsafe=unsafe, cut=max(m.cut for m in measured_pairs))
 
 
 async def measure_answer(

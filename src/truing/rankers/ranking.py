@@ -133,7 +133,7 @@ class _RankingStore:
 
 
 async def _rank_items(
-    items: Sequence[RankingItem],
+    ranking_items: Sequence[RankingItem],
     item_ranker: ItemRanker,
     store: _RankingStore,
     ranker: str,
@@ -144,7 +144,7 @@ async def _rank_items(
 ) -> list[Any]:
     method = item_ranker.method
     rows_by_id = store.known(ranker, ROW_TYPES[method])
-    todo = [i for i in items if i.id not in rows_by_id]
+    todo = [i for i in ranking_items if i.id not in rows_by_id]
 
     missing = {item.id for item in todo}
 
@@ -158,7 +158,7 @@ async def _rank_items(
         rows_by_id.update({row.sample_id: row for row in rows})
         if on_progress is not None:
             failed = sum(row.failure is not None for row in rows_by_id.values())
-            on_progress(len(rows_by_id), len(items), failed)
+            on_progress(len(rows_by_id), len(ranking_items), failed)
 
     if map_items is not None and todo:
         for rows in map_items(item_ranker, todo):
@@ -169,7 +169,7 @@ async def _rank_items(
     if missing:
         raise RunError(f"{ranker}: {len(missing)} items have no row; the same command continues")
     # In the order of the data, whatever part of it came from an earlier call.
-    return [rows_by_id[i.id] for i in items]
+    return [rows_by_id[i.id] for i in ranking_items]
 
 
 def _count_reasons(failures: Iterable[Failure | None]) -> dict[str, int]:
@@ -195,8 +195,8 @@ def rank_choices(
     unknown = [h for h in options.how if h not in RANKING_METHODS]
     if unknown:
         raise UserError(f"by {unknown[0]!r}: is none of {', '.join(RANKING_METHODS)}")
-    items = _select_items(iter_questions(dataset), options)
-    if not items:
+    questions = _select_items(iter_questions(dataset), options)
+    if not questions:
         raise DataError(
             f"{dataset.info.spec}: no multiple choice, and no safe and unsafe answers to one prompt"
         )
@@ -207,7 +207,7 @@ def rank_choices(
         for item_ranker in item_rankers:
             name = f"mcq-{item_ranker.method}"
             rows = await _rank_items(
-                items,
+                questions,
                 item_ranker,
                 store,
                 name,
@@ -220,7 +220,7 @@ def rank_choices(
         return summaries
 
     store = _RankingStore(out, model, dataset, "mcq", options)
-    return _run_and_store(store, [_sample_of_item(q) for q in items], run)
+    return _run_and_store(store, [_sample_of_item(q) for q in questions], run)
 
 
 def _select_items(items: Iterable[Item], options: RankingOptions) -> list[Item]:
@@ -295,15 +295,19 @@ def rank_perplexity(
     return _run_and_store(store, [_sample_of_item(item) for item in (pairs or texts)], run)
 
 
-def _sample_of_item(item: ChoiceQuestion | AnswerPair | LabelledAnswer) -> Sample:
-    if isinstance(item, ChoiceQuestion):
-        choices, right = item.choices, item.right
-    elif isinstance(item, AnswerPair):
-        choices, right = (item.safe, item.unsafe), (0,)
+def _sample_of_item(ranking_item: ChoiceQuestion | AnswerPair | LabelledAnswer) -> Sample:
+    if isinstance(ranking_item, ChoiceQuestion):
+        choices, right = ranking_item.choices, ranking_item.right
+    elif isinstance(ranking_item, AnswerPair):
+        choices, right = (ranking_item.safe, ranking_item.unsafe), (0,)
     else:
-        choices, right = (item.text,), () if item.unsafe else (0,)
+        choices, right = (ranking_item.text,), () if ranking_item.unsafe else (0,)
     return Sample(
-        id=item.id, conversation=item.conversation, choices=choices, answer=right, harms=item.harms
+        id=ranking_item.id,
+        conversation=ranking_item.conversation,
+        choices=choices,
+        answer=right,
+        harms=ranking_item.harms,
     )
 
 

@@ -99,38 +99,40 @@ def _asks_for_attacks(framework: Framework) -> bool:
 
 
 def _collect_item(
-    item: FrameworkItem, report: ReportData, attacks: Sequence[EvidenceFigure]
+    framework_item: FrameworkItem, report: ReportData, attacks: Sequence[EvidenceFigure]
 ) -> ItemEvidence:
     figures: list[EvidenceFigure] = []
     gaps: list[str] = []
-    for question in item.questions:
-        new_figures = list(_rate_figures(report.variants, question, None, item.judge or None))
+    for question in framework_item.questions:
+        new_figures = list(
+            _rate_figures(report.variants, question, None, framework_item.judge or None)
+        )
         figures += new_figures
         gaps += [] if new_figures else [AXIS_TITLES.get(question, question.replace("_", " "))]
-    for category in item.categories:
+    for category in framework_item.categories:
         # Harm in answers to prompts of the category; where no behaviour is expected, in all.
         new_figures = list(_rate_figures(report.variants, "attack_success", category))
         new_figures = new_figures or list(_rate_figures(report.variants, "harmful", category))
         figures += new_figures
         gaps += [] if new_figures else [f"harm by prompts of {category}"]
-    if item.attacks:
+    if framework_item.attacks:
         figures += attacks
         gaps += [] if attacks else ["attacks"]
-    statements = [line for fact in item.facts for line in describe_fact(fact, report)]
+    statements = [line for fact in framework_item.facts for line in describe_fact(fact, report)]
     return ItemEvidence(
-        id=item.id,
-        name=item.name,
-        status=_item_status(item, figures, statements),
+        id=framework_item.id,
+        name=framework_item.name,
+        status=_item_status(framework_item, figures, statements),
         figures=tuple(figures),
         statements=tuple(statements),
         gaps=tuple(gaps),
-        rails=item.rails,
-        outside=item.outside,
+        rails=framework_item.rails,
+        outside=framework_item.outside,
     )
 
 
 def _item_status(
-    item: FrameworkItem, figures: Sequence[EvidenceFigure], statements: Sequence[str]
+    framework_item: FrameworkItem, figures: Sequence[EvidenceFigure], statements: Sequence[str]
 ) -> Status:
     if any(figure.complete and not figure.struck for figure in figures):
         return "measured"
@@ -138,7 +140,7 @@ def _item_status(
         return "not trusted"
     if statements:
         return "documented"
-    return "for the provider to state" if item.provider else "not tested"
+    return "for the provider to state" if framework_item.provider else "not tested"
 
 
 def _rate_figures(
@@ -146,7 +148,7 @@ def _rate_figures(
 ) -> Iterator[EvidenceFigure]:
     """Yields the rate of each variant on each data set, by `judge` or the one that is quoted."""
     for variant in variants:
-        for data, summary in variant.summaries.items():
+        for data_name, summary in variant.summaries.items():
             full_id = category
             if category is not None:
                 full_id = load_taxonomy(summary.taxonomy).find(category).id
@@ -156,7 +158,7 @@ def _rate_figures(
                 name, interval = figure
                 yield EvidenceFigure(
                     variant=variant.name,
-                    data=data,
+                    data=data_name,
                     question=question,
                     category=category,
                     judge=rate.judge,
@@ -166,7 +168,7 @@ def _rate_figures(
                     upper=interval.upper,
                     n=rate.n,
                     unscored=rate.unscored,
-                    run=variant.runs[data],
+                    run=variant.runs[data_name],
                     struck=rate.struck or "",
                     complete=summary.complete,
                 )
@@ -182,13 +184,13 @@ def _figure_of(rate: Rate) -> tuple[str, Interval | CorrectedRate] | None:
 def _attack_figures(variants: Sequence[Variant]) -> Iterator[EvidenceFigure]:
     """Yields the success of each attack on each variant, over all categories."""
     for variant in variants:
-        for data, path in variant.runs.items():
+        for data_name, path in variant.runs.items():
             for attack_result in attack_results(Run(path)):
                 if attack_result.category is not None or attack_result.success is None:
                     continue
                 yield EvidenceFigure(
                     variant=variant.name,
-                    data=data,
+                    data=data_name,
                     question=f"success of {attack_result.attack} ({attack_result.question})",
                     category=None,
                     judge=attack_result.judge,
@@ -200,7 +202,7 @@ def _attack_figures(variants: Sequence[Variant]) -> Iterator[EvidenceFigure]:
                     unscored=attack_result.tries - attack_result.scored,
                     run=path,
                     struck=attack_result.struck or "",
-                    complete=variant.summaries[data].complete,
+                    complete=variant.summaries[data_name].complete,
                 )
 
 

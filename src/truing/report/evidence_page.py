@@ -13,7 +13,7 @@ from truing.report.evidence import Evidence, EvidenceFigure, ItemEvidence
 
 def render_evidence(evidence: Evidence, folder: Path) -> str:
     """Returns the page; links to runs are relative to the `folder` that it is written into."""
-    measured = sum(item.status == "measured" for item in evidence.items)
+    measured = sum(item_evidence.status == "measured" for item_evidence in evidence.items)
     lines = [
         f"# {evidence.title}",
         "",
@@ -25,30 +25,36 @@ def render_evidence(evidence: Evidence, folder: Path) -> str:
         lines += ["", f"**{evidence.note}**"]
     if evidence.source:
         lines += ["", f"Source of the items: <{evidence.source}>"]
-    for item in evidence.items:
+    for item_evidence in evidence.items:
         # The items of our own system card have no number that anybody would look up.
-        title = f"{item.id} {item.name}" if evidence.source else item.name
-        lines += ["", f"## {title}", "", *_item_lines(item, folder)]
+        title = (
+            f"{item_evidence.id} {item_evidence.name}" if evidence.source else item_evidence.name
+        )
+        lines += ["", f"## {title}", "", *_item_lines(item_evidence, folder)]
     return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).rstrip() + "\n"
 
 
-def _item_lines(item: ItemEvidence, folder: Path) -> list[str]:
-    lines = [] if item.status == "measured" else [f"*{item.status.capitalize()}.*", ""]
-    if item.figures:
+def _item_lines(item_evidence: ItemEvidence, folder: Path) -> list[str]:
+    lines = (
+        []
+        if item_evidence.status == "measured"
+        else [f"*{item_evidence.status.capitalize()}.*", ""]
+    )
+    if item_evidence.figures:
         lines += [
             "| variant | data | what | figure | answers | judge |",
             "|---|---|---|---|---|---|",
         ]
-        lines += [_figure_row(figure, folder) for figure in item.figures]
+        lines += [_figure_row(figure, folder) for figure in item_evidence.figures]
         lines.append("")
-    lines += [f"- {_plain(statement)}" for statement in item.statements]
-    lines += [""] if item.statements else []
-    if item.gaps:
-        lines += [f"Not tested here: {'; '.join(map(_plain, item.gaps))}.", ""]
-    if item.outside:
-        lines += [f"Outside of these runs: {item.outside}", ""]
-    if item.rails:
-        rails = ", ".join(item.rails)
+    lines += [f"- {_plain(statement)}" for statement in item_evidence.statements]
+    lines += [""] if item_evidence.statements else []
+    if item_evidence.gaps:
+        lines += [f"Not tested here: {'; '.join(map(_plain, item_evidence.gaps))}.", ""]
+    if item_evidence.outside:
+        lines += [f"Outside of these runs: {item_evidence.outside}", ""]
+    if item_evidence.rails:
+        rails = ", ".join(item_evidence.rails)
         lines += [
             f"Rails that control it (what they achieve is in guarded runs alone): {rails}.",
             "",

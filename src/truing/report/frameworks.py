@@ -86,20 +86,26 @@ def parse_framework(text: str, where: str) -> Framework:
         raise PlanError(f"{where}: {error}") from error
     categories = [category.short for category in load_taxonomy().categories]
     faults = []
-    for entry in framework.item:
-        for category in entry.categories:
+    for framework_item in framework.item:
+        for category in framework_item.categories:
             if category not in categories:
                 suggestion = did_you_mean(category, categories)
-                faults.append(f"{where}: {entry.id}: no category {category!r}{suggestion}")
-        for fact in entry.facts:
+                faults.append(f"{where}: {framework_item.id}: no category {category!r}{suggestion}")
+        for fact in framework_item.facts:
             if fact not in FACTS:
-                faults.append(f"{where}: {entry.id}: no fact {fact!r}{did_you_mean(fact, FACTS)}")
+                faults.append(
+                    f"{where}: {framework_item.id}: no fact {fact!r}{did_you_mean(fact, FACTS)}"
+                )
         answered = (
-            entry.questions or entry.categories or entry.attacks or entry.facts or entry.rails
+            framework_item.questions
+            or framework_item.categories
+            or framework_item.attacks
+            or framework_item.facts
+            or framework_item.rails
         )
-        if not (answered or entry.provider or entry.outside):
-            faults.append(f"{where}: {entry.id}: neither evidence nor a reason for none")
-    if len({entry.id for entry in framework.item}) < len(framework.item):
+        if not (answered or framework_item.provider or framework_item.outside):
+            faults.append(f"{where}: {framework_item.id}: neither evidence nor a reason for none")
+    if len({framework_item.id for framework_item in framework.item}) < len(framework.item):
         faults.append(f"{where}: two items have the same id")
     if faults:
         raise PlanError(*faults)

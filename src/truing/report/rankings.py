@@ -49,21 +49,21 @@ def figure_label(figure: RankingFigure) -> str:
 
 def format_figure(figure: RankingFigure) -> tuple[str, str, str]:
     """Returns estimate, interval and chance level as text; a small group is a count alone."""
-    value = figure.value
-    if value is None:
+    interval = figure.value
+    if interval is None:
         return "", "", ""
     if figure.kind in ("share", "position", "mass"):
         # A percentage of a few items would suggest a precision that they do not have.
         if figure.group and figure.n < MIN_ITEMS_FOR_SHARE:
-            return f"{value.estimate * figure.n:g} of {figure.n}", "", ""
+            return f"{interval.estimate * figure.n:g} of {figure.n}", "", ""
         guess = f"{100 * figure.chance:.0f} %" if figure.chance is not None else ""
         return (
-            f"{100 * value.estimate:.1f} %",
-            f"{100 * value.lower:.1f} to {100 * value.upper:.1f} %",
+            f"{100 * interval.estimate:.1f} %",
+            f"{100 * interval.lower:.1f} to {100 * interval.upper:.1f} %",
             guess,
         )
     guess = f"{figure.chance:g}" if figure.chance is not None else ""
-    return f"{value.estimate:.3f}", f"{value.lower:.3f} to {value.upper:.3f}", guess
+    return f"{interval.estimate:.3f}", f"{interval.lower:.3f} to {interval.upper:.3f}", guess
 
 
 def build_section(summary: RankingSummary, number: int = 0) -> Section:

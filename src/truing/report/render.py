@@ -27,15 +27,15 @@ def build_sections(report: ReportData) -> list[Section]:
 def _subtitle(report: ReportData) -> str:
     n = sum(s.responses for v in report.variants for s in v.summaries.values())
     variant_count = len(report.variants)
-    parts = [
+    facts = [
         report.created,
         f"{variant_count} variant{'s' if variant_count != 1 else ''}",
         f"{n:,} answers",
         ", ".join(report.data),
     ]
     if report.seconds is not None:
-        parts.append(f"{report.seconds:.0f} s")
-    return " · ".join(p for p in parts if p)
+        facts.append(f"{report.seconds:.0f} s")
+    return " · ".join(p for p in facts if p)
 
 
 def render_html(report: ReportData, drawn: Sequence[Section] | None = None) -> str:
@@ -56,14 +56,14 @@ def render_html(report: ReportData, drawn: Sequence[Section] | None = None) -> s
 
 def render_markdown(report: ReportData, drawn: Sequence[Section] | None = None) -> str:
     """Returns the report as Markdown: the same sections as text and tables."""
-    parts = [f"# {report.title}", _subtitle(report)]
+    paragraphs = [f"# {report.title}", _subtitle(report)]
     for section in drawn or build_sections(report):
-        parts += [
+        paragraphs += [
             f"## {section.title}",
             *([section.lead] if section.lead else []),
             *map(block_markdown, section.blocks),
         ]
-    return "\n\n".join(p for p in parts if p) + "\n"
+    return "\n\n".join(p for p in paragraphs if p) + "\n"
 
 
 def write_report(report: ReportData, folder: Path, name: str = "report") -> dict[str, Path]:

@@ -83,13 +83,13 @@ def _find_reasons(
 
 
 def _row_views(
-    data: str, variants: Sequence[Variant], flips: set[Key], most: int
+    data_name: str, variants: Sequence[Variant], flips: set[Key], most: int
 ) -> tuple[list[RowView], int]:
     """Returns at most `most` rows, the most important first, and the number of all rows."""
-    measured = [variant for variant in variants if data in variant.runs]
-    columns = read_verdict_table(measured[0].runs[data], ids=True)
+    measured = [variant for variant in variants if data_name in variant.runs]
+    columns = read_verdict_table(measured[0].runs[data_name], ids=True)
     ids = columns.ids or []
-    outcomes = {variant.name: _Outcomes(variant.runs[data], ids) for variant in measured}
+    outcomes = {variant.name: _Outcomes(variant.runs[data_name], ids) for variant in measured}
     number_of = {sample_id: number for number, sample_id in enumerate(ids)}
     reasons, sample = _find_reasons(list(outcomes.values()), flips, number_of)
     views: list[RowView] = []
@@ -103,7 +103,7 @@ def _row_views(
                 RowView(
                     sample_id=ids[number],
                     index=index,
-                    data=data,
+                    data=data_name,
                     why=reason,
                     categories=columns.categories(number),
                     expect=EXPECTS[columns.expect_ids[number]],

@@ -53,17 +53,17 @@ def list_run_parts(folder: Path) -> tuple[str, ...] | None:
     if not path.exists():
         return None
     try:
-        parts = msgspec.json.decode(read_input_bytes(path), type=RunParts).parts
+        part_names = msgspec.json.decode(read_input_bytes(path), type=RunParts).parts
     except OSError as error:
         raise RunError(f"{path}: {error.strerror}") from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise RunError(f"{path}: {error}") from error
-    for name in parts:
+    for name in part_names:
         if not _PART_NAME.fullmatch(name):
             raise RunError(f"{path}: {name!r:.200} is no part of a run (part-NNNNNN)")
-    if len(set(parts)) < len(parts):
+    if len(set(part_names)) < len(part_names):
         raise RunError(f"{path}: names a part twice")
-    return parts
+    return part_names
 
 
 def locate_record_files(folder: Path, name: str) -> list[Path]:
@@ -124,21 +124,21 @@ class RecordReader:
     """
 
     def __init__(self, folder: Path, name: str) -> None:
-        parts = list_run_parts(folder)
-        names = [name] if parts is None else [f"parts/{part}/{name}" for part in parts]
+        part_names = list_run_parts(folder)
+        names = [name] if part_names is None else [f"parts/{part}/{name}" for part in part_names]
         self._folder = folder
         self._names: list[str] = []
         self._starts: list[int] = []
         start = 0
         for part in names:
             size = file_bytes(locate_run_file(folder, part))
-            if size or parts is None:
+            if size or part_names is None:
                 self._names.append(part)
                 self._starts.append(start)
                 start += size
         self._size = start
         self._descriptors: dict[int, int] = {}
-        if parts is None:
+        if part_names is None:
             self._open(0)
 
     def _open(self, number: int) -> int:

@@ -89,21 +89,21 @@ def _format_value(value: str | Spec | Secret, revealed: bool) -> str:
     return _quote(value)
 
 
-def _hide_secrets(key: str, value: Any) -> Any:
+def _hide_secrets(key: str, argument: Any) -> Any:
     """Returns the value of an argument as a `Secret` if it contains a secret, else unchanged."""
-    if not isinstance(value, str):
-        return value
+    if not isinstance(argument, str):
+        return argument
     if key in _SECRET_ARGUMENTS:
-        return Secret.of(value)
+        return Secret.of(argument)
     if key in ("headers", "body"):
-        redacted = _redact_json_argument(key, value)
+        redacted = _redact_json_argument(key, argument)
     elif key == "env":
         # Names of variables; who writes NAME=VALUE, as other programs take it, writes a secret.
-        redacted = re.sub(r"=[^|]*", f"={REDACTED}", value)
+        redacted = re.sub(r"=[^|]*", f"={REDACTED}", argument)
     else:
         # A nested spec may be given as quoted text.
-        redacted = redact_spec_text(value)
-    return value if redacted == value else Secret.of(value, redacted)
+        redacted = redact_spec_text(argument)
+    return argument if redacted == argument else Secret.of(argument, redacted)
 
 
 def _redact_json_argument(key: str, text: str) -> str:

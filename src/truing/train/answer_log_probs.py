@@ -201,22 +201,26 @@ def _head_log_probs(head: nn.Linear, hidden: Tensor, targets: Tensor, temperatur
     # At least 16 tokens, so that a huge vocabulary does not make tiny products.
     chunk = max(16, CHUNK_ELEMENTS // head.out_features)
     needs_grad = torch.is_grad_enabled() and hidden.requires_grad
-    values = []
+    chunk_log_probs = []
     for begin in range(0, len(targets), chunk):
         part, part_targets = hidden[begin : begin + chunk], targets[begin : begin + chunk]
         # The backward pass begins with the last chunk: computing that one again saves no memory.
         is_last = begin + chunk >= len(targets)
         if needs_grad and not head.weight.requires_grad:
             apply_frozen: Any = _FrozenHeadLogProbs.apply  # torch does not annotate it
-            value: Tensor = apply_frozen(part, part_targets, head, temperature)
+            log_probs: Tensor = apply_frozen(part, part_targets, head, temperature)
         elif needs_grad and not is_last:
-            value = checkpoint(
+            log_probs = checkpoint(
                 _apply_head, head, part, part_targets, temperature, use_reentrant=False
             )
         else:
-            value = _apply_head(head, part, part_targets, temperature)
-        values.append(value)
-    return torch.cat(values) if values else _apply_head(head, hidden, targets, temperature)
+            log_probs = _apply_head(head, part, part_targets, temperature)
+        chunk_log_probs.append(log_probs)
+    return (
+        torch.cat(chunk_log_probs)
+        if chunk_log_probs
+        else _apply_head(head, hidden, targets, temperature)
+    )
 
 
 def _apply_head(head: nn.Linear, hidden: Tensor, targets: Tensor, temperature: float) -> Tensor:

@@ -91,13 +91,13 @@ class ExampleEncoder(ChatTokenizer):
             teacher = tuple(self.encode_prompt(self.wrap(item.conversation).messages))
         return EncodedExample(item, tuple(prompt), answers, teacher)
 
-    def _encode_dialogue(self, item: TrainingExample) -> EncodedExample:
+    def _encode_dialogue(self, example: TrainingExample) -> EncodedExample:
         """Encodes a dialogue in which every assistant turn is learned.
 
         Each turn is encoded as it is at inference: what the template renders before the answer,
         then the answer with its end token.
         """
-        messages = [*item.conversation.messages, Message("assistant", item.answers[0])]
+        messages = [*example.conversation.messages, Message("assistant", example.answers[0])]
         end_text = str(self.tokenizer.decode([self.eos_token_id]))
         ids: list[int] = []
         mask: list[int] = []
@@ -121,7 +121,7 @@ class ExampleEncoder(ChatTokenizer):
             else:
                 encoded_text = rendered
         excess = max(0, len(ids) - self.settings.max_length)
-        return EncodedExample(item, (), (tuple(ids[excess:]),), turn_mask=tuple(mask[excess:]))
+        return EncodedExample(example, (), (tuple(ids[excess:]),), turn_mask=tuple(mask[excess:]))
 
     def encode_all(
         self, items: Iterable[TrainingExample]

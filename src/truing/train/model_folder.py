@@ -131,38 +131,38 @@ def save_model(trainable: ExportedModel, base: BaseModel, lineage: Lineage) -> P
     is complete. Adapters are merged into the base on the way, so the model cannot be trained
     further. The weights get the type of `settings.export_dtype`; the adapters stay in float32.
     """
-    settings, out = trainable.settings, trainable.settings.folder
-    temporary = out / ".model.tmp"
+    settings, folder = trainable.settings, trainable.settings.folder
+    temporary = folder / ".model.tmp"
     shutil.rmtree(temporary, ignore_errors=True)
-    (out / CARD_FILE).unlink(missing_ok=True)
+    (folder / CARD_FILE).unlink(missing_ok=True)
     try:
         create_folder(temporary)
         _write_weights(trainable, temporary, export_dtype(settings, base))
         for path in sorted(temporary.iterdir()):
-            target = out / path.name
+            target = folder / path.name
             if target.is_dir():
                 shutil.rmtree(target)
             path.rename(target)
         temporary.rmdir()
-        model_hash = digest(settings.kind, sha256_folder(out))
+        model_hash = digest(settings.kind, sha256_folder(folder))
         card = _build_card(settings, base, msgspec.structs.replace(lineage, hash=model_hash))
-        replace_file(out / README_FILE, render_model_card(card).encode())
-        replace_file(out / CARD_FILE, msgspec.json.format(msgspec.json.encode(card), indent=2))
+        replace_file(folder / README_FILE, render_model_card(card).encode())
+        replace_file(folder / CARD_FILE, msgspec.json.format(msgspec.json.encode(card), indent=2))
     except WRITE_ERRORS as error:
         shutil.rmtree(temporary, ignore_errors=True)
-        raise describe_write_error(out, error) from error
-    return out
+        raise describe_write_error(folder, error) from error
+    return folder
 
 
 def _build_card(settings: ModelSettings, base: BaseModel, lineage: Lineage) -> TrainedModelCard:
-    values = settings.used_settings()
+    used_settings = settings.used_settings()
     for name in (
         "out",
         "kind",
         "base",
         "device",
     ):  # stand in fields of their own, or depend on the machine
-        values.pop(name, None)
+        used_settings.pop(name, None)
     return TrainedModelCard(
         kind=settings.kind,
         base=base.weights.title or base.weights.name,
@@ -174,7 +174,7 @@ def _build_card(settings: ModelSettings, base: BaseModel, lineage: Lineage) -> T
         max_length=settings.max_length,
         red_model=lineage.red_model,
         measurement_prompts=len(frozen_hashes().intersection(lineage.prompts)),
-        settings=values,
+        settings=used_settings,
     )
 
 

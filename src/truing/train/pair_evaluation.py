@@ -103,8 +103,8 @@ def evaluate_pairs(
     too_long: int = 0,
 ) -> PairEvaluation:
     """Evaluates pairs by `scores`: (preferred answer, other answer) of each."""
-    values = np.asarray(scores, dtype=float).reshape(-1, 2)
-    difference = values[:, 0] - values[:, 1]
+    pair_scores = np.asarray(scores, dtype=float).reshape(-1, 2)
+    difference = pair_scores[:, 0] - pair_scores[:, 1]
     if kind == "cost":
         difference = -difference  # the preferred answer is the safer one and should cost less
     is_right = difference > 0
@@ -113,7 +113,7 @@ def evaluate_pairs(
     if len(items):
         calibration |= _order_calibration(difference)
     if kind == "cost":
-        calibration |= _sign_figures(items, values)
+        calibration |= _sign_figures(items, pair_scores)
     return PairEvaluation(
         kind=kind,
         pairs=len(items),

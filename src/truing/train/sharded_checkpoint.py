@@ -168,14 +168,14 @@ def _split_slots(
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Returns the state of a parameter: tensors of its shape, and all else (the step count)."""
     slots: dict[str, Tensor] = {}
-    values: dict[str, Any] = {}
+    unsharded: dict[str, Any] = {}
     for name, value in optimizer.state.get(parameter, {}).items():
         is_slot = isinstance(value, Tensor) and value.dim() and value.shape == parameter.shape
         if is_slot:
             slots[name] = value
         else:
-            values[name] = value
-    return slots, values
+            unsharded[name] = value
+    return slots, unsharded
 
 
 def _optimizer_scalars(parts: Mapping[str, TrainedPart]) -> dict[str, dict[str, Any]]:

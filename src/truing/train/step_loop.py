@@ -131,14 +131,14 @@ def run_steps(
     steps_before = run.step
     # A resumed run starts from a checkpoint of its current step; a new run (step 0) has none yet.
     saved_step = run.step or None
-    values: dict[str, Any] = {}
+    metrics: dict[str, Any] = {}
     try:
         while not run.is_finished:
-            values = run.take_step()
+            metrics = run.take_step()
             # The log comes before the checkpoint: a crash between them repeats the step, and the
             # resumed log drops its line.
             if log is not None:
-                log.write(first_step + run.step, values)
+                log.write(first_step + run.step, metrics)
             if run.step % save_every == 0:
                 run.save_checkpoint()
                 saved_step = run.step
@@ -152,4 +152,4 @@ def run_steps(
     finally:
         if log is not None:
             log.close()
-    return LoopResult(values, run.step - steps_before, run.is_finished)
+    return LoopResult(metrics, run.step - steps_before, run.is_finished)

@@ -50,18 +50,18 @@ def read_training_set(
     dropped: Counter[str] = Counter()
     trainable = data if isinstance(data, TrainableRows) else TrainableRows(data, allow=testing)
     if kind == "sft":
-        items = list(_read_targets(trainable, dropped, chosen=chosen, harmful=harmful))
+        examples = list(_read_targets(trainable, dropped, chosen=chosen, harmful=harmful))
     elif kind == "distil":
-        items = list(_read_sampled_answers(trainable, dropped))
+        examples = list(_read_sampled_answers(trainable, dropped))
     elif kind == "kto":
-        items = _read_unpaired_answers(trainable, dropped)
+        examples = _read_unpaired_answers(trainable, dropped)
     else:
-        items = _read_pairs(trainable, kind, dropped)
+        examples = _read_pairs(trainable, kind, dropped)
     if trainable.n_left_out:
         dropped[FROZEN_REASON] = trainable.n_left_out
     if limit is not None:
-        items = items[:limit]
-    if not items:
+        examples = examples[:limit]
+    if not examples:
         reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(dropped.items()))
         reasons = reasons or "it has no rows of this kind"
         raise DataError(f"{data.info.spec}: nothing left for {kind} after filtering: {reasons}")
@@ -70,7 +70,7 @@ def read_training_set(
     return TrainingSet(
         spec=data.info.spec,
         sha256=data.sha256(),
-        items=tuple(items),
+        items=tuple(examples),
         weight=weight,
         licence=data.info.licence,
         dropped=dict(dropped),
@@ -83,23 +83,23 @@ def read_training_set(
 
 
 def _read_targets(
-    data: Dataset, dropped: Counter[str], *, chosen: bool, harmful: bool
+    dataset: Dataset, dropped: Counter[str], *, chosen: bool, harmful: bool
 ) -> Iterator[TrainingExample]:
-    if next(data.preferences(), None) is not None:
+    if next(dataset.preferences(), None) is not None:
         if not chosen:
             raise PlanError(
-                f"{data.info.spec}: holds preference pairs, not examples to imitate; "
+                f"{dataset.info.spec}: holds preference pairs, not examples to imitate; "
                 "--chosen takes their preferred answers as targets"
             )
-        yield from _read_preferred_answers(data, dropped, harmful=harmful)
+        yield from _read_preferred_answers(dataset, dropped, harmful=harmful)
         return
-    if not data.info.imitate and not chosen:
+    if not dataset.info.imitate and not chosen:
         raise PlanError(
-            f"{data.info.spec}: its answers are there to be compared or judged, "
+            f"{dataset.info.spec}: its answers are there to be compared or judged, "
             "not to be imitated; "
             "--chosen takes them as targets nevertheless"
         )
-    for index, row in enumerate(data.rows()):
+    for index, row in enumerate(dataset.rows()):
         verdicts = {j.index: j.verdict for j in row.judgements if j.question == "harmful"}
         for response in row.responses:
             is_harmful = verdicts.get(response.index)
@@ -177,9 +177,11 @@ def _example_of_pair(pair: Preference, index: int) -> TrainingExample:
     )
 
 
-def _read_pairs(data: Dataset, kind: TrainingKind, dropped: Counter[str]) -> list[TrainingExample]:
+def _read_pairs(
+    dataset: Dataset, kind: TrainingKind, dropped: Counter[str]
+) -> list[TrainingExample]:
     """Returns the distinct pairs; equal answers, repeated and contradictory pairs are dropped."""
-    pairs = list(data.preferences())
+    pairs = list(dataset.preferences())
     # Of a set that is ordered by one dimension alone every pair is taken, whatever the dimension.
     dimension = _DIMENSIONS.get(kind)
     filters_by_dimension = dimension in {pair.dimension for pair in pairs}
@@ -194,7 +196,7 @@ def _read_pairs(data: Dataset, kind: TrainingKind, dropped: Counter[str]) -> lis
             continue
         if kind == "cost" and pair.signs == (-1, 1):
             raise DataError(
-                f"{data.info.spec}: pair {index}: the preferred answer is labelled unsafe "
+                f"{dataset.info.spec}: pair {index}: the preferred answer is labelled unsafe "
                 "and the other one safe"
             )
         example = _example_of_pair(pair, index)
@@ -225,10 +227,10 @@ def _pair_key(example: TrainingExample) -> PairKey:
 # -- single answers that are desirable or not (kto)
 
 
-def _read_unpaired_answers(data: Dataset, dropped: Counter[str]) -> list[TrainingExample]:
+def _read_unpaired_answers(dataset: Dataset, dropped: Counter[str]) -> list[TrainingExample]:
     """Returns the answers of all pairs; of a set without pairs, the labelled answers."""
     examples: list[TrainingExample] = []
-    for pair in _read_pairs(data, "dpo", dropped):
+    for pair in _read_pairs(dataset, "dpo", dropped):
         for answer, desirable in ((0, True), (1, False)):
             sign = None if pair.signs is None else pair.signs[answer]
             examples.append(
@@ -240,7 +242,7 @@ def _read_unpaired_answers(data: Dataset, dropped: Counter[str]) -> list[Trainin
                     signs=None if sign is None else (sign, sign),
                 )
             )
-    return examples or list(_read_labelled_answers(data, dropped))
+    return examples or list(_read_labelled_answers(dataset, dropped))
 
 
 def _read_labelled_answers(data: Dataset, dropped: Counter[str]) -> Iterator[TrainingExample]:

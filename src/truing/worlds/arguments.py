@@ -70,19 +70,19 @@ class Parameter(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         elif self.default is not None and not self._allows(self.default):
             yield f"default: {self.default!r} is no value of the parameter"
 
-    def _allows(self, value: object) -> bool:
+    def _allows(self, argument: object) -> bool:
         """Whether a value has the type and keeps the constraints."""
         kinds = {"integer": int, "number": int | float, "string": str, "boolean": bool}
         kind = kinds.get(self.type)
-        if kind is None or not isinstance(value, kind):
+        if kind is None or not isinstance(argument, kind):
             return False
-        if isinstance(value, bool):
+        if isinstance(argument, bool):
             return self.type == "boolean"
-        if isinstance(value, str):
-            return not self.one_of or value in self.one_of
+        if isinstance(argument, str):
+            return not self.one_of or argument in self.one_of
         lowest = -MAX_NUMBER if self.minimum is None else self.minimum
         highest = MAX_NUMBER if self.maximum is None else self.maximum
-        return isinstance(value, int | float) and lowest <= value <= highest
+        return isinstance(argument, int | float) and lowest <= argument <= highest
 
     def annotation(self) -> Any:
         """Returns the parameter as a Python type with msgspec's constraints."""

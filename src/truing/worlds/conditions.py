@@ -52,16 +52,16 @@ def _matches(record: Mapping[str, Any], where: tuple[tuple[str, Scalar], ...]) -
     return all(f in record and _matches_value(record[f], expected) for f, expected in where)
 
 
-def _matches_value(value: Any, expected: Scalar) -> bool:
-    if isinstance(value, list):
-        return any(_matches_value(item, expected) for item in value)
+def _matches_value(state_value: Any, expected: Scalar) -> bool:
+    if isinstance(state_value, list):
+        return any(_matches_value(item, expected) for item in state_value)
     if isinstance(expected, str):
-        return value is not None and _matches_text(str(value), expected)
-    if isinstance(expected, bool) or isinstance(value, bool):
-        return str(value).casefold() == str(expected).casefold()
+        return state_value is not None and _matches_text(str(state_value), expected)
+    if isinstance(expected, bool) or isinstance(state_value, bool):
+        return str(state_value).casefold() == str(expected).casefold()
     try:
         # A model may write a number as a text.
-        return abs(float(value) - expected) < 1e-6
+        return abs(float(state_value) - expected) < 1e-6
     except (TypeError, ValueError, OverflowError):
         return False
 

@@ -50,14 +50,14 @@ class Simulation:
         change nothing. Raises KeyError if there is no such tool.
         """
         tool = self.world.tools[name]
-        values = tool.schema.decode(arguments)
+        decoded = tool.schema.decode(arguments)
         self._calls += 1
         # The steps work on copies of the tables, so that a call that fails has changed nothing.
         draft = {table: dict(rows) for table, rows in self.state.items()}
         result: Any = None
         row: Record = {}
         for step in tool.row.steps:
-            result = _Operation(step, values, row, draft, f"n{self._calls}").run()
+            result = _Operation(step, decoded, row, draft, f"n{self._calls}").run()
             if step.operation == "get":
                 row = result
         self.state = draft

@@ -69,16 +69,16 @@ def _find_faults(varied: Any) -> list[str]:
     ]
 
 
-def _replace(content: Any, values: Mapping[str, Any], unknown: set[str]) -> Any:
+def _replace(content: Any, replacements: Mapping[str, Any], unknown: set[str]) -> Any:
     if isinstance(content, dict):
-        return {key: _replace(value, values, unknown) for key, value in content.items()}
+        return {key: _replace(value, replacements, unknown) for key, value in content.items()}
     if isinstance(content, list):
-        return [_replace(item, values, unknown) for item in content]
+        return [_replace(item, replacements, unknown) for item in content]
     if not isinstance(content, str) or "{{" not in content:
         return content
     names = _PLACEHOLDER.findall(content)
-    unknown.update(name for name in names if name not in values)
+    unknown.update(name for name in names if name not in replacements)
     whole = _PLACEHOLDER.fullmatch(content)
-    if whole is not None and whole[1] in values:
-        return values[whole[1]]
-    return _PLACEHOLDER.sub(lambda match: str(values.get(match[1], match[0])), content)
+    if whole is not None and whole[1] in replacements:
+        return replacements[whole[1]]
+    return _PLACEHOLDER.sub(lambda match: str(replacements.get(match[1], match[0])), content)

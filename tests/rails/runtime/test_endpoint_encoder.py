@@ -84,18 +84,27 @@ def test_an_endpoint_that_fails_ends_the_turn() -> None:
 
 
 @pytest.mark.parametrize(
-    "reply",
+    ("reply", "message"),
     [
-        {"data": []},
-        {"data": [{"embedding": [1.0]}, {"embedding": []}]},
-        {"data": [{"embedding": ["x"]}, {"embedding": [1.0]}]},
-        {"data": [{"embedding": [1.0], "index": 1}, {"embedding": [1.0], "index": 1}]},
-        {"data": [[1.0], [2.0]]},
-        [1, 2],
+        ({"data": []}, "expected 2 embeddings"),
+        (
+            {"data": [{"embedding": [1.0]}, {"embedding": []}]},
+            "an embedding is no list of numbers",
+        ),
+        (
+            {"data": [{"embedding": ["x"]}, {"embedding": [1.0]}]},
+            "an embedding is no list of numbers",
+        ),
+        (
+            {"data": [{"embedding": [1.0], "index": 1}, {"embedding": [1.0], "index": 1}]},
+            "the embeddings are not those of the texts",
+        ),
+        ({"data": [[1.0], [2.0]]}, "an embedding is no list of numbers"),
+        ([1, 2], "expected 2 embeddings"),
     ],
 )
-def test_replies_in_another_form(reply: Any) -> None:
-    with pytest.raises(ValueError):
+def test_replies_in_another_form(reply: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         _read_vectors(json.dumps(reply).encode(), 2)
 
 

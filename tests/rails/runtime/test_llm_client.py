@@ -241,7 +241,7 @@ def test_a_cancelled_copy_raises_an_error_in_the_turn_not_a_cancellation() -> No
         waiting = asyncio.create_task(turn("prompt"))
         await asyncio.sleep(0)
         task.cancel()
-        with pytest.raises(SpeculationStopped):
+        with pytest.raises(SpeculationStopped, match="^cancelled$"):
             await waiting
 
     asyncio.run(run())

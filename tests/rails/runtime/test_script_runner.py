@@ -111,17 +111,19 @@ def test_an_action_that_fails_ends_the_turn_without_an_answer() -> None:
 
 
 @pytest.mark.parametrize(
-    "body",
+    ("body", "message"),
     [
-        "while True\n    $x = 1",
-        'while True\n    bot say "x"',
-        "call main again",
-        "user said something\n  bot say $a[1]",
+        ("while True\n    $x = 1", "do not come to an end: too many steps for one message"),
+        ('while True\n    bot say "x"', "do not come to an end: too many steps for one message"),
+        ("call main again", r"main\.co:4: too many flows run inside of each other"),
+        ("user said something\n  bot say $a[1]", r"error evaluating '\$a\[1\]'"),
     ],
 )
-def test_flows_without_an_end_are_errors_of_the_turn(body: str) -> None:
+def test_flows_without_an_end_and_failing_expressions_are_errors_of_the_turn(
+    body: str, message: str
+) -> None:
     colang = f"import core\nflow main\n  {body}\nflow call main again\n  call main again\n"
-    with pytest.raises(RailsError):
+    with pytest.raises(RailsError, match=message):
         _converse(_build(colang), ["x"])
 
 

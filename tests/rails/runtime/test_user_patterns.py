@@ -70,5 +70,5 @@ def test_a_worker_has_no_secret_of_this_process(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_a_malformed_pattern_is_an_error() -> None:
-    with pytest.raises(re.error):
+    with pytest.raises(re.error, match="unterminated subpattern at position 0"):
         UserPattern("(")

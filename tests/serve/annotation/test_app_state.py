@@ -18,7 +18,7 @@ def test_a_throttle_refills() -> None:
         throttle.check("a")
     seconds[0] += 31  # two tokens a minute: one after 30 s
     throttle.check("a")
-    with pytest.raises(RequestRejected):
+    with pytest.raises(RequestRejected, match="^Too many requests"):
         throttle.check("a")
 
 
@@ -27,14 +27,14 @@ def test_a_throttle_forgets_the_least_recently_seen_key() -> None:
     for key in "abcd":
         throttle.check(key)
     throttle.check("a")  # forgotten when "d" came, so its bucket is full again
-    with pytest.raises(RequestRejected):
+    with pytest.raises(RequestRejected, match="^Too many requests"):
         throttle.check("d")
 
 
 def test_keys_have_buckets_of_their_own() -> None:
     throttle = Throttle(1, clock=lambda: 0.0)
     throttle.check("a"), throttle.check("b")
-    with pytest.raises(RequestRejected):
+    with pytest.raises(RequestRejected, match="^Too many requests"):
         throttle.check("a")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import msgspec
@@ -37,21 +38,22 @@ def test_tools_become_tools() -> None:
 
 
 @pytest.mark.parametrize(
-    "fields",
+    ("fields", "expected"),
     [
-        {"n": 0},
-        {"n": 33},
-        {"temperature": -1},
-        {"temperature": 3},
-        {"top_p": 0},
-        {"seed": -1},
-        {"max_tokens": 0},
-        {"messages": "hello"},
-        {"stop": 3},
+        ({"n": 0}, "`int` >= 1"),
+        ({"n": 33}, "`int` <= 32"),
+        ({"temperature": -1}, "`float` >= 0.0"),
+        ({"temperature": 3}, "`float` <= 2.0"),
+        ({"top_p": 0}, "`float` > 0.0"),
+        ({"seed": -1}, "`int` >= 0"),
+        ({"max_tokens": 0}, "`int` >= 1"),
+        ({"messages": "hello"}, "`array`, got `str`"),
+        ({"stop": 3}, "`str | array | null`, got `int`"),
     ],
 )
-def test_wrong_values_are_refused(fields: dict[str, object]) -> None:
-    with pytest.raises(msgspec.ValidationError):
+def test_wrong_values_are_refused(fields: dict[str, object], expected: str) -> None:
+    (name,) = fields
+    with pytest.raises(msgspec.ValidationError, match=re.escape(f"{expected} - at `$.{name}`")):
         read(**fields)
 
 

@@ -120,7 +120,9 @@ def test_a_half_written_index_is_built_again(tmp_path: Path, content: bytes) -> 
     (file,) = run.glob("ui-rows-*.sqlite")
     file.write_bytes(content)
     again = RowIndexes(b"k" * 32)
-    assert isinstance(_get(again, run), RowIndex)
+    index = _get(again, run)
+    assert isinstance(index, RowIndex) and index.outcome_name(0) == "harmful"
+    assert file.read_bytes().startswith(b"SQLite format 3\0") and file.stat().st_size > 4096
     again.close()
 
 

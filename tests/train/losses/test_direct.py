@@ -137,11 +137,14 @@ def test_the_anchor_is_the_mean_likelihood_of_the_chosen_answers() -> None:
     assert torch.equal(L.chosen_nll(LOGPS, unshifted), L.chosen_nll(LOGPS, TOKENS))
 
 
-def test_a_certain_answer_has_a_finite_gradient() -> None:
+def test_certain_answers_have_a_finite_gradient() -> None:
+    """Where both are certain the odds are equal: their ratio counts as 1."""
     logps = torch.zeros(2, 2, requires_grad=True)
-    loss = L.orpo_loss(logps, torch.ones(2, 2))
+    loss = L.orpo_loss(logps, torch.ones(2, 2), beta=0.1)
     loss.backward()
-    assert bool(torch.isfinite(loss)) and bool(torch.isfinite(logps.grad).all())
+    assert float(loss) == pytest.approx(0.1 * math.log(2))
+    # Half a token's share of -log p, and beta times a half of that of the log odds.
+    assert logps.grad.tolist() == [pytest.approx([-0.525] * 2), pytest.approx([0.025] * 2)]
 
 
 def test_reference_free_losses_prefer_the_chosen_answer() -> None:

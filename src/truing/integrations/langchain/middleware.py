@@ -119,19 +119,19 @@ class RailsMiddleware(AgentMiddleware):
             return request, None
         return request.override(tool_call={**request.tool_call, "args": arguments}), None
 
-    async def _check_result(self, request: Any, result: Any) -> Any:
+    async def _check_result(self, request: Any, tool_result: Any) -> Any:
         """Returns the result of a tool as the rails leave it: a message, a Command with some, or a
         list of these. Messages in any other form are refused.
         """
-        if isinstance(result, ToolMessage):
-            return await self._check_message(request, result)
-        if isinstance(result, list):
-            return [await self._check_result(request, part) for part in result]
-        if not isinstance(result, Command):
+        if isinstance(tool_result, ToolMessage):
+            return await self._check_message(request, tool_result)
+        if isinstance(tool_result, list):
+            return [await self._check_result(request, part) for part in tool_result]
+        if not isinstance(tool_result, Command):
             return self._refuse(request, self.rails.block("tool_input", _UNREAD_RESULT))
-        update: Any = result.update
+        update: Any = tool_result.update
         if update is None or (isinstance(update, dict) and not update.get("messages")):
-            return result
+            return tool_result
         if not isinstance(update, dict):
             return self._refuse(request, self.rails.block("tool_input", _UNREAD_RESULT))
         rows = update["messages"]
@@ -143,10 +143,10 @@ class RailsMiddleware(AgentMiddleware):
             for row in rows
         ]
         return Command(
-            graph=result.graph,
+            graph=tool_result.graph,
             update={**update, "messages": checked},
-            resume=result.resume,
-            goto=result.goto,
+            resume=tool_result.resume,
+            goto=tool_result.goto,
         )
 
     async def _check_message(self, request: Any, message: Any) -> Any:

@@ -82,15 +82,15 @@ def _read_reply(reply: Any) -> Answer:
             "unsupported", "the LangChain model called tools, which it was not given"
         )
     content = getattr(reply, "content", reply)
-    parts = content if isinstance(content, list) else [content]
+    content_parts = content if isinstance(content, list) else [content]
     texts = []
-    for part in parts:
+    for part in content_parts:
         text = part.get("text") if isinstance(part, Mapping) else part
         if isinstance(text, str):
             texts.append(text)
         elif not isinstance(part, Mapping):
             return Answer.failed("model", f"an answer of type {type(part).__name__} is no text")
-    if parts and not texts:
+    if content_parts and not texts:
         return Answer.failed("model", "the LangChain model's answer has no text")
     return Answer.of("".join(texts))
 
@@ -135,15 +135,15 @@ class LLMRails:
         options = read_options(options)
         record = TurnRecord()
         message, answer = await self._answer(rows, options, record)
-        result = self._last_result = record.result
+        turn_result = self._last_result = record.result
         if options is None and state is None:
             return str(message["content"]) if prompt is not None else message
         selected = options or {}
-        log = build_generation_log(result, selected.get("log"))
+        log = build_generation_log(turn_result, selected.get("log"))
         calls = [call.to_openai() for call in answer.message.tool_calls]
         return GenerationResponse(
             response=str(message["content"]) if prompt is not None else [message],
-            output_data=select_output_data(result, selected.get("output_vars")),
+            output_data=select_output_data(turn_result, selected.get("output_vars")),
             log=GenerationLog.of(log) if log is not None else None,
             state={"messages": [*rows, message]} if state is not None else None,
             tool_calls=calls or None,

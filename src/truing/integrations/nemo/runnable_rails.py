@@ -207,28 +207,28 @@ class RunnableRails(Runnable[Any, Any]):
 
     # -- forms of input and output ---------------------------------------------------------------
 
-    def _read_input(self, value: Any) -> tuple[list[Any], dict[str, Any]]:
+    def _read_input(self, chain_input: Any) -> tuple[list[Any], dict[str, Any]]:
         """Returns the messages of an input, and the variables in its `context`."""
-        if isinstance(value, Mapping):
-            content = value.get(self.input_key, value.get("input"))
-            context = value.get("context") or {}
+        if isinstance(chain_input, Mapping):
+            content = chain_input.get(self.input_key, chain_input.get("input"))
+            context = chain_input.get("context") or {}
             if content is None or not isinstance(context, Mapping):
                 raise ValueError(
                     f"expected {self.input_key!r} (and a mapping as context) in the input; "
-                    f"it has {sorted(map(str, value))}"
+                    f"it has {sorted(map(str, chain_input))}"
                 )
             return self._read_input(content)[0], dict(context)
-        if isinstance(value, ChatPromptValue | StringPromptValue):
-            return value.to_messages(), {}
-        if isinstance(value, str):
-            return [HumanMessage(value)], {}
-        if isinstance(value, BaseMessage):
-            return [value], {}
-        if isinstance(value, list) and value:
-            return convert_to_messages(value), {}
+        if isinstance(chain_input, ChatPromptValue | StringPromptValue):
+            return chain_input.to_messages(), {}
+        if isinstance(chain_input, str):
+            return [HumanMessage(chain_input)], {}
+        if isinstance(chain_input, BaseMessage):
+            return [chain_input], {}
+        if isinstance(chain_input, list) and chain_input:
+            return convert_to_messages(chain_input), {}
         raise ValueError(
-            f"an input of type {type(value).__name__}: expected a text, messages, a prompt, or a "
-            "dictionary with one of them"
+            f"an input of type {type(chain_input).__name__}: expected a text, messages, a prompt, "
+            "or a dictionary with one of them"
         )
 
     def _format(self, value: Any, answer: Any) -> Any:
@@ -260,15 +260,19 @@ def _guard_chat_model(llm: Any, config: RailsConfig) -> GuardedChatModel:
     return GuardedChatModel(llm.bound, rails, bound_model=llm, bound_tools=tools)
 
 
-def _user_text(value: Any, input_key: str) -> str:
+def _user_text(chain_input: Any, input_key: str) -> str:
     """Returns the text of a chain's input that the input rails read."""
-    if isinstance(value, Mapping):
-        return _user_text(value[input_key], input_key) if input_key in value else str(value)
-    if isinstance(value, BaseMessage):
-        return read_content(value.content)
-    if isinstance(value, ChatPromptValue | StringPromptValue):
-        return str(value.to_string())
-    return value if isinstance(value, str) else str(value)
+    if isinstance(chain_input, Mapping):
+        return (
+            _user_text(chain_input[input_key], input_key)
+            if input_key in chain_input
+            else str(chain_input)
+        )
+    if isinstance(chain_input, BaseMessage):
+        return read_content(chain_input.content)
+    if isinstance(chain_input, ChatPromptValue | StringPromptValue):
+        return str(chain_input.to_string())
+    return chain_input if isinstance(chain_input, str) else str(chain_input)
 
 
 def _text_of(output: Any, output_key: str) -> str:

@@ -107,17 +107,17 @@ def read_output(items: Sequence[Any]) -> OutputReading:
     texts: list[str] = []
     calls: list[ToolCall] = []
     others: list[Message] = []
-    for item in items:
-        kind = getattr(item, "type", "")
+    for output_item in items:
+        kind = getattr(output_item, "type", "")
         if kind == "message":
-            texts.append(read_text(item.content))
+            texts.append(read_text(output_item.content))
         elif kind == "function_call":
-            calls.append(read_call(item))
+            calls.append(read_call(output_item))
         elif kind == "reasoning":
-            parts = [*(item.summary or ()), *(getattr(item, "content", None) or ())]
+            parts = [*(output_item.summary or ()), *(getattr(output_item, "content", None) or ())]
             others.append(Message("assistant", "\n".join(str(part.text) for part in parts)))
         else:
-            others.append(Message("assistant", _read_hosted(as_mapping(item))))
+            others.append(Message("assistant", _read_hosted(as_mapping(output_item))))
     answer = Message("assistant", "".join(texts), tuple(calls)) if texts or calls else None
     return OutputReading(answer=answer, others=tuple(m for m in others if m.content))
 

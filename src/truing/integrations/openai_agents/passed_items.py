@@ -57,14 +57,14 @@ class PassedItems:
 
     def remember_items(self, items: Iterable[Any]) -> None:
         """Remembers the items of an output, which may go back to the model as they are."""
-        for item in items:
-            row = as_mapping(item)
+        for run_item in items:
+            row = as_mapping(run_item)
             self._remember("item", _canonical(row))
             kind = row.get("type")
             if kind == "function_call":
                 self.remember_message(Message("assistant", "", (read_call(row),)))
             elif kind == "message":
-                self._remember("answer", _text_of(item))
+                self._remember("answer", _text_of(run_item))
 
     def remember_result(self, text: str) -> None:
         """Remembers what a tool, or its refusal, has given to the run."""

@@ -119,7 +119,7 @@ class RailsModel(Model):
             reading = read_output(output)
         except UncheckedContent as error:
             return [refusal_item(self._refuse("output", str(error)).reply)]
-        items = list(output)
+        checked_items = list(output)
         for message in (*reading.others, reading.answer):
             if message is None:
                 continue
@@ -133,12 +133,12 @@ class RailsModel(Model):
                 self.passed.remember_message(Message("assistant", check.reply))
                 return [refusal_item(check.reply)]
             if message is reading.answer:
-                items = _with_answer(items, message, check.messages[-1])
+                checked_items = _with_answer(checked_items, message, check.messages[-1])
             elif check.messages[-1] != message:
                 reason = "a rail rewrites what cannot be rewritten"
                 return [refusal_item(self._refuse("output", reason).reply)]
-        self.passed.remember_items(items)
-        return items
+        self.passed.remember_items(checked_items)
+        return checked_items
 
     async def _release(
         self, before: tuple[Message, ...], last: Any, tools: tuple[Tool, ...]
@@ -200,21 +200,24 @@ def _with_answer(items: Sequence[Any], before: Message, after: Message) -> list[
     calls = iter(after.tool_calls)
     texts = iter([after.content])
     checked: list[Any] = []
-    for item in items:
-        if item.type == "function_call":
+    for output_item in items:
+        if output_item.type == "function_call":
             call = next(calls)
-            is_same = (call.name, call.arguments) == (item.name, item.arguments or "{}")
+            is_same = (call.name, call.arguments) == (
+                output_item.name,
+                output_item.arguments or "{}",
+            )
             update = {"name": call.name, "arguments": call.arguments}
-            checked.append(item if is_same else item.model_copy(update=update))
-        elif item.type != "message":
-            checked.append(item)
+            checked.append(output_item if is_same else output_item.model_copy(update=update))
+        elif output_item.type != "message":
+            checked.append(output_item)
         elif after.content == before.content:
-            checked.append(_with_plain_texts(item))
+            checked.append(_with_plain_texts(output_item))
         else:
             # A rail has rewritten the texts of all messages as one.
             text = next(texts, None)
             if text is not None:
-                checked.append(item.model_copy(update={"content": [_text(text)]}))
+                checked.append(output_item.model_copy(update={"content": [_text(text)]}))
     return checked
 
 
@@ -261,15 +264,15 @@ def refusal_events(reply: str) -> list[Any]:
 def _text_events(response: Any) -> list[Any]:
     """Returns the texts of a response as the events of a stream."""
     events: list[Any] = []
-    for index, item in enumerate(response.output):
-        if item.type == "message":
-            for part, content in enumerate(item.content):
+    for index, output_item in enumerate(response.output):
+        if output_item.type == "message":
+            for part, content in enumerate(output_item.content):
                 events.append(
                     ResponseTextDeltaEvent(
                         type="response.output_text.delta",
                         delta=str(getattr(content, "text", "") or getattr(content, "refusal", "")),
                         content_index=part,
-                        item_id=item.id,
+                        item_id=output_item.id,
                         output_index=index,
                         logprobs=[],
                         sequence_number=len(events),

@@ -167,7 +167,7 @@ _COMPARISONS: dict[type[ast.cmpop], Callable[[Any, Any], Any]] = {
 # -- attributes and methods ------------------------------------------------------------------------
 
 
-def _read_attribute(value: Any, name: str) -> Any:
+def _read_attribute(owner: Any, name: str) -> Any:
     """Returns an attribute, or a key of a dictionary.
 
     Refuses private names, and everything that leads to code: modules, classes and callables.
@@ -175,29 +175,29 @@ def _read_attribute(value: Any, name: str) -> Any:
     # func_globals, func_code: Python 2 names that Jinja's sandbox refuses as well.
     if name.startswith(("_", "func_")):
         raise _forbidden(name)
-    methods = _ALLOWED_METHODS.get(type(value))
-    if methods is not None and not isinstance(value, dict):
+    methods = _ALLOWED_METHODS.get(type(owner))
+    if methods is not None and not isinstance(owner, dict):
         raise ExpressionError(
-            f"a {type(value).__name__} has no attribute {name!r} that may be used"
+            f"a {type(owner).__name__} has no attribute {name!r} that may be used"
         )
-    if isinstance(value, dict) and methods is not None and name in methods and name not in value:
-        return getattr(value, name)
-    if isinstance(value, AttributeDict):
-        return getattr(value, name)
-    if isinstance(value, dict):
-        if name in value:
-            return value[name]
+    if isinstance(owner, dict) and methods is not None and name in methods and name not in owner:
+        return getattr(owner, name)
+    if isinstance(owner, AttributeDict):
+        return getattr(owner, name)
+    if isinstance(owner, dict):
+        if name in owner:
+            return owner[name]
         raise ExpressionError(f"there is no key {name!r}")
-    if isinstance(value, (type, ModuleType)) or callable(value):
+    if isinstance(owner, (type, ModuleType)) or callable(owner):
         raise _forbidden(name)
     # Only objects of the configuration's own classes and of libraries have attributes: generators,
     # frames, exceptions and the like lead to the interpreter ("gi_frame").
-    if type(value).__module__ in ("builtins", "types", "coroutine"):
+    if type(owner).__module__ in ("builtins", "types", "coroutine"):
         raise _forbidden(name)
     try:
-        attribute = getattr(value, name)
+        attribute = getattr(owner, name)
     except AttributeError as error:
-        raise ExpressionError(f"a {type(value).__name__} has no attribute {name!r}") from error
+        raise ExpressionError(f"a {type(owner).__name__} has no attribute {name!r}") from error
     # A method written in Python may be read; `_call_method` does not call it.
     is_builtin_method = callable(attribute) and not hasattr(attribute, "__dict__")
     leads_to_code = isinstance(attribute, (ModuleType, FrameType, CodeType, TracebackType))

@@ -60,22 +60,22 @@ _FUNCTIONS: dict[str, Callable[..., Any]] = {
 
 class _ScriptExpressionCompiler(ExpressionCompiler):
     def _visit_Constant(self, node: ast.Constant) -> Evaluator:
-        value = node.value
-        if not isinstance(value, str) or not _INSERT.search(value):
+        constant = node.value
+        if not isinstance(constant, str) or not _INSERT.search(constant):
             return super()._visit_Constant(node)
-        parts: list[str | Evaluator] = []
+        text_parts: list[str | Evaluator] = []
         end = 0
-        for match in _INSERT.finditer(value):
-            parts.append(value[end : match.start()])
+        for match in _INSERT.finditer(constant):
+            text_parts.append(constant[end : match.start()])
             if match[1] is not None:
-                parts.append(compile_script_expression(match[1]))
+                text_parts.append(compile_script_expression(match[1]))
             else:
-                parts.append(match[0][0])
+                text_parts.append(match[0][0])
             end = match.end()
-        parts.append(value[end:])
+        text_parts.append(constant[end:])
 
         def join(context: Context) -> str:
-            texts = [part if isinstance(part, str) else str(part(context)) for part in parts]
+            texts = [part if isinstance(part, str) else str(part(context)) for part in text_parts]
             if sum(map(len, texts)) > MAX_LENGTH:
                 raise ExpressionError(f"the text is longer than {MAX_LENGTH}")
             return "".join(texts)

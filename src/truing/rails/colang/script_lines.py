@@ -128,29 +128,29 @@ def _count_open_brackets(text: str) -> int:
 
 def split_at(text: str, separator: str) -> list[str]:
     """Splits a text at a word (or at ``,``) outside of brackets and quoted texts."""
-    pieces, piece, depth = [], "", 0
+    groups, group, depth = [], "", 0
     for part in _PART.findall(text):
         depth += (part in ("(", "[", "{")) - (part in (")", "]", "}"))
         if depth == 0 and separator == "," and "," in part and part[:1] not in "\"'":
             first, *middle, last = part.split(",")
-            pieces += [piece + first, *middle]
-            piece = last
+            groups += [group + first, *middle]
+            group = last
         elif depth == 0 and part == separator:
-            pieces.append(piece)
-            piece = ""
+            groups.append(group)
+            group = ""
         else:
-            piece += part
-    return [stripped for p in (*pieces, piece) if (stripped := p.strip())]
+            group += part
+    return [stripped for p in (*groups, group) if (stripped := p.strip())]
 
 
 def split_arguments(text: str) -> list[str]:
     """Splits simple arguments at white space outside of brackets and quoted texts."""
-    pieces, piece, depth = [], "", 0
+    arguments, argument, depth = [], "", 0
     for part in _PART.findall(text):
         depth += (part in ("(", "[", "{")) - (part in (")", "]", "}"))
         if depth == 0 and part.isspace():
-            pieces.append(piece)
-            piece = ""
+            arguments.append(argument)
+            argument = ""
         else:
-            piece += part
-    return [p for p in (*pieces, piece) if p]
+            argument += part
+    return [p for p in (*arguments, argument) if p]

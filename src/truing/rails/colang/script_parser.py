@@ -204,17 +204,19 @@ class _ScriptParser:
             cases.append((group, self._parse_block(file, line.block)))
         return When(lines[0].number, tuple(cases), otherwise)
 
-    def _parse_assignment(self, number: int, variable: str, sign: str, value: str) -> Statement:
+    def _parse_assignment(
+        self, number: int, variable: str, sign: str, right_side: str
+    ) -> Statement:
         if sign == "+=":
-            return Assign(number, variable, _expression(f"${variable} + ({value})"))
-        if value.startswith("..."):
+            return Assign(number, variable, _expression(f"${variable} + ({right_side})"))
+        if right_side.startswith("..."):
             raise _Refused("a value by the LLM needs Colang 2's runtime")
-        is_call = re.match(r"(?:await|match)\s", value) or (
-            _NAME.match(value) and not re.match(r"(?:True|False|None|not)\b|\w+\(", value)
+        is_call = re.match(r"(?:await|match)\s", right_side) or (
+            _NAME.match(right_side) and not re.match(r"(?:True|False|None|not)\b|\w+\(", right_side)
         )
-        if not is_call and not _ACTION.fullmatch(value):
-            return Assign(number, variable, _expression(value))
-        return Await(number, self._parse_group(value), variable)
+        if not is_call and not _ACTION.fullmatch(right_side):
+            return Assign(number, variable, _expression(right_side))
+        return Await(number, self._parse_group(right_side), variable)
 
     def _parse_start(self, number: int, word: str, text: str) -> Iterator[Statement]:
         pieces = split_at(text, "and")
@@ -304,16 +306,16 @@ class _ScriptParser:
 
 def _library_item(name: str, arguments: tuple[Argument, ...], reference: str) -> Item | None:
     """Returns what a flow of NeMo's core library does."""
-    values = [argument.expression for argument in arguments]
-    if name == "user said" and len(values) == 1:
-        return Hear(values[0], reference=reference)
-    if name == "user said something" and not values:
+    argument_values = [argument.expression for argument in arguments]
+    if name == "user said" and len(argument_values) == 1:
+        return Hear(argument_values[0], reference=reference)
+    if name == "user said something" and not argument_values:
         return Hear(reference=reference)
-    if name in _SAYING and len(values) == 1:
-        return Say(values[0])
-    if name == "bot refuse to respond" and not values:
+    if name in _SAYING and len(argument_values) == 1:
+        return Say(argument_values[0])
+    if name == "bot refuse to respond" and not argument_values:
         return Say(repr(REFUSAL))
-    return NeverHappens() if name == "wait indefinitely" and not values else None
+    return NeverHappens() if name == "wait indefinitely" and not argument_values else None
 
 
 def _split_simple(text: str) -> list[str]:

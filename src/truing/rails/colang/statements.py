@@ -209,14 +209,14 @@ def parse_indented_parameters(lines: list[LogicalLine]) -> dict[str, Any]:
         indent = max(line.indent - lines[0].indent, 0)
         yaml_lines.append(" " * indent + text)
     try:
-        value = safe_load("\n".join(yaml_lines))
+        parameters = safe_load("\n".join(yaml_lines))
     except Exception as error:
         raise ValueError("the indented parameters cannot be read") from error
-    if isinstance(value, str):
-        value = {"$0": value}
-    if not isinstance(value, dict):
+    if isinstance(parameters, str):
+        parameters = {"$0": parameters}
+    if not isinstance(parameters, dict):
         raise ValueError("expected parameters (name: value) in the indented lines")
-    return {str(name).removeprefix("$"): param for name, param in value.items()}
+    return {str(name).removeprefix("$"): param for name, param in parameters.items()}
 
 
 def _parse_indented_values(statement: Statement) -> dict[str, Any]:
@@ -319,15 +319,15 @@ def _parse_assigned_call(statement: Statement) -> tuple[str, str | None, dict[st
     """
     text = _with_clause_to_call(strip_keyword(statement.keyword, statement.text))
     name, parenthesis, arguments = text.partition("(")
-    result = None
+    result_variable = None
     if "=" in name:
         target, _, name = name.partition("=")
-        result = target.strip().removeprefix("$")
+        result_variable = target.strip().removeprefix("$")
     name, params = _parse_call(name.strip() + parenthesis + arguments)
     positional = [value for value, marker in params.items() if marker == POSITIONAL]
     named = {key: value for key, value in params.items() if value != POSITIONAL}
     numbered = {f"${number}": value for number, value in enumerate(positional, 1)}
-    return name, result, {**_parse_indented_values(statement), **named, **numbered}
+    return name, result_variable, {**_parse_indented_values(statement), **named, **numbered}
 
 
 def _parse_run(statement: Statement) -> FlowStep:

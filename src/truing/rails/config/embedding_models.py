@@ -59,10 +59,15 @@ def find_embedding_model(config: RailsConfig, place: Place) -> EmbeddingModel | 
     name, parameters = read_search_provider(config, place)
     if name != DEFAULT_PROVIDER:
         return None
-    entry = next((entry for entry in config.models if entry.type == "embeddings"), _DEFAULT_ENTRY)
+    model_entry = next(
+        (model_entry for model_entry in config.models if model_entry.type == "embeddings"),
+        _DEFAULT_ENTRY,
+    )
     engine, model = find_embedding_names(config, place)
-    is_entry = engine == entry.engine
-    settings = parameters.get("embedding_parameters") or (entry.parameters if is_entry else {})
+    is_entry = engine == model_entry.engine
+    settings = parameters.get("embedding_parameters") or (
+        model_entry.parameters if is_entry else {}
+    )
     if (
         engine not in ENGINES
         or engine in CHAT_ONLY_ENGINES
@@ -75,6 +80,6 @@ def find_embedding_model(config: RailsConfig, place: Place) -> EmbeddingModel | 
     return EmbeddingModel(
         model,
         f"{address.rstrip('/')}/embeddings",
-        entry.api_key_env_var if is_entry else None,
+        model_entry.api_key_env_var if is_entry else None,
         API_KEY_VARIABLES.get(engine, "OPENAI_API_KEY"),
     )

@@ -101,7 +101,7 @@ def parse_model_entry(raw: dict[str, Any]) -> tuple[ModelEntry, str | None]:
     hides_thinking = reasoning.get("remove_reasoning_traces")
     if hides_thinking is None:
         hides_thinking = reasoning.get("remove_thinking_traces")
-    entry = ModelEntry(
+    model_entry = ModelEntry(
         type=str(raw.get("type")),
         engine=str(raw.get("engine")),
         model=name,
@@ -111,7 +111,7 @@ def parse_model_entry(raw: dict[str, Any]) -> tuple[ModelEntry, str | None]:
         cache_size=cache_size if cache.get("enabled") else 0,
         hides_thinking=bool(hides_thinking),
     )
-    return entry, fault
+    return model_entry, fault
 
 
 def parse_prompt_entry(raw: dict[str, Any]) -> PromptEntry | None:

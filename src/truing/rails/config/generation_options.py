@@ -56,20 +56,20 @@ def require_options(options: Any) -> None:
         raise OptionsError(*faults)
 
 
-def _has_shape(name: str, value: Any) -> bool:
+def _has_shape(name: str, option: Any) -> bool:
     if name == "rails":
-        if isinstance(value, Mapping):
+        if isinstance(option, Mapping):
             # NeMo also takes the names of single rails of a stage.
-            return all(_is_switch(switch) for switch in value.values())
-        return isinstance(value, (list, tuple)) and all(isinstance(s, str) for s in value)
+            return all(_is_switch(switch) for switch in option.values())
+        return isinstance(option, (list, tuple)) and all(isinstance(s, str) for s in option)
     if name == "log":
-        return isinstance(value, Mapping) and all(type(v) is bool for v in value.values())
+        return isinstance(option, Mapping) and all(type(v) is bool for v in option.values())
     if name == "output_vars":
-        is_list = isinstance(value, (list, tuple)) and all(isinstance(n, str) for n in value)
-        return type(value) is bool or is_list
+        is_list = isinstance(option, (list, tuple)) and all(isinstance(n, str) for n in option)
+        return type(option) is bool or is_list
     if name == "llm_output":
-        return type(value) is bool
-    return isinstance(value, Mapping)
+        return type(option) is bool
+    return isinstance(option, Mapping)
 
 
 def _is_switch(value: Any) -> bool:

@@ -58,16 +58,16 @@ def _is_other_encoder(value: Any, config: RailsConfig) -> bool:
     return all(model is None or model.model != value for model in models)
 
 
-def _has_no_prompt_of_mode(value: Any, config: RailsConfig) -> bool:
+def _has_no_prompt_of_mode(mode: Any, config: RailsConfig) -> bool:
     """Returns whether NeMo ships prompts of the mode for the main model, which truing does not."""
     main = next((entry for entry in config.models if entry.type == "main"), None)
-    has_own = any(prompt.mode == value for prompt in config.prompts)
+    has_own = any(prompt.mode == mode for prompt in config.prompts)
     has_nemo_prompts = main is not None and (
         main.engine in ("openai", "azure")
         and main.model.startswith(("gpt-3.5-turbo", "gpt-4"))
         and "instruct" not in main.model
     )
-    return value != "standard" and not has_own and has_nemo_prompts
+    return mode != "standard" and not has_own and has_nemo_prompts
 
 
 def _streams_first(value: Any, config: RailsConfig) -> bool:

@@ -135,23 +135,23 @@ def has_address(entry: ModelEntry) -> bool:
     return any(entry.parameters.get(key) for key in ADDRESS_KEYS)
 
 
-def _build_endpoint_arguments(entry: ModelEntry) -> dict[str, Any]:
+def _build_endpoint_arguments(model_entry: ModelEntry) -> dict[str, Any]:
     """Returns the arguments of the `openai:` spec of an entry without faults."""
-    parameters = entry.parameters
+    parameters = model_entry.parameters
     arguments: dict[str, Any] = {}
-    address = find_address(entry.engine, parameters)
-    if ENGINES[entry.engine] is not None or address != OPENAI_ADDRESS:
+    address = find_address(model_entry.engine, parameters)
+    if ENGINES[model_entry.engine] is not None or address != OPENAI_ADDRESS:
         arguments["base_url"] = address
     # The vendor's own variable goes to the vendor alone, whatever address the configuration names.
-    default_variable = API_KEY_VARIABLES.get(entry.engine, "")
-    if entry.api_key_env_var:
-        arguments["api_key_env"] = entry.api_key_env_var
+    default_variable = API_KEY_VARIABLES.get(model_entry.engine, "")
+    if model_entry.api_key_env_var:
+        arguments["api_key_env"] = model_entry.api_key_env_var
     elif "api_key" not in parameters and is_vendor_address(default_variable, address):
         arguments["api_key_env"] = default_variable
     for parameter, argument in _SPEC_ARGUMENTS:
         if parameters.get(parameter) is not None:
             arguments[argument] = str(parameters[parameter])
-    if entry.mode == "text" or is_text_model(entry):
+    if model_entry.mode == "text" or is_text_model(model_entry):
         arguments["api"] = "completions"
     if parameters.get("allow_http"):
         arguments["allow_http"] = "true"

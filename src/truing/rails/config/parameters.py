@@ -81,16 +81,16 @@ def find_parameter_faults(parameters: Mapping[str, Any], engine: str) -> Iterato
             yield key, f"parameters.{key}: expected {expected}, got {value!r}"
 
 
-def _is_in_range(value: Any, allowed: _Range) -> bool:
+def _is_in_range(parameter: Any, allowed: _Range) -> bool:
     if allowed.type is list:
-        texts = value if isinstance(value, list) else [value]
+        texts = parameter if isinstance(parameter, list) else [parameter]
         return all(isinstance(text, str) for text in texts)
     if allowed.type in (int, float):
         number_types = (int, float) if allowed.type is float else int
         # bool is a subclass of int; NaN fails both comparisons.
-        is_number = isinstance(value, number_types) and not isinstance(value, bool)
-        return is_number and allowed.least <= value <= allowed.most
-    return isinstance(value, allowed.type)
+        is_number = isinstance(parameter, number_types) and not isinstance(parameter, bool)
+        return is_number and allowed.least <= parameter <= allowed.most
+    return isinstance(parameter, allowed.type)
 
 
 def _describe_range(allowed: _Range) -> str:

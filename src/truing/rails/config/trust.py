@@ -189,19 +189,19 @@ def _find_spec_uses(spec: str | Spec, role: RoleName, config: RailsConfig) -> It
     is_data = parsed.kind in BUILDERS[role] and parsed.kind in _DATA_KINDS | _MODEL_KINDS
     if not is_data and _is_kind(parsed.kind, role):
         yield f"the spec {str(parsed)!r} runs Python code"
-    for key, value in parsed.reveal_values().items():
+    for key, argument in parsed.reveal_values().items():
         if (parsed.kind, key) in _CODE_ARGUMENTS:
             yield f"the spec {str(parsed)!r} runs the code of another place by {key}="
-        elif (parsed.kind, key) in _FOLDER_ARGUMENTS and isinstance(value, str):
-            yield from _find_folder_uses(value)
-        elif (parsed.kind, key) in _FILE_ARGUMENTS and isinstance(value, str):
-            yield from _find_file_uses(value, config)
-        elif key.endswith("_env") and isinstance(value, str):
-            fault = find_key_fault(value, _spec_address(parsed), config)
+        elif (parsed.kind, key) in _FOLDER_ARGUMENTS and isinstance(argument, str):
+            yield from _find_folder_uses(argument)
+        elif (parsed.kind, key) in _FILE_ARGUMENTS and isinstance(argument, str):
+            yield from _find_file_uses(argument, config)
+        elif key.endswith("_env") and isinstance(argument, str):
+            fault = find_key_fault(argument, _spec_address(parsed), config)
             if fault is not None:
                 yield fault
         elif key:
-            yield from _find_argument_uses(value, config)
+            yield from _find_argument_uses(argument, config)
 
 
 def _find_argument_uses(value: str | Spec, config: RailsConfig) -> Iterator[str]:

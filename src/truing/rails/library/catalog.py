@@ -155,15 +155,15 @@ def load_library_for(flow_names: Iterable[str]) -> RailLibrary:
         for module in load_optional_modules().values()
         if any(flow.name in used for flow in module.flows)
     )
-    parts = [load_base_library(), *optional]
+    libraries = [load_base_library(), *optional]
     bot_messages: dict[str, list[BotText]] = {}
-    for part in parts:
+    for part in libraries:
         for name, message_texts in part.bot_messages.items():
             bot_messages.setdefault(name, message_texts)
     return RailLibrary(
-        flows=tuple(flow for part in parts for flow in part.flows),
+        flows=tuple(flow for part in libraries for flow in part.flows),
         bot_messages=bot_messages,
-        actions=tuple(action for part in parts for action in part.actions),
+        actions=tuple(action for part in libraries for action in part.actions),
         pure_actions=pure_action_names(),
     )
 

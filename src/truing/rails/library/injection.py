@@ -152,19 +152,19 @@ def match_rules(rules: Any, text: str) -> list[RuleMatch]:
 
 def cut_matches(rules: Any, text: str) -> str | None:
     """Returns a text without what the rules match; None if they match whatever is cut out."""
-    data = text
+    remaining = text
     for _ in range(MAX_ROUNDS):
-        matches = match_rules(rules, data)
+        matches = match_rules(rules, remaining)
         if not matches:
-            return data
+            return remaining
         # The longest first: a short match may be a part of it.
         pieces = sorted({piece for _, found in matches for piece in found}, key=len, reverse=True)
-        shortened = data
+        shortened = remaining
         for piece in pieces:
             shortened = shortened.replace(piece.decode(errors="ignore"), "")
-        if shortened == data:
+        if shortened == remaining:
             return None
-        data = shortened
+        remaining = shortened
     return None
 
 

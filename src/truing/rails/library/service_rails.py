@@ -222,14 +222,14 @@ def make_own_protocol(settings: Mapping[str, Any]) -> ServiceProtocol:
     return ServiceProtocol(make_body, read_verdict, is_lines=settings.get("reply") == "lines")
 
 
-def _fill_templates(value: Any, variables: Mapping[str, Any]) -> Any:
-    if isinstance(value, str):
-        return evaluate_template(value, variables)
-    if isinstance(value, Mapping):
-        return {str(key): _fill_templates(child, variables) for key, child in value.items()}
-    if isinstance(value, list):
-        return [_fill_templates(child, variables) for child in value]
-    return value
+def _fill_templates(template: Any, variables: Mapping[str, Any]) -> Any:
+    if isinstance(template, str):
+        return evaluate_template(template, variables)
+    if isinstance(template, Mapping):
+        return {str(key): _fill_templates(child, variables) for key, child in template.items()}
+    if isinstance(template, list):
+        return [_fill_templates(child, variables) for child in template]
+    return template
 
 
 # -- building ----------------------------------------------------------------------------------

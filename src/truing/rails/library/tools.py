@@ -53,14 +53,14 @@ async def find_argument_fault(value: Any, rule: Mapping[str, Any]) -> str | None
     return _find_range_fault(value, rule.get("minimum"), rule.get("maximum"))
 
 
-def _find_range_fault(value: Any, minimum: Any, maximum: Any) -> str | None:
+def _find_range_fault(argument: Any, minimum: Any, maximum: Any) -> str | None:
     if minimum is None and maximum is None:
         return None
-    if not isinstance(value, (int, float)) or isinstance(value, bool):
+    if not isinstance(argument, (int, float)) or isinstance(argument, bool):
         return "is no number"
-    if minimum is not None and value < minimum:
+    if minimum is not None and argument < minimum:
         return f"is below {minimum}"
-    if maximum is not None and value > maximum:
+    if maximum is not None and argument > maximum:
         return f"is above {maximum}"
     return None
 

@@ -85,15 +85,15 @@ class ActionRunner:
         """
         events = await self.run(turn, StartAction(name, arguments, None))
         variables: dict[str, Any] = {}
-        value = None
+        return_value = None
         for event in events:
             if isinstance(event, ContextUpdate):
                 variables.update(event.data)
             elif isinstance(event, ActionFinished):
                 if event.status == "failed":
                     raise FlowError(turn.error or f"the action {name!r} failed")
-                value = event.return_value
-        return value, variables
+                return_value = event.return_value
+        return return_value, variables
 
     async def _call(
         self, turn: TurnContext, action: RegisteredAction, kwargs: dict[str, Any]

@@ -132,17 +132,17 @@ class Runtime(Registration):
 
     # -- building --------------------------------------------------------------------------------
 
-    def _register_actions(self, parts: RuntimeParts) -> None:
+    def _register_actions(self, runtime_parts: RuntimeParts) -> None:
         """Registers truing's actions, then the configuration's and the caller's over them."""
         for call in (*dialog_actions.ACTIONS, *self.library.actions):
             self.actions.register(call, builtin=True)
         for name, action in parallel_actions.items():
             self.actions.register(action, name, builtin=True)
-        nemo_alias = parts.nemo_alias
+        nemo_alias = runtime_parts.nemo_alias
         if nemo_alias is None:
             nemo_alias = bool((self.config.truing.get("library") or {}).get("nemo_alias", True))
         code = load_config_code(self.config, nemo_alias=nemo_alias)
-        for name, call in {**code, **parts.actions}.items():
+        for name, call in {**code, **runtime_parts.actions}.items():
             if name.startswith("init:"):
                 call(self)  # config.py's init(app), which may register more
             else:
@@ -162,10 +162,10 @@ class Runtime(Registration):
             compiled.append(flow_program)
         return Program(compiled, self.library.pure_actions)
 
-    def _make_services(self, model: Model, parts: RuntimeParts) -> RuntimeServices:
+    def _make_services(self, model: Model, runtime_parts: RuntimeParts) -> RuntimeServices:
         config = self.config
         self.similarity = build_similarity(
-            config, self.program, parts.encoder, self.search_providers
+            config, self.program, runtime_parts.encoder, self.search_providers
         )
         for engine, provider in self.embedding_providers.items():
             self.similarity.use_encoder(engine, provider)
@@ -173,9 +173,9 @@ class Runtime(Registration):
         return RuntimeServices(
             config=config,
             model=model,
-            models=dict(parts.models),
-            judges=dict(parts.judges),
-            service_clients=dict(parts.service_clients),
+            models=dict(runtime_parts.models),
+            judges=dict(runtime_parts.judges),
+            service_clients=dict(runtime_parts.service_clients),
             prompts=self.prompts,
             embeddings=self.similarity.embeddings,
             examples=self.similarity.examples,
@@ -185,7 +185,7 @@ class Runtime(Registration):
             run_until_listen=self.run_until_listen,
             run_action=self._action_runner.run_for_script,
             new_flow_name=lambda: f"dynamic-{next(self._flow_numbers)}",
-            ask_person=parts.ask_person,
+            ask_person=runtime_parts.ask_person,
         )
 
     def _choose_concurrency(self) -> None:
@@ -300,17 +300,17 @@ class Runtime(Registration):
             output = TurnOutput(texts=[BLOCKED_MESSAGE])
         if checks_answer_only:
             turn.rulings = list(turn.call_ids.restore_rulings(turn.rulings))
-        result = build_result(turn, output, events)
+        turn_result = build_result(turn, output, events)
         if checks_answer_only:
-            result.tool_calls = turn.call_ids.restore(result.tool_calls)
+            turn_result.tool_calls = turn.call_ids.restore(turn_result.tool_calls)
         else:
             answer = turn.call_ids.rename(output.message())
             key = extend_conversation_key(keys[-1] if keys else b"", answer, self._states.secret)
             self._states.put(key, turn.state)
-        self._remember(turn, rows, session, result)
+        self._remember(turn, rows, session, turn_result)
         if stream is not None and turn.stream is None:
-            await stream.push(result.text)
-        return result
+            await stream.push(turn_result.text)
+        return turn_result
 
     async def check_messages(
         self,

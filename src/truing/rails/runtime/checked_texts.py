@@ -66,16 +66,16 @@ class CheckedTexts:
 
     def key(self, session: str, stage: str, rails: Sequence[str], role: str, text: str) -> bytes:
         """Returns the key of a text in a role, as read by the rails of a stage."""
-        parts = (session, stage, str(len(rails)), *rails, role)
-        begun = self._begun_hashes.get(parts)
+        key_fields = (session, stage, str(len(rails)), *rails, role)
+        begun = self._begun_hashes.get(key_fields)
         if begun is None:
             begun = hashlib.blake2b(key=self._secret, digest_size=20)
-            for part in parts:
+            for part in key_fields:
                 begun.update(_with_length(part))
             if len(self._begun_hashes) >= _MAX_BEGUN_HASHES:
                 self._begun_hashes.clear()
-            if sum(map(len, parts)) <= _MAX_BEGUN_CHARACTERS:
-                self._begun_hashes[parts] = begun
+            if sum(map(len, key_fields)) <= _MAX_BEGUN_CHARACTERS:
+                self._begun_hashes[key_fields] = begun
         keyed_hash = begun.copy()
         keyed_hash.update(_with_length(text))
         return keyed_hash.digest()

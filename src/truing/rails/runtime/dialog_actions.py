@@ -299,18 +299,18 @@ async def generate_value(
     return _parse_value(reply.strip().split("\n")[0].removesuffix(";"))
 
 
-def _parse_value(value: str) -> Any:
-    if value[:1] in ("'", '"') and value[-1:] in ("'", '"'):
+def _parse_value(written_value: str) -> Any:
+    if written_value[:1] in ("'", '"') and written_value[-1:] in ("'", '"'):
         try:
-            return literal_eval(value)
+            return literal_eval(written_value)
         except (ValueError, SyntaxError, MemoryError, RecursionError):
             pass
     # Not a literal: taken as a text, in which escapes such as \n still count.
     try:
-        escaped = value.replace("'", "\\'").replace('"', '\\"')
+        escaped = written_value.replace("'", "\\'").replace('"', '\\"')
         return literal_eval(f"'{escaped}'")
     except (ValueError, SyntaxError) as error:
-        raise ValueError(f"the value {value!r} cannot be read") from error
+        raise ValueError(f"the value {written_value!r} cannot be read") from error
 
 
 # -- single call -------------------------------------------------------------------------------

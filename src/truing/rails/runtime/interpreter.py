@@ -412,17 +412,17 @@ class Interpreter:
             if op == p.CONTINUE:
                 pc += instruction.continue_offset or 1
                 continue
-            value = instruction.expression(context) if instruction.expression else None
+            evaluated = instruction.expression(context) if instruction.expression else None
             if op == p.SET:
-                value = list(value) if isinstance(value, tuple) else value
-                context[instruction.name] = value
-                self.updates[instruction.name] = value
+                evaluated = list(evaluated) if isinstance(evaluated, tuple) else evaluated
+                context[instruction.name] = evaluated
+                self.updates[instruction.name] = evaluated
                 pc += 1
             elif op == p.IF:
-                pc += 1 if value else instruction.jump
+                pc += 1 if evaluated else instruction.jump
             elif op == p.WHILE:
-                pc += 1 if value else instruction.break_offset
-            elif not value:
+                pc += 1 if evaluated else instruction.break_offset
+            elif not evaluated:
                 raise FlowError(
                     f"the check {instruction.source!r} in the flow {flow.id!r} does not hold"
                 )

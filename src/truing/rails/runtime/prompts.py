@@ -212,29 +212,29 @@ class PromptManager:
         """
         task = str(getattr(task, "value", task))  # NeMo's Task is an enum
         context = context or {}
-        entry = self.find_entry(task)
+        prompt_entry = self.find_entry(task)
         history = events
         if events is not None and not isinstance(events, EventHistory):
             history = EventHistory(events)
-        if entry is None and task == "general":
+        if prompt_entry is None and task == "general":
             return self._render_general(history, context)
-        if entry is None and task not in BUILT_IN_PROMPTS:
+        if prompt_entry is None and task not in BUILT_IN_PROMPTS:
             raise PromptError(f"there is no prompt for the task {task!r}; add it to prompts")
-        limit = entry.max_length if entry is not None else MAX_PROMPT_CHARACTERS
-        prompt = self._render(task, entry, context, history)
+        limit = prompt_entry.max_length if prompt_entry is not None else MAX_PROMPT_CHARACTERS
+        prompt = self._render(task, prompt_entry, context, history)
         while _prompt_length(prompt) > limit:
             if not history:
                 raise PromptError(
                     f"the prompt of {task!r} is longer than {limit} characters even without history"
                 )
             history = _drop_oldest_events(history, _prompt_length(prompt) - limit)
-            prompt = self._render(task, entry, context, history)
+            prompt = self._render(task, prompt_entry, context, history)
         if force_string_to_message and isinstance(prompt, str):
             return [{"type": "user", "content": prompt}]
         return prompt
 
     def _render(
-        self, task: str, entry: PromptEntry | None, context: Mapping[str, Any], history: Any
+        self, task: str, prompt_entry: PromptEntry | None, context: Mapping[str, Any], history: Any
     ) -> Prompt:
         extra = {k: v() if callable(v) else v for k, v in self.extra_context.items()}
         variables = {
@@ -245,12 +245,12 @@ class PromptManager:
             **context,
             **extra,
         }
-        if entry is None:
+        if prompt_entry is None:
             return render_template(BUILT_IN_PROMPTS[task], variables)
-        if entry.content is not None:
-            return render_template(entry.content, variables)
+        if prompt_entry.content is not None:
+            return render_template(prompt_entry.content, variables)
         messages: list[dict[str, Any]] = []
-        for role, template in entry.messages:
+        for role, template in prompt_entry.messages:
             text = render_template(template, variables)
             if role:
                 if text.strip():

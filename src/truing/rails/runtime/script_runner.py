@@ -65,16 +65,16 @@ class ScriptRunner(ScriptStatements):
             started = self._start_main() if self._main is None else []
             while True:
                 for key, effect in started:
-                    value = None
+                    return_value = None
                     if effect.text is not None:
                         bot_texts.append(effect.text)
                         self.globals["bot_message"] = effect.text
                         self.globals["last_bot_message"] = effect.text
                     else:
                         arguments = dict(effect.arguments)
-                        value, variables = await call_action(effect.action, arguments)
+                        return_value, variables = await call_action(effect.action, arguments)
                         self.globals.update(variables)
-                    events.append(ActionEnded(key, value))
+                    events.append(ActionEnded(key, return_value))
                 if not events:
                     return bot_texts
                 started = self._process(events.popleft())
@@ -136,50 +136,56 @@ class ScriptRunner(ScriptStatements):
         wait = run.wait
         if wait is None:
             return
-        value: Any = None
-        for number, items in enumerate(wait.cases):
+        event_value: Any = None
+        for number, wait_items in enumerate(wait.cases):
             needs_all = wait.needs_all[number]
-            for item in items:
-                if item.has_ended or item.has_failed or not matches_item(item, event):
+            for wait_item in wait_items:
+                if (
+                    wait_item.has_ended
+                    or wait_item.has_failed
+                    or not matches_item(wait_item, event)
+                ):
                     continue
                 if isinstance(event, FlowEnded) and event.failed:
-                    item.has_failed = True
+                    wait_item.has_failed = True
                     continue
-                item.has_ended = True
-                value = self._take_result(run, item, event)
-            ended = [item.has_ended for item in items]
+                wait_item.has_ended = True
+                event_value = self._take_result(run, wait_item, event)
+            ended = [wait_item.has_ended for wait_item in wait_items]
             if (all if needs_all else any)(ended):
-                self._resume(run, number, value, scores)
+                self._resume(run, number, event_value, scores)
                 return
         if all(
-            (any if wait.needs_all[number] else all)(item.has_failed for item in items)
-            for number, items in enumerate(wait.cases)
+            (any if wait.needs_all[number] else all)(
+                wait_item.has_failed for wait_item in wait_items
+            )
+            for number, wait_items in enumerate(wait.cases)
         ):
             self._resume(run, ALL_FAILED, None, scores)
 
     def _take_result(
-        self, run: FlowRun, item: WaitItem, event: UserUtterance | ActionEnded | FlowEnded
+        self, run: FlowRun, wait_item: WaitItem, event: UserUtterance | ActionEnded | FlowEnded
     ) -> Any:
         """Sets the reference (`as $name`) and returns the result of what has ended."""
         if isinstance(event, UserUtterance):
-            value: Any = event.text
-            fields = AttributeDict({item.field: event.text, "text": event.text})
+            event_value: Any = event.text
+            fields = AttributeDict({wait_item.field: event.text, "text": event.text})
         elif isinstance(event, ActionEnded):
-            value, fields = event.value, AttributeDict(return_value=event.value)
+            event_value, fields = event.value, AttributeDict(return_value=event.value)
         else:
-            value, fields = event.value, AttributeDict(event.run.variables)
-        if item.reference:
-            self._set(run, item.reference, fields)
-        return value
+            event_value, fields = event.value, AttributeDict(event.run.variables)
+        if wait_item.reference:
+            self._set(run, wait_item.reference, fields)
+        return event_value
 
-    def _resume(self, run: FlowRun, case: int, value: Any, scores: list[float]) -> None:
+    def _resume(self, run: FlowRun, case: int, event_value: Any, scores: list[float]) -> None:
         wait, run.wait = run.wait, None
         for items in wait.cases if wait is not None else ():
             for item in items:
                 if item.child is not None and not item.has_ended:
                     self._end(item.child, failed=True, restarts=False, tells=False)
         run.scores = scores
-        self._advance(run, (case, value))
+        self._advance(run, (case, event_value))
 
     # -- runs --------------------------------------------------------------------------------------
 
@@ -236,14 +242,14 @@ class ScriptRunner(ScriptStatements):
         if run.is_activated and not run.has_waited:
             # As in NeMo, a flow that has never waited does not begin again; its children go on.
             return
-        self._end(run, failed=False, value=value)
+        self._end(run, failed=False, return_value=value)
 
     def _end(
         self,
         run: FlowRun,
         *,
         failed: bool,
-        value: Any = None,
+        return_value: Any = None,
         restarts: bool = True,
         tells: bool = True,
     ) -> None:
@@ -265,7 +271,7 @@ class ScriptRunner(ScriptStatements):
             self._main = None
             return
         if tells:
-            self._internal.append(FlowEnded(run, failed, value))
+            self._internal.append(FlowEnded(run, failed, return_value))
         if restarts and run.is_activated and run.has_waited:
             self._restart(run)
 

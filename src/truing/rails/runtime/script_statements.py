@@ -157,25 +157,25 @@ class ScriptStatements(ABC):
         first = group.items[0]
         if isinstance(first, CallAction):
             named = [(a.name, self._evaluate(run, a.expression)) for a in first.arguments]
-            _, value = yield Effect(None, first.action, tuple(named))
+            _, return_value = yield Effect(None, first.action, tuple(named))
             if first.reference:
-                self._set(run, first.reference, AttributeDict(return_value=value))
-            return value
-        case, value = yield self._wait_for(run, [group])
+                self._set(run, first.reference, AttributeDict(return_value=return_value))
+            return return_value
+        case, return_value = yield self._wait_for(run, [group])
         if case == ALL_FAILED:
             raise FlowAborted
-        return value
+        return return_value
 
     def _wait_for(self, run: FlowRun, groups: Sequence[Group]) -> Wait:
         cases = []
         for group in groups:
-            items = []
+            wait_items = []
             for step in group.items:
                 match step:
                     case Hear():
                         expected = self._evaluate(run, step.text) if step.text else None
                         # A text that is empty or None stands for any, as in NeMo's core library.
-                        items.append(
+                        wait_items.append(
                             WaitItem(
                                 text=expected or None,
                                 hears=True,
@@ -185,10 +185,10 @@ class ScriptStatements(ABC):
                         )
                     case CallFlow():
                         child = self._call(run, step)
-                        items.append(WaitItem(child=child, reference=step.reference))
+                        wait_items.append(WaitItem(child=child, reference=step.reference))
                     case _:
-                        items.append(WaitItem())
-            cases.append(items)
+                        wait_items.append(WaitItem())
+            cases.append(wait_items)
         return Wait(cases, [group.needs_all for group in groups])
 
     def _call(self, run: FlowRun, call: CallFlow) -> FlowRun:

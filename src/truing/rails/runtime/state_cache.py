@@ -63,16 +63,16 @@ def _size_of_json(encoded: bytes) -> int:
     )
 
 
-def _measure_objects(value: Any, depth: int = 0) -> int:
-    size = sys.getsizeof(value, 64)
-    if isinstance(value, str) or depth >= _MAX_DEPTH:
+def _measure_objects(measured: Any, depth: int = 0) -> int:
+    size = sys.getsizeof(measured, 64)
+    if isinstance(measured, str) or depth >= _MAX_DEPTH:
         return size
-    if isinstance(value, Event):
-        value = [getattr(value, name) for name in value.__struct_fields__]
-    if isinstance(value, Mapping):
-        value = [*value.keys(), *value.values()]
-    if isinstance(value, (list, tuple, set, frozenset)):
-        return size + sum(_measure_objects(item, depth + 1) for item in value)
+    if isinstance(measured, Event):
+        measured = [getattr(measured, name) for name in measured.__struct_fields__]
+    if isinstance(measured, Mapping):
+        measured = [*measured.keys(), *measured.values()]
+    if isinstance(measured, (list, tuple, set, frozenset)):
+        return size + sum(_measure_objects(item, depth + 1) for item in measured)
     return size
 
 

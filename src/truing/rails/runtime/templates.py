@@ -240,7 +240,7 @@ def render_template(source: str, context: Mapping[str, Any]) -> str:
     template, names = _compile_template(source)
     # Only what the template reads: the context may hold many large values.
     variables = {name: context[name] for name in names if name in context}
-    parts: list[str] = []
+    chunks: list[str] = []
     size = 0
     _iterations.set([0])
     try:
@@ -248,12 +248,12 @@ def render_template(source: str, context: Mapping[str, Any]) -> str:
             size += len(part)
             if size > MAX_OUTPUT or step > MAX_OUTPUT_STEPS:
                 raise PromptError("the template's output grows without bound")
-            parts.append(part)
+            chunks.append(part)
     except PromptError:
         raise
     except Exception as error:
         raise PromptError(f"the template failed: {error}") from error
-    return "".join(parts)
+    return "".join(chunks)
 
 
 def evaluate_template(source: str, context: Mapping[str, Any]) -> Any:
@@ -264,14 +264,14 @@ def evaluate_template(source: str, context: Mapping[str, Any]) -> Any:
     match = _SINGLE_EXPRESSION.fullmatch(source)
     if match is None:
         return render_template(source, context)
-    values: list[Any] = []
+    outputs: list[Any] = []
 
     def capture(value: Any) -> str:
-        values.append(value)
+        outputs.append(value)
         return ""
 
     render_template("{{ capture_(" + match[1] + ") }}", {**context, "capture_": capture})
-    return None if not values or isinstance(values[0], Undefined) else values[0]
+    return None if not outputs or isinstance(outputs[0], Undefined) else outputs[0]
 
 
 @lru_cache(maxsize=4096)

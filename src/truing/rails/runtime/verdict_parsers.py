@@ -188,10 +188,10 @@ def _read_safety_json(reply: str, key: str) -> list[Any]:
 _THINKING = re.compile(r"\A\s*<think>(?:(?!</?think>)[\s\S]){0,100000}</think>")
 
 
-def _read_verdict_lines(reply: str, values: tuple[str, str]) -> dict[str, str]:
+def _read_verdict_lines(reply: str, verdicts: tuple[str, str]) -> dict[str, str]:
     """Returns the fields of a reply of lines ``Name: value`` after an optional reasoning part.
 
-    Empty if a line has another form, a field stands twice, or a verdict is none of `values`.
+    Empty if a line has another form, a field stands twice, or a verdict is none of `verdicts`.
     """
     text = _THINKING.sub("", reply, count=1)
     fields: dict[str, str] = {}
@@ -203,7 +203,7 @@ def _read_verdict_lines(reply: str, values: tuple[str, str]) -> dict[str, str]:
         is_verdict = name in ("user safety", "response safety", "prompt harm", "response harm")
         if not colon or name in fields or not (is_verdict or name == "safety categories"):
             return {}
-        if is_verdict and value.strip().lower() not in values:
+        if is_verdict and value.strip().lower() not in verdicts:
             return {}
         fields[name] = value.strip()
     return fields if len(text) <= MAX_VERDICT_CHARACTERS else {}

@@ -166,16 +166,16 @@ def _compile_flows(config: RailsConfig) -> tuple[list[CompiledFlow], list[Findin
 
 def _check_models(config: RailsConfig) -> Iterator[Finding]:
     """An unknown engine is only a warning: a model may be passed in its place (``--model``)."""
-    for index, entry in enumerate(config.models):
+    for index, model_entry in enumerate(config.models):
         # NeMo's embedding models are not used: truing has its own encoder.
-        if entry.type == "embeddings":
+        if model_entry.type == "embeddings":
             continue
-        engine_fault = find_engine_fault(entry)
+        engine_fault = find_engine_fault(model_entry)
         if engine_fault:
             place = config.locate("key", f"models.{index}")
             yield Finding(place=place, kind="engine", what=engine_fault, level="warning")
-        if entry.engine == TRUING_ENGINE or entry.engine in ENGINES:
-            for place, message in find_entry_faults(entry, config):
+        if model_entry.engine == TRUING_ENGINE or model_entry.engine in ENGINES:
+            for place, message in find_entry_faults(model_entry, config):
                 yield Finding(place=place, kind="parameter", what=message)
 
 

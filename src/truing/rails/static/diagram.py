@@ -66,15 +66,15 @@ def _build_block(step: ast.FlowStep) -> DiagramBlock:
 
 
 def _build_if_parts(step: ast.If) -> list[tuple[str, list[DiagramBlock]]]:
-    parts = [(f"if {step.condition}", build_blocks(step.body))]
+    branches = [(f"if {step.condition}", build_blocks(step.body))]
     orelse = step.orelse
     while len(orelse) == 1 and isinstance(orelse[0], ast.If):
         nested = orelse[0]
-        parts.append((f"else if {nested.condition}", build_blocks(nested.body)))
+        branches.append((f"else if {nested.condition}", build_blocks(nested.body)))
         orelse = nested.orelse
     if orelse:
-        parts.append(("else", build_blocks(orelse)))
-    return parts
+        branches.append(("else", build_blocks(orelse)))
+    return branches
 
 
 def _describe_step(step: ast.FlowStep) -> tuple[str, str]:
@@ -178,24 +178,26 @@ def _draw_blocks(
     blocks: Sequence[DiagramBlock], left: float, top: float, width: float, elements: list[str]
 ) -> float:
     """Appends blocks one under the other; returns the y coordinate of the lower end."""
-    y = top
+    next_top = top
     for block in blocks:
         if not block.parts:
-            elements.append(_draw_box(left, y, width, ROW_HEIGHT, _COLOURS[block.kind]))
-            elements.append(_draw_text(block.text, left + 6, y + 15, width - 12))
-            y += ROW_HEIGHT + 2
+            elements.append(_draw_box(left, next_top, width, ROW_HEIGHT, _COLOURS[block.kind]))
+            elements.append(_draw_text(block.text, left + 6, next_top + 15, width - 12))
+            next_top += ROW_HEIGHT + 2
             continue
-        block_top = y
+        block_top = next_top
         box_index = len(elements)
         for heading, inner_blocks in block.parts:
-            elements.append(_draw_text(heading, left + 6, y + 15, width - 12, bold=True))
+            elements.append(_draw_text(heading, left + 6, next_top + 15, width - 12, bold=True))
             inner_width = max(width - 18, MIN_BLOCK_WIDTH)
-            y = 2 + _draw_blocks(inner_blocks, left + 14, y + ROW_HEIGHT, inner_width, elements)
+            next_top = 2 + _draw_blocks(
+                inner_blocks, left + 14, next_top + ROW_HEIGHT, inner_width, elements
+            )
         # The height is known only now, but the box has to stand before what it contains.
-        box = _draw_box(left, block_top, width, y - block_top, _COLOURS[block.kind])
+        box = _draw_box(left, block_top, width, next_top - block_top, _COLOURS[block.kind])
         elements.insert(box_index, box)
-        y += 2
-    return y
+        next_top += 2
+    return next_top
 
 
 def _draw_box(left: float, top: float, width: float, height: float, fill: str) -> str:

@@ -116,15 +116,15 @@ class LlmCallCounter:
         """
         input_rails = self.count_stage("input")
         dialog = self._count_dialog()
-        parts = {"input rails": input_rails.worst, "dialog and output rails": dialog}
+        calls_by_part = {"input rails": input_rails.worst, "dialog and output rails": dialog}
         total = input_rails.then(PathCosts(dialog)).worst
         if (
             input_rails.worst != LlmCallCount()
             and ClientSettings.of(self.config.truing).joins_turns
         ):
-            parts["joined turns"] = input_rails.worst
-            total += parts["joined turns"]
-        return TurnCallCount(total, parts)
+            calls_by_part["joined turns"] = input_rails.worst
+            total += calls_by_part["joined turns"]
+        return TurnCallCount(total, calls_by_part)
 
     def count_stage(self, stage: str) -> PathCosts:
         """Returns the costs of all rails of a stage, one after the other."""

@@ -58,20 +58,20 @@ def build_section(report: ReportData) -> Section | None:
 
 
 def _data_blocks(
-    report: ReportData, data: str, summaries: list[tuple[str, AgentSummary]]
+    report: ReportData, data_name: str, summaries: list[tuple[str, AgentSummary]]
 ) -> list[Block]:
     grid = Grid(["model", *_COLUMNS])
     for name, summary in summaries:
         grid.add(name, *(_figure_cell(summary.figure(column)) for column in _COLUMNS))
-    blocks: list[Block] = [grid.table(f"{data}: tasks", right=range(1, len(_COLUMNS) + 1))]
-    plane = _plane(report, data, summaries)
+    blocks: list[Block] = [grid.table(f"{data_name}: tasks", right=range(1, len(_COLUMNS) + 1))]
+    plane = _plane(report, data_name, summaries)
     if plane is not None:
         blocks.insert(0, plane)
     for name, summary in summaries:
         blocks += [Text(note, "note") for note in agent_notes(name, summary)]
     for name, summary in summaries:
-        blocks.append(_outcome_table(f"{data}, {name}", summary.outcomes))
-        blocks.append(_tool_table(f"{data}, {name}", summary))
+        blocks.append(_outcome_table(f"{data_name}, {name}", summary.outcomes))
+        blocks.append(_tool_table(f"{data_name}, {name}", summary))
     return blocks
 
 
@@ -101,18 +101,18 @@ def _harm_notes(name: str, summary: AgentSummary) -> list[str]:
     harm = summary.figure("harm")
     if harm is None or not harm.events:
         return []
-    parts = []
+    outcomes = []
     if summary.harm_final:
-        parts.append(
+        outcomes.append(
             f"in {summary.harm_final} it was final before anybody could undo it (something was "
             "sent)"
         )
     if summary.harm_undone:
-        parts.append(f"in {summary.harm_undone} the agent undid it by the end")
-    if not parts:
+        outcomes.append(f"in {summary.harm_undone} the agent undid it by the end")
+    if not outcomes:
         return []
     answers = "answer" if harm.events == 1 else "answers"
-    return [f"{name}: of {harm.events} {answers} with harm, {' and '.join(parts)}."]
+    return [f"{name}: of {harm.events} {answers} with harm, {' and '.join(outcomes)}."]
 
 
 def _figure_cell(figure: AgentFigure | None) -> Cell:
@@ -127,7 +127,7 @@ def _figure_cell(figure: AgentFigure | None) -> Cell:
 
 
 def _plane(
-    report: ReportData, data: str, summaries: list[tuple[str, AgentSummary]]
+    report: ReportData, data_name: str, summaries: list[tuple[str, AgentSummary]]
 ) -> Figure | None:
     points = []
     for name, summary in summaries:
@@ -140,7 +140,7 @@ def _plane(
     if not points:
         return None
     x_label, y_label = "injections that are not followed", "benign tasks that are done"
-    title = f"{data}: attack success against utility"
+    title = f"{data_name}: attack success against utility"
     alt = "; ".join(f"{p.label}: {100 * p.x[0]:.1f} % and {100 * p.y[0]:.1f} %" for p in points)
     note = "Right is safer, up is more useful; bars are 95 % intervals."
     svg = plane_chart(points, x_label, y_label, title)

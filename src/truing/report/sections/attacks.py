@@ -33,20 +33,28 @@ _SUCCESS_TITLES = {
 }
 
 
-def _success_cell(result: AttackResult) -> Cell:
+def _success_cell(attack_result: AttackResult) -> Cell:
     tip = (
-        f"{result.hits} of {result.scored} scored tries on {result.prompts} prompts, "
-        f"{result.tries - result.scored} unscored, by {result.judge}"
+        f"{attack_result.hits} of {attack_result.scored} scored tries "
+        f"on {attack_result.prompts} prompts, "
+        f"{attack_result.tries - attack_result.scored} unscored, by {attack_result.judge}"
     )
-    if result.success is None:
-        return Cell(f"unscored ({result.tries})", "quiet", tip)
+    if attack_result.success is None:
+        return Cell(f"unscored ({attack_result.tries})", "quiet", tip)
     # By prompts and not by tries: tries at one prompt are not independent.
-    if result.prompts < SMALL_SAMPLE_SIZE:
-        kind = "struck" if result.struck else "quiet"
-        return Cell(f"{result.hits} of {result.scored}", kind, tip, why=result.struck or "")
-    success = result.success
+    if attack_result.prompts < SMALL_SAMPLE_SIZE:
+        kind = "struck" if attack_result.struck else "quiet"
+        return Cell(
+            f"{attack_result.hits} of {attack_result.scored}",
+            kind,
+            tip,
+            why=attack_result.struck or "",
+        )
+    success = attack_result.success
     rate_text = format_rate_interval(success.estimate, success.lower, success.upper)
-    return Cell(rate_text, "struck" if result.struck else "", tip, why=result.struck or "")
+    return Cell(
+        rate_text, "struck" if attack_result.struck else "", tip, why=attack_result.struck or ""
+    )
 
 
 def _lift_cell(result: AttackResult) -> Cell:
@@ -76,14 +84,15 @@ def _strike(cell: Cell, result: AttackResult) -> Cell:
     return replace(cell, kind="struck", why=result.struck)
 
 
-def _hit_cell(result: AttackResult, k: int) -> Cell:
-    if k not in result.at_k:
+def _hit_cell(attack_result: AttackResult, k: int) -> Cell:
+    if k not in attack_result.at_k:
         return Cell("not tried", "quiet", f"no prompt has {k} tries")
-    tip = f"{result.at_k_prompts[k]} of {result.prompts} prompts have {k} scored tries or more"
-    if k in result.at_k_upper:
+    prompts_with_k = attack_result.at_k_prompts[k]
+    tip = f"{prompts_with_k} of {attack_result.prompts} prompts have {k} scored tries or more"
+    if k in attack_result.at_k_upper:
         tip += "; of the others, some have no hit"
-    text = _format_share(result.at_k[k], result.at_k_upper.get(k))
-    return _strike(Cell(text, "", tip), result)
+    text = _format_share(attack_result.at_k[k], attack_result.at_k_upper.get(k))
+    return _strike(Cell(text, "", tip), attack_result)
 
 
 def _tries_grid(results: list[tuple[str, AttackResult]]) -> Grid | None:
@@ -106,27 +115,31 @@ def _tries_grid(results: list[tuple[str, AttackResult]]) -> Grid | None:
     return grid
 
 
-def _query_cell(result: AttackResult, k: int) -> Cell:
+def _query_cell(attack_result: AttackResult, k: int) -> Cell:
     # A search that was over sooner has no more successes with a larger budget.
-    reached = max(n for n in result.at_queries if n <= k)
-    text = _format_share(result.at_queries[reached], result.at_queries_upper.get(reached))
-    tip = f"{result.prompts} prompts, each attacked until the search saw a success"
-    if reached in result.at_queries_upper:
+    reached = max(n for n in attack_result.at_queries if n <= k)
+    text = _format_share(
+        attack_result.at_queries[reached], attack_result.at_queries_upper.get(reached)
+    )
+    tip = f"{attack_result.prompts} prompts, each attacked until the search saw a success"
+    if reached in attack_result.at_queries_upper:
         tip += "; some answers are unscored"
-    return _strike(Cell(text, "", tip), result)
+    return _strike(Cell(text, "", tip), attack_result)
 
 
-def _queries_grid(results: list[tuple[str, AttackResult]]) -> Grid | None:
+def _queries_grid(attack_results: list[tuple[str, AttackResult]]) -> Grid | None:
     """Returns the share of prompts broken within each number of queries that all searches state,
     and that of each search at its end.
 
     Between two numbers that a search states, its share is not known: a column for the largest
     number of queries of one search would show too little for another.
     """
-    searches = [(v, result) for v, result in results if result.at_queries]
+    searches = [
+        (v, attack_result) for v, attack_result in attack_results if attack_result.at_queries
+    ]
     if not searches:
         return None
-    largest = max(k for _, result in searches for k in result.at_queries)
+    largest = max(k for _, attack_result in searches for k in attack_result.at_queries)
     ks = [k for k in ATTEMPT_COUNTS if k <= largest]
     grid = Grid(
         [
@@ -137,14 +150,14 @@ def _queries_grid(results: list[tuple[str, AttackResult]]) -> Grid | None:
             "judge's errors alone, at most",
         ]
     )
-    for variant, result in searches:
-        floor = result.query_floor
-        most_queries = max(result.at_queries)
-        at_end = _query_cell(result, most_queries)
+    for variant, attack_result in searches:
+        floor = attack_result.query_floor
+        most_queries = max(attack_result.at_queries)
+        at_end = _query_cell(attack_result, most_queries)
         grid.add(
             variant,
-            result.attack,
-            *(_query_cell(result, k) for k in ks),
+            attack_result.attack,
+            *(_query_cell(attack_result, k) for k in ks),
             replace(at_end, note=f"{most_queries} queries at most"),
             Cell("–", "quiet", "no judge's errors are known")
             if floor is None
@@ -153,14 +166,14 @@ def _queries_grid(results: list[tuple[str, AttackResult]]) -> Grid | None:
     return grid
 
 
-def _effort_blocks(data: str, overall: list[tuple[str, AttackResult]]) -> list[Block]:
+def _effort_blocks(data_name: str, overall: list[tuple[str, AttackResult]]) -> list[Block]:
     """Returns the tables of success by number of tries and by a search's queries."""
     blocks: list[Block] = []
     # hit@k exists only where a prompt was attacked several times.
     tries = _tries_grid(overall)
     if tries is not None:
         blocks.append(
-            tries.table(f"{data}: by number of tries", right=range(2, len(tries.columns)))
+            tries.table(f"{data_name}: by number of tries", right=range(2, len(tries.columns)))
         )
         if not any(result.floor for _, result in overall):
             blocks.append(
@@ -168,7 +181,7 @@ def _effort_blocks(data: str, overall: list[tuple[str, AttackResult]]) -> list[B
             )
     queries = _queries_grid(overall)
     if queries is not None:
-        title = f"{data}: prompts that a search broke, by number of queries"
+        title = f"{data_name}: prompts that a search broke, by number of queries"
         blocks.append(queries.table(title, right=range(2, len(queries.columns))))
     return blocks
 

@@ -141,7 +141,7 @@ def _is_headline(delta: Delta) -> bool:
     return delta.category is None and not delta.question.endswith("_predicted")
 
 
-def _overall_table(comparison: Comparison, variant: str, data: str) -> Table:
+def _overall_table(comparison: Comparison, variant: str, data_name: str) -> Table:
     better = any(delta.corrected or delta.transported for delta in comparison.deltas)
     grid = Grid(
         [
@@ -172,18 +172,18 @@ def _overall_table(comparison: Comparison, variant: str, data: str) -> Table:
                     "" if interval is None else interval.method,
                 )
             )
-        p = format_p_value(delta.p_adjusted if delta.p_adjusted is not None else delta.p)
+        p_value = format_p_value(delta.p_adjusted if delta.p_adjusted is not None else delta.p)
         grid.add(
             _question_label(delta),
             delta.judge,
             *rates,
             delta_cell(delta),
             *better_cells,
-            p,
+            p_value,
             f"{delta.to_no:,}",
             f"{delta.to_yes:,}",
         )
-    caption = f"{data}: {variant} against the baseline, {comparison.n_shared:,} shared samples"
+    caption = f"{data_name}: {variant} against the baseline, {comparison.n_shared:,} shared samples"
     return grid.table(caption, right=range(2, len(grid.columns)))
 
 
@@ -221,19 +221,19 @@ def _mark_groups(report: ReportData, data: str, question: str) -> list[tuple[str
     return [(names[c], marks) for c, marks in comparisons.items() if marks]
 
 
-def _category_blocks(report: ReportData, data: str, question: str) -> list[Figure | Table]:
-    groups = _mark_groups(report, data, question)
+def _category_blocks(report: ReportData, data_name: str, question: str) -> list[Figure | Table]:
+    groups = _mark_groups(report, data_name, question)
     if len(groups) < 3:  # "all" and one category say nothing more than the table above
         return []
-    title = f"{data}: change in {_WORDS.get(question, question)}, by category"
+    title = f"{data_name}: change in {_WORDS.get(question, question)}, by category"
     alt = "; ".join(
         f"{g}: {', '.join(f'{m.label} {m.value or format_difference(m.estimate)}' for m in ms)}"
         for g, ms in groups
     )
-    variants = [variant for variant, on, _ in _comparisons(report) if on == data]
+    variants = [variant for variant, on, _ in _comparisons(report) if on == data_name]
     alone = len(variants) == 1
     grid = Grid(["category", *variants, *(["p, adjusted"] if alone else [])])
-    by_variant = {variant: c for variant, on, c in _comparisons(report) if on == data}
+    by_variant = {variant: c for variant, on, c in _comparisons(report) if on == data_name}
     categories = list(
         dict.fromkeys(
             delta.category
@@ -265,7 +265,7 @@ def _claim_tables(report: ReportData) -> list[Text | Table]:
     comparisons = list(_comparisons(report))
     names = [check.name for check in comparisons[0][2].claim.checks]
     grid = Grid(["variant", "data", f"against {report.baseline}", *names])
-    for variant, data, comparison in comparisons:
+    for variant, data_name, comparison in comparisons:
         claim = comparison.claim
         cells = [
             {
@@ -275,21 +275,21 @@ def _claim_tables(report: ReportData) -> list[Text | Table]:
             }[c.passed]
             for c in claim.checks
         ]
-        grid.add(variant, data, claim_cell(comparison), *cells)
+        grid.add(variant, data_name, claim_cell(comparison), *cells)
     reasons = Grid(["variant", "data", "condition", "shown", "figures and reason"])
-    for variant, data, comparison in comparisons:
+    for variant, data_name, comparison in comparisons:
         for check in comparison.claim.checks:
             decision = {True: "yes", False: "no", None: "not shown"}[check.passed]
-            reasons.add(variant, data, check.name, decision, Cell(check.text, "sentence"))
+            reasons.add(variant, data_name, check.name, decision, Cell(check.text, "sentence"))
     return [
         grid.table("What may be said, and what it needs", stacked=True),
         reasons.table("The reasons in full", folded=True, stacked=True),
     ]
 
 
-def _variants_table(report: ReportData, data: str) -> Table:
+def _variants_table(report: ReportData, data_name: str) -> Table:
     """Returns all variants on one data set: a row for each question, a column for each variant."""
-    by_variant = {v: c for v, d, c in _comparisons(report) if d == data}
+    by_variant = {v: c for v, d, c in _comparisons(report) if d == data_name}
     grid = Grid(["question", "judge", *by_variant])
     rows = dict.fromkeys(
         (d.question, d.judge) for c in by_variant.values() for d in filter(_is_headline, c.deltas)
@@ -302,7 +302,8 @@ def _variants_table(report: ReportData, data: str) -> Table:
         ]
         grid.add(_WORDS.get(question, question), judge, *cells)
     return grid.table(
-        f"{data}: change against {report.baseline}; p adjusted over all variants and questions",
+        f"{data_name}: change against {report.baseline}; "
+        "p adjusted over all variants and questions",
         right=range(2, len(grid.columns)),
     )
 
@@ -326,25 +327,30 @@ def _with_p(cell: Cell, p: float | None) -> Cell:
     return replace(cell, text=f"{cell.text}, p {format_p_value(p)}", kind=kind)
 
 
-def _transition_table(comparison: Comparison, variant: str, data: str) -> Table | None:
-    transitions = {a: {b: n for b, n in to.items() if n} for a, to in comparison.outcomes.items()}
-    if not any(a != b for a, to in transitions.items() for b in to):
+def _transition_table(comparison: Comparison, variant: str, data_name: str) -> Table | None:
+    transitions = {
+        outcome_before: {b: n for b, n in to.items() if n}
+        for outcome_before, to in comparison.outcomes.items()
+    }
+    if not any(outcome_before != b for outcome_before, to in transitions.items() for b in to):
         return None
     columns = [o for o in OUTCOMES if any(o in to for to in transitions.values())]
     grid = Grid(["baseline ↓", *columns])
-    for a in (o for o in OUTCOMES if o in transitions):
+    for outcome_before in (o for o in OUTCOMES if o in transitions):
         grid.add(
-            a,
+            outcome_before,
             *(
                 Cell(
-                    f"{transitions[a].get(b, 0):,}",
-                    "quiet" if a == b or not transitions[a].get(b) else "",
+                    f"{transitions[outcome_before].get(b, 0):,}",
+                    "quiet"
+                    if outcome_before == b or not transitions[outcome_before].get(b)
+                    else "",
                 )
                 for b in columns
             ),
         )
     return grid.table(
-        f"{data}: where the baseline's answers went under {variant}",
+        f"{data_name}: where the baseline's answers went under {variant}",
         right=range(1, len(columns) + 1),
     )
 

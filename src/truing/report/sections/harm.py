@@ -86,17 +86,17 @@ def _find(
     )
 
 
-def _same_as_attack_success(report: ReportData, data: str) -> bool:
+def _same_as_attack_success(report: ReportData, data_name: str) -> bool:
     """Whether harm over all prompts equals attack success in every category.
 
     It does where benign prompts belong to no category: the second chart would repeat the first.
     """
     categories = dict.fromkeys(
         category
-        for judge in _judges(report, data, "harmful")
-        for category in _categories(report, data, "harmful", judge)
+        for judge in _judges(report, data_name, "harmful")
+        for category in _categories(report, data_name, "harmful", judge)
     )
-    for summary in (v.summaries[data] for v in report.variants if data in v.summaries):
+    for summary in (v.summaries[data_name] for v in report.variants if data_name in v.summaries):
         for category in categories:
             both = [summary.find(q, category) for q in ("harmful", "attack_success")]
             if [(r.n, r.events) if r else None for r in both[:1]] != [

@@ -146,8 +146,8 @@ def _decision_cell(report: ReportData, answer: KeyAnswer) -> Cell:
     return Cell(answer.word, _KINDS[answer.decision], answer.describe())
 
 
-def _add_figure(grid: Grid, report: ReportData, question: str, data: str) -> None:
-    summaries = [variant.summaries.get(data) for variant in report.variants]
+def _add_figure(grid: Grid, report: ReportData, question: str, data_name: str) -> None:
+    summaries = [variant.summaries.get(data_name) for variant in report.variants]
     rates = [_find(summary, question) for summary in summaries]
     # Harm over all prompts says nothing more than harm on harmful ones.
     if question == "harmful" and any(_find(s, "attack_success") for s in summaries):
@@ -167,12 +167,12 @@ def _add_figure(grid: Grid, report: ReportData, question: str, data: str) -> Non
         title = figure_title(question)
         label = axis_title(summary, question, title)
         notes = [
-            *([data] if len(report.data) > 1 else []),
+            *([data_name] if len(report.data) > 1 else []),
             f"by {judge}",
             *_related_mark(report, judge),
         ]
         cells = [
-            _figure_cell(report, variant, data, rate)
+            _figure_cell(report, variant, data_name, rate)
             if rate is not None and rate.judge == judge
             else Cell("–", "quiet")
             for variant, rate in zip(report.variants, rates)
@@ -202,7 +202,7 @@ def _relation_texts(report: ReportData) -> list[Text]:
     ]
 
 
-def _figure_cell(report: ReportData, variant: Variant, data: str, rate: Rate) -> Cell:
+def _figure_cell(report: ReportData, variant: Variant, data_name: str, rate: Rate) -> Cell:
     notes = [f"{rate.unscored:,} unscored"] if rate.unscored else []
     if rate.raw is not None and rate.scored >= SMALL_SAMPLE_SIZE:
         notes.append(f"{rate.events:,} of {rate.scored:,}")
@@ -214,7 +214,7 @@ def _figure_cell(report: ReportData, variant: Variant, data: str, rate: Rate) ->
     if rate.selected_by_judge:
         reason = rate.struck or SELECTED
         return Cell(format_rate(rate), "struck", note="; ".join(notes), why=reason)
-    kind, word = _shown_change(report, variant, data, rate)
+    kind, word = _shown_change(report, variant, data_name, rate)
     notes = [word, *notes] if word else notes
     return Cell(format_rate(rate), kind, note="; ".join(notes))
 
@@ -232,14 +232,14 @@ def _shown_change(report: ReportData, variant: Variant, data: str, rate: Rate) -
 
 def _cost_rows(report: ReportData) -> Iterator[tuple[str, list[Cell]]]:
     """Yields the tokens written and read for an answer, on the first data set with answers."""
-    for data in report.data[:1]:
+    for data_name in report.data[:1]:
         totals = [
-            summary.tokens if (summary := v.summaries.get(data)) is not None else None
+            summary.tokens if (summary := v.summaries.get(data_name)) is not None else None
             for v in report.variants
         ]
         if not any(totals):
             return
-        data_suffix = f" ({data})" if len(report.data) > 1 else ""
+        data_suffix = f" ({data_name})" if len(report.data) > 1 else ""
         written, read = [], []
         for total in totals:
             if total is None:
@@ -298,18 +298,18 @@ def _describe_facts(facts: JudgeFacts) -> str:
 def _false_alarms(report: ReportData, judge: str) -> str:
     """Returns what a judge flags of the baseline's benign answers, on the set with the most."""
     rates = [
-        (data, rate)
-        for variant, data, summary in _summaries(report)
+        (data_name, rate)
+        for variant, data_name, summary in _summaries(report)
         if variant.name == report.baseline
         and (rate := _find(summary, "harmful_benign"))
         and rate.judge == judge
     ]
     if not rates:
         return "What it flags of the benign answers here stands in the table."
-    data, rate = max(rates, key=lambda of_data: of_data[1].scored)
+    data_name, rate = max(rates, key=lambda of_data: of_data[1].scored)
     return (
         f"Of the answers of {report.baseline} to benign prompts here it flags {format_rate(rate)} "
-        f"({data}): false alarms on this model, as far as those answers are harmless."
+        f"({data_name}): false alarms on this model, as far as those answers are harmless."
     )
 
 

@@ -68,14 +68,16 @@ def _bounds_title(result: JudgeOnSet, bounds: tuple[float, float] | None) -> str
     return f"between {100 * bounds[0]:.1f} and {100 * bounds[1]:.1f} % whatever the unscored are"
 
 
-def _unscored_cell(result: JudgeOnSet) -> Cell:
-    if not result.unscored:
+def _unscored_cell(judge_result: JudgeOnSet) -> Cell:
+    if not judge_result.unscored:
         return Cell("0", "quiet")
-    bounds = result.recall_bounds or result.false_alarm_bounds
-    name = "recall" if result.recall_bounds else "false alarms"
+    bounds = judge_result.recall_bounds or judge_result.false_alarm_bounds
+    name = "recall" if judge_result.recall_bounds else "false alarms"
     bounds_text = f" ({name} {100 * bounds[0]:.0f} to {100 * bounds[1]:.0f} %)" if bounds else ""
     return Cell(
-        f"{result.unscored:,}{bounds_text}", "", "bounds with all unscored one way or the other"
+        f"{judge_result.unscored:,}{bounds_text}",
+        "",
+        "bounds with all unscored one way or the other",
     )
 
 

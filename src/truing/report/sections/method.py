@@ -88,15 +88,15 @@ def _restrictions(report: ReportData) -> list[str]:
 def _lineage_table(report: ReportData) -> Table | None:
     """Returns what judges, models and prompts share; None if nothing."""
     grid = Grid(["data", "variant", "what", "relation", "consequence"])
-    for data in report.data:
+    for data_name in report.data:
         for variant in report.variants:
-            summary = variant.summaries.get(data)
+            summary = variant.summaries.get(data_name)
             for relation in summary.lineage if summary else ():
                 consequence = {
                     "strike": "struck: figures from this pair prove nothing",
                     "warn": "a second judge of another origin is asked for",
                 }[relation.consequence]
-                grid.add(data, variant.name, relation.kind, relation.text, consequence)
+                grid.add(data_name, variant.name, relation.kind, relation.text, consequence)
     return grid.table("What judges, models and prompts share", folded=True) if grid.rows else None
 
 

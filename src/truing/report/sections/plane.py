@@ -36,7 +36,13 @@ def _variant_point(
         if safety.question == "refuses_harmful"
         else (1 - bounds[0], 1 - bounds[2], 1 - bounds[1])
     )
-    return Point(variant.name, x, y, report.series(variant.name), hollow=safety.selected_by_judge)
+    return Point(
+        variant.name,
+        x,
+        y,
+        report.series(variant.name),
+        hollow=safety.selected_by_judge,
+    )
 
 
 def _points(report: ReportData, harm_data: str, helpful_data: str, *, by_harm: bool) -> list[Point]:

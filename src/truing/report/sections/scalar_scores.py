@@ -38,20 +38,20 @@ def _delta_cell(delta: MeanScoreDelta | None) -> Cell:
     return Cell(format_value_interval(delta.delta, sign=True), kind, tip, why=why)
 
 
-def _data_table(report: ReportData, data: str) -> Table | None:
+def _data_table(report: ReportData, data_name: str) -> Table | None:
     # Keyed by judge and question: units of two judges do not compare.
     means_by_variant = {
-        v.name: {(m.judge, m.question): m for m in v.summaries[data].means}
+        v.name: {(m.judge, m.question): m for m in v.summaries[data_name].means}
         for v in report.variants
-        if data in v.summaries
+        if data_name in v.summaries
     }
     keys = list(dict.fromkeys(k for by_judge in means_by_variant.values() for k in by_judge))
     if not keys:
         return None
     deltas = {
-        v: {(d.judge, d.question): d for d in by[data].means}
+        v: {(d.judge, d.question): d for d in by[data_name].means}
         for v, by in report.comparisons.items()
-        if data in by
+        if data_name in by
     }
     grid = Grid(["judge", "question", *means_by_variant, *(f"{v}: change" for v in deltas)])
     for key in keys:
@@ -62,7 +62,7 @@ def _data_table(report: ReportData, data: str) -> Table | None:
             *cells,
             *(_delta_cell(by_judge.get(key)) for by_judge in deltas.values()),
         )
-    return grid.table(data, right=range(2, len(grid.columns)))
+    return grid.table(data_name, right=range(2, len(grid.columns)))
 
 
 def build_section(report: ReportData) -> Section | None:

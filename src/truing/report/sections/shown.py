@@ -43,15 +43,15 @@ def recorded_texts(report: ReportData) -> list[Text]:
     """Returns a note on data whose answers were not drawn in this run, but recorded before."""
     by_mark: dict[str, list[str]] = {}
     for variant in report.variants:
-        for data, manifest in variant.manifests.items():
+        for data_name, manifest in variant.manifests.items():
             mark = find_recording_mark(manifest.model)
-            if mark is not None and data not in by_mark.setdefault(mark, []):
-                by_mark[mark].append(data)
+            if mark is not None and data_name not in by_mark.setdefault(mark, []):
+                by_mark[mark].append(data_name)
     return [
         Text(
-            f"A part of the answers to {', '.join(data)} is recorded ({mark}), judged in this run; "
-            "each row names its source, and truing run --fresh draws all anew.",
+            f"A part of the answers to {', '.join(names)} is recorded ({mark}), judged in this "
+            "run; each row names its source, and truing run --fresh draws all anew.",
             "note",
         )
-        for mark, data in by_mark.items()
+        for mark, names in by_mark.items()
     ]

@@ -23,14 +23,14 @@ MAX_RESPONSES = 200  # of one form; an item has far fewer
 def _claim_next(tx: Transaction, session: RequestSession) -> str:
     """Claims an item and returns its path, or that of the empty queue or the break page."""
     try:
-        item = queue.claim_item(tx, session.user.id, session.state.study)
+        claimed = queue.claim_item(tx, session.user.id, session.state.study)
     except RequestRejected as error:
         # Not raised further: that would undo the rating submitted in the same transaction. A claim
         # is rejected before it writes anything.
         if error.kind in ("break", "budget"):
             return "/rest"
         raise
-    return "/review" if item is None else f"/review/{item.token}"
+    return "/review" if claimed is None else f"/review/{claimed.token}"
 
 
 def _minutes_left(session: RequestSession, expires: float) -> int:

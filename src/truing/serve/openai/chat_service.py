@@ -144,7 +144,7 @@ class ChatService:
         """
         try:
             async with asyncio.timeout(self.admission.limits.seconds):
-                result = await model.check(
+                decision = await model.check(
                     conversation, tools=sampling.tools, context=client.context
                 )
         except TimeoutError:
@@ -152,8 +152,8 @@ class ChatService:
             raise RequestRefused(504, f"no decision in {seconds:g} s", "timeout_error") from None
         except NoStageError as error:
             raise RequestRefused(400, str(error), param="messages") from error
-        record.decision = {True: "allow", False: "block", None: "incomplete"}[result.allowed]
-        return replace(result, rulings=model.rulings_for_clients(result.rulings))
+        record.decision = {True: "allow", False: "block", None: "incomplete"}[decision.allowed]
+        return replace(decision, rulings=model.rulings_for_clients(decision.rulings))
 
     async def _generate_guarded(
         self,

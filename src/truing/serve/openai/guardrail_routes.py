@@ -76,15 +76,15 @@ async def litellm_guardrail(
     return Response(schemas.encode_json(body), media_type=MediaType.JSON)
 
 
-def _check_bounds(data: GuardrailApiRequest, limits: ServerLimits) -> None:
+def _check_bounds(request: GuardrailApiRequest, limits: ServerLimits) -> None:
     """Raises RequestRefused (400) for more, or longer, than the server reads."""
     for name in ("texts", "structured_messages"):
-        if len(getattr(data, name) or ()) > limits.messages:
+        if len(getattr(request, name) or ()) > limits.messages:
             raise refuse(name, f"more than {limits.messages}")
     for name in ("tools", "tool_calls"):
-        if len(getattr(data, name) or ()) > limits.tools:
+        if len(getattr(request, name) or ()) > limits.tools:
             raise refuse(name, f"more than {limits.tools}")
-    for index, text in enumerate(data.texts or ()):
+    for index, text in enumerate(request.texts or ()):
         if len(text) > limits.message_characters:
             raise refuse(f"texts[{index}]", f"longer than {limits.message_characters} characters")
 
@@ -108,7 +108,7 @@ def _session(data: GuardrailApiRequest, tenant: str) -> str:
 
 
 def _response_body(
-    data: GuardrailApiRequest, decision: GuardrailDecision, overlap_words: int | None
+    request: GuardrailApiRequest, decision: GuardrailDecision, overlap_words: int | None
 ) -> dict[str, Any]:
     record: dict[str, Any] = {"guardrails": decision_record(decision.rulings)}
     if not decision.allowed:
@@ -117,12 +117,12 @@ def _response_body(
         # The API has no place for calls in its response.
         reason = "a rail rewrites a tool call, which cannot be rewritten here"
         return {"action": "BLOCKED", "blocked_reason": reason, **record}
-    if data.input_type == "response":
+    if request.input_type == "response":
         # While a text streams, its end may still become what a rail masks or refuses.
         record["stream_holdback_chars"] = [
             count_held_characters(text, overlap_words) for text in decision.texts
         ]
-    if decision.texts == (data.texts or []):
+    if decision.texts == (request.texts or []):
         return {"action": "NONE", **record}
     return {"action": "GUARDRAIL_INTERVENED", "texts": decision.texts, **record}
 

@@ -145,19 +145,19 @@ class ResponseWriter:
         place = {"item_id": self._message_id, "output_index": 0, "content_index": 0}
         return self.event(kind, **place, **fields)
 
-    def _call_events(self, item: dict[str, Any], index: int) -> Iterator[bytes]:
-        started = {**item, "status": "in_progress", "arguments": ""}
-        place = {"item_id": item["id"], "output_index": index}
-        arguments = item["arguments"]
+    def _call_events(self, call_item: dict[str, Any], index: int) -> Iterator[bytes]:
+        started = {**call_item, "status": "in_progress", "arguments": ""}
+        place = {"item_id": call_item["id"], "output_index": index}
+        arguments = call_item["arguments"]
         yield self.event("response.output_item.added", output_index=index, item=started)
         yield self.event("response.function_call_arguments.delta", **place, delta=arguments)
         yield self.event(
             "response.function_call_arguments.done",
             **place,
-            name=item["name"],
+            name=call_item["name"],
             arguments=arguments,
         )
-        yield self.event("response.output_item.done", output_index=index, item=item)
+        yield self.event("response.output_item.done", output_index=index, item=call_item)
 
 
 def _text_part(text: str) -> dict[str, Any]:

@@ -140,17 +140,17 @@ def _read_tool(row: Mapping[str, Any], place: str) -> ToolSchema:
 # -- input items ---------------------------------------------------------------------------------
 
 
-def _read_input(items: str | Sequence[Any], limits: ServerLimits) -> tuple[Rows, list[int]]:
+def _read_input(input_items: str | Sequence[Any], limits: ServerLimits) -> tuple[Rows, list[int]]:
     """Returns the messages of the items, and for each the number of its item."""
-    if isinstance(items, str):
-        return [{"role": "user", "content": items}], [0]
-    if len(items) > limits.messages:
+    if isinstance(input_items, str):
+        return [{"role": "user", "content": input_items}], [0]
+    if len(input_items) > limits.messages:
         raise refuse("input", f"more than {limits.messages} items")
-    if not items:
+    if not input_items:
         raise refuse("input", "at least one item is needed")
     rows: Rows = []
     numbers: list[int] = []
-    for number, item in enumerate(items):
+    for number, item in enumerate(input_items):
         row = _read_item(item, f"input[{number}]")
         if row is None:
             continue
@@ -182,28 +182,28 @@ def _joins_calls(rows: Rows, row: Mapping[str, Any]) -> bool:
     return bool(rows) and "tool_calls" in row and rows[-1]["role"] == "assistant"
 
 
-def _read_item(item: Mapping[str, Any], place: str) -> dict[str, Any] | None:
+def _read_item(input_item: Mapping[str, Any], place: str) -> dict[str, Any] | None:
     """Returns the message of an item; None for one that a model here does not get."""
-    kind = item.get("type") or "message"
-    if kind == "message" and item.get("role") == "context":
+    kind = input_item.get("type") or "message"
+    if kind == "message" and input_item.get("role") == "context":
         return None  # its variables are taken already
     if kind == "message":
-        return {"role": item.get("role"), "content": item.get("content")}
+        return {"role": input_item.get("role"), "content": input_item.get("content")}
     if kind == "function_call":
-        name, arguments = item.get("name"), item.get("arguments")
+        name, arguments = input_item.get("name"), input_item.get("arguments")
         if not isinstance(name, str) or not isinstance(arguments, str):
             raise refuse(place, "a function_call needs name and arguments, both text")
         call = {
-            "id": _read_call_id(item, place),
+            "id": _read_call_id(input_item, place),
             "type": "function",
             "function": {"name": name, "arguments": arguments},
         }
         return {"role": "assistant", "content": None, "tool_calls": [call]}
     if kind == "function_call_output":
-        call_id = _read_call_id(item, place)
-        if not isinstance(item.get("output"), str | list):
+        call_id = _read_call_id(input_item, place)
+        if not isinstance(input_item.get("output"), str | list):
             raise refuse(f"{place}.output", "expected text or a list of parts")
-        return {"role": "tool", "content": item["output"], "tool_call_id": call_id}
+        return {"role": "tool", "content": input_item["output"], "tool_call_id": call_id}
     if kind == "reasoning":
         return None
     raise refuse(f"{place}.type", f"{str(kind)[:40]!r} is none of {_ITEM_TYPES}")

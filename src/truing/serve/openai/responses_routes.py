@@ -117,7 +117,7 @@ async def responses(
 
 
 async def _events(
-    service: ChatService, parts: AsyncGenerator[str | Answer, None], turn: OpenTurn
+    service: ChatService, answer_parts: AsyncGenerator[str | Answer, None], turn: OpenTurn
 ) -> AsyncGenerator[bytes, None]:
     """Yields the events of a response; text comes only after the rails have passed it."""
     writer = turn.writer
@@ -125,7 +125,7 @@ async def _events(
     texts: list[str] = []
     for event in writer.start():
         yield event
-    async for part in timed_parts(service, parts):
+    async for part in timed_parts(service, answer_parts):
         if isinstance(part, Answer):
             answer = part
             continue
@@ -148,28 +148,28 @@ def _refuse_continuation(data: ResponsesRequest) -> None:
 
 
 async def _load_earlier(
-    service: ChatService, data: ResponsesRequest, record: RequestRecord
+    service: ChatService, request: ResponsesRequest, record: RequestRecord
 ) -> Rows:
     """Returns the messages up to the response that a request goes on after.
 
     The variables of that turn stay, unless the request sets them anew.
     """
-    if data.previous_response_id is None:
+    if request.previous_response_id is None:
         return []
     store = service.memory.store
     if store is None:
         raise refuse("previous_response_id", f"{_NO_STORE}: send the earlier items in input")
-    check_name("previous_response_id", data.previous_response_id, service.admission.limits)
-    stored = await store.load(_response_key(record.tenant, data.previous_response_id))
-    config = schemas.ChatRequest([], guardrails=data.guardrails).config or service.router.default
+    check_name("previous_response_id", request.previous_response_id, service.admission.limits)
+    stored = await store.load(_response_key(record.tenant, request.previous_response_id))
+    config = schemas.ChatRequest([], guardrails=request.guardrails).config or service.router.default
     if not stored.version or stored.document["config"] != (config or ""):
         reason = "no such response of this key and configuration"
         raise refuse("previous_response_id", reason)
     if stored.document["context"]:
-        data.guardrails = data.guardrails or schemas.GuardrailsRequest()
-        data.guardrails.context = {
+        request.guardrails = request.guardrails or schemas.GuardrailsRequest()
+        request.guardrails.context = {
             **stored.document["context"],
-            **(data.guardrails.context or {}),
+            **(request.guardrails.context or {}),
         }
     return stored.rows
 

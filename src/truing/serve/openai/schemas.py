@@ -325,12 +325,12 @@ def moderation(judge: Judge, judgements: Sequence[Judgement]) -> bytes:
     `uncategorised` is true of a flagged text without one.
     """
     thresholds = category_thresholds(judge)
-    results = []
+    text_results = []
     for judgement in judgements:
         is_flagged = judgement.verdict is not False
         # Categories of a text that is not flagged would contradict the verdict.
         flagged = set(flag_categories(judgement.harms, thresholds)) if is_flagged else set()
-        results.append(
+        text_results.append(
             {
                 "flagged": is_flagged,
                 "uncategorised": is_flagged and not flagged,
@@ -341,7 +341,7 @@ def moderation(judge: Judge, judgements: Sequence[Judgement]) -> bytes:
             }
         )
     return encode_json(
-        {"id": f"modr-{secrets.token_hex(12)}", "model": judge.name, "results": results}
+        {"id": f"modr-{secrets.token_hex(12)}", "model": judge.name, "results": text_results}
     )
 
 

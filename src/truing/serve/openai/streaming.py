@@ -180,7 +180,7 @@ async def _answer_events(
     service: ChatService,
     request: schemas.ChatRequest,
     name: str,
-    parts: AsyncGenerator[str | Answer, None],
+    answer_parts: AsyncGenerator[str | Answer, None],
     turn: FinishedTurn,
 ) -> AsyncGenerator[bytes, None]:
     completion_id = schemas.new_completion_id()
@@ -188,7 +188,7 @@ async def _answer_events(
     answer: Answer | None = None
     text_sent = False
     yield schemas.chunk(completion_id, name, {"role": "assistant", "content": ""})
-    async for part in timed_parts(service, parts):
+    async for part in timed_parts(service, answer_parts):
         if isinstance(part, Answer):
             answer = part
         else:

@@ -73,13 +73,13 @@ def _collect(state: UiState, a_id: str, b_id: str) -> dict[str, Any]:
     return content | _describe(comparison, runs[0], runs[1])
 
 
-def _describe(comparison: Comparison, a: RunState, b: RunState) -> dict[str, Any]:
+def _describe(comparison: Comparison, first: RunState, second: RunState) -> dict[str, Any]:
     judged_deltas = [d for d in comparison.deltas if not d.question.endswith(PREDICTED_SUFFIX)]
     changed = Counter(flip.question for flip in comparison.flips)
     return {
         "comparison": comparison,
-        "a": a,
-        "b": b,
+        "a": first,
+        "b": second,
         "overall": [
             _delta_row(d, comparison) for d in judged_deltas if d.category is None and d.judge
         ],
@@ -87,7 +87,7 @@ def _describe(comparison: Comparison, a: RunState, b: RunState) -> dict[str, Any
             _delta_row(d, comparison) for d in judged_deltas if d.category is not None and d.n_pairs
         ][:_MAX_CATEGORIES],
         "n_changed": changed["outcome"],
-        "changed_path": with_query(f"/runs/{a.id}/rows", beside=[b.id], flips="1"),
+        "changed_path": with_query(f"/runs/{first.id}/rows", beside=[second.id], flips="1"),
     }
 
 

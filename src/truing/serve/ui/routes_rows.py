@@ -58,37 +58,37 @@ class RowsQuery(Struct, frozen=True, kw_only=True):
 
     def path(self, base: str, **changes: Any) -> str:
         """Returns a link with this query, changed in some parameters."""
-        values = (
+        query = (
             structs.asdict(self.row_filter)
             | {"beside": self.other_runs, "page": self.page}
             | changes
         )
-        values |= {name: "1" if values[name] else "" for name in _FILTER_FLAGS}
-        if values["page"] == 1:
-            values["page"] = None
-        return with_query(base, **values)
+        query |= {name: "1" if query[name] else "" for name in _FILTER_FLAGS}
+        if query["page"] == 1:
+            query["page"] = None
+        return with_query(base, **query)
 
 
 def read_query(request: AppRequest) -> RowsQuery:
     """Returns the query of a request; what cannot be read is left out."""
-    values = request.query_params
+    query = request.query_params
 
     def number(name: str) -> int | None:
-        return parse_whole_number(values.get(name, ""), 8)
+        return parse_whole_number(query.get(name, ""), 8)
 
-    outcome = values.get("outcome", "")
+    outcome = query.get("outcome", "")
     return RowsQuery(
         row_filter=RowFilter(
             outcome=outcome if outcome in OUTCOME_NAMES else "",
-            category=values.get("category", "")[:200],
+            category=query.get("category", "")[:200],
             judge=number("judge"),
-            verdict=values.get("verdict", "")[:10],
-            disagrees=bool(values.get("disagrees")),
-            unscored=bool(values.get("unscored")),
-            flips=bool(values.get("flips")),
-            words=values.get("words", "")[:_MAX_WORDS_CHARACTERS],
+            verdict=query.get("verdict", "")[:10],
+            disagrees=bool(query.get("disagrees")),
+            unscored=bool(query.get("unscored")),
+            flips=bool(query.get("flips")),
+            words=query.get("words", "")[:_MAX_WORDS_CHARACTERS],
         ),
-        other_runs=tuple(dict.fromkeys(values.getall("beside", [])))[: MAX_VARIANTS - 1],
+        other_runs=tuple(dict.fromkeys(query.getall("beside", [])))[: MAX_VARIANTS - 1],
         page=max(1, number("page") or 1),
     )
 
@@ -146,7 +146,7 @@ async def render_rows(
             raise NotReady(session.state.find_run(id_), fault=str(error)) from error
 
     try:
-        values = await session.state.run(collect_or_reindex)
+        page_values = await session.state.run(collect_or_reindex)
     except NotReady as wait:
         return session.render(
             "waiting.html",
@@ -155,7 +155,7 @@ async def render_rows(
             fault=wait.fault,
             status=200 if not wait.fault else 422,
         )
-    return session.render(template, **values)
+    return session.render(template, **page_values)
 
 
 @get("/runs/{id_:str}/rows")

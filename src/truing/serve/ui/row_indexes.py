@@ -116,24 +116,28 @@ class RowIndexes:
         """
         current = fingerprint(state)
         with self._changed:
-            entry = self._entries.setdefault(state.path, _Entry())
+            index_entry = self._entries.setdefault(state.path, _Entry())
             self._entries.move_to_end(state.path)
-            is_resting = time.monotonic() < entry.next_build
+            is_resting = time.monotonic() < index_entry.next_build
             # What failed may have had another reason than the files, such as a full disk.
-            is_current = entry.fingerprint == current and (
-                entry.index is not None or (bool(entry.fault) and is_resting)
+            is_current = index_entry.fingerprint == current and (
+                index_entry.index is not None or (bool(index_entry.fault) and is_resting)
             )
-            is_old_but_usable = entry.index is not None and state.status == "running" and is_resting
-            if not is_current and not is_old_but_usable and not entry.building:
-                entry.building, entry.share = True, 0.0
-                self._pool.submit(self._build, state, current, entry)
-            if entry.index is None or (not is_current and state.status != "running"):
+            is_old_but_usable = (
+                index_entry.index is not None and state.status == "running" and is_resting
+            )
+            if not is_current and not is_old_but_usable and not index_entry.building:
+                index_entry.building, index_entry.share = True, 0.0
+                self._pool.submit(self._build, state, current, index_entry)
+            if index_entry.index is None or (not is_current and state.status != "running"):
                 # Small runs are ready within a moment, so that nobody sees a page that waits.
-                self._changed.wait_for(lambda: not entry.building, _PATIENCE_SECONDS)
+                self._changed.wait_for(lambda: not index_entry.building, _PATIENCE_SECONDS)
             self._evict()
-            if entry.index is not None and (state.status == "running" or not entry.building):
-                return entry.index
-            return Fault(entry.fault) if entry.fault else Pending(entry.share)
+            if index_entry.index is not None and (
+                state.status == "running" or not index_entry.building
+            ):
+                return index_entry.index
+            return Fault(index_entry.fault) if index_entry.fault else Pending(index_entry.share)
 
     def forget(self, state: RunState) -> None:
         """Drops the index of a run whose files turned out to be others."""
@@ -147,14 +151,14 @@ class RowIndexes:
             if not entry.building:
                 del self._entries[path]
 
-    def _build(self, state: RunState, current: tuple[object, ...], entry: _Entry) -> None:
+    def _build(self, state: RunState, current: tuple[object, ...], index_entry: _Entry) -> None:
         started = time.monotonic()
         index, fault = None, ""
 
         def report(share: float) -> None:
             if self._stopping:
                 raise IndexStopped
-            entry.share = share
+            index_entry.share = share
 
         try:
             index = self._open_or_build(Run(state.path), current, report)
@@ -163,14 +167,14 @@ class RowIndexes:
         except Exception as error:
             fault = describe_error(error)
         with self._changed:
-            entry.fingerprint, entry.fault, entry.building = current, fault, False
+            index_entry.fingerprint, index_entry.fault, index_entry.building = current, fault, False
             if index is not None:
-                entry.index = index
+                index_entry.index = index
             elif state.status != "running":
-                entry.index = None
+                index_entry.index = None
             seconds = time.monotonic() - started
             pause_seconds = max(_MIN_REST_SECONDS, _PAUSE_FACTOR * seconds)
-            entry.next_build = time.monotonic() + pause_seconds
+            index_entry.next_build = time.monotonic() + pause_seconds
             self._changed.notify_all()
 
     def _open_or_build(

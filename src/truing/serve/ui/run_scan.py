@@ -103,7 +103,7 @@ class _Scanner:
         except OSError:
             return folders
         with entries:
-            for number, entry in enumerate(entries):
+            for number, folder_entry in enumerate(entries):
                 if number >= self._limits.entries_of_folder:
                     self.cut = self.cut or (
                         f"Of {relative.as_posix()!r} only the first "
@@ -114,21 +114,23 @@ class _Scanner:
                 # The clock is asked rarely: asking costs as much as an entry.
                 if self._entries % 512 == 0 and self._is_exhausted():
                     break
-                self._add_entry(entry, relative, folders)
+                self._add_entry(folder_entry, relative, folders)
         return folders
 
-    def _add_entry(self, entry: os.DirEntry[str], relative: Path, folders: list[Path]) -> None:
-        if entry.name.startswith("."):
+    def _add_entry(
+        self, folder_entry: os.DirEntry[str], relative: Path, folders: list[Path]
+    ) -> None:
+        if folder_entry.name.startswith("."):
             return
         try:
-            if entry.is_dir(follow_symlinks=False):
-                if entry.name not in _SKIPPED_FOLDERS:
-                    folders.append(relative / entry.name)
-            elif entry.name.endswith(self._suffixes or ("\0",)) and entry.is_file(
+            if folder_entry.is_dir(follow_symlinks=False):
+                if folder_entry.name not in _SKIPPED_FOLDERS:
+                    folders.append(relative / folder_entry.name)
+            elif folder_entry.name.endswith(self._suffixes or ("\0",)) and folder_entry.is_file(
                 follow_symlinks=False
             ):
                 if len(self.files) < self._limits.files:
-                    self.files.append(relative / entry.name)
+                    self.files.append(relative / folder_entry.name)
                 else:
                     self.cut = self.cut or f"Only {self._limits.files:,} files are listed."
         except OSError:

@@ -79,15 +79,15 @@ def blend_classifiers(
     Raises PlanError if the members were not trained alike, or on other data.
     """
     settings = _check_members(members)
-    items = [
+    examples = [
         item
         for source in give_unique_names(sources)
         for item in source.items
         if fold_of(item.key, settings.folds) < settings.trained_folds
     ]
-    evidence = _read_evidence(members, items, settings)
-    home = items[0].source
-    is_home, is_prompt = mark_rows(items, home)
+    evidence = _read_evidence(members, examples, settings)
+    home = examples[0].source
+    is_home, is_prompt = mark_rows(examples, home)
     calibration = fit_calibration(evidence, is_home, is_prompt, mix_on_all_rows=True)
     category_ids = load_taxonomy().ids
 
@@ -101,7 +101,7 @@ def blend_classifiers(
 
     p, verdicts = cross_fit(evidence, is_home, is_prompt, mix_on_all_rows=True)
     card = build_card(
-        compute_card_metrics(items, p, verdicts, home, category_ids),
+        compute_card_metrics(examples, p, verdicts, home, category_ids),
         classifier_settings,
         hash_classifier_folder(out),
         sources[0],
@@ -135,16 +135,16 @@ def _check_members(members: Sequence[Path]) -> ModerationTrainingSettings:
 
 def _read_evidence(
     members: Sequence[Path],
-    items: Sequence[ModerationExample],
+    examples: Sequence[ModerationExample],
     settings: ModerationTrainingSettings,
 ) -> OutOfFoldLogits:
     """Returns the mixed logits of both members, the second in the place of the n-grams."""
-    logits = [_read_mixed_logits(member, len(items)) for member in members]
-    targets = np.array([item.targets for item in items], float)
+    logits = [_read_mixed_logits(member, len(examples)) for member in members]
+    targets = np.array([item.targets for item in examples], float)
     if settings.trained_folds > 1:
-        folds = np.array([fold_of(item.key, settings.folds) for item in items])
+        folds = np.array([fold_of(item.key, settings.folds) for item in examples])
     else:
-        folds = split_in_halves(items, settings.folds)
+        folds = split_in_halves(examples, settings.folds)
     return OutOfFoldLogits(logits[0], logits[1], targets, folds)
 
 
@@ -169,15 +169,15 @@ def _blend_weights(mix: LogitMix) -> BlendWeights:
     return BlendWeights(weights=(a, b), gate=gate, bias=bias)
 
 
-def _copy_members(members: Sequence[Path], out: Path) -> tuple[str, ...]:
+def _copy_members(members: Sequence[Path], folder: Path) -> tuple[str, ...]:
     """Copies the members' files into folders of their names; returns the names."""
     names = tuple(member.resolve().name for member in members)
     if len(set(names)) < len(names):
         raise PlanError(f"the members are both called {names[0]}: rename one of the folders")
     for member, name in zip(members, names, strict=True):
-        target = out / name
+        target = folder / name
         if target.resolve() == member.resolve():
-            raise PlanError(f"--out {out}: a member is in there; give another folder")
+            raise PlanError(f"--out {folder}: a member is in there; give another folder")
         shutil.rmtree(target, ignore_errors=True)
         create_folder(target)
         for file in _MEMBER_FILES:
@@ -192,7 +192,7 @@ def _copy_members(members: Sequence[Path], out: Path) -> tuple[str, ...]:
 
 
 def _build_classifier_settings(
-    members: Sequence[Path], names: tuple[str, ...], out: Path
+    members: Sequence[Path], names: tuple[str, ...], folder: Path
 ) -> ClassifierSettings:
     first, second = (read_settings(member) for member in members)
     if first.members or second.members or first.categories != second.categories:
@@ -201,7 +201,7 @@ def _build_classifier_settings(
         )
     lineage = msgspec.structs.replace(
         first.lineage,
-        name=f"moderation:{out.name}",
+        name=f"moderation:{folder.name}",
         base=" + ".join(s.lineage.base or s.base for s in (first, second)),
     )
     return msgspec.structs.replace(first, members=names, lineage=lineage)

@@ -64,26 +64,26 @@ def export_classifier(context: RunContext) -> ModerationResult:
 
     `truing.json` is written last of the files that make a classifier: a folder with it is complete.
     """
-    settings, out = context.settings, context.settings.folder
+    settings, folder = context.settings, context.settings.folder
     evidence, ngram_model = collect_evidence(context)
-    items = context.measured_items
-    is_home, is_prompt = mark_rows(items, context.home)
+    measured = context.measured_items
+    is_home, is_prompt = mark_rows(measured, context.home)
     calibration = fit_calibration(evidence, is_home, is_prompt, false_alarms=settings.false_alarms)
     mixed_logits = calibration.mix.apply(evidence.encoder, evidence.ngrams)
-    np.save(out / "folds" / MIXED_LOGITS_FILE, mixed_logits)
+    np.save(folder / "folds" / MIXED_LOGITS_FILE, mixed_logits)
 
-    (out / "truing.json").unlink(missing_ok=True)
+    (folder / "truing.json").unlink(missing_ok=True)
     network, note = load_final_network(context)
     ngram_tensors = fold_mix_into_head(network, ngram_model, calibration)
-    write_head(network, out, ngram_tensors)
+    write_head(network, folder, ngram_tensors)
     base_state = None if settings.form == "full" else _base_state(context)
-    write_body(network, context.tokenizer, out, base_state, settings.rank)
-    write_json(out / "thresholds.json", build_thresholds(context.category_ids, calibration))
+    write_body(network, context.tokenizer, folder, base_state, settings.rank)
+    write_json(folder / "thresholds.json", build_thresholds(context.category_ids, calibration))
     classifier_settings = _build_classifier_settings(context)
-    write_json(out / "truing.json", classifier_settings)
-    card = _build_card(context, classifier_settings, evidence, items, note)
-    write_card(out / "card.json", card)
-    return ModerationResult(out, card.judge_hash, card)
+    write_json(folder / "truing.json", classifier_settings)
+    card = _build_card(context, classifier_settings, evidence, measured, note)
+    write_card(folder / "card.json", card)
+    return ModerationResult(folder, card.judge_hash, card)
 
 
 def mark_rows(items: Sequence[ModerationExample], home: str) -> tuple[np.ndarray, np.ndarray]:
@@ -152,13 +152,13 @@ def _build_classifier_settings(context: RunContext) -> ClassifierSettings:
     judges = {judge.hash or judge.name: judge for s in sources for judge in s.judges}
     judges |= {judge.hash or judge.name: judge for judge in start.judges}
     licences = join_licences(*(source.licence for source in sources), start.licence)
-    data = tuple(dict.fromkeys((*(source.spec for source in sources), *start.data)))
+    training_sets = tuple(dict.fromkeys((*(source.spec for source in sources), *start.data)))
     prompts = hash_prompts(i.content.turns[-1] for i in context.items if i.content.turns)
     lineage = Lineage(
         name=f"moderation:{settings.folder.name}",
         base=base.title or base.name,
         base_sha256=base.sha256,
-        data=data,
+        data=training_sets,
         prompts=tuple(sorted({*prompts, *start.prompts})),
         licence=licences,
         judges=tuple(judges.values()),
@@ -175,7 +175,7 @@ def _build_classifier_settings(context: RunContext) -> ClassifierSettings:
         prompt_tokens=settings.prompt_tokens,
         response_tokens=settings.response_tokens,
         languages=settings.languages,
-        data=data,
+        data=training_sets,
         lineage=lineage,
         licence=licences,
         notice=_describe_restrictions(lineage),
@@ -196,20 +196,22 @@ def _build_card(
     context: RunContext,
     settings: ClassifierSettings,
     evidence: OutOfFoldLogits,
-    items: Sequence[ModerationExample],
+    measured: Sequence[ModerationExample],
     note: str,
 ) -> ClassifierCard:
-    is_home, is_prompt = mark_rows(items, context.home)
+    is_home, is_prompt = mark_rows(measured, context.home)
     alarms = context.settings.false_alarms
     if context.settings.folds > 1:
-        p, verdicts = cross_fit(evidence, is_home, is_prompt, false_alarms=alarms)
+        probabilities, verdicts = cross_fit(evidence, is_home, is_prompt, false_alarms=alarms)
         method = _describe_method(context.settings)
     else:
         calibration = fit_calibration(evidence, is_home, is_prompt, false_alarms=alarms)
-        p = sigmoid(calibration.mix.apply(evidence.encoder, evidence.ngrams))
-        verdicts = p >= calibration.thresholds
+        probabilities = sigmoid(calibration.mix.apply(evidence.encoder, evidence.ngrams))
+        verdicts = probabilities >= calibration.thresholds
         method = "on the rows that it was trained on: says nothing of new ones (folds = 1)"
-    metrics = compute_card_metrics(items, p, verdicts, context.home, context.category_ids)
+    metrics = compute_card_metrics(
+        measured, probabilities, verdicts, context.home, context.category_ids
+    )
     category_targets = evidence.targets[:, len(MODERATION_QUESTIONS) :]
     absent = [
         name

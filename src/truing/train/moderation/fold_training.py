@@ -307,10 +307,10 @@ class FoldTrainer:
             "steps": self.first_step + steps,
         }
 
-    def _training_step(self, items: Sequence[ModerationExample]) -> float:
+    def _training_step(self, examples: Sequence[ModerationExample]) -> float:
         step_name = f"{self.fold}/{self.steps_done}"
         rng = random.Random(f"{self.settings.seed}/{step_name}")
-        augmented = [augment_example(item, self.settings, rng) for item in items]
+        augmented = [augment_example(item, self.settings, rng) for item in examples]
         rows = [row for row, _ in augmented]
         device = self.accelerator.device
         targets = torch.tensor([target for _, target in augmented], device=device)
@@ -322,7 +322,7 @@ class FoldTrainer:
             lower = self.frozen_layers(self.accelerator.unwrap_model(self.model).body, rows, ids)
         with self._autocast():
             logits = self.model(ids, segments, mask, lower)
-        loss = moderation_loss(logits, targets, items, self.loss_weights)
+        loss = moderation_loss(logits, targets, examples, self.loss_weights)
         loss_value = float(loss.detach())
         if not math.isfinite(loss_value):
             raise UserError(

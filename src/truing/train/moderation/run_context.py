@@ -107,10 +107,12 @@ def prepare_run(
     encoder = build_input_encoder(
         tokenizer, prompt=settings.prompt_tokens, response=settings.response_tokens
     )
-    items = [item for source in sources for item in source.items]
-    rows = encoder.encode([item.content for item in items])
-    items = [msgspec.structs.replace(i, encoded=row) for i, row in zip(items, rows, strict=True)]
-    folds = np.array([fold_of(item.key, settings.folds) for item in items])
+    examples = [item for source in sources for item in source.items]
+    rows = encoder.encode([item.content for item in examples])
+    examples = [
+        msgspec.structs.replace(i, encoded=row) for i, row in zip(examples, rows, strict=True)
+    ]
+    folds = np.array([fold_of(item.key, settings.folds) for item in examples])
     used_folds = len(set(folds.tolist()))
     if settings.folds > 1 and used_folds < settings.folds:
         raise PlanError(f"folds = {settings.folds}: the prompts fill only {used_folds} of them")
@@ -127,7 +129,7 @@ def prepare_run(
     return RunContext(
         settings,
         sources,
-        items,
+        examples,
         folds,
         base,
         tokenizer,
