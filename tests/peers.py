@@ -55,7 +55,7 @@ PEERS = {
     # langchain-openai is what the page has its readers install beside the extra.
     "langchain": Peer((*truing_with("langchain", "serve"), "langchain-openai", *TEST_TOOLS)),
     "litellm": Peer((*truing_with("litellm", "serve"), *TEST_TOOLS)),
-    "lm-eval": Peer(("lm-eval[hf]>=0.4.9",), shares_packages=True),
+    "lm-eval": Peer(("lm-eval[hf]>=0.4.13",), shares_packages=True),
     "nemoguardrails-0.17": Peer(("nemoguardrails==0.17.0",)),
     "nemoguardrails-0.24": Peer(("nemoguardrails==0.24.1",)),
     "openai-agents": Peer((*truing_with("openai-agents", "serve"), *TEST_TOOLS)),
