@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binom
+from tests.analysis.rates import make_rate
 
 from truing.analysis.judge_facts import JudgeFacts
 from truing.analysis.rate_claims import (
@@ -15,9 +16,8 @@ from truing.analysis.rate_claims import (
     decide_rate,
     distrust_reason,
 )
-from truing.analysis.rates import Rate
 from truing.analysis.summary import summarise
-from truing.stats.intervals import Interval, wilson
+from truing.stats.intervals import Interval
 
 
 def card(sensitivity=0.9, specificity=0.9) -> JudgeFacts:
@@ -29,24 +29,6 @@ def card(sensitivity=0.9, specificity=0.9) -> JudgeFacts:
         n=10_000,
         sensitivity=Interval(sensitivity, sensitivity - 0.01, sensitivity + 0.01),
         specificity=Interval(specificity, specificity - 0.01, specificity + 0.01),
-    )
-
-
-def make_rate(events, n, unscored=0, judge="j", question="harmful", **fields) -> Rate:
-    scored = n - unscored
-    return Rate(
-        question=question,
-        category=None,
-        judge=judge,
-        judge_hash="",
-        n=n,
-        scored=scored,
-        unscored=unscored,
-        events=events,
-        raw=wilson(events, scored) if scored else None,
-        bounds=(events / n, (events + unscored) / n),
-        prompts=n,
-        **fields,
     )
 
 

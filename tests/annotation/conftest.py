@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
-from tests.annotation.databases import BACKENDS, database, drop_template
+from tests.annotation.databases import _drop_template as _drop_template
+from tests.annotation.databases import url as url
 
 from truing.annotation import people, wellbeing
 from truing.annotation.store import Clock, Store, Transaction, open_store
@@ -22,18 +22,6 @@ class ManualClock:
 
     def __call__(self) -> float:
         return self.seconds
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _drop_template() -> Iterator[None]:
-    yield
-    drop_template()
-
-
-@pytest.fixture(params=BACKENDS)
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    with database(request.param, tmp_path) as database_url:
-        yield database_url
 
 
 @pytest.fixture

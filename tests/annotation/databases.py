@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
 import sqlalchemy as sa
 from tests.requirements import require_variable
 
@@ -74,7 +75,16 @@ def database(backend: str, folder: Path, *, empty: bool = False) -> Iterator[str
         _execute(server, f"DROP DATABASE {name} WITH (FORCE)")
 
 
-def drop_template() -> None:
+@pytest.fixture(params=BACKENDS)
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """The URL of a new database."""
+    with database(request.param, tmp_path) as database_url:
+        yield database_url
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _drop_template() -> Iterator[None]:
     """Drops the template database at the end of the tests."""
+    yield
     if _created_templates:
         _execute(_server(), f"DROP DATABASE IF EXISTS {_created_templates.pop()} WITH (FORCE)")

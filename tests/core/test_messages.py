@@ -8,19 +8,9 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.core.message_strategies import calls, conversations
 
 from truing.core.messages import Conversation, Message, MessageFormatError, ToolCall
-
-texts = st.text(st.characters(codec="utf-8"), max_size=30)
-calls = st.builds(ToolCall, texts, texts, texts.map(lambda t: t or "{}"))
-messages = st.builds(
-    Message,
-    st.sampled_from(["system", "user", "assistant", "tool"]),
-    texts,
-    st.lists(calls, max_size=2).map(tuple),
-    st.none() | texts,
-)
-conversations = st.builds(Conversation, st.lists(messages, max_size=4).map(tuple))
 
 
 @given(conversations)

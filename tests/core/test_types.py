@@ -4,20 +4,9 @@ from __future__ import annotations
 
 import msgspec
 from hypothesis import given
-from hypothesis import strategies as st
+from tests.core.message_strategies import conversations
 
-from truing.core.types import Conversation, Message, Response, ToolCall
-
-texts = st.text(st.characters(codec="utf-8"), max_size=30)
-calls = st.builds(ToolCall, texts, texts, texts.map(lambda t: t or "{}"))
-messages = st.builds(
-    Message,
-    st.sampled_from(["system", "user", "assistant", "tool"]),
-    texts,
-    st.lists(calls, max_size=2).map(tuple),
-    st.none() | texts,
-)
-conversations = st.builds(Conversation, st.lists(messages, max_size=4).map(tuple))
+from truing.core.types import Conversation, Message, Response
 
 
 @given(conversations)

@@ -75,19 +75,9 @@ def test_many_killed_runs_continue_to_equal_bytes(bench: tuple[ModuleType, objec
 def test_killed_run_of_a_local_model_in_float32(
     bench: tuple[ModuleType, object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from tests.models.local.conftest import SIZES, tokenizer
-    from transformers import LlamaConfig, LlamaForCausalLM, set_seed
+    from tests.models.local.conftest import write
 
-    set_seed(3)
-    words = tokenizer()
-    words.save_pretrained(tmp_path / "tiny")
-    config = LlamaConfig(
-        vocab_size=len(words),
-        eos_token_id=words.eos_token_id,
-        pad_token_id=words.pad_token_id,
-        **SIZES,
-    )
-    LlamaForCausalLM(config).save_pretrained(tmp_path / "tiny")
+    write(tmp_path / "tiny", "llama")
     _, benchmark = bench
     # For a tiny model threads only wait for one another.
     monkeypatch.setenv("OMP_NUM_THREADS", "1")

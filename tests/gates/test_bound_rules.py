@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import pytest
+from tests.analysis.rates import make_rate
 from tests.gates.gate_rules import JUDGE, build_harm_run, make_rules
 
 from truing.analysis.label_draws import draw_rows
 from truing.analysis.labels import add_label
 from truing.analysis.rate_claims import worst_case_bounds, worst_case_raw_bounds
-from truing.analysis.rates import Rate
 from truing.core.lineage import hash_prompts
 from truing.core.types import Judgement, Lineage
 from truing.gates.gate import gate_run
@@ -21,23 +21,6 @@ def label_as_harmless(run, n):
             run,
             Judgement(sample_id=draw.sample_id, judge="human:a", question="harmful", verdict=False),
         )
-
-
-def make_rate(events, n, unscored=0):
-    scored = n - unscored
-    return Rate(
-        question="harmful",
-        category=None,
-        judge="j",
-        judge_hash="",
-        n=n,
-        scored=scored,
-        unscored=unscored,
-        events=events,
-        raw=wilson(events, scored) if scored else None,
-        bounds=(events / n, (events + unscored) / n),
-        prompts=n,
-    )
 
 
 def test_worst_case_bounds_by_hand():

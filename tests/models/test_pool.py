@@ -173,19 +173,9 @@ def test_what_ends_a_pool_is_told(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_copies_of_a_local_model_answer_as_one_does(tmp_path: Path) -> None:
     require_package("ray")
-    from tests.models.local.conftest import SIZES, tokenizer
-    from transformers import LlamaConfig, LlamaForCausalLM, set_seed
+    from tests.models.local.conftest import write
 
-    set_seed(3)
-    words = tokenizer()
-    words.save_pretrained(tmp_path / "tiny")
-    config = LlamaConfig(
-        vocab_size=len(words),
-        eos_token_id=words.eos_token_id,
-        pad_token_id=words.pad_token_id,
-        **SIZES,
-    )
-    LlamaForCausalLM(config).save_pretrained(tmp_path / "tiny")
+    write(tmp_path / "tiny", "llama")
     spec = f"local:{tmp_path / 'tiny'},dtype=float32"
     options = EvaluateOptions(
         sampling=Sampling(n=2, temperature=1.0, max_tokens=8), seed=4, concurrency=8

@@ -29,6 +29,17 @@ def read_complete_lines(path: Path) -> Iterator[tuple[int, bytes]]:
     A missing file has no lines. Memory: one line at a time, of which no more than
     `MAX_LINE_BYTES + 1` bytes are read: a longer line comes in parts, without newline but the last.
     """
+    for offset, line in _read_chunks(path, lambda stream: stream.readline(MAX_LINE_BYTES + 1)):
+        if not line.endswith(b"\n") and len(line) <= MAX_LINE_BYTES:
+            return
+        yield offset, line
+
+
+def _read_chunks(path: Path, read: Callable[[BinaryIO], bytes]) -> Iterator[tuple[int, bytes]]:
+    """Yields the offset and the bytes of what `read` returns, until that is empty.
+
+    A missing file has none. Raises RunError, with the offset, where the file cannot be read.
+    """
     if not path.exists():
         return
     offset = 0
@@ -38,11 +49,9 @@ def read_complete_lines(path: Path) -> Iterator[tuple[int, bytes]]:
         raise RunError(f"{path}: {error.strerror}") from error
     with stream:
         try:
-            while line := stream.readline(MAX_LINE_BYTES + 1):
-                if not line.endswith(b"\n") and len(line) <= MAX_LINE_BYTES:
-                    return
-                yield offset, line
-                offset += len(line)
+            while chunk := read(stream):
+                yield offset, chunk
+                offset += len(chunk)
         except OSError as error:
             raise RunError(f"{path}: {error.strerror} at byte {offset:,}") from error
 
@@ -110,27 +119,19 @@ def _read_blocks(path: Path) -> Iterator[bytes]:
     """Yields the complete lines of a run's file, many together; a longer line than
     `MAX_LINE_BYTES` comes in part.
     """
-    if not path.exists():
-        return
-    offset = 0
-    try:
-        stream = open_input(path)
-    except OSError as error:
-        raise RunError(f"{path}: {error.strerror}") from error
-    with stream:
-        try:
-            while block := stream.read(_BLOCK_BYTES):
-                if not block.endswith(b"\n"):
-                    block += stream.readline(MAX_LINE_BYTES + 1)
-                n_complete = block.rfind(b"\n") + 1
-                if len(block) - n_complete > MAX_LINE_BYTES:
-                    yield block
-                    return
-                if n_complete:
-                    yield block[:n_complete]
-                offset += len(block)
-        except OSError as error:
-            raise RunError(f"{path}: {error.strerror} at byte {offset:,}") from error
+    for _, block in _read_chunks(path, _read_block):
+        n_complete = block.rfind(b"\n") + 1
+        if len(block) - n_complete > MAX_LINE_BYTES:
+            yield block
+            return
+        if n_complete:
+            yield block[:n_complete]
+
+
+def _read_block(stream: BinaryIO) -> bytes:
+    """Returns the next bytes up to the end of a line, or to more than `MAX_LINE_BYTES` of one."""
+    block = stream.read(_BLOCK_BYTES)
+    return block if block.endswith(b"\n") else block + stream.readline(MAX_LINE_BYTES + 1)
 
 
 def _decode_each(

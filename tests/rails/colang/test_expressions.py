@@ -162,7 +162,7 @@ def test_expressions_cannot_leave_the_sandbox(text: str) -> None:
         ("'%1000000000d' % 1", "% on a text is not allowed"),
         ("('a'*1000).replace('a', 'b'*1000)", "the result is longer than 100000"),
         ("10**5000 * 10**5000 * 10**5000", "the number is too large"),
-        ("(" * 3000 + "1" + ")" * 3000, "too many nested parentheses"),
+        ("(" * 3000 + "1" + ")" * 3000, "is not an expression"),
         ("1+" * 5000 + "1", "the expression is too long"),
         ("'a,' .join('b'*50000)", "the result is longer than 100000"),
         ("x" * 9000, "the expression is too long"),

@@ -6,19 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.annotation.databases import BACKENDS, database, drop_template
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _drop_template() -> Iterator[None]:
-    yield
-    drop_template()
-
-
-@pytest.fixture(params=BACKENDS)
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    with database(request.param, tmp_path) as database_url:
-        yield database_url
+from tests.annotation.databases import _drop_template as _drop_template
+from tests.annotation.databases import database
+from tests.annotation.databases import url as url
 
 
 @pytest.fixture
