@@ -99,6 +99,11 @@ class CostHead:
         return np.asarray(inputs @ self.weights[:-1] + self.weights[-1])
 
 
+def held_out_rows(pairs: list[dict[str, str]]) -> np.ndarray:
+    """Returns which pairs are held out, by the hash of their prompt."""
+    return np.array([int(hash_prompt(pair["prompt"]), 16) % HELD_OUT == 0 for pair in pairs])
+
+
 def rate_text(correct: np.ndarray) -> str:
     """Returns "72 [66, 77] of 200"."""
     rate = wilson(int(correct.sum()), correct.size)
@@ -141,7 +146,7 @@ def main() -> None:
         str(arguments.out / arguments.base), pairs, arguments.out / "cost-features.npz"
     )
     hashes = np.array([int(hash_prompt(pair["prompt"]), 16) for pair in pairs], dtype=object)
-    held_out = np.array([value % HELD_OUT == 0 for value in hashes])
+    held_out = held_out_rows(pairs)
     fold_of = np.array([value // HELD_OUT % FOLDS for value in hashes])[~held_out]
     layer = choose_layer(features[~held_out], fold_of)
     head = CostHead(features[~held_out, :, layer])
