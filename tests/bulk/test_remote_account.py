@@ -224,3 +224,14 @@ def test_a_driver_that_is_killed_is_continued_from_what_is_stored(tmp_path: Path
         assert 0 <= model.invoice - spent(run) <= (n_sent - n_stored) * 80
         assert truing(*command(spec, one, "--budget-tokens", 2000)).status == 3
         assert_equal_runs(one, parts)
+
+
+def test_a_budget_in_a_spec_is_one_for_all_workers(tmp_path: Path) -> None:
+    with endpoint(0.1) as (_, server, spec):
+        with pytest.raises(RunError) as caught:
+            on_ray(tmp_path / "run", f"{spec},budget_requests=20", OPTIONS)
+        assert any("budget of 20 requests is spent" in fault for fault in caught.value.faults)
+        assert len(server.requests) == 20
+        assert len(list(Run(tmp_path / "run").responses())) == 20
+        run = on_ray(tmp_path / "run", spec, OPTIONS)
+        assert run.manifest.complete and len(server.requests) == 60

@@ -9,10 +9,16 @@ from collections.abc import Iterator
 import pytest
 from tests.servers import Request, Server, serving
 
-from truing.core.errors import BudgetExceeded, SpecError
+from truing.core.errors import BudgetExceeded, PlanError, SpecError
 from truing.core.types import Failure
 from truing.http import client
-from truing.http.client import Endpoint, find_endpoints, read_budget, validate_url
+from truing.http.client import (
+    Endpoint,
+    find_endpoints,
+    read_budget,
+    share_budgets,
+    validate_url,
+)
 from truing.http.limits import BACKOFF_CALLBACK, RequestBudget, close_connections
 from truing.http.retry import RetryPolicy
 from truing.specs.parser import parse_spec
@@ -104,6 +110,36 @@ def test_budget_counts_retries(backoffs: list[bool]) -> None:
         with pytest.raises(BudgetExceeded, match="2 requests"):
             send(endpoint)
     assert len(server.requests) == 2
+
+
+def test_the_endpoints_of_one_budget_share_it_under_one_name() -> None:
+    class Calls:
+        """Notes the names under which requests are counted; there is room for all of them."""
+
+        names: list[str] = []  # noqa: RUF012
+
+        async def ask(self, method: str, name: str, *limits: object) -> str:
+            self.names.append(name)
+            return ""
+
+        def tell(self, method: str, *arguments: object) -> None:
+            assert method == "spend_tokens"
+
+    together, alone = RequestBudget(requests=2), RequestBudget(tokens=9)
+    with serving(serve_statuses(*[500] * 9)) as server:  # type: ignore[arg-type]
+        policy = RetryPolicy(retries=0)
+        endpoints = [
+            Endpoint(f"{server.url}/{path}", budget=budget, retry_policy=policy)
+            for path, budget in (("a", together), ("b", together), ("c", alone), ("d", None))
+        ]
+        share_budgets(Calls(), endpoints)
+        for endpoint in endpoints:
+            send(endpoint)
+    of_a, of_b, of_c = Calls.names  # the last one has no budget
+    assert of_a == of_b != of_c
+    with pytest.raises(PlanError, match="cannot be counted for several workers"):
+        share_budgets(None, endpoints)
+    share_budgets(None, endpoints[3:])
 
 
 def test_an_endpoint_that_is_down_gets_no_retries(

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 
 from truing.core.errors import BudgetExceeded
-from truing.http.limits import AdaptiveLimiter, RequestBudget
+from truing.http.limits import AdaptiveLimiter, RequestBudget, SharedBudgets
 
 
 class Clock:
@@ -111,17 +112,54 @@ def test_in_flight_stays_within_the_window_in_order_of_arrival() -> None:
     assert order == [0, 1, 2, 3, 4, 6, 7, 8, 9, 10, 11]
 
 
+async def spend_requests(budget: RequestBudget, count: int) -> None:
+    for _ in range(count):
+        await budget.spend_request()
+
+
 def test_budget_raises_before_it_is_exceeded() -> None:
     budget = RequestBudget(requests=2)
-    budget.spend_request()
-    budget.spend_request()
+    asyncio.run(spend_requests(budget, 2))
     with pytest.raises(BudgetExceeded, match="2 requests"):
-        budget.spend_request()
+        asyncio.run(spend_requests(budget, 1))
     budget = RequestBudget(tokens=10)
-    budget.spend_request()
+    asyncio.run(spend_requests(budget, 1))
     budget.spend_tokens(11)
     with pytest.raises(BudgetExceeded, match="10 tokens is spent"):
-        budget.spend_request()
+        asyncio.run(spend_requests(budget, 1))
+
+
+class DirectCalls:
+    """Calls the budgets of several processes, all of which are this one."""
+
+    def __init__(self) -> None:
+        self.budgets = SharedBudgets()
+
+    async def ask(self, method: str, *arguments: Any) -> Any:
+        return getattr(self.budgets, method)(*arguments)
+
+    def tell(self, method: str, *arguments: Any) -> None:
+        getattr(self.budgets, method)(*arguments)
+
+
+def test_shared_budgets_hold_for_all_processes_together() -> None:
+    calls = DirectCalls()
+    of_processes = [RequestBudget(requests=5) for _ in range(3)]
+    for budget in of_processes:
+        budget.share("target", calls)
+    for budget in of_processes[:2]:
+        asyncio.run(spend_requests(budget, 2))
+    with pytest.raises(BudgetExceeded, match="the budget of 5 requests is spent"):
+        asyncio.run(spend_requests(of_processes[2], 2))
+    assert [budget.used_requests for budget in of_processes] == [0, 0, 0]
+
+    judges = [RequestBudget(tokens=10) for _ in range(2)]
+    for budget in judges:
+        budget.share("judge", calls)  # another budget, with a limit of its own
+        asyncio.run(spend_requests(budget, 1))
+    judges[0].spend_tokens(10)
+    with pytest.raises(BudgetExceeded, match=r"10 tokens is spent \(10 used\)"):
+        asyncio.run(spend_requests(judges[1], 1))
 
 
 def test_rate_limit_spaces_requests_and_a_cancelled_one_frees_its_slot(

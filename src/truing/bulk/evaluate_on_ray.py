@@ -12,9 +12,15 @@ from msgspec import Struct
 from truing.bulk.part_visits import BudgetedParts, PartFaults, PartOutcome, PartVisit
 from truing.bulk.ray_cluster import RayOptions, connect_ray
 from truing.bulk.ray_shards import map_shards
-from truing.bulk.remote_account import RemoteAccount, read_account
+from truing.bulk.remote_account import (
+    RemoteAccount,
+    read_account,
+    share_spec_budgets,
+    start_counter,
+)
 from truing.core.errors import RunError, TruingError
 from truing.core.protocols import Attack, Dataset, Judge, Model
+from truing.core.remote_calls import RemoteCalls
 from truing.core.types import DataInfo
 from truing.evaluation.budget_waves import plan_waves
 from truing.evaluation.evaluate import evaluate_part, judge_run
@@ -31,12 +37,12 @@ from truing.evaluation.run_parts import (
     prepare_parts,
 )
 from truing.evaluation.shared_account import (
-    AccountCalls,
     AccountVisit,
     PartPass,
     SpendingAccount,
 )
 from truing.evaluation.spending import read_lost
+from truing.http.client import share_budgets
 from truing.http.limits import RESERVE_REQUEST
 from truing.runs.folder import Run
 from truing.specs.resolve import resolve
@@ -61,19 +67,24 @@ class EvaluationTask(Struct, frozen=True, kw_only=True):
 
 
 class EvaluationWorker:
-    """A `ShardWorker` that answers and judges parts of a run; `account` has its budget, if any."""
+    """A `ShardWorker` that answers and judges parts of a run.
+
+    `account` has the budget of the run, if there is one, `spec_budgets` those of the specs.
+    """
 
     def __init__(
         self,
         task: EvaluationTask,
         reserve: Callable[[str], Awaitable[float]] | None,
-        account: AccountCalls | None = None,
+        account: RemoteCalls | None = None,
+        spec_budgets: RemoteCalls | None = None,
     ) -> None:
         self._task, self._reserve, self._account = task, reserve, account
         specs = task.specs
         self._model: Model | None = resolve(specs.model, "model") if specs.model else None
         self._attack: Attack | None = resolve(specs.attack, "attack") if specs.attack else None
         self._judges: list[Judge] = [resolve(spec, "judge") for spec in specs.judges]
+        share_budgets(spec_budgets, self._model, self._attack, self._judges)
 
     def work(self, shard: bytes) -> bytes:
         """Returns the `PartOutcome` of a `PartVisit`, both as MessagePack."""
@@ -117,10 +128,11 @@ class EvaluationWorker:
 
 class _BuildWorker(Struct, frozen=True):
     task: EvaluationTask
-    account: Any = None
+    account: RemoteAccount | None
+    spec_budgets: RemoteAccount | None
 
     def __call__(self, reserve: Callable[[str], Awaitable[float]] | None) -> EvaluationWorker:
-        return EvaluationWorker(self.task, reserve, self.account)
+        return EvaluationWorker(self.task, reserve, self.account, self.spec_budgets)
 
 
 def evaluate_on_ray(
@@ -156,7 +168,8 @@ def evaluate_on_ray(
         cluster_parts = _ClusterParts(ray, task, cluster, prepared.rates)
         note = ""
         if options.budget.is_limited:
-            cluster_parts.account = actor = _start_account(ray, out, options)
+            actor = _start_account(ray, out, options)
+            cluster_parts.account = RemoteAccount(actor)
             plan = plan_waves(out, prepared.parts, options, is_attacked=attack is not None)
             budgeted = BudgetedParts(out, prepared.parts, options, plan)
             note = budgeted.answer(cluster_parts.visit, lambda: read_account(ray, actor))
@@ -187,12 +200,15 @@ class _ClusterParts:
         self, ray: Any, task: EvaluationTask, cluster: RayOptions, rates: dict[str, float]
     ) -> None:
         self._ray, self._task, self._cluster, self._rates = ray, task, cluster, rates
-        self.account: Any = None
+        self.account: RemoteAccount | None = None
+        # For all waves: each has workers of its own.
+        specs = task.specs
+        all_specs = (specs.model, specs.attack, *specs.judges)
+        self._spec_budgets = share_spec_budgets(ray, all_specs)
 
     def visit(self, visits: Sequence[PartVisit]) -> Iterator[PartOutcome]:
         """Yields the outcome of each visit as it arrives, in any order."""
-        account = RemoteAccount(self.account) if self.account is not None else None
-        build_worker = _BuildWorker(self._task, account)
+        build_worker = _BuildWorker(self._task, self.account, self._spec_budgets)
         shards = [msgspec.msgpack.encode(visit) for visit in visits]
         for result in map_shards(self._ray, shards, build_worker, self._cluster, self._rates):
             yield msgspec.msgpack.decode(result, type=PartOutcome)
@@ -214,11 +230,5 @@ def _visit_all(
 def _start_account(ray: Any, out: Path, options: EvaluateOptions) -> Any:
     """Starts the process that counts what all workers spend."""
     sampling = options.sampling
-    # No restarts: another process would not know what is reserved.
-    actor = ray.remote(num_cpus=0, max_restarts=0)(SpendingAccount)
-    return actor.remote(
-        options.budget,
-        options.price,
-        sampling.n * sampling.max_tokens,
-        read_lost(Run(out).manifest),
-    )
+    limits = options.budget, options.price, sampling.n * sampling.max_tokens
+    return start_counter(ray, SpendingAccount, *limits, read_lost(Run(out).manifest))

@@ -19,9 +19,12 @@ from truing.bulk.moderation_job import (
 )
 from truing.bulk.ray_cluster import RayOptions, connect_ray
 from truing.bulk.ray_shards import map_shards
+from truing.bulk.remote_account import RemoteAccount, share_spec_budgets
 from truing.bulk.shard_store import ShardStore
 from truing.core.errors import DataError
+from truing.core.remote_calls import RemoteCalls
 from truing.evaluation.options import ProgressCallback
+from truing.http.client import share_budgets
 from truing.http.limits import RESERVE_REQUEST
 from truing.specs.resolve import resolve
 
@@ -35,8 +38,11 @@ class ModerationWorker:
         judge_spec: str,
         out: str,
         reserve: Callable[[str], Awaitable[float]] | None,
+        spec_budgets: RemoteCalls | None = None,
     ) -> None:
-        self._runner = ShardRunner(job, resolve(judge_spec, "judge"), out)
+        judge = resolve(judge_spec, "judge")
+        share_budgets(spec_budgets, judge)
+        self._runner = ShardRunner(job, judge, out)
         self._runner.run_in_loop(lambda: RESERVE_REQUEST.set(reserve))
 
     def work(self, shard: bytes) -> bytes:
@@ -51,10 +57,11 @@ class _BuildWorker(Struct, frozen=True):
     job: bytes
     judge_spec: str
     out: str
+    spec_budgets: RemoteAccount | None
 
     def __call__(self, reserve: Callable[[str], Awaitable[float]] | None) -> ModerationWorker:
         job = msgspec.msgpack.decode(self.job, type=ModerationJob)
-        return ModerationWorker(job, self.judge_spec, self.out, reserve)
+        return ModerationWorker(job, self.judge_spec, self.out, reserve, self.spec_budgets)
 
 
 def moderate_on_ray(
@@ -91,9 +98,11 @@ def _moderate(
     progress(n_before, len(shards), unscored)
     faults: list[str] = []
     if pending:
-        build_worker = _BuildWorker(msgspec.msgpack.encode(job), judge_spec, store.url)
         encoded = [msgspec.msgpack.encode(shard) for shard in pending]
         with connect_ray(options) as ray:
+            spec_budgets = share_spec_budgets(ray, [judge_spec])
+            encoded_job = msgspec.msgpack.encode(job)
+            build_worker = _BuildWorker(encoded_job, judge_spec, store.url, spec_budgets)
             for result in map_shards(ray, encoded, build_worker, options):
                 outcome = msgspec.msgpack.decode(result, type=ShardOutcome)
                 faults += outcome.faults

@@ -16,9 +16,12 @@ from msgspec import Struct
 
 from truing.bulk.ray_cluster import RayOptions, connect_ray
 from truing.bulk.ray_shards import map_shards
+from truing.bulk.remote_account import RemoteAccount, share_spec_budgets
 from truing.core.batches import split_batches
 from truing.core.errors import RunError, TruingError, UserError
 from truing.core.protocols import Model
+from truing.core.remote_calls import RemoteCalls
+from truing.http.client import share_budgets
 from truing.http.limits import RESERVE_REQUEST, close_connections
 from truing.rankers import RankingOptions
 from truing.rankers.item_ranking import (
@@ -63,10 +66,14 @@ class RankingWorker:
     """A `ShardWorker` that ranks items."""
 
     def __init__(
-        self, task: RankingTask, reserve: Callable[[str], Awaitable[float]] | None
+        self,
+        task: RankingTask,
+        reserve: Callable[[str], Awaitable[float]] | None,
+        spec_budgets: RemoteCalls | None = None,
     ) -> None:
         self._task, self._reserve = task, reserve
         model: Model = resolve(task.model, "model")
+        share_budgets(spec_budgets, model)
         if (model.name, model.lineage.hash) != (task.model_name, task.model_hash):
             raise UserError(
                 f"{task.model} is another model here ({model.name}, {model.lineage.hash}) than "
@@ -98,9 +105,10 @@ class RankingWorker:
 
 class _BuildWorker(Struct, frozen=True):
     task: RankingTask
+    spec_budgets: RemoteAccount | None
 
     def __call__(self, reserve: Callable[[str], Awaitable[float]] | None) -> RankingWorker:
-        return RankingWorker(self.task, reserve)
+        return RankingWorker(self.task, reserve, self.spec_budgets)
 
 
 @contextmanager
@@ -116,11 +124,12 @@ def open_ranking_workers(
     if shard_items < 1:
         raise UserError(f"--shard-items {shard_items}: give 1 or more")
     with connect_ray(cluster) as ray:
+        spec_budgets = share_spec_budgets(ray, [model])
 
         def map_items(
             item_ranker: ItemRanker, items: Sequence[RankingItem]
         ) -> Iterator[list[RankedItem]]:
-            build_worker = _BuildWorker(make_task(model, item_ranker))
+            build_worker = _BuildWorker(make_task(model, item_ranker), spec_budgets)
             shards = [msgspec.msgpack.encode(batch) for batch in split_batches(items, shard_items)]
             results = map_shards(ray, shards, build_worker, cluster)
             yield from decode_results(results, item_ranker.method)

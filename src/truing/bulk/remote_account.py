@@ -1,23 +1,28 @@
-"""The account of a budget in a process of a Ray cluster, as the workers call it."""
+"""What counts for all workers, in a process of a Ray cluster, as the workers call it."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from typing import Any
 
 from truing.core.errors import BudgetExceeded, RunError
 from truing.evaluation.shared_account import AccountState
+from truing.http.limits import SharedBudgets
 
 _GONE = (
     "the process that counts what the run spends has ended, so no more is asked; the answers so "
     "far are stored, and the same command continues"
 )
 
+_SPEC_BUDGET = re.compile(r"\bbudget_(?:requests|tokens)\s*=")
+
 
 class RemoteAccount:
-    """An `AccountCalls` to a `SpendingAccount` that is an actor.
+    """`RemoteCalls` to an actor: a `SpendingAccount`, or the `SharedBudgets` of specs.
 
     It is sent to the workers. The actor is not started again when it dies: it would not know what
-    is reserved.
+    was counted.
     """
 
     def __init__(self, actor: Any) -> None:
@@ -45,3 +50,15 @@ def read_account(ray: Any, actor: Any) -> AccountState:
     except ray.exceptions.RayError as error:
         raise RunError(_GONE) from error
     return state
+
+
+def start_counter(ray: Any, kind: type, *arguments: Any) -> Any:
+    """Starts an actor of a class that counts for all workers; it is not started again."""
+    return ray.remote(num_cpus=0, max_restarts=0)(kind).remote(*arguments)
+
+
+def share_spec_budgets(ray: Any, specs: Iterable[str | None]) -> RemoteAccount | None:
+    """Returns the calls to a process that counts the budgets in specs; None if they have none."""
+    if not any(spec and _SPEC_BUDGET.search(spec) for spec in specs):
+        return None
+    return RemoteAccount(start_counter(ray, SharedBudgets))

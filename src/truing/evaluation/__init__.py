@@ -23,7 +23,7 @@ __getattr__, __dir__, __all__ = lazy_exports(
         "options": "DEFAULT_PART_ROWS EvaluateOptions ProgressCallback RunBudget",
         "row_sample": "keep_stored_sample",
         "run_parts": "PartDataset finish_parts prepare_judging prepare_parts save_lost",
-        "shared_account": "AccountCalls AccountState AccountVisit PartPass SpendingAccount",
+        "shared_account": "AccountState AccountVisit PartPass SpendingAccount",
         "spending": "read_lost read_spending",
     },
 )

@@ -14,12 +14,13 @@ import asyncio
 import time
 import uuid
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 from msgspec import Struct
 
 from truing.core.errors import BudgetExceeded
 from truing.core.prices import Price
+from truing.core.remote_calls import RemoteCalls
 from truing.evaluation.cost_bounds import Cost, CostBounds, fits_budget, larger_cost
 from truing.evaluation.options import RunBudget
 
@@ -177,22 +178,10 @@ class SpendingAccount:
                 self._lost.set(key, self._reserved.pop(key))
 
 
-class AccountCalls(Protocol):
-    """Calls methods of a `SpendingAccount`, which may be in another process."""
-
-    async def ask(self, method: str, *arguments: Any) -> Any:
-        """Returns the result of a method; raises BudgetExceeded if the account is gone."""
-        ...
-
-    def tell(self, method: str, *arguments: Any) -> None:
-        """Calls a method without waiting for it; calls arrive in their order."""
-        ...
-
-
 class AccountVisit:
     """The visit of a worker to one part, as the account of the run knows it."""
 
-    def __init__(self, calls: AccountCalls, part: str) -> None:
+    def __init__(self, calls: RemoteCalls, part: str) -> None:
         self._calls, self._part = calls, part
         self._visit = uuid.uuid4().hex
         self._outstanding: set[int] = set()

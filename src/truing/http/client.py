@@ -20,10 +20,11 @@ import aiohttp
 import msgspec
 from yarl import URL
 
-from truing.core.errors import SpecError
+from truing.core.errors import PlanError, SpecError
 from truing.core.lineage import digest
 from truing.core.model_parts import iterate_parts
 from truing.core.redaction import find_url_secrets, is_secret_header, redact_url
+from truing.core.remote_calls import RemoteCalls
 from truing.core.secret import Scrubber, Secret
 from truing.core.text import escape_controls
 from truing.core.types import Failure
@@ -303,7 +304,7 @@ class Endpoint:
         await limiter.acquire()
         try:
             # After the wait for a slot: a request that never left must not count.
-            self.budget.spend_request()
+            await self.budget.spend_request()
             started, has_replied = time.monotonic(), False
             try:
                 async with get_connections().session.request(
@@ -378,3 +379,22 @@ def find_endpoints(model: object) -> tuple[Endpoint, ...]:
     What a `python:` function sends cannot be seen.
     """
     return tuple(part for part in iterate_parts(model) if isinstance(part, Endpoint))
+
+
+def share_budgets(calls: RemoteCalls | None, *wholes: object) -> None:
+    """Counts the budgets in the specs of models and judges for all processes with the same ones.
+
+    Raises PlanError for a budget that nothing counts: each process would spend all of it.
+    """
+    shared: set[int] = set()
+    for number, endpoint in enumerate(find_endpoints(wholes)):
+        budget = endpoint.budget
+        if not budget.is_limited or id(budget) in shared:
+            continue
+        if calls is None:
+            raise PlanError(
+                f"{endpoint.url}: a budget of requests or tokens that no spec states cannot be "
+                "counted for several workers; state budget_requests= or budget_tokens= in the spec"
+            )
+        shared.add(id(budget))  # the endpoints of a pool have one budget together
+        budget.share(f"{number} {endpoint.identity}", calls)

@@ -18,6 +18,7 @@ from contextvars import ContextVar
 from weakref import WeakKeyDictionary
 
 from truing.core.errors import BudgetExceeded
+from truing.core.remote_calls import RemoteCalls
 
 INITIAL_CONCURRENCY: ContextVar[int] = ContextVar("truing_concurrency", default=64)
 """The window size with which a limiter starts; a run sets it to its own concurrency."""
@@ -164,20 +165,58 @@ class RequestBudget:
         self.tokens = tokens
         self.used_requests = 0
         self.used_tokens = 0
+        self._name = ""
+        self._calls: RemoteCalls | None = None
 
-    def spend_request(self) -> None:
+    @property
+    def is_limited(self) -> bool:
+        """Whether there is any limit."""
+        return self.requests is not None or self.tokens is not None
+
+    def share(self, name: str, calls: RemoteCalls) -> None:
+        """Counts from now on at the `SharedBudgets` of several processes, under a name."""
+        self._name, self._calls = name, calls
+
+    async def spend_request(self) -> None:
         """Counts a request; called before each one, retries included."""
+        if self._calls is None:
+            fault = self.count_request()
+        else:
+            limits = self.requests, self.tokens
+            fault = await self._calls.ask("spend_request", self._name, *limits)
+        if fault:
+            raise BudgetExceeded(fault)
+
+    def count_request(self) -> str:
+        """Counts a request; returns why there is no room for it, else ""."""
         if self.requests is not None and self.used_requests >= self.requests:
-            raise BudgetExceeded(f"the budget of {self.requests} requests is spent")
+            return f"the budget of {self.requests} requests is spent"
         if self.tokens is not None and self.used_tokens >= self.tokens:
-            raise BudgetExceeded(
-                f"the budget of {self.tokens} tokens is spent ({self.used_tokens} used)"
-            )
+            return f"the budget of {self.tokens} tokens is spent ({self.used_tokens} used)"
         self.used_requests += 1
+        return ""
 
     def spend_tokens(self, tokens: int) -> None:
         """Counts the tokens of a response."""
+        if self._calls is not None:
+            self._calls.tell("spend_tokens", self._name, tokens)
         self.used_tokens += tokens
+
+
+class SharedBudgets:
+    """The budgets of several processes, by name; lives in one of them."""
+
+    def __init__(self) -> None:
+        self._budgets: dict[str, RequestBudget] = {}
+
+    def spend_request(self, name: str, requests: int | None, tokens: int | None) -> str:
+        """Counts a request of a budget; returns why there is no room for it, else ""."""
+        budget = self._budgets.setdefault(name, RequestBudget(requests, tokens))
+        return budget.count_request()
+
+    def spend_tokens(self, name: str, tokens: int) -> None:
+        """Counts the tokens of a response to a counted request."""
+        self._budgets[name].spend_tokens(tokens)
 
 
 _CLOSE_CALLBACKS: WeakKeyDictionary[
