@@ -76,6 +76,7 @@ __getattr__, __dir__, __all__ = lazy_exports(
             "find_json_secrets find_url_secrets is_secret_header is_secret_name redact_headers "
             "redact_json redact_url"
         ),
+        "remote_calls": "RemoteCalls",
         "secret": "REDACTED Scrubber Secret",
         "struct_fields": "find_type_faults read_struct_fields",
         "taxonomy": "Crosswalk HarmCategory Taxonomy load_crosswalk load_taxonomy",

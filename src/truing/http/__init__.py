@@ -13,8 +13,8 @@ __getattr__, __dir__, __all__ = lazy_exports(
     {
         "bounds": "BoundExceeded ReplyBounds",
         "client": (
-            "Endpoint StreamError bearer_headers find_endpoints join_url read_budget share_budgets "
-            "validate_url"
+            "Endpoint StreamError bearer_headers find_endpoints join_url read_budget "
+            "share_budgets validate_url"
         ),
         "limits": (
             "BACKOFF_CALLBACK INITIAL_CONCURRENCY RATE_LIMITS RESERVE_REQUEST SharedBudgets "
