@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import zipfile
@@ -34,6 +35,7 @@ from truing.evaluation.options import EvaluateOptions
 from truing.evaluation.run_parts import finish_parts, prepare_judging, prepare_parts
 from truing.runs.folder import Run
 from truing.runs.parts import locate_record_files
+from truing.runs.write_lock import acquire_write_lock
 from truing.specs.resolve import resolve
 
 MODEL, DATA, JUDGES = "scripted:mixed", "builtin:safety", ("keywords:", "rules:refusal")
@@ -322,6 +324,22 @@ def test_a_worker_with_another_model_is_a_fault(tmp_path: Path) -> None:
     result = worker.work(msgspec.msgpack.encode(PartVisit(part=prepared.parts[0])))
     assert "holds a run of another plan (model:" in msgspec.msgpack.decode(result)["fault"]
     assert not finish_parts(tmp_path / "run").manifest.complete
+
+
+def test_a_second_command_on_the_same_run_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before it asks for anything: both together would spend a budget twice."""
+    dataset, specs = resolve(DATA, "data"), EvaluationSpecs(model=MODEL)
+    prepare_parts(resolve(MODEL, "model"), dataset, [], tmp_path, options=OPTIONS)
+    monkeypatch.setattr(
+        "truing.bulk.evaluate_on_ray.connect_ray", lambda cluster: contextlib.nullcontext(None)
+    )
+    with acquire_write_lock(tmp_path / "parts"):
+        with pytest.raises(RunError, match="another process is writing"):
+            evaluate_on_ray(specs, dataset, tmp_path, RayOptions(), options=OPTIONS)
+        with pytest.raises(RunError, match="another process is writing"):
+            judge_on_ray(tmp_path, ["keywords:"], RayOptions(), options=EvaluateOptions())
 
 
 @on_ray

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,7 @@ from truing.evaluation.spending import read_lost
 from truing.http.client import share_budgets
 from truing.http.limits import RESERVE_REQUEST
 from truing.runs.folder import Run
+from truing.runs.write_lock import acquire_write_lock
 from truing.specs.resolve import resolve
 
 
@@ -165,16 +167,17 @@ def evaluate_on_ray(
             info=dataset.info,
             sha256=dataset.sha256(),
         )
-        cluster_parts = _ClusterParts(ray, task, cluster, prepared.rates)
         note = ""
-        if options.budget.is_limited:
-            actor = _start_account(ray, out, options)
-            cluster_parts.account = RemoteAccount(actor)
-            plan = plan_waves(out, prepared.parts, options, is_attacked=attack is not None)
-            budgeted = BudgetedParts(out, prepared.parts, options, plan)
-            note = budgeted.answer(cluster_parts.visit, lambda: read_account(ray, actor))
-        else:
-            _visit_all(cluster_parts, prepared.parts, options.progress)
+        with _lock_parts(out):
+            cluster_parts = _ClusterParts(ray, task, cluster, prepared.rates)
+            if options.budget.is_limited:
+                actor = _start_account(ray, out, options)
+                cluster_parts.account = RemoteAccount(actor)
+                plan = plan_waves(out, prepared.parts, options, is_attacked=attack is not None)
+                budgeted = BudgetedParts(out, prepared.parts, options, plan)
+                note = budgeted.answer(cluster_parts.visit, lambda: read_account(ray, actor))
+            else:
+                _visit_all(cluster_parts, prepared.parts, options.progress)
     return finish_parts(out, budget_note=note, price=options.price)
 
 
@@ -189,8 +192,18 @@ def judge_on_ray(
             specs=EvaluationSpecs(judges=tuple(judge_specs)),
             options=msgspec.structs.replace(options, progress=None),
         )
-        _visit_all(_ClusterParts(ray, task, cluster, {}), parts, options.progress)
+        with _lock_parts(out):
+            _visit_all(_ClusterParts(ray, task, cluster, {}), parts, options.progress)
     return finish_parts(out)
+
+
+def _lock_parts(out: Path) -> AbstractContextManager[object]:
+    """Keeps other commands from the parts of a run: each would spend a whole budget.
+
+    Raises RunError if another one works on them. The lock of the run itself is held only while its
+    manifest is written.
+    """
+    return acquire_write_lock(out / "parts")
 
 
 class _ClusterParts:
