@@ -7,8 +7,9 @@
 Each node has an address of its own on a bridge (10.24.0.0/24) and one worker. The driver is on the
 head's node. Three jobs: undisturbed; one in which one of the two other nodes is killed, with all
 its processes, and started again, at random points of the job's progress; one whose driver is killed
-after a third of the shards, and repeated. Checks: nothing lost and nothing doubled (each id is read from the parts, by no code
-of truing's), and manifests of the same bytes. The memory of each process is read every two seconds.
+after a third of the shards, and repeated. Checks: nothing lost and nothing doubled (each id is read
+from the parts, by no code of truing's), and manifests of the same bytes. Memory and processor time
+of each process are read every two seconds.
 Prints one line of JSON. With two cores it shows correctness, not speed-up.
 """
 
@@ -18,6 +19,7 @@ import argparse
 import contextlib
 import hashlib
 import json
+import math
 import os
 import random
 import re
@@ -37,8 +39,9 @@ BRIDGE, NETWORK, PORT = "trscale0", "10.24.0", 6399
 SPACES = {name: f"{NETWORK}.{number}" for number, name in enumerate(("head", "one", "two"), 2)}
 # Of this run alone: a cluster of the same user does not take its nodes.
 ENVIRONMENT = {**os.environ, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
-READING_SECONDS, REPORT_SECONDS = 2, 10
+REPORT_SECONDS = 10
 PART_SHARDS = 200
+JOBS = ("undisturbed", "nodes_killed", "driver_killed")
 LAST_DEATH = 0.8  # share of the shards that are finished when the last node is killed
 START_ATTEMPTS = 3  # Ray gives a node 30 s to start its processes: little on two busy cores
 
@@ -207,6 +210,7 @@ class Cluster:
     rows: Path
     judge: str
     shard_mib: float
+    reading_seconds: float = 2.0  # between two readings of the processes
     nodes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
 
     def start(self) -> None:
@@ -267,7 +271,7 @@ class Cluster:
             time.sleep(0.5)
             if time.perf_counter() > reading_due:
                 log.read()
-                reading_due = time.perf_counter() + READING_SECONDS
+                reading_due = time.perf_counter() + self.reading_seconds
             if time.perf_counter() > report_due:
                 done = f"{count_finished(out)} shards after {time.perf_counter() - started:.0f} s"
                 states = f"workers {log.worker_states}"
@@ -343,37 +347,64 @@ class Cluster:
         }
 
 
+def run_named_job(
+    cluster: Cluster, name: str, n_kills: int, source: random.Random
+) -> dict[str, Any]:
+    """Runs one of the three jobs; returns its figures."""
+    out = cluster.folder / name
+    n_shards = math.ceil(cluster.rows.stat().st_size / int(cluster.shard_mib * (1 << 20)))
+    if name == "driver_killed":
+        return cluster.run_job_twice(out, n_shards)
+    if name == "undisturbed":
+        return cluster.run_job(out, [], source)
+    # Not before the first shard is finished: a node that is killed earlier holds no work.
+    last = max(2, round(LAST_DEATH * n_shards))
+    return cluster.run_job(out, sorted(source.randrange(1, last) for _ in range(n_kills)), source)
+
+
 def measure_parts(cluster: Cluster, idle_seconds: float) -> dict[str, Any]:
-    """Returns what Ray takes while there is no job, for a job of one row, and for each shard of a
-    job of many shards of ten rows: the parts of `simulate.py` that are Ray's.
+    """Returns Ray's parts of `simulate.py`, from a cluster without a job, a job of one row and a
+    job of many shards of ten rows.
     """
-    figures: dict[str, Any] = {"nodes": len(SPACES), "cores": cluster.measure_idle(idle_seconds)}
+    idle = cluster.measure_idle(idle_seconds)
+    cluster.reading_seconds = 0.5  # short jobs
     cluster.rows = write_rows(cluster.folder / "one.jsonl", 1)
-    figures["one_row"] = one = cluster.run_job(cluster.folder / "one-row", [], random.Random(0))
+    one = cluster.run_job(cluster.folder / "one-row", [], random.Random(0))
     cluster.rows = write_rows(cluster.folder / "many.jsonl", 10 * PART_SHARDS)
     cluster.shard_mib = cluster.rows.stat().st_size / PART_SHARDS / (1 << 20)
-    figures["many_shards"] = many = cluster.run_job(
-        cluster.folder / "many-shards", [], random.Random(0)
-    )
+    many = cluster.run_job(cluster.folder / "many-shards", [], random.Random(0))
     more = many["shards"] - 1
-    figures["seconds_a_shard"] = round((many["seconds"] - one["seconds"]) / more, 4)
-    figures["processor_s_a_shard"] = {
-        kind: round((used - one["processor_s"].get(kind, 0.0)) / more, 4)
-        for kind, used in many["processor_s"].items()
+    seconds = many["seconds"] - one["seconds"]
+    used = {
+        kind: processor - one["processor_s"].get(kind, 0.0)
+        for kind, processor in many["processor_s"].items()
     }
-    return figures
+    worker_start = one["processor_s"]["worker"]
+    of_workers = used.pop("worker") - (many["workers_seen"] - 1) * worker_start
+    of_ray = sum(used.values()) - seconds * sum(idle.values())
+    parts = {
+        "start": one["seconds"],
+        "worker_start": worker_start,
+        "node_cores": sum(idle.values()) / len(SPACES),
+        "hand_out": used["driver"] / more,
+        "shard_work": of_workers / more,
+        "shard_processor": of_ray / more,
+        "seconds_a_shard": seconds / more,
+    }
+    rounded = {name: round(part, 4) for name, part in parts.items()}
+    return {"parts": rounded, "idle_cores": idle, "one_row": one, "many_shards": many}
 
 
 def main() -> None:
     """Runs the jobs and compares them."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=20_000)
-    parser.add_argument("--kills", type=int, default=1, help="0: no job in which nodes are killed")
+    parser.add_argument("--jobs", nargs="+", choices=JOBS, default=JOBS)
+    parser.add_argument("--kills", type=int, default=1)
     parser.add_argument("--source", type=Path, help="so many rows, written before by rows.py")
     parser.add_argument("--judge", default="keywords:")
     parser.add_argument("--shard-mib", type=float, default=2.0)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--undisturbed", action="store_true", help="the first job alone")
     parser.add_argument("--idle", type=float, metavar="SECONDS", help="Ray's parts alone")
     arguments = parser.parse_args()
     # So that nodes and links go also when this script is ended.
@@ -390,23 +421,13 @@ def main() -> None:
             if arguments.idle:
                 print(json.dumps(measure_parts(cluster, arguments.idle)))
                 return
-            jobs["undisturbed"] = cluster.run_job(folder / "undisturbed", [], source)
-            print(json.dumps(jobs), file=sys.stderr, flush=True)
-            if arguments.kills and not arguments.undisturbed:
-                # Not before the first shard is finished: a node that is killed earlier holds no
-                # work.
-                last = max(2, round(LAST_DEATH * jobs["undisturbed"]["shards"]))
-                kill_at = sorted(source.randrange(1, last) for _ in range(arguments.kills))
-                jobs["nodes_killed"] = cluster.run_job(folder / "nodes-killed", kill_at, source)
-                print(json.dumps(jobs["nodes_killed"]), file=sys.stderr, flush=True)
-            if not arguments.undisturbed:
-                jobs["driver_killed"] = cluster.run_job_twice(
-                    folder / "driver-killed", jobs["undisturbed"]["shards"]
-                )
+            for name in arguments.jobs:
+                jobs[name] = run_named_job(cluster, name, arguments.kills, source)
+                print(json.dumps({name: jobs[name]}), file=sys.stderr, flush=True)
         finally:
             cluster.stop()
             delete_network()
-    first = jobs["undisturbed"]
+    first = jobs[arguments.jobs[0]]
     same = all(job[key] == first[key] for job in jobs.values() for key in ("ids", "manifest"))
     is_whole = all(
         job["rows"] == job["rows_in_parts"] == arguments.rows and not job["doubled"]

@@ -35,7 +35,8 @@ class Job:
     - `machines`: None is one for each worker; `cores`: of each machine; `nodes`: Ray's nodes on
       one machine (more than one where network namespaces stand for machines)
     - `node_cores`: what Ray's own processes of one node take, in cores; `shard_processor`: the
-      processor time of the driver and of Ray's processes for a shard, on the first machine
+      processor time of the driver and of Ray's processes for a shard, on the first machine;
+      `shard_work`: that of the worker, besides the rows
     - `crowding`: by what factor a row takes more processor time when all cores are busy
     """
 
@@ -56,6 +57,7 @@ class Job:
     nodes: int = 1
     node_cores: float = 0.0
     shard_processor: float = 0.0
+    shard_work: float = 0.0
     crowding: float = 1.0
     seed: int = 0
 
@@ -168,6 +170,7 @@ class Simulation:
     def _begin_shard(self, now: float, worker: int) -> None:
         job = self.job
         work = self.rows * job.us_per_row / 1e6 * self.source.lognormvariate(0, job.spread)
+        work += job.shard_work
         if job.rate is not None:
             # The limit is shared evenly by all workers that are busy.
             work = max(work, self.rows * self.workers / job.rate)
@@ -231,6 +234,7 @@ FLAGS = {
     "cores": "of each machine",
     "node_cores": "cores that Ray's own processes of a node take",
     "shard_processor": "processor seconds of Ray for a shard, on the first machine",
+    "shard_work": "processor seconds of a worker for a shard, besides its rows",
     "crowding": "factor of a row's time when all cores are busy",
 }
 
