@@ -29,6 +29,7 @@ from truing.bulk.evaluate_on_ray import (
 from truing.bulk.part_visits import PartOutcome, PartVisit
 from truing.bulk.ray_cluster import RayOptions
 from truing.core.errors import DataError, PlanError, RunError
+from truing.core.prices import Price
 from truing.core.types import Sampling
 from truing.evaluation.evaluate import evaluate, judge_run
 from truing.evaluation.options import EvaluateOptions
@@ -99,6 +100,17 @@ def test_the_bytes_of_one_process(tmp_path: Path, part_rows: int) -> None:
     before = joined(run.path, "responses.jsonl")
     evaluate_parts(tmp_path / "parts", specs, DATA, part_rows, OPTIONS)
     assert joined(run.path, "responses.jsonl") == before
+
+
+def test_what_the_parts_cost_is_added_up(tmp_path: Path) -> None:
+    options = msgspec.structs.replace(OPTIONS, price=Price(input=2.0, output=8.0))
+    evaluate(resolve(MODEL, "model"), resolve(DATA, "data"), [], tmp_path / "one", options=options)
+    run = evaluate_parts(tmp_path / "parts", EvaluationSpecs(model=MODEL), DATA, 5, options)
+    spending = run.manifest.spending
+    assert spending is not msgspec.UNSET and (spending.money or 0) > 0
+    assert spending == Run(tmp_path / "one").manifest.spending
+    # Further judges change nothing of it.
+    assert finish_parts(run.path).manifest.spending == spending
 
 
 def test_an_attack_and_further_judges(tmp_path: Path) -> None:

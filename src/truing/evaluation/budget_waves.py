@@ -51,23 +51,17 @@ class WavePlan:
         self._order = shuffle_positions(len(prompts), options.seed)
         self._is_answered = bytearray(len(prompts))
         self._n_ahead = 0  # of the order, that are answered without a gap
-
-    @property
-    def n_samples(self) -> int:
-        """Number of samples of the run."""
-        return len(self._prompts)
-
-    @property
-    def n_answered(self) -> int:
-        """Number of samples with all their answers."""
-        return sum(self._is_answered)
+        self.n_samples = len(prompts)
+        self.n_answered = 0  # samples with all their answers
 
     def update(self, part: int, unanswered: Iterable[int]) -> None:
         """Takes which samples of a part, by their position in it, lack an answer."""
         start, end = self._starts[part], self._starts[part + 1]
-        self._is_answered[start:end] = b"\1" * (end - start)
+        is_answered = bytearray(b"\1" * (end - start))
         for position in unanswered:
-            self._is_answered[start + position] = 0
+            is_answered[position] = 0
+        self.n_answered += sum(is_answered) - sum(self._is_answered[start:end])
+        self._is_answered[start:end] = is_answered
         self._n_ahead = 0
 
     def next_wave(self, state: AccountState) -> Mapping[int, array[int]]:
