@@ -49,7 +49,7 @@ def truing_with(*extras: str) -> tuple[str, ...]:
 PEERS = {
     "agentdojo": Peer(truing_with("agentdojo")),
     "evalstats": Peer(("evalstats>=0.3.3",)),
-    "garak": Peer(("garak",)),
+    "garak": Peer(("garak",), shares_packages=True),
     "inspect": Peer(("inspect-ai", "openai", "pandas", "pyarrow")),
     "krippendorff": Peer(("krippendorff>=0.8",)),
     # langchain-openai is what the page has its readers install beside the extra.
