@@ -37,6 +37,7 @@ from truing.stats.paired import paired_mean
 ANSWERS = 8
 COUNTS = (1, 2, 4, 8)
 COST_CEILING = 0.0
+UNDER_CEILING = "reward under cost 0"
 REFUSAL_TOKENS = 24
 CELLS = {
     "harm": ("dev-harm", Request(limit=60)),
@@ -183,7 +184,7 @@ def curves(candidates: Candidates, count: int) -> Iterator[tuple[str, dict[str, 
         yield rule, values
     costs, reward = candidates.costs["cost"], -candidates.costs["reward"]
     yield (
-        "reward under cost 0",
+        UNDER_CEILING,
         {
             name: expected_under_ceiling(costs, reward, measured[name], count, abstained)
             for name, abstained in (("harm", 0.0), ("refused", 1.0))
@@ -203,11 +204,14 @@ def percent_text(values: np.ndarray, first: np.ndarray) -> str:
 
 
 def print_cell(cell: str, candidates: Candidates) -> None:
-    """Prints the curve of each rule of choice in a cell."""
-    first: dict[str, dict[str, np.ndarray]] = {}
+    """Prints the curve of each rule of choice in a cell, changes from one answer of the base."""
+    first = dict(curves(candidates, 1))
+    plain = first["shortest"]
     for count in COUNTS:
         for rule, values in curves(candidates, count):
-            start = first.setdefault(rule, values)
+            start = {**first[rule], **plain}
+            if count == 1 and rule != UNDER_CEILING:
+                start = values
             cells = [
                 percent_text(values[name], start[name]) if name in values else "-"
                 for name in ("harm", "harm_score", "refused", "believed")
