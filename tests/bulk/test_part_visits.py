@@ -146,13 +146,6 @@ def test_a_budget_ends_the_run_where_it_ends_in_one_process(
     assert run.manifest.spending == whole.manifest.spending
 
 
-def test_prices_alone_limit_nothing_and_are_summed(tmp_path: Path) -> None:
-    options = replace(OPTIONS, price=PRICE, budget=RunBudget(money=10**9))
-    Threads(tmp_path / "parts", EvaluationSpecs(model=MODEL, judges=JUDGES), options).evaluate()
-    one = in_one_process(tmp_path / "one", replace(OPTIONS, price=PRICE))
-    assert Run(tmp_path / "parts").manifest.spending == one.manifest.spending
-
-
 def test_an_attack_makes_prompts_longer(tmp_path: Path) -> None:
     options = replace(OPTIONS, budget=RunBudget(tokens=900), authorised="test")
     specs = EvaluationSpecs(model=MODEL, attack="base64:", judges=JUDGES)
