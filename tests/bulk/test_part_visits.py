@@ -166,7 +166,7 @@ def test_a_worker_that_dies_leaves_its_reservations_spent(
     options = replace(OPTIONS, budget=RunBudget(tokens=900))
     threads = Threads(tmp_path / "run", EvaluationSpecs(model=MODEL, judges=JUDGES), options)
     work = EvaluationWorker.work
-    deaths = []
+    deaths: list[str] = []
 
     def die_once(self: EvaluationWorker, shard: bytes) -> bytes:
         visit = msgspec.msgpack.decode(shard, type=PartVisit)
@@ -244,7 +244,16 @@ def test_what_failed_answers_cost_is_not_forgotten(
     assert first is not UNSET and first.tokens == 30 * first.answers == 720
     # All failed, in several waves; none was asked twice in that call.
     assert len(threads.waves) > 1
+    # A call that was killed once it had dropped the failures of a part, and before it asked again:
+    part = Run(tmp_path / "run/parts/part-000001")
+    manifest = part.manifest
+    assert manifest.spending is not UNSET and manifest.spending.tokens == 9 * 30
+    manifest.spending = replace(manifest.spending, repeated_read=9 * 20, repeated_written=9 * 10)
+    (part.path / "manifest.json").write_bytes(msgspec.json.encode(manifest))
+    (part.path / "responses.jsonl").write_bytes(b"")
+    threads.waves.clear()
     second = threads.evaluate().manifest
+    assert [visit.part for visit in threads.waves[0]] == list(threads.parts)
     assert second.spending is not UNSET
     assert (second.spending.repeated_read, second.spending.repeated_written) == (480, 240)
     assert 720 < second.spending.tokens <= 1200
@@ -264,6 +273,19 @@ def test_a_further_judge_judges_what_a_stopped_run_holds(tmp_path: Path) -> None
     in_one_process(tmp_path / "one", options)
     judge_run(tmp_path / "one", [resolve("rules:degenerate", "judge")])
     assert_equal_runs(tmp_path / "one", tmp_path / "parts")
+
+
+def test_workers_that_answer_nothing_end_the_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def answer_nothing(self: EvaluationWorker, shard: bytes) -> bytes:
+        visit = msgspec.msgpack.decode(shard, type=PartVisit)
+        return msgspec.msgpack.encode(PartOutcome(part=visit.part, unanswered=list(range(6))))
+
+    monkeypatch.setattr(EvaluationWorker, "work", answer_nothing)
+    options = replace(OPTIONS, budget=RunBudget(tokens=10_000))
+    with pytest.raises(RunError, match="the workers answered none of the samples they got"):
+        Threads(tmp_path, EvaluationSpecs(model=MODEL), options).evaluate(part_rows=6)
 
 
 def test_equal_faults_are_named_once_and_many_end_the_work() -> None:

@@ -6,10 +6,11 @@ Nothing here knows of Ray: whoever visits parts is a function.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from msgspec import Struct
+from msgspec import UNSET, Struct
 
 from truing.core.errors import RunError, TruingError
 from truing.evaluation.budget_waves import WavePlan
@@ -17,6 +18,7 @@ from truing.evaluation.failures import RESPONSES
 from truing.evaluation.options import EvaluateOptions
 from truing.evaluation.run_parts import save_lost
 from truing.evaluation.shared_account import AccountState
+from truing.runs.folder import Run
 from truing.runs.parts import record_bytes
 
 _MAX_FAULTS = 20
@@ -88,27 +90,34 @@ class BudgetedParts:
 
         Raises RunError with the faults of parts, or if the account is gone.
         """
+        plan = self._plan
         # First, what is stored already: it is counted and judged, and its failures are dropped.
-        stored = [part for part in self._parts if self._has_answers(part)]
-        visits = [PartVisit(part=part, positions=[]) for part in stored]
+        stored = [part for part in self._parts if self._has_costs(part)]
+        if stored:
+            visits = [PartVisit(part=part, positions=[]) for part in stored]
+            self._visit(visits, visit_parts, read_account)
         while True:
-            if visits:
-                self._visit(visits, visit_parts, read_account)
             state = read_account()
-            wave = {} if state.is_used_up else self._plan.next_wave(state)
+            wave = {} if state.is_used_up else plan.next_wave(state)
             if not wave:
-                break
-            visits = [
-                PartVisit(
-                    part=self._parts[number], positions=positions.tolist(), repeats_failures=False
-                )
-                for number, positions in wave.items()
-            ]
-        is_whole = self._plan.n_answered == self._plan.n_samples
-        return "" if is_whole else self._plan.describe_stop()
+                return "" if plan.n_answered == plan.n_samples else plan.describe_stop()
+            n_before = plan.n_answered
+            self._visit(self._plan_visits(wave), visit_parts, read_account)
+            if plan.n_answered == n_before and not read_account().is_used_up:
+                raise RunError(f"{self._out}: the workers answered none of the samples they got")
 
-    def _has_answers(self, part: str) -> bool:
-        return record_bytes(self._out / "parts" / part, RESPONSES) > 0
+    def _has_costs(self, part: str) -> bool:
+        """Whether a part has answers, or had some that failed and were dropped."""
+        folder = self._out / "parts" / part
+        return record_bytes(folder, RESPONSES) > 0 or Run(folder).manifest.spending is not UNSET
+
+    def _plan_visits(self, wave: Mapping[int, array[int]]) -> list[PartVisit]:
+        return [
+            PartVisit(
+                part=self._parts[number], positions=positions.tolist(), repeats_failures=False
+            )
+            for number, positions in wave.items()
+        ]
 
     def _visit(
         self,
