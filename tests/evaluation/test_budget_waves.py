@@ -54,7 +54,8 @@ def test_waves_are_the_beginning_of_the_random_order(
     prompts = [5 + 3 * (number % 4) for number in range(sum(sizes))]
     plan = plan_of(prompts, sizes, tokens)
     order = shuffle_positions(len(prompts), 0)
-    spent, asked = 0, list[int]()
+    spent = 0
+    asked: list[int] = []
     while wave := plan.next_wave(state_of(spent, measured=bool(asked))):
         positions = positions_of(wave, sizes)
         bound = sum(prompts[position] + MAX_WRITTEN for position in positions)
