@@ -286,7 +286,8 @@ class SharedBackboneModels:
     @property
     def device(self) -> torch.device:
         """The device of the backbone."""
-        return next(self.peft.parameters()).device
+        first: torch.nn.Parameter = next(self.peft.parameters())
+        return first.device
 
     @contextlib.contextmanager
     def active(self, role: str) -> Iterator[Any]:
