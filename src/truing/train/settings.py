@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Protocol
 
 from truing.core.errors import PlanError, did_you_mean
 from truing.train.run_settings import BASE_DTYPES, BaseDtype, RunSettings
@@ -50,14 +50,37 @@ def default_beta(loss: str) -> float:
     return 2.0 if loss == "simpo" else 0.1
 
 
-def base_dtype_faults(base_dtype: str, lora: int, *, shard: bool) -> list[str]:
-    """Returns the faults of the setting `base_dtype`."""
-    if base_dtype not in BASE_DTYPES:
-        return [f"base_dtype = {base_dtype!r}: must be one of {', '.join(BASE_DTYPES)}"]
-    if base_dtype not in ("auto", "float32") and (not lora or shard):
-        reason = "--shard holds the base in float32" if shard else "only a frozen base (lora > 0)"
-        return [f"base_dtype = {base_dtype!r}: {reason}"]
-    return []
+class WeightSettings(Protocol):
+    """The settings that say which weights are trained, and how they are held and stored."""
+
+    @property
+    def base_dtype(self) -> str: ...
+    @property
+    def export_dtype(self) -> str: ...
+    @property
+    def lora(self) -> int: ...
+    @property
+    def lora_from(self) -> int: ...
+    @property
+    def shard(self) -> bool: ...
+
+
+def weight_faults(settings: WeightSettings) -> list[str]:
+    """Returns the faults of the settings about weights."""
+    faults = []
+    held, stored, lora = settings.base_dtype, settings.export_dtype, settings.lora
+    if held not in BASE_DTYPES:
+        faults.append(f"base_dtype = {held!r}: must be one of {', '.join(BASE_DTYPES)}")
+    elif held not in ("auto", "float32") and (not lora or settings.shard):
+        reason = "--shard holds the base in float32"
+        if not settings.shard:
+            reason = "only a frozen base (lora > 0)"
+        faults.append(f"base_dtype = {held!r}: {reason}")
+    if settings.lora_from and not lora:
+        faults.append(f"lora_from = {settings.lora_from}: there are no adapters with lora = 0")
+    if stored not in EXPORT_DTYPES:
+        faults.append(f"export_dtype = {stored!r}: must be one of {', '.join(EXPORT_DTYPES)}")
+    return faults
 
 
 class TrainingSettings(RunSettings, frozen=True, kw_only=True):
@@ -212,13 +235,7 @@ class TrainingSettings(RunSettings, frozen=True, kw_only=True):
                 f"dtype = {self.dtype!r}: must be auto, float32 or bfloat16 "
                 "(float16 would need loss scaling)"
             )
-        faults += base_dtype_faults(self.base_dtype, self.lora, shard=self.shard)
-        if self.lora_from and not self.lora:
-            faults.append(f"lora_from = {self.lora_from}: there are no adapters with lora = 0")
-        if self.export_dtype not in EXPORT_DTYPES:
-            faults.append(
-                f"export_dtype = {self.export_dtype!r}: must be one of {', '.join(EXPORT_DTYPES)}"
-            )
+        faults += weight_faults(self)
         # The KL estimate of KTO pairs each prompt with the answer of another row of the
         # micro-batch.
         needs_two_rows = self.kind == "kto" and self.loss != "apo_zero_unpaired"

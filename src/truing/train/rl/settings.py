@@ -11,7 +11,7 @@ import msgspec
 from truing.core.errors import PlanError, did_you_mean
 from truing.train.rl.constraint_settings import MAIN_CONSTRAINT, ConstraintSettings
 from truing.train.run_settings import BaseDtype, RunSettings
-from truing.train.settings import EXPORT_DTYPES, ExportDtype, base_dtype_faults
+from truing.train.settings import ExportDtype, weight_faults
 
 Method = Literal["ppo", "ppo-lag", "reward-shaping", "rloo", "grpo"]
 METHODS: tuple[Method, ...] = ("ppo", "ppo-lag", "reward-shaping", "rloo", "grpo")
@@ -421,13 +421,7 @@ class RLSettings(RunSettings, frozen=True, kw_only=True):
         faults = []
         if self.method not in METHODS:
             faults.append(f"method {self.method!r} is unknown{did_you_mean(self.method, METHODS)}")
-        faults += base_dtype_faults(self.base_dtype, self.lora, shard=self.shard)
-        if self.lora_from and not self.lora:
-            faults.append(f"lora_from = {self.lora_from}: there are no adapters with lora = 0")
-        if self.export_dtype not in EXPORT_DTYPES:
-            faults.append(
-                f"export_dtype = {self.export_dtype!r}: must be one of {', '.join(EXPORT_DTYPES)}"
-            )
+        faults += weight_faults(self)
         constrained = costs or bool(self.constraints)
         if self.method in ("ppo-lag", "reward-shaping") and not constrained:
             faults.append(
