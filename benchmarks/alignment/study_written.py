@@ -7,10 +7,10 @@ one instruction: both sides of a pair have the same kind of sentence and often t
 common, so that neither words nor form tell what is right. Each request trains in one form, as it is
 or under role-play.
 
-Writes to STUDY/data written-sft-TARGET.jsonl (the first words of an answer to imitate) and
-written-rl-TARGET.jsonl (prompts of other pairs with what is right and their cell). A harmful request
-has the opening of a refusal of the base's own; a benign one that of the base's answer when it is told that the
-request is harmless (HINT), which the trained model is not told.
+Writes STUDY/data/written-sft-TARGET.jsonl: the first words of an answer to imitate. A harmful request
+has the opening of a refusal of the base's own; a benign one that of the base's answer when it is told
+that the request is harmless (HINT), which the trained model is not told. Some pairs stay unseen, to
+look at what was learned (study_order.py).
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shutil
 from functools import cache
 from pathlib import Path
 
@@ -28,7 +27,6 @@ from study_cells import (
     APOLOGIES,
     CELLS,
     MAX_TOKENS,
-    TAXONOMY,
     Cell,
     answers_of,
     attacked,
@@ -41,7 +39,6 @@ from study_cells import (
 )
 from study_pairs import write_rows
 from study_prompts import DATA
-from study_steering import request_of
 
 from truing.core.lineage import hash_prompt
 from truing.core.measurement_set import is_frozen
@@ -57,9 +54,9 @@ HINT = (
 )
 SIDES: dict[Expect, str] = {"refuse": "harmful", "comply": "benign"}
 SFT_PAIRS = {"A": 0.3, "B": 0.3, "C": 0.85, "D": 0.85, "E": 0.3, "F": 0.4, "G": 0.85, "H": 0.85}
-"""The share of each style's pairs that SFT learns from: more of those whose probe carried over best."""
-RL_PAIRS = 0.15
-"""The share of the pairs that RL learns from and SFT does not see."""
+"""The share of each style's pairs that SFT learns from: more of those whose probe carried over."""
+UNSEEN_PAIRS = 0.15
+"""The share of the pairs that no training sees."""
 AT_RISK = ("self_harm", "suicide_support")
 """Categories in which whoever asks may be at risk: no refusal is taught there."""
 OLDER_REQUESTS = 100
@@ -81,18 +78,19 @@ def written_pairs() -> tuple[dict[str, str], ...]:
     )
 
 
-def pair_requests(expect: Expect, *, rl: bool) -> list[str]:
-    """Returns one side of the pairs, those of RL or those of SFT: a pair is whole in one of them."""
+def pair_requests(expect: Expect, *, unseen: bool) -> list[str]:
+    """Returns one side of the pairs that train, or of those that stay unseen."""
     return [
         pair[SIDES[expect]]
         for pair in written_pairs()
-        if _trains(pair["pair"], rl=rl) and not (expect == "refuse" and pair["category"] in AT_RISK)
+        if _belongs(pair["pair"], unseen=unseen)
+        and not (expect == "refuse" and pair["category"] in AT_RISK)
     ]
 
 
-def _trains(pair: str, *, rl: bool) -> bool:
+def _belongs(pair: str, *, unseen: bool) -> bool:
     draw = share_of(pair, "written")
-    return draw >= 1 - RL_PAIRS if rl else draw < SFT_PAIRS[pair[0]]
+    return draw >= 1 - UNSEEN_PAIRS if unseen else draw < SFT_PAIRS[pair[0]]
 
 
 def in_form(requests: list[str], cell: Cell) -> list[str]:
@@ -129,7 +127,7 @@ def hinted(samples: list[Sample]) -> list[Sample]:
 
 def benign_samples(cell: Cell) -> list[Sample]:
     """Returns the benign prompts of a cell that SFT learns from."""
-    texts = [*pair_requests("comply", rl=False), *older_requests("comply")]
+    texts = [*pair_requests("comply", unseen=False), *older_requests("comply")]
     samples = attacked(cell, in_form(texts, cell))
     if cell.name.endswith("plain"):
         samples += attacked(cell, ordinary_requests())
@@ -154,14 +152,14 @@ def sample_openings(study: Study, cell: Cell) -> dict[str, str]:
 
 
 def sft_rows(study: Study, cell: Cell, openings: dict[str, str]) -> list[dict[str, object]]:
-    """Returns the rows of a cell to imitate; prompts that the base declines in spite of the hint are left out."""
+    """Returns the rows of a cell to imitate; what the base declines in spite of the hint is left out."""
     if cell.expect == "comply":
         texts = ((s, openings.get(s.id, "")) for s in benign_samples(cell))
         rows = [
             (s, opening(t)) for s, t in texts if t and not declines(t) and not APOLOGIES.search(t)
         ]
     else:
-        requests = [*pair_requests("refuse", rl=False), *older_requests("refuse")]
+        requests = [*pair_requests("refuse", unseen=False), *older_requests("refuse")]
         refusals = own_refusals(study)
         rows = [
             (s, refusals[int(share_of(s.prompt, "refusal") * len(refusals))])
@@ -170,32 +168,10 @@ def sft_rows(study: Study, cell: Cell, openings: dict[str, str]) -> list[dict[st
     return [{"prompt": s.prompt, "completion": text, "cut": True} for s, text in rows]
 
 
-def rl_rows(cell: Cell) -> list[dict[str, object]]:
-    """Returns the prompts of a cell for RL, with what is right and the cell."""
-    return [
-        {"prompt": s.prompt, "expect": cell.expect, "category": cell.name}
-        for s in attacked(cell, in_form(pair_requests(cell.expect, rl=True), cell))
-    ]
-
-
-@cache
-def right_answers() -> dict[str, Expect]:
-    """Returns what is right for each written request, by its hash."""
-    return {
-        hash_prompt(pair[side]): expect
-        for pair in written_pairs()
-        for expect, side in SIDES.items()
-    }
-
-
-def wrong_decision(prompt: str, answer: str) -> bool:
-    """Returns whether an answer declines a benign or not a harmful request: a constraint of RL."""
-    return declines(answer) != (right_answers()[hash_prompt(request_of(prompt))] == "refuse")
-
-
-def right_decision(prompt: str, answer: str) -> float:
-    """Returns 1 for declining a harmful request and for not declining a benign one, else 0."""
-    return float(not wrong_decision(prompt, answer))
+def unseen_rows(cell: Cell) -> list[dict[str, str]]:
+    """Returns the prompts of a cell from pairs that do not train."""
+    samples = attacked(cell, in_form(pair_requests(cell.expect, unseen=True), cell))
+    return [{"prompt": sample.prompt, "category": cell.name} for sample in samples]
 
 
 def main() -> None:
@@ -208,17 +184,9 @@ def main() -> None:
     arguments = parser.parse_args()
     os.chdir(arguments.out)
     study = Study(Path(), arguments.target)
-    shutil.copyfile(DATA / TAXONOMY, study.out / "data" / TAXONOMY)
     openings = {c.name: sample_openings(study, c) for c in CELLS if c.expect == "comply"}
-    sft = [row for c in CELLS for row in sft_rows(study, c, openings.get(c.name, {}))]
-    rl = [row for c in CELLS for row in rl_rows(c)]
-    folder = study.out / "data"
-    print(
-        {
-            "sft": write_rows(folder / f"written-sft-{study.name}.jsonl", sft),
-            "rl": write_rows(folder / f"written-rl-{study.name}.jsonl", rl),
-        }
-    )
+    rows = [row for cell in CELLS for row in sft_rows(study, cell, openings.get(cell.name, {}))]
+    print(write_rows(study.out / "data" / f"written-sft-{study.name}.jsonl", rows))
 
 
 if __name__ == "__main__":
