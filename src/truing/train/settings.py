@@ -50,7 +50,7 @@ def default_beta(loss: str) -> float:
     return 2.0 if loss == "simpo" else 0.1
 
 
-class WeightSettings(Protocol):
+class _WeightSettings(Protocol):
     """The settings that say which weights are trained, and how they are held and stored."""
 
     @property
@@ -65,7 +65,7 @@ class WeightSettings(Protocol):
     def shard(self) -> bool: ...
 
 
-def weight_faults(settings: WeightSettings) -> list[str]:
+def weight_faults(settings: _WeightSettings) -> list[str]:
     """Returns the faults of the settings about weights."""
     faults = []
     held, stored, lora = settings.base_dtype, settings.export_dtype, settings.lora
