@@ -193,3 +193,17 @@ def test_simulated_deaths_lose_no_shard_and_a_rate_limits_all(simulation: Module
     assert calm.seconds < deadly.seconds < 3 * calm.seconds
     limited = simulation.simulate(replace(job, rate=500))
     assert limited.seconds == pytest.approx(1e6 / 500, rel=0.05)
+
+
+def test_the_page_has_the_tables_of_the_simulation(simulation: ModuleType, root: Path) -> None:
+    page = (root / "docs/explanation/scale.md").read_text("utf-8")
+    comparison = simulation.render_comparison()
+    assert comparison in page
+    # Which jobs agree within 15 %, and which does not, as the page says.
+    differences = [
+        simulation.simulate(measured.job).seconds / measured.seconds - 1
+        for measured in simulation.list_measured_jobs()
+    ]
+    assert [abs(difference) <= 0.15 for difference in differences[:3]] == [True, True, False]
+    job = simulation.Job(rows=1e8, workers=10)
+    assert f"{simulation.describe_seconds(simulation.simulate(job).seconds)} (97%)" in page

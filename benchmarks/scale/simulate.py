@@ -3,6 +3,7 @@
     python benchmarks/scale/simulate.py                      # the table of docs/explanation/scale.md
     python benchmarks/scale/simulate.py --rows 1e8 --workers 100 --us-per-row 40
     python benchmarks/scale/simulate.py --rows 2e6 --workers 3 --machines 1 --cores 2 --nodes 3
+    python benchmarks/scale/simulate.py --compare            # with the jobs that were measured
 
 A worker takes the next shard when the driver has handed it out, works for the time of its rows
 (times a log-normal factor), dies at a rate, and commits. Workers of one machine share its cores
@@ -42,11 +43,11 @@ class Job:
 
     rows: float
     workers: int
-    us_per_row: float = 67.0
+    us_per_row: float = 69.0
     rows_per_shard: float = 100_000
     start: float = 20.0
     worker_start: float = 0.0
-    hand_out: float = 0.004
+    hand_out: float = 0.011
     commit: float = 0.05
     spread: float = 0.2
     deaths: float = 0.01
@@ -220,6 +221,100 @@ def simulate(job: Job) -> Outcome:
     return Simulation(job).run()
 
 
+# The small end: jobs that were measured on one machine of two cores (README), predicted from
+# parts that were measured apart from them, on the same machine.
+
+ROW_US = 68.7  # parts.py --rows 100000, `keywords:`: the sum, and the write
+MODERATION_ROW_US = 7201.0  # parts.py --rows 800 --judge moderation:fast
+MODERATION_LOAD = 6.5  # the same: load_s of the judge, once in the driver and once in each worker
+ONE_NODE_START = 14.1  # overhead.py: a job of one row, with the start of Ray
+# nodes.py --idle 15
+THREE_NODES_START = 9.4  # a job of one row on a cluster that runs
+WORKER_START = 2.8
+NODE_CORES = 0.024
+HAND_OUT = 0.0106
+SHARD_PROCESSOR = 0.014
+SHARD_WORK = 0.0143
+# parts.py --rows 60000 --processes 3, mean of two trials: the sum over that of one process; what
+# each of the three waits for to write and commit a shard of 9,000 rows (0.27 s and 0.02 s)
+CROWDING = 1.10
+THREE_COMMIT = 0.15
+MODERATION_CROWDING = 1.06  # parts.py --rows 800 --judge moderation:fast --processes 2
+# The workers' processor time of a row in another job on three nodes (1,000,000 rows), over `ROW_US`
+JOB_CROWDING = 1.27
+
+
+@dataclass(frozen=True)
+class MeasuredJob:
+    """A job, and how many seconds it took, its start included."""
+
+    name: str
+    seconds: float
+    job: Job
+
+
+def list_measured_jobs() -> list[MeasuredJob]:
+    """Returns the jobs that were measured, with the parts that predict them."""
+    one_node = Job(
+        rows=500_000,
+        workers=1,
+        us_per_row=ROW_US,
+        rows_per_shard=500_000 / 14,
+        start=ONE_NODE_START,
+        hand_out=HAND_OUT,
+        commit=0.001,
+        # Shards of like size on one machine, of which none died.
+        spread=0.0,
+        deaths=0.0,
+        machines=1,
+        cores=2,
+        node_cores=NODE_CORES,
+        shard_processor=SHARD_PROCESSOR,
+        shard_work=SHARD_WORK,
+    )
+    three_nodes = replace(
+        one_node,
+        rows=2_000_000,
+        workers=3,
+        rows_per_shard=2_000_000 / 222,
+        commit=THREE_COMMIT,
+        crowding=CROWDING,
+        start=THREE_NODES_START,
+        worker_start=WORKER_START,
+        nodes=3,
+    )
+    moderation = replace(
+        three_nodes,
+        rows=100_000,
+        us_per_row=MODERATION_ROW_US,
+        crowding=MODERATION_CROWDING,
+        rows_per_shard=100_000 / 89,
+        start=THREE_NODES_START + 2 * MODERATION_LOAD,
+        worker_start=WORKER_START + MODERATION_LOAD,
+    )
+    return [
+        MeasuredJob("500,000 rows, `keywords:`, one worker", 46.6, one_node),
+        MeasuredJob("100,000 rows, `moderation:fast`, three nodes", 404.1, moderation),
+        MeasuredJob("2,000,000 rows, `keywords:`, three nodes", 138.9, three_nodes),
+        MeasuredJob(
+            "the same, with the time of a row from another job",
+            138.9,
+            replace(three_nodes, crowding=JOB_CROWDING),
+        ),
+    ]
+
+
+def render_comparison() -> str:
+    """Returns the table of measured jobs and their predictions."""
+    lines = ["| job | measured | simulated | difference |", "|---|---|---|---|"]
+    for measured in list_measured_jobs():
+        seconds = simulate(measured.job).seconds
+        difference = seconds / measured.seconds - 1
+        cells = f"{measured.seconds:.0f} s | {seconds:.0f} s | {difference:+.0%}"
+        lines.append(f"| {measured.name} | {cells} |")
+    return "\n".join(lines)
+
+
 FLAGS = {
     "us_per_row": "processor time of a row on an idle machine",
     "rows_per_shard": "",
@@ -242,6 +337,7 @@ FLAGS = {
 def main() -> None:
     """Prints the table, or the outcome of one job."""
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--compare", action="store_true", help="with the jobs that were measured")
     parser.add_argument("--rows", type=float)
     parser.add_argument("--workers", type=int, default=100)
     parser.add_argument("--machines", type=int, help="one for each worker if not given")
@@ -251,7 +347,11 @@ def main() -> None:
         flag = f"--{name.replace('_', '-')}"
         parser.add_argument(flag, type=float, default=default, help=text or None)
     arguments = parser.parse_args()
-    job = Job(**{**vars(arguments), "rows": arguments.rows or 1e6})
+    if arguments.compare:
+        print(render_comparison())
+        return
+    values = {name: value for name, value in vars(arguments).items() if name != "compare"}
+    job = Job(**{**values, "rows": arguments.rows or 1e6})
     if arguments.rows:
         print(json.dumps(simulate(job).__dict__))
         return
