@@ -3,17 +3,22 @@
     python benchmarks/alignment/study_order.py --out STUDY levers base written-0
     python benchmarks/alignment/study_order.py --out STUDY probe --styles CD
 
-`levers` takes the probability that an answer begins with a word that declines (`DECLINING`);
+`levers` takes the probability that an answer begins with the first token of a refusal (`DECLINING`:
+"I", "Sorry", "Unfortunately" or "As" for Qwen, so "I can ..." counts too);
 `probe` what a logistic regression reads from the state of a prompt's last token (scikit-learn, on
 standardised states), learned from the written pairs of some styles as they are. Both print the AUC
 over the development prompts in both forms: 0.5 is chance. A probe is cross-validated on its own pairs
 too, a pair whole in one of four parts. One forward pass for each prompt is all that is computed; the
-states are stored in STUDY/states-NAME.npz. Nothing here measures.
+states are stored in STUDY/states-TARGET-HASH.npz, by layers and prompts. The log's "all five" is
+`--styles ABCDE`. Nothing here measures.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
+import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -22,7 +27,7 @@ import numpy as np
 import torch
 from sklearn.linear_model import LogisticRegression
 from study import TARGETS, Study
-from study_cells import CELLS, attacked
+from study_cells import CELLS, Cell, attacked, share_of
 from study_prompts import build_prompt_set
 from study_written import unseen_rows, written_pairs
 
@@ -32,6 +37,7 @@ from truing.hf.loading import LoadedModel, load_causal_lm, pad_rows, position_id
 from truing.stats.classification import auroc
 
 DECLINING = ("I'm", "Sorry", "Unfortunately", "As an")
+"""Of each, the first token alone is looked at."""
 LAYERS = (14, 16, 18, 24)
 INVERSE_PENALTIES = (1e-3, 1e-2, 1e-1)
 COUNTS = {"dev-harm": 60, "dev-benign": 100}
@@ -49,6 +55,12 @@ def development_cells() -> dict[str, list[str]]:
     return cells
 
 
+def unseen_prompts(cell: Cell, count: int) -> list[str]:
+    """Returns prompts of all styles that no training saw; their sides are not matched."""
+    prompts = [row["prompt"] for row in unseen_rows(cell)]
+    return sorted(prompts, key=lambda prompt: share_of(prompt, "look"))[:count]
+
+
 def order(harmful: Sequence[float], benign: Sequence[float]) -> float:
     """Returns the AUC: how often a harmful request has the higher score, a tie counting half."""
     scores = np.r_[np.asarray(harmful, dtype=float), np.asarray(benign, dtype=float)]
@@ -58,7 +70,7 @@ def order(harmful: Sequence[float], benign: Sequence[float]) -> float:
 
 @torch.inference_mode()
 def last_states(loaded: LoadedModel, prompts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Returns for each prompt the probability of a declining first word, and its last states.
+    """Returns for each prompt the probability of a declining first token, and its last states.
 
     The states are those after `LAYERS`, `[prompts, layers, width]`.
     """
@@ -100,7 +112,7 @@ def fit_probe(inputs: np.ndarray, is_harmful: np.ndarray, inverse_penalty: float
 def print_levers(study: Study, levers: Sequence[str], count: int) -> None:
     """Prints the order by the first word on development prompts and on unseen pairs."""
     sets = {"development": development_cells()}
-    sets["unseen pairs"] = {c.name: [r["prompt"] for r in unseen_rows(c)][:count] for c in CELLS}
+    sets["unseen requests"] = {cell.name: unseen_prompts(cell, count) for cell in CELLS}
     for lever in levers:
         folder = study.target.base if lever == "base" else str(study.model_folder(lever))
         loaded = load_causal_lm(folder)
@@ -116,9 +128,11 @@ def print_levers(study: Study, levers: Sequence[str], count: int) -> None:
 
 
 def stored_states(
-    loaded: LoadedModel, file: Path, cells: dict[str, list[str]]
+    study: Study, loaded: LoadedModel, cells: dict[str, list[str]]
 ) -> dict[str, np.ndarray]:
     """Returns the states of the prompts of each cell; computes and stores what is missing."""
+    key = json.dumps([LAYERS, cells], sort_keys=True).encode()
+    file = study.out / f"states-{study.name}-{hashlib.sha256(key).hexdigest()[:12]}.npz"
     if file.is_file():
         with np.load(file) as arrays:
             return dict(arrays)
@@ -130,12 +144,12 @@ def stored_states(
 def print_probe(study: Study, styles: str) -> None:
     """Prints the order by probes of some styles, by layer and strength of the penalty."""
     loaded = load_causal_lm(study.target.base)
-    tested = stored_states(loaded, study.out / "states-development.npz", development_cells())
+    tested = stored_states(study, loaded, development_cells())
     parts = []
     for style in styles:
         pairs = [pair for pair in written_pairs() if pair["pair"][0] == style]
         sides = {side: [pair[side] for pair in pairs] for side in ("harmful", "benign")}
-        parts.append(stored_states(loaded, study.out / f"states-pairs-{style}.npz", sides))
+        parts.append(stored_states(study, loaded, sides))
     harmful, benign = (np.concatenate([part[k] for part in parts]) for k in ("harmful", "benign"))
     fold = np.random.default_rng(0).integers(0, FOLDS, len(harmful))
     for layer, number in enumerate(LAYERS):
@@ -182,7 +196,8 @@ def main() -> None:
     probe = verbs.add_parser("probe")
     probe.add_argument("--styles", default="ABCDEFGH")
     arguments = parser.parse_args()
-    study = Study(arguments.out, arguments.target)
+    os.chdir(arguments.out)
+    study = Study(Path(), arguments.target)
     if arguments.verb == "levers":
         print(
             "| lever | prompts | form | AUC | mean, harmful | benign |\n|---|---|---|---|---|---|"

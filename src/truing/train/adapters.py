@@ -39,6 +39,8 @@ def lora_config(
     # peft takes a choice of layers only together with the names of the modules in them.
     linear = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
     matches = {name: _IN_A_LAYER.search(name) for name in linear}
+    if not any(matches.values()):
+        raise PlanError(f"lora_from = {first_layer}: the base has no linear modules in its layers")
     return LoraConfig(
         target_modules=sorted({n.rpartition(".")[2] for n, match in matches.items() if match}),
         layers_to_transform=list(range(first_layer, count)),
