@@ -69,6 +69,18 @@ def work_on(parts: Any, task: EvaluationTask) -> None:
         assert outcome == PartOutcome(part=part)
 
 
+def work_in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Replaces the cluster of a command by one worker in this process."""
+
+    def map_shards(ray: Any, shards: Any, build_worker: Any, *others: Any) -> Any:
+        worker = build_worker(None)
+        return (worker.work(shard) for shard in shards)
+
+    module = "truing.bulk.evaluate_on_ray"
+    monkeypatch.setattr(f"{module}.connect_ray", lambda cluster: contextlib.nullcontext())
+    monkeypatch.setattr(f"{module}.map_shards", map_shards)
+
+
 def joined(run: Path, name: str) -> bytes:
     return b"".join(path.read_bytes() for path in locate_record_files(run, name) if path.exists())
 
@@ -341,17 +353,39 @@ def test_a_worker_with_another_model_is_a_fault(tmp_path: Path) -> None:
 def test_a_second_command_on_the_same_run_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Before it asks for anything: both together would spend a budget twice."""
-    dataset, specs = resolve(DATA, "data"), EvaluationSpecs(model=MODEL)
-    prepare_parts(resolve(MODEL, "model"), dataset, [], tmp_path, options=OPTIONS)
-    monkeypatch.setattr(
-        "truing.bulk.evaluate_on_ray.connect_ray", lambda cluster: contextlib.nullcontext(None)
-    )
+    """Before it asks for or changes anything: both together would spend a budget twice."""
+    dataset, specs = resolve(DATA, "data"), EvaluationSpecs(model=MODEL, judges=JUDGES)
+    work_in_this_process(monkeypatch)
+    first = EvaluationSpecs(model=MODEL)
+    evaluate_on_ray(first, dataset, tmp_path, RayOptions(), options=OPTIONS)
+    manifest = (tmp_path / "manifest.json").read_bytes()
     with acquire_write_lock(tmp_path / "parts"):
         with pytest.raises(RunError, match="another process is writing"):
             evaluate_on_ray(specs, dataset, tmp_path, RayOptions(), options=OPTIONS)
         with pytest.raises(RunError, match="another process is writing"):
             judge_on_ray(tmp_path, ["keywords:"], RayOptions(), options=EvaluateOptions())
+    assert (tmp_path / "manifest.json").read_bytes() == manifest
+
+
+def test_a_command_keeps_others_out_until_its_run_is_finished(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work_in_this_process(monkeypatch)
+    finished: list[str] = []
+
+    def finish(out: Path, **options: Any) -> Run:
+        with pytest.raises(RunError, match="another process is writing"):
+            acquire_write_lock(out / "parts")
+        finished.append(out.name)
+        return finish_parts(out, **options)
+
+    monkeypatch.setattr("truing.bulk.evaluate_on_ray.finish_parts", finish)
+    out, specs = tmp_path / "run", EvaluationSpecs(model=MODEL)
+    for _ in range(2):  # a new run, and one that goes on
+        evaluate_on_ray(specs, resolve(DATA, "data"), out, RayOptions(), options=OPTIONS)
+    judge_on_ray(out, ["keywords:"], RayOptions(), options=EvaluateOptions())
+    assert finished == ["run"] * 3
+    acquire_write_lock(out / "parts").close()
 
 
 @on_ray

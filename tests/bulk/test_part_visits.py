@@ -12,11 +12,17 @@ import msgspec
 import pytest
 from msgspec import UNSET
 from msgspec.structs import replace
-from tests.bulk.test_evaluate_on_ray import assert_equal_runs, joined
+from tests.bulk.test_evaluate_on_ray import assert_equal_runs, joined, work_in_this_process
 from tests.evaluation.local_account import LocalAccount
 
-from truing.bulk.evaluate_on_ray import EvaluationSpecs, EvaluationTask, EvaluationWorker
+from truing.bulk.evaluate_on_ray import (
+    EvaluationSpecs,
+    EvaluationTask,
+    EvaluationWorker,
+    judge_on_ray,
+)
 from truing.bulk.part_visits import BudgetedParts, PartFaults, PartOutcome, PartVisit
+from truing.bulk.ray_cluster import RayOptions
 from truing.core.errors import RunError
 from truing.core.prices import Price
 from truing.core.types import Answer, Conversation, Lineage, Message, Sampling, Usage
@@ -24,7 +30,7 @@ from truing.evaluation.budget_waves import plan_waves
 from truing.evaluation.cost_bounds import Cost
 from truing.evaluation.evaluate import evaluate, judge_run
 from truing.evaluation.options import EvaluateOptions, RunBudget
-from truing.evaluation.run_parts import finish_parts, prepare_parts
+from truing.evaluation.run_parts import finish_parts, prepare_judging, prepare_parts
 from truing.evaluation.shared_account import AccountState, SpendingAccount
 from truing.evaluation.spending import read_lost, read_spending, shuffle_positions
 from truing.runs.folder import Run
@@ -275,6 +281,29 @@ def test_a_further_judge_judges_what_a_stopped_run_holds(tmp_path: Path) -> None
     assert_equal_runs(tmp_path / "one", tmp_path / "parts")
 
 
+def test_a_stopped_run_is_judged_on_a_cluster(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where its budget left whole parts without an answer."""
+    options = replace(OPTIONS, budget=RunBudget(tokens=200))
+    specs = EvaluationSpecs(model=MODEL, judges=JUDGES)
+    Threads(tmp_path / "parts", specs, options).evaluate(part_rows=2)
+    in_one_process(tmp_path / "one", options)
+    assert len(list(tmp_path.glob("parts/parts/*/responses.jsonl"))) < 12
+    work_in_this_process(monkeypatch)
+    judge_on_ray(tmp_path / "parts", ["rules:degenerate"], RayOptions(), options=EvaluateOptions())
+    judge_run(tmp_path / "one", [resolve("rules:degenerate", "judge")])
+    assert_equal_runs(tmp_path / "one", tmp_path / "parts")
+
+
+def test_a_run_without_an_answer_is_not_judged(tmp_path: Path) -> None:
+    model, data = resolve(MODEL, "model"), resolve(DATA, "data")
+    prepare_parts(model, data, [], tmp_path, options=OPTIONS)
+    with pytest.raises(RunError, match="there are no answers to judge yet"):
+        prepare_judging(tmp_path, [resolve("rules:degenerate", "judge")])
+    assert not Run(tmp_path).manifest.judges
+
+
 def test_workers_that_answer_nothing_end_the_work(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -299,3 +328,23 @@ def test_equal_faults_are_named_once_and_many_end_the_work() -> None:
         "3 of 100 parts are finished; the same command continues",
     )
     PartFaults().raise_any("all")
+
+
+def test_faults_that_differ_in_the_name_of_their_part_are_one() -> None:
+    faults = PartFaults()
+    texts = ("PART: OSError: no space", "OSError: no space", "/run/parts/PART: is damaged")
+    parts = ("part-000003", "part-000004")
+    list(
+        faults.collect(
+            PartOutcome(part=part, fault=text.replace("PART", part))
+            for text in texts
+            for part in parts
+        )
+    )
+    with pytest.raises(RunError) as caught:
+        faults.raise_any("2 of 4 parts are finished")
+    assert caught.value.faults == (
+        "part-000003: OSError: no space",
+        "part-000003: /run/parts/part-000003: is damaged",
+        "2 of 4 parts are finished; the same command continues",
+    )

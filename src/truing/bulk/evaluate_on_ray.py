@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +46,7 @@ from truing.evaluation.spending import read_lost
 from truing.http.client import share_budgets
 from truing.http.limits import RESERVE_REQUEST
 from truing.runs.folder import Run
+from truing.runs.parts import list_run_parts
 from truing.runs.write_lock import acquire_write_lock
 from truing.specs.resolve import resolve
 
@@ -98,7 +99,7 @@ class EvaluationWorker:
         except TruingError as error:
             fault = str(error)
         except Exception as error:
-            fault = f"{visit.part}: {type(error).__name__}: {error}"
+            fault = f"{type(error).__name__}: {error}"
         outcome = PartOutcome(part=visit.part, fault=fault, unanswered=unanswered)
         return msgspec.msgpack.encode(outcome)
 
@@ -114,7 +115,7 @@ class EvaluationWorker:
         part_pass = None
         if visit.positions is not None:
             if self._account is None:
-                raise RunError(f"{visit.part}: there is no account of the run's budget")
+                raise RunError("there is no account of the run's budget")
             part_pass = PartPass(visit.positions, AccountVisit(self._account, visit.part))
         unanswered = evaluate_part(
             self._model,
@@ -152,13 +153,18 @@ def evaluate_on_ray(
     faults of parts that could not be finished, when all others are.
     """
     # First: what is wrong with the cluster is said before a large data set is written.
-    with connect_ray(cluster) as ray:
+    with connect_ray(cluster) as ray, ExitStack() as locks:
         model = resolve(specs.model, "model") if specs.model else None
         attack = resolve(specs.attack, "attack") if specs.attack else None
         judges = [resolve(spec, "judge") for spec in specs.judges]
+        is_new = list_run_parts(out) is None  # then there is no folder of parts to lock yet
+        if not is_new:
+            locks.enter_context(_lock_parts(out))
         prepared = prepare_parts(
             model, dataset, judges, out, attack=attack, options=options, part_rows=part_rows
         )
+        if is_new:
+            locks.enter_context(_lock_parts(out))
         task = EvaluationTask(
             out=str(out.resolve()),
             specs=specs,
@@ -168,37 +174,38 @@ def evaluate_on_ray(
             sha256=dataset.sha256(),
         )
         note = ""
-        with _lock_parts(out):
-            cluster_parts = _ClusterParts(ray, task, cluster, prepared.rates)
-            if options.budget.is_limited:
-                actor = _start_account(ray, out, options)
-                cluster_parts.account = RemoteAccount(actor)
-                plan = plan_waves(out, prepared.parts, options, is_attacked=attack is not None)
-                budgeted = BudgetedParts(out, prepared.parts, options, plan)
-                note = budgeted.answer(cluster_parts.visit, lambda: read_account(ray, actor))
-            else:
-                _visit_all(cluster_parts, prepared.parts, options.progress)
-    return finish_parts(out, budget_note=note, price=options.price)
+        cluster_parts = _ClusterParts(ray, task, cluster, prepared.rates)
+        if options.budget.is_limited:
+            actor = _start_account(ray, out, options)
+            cluster_parts.account = RemoteAccount(actor)
+            plan = plan_waves(out, prepared.parts, options, is_attacked=attack is not None)
+            budgeted = BudgetedParts(out, prepared.parts, options, plan)
+            note = budgeted.answer(cluster_parts.visit, lambda: read_account(ray, actor))
+        else:
+            _visit_all(cluster_parts, prepared.parts, options.progress)
+        return finish_parts(out, budget_note=note, price=options.price)
 
 
 def judge_on_ray(
     out: Path, judge_specs: Sequence[str], cluster: RayOptions, *, options: EvaluateOptions
 ) -> Run:
     """Adds judges to a sharded run, like `judge_run`; raises like `evaluate_on_ray`."""
-    with connect_ray(cluster) as ray:
+    with connect_ray(cluster) as ray, ExitStack() as locks:
+        if list_run_parts(out) is not None:
+            locks.enter_context(_lock_parts(out))
         parts = prepare_judging(out, [resolve(spec, "judge") for spec in judge_specs])
         task = EvaluationTask(
             out=str(out.resolve()),
             specs=EvaluationSpecs(judges=tuple(judge_specs)),
             options=msgspec.structs.replace(options, progress=None),
         )
-        with _lock_parts(out):
-            _visit_all(_ClusterParts(ray, task, cluster, {}), parts, options.progress)
-    return finish_parts(out)
+        _visit_all(_ClusterParts(ray, task, cluster, {}), parts, options.progress)
+        return finish_parts(out)
 
 
 def _lock_parts(out: Path) -> AbstractContextManager[object]:
-    """Keeps other commands from the parts of a run: each would spend a whole budget.
+    """Keeps other commands from the parts of a run, from before it is changed until it is finished:
+    each would spend a whole budget.
 
     Raises RunError if another one works on them. The lock of the run itself is held only while its
     manifest is written.

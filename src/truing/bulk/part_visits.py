@@ -46,29 +46,30 @@ class PartOutcome(Struct, frozen=True, kw_only=True):
 
 
 class PartFaults:
-    """The faults of the parts that could not be finished; equal ones are named once."""
+    """The faults of the parts that could not be finished.
+
+    Those that differ only in the name of the part are named once, with the first part.
+    """
 
     def __init__(self) -> None:
         self.count = 0
-        self._first_part: dict[str, str] = {}
+        self._first: dict[str, str] = {}  # by the fault without the name of its part
 
     def collect(self, outcomes: Iterable[PartOutcome]) -> Iterator[PartOutcome]:
         """Yields outcomes as they arrive, and stops after many faults."""
         for outcome in outcomes:
             if outcome.fault:
                 self.count += 1
-                self._first_part.setdefault(outcome.fault, outcome.part)
+                part, fault = outcome.part, outcome.fault.removeprefix(f"{outcome.part}: ")
+                self._first.setdefault(fault.replace(part, ""), f"{part}: {fault}")
             yield outcome
             if self.count >= _MAX_FAULTS:
                 return
 
     def raise_any(self, finished: str) -> None:
         """Raises RunError with the faults, if there are any, and with what is finished."""
-        if self._first_part:
-            raise RunError(
-                *(f"{part}: {fault}" for fault, part in self._first_part.items()),
-                f"{finished}; the same command continues",
-            )
+        if self._first:
+            raise RunError(*self._first.values(), f"{finished}; the same command continues")
 
 
 class BudgetedParts:

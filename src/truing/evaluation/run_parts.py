@@ -236,14 +236,18 @@ def _sum_spending(writer: RunWriter, price: Price | None, lost: Cost) -> None:
 
 
 def prepare_judging(out: Path, judges: Sequence[Judge]) -> tuple[str, ...]:
-    """Adds judges to a sharded run, whose parts are then judged; returns the parts.
+    """Adds judges to a sharded run, whose parts are then judged; returns the parts with answers.
 
-    Raises RunError for a run in the layout of one process.
+    A run that was stopped has parts without any. Raises RunError for a run in the layout of one
+    process, and for one that holds no answer.
     """
     parts = list_run_parts(out)
     if parts is None:
         raise RunError(f"{out}: is a run of one process; judge it without --on")
+    answered = tuple(part for part in parts if record_bytes(out / "parts" / part, RESPONSES) > 0)
+    if not answered:
+        raise RunError(f"{out}: there are no answers to judge yet")
     with open_writer(out, Run(out).manifest, sharded=True) as writer:
         writer.manifest.notes["judging"] = "not finished"
         add_judge_records(writer, judges)
-    return parts
+    return answered
