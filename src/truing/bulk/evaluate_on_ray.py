@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
+from truing.bulk.part_attempts import count_attempt, forget_attempts
 from truing.bulk.part_visits import BudgetedParts, PartFaults, PartOutcome, PartVisit
 from truing.bulk.ray_cluster import RayOptions, connect_ray
 from truing.bulk.ray_shards import map_shards
@@ -95,7 +96,8 @@ class EvaluationWorker:
         RESERVE_REQUEST.set(self._reserve)
         fault, unanswered = "", []
         try:
-            unanswered = self._evaluate(visit)
+            with count_attempt(Path(self._task.out) / "parts" / visit.part):
+                unanswered = self._evaluate(visit)
         except TruingError as error:
             fault = str(error)
         except Exception as error:
@@ -173,6 +175,7 @@ def evaluate_on_ray(
             info=dataset.info,
             sha256=dataset.sha256(),
         )
+        forget_attempts(out, prepared.parts)
         note = ""
         cluster_parts = _ClusterParts(ray, task, cluster, prepared.rates)
         if options.budget.is_limited:
@@ -199,6 +202,7 @@ def judge_on_ray(
             specs=EvaluationSpecs(judges=tuple(judge_specs)),
             options=msgspec.structs.replace(options, progress=None),
         )
+        forget_attempts(out, parts)
         _visit_all(_ClusterParts(ray, task, cluster, {}), parts, options.progress)
         return finish_parts(out)
 
