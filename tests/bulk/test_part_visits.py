@@ -54,7 +54,7 @@ class Threads:
         self.waves: list[list[PartVisit]] = []
         self.calls_left = float("inf")
 
-    def evaluate(self, part_rows: int = 9, workers: int = 3) -> Run:
+    def prepare(self, part_rows: int) -> None:
         specs = self.specs
         model = resolve(specs.model, "model") if specs.model else None
         attack = resolve(specs.attack, "attack") if specs.attack else None
@@ -69,6 +69,10 @@ class Threads:
             part_rows=part_rows,
         )
         self.parts = prepared.parts
+
+    def evaluate(self, part_rows: int = 9, workers: int = 3) -> Run:
+        self.prepare(part_rows)
+        specs = self.specs
         sampling = self.options.sampling
         account = SpendingAccount(
             self.options.budget,
@@ -102,7 +106,7 @@ class Threads:
                 raise RunError("the account is gone")
             return account.state()
 
-        plan = plan_waves(self.out, self.parts, self.options, is_attacked=attack is not None)
+        plan = plan_waves(self.out, self.parts, self.options, is_attacked=specs.attack is not None)
         budgeted = BudgetedParts(self.out, self.parts, self.options, plan)
         note = budgeted.answer(visit_parts, read_account)
         return finish_parts(self.out, budget_note=note, price=self.options.price)
@@ -190,9 +194,74 @@ def test_a_worker_that_dies_leaves_its_reservations_spent(
     assert spending is not UNSET
     assert (spending.lost_read, spending.lost_written) == (70, 40)
     assert spending.tokens == read_spending(run, None).tokens <= 900
-    assert "110 of the tokens are bounds for requests whose workers died" in spending.describe()
+    assert (
+        "110 of the tokens are bounds for requests whose answers were lost" in spending.describe()
+    )
     # A call that continues counts it again.
     assert threads.evaluate().manifest.spending == spending
+
+
+@pytest.mark.parametrize("n_faults", [0, 20])
+def test_what_is_lost_is_saved_when_the_work_ends_early(tmp_path: Path, n_faults: int) -> None:
+    """Workers reserve and die, and the cluster with them or after many faults."""
+    options = replace(OPTIONS, budget=RunBudget(tokens=900))
+    threads = Threads(tmp_path / "run", EvaluationSpecs(model=MODEL), options)
+    account = SpendingAccount(options.budget, None, 40, Cost())
+    is_visiting = False
+    visits_held = []  # so that no reference count ends them
+
+    def visit_parts(visits: Sequence[PartVisit]) -> Iterator[PartOutcome]:
+        visits_held.append(visit_and_die(visits))
+        return visits_held[-1]
+
+    def visit_and_die(visits: Sequence[PartVisit]) -> Iterator[PartOutcome]:
+        nonlocal is_visiting
+        is_visiting = True
+        account.open("part", "dead", Cost(), None, [])
+        assert account.reserve("part", "dead", 0, 70) == "admitted"
+        try:
+            for number in range(n_faults):
+                yield PartOutcome(part=visits[0].part, fault=f"fault {number}")
+            raise RunError("Ray: the cluster has ended")
+        finally:
+            is_visiting = False
+
+    def read_account() -> AccountState:
+        assert not is_visiting  # workers that go on would spend what is not in the state
+        return account.state()
+
+    threads.prepare(part_rows=9)
+    plan = plan_waves(threads.out, threads.parts, options, is_attacked=False)
+    budgeted = BudgetedParts(threads.out, threads.parts, options, plan)
+    with pytest.raises(RunError, match="fault 0" if n_faults else "cluster has ended"):
+        budgeted.answer(visit_parts, read_account)
+    assert read_lost(Run(threads.out).manifest) == Cost(70, 40)
+
+
+def test_a_loss_that_cannot_be_saved_is_a_fault_and_the_last_one_is_saved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = replace(OPTIONS, budget=RunBudget(tokens=100_000))
+    threads = Threads(tmp_path / "run", EvaluationSpecs(model=MODEL), options)
+    threads.evaluate()
+    plan = plan_waves(threads.out, threads.parts, options, is_attacked=False)
+    budgeted = BudgetedParts(threads.out, threads.parts, options, plan)
+    account = SpendingAccount(options.budget, None, 40, Cost())
+    states = [account.state(), replace(account.state(), lost=Cost(70, 40))]
+
+    def visit_parts(visits: Sequence[PartVisit]) -> Iterator[PartOutcome]:
+        return (PartOutcome(part=visit.part) for visit in visits)
+
+    # The answers are all there after the first visits; the loss is heard of only then.
+    assert budgeted.answer(visit_parts, lambda: states.pop(0)) == ""
+    assert read_lost(Run(threads.out).manifest) == Cost(70, 40)
+
+    def fail(*arguments: Any) -> None:
+        raise RunError("No space left on device")
+
+    monkeypatch.setattr("truing.bulk.part_visits.save_lost", fail)
+    with pytest.raises(RunError, match="No space left"):
+        budgeted.answer(visit_parts, account.state)
 
 
 def test_an_account_that_is_gone_ends_the_run_and_loses_no_answer(tmp_path: Path) -> None:

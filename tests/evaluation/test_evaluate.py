@@ -6,9 +6,11 @@ import asyncio
 import json
 import time
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
+from tests.evaluation.local_account import LocalAccount
 from tests.model_stand_ins import EvenJudge, MemoryDataset, SeedModel
 
 from truing.core.errors import BudgetExceeded, DataError, PlanError, RunError
@@ -23,9 +25,12 @@ from truing.core.types import (
     Row,
     Sample,
     Sampling,
+    Usage,
 )
-from truing.evaluation.evaluate import evaluate, judge_run
-from truing.evaluation.options import EvaluateOptions
+from truing.evaluation.cost_bounds import Cost
+from truing.evaluation.evaluate import evaluate, evaluate_part, judge_run
+from truing.evaluation.options import EvaluateOptions, RunBudget
+from truing.evaluation.shared_account import AccountVisit, PartPass, SpendingAccount
 from truing.models.scripted import ScriptedModel
 from truing.runs.folder import Run, RunWriter
 
@@ -430,3 +435,46 @@ def test_progress_and_a_running_event_loop(tmp_path: Path) -> None:
     assert asyncio.run(evaluate_in_a_loop()).manifest.complete
     assert progress[0] == (0, 4, 0)
     assert progress[-1] == (4, 4, 0)
+
+
+class _LateAccount(LocalAccount):
+    """Hears what it is told only when it is asked next, as a process on another machine may."""
+
+    def __init__(self, account: SpendingAccount) -> None:
+        super().__init__(account)
+        self._told: list[tuple[str, tuple[Any, ...]]] = []
+
+    async def ask(self, method: str, *arguments: Any) -> Any:
+        for told, its_arguments in self._told:
+            super().tell(told, *its_arguments)
+        self._told.clear()
+        return await super().ask(method, *arguments)
+
+    def tell(self, method: str, *arguments: Any) -> None:
+        self._told.append((method, arguments))
+
+
+def test_a_visit_that_fails_tells_the_account_its_costs_first(tmp_path: Path) -> None:
+    class Charges(SeedModel):
+        async def generate(
+            self, conversation: Conversation, sampling: Sampling
+        ) -> tuple[Answer, ...]:
+            return (Answer(message=Message("assistant", "yes"), usage=Usage(5, 2)),)
+
+    class SpentJudge(EvenJudge):
+        async def judge(self, sample: Sample, response: Response) -> Judgement:
+            raise BudgetExceeded("the requests of the judge are spent")
+
+    account = SpendingAccount(RunBudget(tokens=10_000), None, 16, Cost())
+    visit = AccountVisit(_LateAccount(account), "part")
+    with pytest.raises(BudgetExceeded, match="of the judge"):
+        evaluate_part(
+            Charges(),
+            MemoryDataset.of_size(4),
+            [SpentJudge()],
+            tmp_path / "part",
+            options=EvaluateOptions(sampling=Sampling(max_tokens=16)),
+            part_pass=PartPass([2], visit),
+        )
+    # Not the bound that was reserved, and not lost: the answer is stored.
+    assert (account.state().spent, account.state().lost) == (Cost(5, 2), Cost())

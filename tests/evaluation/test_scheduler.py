@@ -9,6 +9,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from tests.evaluation.local_account import LocalAccount
 from tests.model_stand_ins import EvenJudge, MemoryDataset, SeedModel
 
 from truing.core.errors import BudgetExceeded, RunError, UserError
@@ -22,12 +23,16 @@ from truing.core.types import (
     Response,
     Sample,
     Sampling,
+    Usage,
 )
+from truing.evaluation.cost_bounds import Cost
 from truing.evaluation.evaluate import evaluate
-from truing.evaluation.options import EvaluateOptions
+from truing.evaluation.options import EvaluateOptions, RunBudget
 from truing.evaluation.scheduler import Scheduler
+from truing.evaluation.shared_account import AccountVisit, PartPass, SpendingAccount
 from truing.evaluation.validation import first_error
 from truing.http.limits import BACKOFF_CALLBACK
+from truing.runs.append_only_file import AppendOnlyFile
 from truing.runs.folder import Manifest, RunWriter
 
 SAMPLES = [Sample(id=f"s{i}", conversation=Conversation.of(f"prompt {i}")) for i in range(4)]
@@ -418,3 +423,52 @@ def test_stored_verdicts_are_replayed_when_a_run_continues(writer: RunWriter) ->
 def test_a_stopping_rule_needs_a_judge_of_its_question(writer: RunWriter) -> None:
     with pytest.raises(UserError, match="no judge of this run answers that"):
         run_scheduler(writer, [EvenJudge(question="harmful")], SeedModel(), until=StopAfter(1))
+
+
+def test_answers_that_cannot_be_stored_stay_spent(
+    writer: RunWriter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk gets full: what was asked for, here and by the workers beside, may be charged."""
+    account = SpendingAccount(RunBudget(tokens=10_000), None, 16, Cost())
+    visit = AccountVisit(LocalAccount(account), "part")
+    in_flight = asyncio.Event()
+
+    class Charges(SeedModel):
+        async def generate(
+            self, conversation: Conversation, sampling: Sampling
+        ) -> tuple[Answer, ...]:
+            answer = Answer(message=Message("assistant", "yes"), usage=Usage(5, 2))
+            self.prompts.append(conversation.prompt)
+            if len(self.prompts) == 2:
+                await in_flight.wait()
+            elif len(self.prompts) == 3:
+                in_flight.set()
+                await asyncio.Event().wait()
+            return (answer,)
+
+    append, n_appended = AppendOnlyFile.append, 0
+
+    def append_once(self: AppendOnlyFile, data: bytes) -> int:
+        nonlocal n_appended
+        n_appended += 1
+        if n_appended > 1:
+            raise RunError("No space left on device")
+        return append(self, data)
+
+    monkeypatch.setattr(AppendOnlyFile, "append", append_once)
+    scheduler = Scheduler(
+        writer,
+        EvaluateOptions(sampling=Sampling(max_tokens=16), concurrency=2),
+        [],
+        model=Charges(),
+        part_pass=PartPass(range(4), visit),
+    )
+    with pytest.raises(RunError, match="No space left"):
+        asyncio.run(scheduler.run())
+    state = account.state()
+    assert state.spent == Cost(5, 2)
+    bound = Cost(state.largest_prompt, 16)
+    assert state.lost == bound + bound
+    # The next visit to the part does not take it back.
+    account.open("part", "next", Cost(5, 2), None, [0])
+    assert account.state().lost == bound + bound

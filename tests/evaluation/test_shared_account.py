@@ -75,12 +75,12 @@ def test_the_invoice_of_all_workers_is_within_the_budget(
             await asyncio.sleep(0)
             cost = Cost(draw.randint(1, PROMPT), draw.randint(0, MAX_WRITTEN))
             if draw.random() < 0.1:
-                visit.release(position)  # the request failed without a cost
+                visit.settle(position, Cost(), 0)  # the request failed without a cost
                 continue
             invoice += cost.read + cost.written
             answered += 1
             visit.settle(position, cost, 0)
-            visit.release(position)  # ends nothing: the sample is settled
+            visit.end(position)  # nothing is lost: the sample is settled
 
     async def work_all() -> None:
         await asyncio.gather(*(work(number) for number in range(n_workers)))
@@ -150,6 +150,24 @@ def test_a_silent_worker_stands_in_nobodys_way() -> None:
     # Nothing but the reservation of the dead one is left, and it stays spent.
     assert account.reserve("alive", "alive", 2, PROMPT) == "used up"
     assert account.state().lost == Cost(PROMPT, MAX_WRITTEN)
+
+
+def test_a_reservation_that_is_not_settled_is_lost_at_once_and_until_it_is_answered() -> None:
+    account = opened(account_of(2 * BOUND), "a")
+
+    async def work() -> None:
+        visit = AccountVisit(LocalAccount(account), "a")
+        await visit.open(Cost(), None, [])
+        assert await visit.reserve(0, PROMPT)
+        visit.end(0)
+        visit.end(0)
+        # Nothing is in flight, so that nobody waits for what does not fit.
+        assert not await visit.reserve(1, PROMPT + 1)
+
+    asyncio.run(work())
+    assert account.state().lost == Cost(PROMPT, MAX_WRITTEN)
+    account.open("a", "again", Cost(2, 2), None, [0])
+    assert (account.state().spent, account.state().lost) == (Cost(2, 2), Cost())
 
 
 def test_what_earlier_calls_lost_counts() -> None:

@@ -183,6 +183,25 @@ def test_a_request_that_fails_ends_its_reservation(tmp_path: Path) -> None:
     assert run.manifest.spending == Spending(answers=len(SAMPLES), money=0.0, price=PRICE)
 
 
+def test_what_is_charged_before_an_error_stays_reserved(tmp_path: Path) -> None:
+    """A spec's own limit ends a sample amid its requests, while another sample waits."""
+
+    class ChargesAndStops(MeteredEndpoint):
+        async def generate(
+            self, conversation: Conversation, sampling: Sampling
+        ) -> tuple[Answer, ...]:
+            answers = await super().generate(conversation, sampling)
+            if self.calls > 1:
+                raise BudgetExceeded("the requests of the spec are spent")
+            return answers
+
+    model = ChargesAndStops(lambda key: 8)
+    # After the first answer, of 3 + 8 tokens, one more bound of 18 + 8 fits.
+    with pytest.raises(BudgetExceeded, match="of the spec"):
+        run_with_budget(tmp_path, model, RunBudget(tokens=45), concurrency=8)
+    assert model.calls == 2
+
+
 def test_a_model_that_asks_several_times_is_measured_by_its_first_answer(tmp_path: Path) -> None:
     class FourCalls(MeteredEndpoint):
         async def generate(

@@ -5,9 +5,8 @@ Nothing here knows of Ray: whoever visits parts is a function.
 
 from __future__ import annotations
 
-import contextlib
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from msgspec import UNSET, Struct
@@ -57,14 +56,19 @@ class PartFaults:
 
     def collect(self, outcomes: Iterable[PartOutcome]) -> Iterator[PartOutcome]:
         """Yields outcomes as they arrive, and stops after many faults."""
-        for outcome in outcomes:
-            if outcome.fault:
-                self.count += 1
-                part, fault = outcome.part, outcome.fault.removeprefix(f"{outcome.part}: ")
-                self._first.setdefault(fault.replace(part, ""), f"{part}: {fault}")
-            yield outcome
-            if self.count >= _MAX_FAULTS:
-                return
+        try:
+            for outcome in outcomes:
+                if outcome.fault:
+                    self.count += 1
+                    part, fault = outcome.part, outcome.fault.removeprefix(f"{outcome.part}: ")
+                    self._first.setdefault(fault.replace(part, ""), f"{part}: {fault}")
+                yield outcome
+                if self.count >= _MAX_FAULTS:
+                    return
+        finally:
+            # Ends the workers: none spends any more when the account is read.
+            if isinstance(outcomes, Generator):
+                outcomes.close()
 
     def raise_any(self, finished: str) -> None:
         """Raises RunError with the faults, if there are any, and with what is finished."""
@@ -101,6 +105,7 @@ class BudgetedParts:
             state = read_account()
             wave = {} if state.is_used_up else plan.next_wave(state)
             if not wave:
+                save_lost(self._out, self._options.price, state.lost)
                 return "" if plan.n_answered == plan.n_samples else plan.describe_stop()
             n_before = plan.n_answered
             self._visit(self._plan_visits(wave), visit_parts, read_account)
@@ -128,12 +133,20 @@ class BudgetedParts:
     ) -> None:
         faults = PartFaults()
         plan, progress = self._plan, self._options.progress
-        for outcome in faults.collect(visit_parts(visits)):
-            if not outcome.fault:
-                plan.update(self._numbers[outcome.part], outcome.unanswered)
-            if progress is not None:
-                progress(plan.n_answered, plan.n_samples, faults.count)
-        # An account that is gone is one of the faults.
-        with contextlib.suppress(TruingError):
-            save_lost(self._out, self._options.price, read_account().lost)
+        try:
+            for outcome in faults.collect(visit_parts(visits)):
+                if not outcome.fault:
+                    plan.update(self._numbers[outcome.part], outcome.unanswered)
+                if progress is not None:
+                    progress(plan.n_answered, plan.n_samples, faults.count)
+        finally:
+            self._save_lost(read_account)
         faults.raise_any(f"{plan.n_answered:,} of {plan.n_samples:,} samples are answered")
+
+    def _save_lost(self, read_account: Callable[[], AccountState]) -> None:
+        """Writes into the run what counts as spent for lost answers, for a call that continues."""
+        try:
+            lost = read_account().lost
+        except TruingError:
+            return  # an account that is gone is one of the faults of the parts
+        save_lost(self._out, self._options.price, lost)

@@ -66,7 +66,7 @@ class Spending(Struct, frozen=True, kw_only=True):
                 f"; {self.estimated:,} of {self.answers:,} answers state no usage and are estimated"
             )
         if lost := (self.lost_read or 0) + (self.lost_written or 0):
-            text += f"; {lost:,} of the tokens are bounds for requests whose workers died"
+            text += f"; {lost:,} of the tokens are bounds for requests whose answers were lost"
         return text
 
 

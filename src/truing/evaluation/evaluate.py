@@ -16,13 +16,13 @@ import platform
 import sys
 import threading
 from collections.abc import Coroutine, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
 
-from truing.core.errors import PlanError, RunError
+from truing.core.errors import BudgetExceeded, PlanError, RunError
 from truing.core.flagged_categories import category_thresholds
 from truing.core.lineage import digest, find_judge_conflict
 from truing.core.model_parts import iterate_parts
@@ -153,7 +153,13 @@ async def _run_scheduler(scheduler: Scheduler, concurrency: int, rates: dict[str
     INITIAL_CONCURRENCY.set(concurrency)
     RATE_LIMITS.set(rates)
     try:
-        await scheduler.run()
+        try:
+            await scheduler.run()
+        except Exception:
+            # A shared account has to know all costs now too; if it is gone, that is not the fault.
+            with suppress(BudgetExceeded):
+                await scheduler.meter.close()
+            raise
         await scheduler.meter.close()
     finally:
         await close_connections()

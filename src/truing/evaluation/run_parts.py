@@ -210,7 +210,7 @@ def finish_parts(out: Path, *, budget_note: str | None = None, price: Price | No
 
 
 def save_lost(out: Path, price: Price | None, lost: Cost) -> None:
-    """Writes into a run in parts what counts as spent for requests whose workers died.
+    """Writes into a run in parts what counts as spent for requests whose answers were lost.
 
     Done while the work goes on, so that a call that continues it counts them too.
     """

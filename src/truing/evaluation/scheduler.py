@@ -267,7 +267,7 @@ class Scheduler:
         try:
             return await self._answer_entered(position)
         finally:
-            self.meter.release(position)
+            self.meter.leave(position)
 
     async def _answer_entered(self, position: int) -> AnsweredSample | None:
         assert self.model is not None

@@ -4,8 +4,8 @@ A `SpendingAccount` lives in one process. A worker opens a part of the run there
 that the answers to a sample may cost before it asks for them, and settles what they have cost. The
 sum of what is settled, lost and reserved never passes the budget.
 
-It fails closed: what a worker had reserved when it died counts as spent, since the endpoint may
-have charged it; an account that is gone admits nothing.
+It fails closed: what was reserved for answers that never came, or could not be stored, counts as
+spent, since the endpoint may have charged them; an account that is gone admits nothing.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class AccountState(Struct, frozen=True, kw_only=True):
     """What an account knows between two waves of requests.
 
     `spent` holds the stored answers and those that failed, `lost` what counts as spent for requests
-    whose worker died. `largest_prompt` is the largest bound of a prompt that was sent.
+    whose answers were not stored. `largest_prompt` is the largest bound of a prompt that was sent.
     """
 
     spent: Cost
@@ -134,7 +134,8 @@ class SpendingAccount:
     def settle(self, part: str, visit: str, position: int, cost: Cost, overhead: int) -> None:
         """Replaces a reservation by what the answers have cost."""
         self._bounds.learn(cost, overhead)
-        self.release(visit, position)
+        self._reserved.pop((visit, position))
+        self._lost.pop((visit, position))
         if self._visits.get(part) == visit:
             self._spent.set(part, self._spent.costs.get(part, Cost()) + cost)
             self._last_call[visit] = self._clock()
@@ -142,10 +143,10 @@ class SpendingAccount:
             # Of a worker that was thought dead: another one asks for these answers again.
             self._lost.set((visit, position), cost)
 
-    def release(self, visit: str, position: int) -> None:
-        """Ends a reservation whose request was not sent, or failed without a cost."""
-        self._reserved.pop((visit, position))
-        self._lost.pop((visit, position))
+    def lose(self, visit: str, position: int) -> None:
+        """Counts a reservation as spent: its requests may be charged, but no answer is stored."""
+        if (visit, position) in self._reserved.costs:
+            self._lost.set((visit, position), self._reserved.pop((visit, position)))
 
     def renew(self, visit: str) -> None:
         """Notes that a worker is alive."""
@@ -215,11 +216,11 @@ class AccountVisit:
         self._outstanding.discard(position)
         self._calls.tell("settle", self._part, self._visit, position, cost, overhead)
 
-    def release(self, position: int) -> None:
-        """Ends the reservation of a sample that was not settled, if there is one."""
+    def end(self, position: int) -> None:
+        """Says that nobody waits for a sample any more: a reservation not settled is lost."""
         if position in self._outstanding:
             self._outstanding.discard(position)
-            self._calls.tell("release", self._visit, position)
+            self._calls.tell("lose", self._visit, position)
 
     def renew(self) -> None:
         """Says that this worker is alive."""

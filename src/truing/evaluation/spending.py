@@ -68,6 +68,8 @@ class SpendingMeter:
         self._spent = Cost()
         self._answers = self._estimated = 0
         self._reserved: dict[int, Cost] = {}
+        # What was reserved for answers that were not stored: they may have been charged.
+        self._lost = Cost()
         self._bounds = CostBounds(max_written=answers_per_sample * options.sampling.max_tokens)
         self._prompts = PromptBounds(options.sampling, answers_per_sample)
         # Part of what is spent, of answers that failed and were asked again: in no file any more.
@@ -123,7 +125,7 @@ class SpendingMeter:
             manifest.notes["budget"] = describe_stop(self.budget, order, list(is_answered))
 
     def enter(self, position: int) -> None:
-        """Takes the next place in the order of admission; `release` must be called."""
+        """Takes the next place in the order of admission; `leave` must be called."""
         if self.budget.is_limited:
             self._waiting.append(position)
 
@@ -142,16 +144,16 @@ class SpendingMeter:
                 cost = self._bounds.bound(self._prompts.of(sample))
                 if self._fits(cost):
                     self._reserved[position] = cost
-                    self._leave(position)
+                    self._give_up_place(position)
                     return True
                 self.is_used_up = not self._reserved
             if not self.is_used_up:
                 self._settled.clear()
                 await self._settled.wait()
-        self._leave(position)
+        self._give_up_place(position)
         return False
 
-    def _leave(self, position: int) -> None:
+    def _give_up_place(self, position: int) -> None:
         if position in self._waiting:
             self._waiting.remove(position)
         self._settled.set()
@@ -160,12 +162,13 @@ class SpendingMeter:
         # What an answer of this model really costs is not known before the first one.
         if self._bounds.largest is None and self._reserved:
             return False
-        total = sum(self._reserved.values(), self._spent + cost)
+        total = sum(self._reserved.values(), self._spent + self._lost + cost)
         return fits_budget(total, self.budget, self.price)
 
     def count(self, position: int, sample: Sample, answers: Sequence[Answer | Response]) -> None:
-        """Counts what the answers to a sample cost."""
+        """Counts what the answers to a sample cost, once they are stored."""
         cost, n_estimated = cost_of_answers(sample, answers)
+        self._reserved.pop(position, None)
         self._count(cost, len(answers), n_estimated)
         # What a wrapper adds to the prompts: a system prompt, images.
         overhead = cost.read - self._prompts.of(sample)
@@ -173,12 +176,12 @@ class SpendingMeter:
         if self._account is not None:
             self._account.settle(position, cost, overhead)
 
-    def release(self, position: int) -> None:
-        """Ends the place and the reservation of a sample, whether it was answered or not."""
-        self._reserved.pop(position, None)
+    def leave(self, position: int) -> None:
+        """Ends the place of a sample; what is reserved for it and was not counted stays spent."""
+        self._lost += self._reserved.pop(position, Cost())
         if self._account is not None:
-            self._account.release(position)
-        self._leave(position)
+            self._account.end(position)
+        self._give_up_place(position)
 
     def _count(self, cost: Cost, n_answers: int, n_estimated: int) -> None:
         self._spent += cost
@@ -255,7 +258,7 @@ def read_spending(run: Run, price: Price | None) -> Spending:
 
 
 def read_lost(manifest: Manifest) -> Cost:
-    """Returns what a run in parts counts as spent for requests whose workers died."""
+    """Returns what a run in parts counts as spent for requests whose answers were lost."""
     spending = manifest.spending
     if spending is UNSET:
         return Cost()
