@@ -25,7 +25,8 @@ from tests.servers import Request, Server, serving
 
 from truing.bulk.evaluate_on_ray import EvaluationSpecs, evaluate_on_ray
 from truing.bulk.ray_cluster import RayOptions, _start_ray
-from truing.core.errors import RunError
+from truing.bulk.remote_account import RemoteAccount, start_counter
+from truing.core.errors import BudgetExceeded, RunError
 from truing.core.types import Sampling
 from truing.evaluation.evaluate import evaluate
 from truing.evaluation.options import EvaluateOptions, RunBudget
@@ -225,6 +226,40 @@ def test_a_driver_that_is_killed_is_continued_from_what_is_stored(tmp_path: Path
         assert 0 <= model.invoice - spent(run) <= (n_sent - n_stored) * 80
         assert truing(*command(spec, one, "--budget-tokens", 2000)).status == 3
         assert_equal_runs(one, parts)
+
+
+class Counter:
+    """Counts what it is told, and refuses what is not positive."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def add(self, number: int) -> int:
+        if number < 1:
+            raise ValueError(f"{number} is no expense")
+        self.count += number
+        return self.count
+
+
+def test_calls_that_fail_are_seen_and_name_their_error() -> None:
+    import ray
+
+    account = RemoteAccount(start_counter(ray, Counter))
+    failure = r"has failed \(ValueError: 0 is no expense\), so no more is asked"
+
+    async def count() -> None:
+        account.tell("add", 1)
+        account.tell("add", 2)
+        assert await account.ask("add", 4) == 7
+        with pytest.raises(BudgetExceeded, match=failure):
+            await account.ask("add", 0)
+        account.tell("add", 0)
+        account.tell("add", 1)
+        with pytest.raises(BudgetExceeded, match=failure):
+            await account.ask("add", 1)
+        assert await account.ask("add", 1) == 10  # the failure is told once
+
+    asyncio.run(count())
 
 
 def test_a_budget_in_a_spec_is_one_for_all_workers(tmp_path: Path) -> None:

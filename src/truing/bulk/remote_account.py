@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Iterable
 from typing import Any
@@ -10,10 +11,7 @@ from truing.core.errors import BudgetExceeded, RunError
 from truing.evaluation.shared_account import AccountState
 from truing.http.limits import SharedBudgets
 
-_GONE = (
-    "the process that counts what the run spends has ended, so no more is asked; the answers so "
-    "far are stored, and the same command continues"
-)
+_CONTINUES = "so no more is asked; the answers so far are stored, and the same command continues"
 
 _SPEC_BUDGET = re.compile(r"\bbudget_(?:requests|tokens)\s*=")
 
@@ -27,20 +25,40 @@ class RemoteAccount:
 
     def __init__(self, actor: Any) -> None:
         self._actor = actor
+        self._told: list[Any] = []  # calls whose results nobody has seen
 
     async def ask(self, method: str, *arguments: Any) -> Any:
-        """Returns the result of a method; raises BudgetExceeded if the account is gone."""
+        """Returns the result of a method; raises BudgetExceeded if the account is gone, or if this
+        call or one that was told before has failed.
+        """
         from ray.exceptions import RayError
 
+        told, self._told = self._told, []
+        result = getattr(self._actor, method).remote(*arguments)
         try:
-            return await getattr(self._actor, method).remote(*arguments)
+            # In the order of the calls: what was told is done when this one is.
+            *_, answer = await asyncio.gather(*told, result)
         except RayError as error:
-            raise BudgetExceeded(_GONE) from error
+            raise BudgetExceeded(_describe_failure(error)) from error
+        return answer
 
     def tell(self, method: str, *arguments: Any) -> None:
-        """Calls a method without waiting for it."""
-        # What is told is never a new expense, and whoever asks next learns that the actor is gone.
-        getattr(self._actor, method).remote(*arguments)
+        """Calls a method without waiting for it; the next `ask` raises if it fails."""
+        self._told.append(getattr(self._actor, method).remote(*arguments))
+
+
+def _describe_failure(error: Exception) -> str:
+    """Returns what has happened to the process that counts: it has ended, or it raises."""
+    from ray.exceptions import RayActorError
+
+    if isinstance(error, RayActorError):
+        failure = f"has ended ({type(error).__name__})"
+    else:
+        cause = getattr(error, "cause", None) or error
+        # Without a cause, Ray's text is a whole remote traceback.
+        text = (str(cause).strip().splitlines() or [""])[-1]
+        failure = f"has failed ({type(cause).__name__}: {text})"
+    return f"the process that counts what the run spends {failure}, {_CONTINUES}"
 
 
 def read_account(ray: Any, actor: Any) -> AccountState:
@@ -48,7 +66,7 @@ def read_account(ray: Any, actor: Any) -> AccountState:
     try:
         state: AccountState = ray.get(actor.state.remote())
     except ray.exceptions.RayError as error:
-        raise RunError(_GONE) from error
+        raise RunError(_describe_failure(error)) from error
     return state
 
 
