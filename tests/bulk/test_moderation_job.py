@@ -37,7 +37,7 @@ from truing.bulk.row_files import RowOptions
 from truing.bulk.row_totals import RowTotals
 from truing.bulk.shard_store import ShardStore
 from truing.cli.moderate import command
-from truing.core.errors import RunError
+from truing.core.errors import BudgetExceeded, RunError
 from truing.core.types import Failure, Judgement, Response, Sample
 from truing.specs.resolve import resolve
 
@@ -358,7 +358,7 @@ def test_shards_and_outcomes_are_sent_as_they_are(tmp_path: Path) -> None:
 
 
 class RaisingJudge:
-    """Raises for one text, and has an outage for another."""
+    """Raises for one text, has an outage for another, and no budget for a third."""
 
     name, question = JUDGE.name, JUDGE.question
     lineage = JUDGE.lineage
@@ -371,6 +371,8 @@ class RaisingJudge:
         text = response.message.content
         if text == "raise":
             raise ValueError("no such text")
+        if text == "spent":
+            raise BudgetExceeded("the budget of 20 requests is spent")
         failure = Failure("judge", "timeout", "30 s") if text == "outage" else None
         return Judgement(
             sample_id="of another row",
@@ -411,6 +413,15 @@ def test_an_outage_is_not_committed(tmp_path: Path) -> None:
         "1 of 3 rows have no verdict for a reason that may pass (timeout: 30 s)"
         in outcome.faults[0]
     )
+
+
+def test_a_budget_that_ends_within_a_shard_says_what_helps(tmp_path: Path) -> None:
+    source = write_rows(tmp_path / "in.jsonl", [{"text": text} for text in ("a", "spent", "b")])
+    outcome = run_first_shard(source, tmp_path / "out")
+    assert outcome.commit is None
+    (fault,) = outcome.faults
+    assert "the budget of 20 requests is spent; no verdict on this shard is stored" in fault
+    assert fault.endswith("or a smaller --shard-mib with another --out")
 
 
 def test_a_judge_that_costs_much_judges_no_row_of_a_malformed_shard(tmp_path: Path) -> None:

@@ -46,7 +46,7 @@ from truing.bulk.row_judgements import (
 from truing.bulk.row_totals import ID_MODULUS, RowTotals, count_rows
 from truing.bulk.shard_store import ShardStore
 from truing.core.batches import split_batches
-from truing.core.errors import DataError, RunError
+from truing.core.errors import BudgetExceeded, DataError, RunError
 from truing.core.protocols import Closeable, Judge
 from truing.core.types import Failure, Judgement
 from truing.core.version import __version__
@@ -298,6 +298,12 @@ class ShardRunner:
                 commit = self._judge_shard(shard)
         except DataError as error:
             return ShardOutcome(shard=shard.number, faults=error.faults[:MAX_FAULTS])
+        except BudgetExceeded as error:
+            fault = (
+                f"{shard.label}: {error}; no verdict on this shard is stored: give a higher "
+                "budget, fewer workers, or a smaller --shard-mib with another --out"
+            )
+            return ShardOutcome(shard=shard.number, faults=(fault,))
         except Exception as error:
             fault = f"{shard.label}: {type(error).__name__}: {error}"
             return ShardOutcome(shard=shard.number, faults=(fault,))
