@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import UNSET
 from msgspec.structs import replace
+from tests.evaluation.local_account import LocalAccount
 from tests.model_stand_ins import MemoryDataset
 
 from truing.core.errors import BudgetExceeded, PlanError
@@ -29,8 +30,15 @@ from truing.core.types import (
     Sampling,
     Usage,
 )
-from truing.evaluation.evaluate import evaluate
+from truing.evaluation.cost_bounds import Cost
+from truing.evaluation.evaluate import evaluate, evaluate_part
 from truing.evaluation.options import EvaluateOptions, RunBudget
+from truing.evaluation.shared_account import (
+    AccountState,
+    AccountVisit,
+    PartPass,
+    SpendingAccount,
+)
 from truing.evaluation.spending import read_spending, shuffle_positions
 from truing.runs.folder import Run
 
@@ -221,6 +229,73 @@ def test_a_model_that_asks_several_times_is_measured_by_its_first_answer(tmp_pat
     assert 0 < model.invoice <= 200 and 0 < len(stored_ids(run)) < len(SAMPLES)
 
 
+class LongAttack:
+    """Makes prompts ten times as long, some later than others."""
+
+    name = "test:long"
+    lineage = Lineage(name=name, hash="long")
+
+    async def attack(self, sample: Sample, target: object) -> Sample:
+        for _ in range(zlib.crc32(sample.id.encode()) % 5):
+            await asyncio.sleep(0)
+        prompt = sample.conversation.prompt * 10
+        return Sample(id=f"{sample.id}-attacked", conversation=Conversation.of(prompt))
+
+
+class Wrapped(MeteredEndpoint):
+    """Adds a system prompt of 200 tokens; each byte of a prompt is a token."""
+
+    async def generate(self, conversation: Conversation, sampling: Sampling) -> tuple[Answer, ...]:
+        (answer,) = await super().generate(conversation, sampling)
+        read = 200 + len(conversation.prompt)
+        self.invoice += read - answer.usage.prompt_tokens
+        return (replace(answer, usage=Usage(read, answer.usage.completion_tokens)),)
+
+
+def test_a_call_that_continues_knows_what_a_wrapper_adds_to_prompts(tmp_path: Path) -> None:
+    # The long prompts come last, when those of the first call have shown short ones only.
+    short = shuffle_positions(20, 0)[:5]
+    texts = ["x" * (10 if position in short else 500) for position in range(20)]
+    samples = [
+        Sample(id=f"s{number:02}", conversation=Conversation.of(text))
+        for number, text in enumerate(texts)
+    ]
+    dataset = MemoryDataset([Row(sample=sample) for sample in samples])
+    invoice = 0
+    for budget in (1300, 3200):
+        model = Wrapped(lambda key: 5)
+        options = EvaluateOptions(
+            sampling=Sampling(max_tokens=8), concurrency=8, budget=RunBudget(tokens=budget)
+        )
+        evaluate(model, dataset, [], tmp_path, options=options)
+        assert model.calls
+        invoice += model.invoice
+        assert invoice <= budget
+
+
+@pytest.mark.parametrize("attack", [None, LongAttack()])
+def test_a_shared_account_learns_it_from_stored_answers(
+    attack: LongAttack | None, tmp_path: Path
+) -> None:
+    def visit_part(positions: range) -> AccountState:
+        account = SpendingAccount(RunBudget(tokens=100_000), None, 8, Cost())
+        evaluate_part(
+            Wrapped(lambda key: 5),
+            MemoryDataset([Row(sample=sample) for sample in SAMPLES]),
+            [],
+            tmp_path,
+            attack=attack,
+            options=EvaluateOptions(sampling=Sampling(max_tokens=8)),
+            part_pass=PartPass(positions, AccountVisit(LocalAccount(account), "part")),
+        )
+        return account.state()
+
+    first = visit_part(range(9))
+    assert 0 < first.bounds.largest_overhead <= 200
+    later = visit_part(range(0))
+    assert (later.bounds, later.spent) == (first.bounds, first.spent)
+
+
 def test_the_spending_of_a_folder_is_read_from_its_answers(tmp_path: Path) -> None:
     model = MeteredEndpoint(lambda key: 5, states_usage=False)
     run = run_with_budget(tmp_path, model, RunBudget(), n=2)
@@ -252,19 +327,6 @@ def test_a_budget_that_would_limit_nothing_is_refused(
     with pytest.raises(PlanError, match=fault):
         evaluate(model, dataset, [], tmp_path / "run", options=options)
     assert model.calls == 0 and not (tmp_path / "run").exists()
-
-
-class LongAttack:
-    """Makes prompts ten times as long, some later than others."""
-
-    name = "test:long"
-    lineage = Lineage(name=name, hash="long")
-
-    async def attack(self, sample: Sample, target: object) -> Sample:
-        for _ in range(zlib.crc32(sample.id.encode()) % 5):
-            await asyncio.sleep(0)
-        prompt = sample.conversation.prompt * 10
-        return Sample(id=f"{sample.id}-attacked", conversation=Conversation.of(prompt))
 
 
 class OneAnswerARequest(MeteredEndpoint):

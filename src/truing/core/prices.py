@@ -36,7 +36,8 @@ class Spending(Struct, frozen=True, kw_only=True):
     Tokens of the `estimated` answers, whose endpoint stated no usage, are counted from characters.
     `money` is None without a price. `repeated_read` and `repeated_written` are the part of the
     tokens that went into answers which failed and were asked again; `lost_read` and `lost_written`
-    the part that counts as spent for requests whose worker died: the most that they may have cost.
+    the part that counts as spent for requests whose answers were lost: the most that they may have
+    cost.
     """
 
     answers: int = 0

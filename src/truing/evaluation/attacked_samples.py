@@ -38,6 +38,10 @@ class AttackedSamples:
             self.ids.add(sample.id, position)
             self.spans.add(position, start, length)
 
+    def __len__(self) -> int:
+        """Returns the number of parents."""
+        return len(self._parents)
+
     def __contains__(self, position: int) -> bool:
         return position in self.spans
 

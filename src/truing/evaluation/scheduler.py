@@ -154,7 +154,8 @@ class Scheduler:
 
         Raises BudgetExceeded or a UserError if it has to stop before the end; what is stored stays.
         """
-        stored = self.writer.file(RESPONSES), self.ids, self.base
+        sent = self.base if self.attacked is None else self.attacked
+        stored = self.writer.file(RESPONSES), self.ids, sent
         # Before failures are dropped: what they cost stays spent.
         if is_counted := self.model is not None and self.meter.is_needed:
             self.meter.count_earlier(self.writer.manifest.spending, *stored)

@@ -93,9 +93,17 @@ class SpendingAccount:
         self._is_used_up = False
 
     def open(
-        self, part: str, visit: str, spent: Cost, largest: Cost | None, answered: Sequence[int]
+        self,
+        part: str,
+        visit: str,
+        spent: Cost,
+        largest: Cost | None,
+        answered: Sequence[int],
+        overhead: int = 0,
     ) -> None:
         """Begins the visit of a worker to a part, whose stored answers have cost `spent`.
+
+        `largest` and `overhead` are the largest of them, as in `CostBounds`.
 
         What an earlier visit to the part had reserved is lost, except for the samples that are
         `answered`: their cost is in `spent`.
@@ -110,6 +118,7 @@ class SpendingAccount:
         self._last_call[visit] = self._clock()
         self._spent.set(part, spent)
         self._bounds.largest = larger_cost(self._bounds.largest, largest)
+        self._bounds.learn(Cost(), overhead)
 
     def reserve(self, part: str, visit: str, position: int, prompt_tokens: int) -> Admission:
         """Reserves the largest cost of a sample's answers, if that is within the budget."""
@@ -187,9 +196,12 @@ class AccountVisit:
         self._visit = uuid.uuid4().hex
         self._outstanding: set[int] = set()
 
-    async def open(self, spent: Cost, largest: Cost | None, answered: Sequence[int]) -> None:
+    async def open(
+        self, spent: Cost, largest: Cost | None, answered: Sequence[int], overhead: int = 0
+    ) -> None:
         """Begins the visit; see `SpendingAccount.open`."""
-        await self._calls.ask("open", self._part, self._visit, spent, largest, list(answered))
+        learned = spent, largest, list(answered), overhead
+        await self._calls.ask("open", self._part, self._visit, *learned)
 
     async def reserve(self, position: int, prompt_tokens: int) -> bool:
         """Waits until the largest cost of a sample's answers is reserved; returns False if the

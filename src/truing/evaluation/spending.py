@@ -14,6 +14,7 @@ from array import array
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from pathlib import Path
+from typing import Protocol
 
 from msgspec import UNSET, Struct, UnsetType
 
@@ -45,6 +46,18 @@ class _StoredUsage(Struct, frozen=True):
     message: Message = Message("assistant")
     usage: Usage = Usage()
     failure: Failure | None = None
+
+
+class StoredSamples(Protocol):
+    """The samples that were sent, by their position in the data set."""
+
+    def __len__(self) -> int:
+        """Returns the number of positions."""
+        ...
+
+    def read(self, position: int) -> Sample:
+        """Reads a sample that has an answer."""
+        ...
 
 
 class SpendingMeter:
@@ -99,7 +112,8 @@ class SpendingMeter:
         """Tells a shared account what the stored answers have cost, and which samples have them."""
         if self._account is not None:
             answered = sorted(set(range(total)) - set(find_unanswered()))
-            await self._account.open(self._spent, self._bounds.largest, answered)
+            bounds = self._bounds
+            await self._account.open(self._spent, bounds.largest, answered, bounds.largest_overhead)
 
     def renew(self) -> None:
         """Tells a shared account that this process is alive."""
@@ -170,11 +184,15 @@ class SpendingMeter:
         cost, n_estimated = cost_of_answers(sample, answers)
         self._reserved.pop(position, None)
         self._count(cost, len(answers), n_estimated)
-        # What a wrapper adds to the prompts: a system prompt, images.
-        overhead = cost.read - self._prompts.of(sample)
-        self._bounds.learn(cost, overhead)
+        overhead = self._learn_overhead(cost, sample)
         if self._account is not None:
             self._account.settle(position, cost, overhead)
+
+    def _learn_overhead(self, cost: Cost, sample: Sample) -> int:
+        """Learns and returns what a wrapper adds to prompts: a system prompt, images."""
+        overhead = cost.read - self._prompts.of(sample)
+        self._bounds.learn(cost, overhead)
+        return overhead
 
     def leave(self, position: int) -> None:
         """Ends the place of a sample; what is reserved for it and was not counted stays spent."""
@@ -196,20 +214,20 @@ class SpendingMeter:
             self._repeated, self._spent = cost, self._spent + cost
 
     def count_earlier(
-        self, spending: Spending | UnsetType, path: Path, ids: IdIndex, samples: SampleStore
+        self, spending: Spending | UnsetType, path: Path, ids: IdIndex, samples: StoredSamples
     ) -> None:
         """Counts what earlier calls spent: by their account, and the answers in a file."""
         self.count_repeated(spending)
         self.count_stored(path, ids, samples)
 
-    def recount_stored(self, path: Path, ids: IdIndex, samples: SampleStore) -> None:
+    def recount_stored(self, path: Path, ids: IdIndex, samples: StoredSamples) -> None:
         """Counts the answers anew after failures were dropped, whose cost stays spent."""
         before, self._spent = self._spent, Cost()
         self._answers = self._estimated = 0
         self.count_stored(path, ids, samples)
         self._repeated, self._spent = before - self._spent, before
 
-    def count_stored(self, path: Path, ids: IdIndex, samples: SampleStore) -> None:
+    def count_stored(self, path: Path, ids: IdIndex, samples: StoredSamples) -> None:
         """Counts the answers in a file of responses; `ids` are those of the answers' samples."""
         read, written = array("Q", bytes(8 * len(samples))), array("Q", bytes(8 * len(samples)))
         n_stored = array("I", bytes(4 * len(samples)))
@@ -240,6 +258,8 @@ class SpendingMeter:
             cost, n_estimated = estimates.get(position, (stated, 0))
             if count:
                 self._count(cost, count, n_estimated)
+                if self.budget.is_limited or self._account is not None:
+                    self._learn_overhead(cost, samples.read(position))
 
 
 def read_spending(run: Run, price: Price | None) -> Spending:
