@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
 from truing.core.errors import PlanError
 from truing.train.adapters import lora_config
-
-torch = pytest.importorskip("torch")
-pytest.importorskip("peft")
 
 
 def tiny_model():

@@ -75,7 +75,8 @@ class Scheduler:
         self.base = SampleStore(writer.file("samples.jsonl" if attack is None else "parents.jsonl"))
         self.total = len(self.base)
         self.attacked = AttackedSamples(writer, self.base, attack) if attack is not None else None
-        self.ids = self.attacked.ids if self.attacked is not None else self.base.ids
+        self.sent = self.base if self.attacked is None else self.attacked
+        self.ids = self.sent.ids
 
         # Response `index` of the sample at `position` has the key position * answers_per_sample +
         # index.
@@ -154,11 +155,11 @@ class Scheduler:
 
         Raises BudgetExceeded or a UserError if it has to stop before the end; what is stored stays.
         """
-        sent = self.base if self.attacked is None else self.attacked
-        stored = self.writer.file(RESPONSES), self.ids, sent
-        # Before failures are dropped: what they cost stays spent.
+        stored = self.writer.file(RESPONSES), self.ids, self.sent
         if is_counted := self.model is not None and self.meter.is_needed:
-            self.meter.count_earlier(self.writer.manifest.spending, *stored)
+            self.meter.count_earlier(
+                self.writer.manifest.spending, *stored
+            )  # before any is dropped
         if self._drop_failures() and is_counted:
             self.meter.recount_stored(*stored)
             self._save_spending()  # what they cost is in no other file
@@ -343,8 +344,8 @@ class Scheduler:
                 responses = [
                     decode(os.pread(descriptor, lengths[key], starts[key])) for key in stored
                 ]
-                samples = self.base if self.attacked is None else self.attacked
-                await self._queue.put(AnsweredSample(position, samples.read(position), responses))
+                sample = self.sent.read(position)
+                await self._queue.put(AnsweredSample(position, sample, responses))
         finally:
             os.close(descriptor)
 

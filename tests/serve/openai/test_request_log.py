@@ -68,12 +68,14 @@ def test_a_line_is_a_record_of_the_programs_own_class(monkeypatch: pytest.Monkey
 
     records: list[logging.LogRecord] = []
     monkeypatch.setattr(request_log.LOGGER, "handlers", [Collector()])
-    monkeypatch.setattr(request_log.LOGGER, "level", logging.INFO)
+    level = request_log.LOGGER.level
+    request_log.LOGGER.setLevel(logging.INFO)  # the logger caches what it lets through
     logging.setLogRecordFactory(TracedRecord)
     try:
         RequestRecord("id", "POST", "/100%s").log(200)
     finally:
         logging.setLogRecordFactory(logging.LogRecord)
+        request_log.LOGGER.setLevel(level)
     (record,) = records
     assert isinstance(record, TracedRecord)
     assert json.loads(record.getMessage())["status"] == 200
