@@ -70,12 +70,11 @@ class Scheduler:
     ) -> None:
         self.writer, self.options, self.model = writer, options, model
         self.marks_complete = part_pass is None
-
         # The samples of the data set, and with an attack the samples made from them.
         self.base = SampleStore(writer.file("samples.jsonl" if attack is None else "parents.jsonl"))
         self.total = len(self.base)
         self.attacked = AttackedSamples(writer, self.base, attack) if attack is not None else None
-        self.sent = self.base if self.attacked is None else self.attacked
+        self.sent = self.attacked if self.attacked is not None else self.base
         self.ids = self.sent.ids
 
         # Response `index` of the sample at `position` has the key position * answers_per_sample +
@@ -151,15 +150,14 @@ class Scheduler:
     # -- the run
 
     async def run(self) -> None:
-        """Runs until everything is answered and judged, and the files are in sample order.
+        """Answers and judges everything, and puts the files in sample order.
 
         Raises BudgetExceeded or a UserError if it has to stop before the end; what is stored stays.
         """
         stored = self.writer.file(RESPONSES), self.ids, self.sent
         if is_counted := self.model is not None and self.meter.is_needed:
-            self.meter.count_earlier(
-                self.writer.manifest.spending, *stored
-            )  # before any is dropped
+            # Before failures are dropped: their cost stays spent.
+            self.meter.count_earlier(self.writer.manifest.spending, *stored)
         if self._drop_failures() and is_counted:
             self.meter.recount_stored(*stored)
             self._save_spending()  # what they cost is in no other file
