@@ -188,19 +188,20 @@ def attacked(cell: Cell, requests: list[str]) -> list[Sample]:
     return [attack.attack_once(sample) for sample in samples]
 
 
+def opening_options(study: Study) -> EvaluateOptions:
+    """Returns how the base begins an answer: its first words, drawn as the study draws."""
+    sampling = Sampling(
+        max_tokens=MAX_TOKENS, temperature=study.target.temperature, top_p=study.target.top_p
+    )
+    return EvaluateOptions(sampling=sampling, concurrency=2 * study.target.batch)
+
+
 def sample_cell(study: Study, cell: Cell, published: int) -> None:
     """Lets the base begin an answer to each prompt of a cell, as far as it has not."""
     parts = {cell.folder: cell_requests(cell)}
     if published:
         parts[f"{cell.folder}-published"] = published_requests(cell)[: 2 * published]
-    options = EvaluateOptions(
-        sampling=Sampling(
-            max_tokens=MAX_TOKENS,
-            temperature=study.target.temperature,
-            top_p=study.target.top_p,
-        ),
-        concurrency=2 * study.target.batch,
-    )
+    options = opening_options(study)
     with study.model("base") as model:
         for folder, requests in parts.items():
             data = SampleList(f"study {folder}", attacked(cell, requests))

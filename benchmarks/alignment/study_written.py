@@ -26,13 +26,13 @@ from study import TARGETS, Study
 from study_cells import (
     APOLOGIES,
     CELLS,
-    MAX_TOKENS,
     Cell,
     answers_of,
     attacked,
     declines,
     development_prompts,
     opening,
+    opening_options,
     own_refusals,
     share_of,
     training_requests,
@@ -42,9 +42,8 @@ from study_prompts import DATA
 
 from truing.core.lineage import hash_prompt
 from truing.core.measurement_set import is_frozen
-from truing.core.types import Conversation, Expect, Message, Sample, Sampling
+from truing.core.types import Conversation, Expect, Message, Sample
 from truing.evaluation.evaluate import evaluate
-from truing.evaluation.options import EvaluateOptions
 from truing.specs.resolve import resolve
 
 PAIRS_FILE = "written-pairs.jsonl"
@@ -137,14 +136,7 @@ def benign_samples(cell: Cell) -> list[Sample]:
 def sample_openings(study: Study, cell: Cell) -> dict[str, str]:
     """Lets the base begin hinted answers, as far as it has not; returns them by the prompt's id."""
     folder = f"written-{cell.name}"
-    options = EvaluateOptions(
-        sampling=Sampling(
-            max_tokens=MAX_TOKENS,
-            temperature=study.target.temperature,
-            top_p=study.target.top_p,
-        ),
-        concurrency=2 * study.target.batch,
-    )
+    options = opening_options(study)
     data = SampleList(f"study {folder}", hinted(benign_samples(cell)))
     with study.model("base") as model:
         evaluate(model, data, [], study.run_folder("base", folder), options=options)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from tests.bulk.ray_marks import on_ray
+from tests.requirements import require_package
 
 CLAIM = "RAY_DATA_AUTOSCALING_REQUEST_EXPIRE_TIME_S"
 READ_CLAIM = """
@@ -25,7 +26,7 @@ def test_the_claim_of_a_dead_driver_ends_soon(
     root: Path, set_by_user: dict[str, str], seconds: str
 ) -> None:
     """Ray Data reads the setting when it is imported; one of the user's own stays."""
-    pytest.importorskip("ray.data")
+    require_package("ray")
     environment = {k: value for k, value in os.environ.items() if k != CLAIM}
     environment |= {"PYTHONPATH": str(root / "src"), **set_by_user}
     words = [sys.executable, "-c", READ_CLAIM]

@@ -88,9 +88,9 @@ class AgentModel:
         seeds = [stream_seed(sampling.seed, index) for index in range(sampling.n)]
         # An episode that raises ends the others: none acts on after the call has failed.
         try:
-            async with asyncio.TaskGroup() as group:
+            async with asyncio.TaskGroup() as episodes:
                 tasks = [
-                    group.create_task(self._answer(conversation, replace(sampling, n=1, seed=s)))
+                    episodes.create_task(self._answer(conversation, replace(sampling, n=1, seed=s)))
                     for s in seeds
                 ]
         except BaseExceptionGroup as errors:

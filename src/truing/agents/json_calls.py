@@ -31,7 +31,7 @@ from truing.core.types import Answer, Conversation, Message, Sampling, ToolCall
 from truing.specs.resolve import Args
 
 _MAX_CHARACTERS = 100_000
-_FENCED = re.compile(r"```(?:json)?[ \t]*\n(.*)\n```", re.DOTALL)
+_CODE_BLOCK = re.compile(r"```(?:json)?[ \t]*\n(.*)\n```", re.DOTALL)
 
 
 class _Call(Struct, frozen=True, forbid_unknown_fields=True):
@@ -74,7 +74,7 @@ def _read_call(answer: Answer, names: set[str]) -> Answer:
     is_whole = answer.failure is None and answer.finish_reason == "stop"
     if not is_whole or answer.message.tool_calls or len(text) > _MAX_CHARACTERS:
         return answer
-    fenced = _FENCED.fullmatch(text)
+    fenced = _CODE_BLOCK.fullmatch(text)
     body = without_doubled_braces((fenced[1] if fenced else text).strip())
     if not body.startswith("{"):
         return answer

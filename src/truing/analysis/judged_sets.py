@@ -334,9 +334,9 @@ class JudgedSet:
         import numpy as np
 
         group = np.unique(self._text_keys, return_inverse=True)[1]
-        n_groups = int(group.max()) + 1 if len(group) else 0
-        yes = np.bincount(group[labels == YES], minlength=n_groups) > 0
-        no = np.bincount(group[labels == NO], minlength=n_groups) > 0
+        n_texts = int(group.max()) + 1 if len(group) else 0
+        yes = np.bincount(group[labels == YES], minlength=n_texts) > 0
+        no = np.bincount(group[labels == NO], minlength=n_texts) > 0
         contradicts = (yes & no)[group] & (labels != UNLABELLED)
         consistent = labels.copy()
         consistent[contradicts] = UNLABELLED

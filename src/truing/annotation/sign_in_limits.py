@@ -113,9 +113,12 @@ def reserve_guess(
     expired_rows = select(SignInAttempt.bucket).where(SignInAttempt.expires < tx.now)
     expired_rows = expired_rows.with_for_update(skip_locked=True)
     tx.session.execute(delete(SignInAttempt).where(SignInAttempt.bucket.in_(expired_rows)))
-    insert = (postgresql if tx.dialect == "postgresql" else sqlite).insert
+    # Both dialects have ON CONFLICT, which the general INSERT lacks.
+    insert_of_dialect = (postgresql if tx.dialect == "postgresql" else sqlite).insert
     for limit in limits:
-        row = insert(SignInAttempt).values(bucket=limit.bucket, n=1, expires=tx.now + limit.seconds)
+        row = insert_of_dialect(SignInAttempt).values(
+            bucket=limit.bucket, n=1, expires=tx.now + limit.seconds
+        )
         expired = SignInAttempt.expires < tx.now
         upsert = row.on_conflict_do_update(
             index_elements=[SignInAttempt.bucket],

@@ -107,9 +107,10 @@ def finish_run(out: Path, *, as_json: bool, repeatable: bool = False) -> int:
             print_text(_format_rate(rate))
     failed = failures.total()
     if failed:
-        frequent_kinds = ", ".join(f"{count} x {kind}" for kind, count in failures.most_common(3))
+        top_failures = ", ".join(f"{count} x {kind}" for kind, count in failures.most_common(3))
         print_text(
-            f"truing: {failed} of {len(outcomes)} answers failed: {frequent_kinds}", file=sys.stderr
+            f"truing: {failed} of {len(outcomes)} answers failed: {top_failures}",
+            file=sys.stderr,
         )
         if repeatable:
             print_text(f"truing: {_describe_repetition(out)}", file=sys.stderr)

@@ -23,6 +23,7 @@ _SPEAKERS: dict[str, Role] = {"A": "user", "B": "assistant", "USER": "user", "LA
 # Some layouts have real line breaks between turns, others a literal backslash and n.
 _TURN_MARK = re.compile(r"(?:^|\\n|\n)\s{0,50}(A|B|USER|LAMDA):[ ]?")
 ABUSE_SEVERITIES = ("1", "0", "-1", "-2", "-3")
+"""Columns of ConvAbuse, from not abusive to the most severe."""
 ABUSE_CATEGORIES = {
     "ableist": "discrimination,stereotype,injustice",
     "homophobic": "discrimination,stereotype,injustice",

@@ -36,7 +36,9 @@ PROBABILITY_GRID = (
     1.01,
 )
 """Thresholds for probabilities, finer near 0 and 1; the last one lets every answer through."""
-_GRID_STEPS = 50  # at least so many steps over the range of scores that are no probabilities
+_MIN_THRESHOLD_STEPS = (
+    50  # at least so many steps over the range of scores that are no probabilities
+)
 
 
 class CertificateRequest(Struct, frozen=True, kw_only=True):
@@ -196,7 +198,7 @@ def threshold_grid(prompts: Sequence[ScoredPrompt], loosest: float | None) -> li
     else:
         spread = max(1e-9, max(scores) - min(scores))
         # A power of ten, so that small changes of the scores give the same grid.
-        step = 10 ** math.floor(math.log10(spread / _GRID_STEPS))
+        step = 10 ** math.floor(math.log10(spread / _MIN_THRESHOLD_STEPS))
         first, last = math.floor(min(scores) / step), math.ceil(max(scores) / step) + 1
         thresholds = [k * step for k in range(first, last + 1)]
     allowed = [t for t in thresholds if loosest is None or t <= loosest + 1e-12]

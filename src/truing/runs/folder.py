@@ -1,6 +1,6 @@
 """The run folder: the files of one run, append-only, crash-safe and resumable.
 
-    manifest.json   samples.jsonl   responses.jsonl   judgements/<slug>-<hash8>.jsonl
+    manifest.json   samples.jsonl   responses.jsonl   judgements/<slug>-<short_hash>.jsonl
     summary.json    report.html     rankings/<ranker>.jsonl
     parents.jsonl   (only in runs with an attack: the samples before the attack)
 
@@ -106,11 +106,11 @@ class Manifest(Struct, kw_only=True):
 
 
 def judgement_file(name: str, hash_: str) -> str:
-    """Returns `judgements/<slug>-<hash8>.jsonl` for a judge's name and hash."""
+    """Returns `judgements/<slug>-<short_hash>.jsonl` for a judge's name and hash."""
     slug = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:60] or "judge"
     # The hash comes from the judge, which may be anybody's code or model folder.
-    hash8 = re.sub(r"[^A-Za-z0-9]", "", hash_)[:8] or "0" * 8
-    return f"judgements/{slug}-{hash8}.jsonl"
+    short_hash = re.sub(r"[^A-Za-z0-9]", "", hash_)[:8] or "0" * 8
+    return f"judgements/{slug}-{short_hash}.jsonl"
 
 
 def label_hash(judge: str, question: str) -> str:

@@ -19,7 +19,7 @@ MAX_NUMBER = 2.0**53
 """Above it not every integer is a number of JSON."""
 
 ParameterType = Literal["string", "integer", "number", "boolean", "strings"]
-_PYTHON_TYPES: dict[str, Any] = {
+_TYPES_BY_NAME: dict[str, Any] = {
     "string": str,
     "integer": int,
     "number": float,
@@ -86,7 +86,7 @@ class Parameter(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     def annotation(self) -> Any:
         """Returns the parameter as a Python type with msgspec's constraints."""
-        kind = Literal[self.one_of] if self.one_of else _PYTHON_TYPES[self.type]
+        kind = Literal[self.one_of] if self.one_of else _TYPES_BY_NAME[self.type]
         constraints: dict[str, Any] = {}
         if self.description:
             constraints["description"] = self.description

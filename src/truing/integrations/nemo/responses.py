@@ -119,8 +119,8 @@ def read_options(options: Any) -> Mapping[str, Any] | None:
     if isinstance(options, GenerationOptions):
         fields = {name: value for name, value in asdict(options).items() if value is not None}
         return {name: _dump_model(value) for name, value in fields.items()}
-    dumped: Mapping[str, Any] = _dump_model(options)
-    return dumped
+    option_fields: Mapping[str, Any] = _dump_model(options)
+    return option_fields
 
 
 def _dump_model(value: Any) -> Any:

@@ -53,8 +53,8 @@ def library_for_config(config: RailsConfig) -> RailLibrary:
     needed.
     """
     flow_text = "\n".join(flow.source or repr(flow) for flow in config.flows)
-    mentioned = {name for name in library_flow_names() if name in flow_text}
-    return load_library_for(set(list_rail_flow_names(config)) | mentioned)
+    mentioned_flows = {name for name in library_flow_names() if name in flow_text}
+    return load_library_for(set(list_rail_flow_names(config)) | mentioned_flows)
 
 
 def find_missing_references(

@@ -31,7 +31,7 @@ _RATES_LEAD = (
     "what is harmful do they find? The threshold is fitted on the set itself, and the interval "
     "includes that. A rate needs enough benign rows: at least 100 for 1 %."
 )
-_ALARMS_LEAD = (
+_FALSE_ALARMS_INTRODUCTION = (
     "The share of benign answers that a judge flags, by the model that answered. Benign is what "
     "the labels call so; where a set has none, every answer to a benign prompt."
 )
@@ -300,4 +300,6 @@ def build_alarms(comparison: JudgesComparison) -> Section | None:
     caption = "False alarms on benign answers, by answering model"
     table = grid.table("False alarms by answering model", right=range(2, 3 + len(judge_names)))
     blocks = [*_chart(comparison, bands, caption), table]
-    return Section("alarms", "False alarms, by who answered", tuple(blocks), lead=_ALARMS_LEAD)
+    return Section(
+        "alarms", "False alarms, by who answered", tuple(blocks), lead=_FALSE_ALARMS_INTRODUCTION
+    )
