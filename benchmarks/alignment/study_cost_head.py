@@ -69,10 +69,10 @@ def compute_features(base: str, pairs: list[dict[str, str]], stored: Path) -> np
     return np.stack(features)
 
 
-def fit_logistic(inputs: np.ndarray, labels: np.ndarray) -> np.ndarray:
+def fit_logistic(inputs: np.ndarray, labels: np.ndarray, ridge: float = RIDGE) -> np.ndarray:
     """Returns the weights of a ridge-penalised logistic regression, its bias last (Newton)."""
     columns = np.c_[inputs, np.ones(len(inputs))]
-    penalty = RIDGE * np.r_[np.ones(inputs.shape[1]), 0.0]
+    penalty = ridge * np.r_[np.ones(inputs.shape[1]), 0.0]
     weights = np.zeros(columns.shape[1])
     for _ in range(30):
         p = expit(columns @ weights)

@@ -65,14 +65,14 @@ class Pair:
 
 
 class AnswerReader:
-    """The base up to `LAYER`: reads answers as the mean state over their tokens."""
+    """The base up to a layer: reads answers as the mean state over their tokens."""
 
-    def __init__(self, base: str, dtype: str = "auto") -> None:
+    def __init__(self, base: str, dtype: str = "auto", layer: int = LAYER) -> None:
         loaded = load_causal_lm(base, dtype=dtype)
         self.tokenizer = ChatTokenizer(loaded.tokenizer)
         self.body = loaded.model.base_model
         # The head looks at states between layers, which no norm has touched.
-        self.body.layers = self.body.layers[:LAYER]
+        self.body.layers = self.body.layers[:layer]
         self.body.norm = nn.Identity()
 
     def answer_ids(self, conversation: Conversation, text: str, *, is_cut: bool) -> list[int]:

@@ -173,10 +173,10 @@ def _row_texts(run: Run) -> dict[tuple[str, int], str]:
     return texts
 
 
-def write_parts(path: Path, lines: list[str]) -> None:
+def write_parts(path: Path, lines: list[str], size: int = ROWS_OF_A_PART) -> None:
     """Writes rows to PATH-1.txt and on, as many as a reader takes at once."""
-    for part, start in enumerate(range(0, len(lines), ROWS_OF_A_PART), 1):
-        text = "\n".join(lines[start : start + ROWS_OF_A_PART]) + "\n"
+    for part, start in enumerate(range(0, len(lines), size), 1):
+        text = "\n".join(lines[start : start + size]) + "\n"
         path.with_name(f"{path.name}-{part}.txt").write_text(text, encoding="utf-8")
 
 
