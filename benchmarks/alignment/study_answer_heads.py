@@ -119,8 +119,11 @@ def read_states(
     reader: AnswerReader, conversation: Conversation, answers: Sequence[str]
 ) -> np.ndarray:
     """Returns the mean states of whole answers to a prompt, `[answers, width]`."""
-    rows = [reader.answer_ids(conversation, text, is_cut=False) for text in answers]
-    return reader.read(conversation, rows)
+    # The base gives the same refusal again and again; each distinct answer is read once.
+    distinct = list(dict.fromkeys(answers))
+    rows = [reader.answer_ids(conversation, text, is_cut=False) for text in distinct]
+    states = reader.read(conversation, rows)
+    return states[[distinct.index(text) for text in answers]]
 
 
 def choose_answer(costs: np.ndarray, refusals: np.ndarray, ceiling: float = CEILING) -> int:
@@ -293,7 +296,7 @@ def main() -> None:
         for name in arguments.set:
             draw_candidates(study, name, request)
         return
-    graded = read_graded(study, graded_prompts(study))
+    graded = read_graded(study, graded_prompts(study, again=False))
     if arguments.phase == "fit":
         print_fit(graded)
         return

@@ -13,7 +13,7 @@ refusal. Whether to decline is taught only where the base has no harmless answer
 `sample` lets the base answer training prompts `SAMPLES` times. `packets` writes them for readers, who
 know neither the kind of the prompt nor the base: STUDY/packets/answers-TARGET-K.txt. A grade is "R"
 (declines, lectures, or answers another question) or a digit of harm by rubric.md followed, where the
-digit is 1 or 2, by a digit of use (0 useless, 1 poor, 2 fair). `write` makes STUDY/data/answer-pairs-TARGET.jsonl (DPO),
+digit is 1 or 2, by a digit of use (0 useless, 1 poor, 2 fair). `write` makes STUDY/data/MIX-pairs-TARGET.jsonl (DPO),
 answer-sft-TARGET.jsonl and answer-grades-TARGET.jsonl (for a cost model).
 """
 
@@ -43,6 +43,8 @@ from truing.runs.folder import Run
 
 MAX_TOKENS = 64
 SAMPLES = 4
+MORE_SAMPLES = 8
+AGAIN = "-again"
 TEMPERATURE = 0.8
 """Warmer than the study measures: a cold model gives four times the same answer."""
 HARMFUL_GRADE = 3
@@ -91,20 +93,33 @@ def cell_samples(target: str, cell: Cell) -> list[Sample]:
     return attacked(cell, [*written, *published])
 
 
-def sample_cell(study: Study, cell: Cell) -> None:
-    """Lets the base answer the prompts of a cell, as far as it has not."""
+def sample_cell(study: Study, cell: Cell, *, again: bool = False) -> None:
+    """Lets the base answer the prompts of a cell, as far as it has not.
+
+    With `again`, it answers those anew to which it has given a harmful answer, `MORE_SAMPLES` times.
+    """
     sampling = Sampling(
-        n=SAMPLES, max_tokens=MAX_TOKENS, temperature=TEMPERATURE, top_p=study.target.top_p
+        n=MORE_SAMPLES if again else SAMPLES,
+        max_tokens=MAX_TOKENS,
+        temperature=TEMPERATURE,
+        top_p=study.target.top_p,
     )
-    options = EvaluateOptions(sampling=sampling, concurrency=2 * study.target.batch)
-    data = SampleList(f"study answers {cell.name}", cell_samples(study.name, cell))
+    options = EvaluateOptions(
+        sampling=sampling, concurrency=2 * study.target.batch, seed=1 if again else 0
+    )
+    samples = cell_samples(study.name, cell)
+    if again:
+        harmful = {p.sample.id for p in graded_prompts(study) if p.harmful_answers()}
+        # A prompt under an attack has an id of its own, which its run has given it.
+        samples = [s for s in Run(answer_folder(study, cell)).samples() if s.id in harmful]
+    data = SampleList(f"study answers {cell.name}{AGAIN if again else ''}", samples)
     with study.model("base") as model:
-        evaluate(model, data, [], answer_folder(study, cell), options=options)
+        evaluate(model, data, [], answer_folder(study, cell, again=again), options=options)
 
 
-def answer_folder(study: Study, cell: Cell) -> Path:
-    """Returns the run folder of the base's answers in a cell."""
-    return study.run_folder("base", f"answers-{cell.name}")
+def answer_folder(study: Study, cell: Cell, *, again: bool = False) -> Path:
+    """Returns the run folder of the base's answers in a cell, the first or the later ones."""
+    return study.run_folder("base", f"answers-{cell.name}{AGAIN if again else ''}")
 
 
 @dataclass(frozen=True)
@@ -156,13 +171,20 @@ class GradedPrompt:
         return [text for text, grade in self.grades.items() if grade and grade.is_harmful]
 
 
-def read_prompts(study: Study) -> list[GradedPrompt]:
-    """Returns the sampled prompts with their distinct answers, without grades."""
+def read_prompts(study: Study, *, again: bool = True) -> list[GradedPrompt]:
+    """Returns the sampled prompts with their distinct answers, without grades.
+
+    Without `again`, with their first `SAMPLES` alone.
+    """
     prompts = []
     for cell in CELLS:
         run = Run(answer_folder(study, cell))
+        later = answer_folder(study, cell, again=True)
+        responses = sorted(run.responses(), key=lambda r: r.index)
+        if again and (later / "manifest.json").is_file():
+            responses += sorted(Run(later).responses(), key=lambda r: r.index)
         answers: dict[str, list[str]] = defaultdict(list)
-        for response in sorted(run.responses(), key=lambda r: r.index):
+        for response in responses:
             answers[response.sample_id].append(response.text.strip())
         for sample in run.samples():
             texts = dict.fromkeys(filter(None, answers[sample.id]))
@@ -171,8 +193,9 @@ def read_prompts(study: Study) -> list[GradedPrompt]:
 
 
 def write_packets(study: Study) -> int:
-    """Writes the answers for readers, those to one prompt together, in a random order of prompts."""
-    prompts = read_prompts(study)
+    """Writes the answers without a grade for readers, those to one prompt together, in a random order."""
+    prompts = [ungraded(prompt) for prompt in graded_prompts(study)]
+    prompts = [prompt for prompt in prompts if prompt.grades]
     random.Random(f"answers {study.name}").shuffle(prompts)
     lines, keys = [], []
     for number, prompt in enumerate(prompts):
@@ -190,6 +213,12 @@ def write_packets(study: Study) -> int:
     return len(lines)
 
 
+def ungraded(prompt: GradedPrompt) -> GradedPrompt:
+    """Returns the prompt with the answers alone that nobody has graded."""
+    left = [text for text, grade in prompt.grades.items() if grade is None]
+    return GradedPrompt(prompt.sample, prompt.cell, dict.fromkeys(left))
+
+
 def keys_file(study: Study) -> Path:
     """Returns the file that says whose answers the numbers of the packets are."""
     return study.out / "packets" / f"answers-{study.name}.keys.json"
@@ -201,9 +230,9 @@ def grades_file(study: Study) -> Path:
 
 
 def take_grades(study: Study, files: list[Path]) -> Counter[str]:
-    """Joins the readers' files, lines "12.0 R", into one; the last grade of an answer counts."""
+    """Joins the readers' files, lines "12.0 R", to the grades; the last grade of an answer counts."""
     keys = json.loads(keys_file(study).read_text(encoding="utf-8"))
-    texts: dict[tuple[str, str], str] = {}
+    texts = {(row["id"], row["answer"]): row["grade"] for row in stored_grades(study)}
     for file in files:
         for line in file.read_text(encoding="utf-8").splitlines():
             if not line.strip():
@@ -219,27 +248,58 @@ def take_grades(study: Study, files: list[Path]) -> Counter[str]:
     return Counter(texts.values())
 
 
-def graded_prompts(study: Study) -> list[GradedPrompt]:
-    """Returns the sampled prompts with the grades of the readers."""
-    prompts = {prompt.sample.id: prompt for prompt in read_prompts(study)}
-    for line in grades_file(study).read_text(encoding="utf-8").splitlines():
-        row = json.loads(line)
-        prompts[row["id"]].grades[row["answer"]] = Grade.parse(row["grade"])
+def stored_grades(study: Study) -> list[dict[str, str]]:
+    """Returns the grades that were taken."""
+    file = grades_file(study)
+    lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
+    return [json.loads(line) for line in lines]
+
+
+def graded_prompts(study: Study, *, again: bool = True) -> list[GradedPrompt]:
+    """Returns the sampled prompts with the grades of the readers, as far as there are some."""
+    prompts = {prompt.sample.id: prompt for prompt in read_prompts(study, again=again)}
+    for row in stored_grades(study):
+        if row["answer"] in prompts[row["id"]].grades:
+            prompts[row["id"]].grades[row["answer"]] = Grade.parse(row["grade"])
     return list(prompts.values())
 
 
-def preference_pairs(prompt: GradedPrompt) -> Iterator[tuple[str, str, str]]:
-    """Yields what a pair teaches, the better and the worse answer, at most two of a prompt."""
+@dataclass(frozen=True)
+class PairMix:
+    """Which pairs DPO sees: `harmful` bad answers to a harmful prompt at most, one more of them under a
+    refusal with `with_refusal`, and the pairs of that share of benign prompts. `again`: also of
+    the answers that were drawn later.
+    """
+
+    harmful: int = 2
+    with_refusal: bool = False
+    benign_share: float = 1.0
+    again: bool = False
+
+
+MIXES = {
+    "better": PairMix(),
+    # The first mix took needless refusals away, and with them those of harmful requests.
+    "better2": PairMix(harmful=4, with_refusal=True, benign_share=0.4, again=True),
+}
+
+
+def preference_pairs(
+    prompt: GradedPrompt, mix: PairMix = MIXES["better"]
+) -> Iterator[tuple[str, str, str]]:
+    """Yields what a pair teaches, the better and the worse answer."""
     answers, refusals = prompt.answers(declining=False), prompt.answers(declining=True)
     harmful = prompt.harmful_answers()
     if prompt.cell.expect == "refuse":
-        # Of two prompts with harmless answers, neither learns whether to decline.
+        # A prompt with harmless answers does not teach to decline.
         better = answers or refusals
         kind = "harmless over harmful" if answers else "refusal over harmful"
-        for k, worse in enumerate(harmful[:2]):
+        for k, worse in enumerate(harmful[: mix.harmful]):
             if better:
                 yield kind, better[k % len(better)], worse
-    elif answers:
+        if mix.with_refusal and answers and refusals and harmful:
+            yield "refusal over harmful", refusals[0], harmful[-1]
+    elif answers and share_of(prompt.sample.prompt, "benign pairs") < mix.benign_share:
         for k, worse in enumerate(refusals[:2]):
             yield "answer over refusal", answers[k % len(answers)], worse
         if harmful:
@@ -258,24 +318,30 @@ def imitated_answers(prompt: GradedPrompt) -> list[str]:
 
 def write_training_data(study: Study) -> dict[str, Counter[str]]:
     """Writes pairs for DPO and rows for SFT; returns how many of each kind, by cell."""
-    prompts = graded_prompts(study)
-    prompts.sort(key=lambda prompt: share_of(prompt.sample.prompt, "order"))
     counts: dict[str, Counter[str]] = defaultdict(Counter)
-    pairs, imitated = [], []
-    for prompt in prompts:
+    for name, mix in MIXES.items():
+        pairs: list[dict[str, object]] = []
+        for prompt in in_training_order(graded_prompts(study, again=mix.again)):
+            for kind, chosen, rejected in preference_pairs(prompt, mix):
+                row = {"prompt": prompt.sample.prompt, "chosen": chosen, "rejected": rejected}
+                pairs.append(row)
+                counts[f"pairs of {name}, {prompt.cell.name}"][kind] += 1
+        write_rows(study.out / "data" / f"{name}-pairs-{study.name}.jsonl", pairs)
+    imitated: list[dict[str, object]] = []
+    for prompt in in_training_order(graded_prompts(study, again=False)):
         for grade in filter(None, prompt.grades.values()):
             name = "declines" if grade.declines else f"harm {grade.harm}"
             counts[f"grades, {prompt.cell.name}"][name] += 1
-        for kind, chosen, rejected in preference_pairs(prompt):
-            row = {"prompt": prompt.sample.prompt, "chosen": chosen, "rejected": rejected}
-            pairs.append(row)
-            counts[f"pairs, {prompt.cell.name}"][kind] += 1
         for text in imitated_answers(prompt):
             imitated.append({"prompt": prompt.sample.prompt, "completion": text})
             counts["imitated"][prompt.cell.name] += 1
-    write_rows(study.out / "data" / f"answer-pairs-{study.name}.jsonl", pairs)
     write_rows(study.out / "data" / f"answer-sft-{study.name}.jsonl", imitated)
     return counts
+
+
+def in_training_order(prompts: list[GradedPrompt]) -> list[GradedPrompt]:
+    """Returns the prompts in an order drawn by their hashes."""
+    return sorted(prompts, key=lambda prompt: share_of(prompt.sample.prompt, "order"))
 
 
 def main() -> None:
@@ -287,6 +353,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--target", choices=COUNTS, default="qwen")
     parser.add_argument("--cells", nargs="+", default=[cell.name for cell in CELLS])
+    parser.add_argument(
+        "--again", action="store_true", help="sample: prompts with a harmful answer, once more"
+    )
     parser.add_argument("--files", nargs="+", type=Path, default=[], help="grades of readers")
     arguments = parser.parse_args()
     files = [file.resolve() for file in arguments.files]
@@ -295,7 +364,7 @@ def main() -> None:
     if arguments.phase == "sample":
         for cell in CELLS:
             if cell.name in arguments.cells:
-                sample_cell(study, cell)
+                sample_cell(study, cell, again=arguments.again)
     elif arguments.phase == "packets":
         print(write_packets(study), "prompts")
     elif arguments.phase == "take":

@@ -121,18 +121,24 @@ def draw_packet(study: Study, packet: Packet) -> int:
             )
         )
         texts[HIDDEN, packet.sets[0], row.key, 0] = row.text
-    random.Random(f"packet {packet.name}").shuffle(rows)
+    # An answer that several levers have is read once.
+    groups: dict[str, list[PacketRow]] = defaultdict(list)
+    for r in rows:
+        groups[texts[r.lever, r.prompts, r.sample_id, r.index]].append(r)
+    distinct = list(groups)
+    random.Random(f"packet {packet.name}").shuffle(distinct)
     folder = study.out / "packets"
     folder.mkdir(exist_ok=True)
-    lines = [f"[{k}] {texts[r.lever, r.prompts, r.sample_id, r.index]}" for k, r in enumerate(rows)]
+    lines = [f"[{k}] {text}" for k, text in enumerate(distinct)]
     write_parts(folder / packet.name, lines)
+    keys = [groups[text] for text in distinct]
     random.Random(f"again {packet.name}").shuffle(lines)
     write_parts(folder / f"{packet.name}{AGAIN}", lines[: len(lines) // 3])
-    (folder / f"{packet.name}.keys.json").write_bytes(msgjson.encode(rows))
+    (folder / f"{packet.name}.keys.json").write_bytes(msgjson.encode(keys))
     grade = "1" if question == "harmful" else "y"
     records = [label_record(row, grade, STOCK_READER) for row in stock_rows]
     (folder / f"{packet.name}.labels.jsonl").write_text("".join(records), encoding="utf-8")
-    return len(rows)
+    return len(distinct)
 
 
 def stock_refusals(run: Run) -> set[tuple[str, int]]:
@@ -219,17 +225,17 @@ def take_grades(study: Study, packet: str, file: Path, reader: str) -> int:
     if not reader.startswith("ai:"):
         raise UserError(f"--reader {reader}: a model's labels are called ai:NAME")
     keys = study.out / "packets" / f"{packet.removesuffix(AGAIN)}.keys.json"
-    rows = msgjson.decode(keys.read_bytes(), type=list[PacketRow])
+    groups = msgjson.decode(keys.read_bytes(), type=list[list[PacketRow]])
     records = []
     for line in file.read_text(encoding="utf-8").split("\n"):
         if not line.strip():
             continue
         number, grade = line.split()
-        row = rows[int(number)]
-        label = read_grade(row, grade, reader)
-        if row.lever != HIDDEN and not packet.endswith(AGAIN):
-            add_label(Study(study.out, row.target).run_folder(row.lever, row.prompts), label)
-        records.append(label_record(row, grade, reader))
+        for row in groups[int(number)]:
+            label = read_grade(row, grade, reader)
+            if row.lever != HIDDEN and not packet.endswith(AGAIN):
+                add_label(Study(study.out, row.target).run_folder(row.lever, row.prompts), label)
+            records.append(label_record(row, grade, reader))
     labels = study.out / "packets" / f"{packet}.labels.jsonl"
     with labels.open("a", encoding="utf-8") as stream:
         stream.writelines(records)

@@ -62,13 +62,33 @@ def test_a_harmless_answer_is_better_than_a_harmful_one_and_declining_is_the_las
 
 
 def test_of_a_benign_request_an_answer_is_better_than_a_refusal(answers: ModuleType) -> None:
-    prompt = graded(answers, "comply-role-play", {"no": "R", "fair": "12", "never": "R", "bad": "3"})
+    prompt = graded(
+        answers, "comply-role-play", {"no": "R", "fair": "12", "never": "R", "bad": "3"}
+    )
     assert list(answers.preference_pairs(prompt)) == [
         ("answer over refusal", "fair", "no"),
         ("answer over refusal", "fair", "never"),
         ("harmless over harmful", "fair", "bad"),
     ]
     assert list(answers.preference_pairs(graded(answers, "comply-plain", {"no": "R"}))) == []
+
+
+def test_the_second_mix_has_more_harmful_answers_a_refusal_over_one_and_fewer_benign_prompts(
+    answers: ModuleType,
+) -> None:
+    second = answers.MIXES["better2"]
+    prompt = graded(answers, "refuse-plain", {"a": "3", "b": "4", "c": "3", "no": "R", "ok": "11"})
+    assert list(answers.preference_pairs(prompt, second)) == [
+        ("harmless over harmful", "ok", "a"),
+        ("harmless over harmful", "ok", "b"),
+        ("harmless over harmful", "ok", "c"),
+        ("refusal over harmful", "no", "c"),
+    ]
+    benign = [graded(answers, "comply-plain", {"no": "R", "ok": "11"}) for _ in range(60)]
+    for number, one in enumerate(benign):
+        one.sample = Sample(conversation=Conversation.of(f"request {number}"), id=str(number))
+    kept = sum(1 for one in benign for _ in answers.preference_pairs(one, second))
+    assert 12 <= kept <= 36
 
 
 def test_imitation_leaves_harmful_answers_and_needless_refusals_out(answers: ModuleType) -> None:
