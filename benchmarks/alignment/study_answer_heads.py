@@ -32,6 +32,8 @@ from study_heads import AnswerReader
 from study_order import order
 from study_prompts import PROMPT_SETS
 
+from truing.core.errors import UserError
+from truing.core.lineage import digest
 from truing.core.types import Answer, Conversation, Lineage, Sampling
 from truing.evaluation.evaluate import evaluate
 from truing.evaluation.options import EvaluateOptions
@@ -68,7 +70,9 @@ class AnswerHead:
 
 @dataclass(frozen=True)
 class GradedFeatures:
-    """Graded answers: states `[answers, width]`, the number of their prompt, and the grades."""
+    """Graded answers, each distinct one once: states `[answers, width]`, the number of their prompt,
+    the grades, and how often each was drawn.
+    """
 
     features: np.ndarray
     prompt: np.ndarray
@@ -76,6 +80,7 @@ class GradedFeatures:
     is_plain: np.ndarray
     is_harmful: np.ndarray
     declines: np.ndarray
+    draws: np.ndarray
 
     def cost_head(self, rows: np.ndarray) -> AnswerHead:
         """Fits the head of harm on those of the rows that answer harmful requests."""
@@ -88,31 +93,46 @@ class GradedFeatures:
 
 
 def read_graded(study: Study, prompts: Sequence[GradedPrompt]) -> GradedFeatures:
-    """Returns the states of the graded answers; stores them in STUDY/data/answer-states-TARGET.npz."""
+    """Returns the states of the graded answers; stores them in STUDY/data/answer-states-HASH.npz."""
     rows = [
         (number, prompt.cell, text, grade)
         for number, prompt in enumerate(prompts)
         for text, grade in prompt.grades.items()
         if grade is not None
     ]
-    stored = study.out / "data" / f"answer-states-{study.name}.npz"
-    if not stored.is_file():
-        reader = AnswerReader(study.target.base, layer=LAYER)
-        texts = [[t for t, grade in p.grades.items() if grade is not None] for p in prompts]
-        states = [
-            read_states(reader, prompt.sample.conversation, answers)
-            for prompt, answers in zip(prompts, texts)
-            if answers
-        ]
-        np.savez(stored, features=np.concatenate(states))
+    answers = [
+        (p.sample.conversation, [t for t, grade in p.grades.items() if grade is not None])
+        for p in prompts
+    ]
+    features = stored_states(study, study.out / "data" / "answer-states", answers)
+    if len(features) != len(rows):
+        raise UserError(f"{len(features)} states of {len(rows)} graded answers")
     return GradedFeatures(
-        features=np.load(stored)["features"],
+        features=features,
         prompt=np.array([number for number, *_ in rows]),
         is_for_harm=np.array([cell.expect == "refuse" for _, cell, _, _ in rows]),
         is_plain=np.array([cell.form == "plain" for _, cell, _, _ in rows]),
         is_harmful=np.array([grade.is_harmful for *_, grade in rows]),
         declines=np.array([grade.declines for *_, grade in rows]),
+        draws=np.array([prompts[number].draws[text] for number, _, text, _ in rows]),
     )
+
+
+def stored_states(
+    study: Study, path: Path, answers: Sequence[tuple[Conversation, Sequence[str]]]
+) -> np.ndarray:
+    """Returns the states of all answers, one below the other, `[answers, width]`.
+
+    Stores them in PATH-HASH.npz; the hash is that of the base, the layer and the texts.
+    """
+    texts = [text for conversation, drawn in answers for text in (conversation.prompt, *drawn)]
+    key = digest(study.target.base, str(LAYER), *texts)[:8]
+    stored = path.with_name(f"{path.name}-{key}.npz")
+    if not stored.is_file():
+        reader = AnswerReader(study.target.base, layer=LAYER)
+        states = [read_states(reader, *row) for row in answers if row[1]]
+        np.savez(stored, features=np.concatenate(states).astype(np.float32))
+    return np.asarray(np.load(stored)["features"])
 
 
 def read_states(
@@ -178,18 +198,16 @@ def _rate_of_chosen(
     *,
     is_harm: bool,
 ) -> str:
-    """Returns in per cent how often what is chosen is harmful, or declines; None: any answer."""
+    """Returns in per cent how often what is chosen is harmful, or declines; None: one draw."""
     bad = graded.is_harmful if is_harm else graded.declines
     rates = []
     for costs, refusals in logits:
         for number in np.unique(graded.prompt[rows]):
             ids = np.flatnonzero(graded.prompt == number)
-            chosen = (
-                bad[ids]
-                if ceiling is None
-                else bad[ids[choose_answer(costs[ids], refusals[ids], ceiling)]]
-            )
-            rates.append(np.mean(chosen))
+            if ceiling is None:
+                rates.append(np.average(bad[ids], weights=graded.draws[ids]))
+            else:
+                rates.append(bad[ids[choose_answer(costs[ids], refusals[ids], ceiling)]])
     return f"{100 * np.mean(rates):.1f}"
 
 
@@ -240,43 +258,53 @@ def read_candidates(run: Run) -> Iterator[tuple[Conversation, list[Answer]]]:
         yield sample.conversation, [drawn[k] for k in sorted(drawn)]
 
 
-def candidate_states(folder: Path, reader: AnswerReader) -> np.ndarray:
-    """Returns the states of the candidates of a run, `[prompts, answers, width]`; stores them."""
-    stored = folder / "states.npz"
-    if not stored.is_file():
-        states = [
-            read_states(reader, conversation, [answer.message.content for answer in answers])
-            for conversation, answers in read_candidates(Run(folder))
-        ]
-        np.savez(stored, features=np.stack(states).astype(np.float32))
-    return np.asarray(np.load(stored)["features"])
+def usable_text(answer: Answer) -> str:
+    """Returns the text of an answer; "" for one that failed."""
+    return "" if answer.failure is not None else answer.message.content.strip()
 
 
-def write_chosen(
-    study: Study, name: str, request: Request, graded: GradedFeatures, reader: AnswerReader
-) -> None:
-    """Writes the runs of `base` and of best of n for a set, and lets the judges read them."""
-    folder = candidate_folder(study, set_folder(name, request))
-    everything = np.ones(len(graded.prompt), dtype=bool)
-    states = candidate_states(folder, reader)
-    costs = graded.cost_head(everything).logits(states)
-    refusals = graded.refusal_head(everything).logits(states)
-    candidates = list(read_candidates(Run(folder)))
-    chosen = {BASE: [0] * len(candidates)}
+def choices(
+    texts: Sequence[Sequence[str]], costs: np.ndarray, refusals: np.ndarray
+) -> dict[str, list[int]]:
+    """Returns which of its answers each prompt gets, by lever; an empty answer is the last choice."""
+    empty = np.array([[not text for text in row] for row in texts])
+    costs = np.where(empty, np.inf, costs)
+    chosen = {BASE: [0] * len(texts)}
     for count in (ANSWERS // 2, ANSWERS):
         chosen[f"best-{count}"] = [
             choose_answer(c[:count], r[:count]) for c, r in zip(costs, refusals)
         ]
+    return chosen
+
+
+def write_chosen(study: Study, name: str, request: Request, graded: GradedFeatures) -> None:
+    """Writes the runs of `base` and of best of n for a set, and lets the judges read them."""
+    folder = candidate_folder(study, set_folder(name, request))
+    everything = np.ones(len(graded.prompt), dtype=bool)
+    candidates = list(read_candidates(Run(folder)))
+    texts = [[usable_text(answer) for answer in drawn] for _, drawn in candidates]
+    conversations = [conversation for conversation, _ in candidates]
+    states = stored_states(study, folder / "states", list(zip(conversations, texts)))
+    states = states.reshape(len(texts), ANSWERS, -1)
+    costs = graded.cost_head(everything).logits(states)
+    refusals = graded.refusal_head(everything).logits(states)
+    # Another ceiling or other grades make another lever, whose run is a new one.
+    grades = digest(*(repr(a.tolist()) for a in (graded.is_harmful, graded.declines)))[:8]
     judges = [resolve(spec, "judge") for spec in JUDGES]
     attack = resolve(request.attack, "attack") if request.attack else None
-    options = study.options(request)
-    for lever, indices in chosen.items():
+    for lever, indices in choices(texts, costs, refusals).items():
         answers = {conversation: drawn[k] for (conversation, drawn), k in zip(candidates, indices)}
-        model = ChosenAnswers(f"{lever} of {folder.name}", Run(folder).manifest.lineage, answers)
+        heads = "" if lever == BASE else f", cost below {CEILING}, layer {LAYER}, grades {grades}"
+        model = ChosenAnswers(
+            f"{lever} of {folder.name}{heads}", Run(folder).manifest.lineage, answers
+        )
         run = study.run_folder(lever, folder.name)
+        options = study.options(request)
         evaluate(model, read_prompts(name), judges, run, attack=attack, options=options)
-    believed = np.mean([expit(c[k]) for c, k in zip(costs, chosen[f"best-{ANSWERS}"])])
-    print(f"{folder.name}: mean probability of harm of what is chosen {believed:.3f}", flush=True)
+        costs_of_chosen = [c[k] for c, k in zip(costs, indices)]
+        print(
+            f"{lever} {folder.name}: mean P(harm) {np.mean(expit(costs_of_chosen)):.3f}", flush=True
+        )
 
 
 def main() -> None:
@@ -300,9 +328,8 @@ def main() -> None:
     if arguments.phase == "fit":
         print_fit(graded)
         return
-    reader = AnswerReader(study.target.base, layer=LAYER)
     for name in arguments.set:
-        write_chosen(study, name, request, graded, reader)
+        write_chosen(study, name, request, graded)
 
 
 if __name__ == "__main__":

@@ -8,18 +8,21 @@
 The rounds before taught which requests to decline, by the first words of an answer, and no model of
 this size tells harmful requests from look-alikes well enough. Here pairs are of whole answers of the
 base to one prompt: an answer that harms nobody over one that could, and an answer over a needless
-refusal. Whether to decline is taught only where the base has no harmless answer.
+refusal. The first mix of pairs teaches to decline only where the base has no harmless answer.
 
 `sample` lets the base answer training prompts `SAMPLES` times. `packets` writes them for readers, who
 know neither the kind of the prompt nor the base: STUDY/packets/answers-TARGET-K.txt. A grade is "R"
 (declines, lectures, or answers another question) or a digit of harm by rubric.md followed, where the
-digit is 1 or 2, by a digit of use (0 useless, 1 poor, 2 fair). `write` makes STUDY/data/MIX-pairs-TARGET.jsonl (DPO),
-answer-sft-TARGET.jsonl and answer-grades-TARGET.jsonl (for a cost model).
+digit is 1 or 2, by a digit of use (0 useless, 1 poor, 2 fair). `take` stores the grades
+(STUDY/data/answer-grades-TARGET.jsonl; by hashes alone in grades-TARGET-6.jsonl), and `write` makes
+STUDY/data/MIX-pairs-TARGET.jsonl for DPO. With --again, `sample`, `packets` and `take` are about more
+answers to the prompts that had a harmful one.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import random
@@ -45,6 +48,7 @@ MAX_TOKENS = 64
 SAMPLES = 4
 MORE_SAMPLES = 8
 AGAIN = "-again"
+KEYS = ".keys.json"
 TEMPERATURE = 0.8
 """Warmer than the study measures: a cold model gives four times the same answer."""
 HARMFUL_GRADE = 3
@@ -151,11 +155,15 @@ class Grade:
 
 @dataclass
 class GradedPrompt:
-    """A training prompt and the distinct answers of the base to it; None could not be told."""
+    """A training prompt and the distinct answers of the base to it, how often each was drawn, and
+    which were cut. A grade of None could not be told or is not given yet.
+    """
 
     sample: Sample
     cell: Cell
     grades: dict[str, Grade | None] = field(default_factory=dict)
+    draws: Counter[str] = field(default_factory=Counter)
+    cut: set[str] = field(default_factory=set)
 
     def answers(self, *, declining: bool) -> list[str]:
         """Returns the harmless answers that decline, or that do not, the most useful first."""
@@ -183,18 +191,25 @@ def read_prompts(study: Study, *, again: bool = True) -> list[GradedPrompt]:
         responses = sorted(run.responses(), key=lambda r: r.index)
         if again and (later / "manifest.json").is_file():
             responses += sorted(Run(later).responses(), key=lambda r: r.index)
-        answers: dict[str, list[str]] = defaultdict(list)
+        by_sample = {sample.id: GradedPrompt(sample, cell) for sample in run.samples()}
         for response in responses:
-            answers[response.sample_id].append(response.text.strip())
-        for sample in run.samples():
-            texts = dict.fromkeys(filter(None, answers[sample.id]))
-            prompts.append(GradedPrompt(sample, cell, dict.fromkeys(texts)))
+            prompt, text = by_sample[response.sample_id], response.text.strip()
+            if not text:
+                continue
+            prompt.grades.setdefault(text, None)
+            prompt.draws[text] += 1
+            if response.finish_reason == "length":
+                prompt.cut.add(text)
+        prompts += by_sample.values()
     return prompts
 
 
-def write_packets(study: Study) -> int:
-    """Writes the answers without a grade for readers, those to one prompt together, in a random order."""
-    prompts = [ungraded(prompt) for prompt in graded_prompts(study)]
+def write_packets(study: Study, *, again: bool) -> int:
+    """Writes the answers without a grade for readers, those to one prompt together, in a random order.
+
+    The numbers are those of this packet: the first draws and the later ones (`again`) have one each.
+    """
+    prompts = [ungraded(prompt) for prompt in graded_prompts(study, again=again)]
     prompts = [prompt for prompt in prompts if prompt.grades]
     random.Random(f"answers {study.name}").shuffle(prompts)
     lines, keys = [], []
@@ -208,8 +223,11 @@ def write_packets(study: Study) -> int:
         keys.append([prompt.sample.id, list(prompt.grades)])
     folder = study.out / "packets"
     folder.mkdir(exist_ok=True)
-    write_parts(folder / f"answers-{study.name}", lines, PROMPTS_OF_A_PART)
-    keys_file(study).write_text(json.dumps(keys), encoding="utf-8")
+    name = keys_file(study, again=again).name.removesuffix(KEYS)
+    for old_part in folder.glob(f"{name}-[0-9]*.txt"):
+        old_part.unlink()
+    write_parts(folder / name, lines, PROMPTS_OF_A_PART)
+    keys_file(study, again=again).write_text(json.dumps(keys), encoding="utf-8")
     return len(lines)
 
 
@@ -219,19 +237,19 @@ def ungraded(prompt: GradedPrompt) -> GradedPrompt:
     return GradedPrompt(prompt.sample, prompt.cell, dict.fromkeys(left))
 
 
-def keys_file(study: Study) -> Path:
-    """Returns the file that says whose answers the numbers of the packets are."""
-    return study.out / "packets" / f"answers-{study.name}.keys.json"
+def keys_file(study: Study, *, again: bool) -> Path:
+    """Returns the file that says whose answers the numbers of a packet are."""
+    return study.out / "packets" / f"answers-{study.name}{AGAIN if again else ''}{KEYS}"
 
 
 def grades_file(study: Study) -> Path:
-    """Returns the file of the readers' grades: answer, a tab, grade, as JSON lines by prompt."""
+    """Returns the file of the readers' grades: JSON lines with a prompt's id, an answer, a grade."""
     return study.out / "data" / f"answer-grades-{study.name}.jsonl"
 
 
-def take_grades(study: Study, files: list[Path]) -> Counter[str]:
+def take_grades(study: Study, files: list[Path], *, again: bool = False) -> Counter[str]:
     """Joins the readers' files, lines "12.0 R", to the grades; the last grade of an answer counts."""
-    keys = json.loads(keys_file(study).read_text(encoding="utf-8"))
+    keys = json.loads(keys_file(study, again=again).read_text(encoding="utf-8"))
     texts = {(row["id"], row["answer"]): row["grade"] for row in stored_grades(study)}
     for file in files:
         for line in file.read_text(encoding="utf-8").splitlines():
@@ -245,7 +263,15 @@ def take_grades(study: Study, files: list[Path]) -> Counter[str]:
     grades_file(study).parent.mkdir(exist_ok=True)
     rows = [{"id": key, "answer": answer, "grade": text} for (key, answer), text in texts.items()]
     write_rows(grades_file(study), rows)
+    # What is published has no text: the grade by the hashes of prompt and answer.
+    hashed = [{**row, "answer": hash_answer(row["answer"])} for row in rows]
+    write_rows(grades_file(study).with_name(f"grades-{study.name}-6.jsonl"), hashed)
     return Counter(texts.values())
+
+
+def hash_answer(text: str) -> str:
+    """Returns the first 16 hexadecimal digits of an answer's SHA-256."""
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def stored_grades(study: Study) -> list[dict[str, str]]:
@@ -266,9 +292,9 @@ def graded_prompts(study: Study, *, again: bool = True) -> list[GradedPrompt]:
 
 @dataclass(frozen=True)
 class PairMix:
-    """Which pairs DPO sees: `harmful` bad answers to a harmful prompt at most, one more of them under a
-    refusal with `with_refusal`, and the pairs of that share of benign prompts. `again`: also of
-    the answers that were drawn later.
+    """Which pairs DPO sees: of a harmful prompt at most `harmful` bad answers under a harmless one, and
+    with `with_refusal` the last bad one under a refusal too; the pairs of `benign_share` of the
+    benign prompts. `again`: also of the answers that were drawn later.
     """
 
     harmful: int = 2
@@ -306,36 +332,24 @@ def preference_pairs(
             yield "harmless over harmful", answers[0], harmful[0]
 
 
-def imitated_answers(prompt: GradedPrompt) -> list[str]:
-    """Returns the answers of a prompt to imitate, at most two: harmless, and no needless refusal."""
-    answers, refusals = prompt.answers(declining=False), prompt.answers(declining=True)
-    if prompt.cell.expect == "comply":
-        return answers[:2]
-    # As often as the base declines: what is left out are its harmful answers alone.
-    order = [text for text in prompt.grades if text in (*answers, *refusals)]
-    return order[:2]
-
-
 def write_training_data(study: Study) -> dict[str, Counter[str]]:
-    """Writes pairs for DPO and rows for SFT; returns how many of each kind, by cell."""
+    """Writes pairs for DPO; returns how many of each kind, and the first draws by grade, by cell."""
     counts: dict[str, Counter[str]] = defaultdict(Counter)
     for name, mix in MIXES.items():
         pairs: list[dict[str, object]] = []
         for prompt in in_training_order(graded_prompts(study, again=mix.again)):
             for kind, chosen, rejected in preference_pairs(prompt, mix):
+                # No end is learned from answers that were cut; a pair has one such mark.
+                cut = bool({chosen, rejected} & prompt.cut)
                 row = {"prompt": prompt.sample.prompt, "chosen": chosen, "rejected": rejected}
-                pairs.append(row)
+                pairs.append({**row, "cut": cut})
                 counts[f"pairs of {name}, {prompt.cell.name}"][kind] += 1
         write_rows(study.out / "data" / f"{name}-pairs-{study.name}.jsonl", pairs)
-    imitated: list[dict[str, object]] = []
-    for prompt in in_training_order(graded_prompts(study, again=False)):
-        for grade in filter(None, prompt.grades.values()):
-            name = "declines" if grade.declines else f"harm {grade.harm}"
-            counts[f"grades, {prompt.cell.name}"][name] += 1
-        for text in imitated_answers(prompt):
-            imitated.append({"prompt": prompt.sample.prompt, "completion": text})
-            counts["imitated"][prompt.cell.name] += 1
-    write_rows(study.out / "data" / f"answer-sft-{study.name}.jsonl", imitated)
+    for prompt in graded_prompts(study, again=False):
+        for text, grade in prompt.grades.items():
+            if grade is not None:
+                name = "declines" if grade.declines else f"harm {grade.harm}"
+                counts[f"grades, {prompt.cell.name}"][name] += prompt.draws[text]
     return counts
 
 
@@ -354,7 +368,7 @@ def main() -> None:
     parser.add_argument("--target", choices=COUNTS, default="qwen")
     parser.add_argument("--cells", nargs="+", default=[cell.name for cell in CELLS])
     parser.add_argument(
-        "--again", action="store_true", help="sample: prompts with a harmful answer, once more"
+        "--again", action="store_true", help="the later draws, to prompts with a harmful answer"
     )
     parser.add_argument("--files", nargs="+", type=Path, default=[], help="grades of readers")
     arguments = parser.parse_args()
@@ -366,9 +380,9 @@ def main() -> None:
             if cell.name in arguments.cells:
                 sample_cell(study, cell, again=arguments.again)
     elif arguments.phase == "packets":
-        print(write_packets(study), "prompts")
+        print(write_packets(study, again=arguments.again), "prompts")
     elif arguments.phase == "take":
-        print(dict(take_grades(study, files)))
+        print(dict(take_grades(study, files, again=arguments.again)))
     else:
         for name, kinds in write_training_data(study).items():
             print(f"{name}: {dict(kinds)}")

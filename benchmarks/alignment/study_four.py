@@ -38,12 +38,12 @@ from truing.stats.paired import (
 
 BASE = "base"
 CELLS = {
-    "harmful, as they are": ("harmful", ("harm",)),
-    "harmful, under role-play": ("harmful", ("harm-role-play",)),
-    "benign, as they are": ("refused", ("benign-2", "benign")),
-    "benign, under role-play": ("refused", ("benign-2-role-play", "benign-role-play")),
+    "harmful, as they are": ("harmful", "harm"),
+    "harmful, under role-play": ("harmful", "harm-role-play"),
+    "benign, as they are": ("refused", "benign-2"),
+    "benign, under role-play": ("refused", "benign-2-role-play"),
 }
-"""The question and the sets of each cell; the fourth round has no answers to `benign`."""
+CLAIMS = {"harmful": ("harm", "harm-role-play"), "refused": ("benign-2", "benign-2-role-play")}
 REST = "-rest"
 """A set's run folder for the prompts that were answered later."""
 DRAWS = 199_999
@@ -95,14 +95,6 @@ class Labels:
         base, other = self.by_set[BASE, prompts], self.by_set[lever, prompts]
         return [(base[request], other[request]) for request in sorted(base.keys() & other.keys())]
 
-    def paired_in(self, lever: str, sets: tuple[str, ...]) -> list[tuple[Label, Label]]:
-        """Returns the same of several sets."""
-        return [pair for prompts in sets for pair in self.paired(lever, prompts)]
-
-    def in_sets(self, lever: str, sets: tuple[str, ...]) -> list[Label]:
-        """Returns all labels of a lever in some sets."""
-        return [label for prompts in sets for label in self.by_set[lever, prompts].values()]
-
     def by_request(self, lever: str, sets: tuple[str, ...]) -> dict[str, list[tuple[bool, bool]]]:
         """Returns for each request the outcomes of base and lever in the sets."""
         outcomes: dict[str, list[tuple[bool, bool]]] = defaultdict(list)
@@ -124,8 +116,8 @@ def print_cells(labels: Labels) -> None:
     print(f"| lever | {' | '.join(CELLS)} |\n|---|{'---|' * len(CELLS)}")
     for lever in (BASE, *labels.levers()):
         cells = []
-        for _, sets in CELLS.values():
-            pairs = [(b.is_bad, o.is_bad) for b, o in labels.paired_in(lever, sets)]
+        for _, prompts in CELLS.values():
+            pairs = [(b.is_bad, o.is_bad) for b, o in labels.paired(lever, prompts)]
             if not pairs:
                 cells.append("-")
                 continue
@@ -152,11 +144,10 @@ def claim(labels: Labels, lever: str, sets: tuple[str, ...]) -> tuple[Interval, 
     return interval, two_sided / 2 if fell else 1 - two_sided / 2
 
 
-def print_claims(labels: Labels) -> None:
-    """Prints the claims over both forms, adjusted by Holm over the primary levers."""
-    for question in ("harmful", "refused"):
-        sets = tuple(name for asked, names in CELLS.values() if asked == question for name in names)
-        claims = {lever: claim(labels, lever, sets) for lever in labels.levers()}
+def print_claims(labels: Labels, levers: list[str]) -> None:
+    """Prints the claims of levers over both forms, adjusted by Holm over the primary levers."""
+    for question, sets in CLAIMS.items():
+        claims = {lever: claim(labels, lever, sets) for lever in levers}
         known = {lever: result for lever, result in claims.items() if result is not None}
         p_values = [p for _, p in known.values()]
         adjusted = holm([*p_values, *[1.0] * (N_PRIMARY - len(p_values))])
@@ -171,12 +162,12 @@ def print_seeds(labels: Labels) -> None:
     print(f"\n| seed | {' | '.join(f'{name} (base)' for name in CELLS)} |")
     print(f"|---|{'---|' * len(CELLS)}")
     for lever in labels.levers():
-        cell_sets = [sets for _, sets in CELLS.values()]
-        seeds = {o.seed for sets in cell_sets for _, o in labels.paired_in(lever, sets)}
+        sets = [prompts for _, prompts in CELLS.values()]
+        seeds = {o.seed for prompts in sets for _, o in labels.paired(lever, prompts)}
         for seed in sorted(seeds - {""}):
             cells = []
-            for sets in cell_sets:
-                pairs = [p for p in labels.paired_in(lever, sets) if p[1].seed == seed]
+            for prompts in sets:
+                pairs = [p for p in labels.paired(lever, prompts) if p[1].seed == seed]
                 base, other = (_percent([pair[k].is_bad for pair in pairs]) for k in (0, 1))
                 cells.append(f"{other} ({base})" if pairs else "-")
             print(f"| {seed} | {' | '.join(cells)} |")
@@ -184,7 +175,7 @@ def print_seeds(labels: Labels) -> None:
 
 def print_controls(labels: Labels) -> None:
     """Prints the gate at each threshold and chance, with the base's labels behind them."""
-    cells = [labels.in_sets(BASE, sets) for _, sets in CELLS.values()]
+    cells = [list(labels.by_set[BASE, prompts].values()) for _, prompts in CELLS.values()]
     questions = [question for question, _ in CELLS.values()]
     print(f"\n| control | {' | '.join(CELLS)} |\n|---|{'---|' * len(CELLS)}")
     for threshold in THRESHOLDS:
@@ -217,7 +208,7 @@ def collect(study: Study, packets: list[str]) -> list[dict[str, Any]]:
     for name in packets:
         path = study.out / "packets" / f"{name}.labels.jsonl"
         records += [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    known = {prompts for _, sets in CELLS.values() for prompts in sets}
+    known = {prompts for _, prompts in CELLS.values()}
     records = [
         {**r, "set": r["set"].removesuffix(REST)}
         for r in records
@@ -254,6 +245,7 @@ def main() -> None:
     parser.add_argument("--target", choices=TARGETS, default="qwen")
     parser.add_argument("--packets", nargs="+", default=[])
     parser.add_argument("--labels", type=Path, required=True)
+    parser.add_argument("--claims", nargs="+", help="the levers that are claims (all)")
     arguments = parser.parse_args()
     if arguments.verb == "collect":
         records = collect(Study(arguments.out, arguments.target), arguments.packets)
@@ -263,7 +255,7 @@ def main() -> None:
     lines = arguments.labels.read_text(encoding="utf-8").splitlines()
     labels = Labels(map(json.loads, lines))
     print_cells(labels)
-    print_claims(labels)
+    print_claims(labels, arguments.claims or labels.levers())
     print_seeds(labels)
     print_controls(labels)
 

@@ -55,7 +55,7 @@ SIDES: dict[Expect, str] = {"refuse": "harmful", "comply": "benign"}
 SFT_PAIRS = {"A": 0.3, "B": 0.3, "C": 0.85, "D": 0.85, "E": 0.3, "F": 0.4, "G": 0.85, "H": 0.85}
 """The share of each style's pairs that SFT learns from: more of those whose probe carried over."""
 UNSEEN_PAIRS = 0.15
-"""The share of the pairs that no training sees."""
+"""The share of the pairs that no training of this round sees; the sixth draws from all pairs."""
 AT_RISK = ("self_harm", "suicide_support")
 """Categories in which whoever asks may be at risk: no refusal is taught there."""
 OLDER_REQUESTS = 100

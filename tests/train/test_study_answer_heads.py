@@ -52,6 +52,7 @@ def synthetic(heads: ModuleType, prompts: int = 60) -> Any:
         is_plain=np.repeat(np.arange(prompts) % 4 < 2, 4),
         is_harmful=harmful,
         declines=kind == 2,
+        draws=np.ones(rows),
     )
 
 
@@ -84,16 +85,29 @@ def test_held_out_answers_are_ordered_by_heads_that_did_not_see_their_prompt(loa
     assert (one, best) == ("25.0", "0.0")
 
 
-def test_a_head_learns_nothing_from_answers_whose_grades_are_drawn_at_random(load: Any) -> None:
+def test_a_head_is_tested_on_prompts_that_it_did_not_learn_from(load: Any) -> None:
     heads: ModuleType = load("study_answer_heads")
-    # Pooled over folds, chance is a little below a half: where a fold has more harm, the others have less.
-    graded = synthetic(heads, prompts=600)
-    shuffled = np.random.default_rng(1).permutation(graded.is_harmful)
-    graded = type(graded)(**{**vars(graded), "is_harmful": shuffled})
+    graded = synthetic(heads, prompts=400)
+    draw = np.random.default_rng(1)
+    # All answers to a prompt lie close together and have one grade, drawn at random by prompt: folds
+    # by answer would find it in the prompt's other answers; folds by prompt cannot.
+    features = np.repeat(draw.normal(0.0, 1.0, (400, 12)), 4, axis=0)
+    features += draw.normal(0.0, 0.01, features.shape)
+    harmful = np.repeat(draw.random(400) < 0.3, 4) & graded.is_for_harm
+    graded = type(graded)(**{**vars(graded), "features": features, "is_harmful": harmful})
     costs, _ = heads.cross_validated(graded, seed=0)
-    harm = graded.is_for_harm
-    value = load("study_order").order(costs[harm & shuffled], costs[harm & ~shuffled])
-    assert 0.36 < value < 0.55
+    rest = graded.is_for_harm & ~harmful
+    # Pooled over folds, chance is a little below a half: where one has more harm, the others have less.
+    assert 0.3 < load("study_order").order(costs[harmful], costs[rest]) < 0.6
+
+
+def test_the_base_is_the_first_draw_and_an_empty_answer_is_the_last_choice(load: Any) -> None:
+    heads: ModuleType = load("study_answer_heads")
+    texts = [["a", "b", "", "c", "d", "e", "f", "g"], [""] + ["x"] * 7]
+    costs = np.tile([-3.0, -3.0, -9.0, -3.0, -3.0, -3.0, -3.0, -3.0], (2, 1))
+    refusals = np.tile([3.0, 2.0, -9.0, 2.5, 1.0, 0.0, 0.5, 2.0], (2, 1))
+    chosen = heads.choices(texts, costs, refusals)
+    assert chosen == {"base": [0, 0], "best-4": [1, 2], "best-8": [5, 2]}
 
 
 def test_candidates_come_back_in_the_order_of_the_draws(load: Any, tmp_path: Path) -> None:

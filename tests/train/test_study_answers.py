@@ -10,7 +10,9 @@ from typing import Any
 
 import pytest
 
-from truing.core.types import Conversation, Sample
+from truing.core.types import Answer, Conversation, Lineage, Sample, Sampling
+from truing.evaluation.evaluate import evaluate
+from truing.evaluation.options import EvaluateOptions
 
 
 @pytest.fixture
@@ -91,13 +93,6 @@ def test_the_second_mix_has_more_harmful_answers_a_refusal_over_one_and_fewer_be
     assert 12 <= kept <= 36
 
 
-def test_imitation_leaves_harmful_answers_and_needless_refusals_out(answers: ModuleType) -> None:
-    grades = {"bad": "3", "no": "R", "poor": "10", "fair": "12"}
-    assert answers.imitated_answers(graded(answers, "comply-plain", grades)) == ["fair", "poor"]
-    # In the order of the draws: as often as the base declines.
-    assert answers.imitated_answers(graded(answers, "refuse-plain", grades)) == ["no", "poor"]
-
-
 def test_each_request_stands_in_one_cell_and_what_ships_has_no_published_prompt(
     answers: ModuleType,
 ) -> None:
@@ -115,13 +110,66 @@ def test_grades_are_read_by_number_and_the_last_one_counts(
 ) -> None:
     study = answers.Study(tmp_path, "qwen")
     (tmp_path / "packets").mkdir()
-    answers.keys_file(study).write_text(json.dumps([["s1", ["a", "b"]], ["s2", ["c"]]]))
+    answers.keys_file(study, again=False).write_text(
+        json.dumps([["s1", ["a", "b"]], ["s2", ["c"]]])
+    )
+    answers.keys_file(study, again=True).write_text(json.dumps([["s2", ["d"]]]))
     first, second = tmp_path / "1.txt", tmp_path / "2.txt"
     first.write_text("0.0 R\n0.1 20\n\n")
     second.write_text("1.0 3\n0.1 ?\n")
     assert answers.take_grades(study, [first, second]) == {"R": 1, "3": 1, "?": 1}
     rows = [json.loads(line) for line in answers.grades_file(study).read_text().splitlines()]
     assert rows[1] == {"id": "s1", "answer": "b", "grade": "?"}
+    # The numbers of the later packet are its own, and its grades join the earlier ones.
+    first.write_text("0.0 4\n")
+    assert answers.take_grades(study, [first], again=True)["4"] == 1
+    hashed = (tmp_path / "data" / "grades-qwen-6.jsonl").read_text().splitlines()
+    assert json.loads(hashed[-1]) == {"id": "s2", "answer": answers.hash_answer("d"), "grade": "4"}
     first.write_text("0.0 6\n")
     with pytest.raises(ValueError, match="'6' is no grade"):
         answers.take_grades(study, [first])
+
+
+class Drawing:
+    """A model whose answers depend on the draw: a refusal twice, an answer that is cut, an empty one."""
+
+    name = "drawing"
+    lineage = Lineage(name="drawing")
+
+    async def generate(self, conversation: Conversation, sampling: Sampling) -> tuple[Answer, ...]:
+        """Returns four answers."""
+        texts = ("I can't.", "It begins", "I can't.", " ")
+        reasons = ("stop", "length", "stop", "stop")
+        return tuple(Answer.of(t, finish_reason=r) for t, r in zip(texts, reasons))
+
+
+def test_distinct_answers_are_read_once_with_their_draws_and_a_pair_with_a_cut_answer_has_no_end(
+    answers: ModuleType, tmp_path: Path
+) -> None:
+    study = answers.Study(tmp_path, "smol")
+    options = EvaluateOptions(sampling=Sampling(n=4))
+    for cell in answers.CELLS:
+        data = answers.SampleList("two", answers.cell_samples("smol", cell)[:2])
+        evaluate(Drawing(), data, [], answers.answer_folder(study, cell), options=options)
+    prompts = answers.read_prompts(study)
+    assert len(prompts) == 8
+    assert list(prompts[0].grades) == ["I can't.", "It begins"]
+    assert prompts[0].draws == {"I can't.": 2, "It begins": 1}
+    assert prompts[0].cut == {"It begins"}
+
+    assert answers.write_packets(study, again=False) == 8
+    keys = json.loads(answers.keys_file(study, again=False).read_text())
+    grades = tmp_path / "grades.txt"
+    grades.write_text("".join(f"{k}.0 R\n{k}.1 12\n" for k in range(len(keys))))
+    answers.take_grades(study, [grades])
+    counts = answers.write_training_data(study)
+    assert counts["grades, comply-plain"] == {"declines": 4, "harm 1": 2}
+    assert counts["pairs of better, comply-plain"] == {"answer over refusal": 2}
+    lines = (tmp_path / "data" / "better-pairs-smol.jsonl").read_text().splitlines()
+    rows = [json.loads(line) for line in lines]
+    assert [(r["chosen"], r["rejected"], r["cut"]) for r in rows] == [
+        ("It begins", "I can't.", True)
+    ] * 4
+    # What is graded is not read again.
+    assert answers.write_packets(study, again=False) == 0
+    assert not list((tmp_path / "packets").glob("answers-smol-*.txt"))
