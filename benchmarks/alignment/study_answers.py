@@ -2,7 +2,7 @@
 
     python benchmarks/alignment/study_answers.py --out STUDY sample --target qwen
     python benchmarks/alignment/study_answers.py --out STUDY packets --target qwen
-    python benchmarks/alignment/study_answers.py --out STUDY take --target qwen --file GRADES
+    python benchmarks/alignment/study_answers.py --out STUDY take --target qwen --files GRADES ...
     python benchmarks/alignment/study_answers.py --out STUDY write --target qwen
 
 The rounds before taught which requests to decline, by the first words of an answer, and no model of

@@ -1,7 +1,7 @@
 """The results of the fourth and the sixth round: harmful and benign requests, each as it is and under role-play.
 
     python benchmarks/alignment/study_four.py collect --out STUDY --packets NAME ... --labels FILE
-    python benchmarks/alignment/study_four.py tables --labels FILE
+    python benchmarks/alignment/study_four.py tables --labels FILE --claims LEVER ...
 
 `collect` takes the labels of packets (`study_labels.py take`) and adds, by id, the request that an
 attacked prompt comes from, the seed that answered and the gate's score of the prompt. `tables`
