@@ -7,7 +7,8 @@
 `fit` reads the graded answers of study_answers.py with the base up to `LAYER` and fits two logistic
 heads on the mean state over an answer's tokens: that it is harmful (the cost), and that it declines. It prints,
 for prompts that the heads did not learn from, how well they order answers, and what best of n by them
-gives by the readers' grades at several ceilings. `candidates` lets the base answer a measuring set
+gives by the readers' grades at several ceilings, and writes both heads, of all grades, to
+STUDY/data/answer-heads-TARGET.json. `candidates` lets the base answer a measuring set
 `ANSWERS` times. `choose` makes runs of them: `base`, the first of the answers, and `best-N`: of the
 first N answers whose cost is below `CEILING`, the one that least declines; where none is below, the
 least costly one.
@@ -16,6 +17,7 @@ least costly one.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -64,8 +66,13 @@ class AnswerHead:
 
     def logits(self, features: np.ndarray) -> np.ndarray:
         """Returns the logit of each answer, of any leading shape."""
-        inputs = ((features - self.mean) / self.scale) @ self.directions
-        return np.asarray(inputs @ self.weights[:-1] + self.weights[-1])
+        weights, bias = self.as_one_layer()
+        return np.asarray(features @ weights + bias)
+
+    def as_one_layer(self) -> tuple[np.ndarray, float]:
+        """Returns the weights on the states themselves, and the bias."""
+        weights = (self.directions @ self.weights[:-1]) / self.scale
+        return weights, float(self.weights[-1] - self.mean @ weights)
 
 
 @dataclass(frozen=True)
@@ -211,6 +218,20 @@ def _rate_of_chosen(
     return f"{100 * np.mean(rates):.1f}"
 
 
+def write_heads(study: Study, graded: GradedFeatures) -> None:
+    """Writes STUDY/data/answer-heads-TARGET.json: both heads, of all graded answers."""
+    everything = np.ones(len(graded.prompt), dtype=bool)
+    heads: dict[str, object] = {"base": study.target.base, "layer": LAYER}
+    for name, head in (
+        ("cost", graded.cost_head(everything)),
+        ("refusal", graded.refusal_head(everything)),
+    ):
+        weights, bias = head.as_one_layer()
+        heads[name] = {"weights": [float(f"{w:.6g}") for w in weights], "bias": bias}
+    path = study.out / "data" / f"answer-heads-{study.name}.json"
+    path.write_text(json.dumps(heads) + "\n", encoding="utf-8")
+
+
 def candidate_folder(study: Study, name: str) -> Path:
     """Returns the run folder of the base's several answers to a set."""
     return study.run_folder("base-n", name)
@@ -327,6 +348,7 @@ def main() -> None:
     graded = read_graded(study, graded_prompts(study, again=False))
     if arguments.phase == "fit":
         print_fit(graded)
+        write_heads(study, graded)
         return
     for name in arguments.set:
         write_chosen(study, name, request, graded)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import json
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -99,6 +100,20 @@ def test_a_head_is_tested_on_prompts_that_it_did_not_learn_from(load: Any) -> No
     rest = graded.is_for_harm & ~harmful
     # Pooled over folds, chance is a little below a half: where one has more harm, the others have less.
     assert 0.3 < load("study_order").order(costs[harmful], costs[rest]) < 0.6
+
+
+def test_written_heads_give_the_same_logits(load: Any, tmp_path: Path) -> None:
+    heads: ModuleType = load("study_answer_heads")
+    graded = synthetic(heads)
+    (tmp_path / "data").mkdir()
+    heads.write_heads(load("study").Study(tmp_path, "qwen"), graded)
+    stored = json.loads((tmp_path / "data" / "answer-heads-qwen.json").read_text())["cost"]
+    head = graded.cost_head(np.ones(len(graded.prompt), dtype=bool))
+    inputs = ((graded.features - head.mean) / head.scale) @ head.directions
+    expected = inputs @ head.weights[:-1] + head.weights[-1]
+    logits = graded.features @ np.array(stored["weights"]) + stored["bias"]
+    assert logits == pytest.approx(expected, abs=1e-3)
+    assert head.logits(graded.features) == pytest.approx(expected, abs=1e-9)
 
 
 def test_the_base_is_the_first_draw_and_an_empty_answer_is_the_last_choice(load: Any) -> None:
