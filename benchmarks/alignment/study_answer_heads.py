@@ -31,6 +31,7 @@ from study import JUDGES, Request, Study, read_prompts, set_folder
 from study_answers import COUNTS, GradedPrompt, graded_prompts
 from study_cost_head import fit_logistic
 from study_heads import AnswerReader
+from study_levers import answer_of
 from study_order import order
 from study_prompts import PROMPT_SETS
 
@@ -268,12 +269,7 @@ def read_candidates(run: Run) -> Iterator[tuple[Conversation, list[Answer]]]:
     """Yields the conversations of a run with all of their answers, in the order of the draws."""
     answers: dict[str, dict[int, Answer]] = defaultdict(dict)
     for response in run.responses():
-        answers[response.sample_id][response.index] = Answer(
-            message=response.message,
-            finish_reason=response.finish_reason,
-            usage=response.usage,
-            failure=response.failure,
-        )
+        answers[response.sample_id][response.index] = answer_of(response)
     for sample in run.samples():
         drawn = answers[sample.id]
         yield sample.conversation, [drawn[k] for k in sorted(drawn)]

@@ -11,7 +11,7 @@ from pathlib import Path
 from truing.align.best_of import best_of
 from truing.core.errors import UserError
 from truing.core.protocols import Model
-from truing.core.types import Answer, Conversation, Lineage, Sampling
+from truing.core.types import Answer, Conversation, Lineage, Response, Sampling
 from truing.runs.folder import Run
 from truing.specs.resolve import resolve
 
@@ -70,14 +70,16 @@ class OpeningTexts:
         return (Answer.of(self._openings[conversation], finish_reason="length"),)
 
 
+def answer_of(response: Response) -> Answer:
+    """Returns a stored response as the answer that a model gives."""
+    return Answer(
+        message=response.message,
+        finish_reason=response.finish_reason,
+        usage=response.usage,
+        failure=response.failure,
+    )
+
+
 def _answers_by_conversation(run: Run) -> dict[Conversation, Answer]:
     conversations = {sample.id: sample.conversation for sample in run.samples()}
-    return {
-        conversations[response.sample_id]: Answer(
-            message=response.message,
-            finish_reason=response.finish_reason,
-            usage=response.usage,
-            failure=response.failure,
-        )
-        for response in run.responses()
-    }
+    return {conversations[response.sample_id]: answer_of(response) for response in run.responses()}
