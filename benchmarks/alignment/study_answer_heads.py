@@ -31,13 +31,13 @@ from study import JUDGES, Request, Study, read_prompts, set_folder
 from study_answers import COUNTS, GradedPrompt, graded_prompts
 from study_cost_head import fit_logistic
 from study_heads import AnswerReader
-from study_levers import answer_of
+from study_levers import StoredAnswers, answer_of
 from study_order import order
 from study_prompts import PROMPT_SETS
 
 from truing.core.errors import UserError
 from truing.core.lineage import digest
-from truing.core.types import Answer, Conversation, Lineage, Sampling
+from truing.core.types import Answer, Conversation
 from truing.evaluation.evaluate import evaluate
 from truing.evaluation.options import EvaluateOptions
 from truing.runs.folder import Run
@@ -251,20 +251,6 @@ def draw_candidates(study: Study, name: str, request: Request) -> None:
         evaluate(model, read_prompts(name), [], run, attack=attack, options=options)
 
 
-class ChosenAnswers:
-    """Stored answers, one for each conversation."""
-
-    def __init__(self, name: str, lineage: Lineage, answers: dict[Conversation, Answer]) -> None:
-        self.name = name
-        self.lineage = lineage
-        self._answers = answers
-
-    async def generate(self, conversation: Conversation, sampling: Sampling) -> tuple[Answer, ...]:
-        """Returns the one stored answer; a failure for a conversation that has none."""
-        missing = Answer.failed("missing", "no candidate has this conversation")
-        return (self._answers.get(conversation, missing),)
-
-
 def read_candidates(run: Run) -> Iterator[tuple[Conversation, list[Answer]]]:
     """Yields the conversations of a run with all of their answers, in the order of the draws."""
     answers: dict[str, dict[int, Answer]] = defaultdict(dict)
@@ -312,7 +298,7 @@ def write_chosen(study: Study, name: str, request: Request, graded: GradedFeatur
     for lever, indices in choices(texts, costs, refusals).items():
         answers = {conversation: drawn[k] for (conversation, drawn), k in zip(candidates, indices)}
         heads = "" if lever == BASE else f", cost below {CEILING}, layer {LAYER}, grades {grades}"
-        model = ChosenAnswers(
+        model = StoredAnswers(
             f"{lever} of {folder.name}{heads}", Run(folder).manifest.lineage, answers
         )
         run = study.run_folder(lever, folder.name)

@@ -39,6 +39,7 @@ from study_pairs import write_rows
 from study_steering import request_of
 from study_written import AT_RISK, SIDES, written_pairs
 
+from truing.core.errors import UserError
 from truing.core.types import Sample, Sampling
 from truing.evaluation.evaluate import evaluate
 from truing.evaluation.options import EvaluateOptions
@@ -232,7 +233,7 @@ def write_packets(study: Study, *, again: bool) -> int:
 
 
 def ungraded(prompt: GradedPrompt) -> GradedPrompt:
-    """Returns the prompt with the answers alone that nobody has graded."""
+    """Returns the prompt with the answers alone that have no grade, or that could not be told."""
     left = [text for text, grade in prompt.grades.items() if grade is None]
     return GradedPrompt(prompt.sample, prompt.cell, dict.fromkeys(left))
 
@@ -250,6 +251,12 @@ def grades_file(study: Study) -> Path:
 def take_grades(study: Study, files: list[Path], *, again: bool = False) -> Counter[str]:
     """Joins the readers' files, lines "12.0 R", to the grades; the last grade of an answer counts."""
     keys = json.loads(keys_file(study, again=again).read_text(encoding="utf-8"))
+    answer_of_number = {
+        f"{row}.{k}": (prompt, answer)
+        for row, (prompt, answers) in enumerate(keys)
+        for k, answer in enumerate(answers)
+    }
+    graded: set[str] = set()
     texts = {(row["id"], row["answer"]): row["grade"] for row in stored_grades(study)}
     for file in files:
         for line in file.read_text(encoding="utf-8").splitlines():
@@ -257,14 +264,21 @@ def take_grades(study: Study, files: list[Path], *, again: bool = False) -> Coun
                 continue
             number, text = line.split()
             Grade.parse(text)
-            row, _, index = number.partition(".")
-            prompt, answers = keys[int(row)]
-            texts[prompt, answers[int(index)]] = text
+            if number not in answer_of_number:
+                raise UserError(f"{file}: the packet has no answer {number}")
+            texts[answer_of_number[number]] = text
+            graded.add(number)
+    missing = sorted(answer_of_number.keys() - graded)
+    if missing:
+        print(f"{len(missing)} answers of the packet have no grade: {' '.join(missing[:10])} ...")
     grades_file(study).parent.mkdir(exist_ok=True)
     rows = [{"id": key, "answer": answer, "grade": text} for (key, answer), text in texts.items()]
     write_rows(grades_file(study), rows)
     # What is published has no text: the grade by the hashes of prompt and answer.
-    hashed = [{**row, "answer": hash_answer(row["answer"])} for row in rows]
+    hashed = [
+        {"sample": row["id"], "answer": hash_answer(row["answer"]), "grade": row["grade"]}
+        for row in rows
+    ]
     write_rows(grades_file(study).with_name(f"grades-{study.name}-6.jsonl"), hashed)
     return Counter(texts.values())
 
@@ -317,7 +331,7 @@ def preference_pairs(
     answers, refusals = prompt.answers(declining=False), prompt.answers(declining=True)
     harmful = prompt.harmful_answers()
     if prompt.cell.expect == "refuse":
-        # A prompt with harmless answers does not teach to decline.
+        # Where the base has a harmless answer, that one is the better; else its refusal is.
         better = answers or refusals
         kind = "harmless over harmful" if answers else "refusal over harmful"
         for k, worse in enumerate(harmful[: mix.harmful]):

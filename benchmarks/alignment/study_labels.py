@@ -231,6 +231,8 @@ def take_grades(study: Study, packet: str, file: Path, reader: str) -> int:
         if not line.strip():
             continue
         number, grade = line.split()
+        if not (number.isdecimal() and int(number) < len(groups)):
+            raise UserError(f"{file}: the packet has no row {number}")
         for row in groups[int(number)]:
             label = read_grade(row, grade, reader)
             if row.lever != HIDDEN and not packet.endswith(AGAIN):

@@ -30,28 +30,35 @@ def build_best_of(model: Model, reward: Path, cost: Path) -> Model:
     return best_of(model, BEST_OF, judges[0], ceiling=judges[1], below=COST_CEILING)
 
 
-class RotatedSeeds:
+class StoredAnswers:
+    """Stored answers as a model: one for each conversation."""
+
+    def __init__(self, name: str, lineage: Lineage, answers: dict[Conversation, Answer]) -> None:
+        self.name = name
+        self.lineage = lineage
+        self._answers = answers
+
+    async def generate(self, conversation: Conversation, sampling: Sampling) -> tuple[Answer, ...]:
+        """Returns the one stored answer; a failure for a conversation that has none."""
+        missing = Answer.failed("missing", f"{self.name}: no stored answer to this conversation")
+        return (self._answers.get(conversation, missing),)
+
+
+class RotatedSeeds(StoredAnswers):
     """The stored answers of a lever's seeds: prompt k was answered by seed k mod their number.
 
     So each prompt has one answer of the lever, and a claim about it is one about all of its seeds.
     """
 
     def __init__(self, name: str, runs: list[Path]) -> None:
-        self.name = name
         folders = [Run(run) for run in runs]
-        self.lineage: Lineage = folders[0].manifest.lineage
-        self._answers: dict[Conversation, Answer] = {}
+        super().__init__(name, folders[0].manifest.lineage, {})
         for run, folder in zip(runs, folders):
             answers = _answers_by_conversation(folder)
             repeated = self._answers.keys() & answers.keys()
             if repeated:
                 raise UserError(f"{run}: {len(repeated)} prompts have the answer of two seeds")
             self._answers |= answers
-
-    async def generate(self, conversation: Conversation, sampling: Sampling) -> tuple[Answer, ...]:
-        """Returns the one stored answer; a failure for a conversation that no run has."""
-        missing = Answer.failed("missing", "no run of the seeds has this conversation")
-        return (self._answers.get(conversation, missing),)
 
 
 class OpeningTexts:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from truing.core.errors import UserError
 from truing.core.types import Answer, Conversation, Lineage, Sample, Sampling
 from truing.evaluation.evaluate import evaluate
 from truing.evaluation.options import EvaluateOptions
@@ -136,7 +137,7 @@ def test_candidates_come_back_in_the_order_of_the_draws(load: Any, tmp_path: Pat
     assert texts == ["p1 a0", "p1 a1", "p1 a2"]
 
     chosen = {conversation: answers[2] for conversation, answers in candidates.items()}
-    model = heads.ChosenAnswers("third", Lineage(name="third"), chosen)
+    model = load("study_levers").StoredAnswers("third", Lineage(name="third"), chosen)
     answers = asyncio.run(model.generate(samples[0].conversation, Sampling()))
     assert [answer.message.content for answer in answers] == ["p0 a2"]
     missing = asyncio.run(model.generate(Conversation.of("other"), Sampling()))
@@ -159,3 +160,7 @@ def test_an_answer_of_several_levers_is_read_once_and_labels_all_of_them(
     lines = (tmp_path / "packets" / "one.labels.jsonl").read_text().splitlines()
     assert sum('"grade": "3"' in line for line in lines) == 2
     assert {'"lever": "base"' in line for line in lines} == {True, False}
+    for number in ("3", "-1", "1.0"):
+        grades.write_text(f"{number} 1\n")
+        with pytest.raises(UserError, match=f"the packet has no row {number}$"):
+            labels.take_grades(study, "one", grades, "ai:reader")

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from truing.core.errors import UserError
 from truing.core.types import Answer, Conversation, Lineage, Sample, Sampling
 from truing.evaluation.evaluate import evaluate
 from truing.evaluation.options import EvaluateOptions
@@ -106,7 +107,7 @@ def test_each_request_stands_in_one_cell_and_what_ships_has_no_published_prompt(
 
 
 def test_grades_are_read_by_number_and_the_last_one_counts(
-    answers: ModuleType, tmp_path: Path
+    answers: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     study = answers.Study(tmp_path, "qwen")
     (tmp_path / "packets").mkdir()
@@ -124,10 +125,22 @@ def test_grades_are_read_by_number_and_the_last_one_counts(
     first.write_text("0.0 4\n")
     assert answers.take_grades(study, [first], again=True)["4"] == 1
     hashed = (tmp_path / "data" / "grades-qwen-6.jsonl").read_text().splitlines()
-    assert json.loads(hashed[-1]) == {"id": "s2", "answer": answers.hash_answer("d"), "grade": "4"}
+    assert json.loads(hashed[-1]) == {
+        "sample": "s2",
+        "answer": answers.hash_answer("d"),
+        "grade": "4",
+    }
     first.write_text("0.0 6\n")
     with pytest.raises(ValueError, match="'6' is no grade"):
         answers.take_grades(study, [first])
+    for number in ("2.0", "0.2", "-1.0", "0"):
+        first.write_text(f"{number} R\n")
+        with pytest.raises(UserError, match=f"the packet has no answer {number}$"):
+            answers.take_grades(study, [first])
+    assert capsys.readouterr().out == ""  # every answer of a packet has had a grade
+    first.write_text("0.0 R\n")
+    answers.take_grades(study, [first])
+    assert "2 answers of the packet have no grade: 0.1 1.0 ..." in capsys.readouterr().out
 
 
 class Drawing:
