@@ -76,7 +76,7 @@ class Target:
 
 TARGETS = {
     "qwen": Target("qwen05", 0.7, 0.8, batch=128),
-    "qwen15": Target("qwen15", 0.7, 0.8, batch=48),
+    "qwen15": Target("qwen15", 0.7, 0.8, batch=96),
     "smol": Target("smollm2", 0.2, 0.9, batch=64),
 }
 
