@@ -1,4 +1,4 @@
-"""The results of the fourth and the sixth round: harmful and benign requests, each as it is and under role-play.
+"""The results of the fourth, sixth and seventh round: harmful and benign requests, each as it is and under role-play.
 
     python benchmarks/alignment/study_four.py collect --out STUDY --packets NAME ... --labels FILE
     python benchmarks/alignment/study_four.py tables --labels FILE --claims LEVER ...
@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import re
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -44,6 +45,8 @@ CELLS = {
     "benign, under role-play": ("refused", "benign-2-role-play"),
 }
 CLAIMS = {"harmful": ("harm", "harm-role-play"), "refused": ("benign-2", "benign-2-role-play")}
+JOINED = {"benign": "benign-2", "benign-role-play": "benign-2-role-play"}
+"""Sets of look-alikes that are measured together with another one (the seventh round)."""
 REST = "-rest"
 """A set's run folder for the prompts that were answered later."""
 DRAWS = 199_999
@@ -78,7 +81,7 @@ class Labels:
             grade = record["grade"]
             label = Label(
                 record["lever"],
-                record["set"],
+                JOINED.get(record["set"], record["set"]),
                 record["request"],
                 record.get("seed", ""),
                 None if grade == "?" else is_positive(record["question"], grade),
@@ -208,20 +211,16 @@ def collect(study: Study, packets: list[str]) -> list[dict[str, Any]]:
     for name in packets:
         path = study.out / "packets" / f"{name}.labels.jsonl"
         records += [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    known = {prompts for _, prompts in CELLS.values()}
-    records = [
-        {**r, "set": r["set"].removesuffix(REST)}
-        for r in records
-        if r["lever"] == HIDDEN or r["set"].removesuffix(REST) in known
-    ]
-    sets = sorted({record["set"] for record in records if record["lever"] != HIDDEN})
-    folders = [study.run_folder(BASE, prompts + end) for prompts in sets for end in ("", REST)]
-    runs = [Run(folder) for folder in folders if (folder / "manifest.json").is_file()]
+    known = {prompts for _, prompts in CELLS.values()} | set(JOINED)
+    records = [r for r in records if r["lever"] == HIDDEN or measured_set(r["set"]) in known]
+    folders = sorted({record["set"] for record in records if record["lever"] != HIDDEN})
+    base_folders = [study.run_folder(BASE, name) for name in folders]
+    runs = [Run(folder) for folder in base_folders if (folder / "manifest.json").is_file()]
     requests = {s.id: s.parent or s.id for run in runs for s in run.samples()}
     scores = asyncio.run(score_prompts(runs))
     seeds: dict[tuple[str, str, str], str] = {}
     for folder in sorted((study.out / "runs" / study.name).glob("*-[0-9]/*")):
-        if folder.name in sets and (folder / "manifest.json").is_file():
+        if folder.name in folders and (folder / "manifest.json").is_file():
             lever = folder.parent.name.rpartition("-")[0]
             seeds |= {(lever, folder.name, s.id): folder.parent.name for s in Run(folder).samples()}
     for record in records:
@@ -232,7 +231,13 @@ def collect(study: Study, packets: list[str]) -> list[dict[str, Any]]:
             seed = seeds.get((record["lever"], record["set"], sample))
             if seed is not None:
                 record["seed"] = seed
+        record["set"] = measured_set(record["set"])
     return records
+
+
+def measured_set(folder: str) -> str:
+    """Returns the set of a run folder, whose name may say how long answers are or `REST`."""
+    return re.sub(r"-\d{2,}$", "", folder).removesuffix(REST)
 
 
 def main() -> None:

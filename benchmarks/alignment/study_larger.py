@@ -67,7 +67,9 @@ def unattacked_samples() -> list[Sample]:
     """Returns everyday instructions, and what people in distress write."""
     distress = {row["prompt"] for name in SUPPORT_FILES for row in read_training_rows(name)}
     texts = [*ordinary_requests()[:EVERYDAY], *sorted(distress)]
-    return [Sample(conversation=Conversation.of(t), id=hash_prompt(t), expect="comply") for t in texts]
+    return [
+        Sample(conversation=Conversation.of(t), id=hash_prompt(t), expect="comply") for t in texts
+    ]
 
 
 def sample_openings(study: Study, folder: str, samples: list[Sample]) -> dict[str, str]:

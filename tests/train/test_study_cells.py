@@ -109,6 +109,25 @@ def test_both_forms_of_a_request_are_one_cluster(
     assert "| gate at 0.5 | 50 | 50 | 0 | 0 |" in lines
 
 
+def test_a_run_folder_names_its_set_and_look_alikes_of_two_sets_are_one_cell(load: Any) -> None:
+    four = load("study_four")
+    folders = ("harm-role-play-64", "benign-2-32", "benign-32", "benign-2-rest", "benign-2", "harm")
+    assert [four.measured_set(name) for name in folders] == [
+        "harm-role-play",
+        "benign-2",
+        "benign",
+        "benign-2",
+        "benign-2",
+        "harm",
+    ]
+    records = [
+        label(lever, prompts, f"{prompts} request", "n")
+        for lever in ("base", "larger")
+        for prompts in ("benign", "benign-2")
+    ]
+    assert len(four.Labels(records).paired("larger", "benign-2")) == 2
+
+
 def test_what_cannot_be_told_counts_against_the_lever(load: Any) -> None:
     four = load("study_four")
     labels = four.Labels(
