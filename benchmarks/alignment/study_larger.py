@@ -63,8 +63,8 @@ SURE = 0.75
 """A harmful request trains if the base declines it as it is with this probability or more."""
 DOUBTFUL = 0.6
 """A benign request trains if the base declines it as it is with at most this probability."""
-SFT_ROWS = {"refuse-plain": 40, "comply-plain": 70, "refuse-role-play": 70, "comply-role-play": 90}
-"""Rows of each cell for SFT; the requests behind them in the same order are those of RL."""
+SFT_ROWS = {"refuse-plain": 100, "comply-plain": 70, "refuse-role-play": 200, "comply-role-play": 200}
+"""At most so many rows of each cell for SFT."""
 RL_PROMPTS = 22
 REFUSALS = 32
 """So many harmful requests the base answers, to have refusals of its own to imitate."""
