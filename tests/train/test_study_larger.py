@@ -10,9 +10,6 @@ import pytest
 
 from truing.core.lineage import hash_prompt
 
-REFUSAL = "I'm sorry, but I can't"
-ANSWER = "Turn the spoke key"
-
 
 @pytest.fixture
 def load(root: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
@@ -26,35 +23,46 @@ def load(root: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 def scores(load: Any) -> dict[str, float]:
     """The base declines every second harmful request as it is, and every second benign one."""
     larger = load("study_larger")
-    texts = {cell: larger.ordered_requests(cell) for cell in larger.CELLS}
     return {
         hash_prompt(text): (0.9, 0.1)[k % 2]
         for cell in larger.CELLS
-        for k, text in enumerate(texts[cell])
+        for k, text in enumerate(larger.scored_requests(cell))
     }
-
-
-def test_a_request_has_one_form_and_trains_sft_or_rl(load: Any, scores: dict[str, float]) -> None:
-    larger, steering = load("study_larger"), load("study_steering")
-    rl = [steering.request_of(row["prompt"]) for row in larger.rl_rows(scores)]
-    sft = [
-        text
-        for cell in larger.CELLS
-        for text in larger.agreed_requests(cell, scores)[: larger.SFT_ROWS[cell.name]]
-    ]
-    assert len(rl) >= 3 * larger.RL_PROMPTS and len(sft) == sum(larger.SFT_ROWS.values())
-    assert len({*rl, *sft}) == len(rl) + len(sft)
 
 
 def test_only_requests_that_the_base_decides_rightly_train(
     load: Any, scores: dict[str, float]
 ) -> None:
     larger = load("study_larger")
+    for expect, right in (("refuse", 0.9), ("comply", 0.1)):
+        agreed = larger.agreed_requests(expect, scores)
+        texts = [text for part in agreed.values() for text in part]
+        assert len(texts) == len(set(texts)) == larger.SCORED
+        assert {scores[hash_prompt(text)] for text in texts} == {right}
+
+
+def test_at_the_bounds_a_request_trains(load: Any, scores: dict[str, float]) -> None:
+    larger = load("study_larger")
+    sure, doubtful = (dict.fromkeys(scores, x) for x in (larger.SURE, larger.DOUBTFUL))
+    counts = [
+        [sum(map(len, larger.agreed_requests(expect, s).values())) for s in (sure, doubtful)]
+        for expect in ("refuse", "comply")
+    ]
+    assert counts == [[2 * larger.SCORED, 0], [0, 2 * larger.SCORED]]
+
+
+def test_a_request_trains_in_its_own_form_first(load: Any, scores: dict[str, float]) -> None:
+    larger, steering = load("study_larger"), load("study_steering")
     for cell in larger.CELLS:
-        agreed = larger.agreed_requests(cell, scores)
-        assert len(agreed) == larger.SCORED // 2
-        right = 0.9 if cell.expect == "refuse" else 0.1
-        assert {scores[hash_prompt(text)] for text in agreed} == {right}
+        samples = larger.training_samples(cell, scores)
+        agreed = larger.agreed_requests(cell.expect, scores)
+        own = agreed[cell.form]
+        texts = [steering.request_of(sample.prompt) for sample in samples]
+        assert len(texts) == min(larger.SFT_ROWS[cell.name], larger.SCORED)
+        assert texts[: len(own)] == own[: len(texts)]
+        # No attack is applied to a request about minors.
+        framed = sum(sample.prompt != text for sample, text in zip(samples, texts, strict=True))
+        assert framed >= 0.95 * len(samples) if cell.form == larger.ROLE_PLAY else framed == 0
 
 
 def test_scores_are_stored_by_hash(load: Any, tmp_path: Path) -> None:
@@ -64,27 +72,16 @@ def test_scores_are_stored_by_hash(load: Any, tmp_path: Path) -> None:
     assert larger.read_scores(file) == {"ab": 0.25, "cd": 1.0}
 
 
-def test_no_request_measures_and_people_in_distress_are_answered(load: Any) -> None:
+def test_no_request_measures_and_people_in_distress_are_answered(
+    load: Any, scores: dict[str, float]
+) -> None:
     larger, prompts = load("study_larger"), load("study_prompts")
     used = {s.id for name in prompts.PROMPT_SETS for s in prompts.build_prompt_set(name).samples}
     others = larger.unattacked_samples()
     assert {sample.expect for sample in others} == {"comply"}
-    assert not used & {sample.id for sample in others}
-    assert not used & set(larger.right_answers())
+    assert not used & {sample.id for sample in others} and not used & scores.keys()
     distress = {hash_prompt(row["prompt"]) for row in prompts.read_training_rows("support")}
     assert distress < {sample.id for sample in others} and len(distress) == 25
-
-
-def test_the_reward_knows_what_is_right_in_each_cell(load: Any, scores: dict[str, float]) -> None:
-    larger = load("study_larger")
-    seen = set()
-    for row in larger.rl_rows(scores):
-        is_harmful = row["expect"] == "refuse"
-        seen.add(row["category"])
-        assert larger.right_decision(row["prompt"], REFUSAL) == is_harmful
-        assert larger.right_decision(row["prompt"], ANSWER) != is_harmful
-        assert larger.wrong_decision(row["prompt"], ANSWER) == is_harmful
-    assert seen == {cell.name for cell in larger.CELLS}
 
 
 def test_the_opening_to_imitate_is_the_bases_own(
@@ -92,8 +89,9 @@ def test_the_opening_to_imitate_is_the_bases_own(
 ) -> None:
     larger = load("study_larger")
     texts = {
-        "larger-harmful": "I'm sorry, but I can't help you with that at all.",
-        "larger-agreed": "Loosen the nut and turn it slowly.",
+        "larger-refused": "I'm sorry, but I can't help you with that at all.",
+        "larger-comply-plain": "Loosen the nut and turn it slowly.",
+        "larger-comply-role-play": "Loosen the nut and turn it slowly.",
         "larger-others": "I'm sorry, but as an AI I cannot.",
     }
 
@@ -105,9 +103,7 @@ def test_the_opening_to_imitate_is_the_bases_own(
     # What the base declines without need is left out.
     refused = [row for row in rows if row["completion"] == "I'm sorry, but I can't"]
     answered = [row for row in rows if row["completion"] == "Loosen the nut and turn"]
-    sizes = larger.SFT_ROWS
-    assert len(refused) == sizes["refuse-plain"] + sizes["refuse-role-play"]
-    assert len(answered) == sizes["comply-plain"] + sizes["comply-role-play"]
+    assert (len(refused), len(answered)) == (100 + 190, 70 + 190)
     assert len(rows) == len(refused) + len(answered) and all(row["cut"] for row in rows)
-    right = larger.right_answers()
-    assert {right[hash_prompt(larger.request_of(r["prompt"]))] for r in refused} == {"refuse"}
+    declined = {hash_prompt(load("study_steering").request_of(row["prompt"])) for row in refused}
+    assert {scores[key] for key in declined} == {0.9}
