@@ -62,7 +62,7 @@ def test_a_request_trains_in_its_own_form_first(load: Any, scores: dict[str, flo
         assert texts[: len(own)] == own[: len(texts)]
         # No attack is applied to a request about minors.
         framed = sum(sample.prompt != text for sample, text in zip(samples, texts, strict=True))
-        assert framed >= 0.95 * len(samples) if cell.form == larger.ROLE_PLAY else framed == 0
+        assert framed >= 0.9 * len(samples) if cell.form == larger.ROLE_PLAY else framed == 0
 
 
 def test_scores_are_stored_by_hash(load: Any, tmp_path: Path) -> None:
