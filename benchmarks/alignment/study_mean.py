@@ -1,10 +1,13 @@
-"""The mean of trained models of the study, weight by weight: a model folder like any other.
+"""Trained models of the study averaged weight by weight, or moved a part of the way from the base.
 
     python benchmarks/alignment/study_mean.py --out STUDY --name dpo-mean --levers dpo-0 dpo-1 dpo-2
+    python benchmarks/alignment/study_mean.py --out STUDY --name soft-0 --levers larger-0 --share 0.6
 
 Each of them is the base with a merged adapter, so their mean is the base with the mean of the
 adapters (model soups: Wortsman et al. 2022, 2203.05482). What differs between seeds by chance, such
-as how often a model declines at all, is averaged out. Writes STUDY/train/TARGET/NAME-mean.
+as how often a model declines at all, is averaged out. Writes STUDY/train/TARGET/NAME-mean, a model
+folder like any other. With `--share` the result is the base and that share of the mean's difference
+from it (Wortsman et al. 2022, 2109.01903), which sets how much a lever declines.
 """
 
 from __future__ import annotations
@@ -36,7 +39,17 @@ def mean_weights(folders: list[Path]) -> dict[str, torch.Tensor]:
     return {name: (total / len(folders)).to(first[name].dtype) for name, total in sums.items()}
 
 
-def mean_card(name: str, folders: list[Path]) -> dict[str, Any]:
+def towards_base(
+    weights: dict[str, torch.Tensor], base: dict[str, torch.Tensor], share: float
+) -> dict[str, torch.Tensor]:
+    """Returns the base and a share of what differs from it, computed in float32."""
+    return {
+        name: torch.lerp(base[name].float(), tensor.float(), share).to(tensor.dtype)
+        for name, tensor in weights.items()
+    }
+
+
+def mean_card(name: str, folders: list[Path], share: float = 1.0) -> dict[str, Any]:
     """Returns the card of the mean: the first one's, with a lineage that names all of them.
 
     Raises UserError if they did not learn the same prompts from the same base: then one card could
@@ -50,20 +63,30 @@ def mean_card(name: str, folders: list[Path]) -> dict[str, Any]:
     ):
         raise UserError(f"{name}: its parts have different bases or prompts")
     hashes = [card["lineage"]["hash"] for card in cards]
-    lineage = {**cards[0]["lineage"], "name": f"mean:{name}", "hash": digest("mean", *hashes)}
+    parts = hashes if share == 1.0 else [*hashes, f"share {share}"]
+    lineage = {**cards[0]["lineage"], "name": f"mean:{name}", "hash": digest("mean", *parts)}
     return {**cards[0], "lineage": lineage}
 
 
-def write_mean(study: Study, name: str, levers: list[str]) -> Path:
-    """Writes the mean of trained levers and returns its folder."""
+def write_mean(study: Study, name: str, levers: list[str], share: float = 1.0) -> Path:
+    """Writes the mean of trained levers and returns its folder.
+
+    Raises UserError for a share outside of ]0, 1].
+    """
+    if not 0 < share <= 1:
+        raise UserError(f"--share {share}: above 0 (the base), at most 1 (the lever)")
     folders = [study.model_folder(lever) for lever in levers]
-    card = mean_card(name, folders)
+    card = mean_card(name, folders, share)
     target = study.out / "train" / study.name / f"{name}-mean"
     target.mkdir()
     for pattern in COPIED:
         for file in folders[0].glob(pattern):
             shutil.copyfile(file, target / file.name)
-    save_file(mean_weights(folders), target / WEIGHTS, metadata={"format": "pt"})
+    weights = mean_weights(folders)
+    if share < 1:
+        base = load_file(study.out / study.target.base / WEIGHTS)
+        weights = towards_base(weights, base, share)
+    save_file(weights, target / WEIGHTS, metadata={"format": "pt"})
     (target / "truing.json").write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
     return target
 
@@ -77,8 +100,10 @@ def main() -> None:
     parser.add_argument("--target", choices=TARGETS, default="qwen")
     parser.add_argument("--name", required=True)
     parser.add_argument("--levers", nargs="+", required=True)
+    parser.add_argument("--share", type=float, default=1.0, help="of the way from the base")
     arguments = parser.parse_args()
-    print(write_mean(Study(arguments.out, arguments.target), arguments.name, arguments.levers))
+    study = Study(arguments.out, arguments.target)
+    print(write_mean(study, arguments.name, arguments.levers, arguments.share))
 
 
 if __name__ == "__main__":
