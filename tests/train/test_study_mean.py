@@ -1,0 +1,63 @@
+"""Trained models of the study averaged, or moved a part of the way from the base."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from truing.core.errors import UserError
+
+
+@pytest.fixture
+def mean(root: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The script."""
+    monkeypatch.syspath_prepend(str(root / "benchmarks" / "alignment"))
+    return importlib.import_module("study_mean")
+
+
+def write_model(folder: Path, value: float, *, prompts: str = "p") -> None:
+    folder.mkdir(parents=True)
+    weights = {"w": torch.full((2,), value, dtype=torch.bfloat16)}
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    lineage = {"prompts": [prompts], "hash": f"hash of {value}", "name": "lever"}
+    card = {"base_sha256": "b", "lineage": lineage}
+    (folder / "truing.json").write_text(json.dumps(card))
+    (folder / "config.json").write_text("{}")
+
+
+def test_a_share_of_the_way_from_the_base(mean: Any, tmp_path: Path) -> None:
+    study = mean.Study(tmp_path, "qwen15")
+    write_model(tmp_path / study.target.base, 1.0)
+    for seed, value in enumerate((2.0, 4.0)):
+        write_model(tmp_path / "train" / study.name / f"larger-{seed}-x", value)
+    whole = mean.write_mean(study, "whole", ["larger-0", "larger-1"])
+    half = mean.write_mean(study, "half", ["larger-0", "larger-1"], 0.5)
+    values = [load_file(folder / "model.safetensors")["w"] for folder in (whole, half)]
+    assert [v.tolist() for v in values] == [[3.0, 3.0], [2.0, 2.0]]
+    assert values[1].dtype == torch.bfloat16
+    cards = [
+        json.loads((folder / "truing.json").read_text())["lineage"] for folder in (whole, half)
+    ]
+    assert cards[0]["hash"] != cards[1]["hash"] and cards[1]["name"] == "mean:half"
+    assert (half / "config.json").is_file()
+
+
+@pytest.mark.parametrize("share", [0.0, -0.5, 1.5, float("nan")])
+def test_a_share_lies_between_base_and_lever(mean: Any, tmp_path: Path, share: float) -> None:
+    with pytest.raises(UserError, match="above 0 .the base., at most 1"):
+        mean.write_mean(mean.Study(tmp_path, "qwen15"), "soft", ["larger-0"], share)
+
+
+def test_parts_that_learned_other_prompts_have_no_mean(mean: Any, tmp_path: Path) -> None:
+    study = mean.Study(tmp_path, "qwen15")
+    for seed, prompts in enumerate("pq"):
+        folder = tmp_path / "train" / study.name / f"larger-{seed}-x"
+        write_model(folder, 1.0, prompts=prompts)
+    with pytest.raises(UserError, match="different bases or prompts"):
+        mean.write_mean(study, "mixed", ["larger-0", "larger-1"])
