@@ -27,6 +27,7 @@ from study_controls import THRESHOLDS, score_prompts
 from study_labels import HIDDEN, is_positive
 from study_results import N_PRIMARY, rate_text
 
+from truing.core.errors import UserError
 from truing.runs.folder import Run
 from truing.stats.intervals import Interval
 from truing.stats.paired import (
@@ -46,7 +47,8 @@ CELLS = {
 }
 CLAIMS = {"harmful": ("harm", "harm-role-play"), "refused": ("benign-2", "benign-2-role-play")}
 JOINED = {"benign": "benign-2", "benign-role-play": "benign-2-role-play"}
-"""Sets of look-alikes that are measured together with another one (the seventh round)."""
+"""Sets of look-alikes that are measured together with another one. The first round to do so is the seventh:
+earlier files have hidden rows of these sets alone."""
 REST = "-rest"
 """A set's run folder for the prompts that were answered later."""
 DRAWS = 199_999
@@ -214,6 +216,10 @@ def collect(study: Study, packets: list[str]) -> list[dict[str, Any]]:
     known = {prompts for _, prompts in CELLS.values()} | set(JOINED)
     records = [r for r in records if r["lever"] == HIDDEN or measured_set(r["set"]) in known]
     folders = sorted({record["set"] for record in records if record["lever"] != HIDDEN})
+    lengths = {measured_set(name): name.removesuffix(REST) for name in folders}
+    for name in folders:
+        if lengths[measured_set(name)] != name.removesuffix(REST):
+            raise UserError(f"{name}: another packet has this set with answers of another length")
     base_folders = [study.run_folder(BASE, name) for name in folders]
     runs = [Run(folder) for folder in base_folders if (folder / "manifest.json").is_file()]
     requests = {s.id: s.parent or s.id for run in runs for s in run.samples()}

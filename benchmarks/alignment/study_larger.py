@@ -5,8 +5,8 @@
 The 1.5B tells harmful from benign requests well as they are; under role-play it declines few of
 either. So its own decision on the plain request is the teacher for both forms. Of
 `data/written-pairs.jsonl` (study_written.py) SFT learns the harmful requests that the base surely
-declines as they are, and the benign ones that it rather answers. Where base and pair disagree, a
-request is left out: a first design learned those too, and ordered requests worse than the base.
+declines as they are, and the benign ones that it does not clearly decline. Where base and pair disagree
+more than that, a request is left out: a first design learned those too, and ordered requests worse than the base.
 
 Writes to STUDY/data:
 
@@ -45,6 +45,7 @@ from study_pairs import ROLE_PLAY, write_rows
 from study_prompts import read_training_rows
 from study_written import hinted, in_form, ordinary_requests, pair_requests
 
+from truing.core.errors import UserError
 from truing.core.lineage import hash_prompt
 from truing.core.types import Conversation, Expect, Sample
 from truing.evaluation.evaluate import evaluate
@@ -62,9 +63,10 @@ SFT_ROWS = {
     f"refuse-{ROLE_PLAY}": 200,
     f"comply-{ROLE_PLAY}": 234,
 }
-"""At most so many requests of each cell train; a request may train in both forms."""
-REFUSALS = 32
-"""So many harmful requests the base answers, to have refusals of its own to imitate."""
+"""At most so many requests of each cell train: under role-play nearly all that fit. A request may
+train in both forms."""
+ASKED_FOR_REFUSALS = 32
+"""So many harmful requests are put to the base, to have refusals of its own to imitate."""
 EVERYDAY = 40
 
 
@@ -92,7 +94,10 @@ def read_scores(path: Path) -> dict[str, float]:
 
 
 def agreed_requests(expect: Expect, scores: dict[str, float]) -> dict[str, list[str]]:
-    """Returns the requests on which the base's plain decision is the right one, by their cell's form."""
+    """Returns the requests that the base does not decide plainly wrong, by their cell's form.
+
+    That is: harmful ones that it surely declines as they are, and benign ones that it may answer.
+    """
 
     def agrees(text: str) -> bool:
         score = scores[hash_prompt(text)]
@@ -106,7 +111,10 @@ def agreed_requests(expect: Expect, scores: dict[str, float]) -> dict[str, list[
 
 
 def training_samples(cell: Cell, scores: dict[str, float]) -> list[Sample]:
-    """Returns the requests that train in a cell as the model sees them: those of its own form first."""
+    """Returns the requests that train in a cell as the model sees them: those of its own form first.
+
+    Requests about minors stand as they are in both: `truing` attacks none.
+    """
     by_form = agreed_requests(cell.expect, scores)
     own = by_form.pop(cell.form)
     texts = [*own, *(text for others in by_form.values() for text in others)]
@@ -132,12 +140,20 @@ def sample_openings(study: Study, folder: str, samples: list[Sample]) -> dict[st
 
 
 def sft_rows(study: Study, scores: dict[str, float]) -> list[dict[str, object]]:
-    """Returns the rows to imitate; a benign request that the base declines all the same is left out."""
+    """Returns the rows to imitate.
+
+    What need not be declined is left out where the base's answer is missing, declines, or has words of
+    an apology in its opening. Raises UserError if the base gave no plain refusal to imitate.
+    """
     plain = next(cell for cell in CELLS if cell.name == "refuse-plain")
     answers = sample_openings(
-        study, "larger-refused", attacked(plain, scored_requests(plain)[:REFUSALS])
+        study, "larger-refused", attacked(plain, scored_requests(plain)[:ASKED_FOR_REFUSALS])
     )
     refusals = [opening(text) for text in answers.values() if STOCK_REFUSAL.match(text)]
+    if not refusals:
+        raise UserError(
+            f"none of the {len(answers)} answers to harmful requests is a plain refusal"
+        )
     rows: list[tuple[Sample, str]] = []
     benign: list[tuple[Sample, str]] = []
     for cell in CELLS:
@@ -154,7 +170,9 @@ def sft_rows(study: Study, scores: dict[str, float]) -> list[dict[str, object]]:
     rows += [
         (s, opening(t)) for s, t in benign if t and not declines(t) and not APOLOGIES.search(t)
     ]
-    return [{"prompt": s.prompt, "completion": text, "cut": True} for s, text in rows]
+    # A request about minors is the same in both forms: it trains once.
+    distinct = {s.prompt: text for s, text in rows}
+    return [{"prompt": p, "completion": text, "cut": True} for p, text in distinct.items()]
 
 
 def main() -> None:
@@ -168,10 +186,13 @@ def main() -> None:
     os.chdir(arguments.out)
     study = Study(Path(), arguments.target)
     (study.out / "data").mkdir(exist_ok=True)
-    scores = study.out / "data" / f"larger-scores-{study.name}.jsonl"
-    if not scores.is_file():
-        write_scores(study, scores)
-    rows = sft_rows(study, read_scores(scores))
+    file = study.out / "data" / f"larger-scores-{study.name}.jsonl"
+    if not file.is_file():
+        write_scores(study, file)
+    scores = read_scores(file)
+    if not {hash_prompt(text) for cell in CELLS for text in scored_requests(cell)} <= scores.keys():
+        raise UserError(f"{file}: lacks requests; remove it to have them scored anew")
+    rows = sft_rows(study, scores)
     print(write_rows(study.out / "data" / f"larger-sft-{study.name}.jsonl", rows))
 
 

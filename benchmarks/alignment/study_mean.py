@@ -39,10 +39,10 @@ def mean_weights(folders: list[Path]) -> dict[str, torch.Tensor]:
     return {name: (total / len(folders)).to(first[name].dtype) for name, total in sums.items()}
 
 
-def towards_base(
-    weights: dict[str, torch.Tensor], base: dict[str, torch.Tensor], share: float
+def part_of_the_way(
+    base: dict[str, torch.Tensor], weights: dict[str, torch.Tensor], share: float
 ) -> dict[str, torch.Tensor]:
-    """Returns the base and a share of what differs from it, computed in float32."""
+    """Returns the base plus `share` of what the weights differ from it: 0 is the base, 1 the weights."""
     return {
         name: torch.lerp(base[name].float(), tensor.float(), share).to(tensor.dtype)
         for name, tensor in weights.items()
@@ -75,17 +75,20 @@ def write_mean(study: Study, name: str, levers: list[str], share: float = 1.0) -
     """
     if not 0 < share <= 1:
         raise UserError(f"--share {share}: above 0 (the base), at most 1 (the lever)")
+    if name in levers:
+        # The newest folder of a name is the lever: the mean would take its place.
+        raise UserError(f"--name {name}: the name of one of its parts")
     folders = [study.model_folder(lever) for lever in levers]
     card = mean_card(name, folders, share)
     target = study.out / "train" / study.name / f"{name}-mean"
+    weights = mean_weights(folders)
+    if share < 1:
+        base = load_file(study.out / study.target.base / WEIGHTS)
+        weights = part_of_the_way(base, weights, share)
     target.mkdir()
     for pattern in COPIED:
         for file in folders[0].glob(pattern):
             shutil.copyfile(file, target / file.name)
-    weights = mean_weights(folders)
-    if share < 1:
-        base = load_file(study.out / study.target.base / WEIGHTS)
-        weights = towards_base(weights, base, share)
     save_file(weights, target / WEIGHTS, metadata={"format": "pt"})
     (target / "truing.json").write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
     return target

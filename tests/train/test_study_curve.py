@@ -5,10 +5,13 @@ from __future__ import annotations
 import importlib
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+
+from truing.core.types import Conversation, Sample
 
 
 @pytest.fixture
@@ -45,3 +48,42 @@ def test_the_best_of_n_is_the_mean_over_all_subsets(curve: Any) -> None:
     ]
     for row, rate in zip(rows, expected, strict=True):
         assert row[3:] == [f"{100 * x:.1f}" for x in (rate / 2, rate, 1 - rate)]
+
+
+def test_an_empty_answer_is_the_last_choice_and_counts_as_a_refusal(
+    curve: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts = [["yes do it", "no", "", *["well"] * 5]]
+    states = np.zeros((8, 1))
+    states[:, 0] = [2.0, -2.0, -9.0, 0.0, 0.0, 0.0, 0.0, 0.0]
+    verdicts = {
+        "harmful": {("s", k): (float(k == 0), 0.1 * k) for k in range(8)},
+        "refused": {("s", k): (float(k == 1), 0.0) for k in range(8)},
+    }
+    sample = Sample(conversation=Conversation.of("q"), id="s")
+    run = SimpleNamespace(samples=lambda: [sample])
+    monkeypatch.setattr(curve, "judge_run", lambda *_: None)
+    monkeypatch.setattr(curve, "resolve", lambda *_: None)
+    monkeypatch.setattr(curve, "Run", lambda _: run)
+    monkeypatch.setattr(curve, "read_candidates", lambda _: [(sample.conversation, texts[0])])
+    monkeypatch.setattr(curve, "usable_text", lambda text: text)
+    monkeypatch.setattr(curve, "stored_states", lambda *_: states)
+    monkeypatch.setattr(curve, "read_verdicts", lambda _, question: verdicts[question])
+    (tmp_path / "data").mkdir()
+    heads = {"cost": {"weights": [1.0], "bias": 0.0}, "refusal": {"weights": [-1.0], "bias": 0.0}}
+    (tmp_path / "data" / "answer-heads-qwen.json").write_text(json.dumps(heads))
+    scored = curve.score_answers(curve.Study(tmp_path, "qwen"), "harm")
+    best = {rule: int(np.argmax(utility[0])) for rule, utility in scored.utilities.items()}
+    worst = {int(np.argmin(utility[0])) for utility in scored.utilities.values()}
+    assert best == {
+        "cost head": 1,
+        "refusal head": 0,
+        "shortest": 1,
+        "the measuring judge": 0,
+    }
+    assert worst == {2}
+    assert scored.measures["harmful"][0].tolist() == [1, 0, 0, 0, 0, 0, 0, 0]
+    assert scored.measures["refused"][0].tolist() == [0, 1, 1, 0, 0, 0, 0, 0]
+    assert scored.measures["harm by the head"][0][:3] == pytest.approx(
+        [0.8808, 0.1192, 0.0], abs=1e-4
+    )

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from truing.core.errors import UserError
 from truing.core.lineage import hash_prompt
 
 
@@ -30,7 +31,7 @@ def scores(load: Any) -> dict[str, float]:
     }
 
 
-def test_only_requests_that_the_base_decides_rightly_train(
+def test_requests_that_the_base_decides_plainly_wrong_do_not_train(
     load: Any, scores: dict[str, float]
 ) -> None:
     larger = load("study_larger")
@@ -72,7 +73,7 @@ def test_scores_are_stored_by_hash(load: Any, tmp_path: Path) -> None:
     assert larger.read_scores(file) == {"ab": 0.25, "cd": 1.0}
 
 
-def test_no_request_measures_and_people_in_distress_are_answered(
+def test_no_request_measures_and_people_in_distress_are_among_those_to_answer(
     load: Any, scores: dict[str, float]
 ) -> None:
     larger, prompts = load("study_larger"), load("study_prompts")
@@ -87,23 +88,56 @@ def test_no_request_measures_and_people_in_distress_are_answered(
 def test_the_opening_to_imitate_is_the_bases_own(
     load: Any, scores: dict[str, float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    larger = load("study_larger")
+    larger, steering = load("study_larger"), load("study_steering")
+    hint = load("study_written").HINT
     texts = {
         "larger-refused": "I'm sorry, but I can't help you with that at all.",
         "larger-comply-plain": "Loosen the nut and turn it slowly.",
         "larger-comply-role-play": "Loosen the nut and turn it slowly.",
-        "larger-others": "I'm sorry, but as an AI I cannot.",
     }
+    told: dict[str, bool] = {}
+    others = larger.unattacked_samples()
 
     def answers(_: object, folder: str, samples: list[Any]) -> dict[str, str]:
+        told[folder] = all(s.conversation.messages[0].content == hint for s in samples)
+        if folder == "larger-others":
+            # Of everyday instructions and people in distress one is declined, one not answered.
+            replies = [
+                "I'm sorry, but as an AI I cannot.",
+                "",
+                *["Talk to somebody you trust."] * 99,
+            ]
+            return {sample.id: text for sample, text in zip(samples, replies)}
         return {sample.id: texts[folder] for sample in samples}
 
     monkeypatch.setattr(larger, "sample_openings", answers)
     rows = larger.sft_rows(None, scores)
-    # What the base declines without need is left out.
-    refused = [row for row in rows if row["completion"] == "I'm sorry, but I can't"]
-    answered = [row for row in rows if row["completion"] == "Loosen the nut and turn"]
-    assert (len(refused), len(answered)) == (100 + 190, 70 + 190)
-    assert len(rows) == len(refused) + len(answered) and all(row["cut"] for row in rows)
-    declined = {hash_prompt(load("study_steering").request_of(row["prompt"])) for row in refused}
-    assert {scores[key] for key in declined} == {0.9}
+    assert told == {name: "comply" in name for name in (*texts, "larger-others")}
+    by_opening: dict[str, list[str]] = {}
+    for row in rows:
+        assert row["cut"]
+        by_opening.setdefault(row["completion"], []).append(row["prompt"])
+    refused, answered, cared = (
+        by_opening.pop(key)
+        for key in (
+            "I'm sorry, but I can't",
+            "Loosen the nut and turn",
+            "Talk to somebody you trust.",
+        )
+    )
+    assert not by_opening and len(cared) == len(others) - 2
+    assert set(cared) == {sample.prompt for sample in others[2:]}
+    # A request about minors is the same in both forms, so it trains once.
+    assert 280 <= len(refused) <= 100 + 190 and 250 <= len(answered) <= 70 + 190
+    assert len({row["prompt"] for row in rows}) == len(rows)
+    for prompts, score in ((refused, 0.9), (answered, 0.1)):
+        assert {scores[hash_prompt(steering.request_of(text))] for text in prompts} == {score}
+
+
+def test_without_a_refusal_of_its_own_nothing_is_written(
+    load: Any, scores: dict[str, float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    larger = load("study_larger")
+    monkeypatch.setattr(larger, "sample_openings", lambda *_: {"a": "Sure, here it is."})
+    with pytest.raises(UserError, match="none of the 1 answers to harmful requests"):
+        larger.sft_rows(None, scores)

@@ -37,21 +37,35 @@ def test_a_share_of_the_way_from_the_base(mean: Any, tmp_path: Path) -> None:
     for seed, value in enumerate((2.0, 4.0)):
         write_model(tmp_path / "train" / study.name / f"larger-{seed}-x", value)
     whole = mean.write_mean(study, "whole", ["larger-0", "larger-1"])
-    half = mean.write_mean(study, "half", ["larger-0", "larger-1"], 0.5)
-    values = [load_file(folder / "model.safetensors")["w"] for folder in (whole, half)]
-    assert [v.tolist() for v in values] == [[3.0, 3.0], [2.0, 2.0]]
+    part = mean.write_mean(study, "part", ["larger-0", "larger-1"], 0.25)
+    values = [load_file(folder / "model.safetensors")["w"] for folder in (whole, part)]
+    # The base is 1, the mean 3: a quarter of the way from 1 to 3 is 1.5.
+    assert [v.tolist() for v in values] == [[3.0, 3.0], [1.5, 1.5]]
     assert values[1].dtype == torch.bfloat16
     cards = [
-        json.loads((folder / "truing.json").read_text())["lineage"] for folder in (whole, half)
+        json.loads((folder / "truing.json").read_text())["lineage"] for folder in (whole, part)
     ]
-    assert cards[0]["hash"] != cards[1]["hash"] and cards[1]["name"] == "mean:half"
-    assert (half / "config.json").is_file()
+    assert cards[0]["hash"] != cards[1]["hash"] and cards[1]["name"] == "mean:part"
+    assert (part / "config.json").is_file()
 
 
 @pytest.mark.parametrize("share", [0.0, -0.5, 1.5, float("nan")])
 def test_a_share_lies_between_base_and_lever(mean: Any, tmp_path: Path, share: float) -> None:
     with pytest.raises(UserError, match="above 0 .the base., at most 1"):
         mean.write_mean(mean.Study(tmp_path, "qwen15"), "soft", ["larger-0"], share)
+
+
+def test_a_mean_does_not_take_the_place_of_its_part(mean: Any, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="the name of one of its parts"):
+        mean.write_mean(mean.Study(tmp_path, "qwen15"), "larger-0", ["larger-0"], 0.5)
+
+
+def test_without_the_base_nothing_is_written(mean: Any, tmp_path: Path) -> None:
+    study = mean.Study(tmp_path, "qwen15")
+    write_model(tmp_path / "train" / study.name / "larger-0-x", 1.0)
+    with pytest.raises(FileNotFoundError):
+        mean.write_mean(study, "soft-0", ["larger-0"], 0.5)
+    assert [folder.name for folder in (tmp_path / "train" / study.name).iterdir()] == ["larger-0-x"]
 
 
 def test_parts_that_learned_other_prompts_have_no_mean(mean: Any, tmp_path: Path) -> None:
