@@ -23,6 +23,7 @@ from scipy.special import expit
 from study import JUDGES, TARGETS, Study
 from study_answer_heads import (
     ANSWERS,
+    LAYER,
     candidate_folder,
     read_candidates,
     stored_states,
@@ -31,6 +32,7 @@ from study_answer_heads import (
 from study_best_of import read_verdicts
 
 from truing.align import best_of_curve, best_of_kl
+from truing.core.errors import UserError
 from truing.evaluation.evaluate import judge_run
 from truing.runs.folder import Run
 from truing.specs.resolve import resolve
@@ -48,8 +50,14 @@ class ScoredAnswers:
 
 
 def head_logits(path: Path, name: str, states: np.ndarray) -> np.ndarray:
-    """Returns the logits of a stored head on states, of any leading shape."""
-    head = json.loads(path.read_text(encoding="utf-8"))[name]
+    """Returns the logits of a stored head on states of `LAYER`, of any leading shape.
+
+    Raises UserError if the heads are of another layer.
+    """
+    heads = json.loads(path.read_text(encoding="utf-8"))
+    if heads["layer"] != LAYER:
+        raise UserError(f"{path}: heads of layer {heads['layer']}, the states are of {LAYER}")
+    head = heads[name]
     return np.asarray(states @ np.asarray(head["weights"]) + head["bias"])
 
 

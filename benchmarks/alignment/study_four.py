@@ -216,12 +216,8 @@ def collect(study: Study, packets: list[str]) -> list[dict[str, Any]]:
     known = {prompts for _, prompts in CELLS.values()} | set(JOINED)
     records = [r for r in records if r["lever"] == HIDDEN or measured_set(r["set"]) in known]
     folders = sorted({record["set"] for record in records if record["lever"] != HIDDEN})
-    lengths = {measured_set(name): name.removesuffix(REST) for name in folders}
-    for name in folders:
-        if lengths[measured_set(name)] != name.removesuffix(REST):
-            raise UserError(f"{name}: another packet has this set with answers of another length")
-    base_folders = [study.run_folder(BASE, name) for name in folders]
-    runs = [Run(folder) for folder in base_folders if (folder / "manifest.json").is_file()]
+    check_lengths(folders)
+    runs = [Run(study.run_folder(BASE, name)) for name in folders]
     requests = {s.id: s.parent or s.id for run in runs for s in run.samples()}
     scores = asyncio.run(score_prompts(runs))
     seeds: dict[tuple[str, str, str], str] = {}
@@ -239,6 +235,15 @@ def collect(study: Study, packets: list[str]) -> list[dict[str, Any]]:
                 record["seed"] = seed
         record["set"] = measured_set(record["set"])
     return records
+
+
+def check_lengths(folders: list[str]) -> None:
+    """Raises UserError if a set was answered at two lengths: the answers would not be comparable."""
+    first: dict[str, str] = {}
+    for name in folders:
+        whole = name.removesuffix(REST)
+        if first.setdefault(measured_set(name), whole) != whole:
+            raise UserError(f"{name}: {first[measured_set(name)]} is this set at another length")
 
 
 def measured_set(folder: str) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from truing.core.errors import UserError
 from truing.core.types import Sample
 
 REFUSAL = "I'm sorry, but I can't"
@@ -126,6 +127,13 @@ def test_a_run_folder_names_its_set_and_look_alikes_of_two_sets_are_one_cell(loa
         for prompts in ("benign", "benign-2")
     ]
     assert len(four.Labels(records).paired("larger", "benign-2")) == 2
+
+
+def test_a_set_at_two_lengths_is_refused(load: Any) -> None:
+    four = load("study_four")
+    four.check_lengths(["harm", "harm-rest", "harm-role-play-64", "benign-2-32", "benign-32"])
+    with pytest.raises(UserError, match="harm-64: harm is this set at another length"):
+        four.check_lengths(["harm", "harm-64"])
 
 
 def test_what_cannot_be_told_counts_against_the_lever(load: Any) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from truing.core.errors import UserError
 from truing.core.types import Conversation, Sample
 
 
@@ -24,10 +25,21 @@ def curve(root: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 def test_a_stored_head_is_one_layer(curve: Any, tmp_path: Path) -> None:
     file = tmp_path / "heads.json"
     head = {"weights": [1.0, -2.0], "bias": 0.5}
-    file.write_text(json.dumps({"cost": head, "refusal": {"weights": [0.0, 0.0], "bias": 1.0}}))
+    file.write_text(
+        json.dumps(
+            {"layer": curve.LAYER, "cost": head, "refusal": {"weights": [0.0, 0.0], "bias": 1.0}}
+        )
+    )
     states = np.array([[[1.0, 0.0], [0.0, 1.0]]])
     assert curve.head_logits(file, "cost", states).tolist() == [[1.5, -1.5]]
     assert curve.head_logits(file, "refusal", states).tolist() == [[1.0, 1.0]]
+
+
+def test_heads_of_another_layer_are_refused(curve: Any, tmp_path: Path) -> None:
+    file = tmp_path / "heads.json"
+    file.write_text(json.dumps({"layer": 12, "cost": {"weights": [1.0], "bias": 0.0}}))
+    with pytest.raises(UserError, match="heads of layer 12, the states are of 16"):
+        curve.head_logits(file, "cost", np.ones((1, 1)))
 
 
 def test_the_best_of_n_is_the_mean_over_all_subsets(curve: Any) -> None:
@@ -70,7 +82,11 @@ def test_an_empty_answer_is_the_last_choice_and_counts_as_a_refusal(
     monkeypatch.setattr(curve, "stored_states", lambda *_: states)
     monkeypatch.setattr(curve, "read_verdicts", lambda _, question: verdicts[question])
     (tmp_path / "data").mkdir()
-    heads = {"cost": {"weights": [1.0], "bias": 0.0}, "refusal": {"weights": [-1.0], "bias": 0.0}}
+    heads = {
+        "layer": curve.LAYER,
+        "cost": {"weights": [1.0], "bias": 0.0},
+        "refusal": {"weights": [-1.0], "bias": 0.0},
+    }
     (tmp_path / "data" / "answer-heads-qwen.json").write_text(json.dumps(heads))
     scored = curve.score_answers(curve.Study(tmp_path, "qwen"), "harm")
     best = {rule: int(np.argmax(utility[0])) for rule, utility in scored.utilities.items()}

@@ -244,5 +244,5 @@ def points_with_interval(estimate: float, lower: float, upper: float) -> str:
     return f"{points} {_format_interval(lower, upper, '+.1f')}"
 
 
-def _format_interval(lower: float, upper: float, form: str) -> str:
-    return f"[{100 * lower:{form}}, {100 * upper:{form}}]".replace("-", "−")
+def _format_interval(lower: float, upper: float, number_format: str) -> str:
+    return f"[{100 * lower:{number_format}}, {100 * upper:{number_format}}]".replace("-", "−")

@@ -280,11 +280,11 @@ def count_pairs_by_category(
     group: str = "",
 ) -> dict[str | None, PairCounts]:
     """Counts pairs of codes by category; arguments as of `prompt_counts.count_by_category`."""
-    counts_a = count_by_category(table, codes_a, expects, axis=axis, group=group)
-    counts_b = count_by_category(table, codes_b, expects, axis=axis, group=group)
+    counts_of_a = count_by_category(table, codes_a, expects, axis=axis, group=group)
+    counts_of_b = count_by_category(table, codes_b, expects, axis=axis, group=group)
     return {
-        category: PairCounts(counts_a[category].by_prompt, counts_b[category].by_prompt)
-        for category in counts_a
+        category: PairCounts(counts_of_a[category].by_prompt, counts_of_b[category].by_prompt)
+        for category in counts_of_a
     }
 
 

@@ -51,12 +51,12 @@ def split_exchange(
         ]
     answer_tokens = tokenise(answer)
     # A short prompt leaves the rest to the answer; a long one gets half of the window.
-    prompt_size = min(max(1, len(prompt_tokens.ids)), tokens // 2)
+    prompt_token_limit = min(max(1, len(prompt_tokens.ids)), tokens // 2)
     prompt_spans, answer_spans = (
         list(islice(split_text(text, [text_tokens], [size]), MAX_WINDOWS + 1))
         for text, text_tokens, size in (
-            (prompt, prompt_tokens, prompt_size),
-            (answer, answer_tokens, tokens - prompt_size),
+            (prompt, prompt_tokens, prompt_token_limit),
+            (answer, answer_tokens, tokens - prompt_token_limit),
         )
     )
     prompt_start = prompt[: prompt_spans[0].end]

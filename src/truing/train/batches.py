@@ -64,13 +64,13 @@ class ExampleEncoder(ChatTokenizer):
         encoder: bool = False,
         wrap: PromptWrapper | None = None,
     ) -> None:
-        plain_turns = settings.template == "plain" or encoder
-        if not getattr(tokenizer, "chat_template", None) and not plain_turns:
+        uses_plain_turns = settings.template == "plain" or encoder
+        if not getattr(tokenizer, "chat_template", None) and not uses_plain_turns:
             raise UserError(
                 f"{settings.base}: the tokenizer has no chat template; --template plain trains on "
                 "plain `User:` / `Assistant:` turns (as local: prompts such a model)"
             )
-        super().__init__(tokenizer, plain=plain_turns, name=settings.base)
+        super().__init__(tokenizer, plain=uses_plain_turns, name=settings.base)
         self.settings, self.wrap = settings, wrap
 
     def encode(self, item: TrainingExample) -> EncodedExample:

@@ -98,8 +98,8 @@ class RailsGuardrail(CustomGuardrail):
             ),
             request_data,
         )
-        is_stream = input_type == "response" and bool((request_data or {}).get("stream"))
-        if is_stream and decision.texts != list(inputs.get("texts") or ()):
+        is_streamed_answer = input_type == "response" and bool((request_data or {}).get("stream"))
+        if is_streamed_answer and decision.texts != list(inputs.get("texts") or ()):
             # LiteLLM replays the held chunks as they were: a masked text would be shown unmasked.
             raise self._error("a rail rewrites this answer, which LiteLLM does not stream here")
         checked = {**inputs, "texts": decision.texts}

@@ -40,6 +40,7 @@ CAUSAL_MODEL_TYPES = frozenset(
         "opt",
     }
 )
+# Whole change: d as it is, q in int8 with scales s. In two factors: a and b in int8, scales as, bs.
 _DELTA_SUFFIXES = ("q", "s", "d", "a", "as", "b", "bs")
 
 

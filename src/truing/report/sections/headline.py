@@ -333,15 +333,15 @@ def _warnings(report: ReportData) -> list[Text]:
         )
         texts.append(Text(text, "note"))
     texts += _doubts(report)
-    strikes: dict[str, list[str]] = {}
+    sets_by_reason: dict[str, list[str]] = {}
     for _, data_name, summary in _summaries(report):
         for relation in summary.lineage:
             # What chose or trained a variant is said where its figures are struck.
             if relation.consequence == "strike" and relation.kind.endswith("and prompts"):
-                of_text = strikes.setdefault(relation.text, [])
+                of_text = sets_by_reason.setdefault(relation.text, [])
                 if data_name not in of_text:
                     of_text.append(data_name)
-    for relation_text, sets in strikes.items():
+    for relation_text, sets in sets_by_reason.items():
         text = f"{relation_text} ({', '.join(sets)}): its figures there are struck."
         texts.append(Text(text, "warning"))
     return texts
