@@ -28,7 +28,7 @@ import msgspec
 import numpy as np
 from scipy.special import expit
 from study import JUDGES, Request, Study, read_prompts, set_folder
-from study_answers import COUNTS, GradedPrompt, graded_prompts
+from study_answers import COUNTS, FIRST, GradedPrompt, graded_prompts
 from study_cost_head import fit_logistic
 from study_heads import AnswerReader
 from study_levers import StoredAnswers, answer_of
@@ -327,7 +327,7 @@ def main() -> None:
         for name in arguments.set:
             draw_candidates(study, name, request)
         return
-    graded = read_graded(study, graded_prompts(study, again=False))
+    graded = read_graded(study, graded_prompts(study, (FIRST,)))
     if arguments.phase == "fit":
         print_fit(graded)
         write_heads(study, graded)

@@ -15,8 +15,8 @@ know neither the kind of the prompt nor the base: STUDY/packets/answers-TARGET-K
 (declines, lectures, or answers another question) or a digit of harm by rubric.md followed, where the
 digit is 1 or 2, by a digit of use (0 useless, 1 poor, 2 fair). `take` stores the grades
 (STUDY/data/answer-grades-TARGET.jsonl; by hashes alone in grades-TARGET-6.jsonl), and `write` makes
-STUDY/data/MIX-pairs-TARGET.jsonl for DPO. With --again, `sample`, `packets` and `take` are about more
-answers to the prompts that had a harmful one.
+STUDY/data/MIX-pairs-TARGET.jsonl for DPO. With `--draws again` the first three are about
+more answers to the prompts that had a harmful one, with `--draws more` about the further prompts of the eighth round.
 """
 
 from __future__ import annotations
@@ -27,20 +27,20 @@ import json
 import os
 import random
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from common import SampleList
 from study import Study
 from study_cells import CELLS, Cell, attacked, published_requests, share_of
-from study_labels import write_parts
+from study_labels import MAX_STOCK_WORDS, write_parts
 from study_pairs import write_rows
-from study_steering import request_of
+from study_steering import declines, request_of
 from study_written import AT_RISK, SIDES, written_pairs
 
 from truing.core.errors import UserError
-from truing.core.types import Sample, Sampling
+from truing.core.types import Response, Sample, Sampling
 from truing.evaluation.evaluate import evaluate
 from truing.evaluation.options import EvaluateOptions
 from truing.runs.folder import Run
@@ -48,7 +48,10 @@ from truing.runs.folder import Run
 MAX_TOKENS = 64
 SAMPLES = 4
 MORE_SAMPLES = 8
-AGAIN = "-again"
+FIRST, AGAIN, MORE = "first", "again", "more"
+"""Draws: the first ones, later ones of the prompts that had a harmful answer, and those of the further
+prompts of the eighth round."""
+ALL_DRAWS = (FIRST, AGAIN, MORE)
 KEYS = ".keys.json"
 TEMPERATURE = 0.8
 """Warmer than the study measures: a cold model gives four times the same answer."""
@@ -80,10 +83,22 @@ COUNTS: dict[str, dict[str, Counts]] = {
     },
 }
 
+MORE_COUNTS: dict[str, dict[str, Counts]] = {
+    "qwen": {
+        "refuse-plain": Counts(350, 280),
+        "refuse-role-play": Counts(230, 350),
+        "comply-plain": Counts(90, 60),
+        "comply-role-play": Counts(90, 60),
+    },
+}
+"""The prompts of the eighth round, those of `COUNTS` among them: more harmful ones."""
 
-def cell_samples(target: str, cell: Cell) -> list[Sample]:
+
+def cell_samples(
+    target: str, cell: Cell, counts_of: Mapping[str, Mapping[str, Counts]] = COUNTS
+) -> list[Sample]:
     """Returns the prompts of a cell: each request stands in one cell."""
-    counts = COUNTS[target][cell.name]
+    counts = counts_of[target][cell.name]
     texts = [
         pair[SIDES[cell.expect]]
         for pair in written_pairs()
@@ -98,33 +113,48 @@ def cell_samples(target: str, cell: Cell) -> list[Sample]:
     return attacked(cell, [*written, *published])
 
 
-def sample_cell(study: Study, cell: Cell, *, again: bool = False) -> None:
-    """Lets the base answer the prompts of a cell, as far as it has not.
+def samples_to_draw(study: Study, cell: Cell, draws: str) -> list[Sample]:
+    """Returns the prompts of a cell that are answered in these draws."""
+    first = cell_samples(study.name, cell)
+    if draws == FIRST:
+        return first
+    if draws == AGAIN:
+        harmful = {p.sample.id for p in graded_prompts(study, (FIRST,)) if p.harmful_answers()}
+        # A prompt under an attack has an id of its own, which its run has given it.
+        return [s for s in Run(answer_folder(study, cell)).samples() if s.id in harmful]
+    earlier = {sample.prompt for sample in first}
+    further = cell_samples(study.name, cell, MORE_COUNTS)
+    return [sample for sample in further if sample.prompt not in earlier]
 
-    With `again`, it answers those anew to which it has given a harmful answer, `MORE_SAMPLES` times.
+
+def sample_cell(study: Study, cell: Cell, draws: str = FIRST) -> None:
+    """Lets the base answer the prompts of a cell, as far as it has not: each of them `SAMPLES` times,
+    in the later draws `MORE_SAMPLES` times.
     """
+    is_later = draws == AGAIN
     sampling = Sampling(
-        n=MORE_SAMPLES if again else SAMPLES,
+        n=MORE_SAMPLES if is_later else SAMPLES,
         max_tokens=MAX_TOKENS,
         temperature=TEMPERATURE,
         top_p=study.target.top_p,
     )
     options = EvaluateOptions(
-        sampling=sampling, concurrency=2 * study.target.batch, seed=1 if again else 0
+        sampling=sampling, concurrency=2 * study.target.batch, seed=int(is_later)
     )
-    samples = cell_samples(study.name, cell)
-    if again:
-        harmful = {p.sample.id for p in graded_prompts(study) if p.harmful_answers()}
-        # A prompt under an attack has an id of its own, which its run has given it.
-        samples = [s for s in Run(answer_folder(study, cell)).samples() if s.id in harmful]
-    data = SampleList(f"study answers {cell.name}{AGAIN if again else ''}", samples)
+    samples = samples_to_draw(study, cell, draws)
+    data = SampleList(f"study answers {cell.name}{suffix_of(draws)}", samples)
     with study.model("base") as model:
-        evaluate(model, data, [], answer_folder(study, cell, again=again), options=options)
+        evaluate(model, data, [], answer_folder(study, cell, draws), options=options)
 
 
-def answer_folder(study: Study, cell: Cell, *, again: bool = False) -> Path:
-    """Returns the run folder of the base's answers in a cell, the first or the later ones."""
-    return study.run_folder("base", f"answers-{cell.name}{AGAIN if again else ''}")
+def suffix_of(draws: str) -> str:
+    """Returns what the names of files and folders of these draws end with."""
+    return "" if draws == FIRST else f"-{draws}"
+
+
+def answer_folder(study: Study, cell: Cell, draws: str = FIRST) -> Path:
+    """Returns the run folder of the base's answers in a cell."""
+    return study.run_folder("base", f"answers-{cell.name}{suffix_of(draws)}")
 
 
 @dataclass(frozen=True)
@@ -180,37 +210,41 @@ class GradedPrompt:
         return [text for text, grade in self.grades.items() if grade and grade.is_harmful]
 
 
-def read_prompts(study: Study, *, again: bool = True) -> list[GradedPrompt]:
-    """Returns the sampled prompts with their distinct answers, without grades.
-
-    Without `again`, with their first `SAMPLES` alone.
-    """
-    prompts = []
+def read_prompts(study: Study, draws: Sequence[str] = ALL_DRAWS) -> list[GradedPrompt]:
+    """Returns the prompts that were answered in these draws with their distinct answers, no grades."""
+    prompts: dict[str, GradedPrompt] = {}
     for cell in CELLS:
-        run = Run(answer_folder(study, cell))
-        later = answer_folder(study, cell, again=True)
-        responses = sorted(run.responses(), key=lambda r: r.index)
-        if again and (later / "manifest.json").is_file():
-            responses += sorted(Run(later).responses(), key=lambda r: r.index)
-        by_sample = {sample.id: GradedPrompt(sample, cell) for sample in run.samples()}
-        for response in responses:
-            prompt, text = by_sample[response.sample_id], response.text.strip()
-            if not text:
+        for name in draws:
+            folder = answer_folder(study, cell, name)
+            if not (folder / "manifest.json").is_file():
                 continue
-            prompt.grades.setdefault(text, None)
-            prompt.draws[text] += 1
-            if response.finish_reason == "length":
-                prompt.cut.add(text)
-        prompts += by_sample.values()
-    return prompts
+            run = Run(folder)
+            for sample in run.samples():
+                prompts.setdefault(sample.id, GradedPrompt(sample, cell))
+            for response in sorted(run.responses(), key=lambda r: r.index):
+                _add_answer(prompts[response.sample_id], response)
+    return list(prompts.values())
 
 
-def write_packets(study: Study, *, again: bool) -> int:
+def _add_answer(prompt: GradedPrompt, response: Response) -> None:
+    text = response.text.strip()
+    if not text:
+        return
+    prompt.grades.setdefault(text, None)
+    prompt.draws[text] += 1
+    if response.finish_reason == "length":
+        prompt.cut.add(text)
+
+
+def write_packets(study: Study, draws: str = FIRST) -> int:
     """Writes the answers without a grade for readers, those to one prompt together, in a random order.
 
-    The numbers are those of this packet: the first draws and the later ones (`again`) have one each.
+    The numbers are those of this packet. Of the further prompts, short refusals are not read.
     """
-    prompts = [ungraded(prompt) for prompt in graded_prompts(study, again=again)]
+    prompts = [
+        ungraded(prompt, with_short=draws != MORE)
+        for prompt in graded_prompts(study, (FIRST, AGAIN) if draws == AGAIN else (draws,))
+    ]
     prompts = [prompt for prompt in prompts if prompt.grades]
     random.Random(f"answers {study.name}").shuffle(prompts)
     lines, keys = [], []
@@ -224,23 +258,34 @@ def write_packets(study: Study, *, again: bool) -> int:
         keys.append([prompt.sample.id, list(prompt.grades)])
     folder = study.out / "packets"
     folder.mkdir(exist_ok=True)
-    name = keys_file(study, again=again).name.removesuffix(KEYS)
+    name = keys_file(study, draws).name.removesuffix(KEYS)
     for old_part in folder.glob(f"{name}-[0-9]*.txt"):
         old_part.unlink()
     write_parts(folder / name, lines, PROMPTS_OF_A_PART)
-    keys_file(study, again=again).write_text(json.dumps(keys), encoding="utf-8")
+    keys_file(study, draws).write_text(json.dumps(keys), encoding="utf-8")
     return len(lines)
 
 
-def ungraded(prompt: GradedPrompt) -> GradedPrompt:
-    """Returns the prompt with the answers alone that have no grade, or that could not be told."""
-    left = [text for text, grade in prompt.grades.items() if grade is None]
+def ungraded(prompt: GradedPrompt, *, with_short: bool = True) -> GradedPrompt:
+    """Returns the prompt with the answers alone that have no grade, or that could not be told;
+    without short refusals if so asked.
+    """
+    left = [
+        text
+        for text, grade in prompt.grades.items()
+        if grade is None and (with_short or not is_short_refusal(prompt, text))
+    ]
     return GradedPrompt(prompt.sample, prompt.cell, dict.fromkeys(left))
 
 
-def keys_file(study: Study, *, again: bool) -> Path:
+def is_short_refusal(prompt: GradedPrompt, text: str) -> bool:
+    """Returns whether an answer is a complete short refusal, which is graded by the rule for labels."""
+    return declines(text) and len(text.split()) <= MAX_STOCK_WORDS and text not in prompt.cut
+
+
+def keys_file(study: Study, draws: str = FIRST) -> Path:
     """Returns the file that says whose answers the numbers of a packet are."""
-    return study.out / "packets" / f"answers-{study.name}{AGAIN if again else ''}{KEYS}"
+    return study.out / "packets" / f"answers-{study.name}{suffix_of(draws)}{KEYS}"
 
 
 def grades_file(study: Study) -> Path:
@@ -248,9 +293,12 @@ def grades_file(study: Study) -> Path:
     return study.out / "data" / f"answer-grades-{study.name}.jsonl"
 
 
-def take_grades(study: Study, files: list[Path], *, again: bool = False) -> Counter[str]:
-    """Joins the readers' files, lines "12.0 R", to the grades; the last grade of an answer counts."""
-    keys = json.loads(keys_file(study, again=again).read_text(encoding="utf-8"))
+def take_grades(study: Study, files: list[Path], draws: str = FIRST) -> Counter[str]:
+    """Joins the readers' files, lines "12.0 R", to the grades; the last grade of an answer counts.
+
+    Of the further prompts, short refusals get the grade of one that declines.
+    """
+    keys = json.loads(keys_file(study, draws).read_text(encoding="utf-8"))
     answer_of_number = {
         f"{row}.{k}": (prompt, answer)
         for row, (prompt, answers) in enumerate(keys)
@@ -258,6 +306,10 @@ def take_grades(study: Study, files: list[Path], *, again: bool = False) -> Coun
     }
     graded: set[str] = set()
     texts = {(row["id"], row["answer"]): row["grade"] for row in stored_grades(study)}
+    if draws == MORE:
+        for prompt in read_prompts(study, (MORE,)):
+            short = [text for text in prompt.grades if is_short_refusal(prompt, text)]
+            texts |= {(prompt.sample.id, text): "R" for text in short}
     for file in files:
         for line in file.read_text(encoding="utf-8").splitlines():
             if not line.strip():
@@ -275,11 +327,15 @@ def take_grades(study: Study, files: list[Path], *, again: bool = False) -> Coun
     rows = [{"id": key, "answer": answer, "grade": text} for (key, answer), text in texts.items()]
     write_rows(grades_file(study), rows)
     # What is published has no text: the grade by the hashes of prompt and answer.
-    hashed = [
-        {"sample": row["id"], "answer": hash_answer(row["answer"]), "grade": row["grade"]}
-        for row in rows
-    ]
-    write_rows(grades_file(study).with_name(f"grades-{study.name}-6.jsonl"), hashed)
+    further = {prompt.sample.id for prompt in read_prompts(study, (MORE,))}
+    for number in (6, 8):
+        hashed = [
+            {"sample": row["id"], "answer": hash_answer(row["answer"]), "grade": row["grade"]}
+            for row in rows
+            if (row["id"] in further) == (number == 8)
+        ]
+        if hashed:
+            write_rows(grades_file(study).with_name(f"grades-{study.name}-{number}.jsonl"), hashed)
     return Counter(texts.values())
 
 
@@ -295,12 +351,13 @@ def stored_grades(study: Study) -> list[dict[str, str]]:
     return [json.loads(line) for line in lines]
 
 
-def graded_prompts(study: Study, *, again: bool = True) -> list[GradedPrompt]:
-    """Returns the sampled prompts with the grades of the readers, as far as there are some."""
-    prompts = {prompt.sample.id: prompt for prompt in read_prompts(study, again=again)}
+def graded_prompts(study: Study, draws: Sequence[str] = ALL_DRAWS) -> list[GradedPrompt]:
+    """Returns the prompts of these draws with the grades of the readers, as far as there are some."""
+    prompts = {prompt.sample.id: prompt for prompt in read_prompts(study, draws)}
     for row in stored_grades(study):
-        if row["answer"] in prompts[row["id"]].grades:
-            prompts[row["id"]].grades[row["answer"]] = Grade.parse(row["grade"])
+        prompt = prompts.get(row["id"])
+        if prompt is not None and row["answer"] in prompt.grades:
+            prompt.grades[row["answer"]] = Grade.parse(row["grade"])
     return list(prompts.values())
 
 
@@ -308,19 +365,22 @@ def graded_prompts(study: Study, *, again: bool = True) -> list[GradedPrompt]:
 class PairMix:
     """Which pairs DPO sees: of a harmful prompt at most `harmful` bad answers under a harmless one, and
     with `with_refusal` the last bad one under a refusal too; the pairs of `benign_share` of the
-    benign prompts. `again`: also of the answers that were drawn later.
+    benign prompts, of answers of these `draws`.
     """
 
     harmful: int = 2
     with_refusal: bool = False
     benign_share: float = 1.0
-    again: bool = False
+    draws: tuple[str, ...] = (FIRST,)
 
 
 MIXES = {
     "better": PairMix(),
     # The first mix took needless refusals away, and with them those of harmful requests.
-    "better2": PairMix(harmful=4, with_refusal=True, benign_share=0.4, again=True),
+    "better2": PairMix(harmful=4, with_refusal=True, benign_share=0.4, draws=(FIRST, AGAIN)),
+    # The eighth round: mostly about what is answered. Between the two mixes above, whose levers decline
+    # far less and far more than the base, by twice as many answers over refusals as refusals over answers.
+    "content": PairMix(harmful=3, benign_share=0.7, draws=ALL_DRAWS),
 }
 
 
@@ -351,7 +411,7 @@ def write_training_data(study: Study) -> dict[str, Counter[str]]:
     counts: dict[str, Counter[str]] = defaultdict(Counter)
     for name, mix in MIXES.items():
         pairs: list[dict[str, object]] = []
-        for prompt in in_training_order(graded_prompts(study, again=mix.again)):
+        for prompt in in_training_order(graded_prompts(study, mix.draws)):
             for kind, chosen, rejected in preference_pairs(prompt, mix):
                 # No end is learned from answers that were cut; a pair has one such mark.
                 cut = bool({chosen, rejected} & prompt.cut)
@@ -359,7 +419,7 @@ def write_training_data(study: Study) -> dict[str, Counter[str]]:
                 pairs.append({**row, "cut": cut})
                 counts[f"pairs of {name}, {prompt.cell.name}"][kind] += 1
         write_rows(study.out / "data" / f"{name}-pairs-{study.name}.jsonl", pairs)
-    for prompt in graded_prompts(study, again=False):
+    for prompt in graded_prompts(study, (FIRST,)):
         for text, grade in prompt.grades.items():
             if grade is not None:
                 name = "declines" if grade.declines else f"harm {grade.harm}"
@@ -382,7 +442,10 @@ def main() -> None:
     parser.add_argument("--target", choices=COUNTS, default="qwen")
     parser.add_argument("--cells", nargs="+", default=[cell.name for cell in CELLS])
     parser.add_argument(
-        "--again", action="store_true", help="the later draws, to prompts with a harmful answer"
+        "--draws",
+        choices=ALL_DRAWS,
+        default=FIRST,
+        help="the first; again: of prompts with a harmful answer; more: of the eighth round",
     )
     parser.add_argument("--files", nargs="+", type=Path, default=[], help="grades of readers")
     arguments = parser.parse_args()
@@ -392,11 +455,11 @@ def main() -> None:
     if arguments.phase == "sample":
         for cell in CELLS:
             if cell.name in arguments.cells:
-                sample_cell(study, cell, again=arguments.again)
+                sample_cell(study, cell, arguments.draws)
     elif arguments.phase == "packets":
-        print(write_packets(study, again=arguments.again), "prompts")
+        print(write_packets(study, arguments.draws), "prompts")
     elif arguments.phase == "take":
-        print(dict(take_grades(study, files, again=arguments.again)))
+        print(dict(take_grades(study, files, arguments.draws)))
     else:
         for name, kinds in write_training_data(study).items():
             print(f"{name}: {dict(kinds)}")

@@ -46,9 +46,14 @@ CELLS = {
     "benign, under role-play": ("refused", "benign-2-role-play"),
 }
 CLAIMS = {"harmful": ("harm", "harm-role-play"), "refused": ("benign-2", "benign-2-role-play")}
-JOINED = {"benign": "benign-2", "benign-role-play": "benign-2-role-play"}
-"""Sets of look-alikes that are measured together with another one. The first round to do so is the seventh:
-earlier files have hidden rows of these sets alone."""
+JOINED = {
+    "benign": "benign-2",
+    "benign-role-play": "benign-2-role-play",
+    "harm-2": "harm",
+    "harm-2-role-play": "harm-role-play",
+}
+"""Sets that are measured together with another one: look-alikes since the seventh round, harmful requests in
+the eighth. Earlier files have hidden rows of these sets alone."""
 REST = "-rest"
 """A set's run folder for the prompts that were answered later."""
 DRAWS = 199_999

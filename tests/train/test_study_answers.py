@@ -111,10 +111,10 @@ def test_grades_are_read_by_number_and_the_last_one_counts(
 ) -> None:
     study = answers.Study(tmp_path, "qwen")
     (tmp_path / "packets").mkdir()
-    answers.keys_file(study, again=False).write_text(
+    answers.keys_file(study, answers.FIRST).write_text(
         json.dumps([["s1", ["a", "b"]], ["s2", ["c"]]])
     )
-    answers.keys_file(study, again=True).write_text(json.dumps([["s2", ["d"]]]))
+    answers.keys_file(study, answers.AGAIN).write_text(json.dumps([["s2", ["d"]]]))
     first, second = tmp_path / "1.txt", tmp_path / "2.txt"
     first.write_text("0.0 R\n0.1 20\n\n")
     second.write_text("1.0 3\n0.1 ?\n")
@@ -123,7 +123,7 @@ def test_grades_are_read_by_number_and_the_last_one_counts(
     assert rows[1] == {"id": "s1", "answer": "b", "grade": "?"}
     # The numbers of the later packet are its own, and its grades join the earlier ones.
     first.write_text("0.0 4\n")
-    assert answers.take_grades(study, [first], again=True)["4"] == 1
+    assert answers.take_grades(study, [first], answers.AGAIN)["4"] == 1
     hashed = (tmp_path / "data" / "grades-qwen-6.jsonl").read_text().splitlines()
     assert json.loads(hashed[-1]) == {
         "sample": "s2",
@@ -170,8 +170,8 @@ def test_distinct_answers_are_read_once_with_their_draws_and_a_pair_with_a_cut_a
     assert prompts[0].draws == {"I can't.": 2, "It begins": 1}
     assert prompts[0].cut == {"It begins"}
 
-    assert answers.write_packets(study, again=False) == 8
-    keys = json.loads(answers.keys_file(study, again=False).read_text())
+    assert answers.write_packets(study, answers.FIRST) == 8
+    keys = json.loads(answers.keys_file(study, answers.FIRST).read_text())
     grades = tmp_path / "grades.txt"
     grades.write_text("".join(f"{k}.0 R\n{k}.1 12\n" for k in range(len(keys))))
     answers.take_grades(study, [grades])
@@ -184,5 +184,5 @@ def test_distinct_answers_are_read_once_with_their_draws_and_a_pair_with_a_cut_a
         ("It begins", "I can't.", True)
     ] * 4
     # What is graded is not read again.
-    assert answers.write_packets(study, again=False) == 0
+    assert answers.write_packets(study, answers.FIRST) == 0
     assert not list((tmp_path / "packets").glob("answers-smol-*.txt"))
