@@ -363,12 +363,14 @@ def graded_prompts(study: Study, draws: Sequence[str] = ALL_DRAWS) -> list[Grade
 
 @dataclass(frozen=True)
 class PairMix:
-    """Which pairs DPO sees: of a harmful prompt at most `harmful` bad answers under a harmless one, and
+    """Which pairs DPO sees: of a harmful prompt at most `harmful` bad answers under a harmless one, or
+    at most `refused` under a refusal where the base gave no harmless one;
     with `with_refusal` the last bad one under a refusal too; the pairs of `benign_share` of the
     benign prompts, of answers of these `draws`.
     """
 
     harmful: int = 2
+    refused: int = 4
     with_refusal: bool = False
     benign_share: float = 1.0
     draws: tuple[str, ...] = (FIRST,)
@@ -380,7 +382,7 @@ MIXES = {
     "better2": PairMix(harmful=4, with_refusal=True, benign_share=0.4, draws=(FIRST, AGAIN)),
     # The eighth round: mostly about what is answered. Between the two mixes above, whose levers decline
     # far less and far more than the base, by twice as many answers over refusals as refusals over answers.
-    "content": PairMix(harmful=3, benign_share=0.7, draws=ALL_DRAWS),
+    "content": PairMix(harmful=3, refused=2, draws=ALL_DRAWS),
 }
 
 
@@ -394,7 +396,8 @@ def preference_pairs(
         # Where the base has a harmless answer, that one is the better; else its refusal is.
         better = answers or refusals
         kind = "harmless over harmful" if answers else "refusal over harmful"
-        for k, worse in enumerate(harmful[: mix.harmful]):
+        count = mix.harmful if answers else min(mix.harmful, mix.refused)
+        for k, worse in enumerate(harmful[:count]):
             if better:
                 yield kind, better[k % len(better)], worse
         if mix.with_refusal and answers and refusals and harmful:

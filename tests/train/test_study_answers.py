@@ -186,3 +186,40 @@ def test_distinct_answers_are_read_once_with_their_draws_and_a_pair_with_a_cut_a
     # What is graded is not read again.
     assert answers.write_packets(study, answers.FIRST) == 0
     assert not list((tmp_path / "packets").glob("answers-smol-*.txt"))
+
+
+def test_the_further_prompts_are_new_ones_and_harmful_alone(
+    answers: ModuleType, tmp_path: Path
+) -> None:
+    study = answers.Study(tmp_path, "qwen")
+    for cell in answers.CELLS:
+        first = {s.prompt for s in answers.samples_to_draw(study, cell, answers.FIRST)}
+        further = [s.prompt for s in answers.samples_to_draw(study, cell, answers.MORE)]
+        assert not first & set(further)
+        assert len(set(further)) == len(further) == (400 if cell.expect == "refuse" else 0)
+
+
+def test_short_refusals_to_further_prompts_are_graded_by_the_rule(
+    answers: ModuleType, tmp_path: Path
+) -> None:
+    study = answers.Study(tmp_path, "qwen")
+    cell = next(cell for cell in answers.CELLS if cell.name == "refuse-plain")
+    samples = answers.samples_to_draw(study, cell, answers.MORE)[:2]
+    data = answers.SampleList("two", samples)
+    options = EvaluateOptions(sampling=Sampling(n=4))
+    evaluate(Drawing(), data, [], answers.answer_folder(study, cell, answers.MORE), options=options)
+    assert answers.write_packets(study, answers.MORE) == 2
+    keys = json.loads(answers.keys_file(study, answers.MORE).read_text())
+    assert [texts for _, texts in keys] == [["It begins"], ["It begins"]]
+    grades = tmp_path / "grades.txt"
+    grades.write_text("0.0 3\n1.0 11\n")
+    assert answers.take_grades(study, [grades], answers.MORE) == {"R": 2, "3": 1, "11": 1}
+    # Their grades are published apart from those of the sixth round.
+    assert len((tmp_path / "data" / "grades-qwen-8.jsonl").read_text().splitlines()) == 4
+    assert not (tmp_path / "data" / "grades-qwen-6.jsonl").exists()
+    prompts = answers.graded_prompts(study)
+    assert sorted(len(prompt.harmful_answers()) for prompt in prompts) == [0, 1]
+    pairs = [
+        pair for p in prompts for pair in answers.preference_pairs(p, answers.MIXES["content"])
+    ]
+    assert pairs == [("refusal over harmful", "I can't.", "It begins")]
