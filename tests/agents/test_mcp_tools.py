@@ -230,6 +230,19 @@ def test_a_server_gets_the_variables_that_it_is_given_and_no_other(
         resolve(spec, "model")
 
 
+def test_the_names_of_its_variables_are_a_part_of_what_a_toolset_is_and_their_values_are_not() -> (
+    None
+):
+    def hash_with(variables: dict[str, str]) -> str:
+        return McpTools("server", allow=["double"], variables=variables).hash
+
+    assert hash_with({"TEST_KEY_A": "1"}) == hash_with({"TEST_KEY_A": "2"})
+    hashes = {hash_with({}), hash_with({"TEST_KEY_A": "1"}), hash_with({"TEST_KEY_B": "1"})}
+    assert len(hashes) == 3
+    both = {"TEST_KEY_A": "1", "TEST_KEY_B": "1"}
+    assert hash_with(both) == hash_with(dict(reversed(both.items()))) not in hashes
+
+
 def test_the_value_of_a_variable_in_a_spec_is_refused_and_not_shown(tmp_path: Path) -> None:
     command = " ".join(_tools(tmp_path)._command)
     tools = f'tools="mcp:{command}",allow=double,env="TEST_KEY_A|TEST_KEY_B=pear"'

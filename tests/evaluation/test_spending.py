@@ -17,7 +17,7 @@ from msgspec.structs import replace
 from tests.evaluation.local_account import LocalAccount
 from tests.model_stand_ins import MemoryDataset
 
-from truing.core.errors import BudgetExceeded, PlanError
+from truing.core.errors import BudgetExceeded, PlanError, UserError
 from truing.core.prices import Price, Spending
 from truing.core.types import (
     Answer,
@@ -208,6 +208,39 @@ def test_what_is_charged_before_an_error_stays_reserved(tmp_path: Path) -> None:
     with pytest.raises(BudgetExceeded, match="of the spec"):
         run_with_budget(tmp_path, model, RunBudget(tokens=45), concurrency=8)
     assert model.calls == 2
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), UserError("x")])
+def test_what_an_interrupted_call_may_have_cost_is_known_to_the_next(
+    error: BaseException, tmp_path: Path
+) -> None:
+    class Interrupted(MeteredEndpoint):
+        async def generate(
+            self, conversation: Conversation, sampling: Sampling
+        ) -> tuple[Answer, ...]:
+            answers = await super().generate(conversation, sampling)
+            if self.calls == 6:
+                raise error
+            return answers
+
+    model = Interrupted(lambda key: 8)
+    with pytest.raises(type(error)):
+        run_with_budget(tmp_path, model, RunBudget(tokens=150), concurrency=2)
+    run = Run(tmp_path)
+    spending = run.manifest.spending
+    assert spending is not UNSET and spending.lost_written is not UNSET
+    n_stored = len(stored_ids(run))
+    assert spending.tokens == 11 * n_stored + (spending.lost_read or 0) + spending.lost_written
+    assert model.invoice <= spending.tokens
+    assert read_spending(run, PRICE) == spending
+    # The next call goes on under the same budget, and the invoice of both stays within it.
+    lost = spending.lost_read, spending.lost_written
+    run = run_with_budget(tmp_path, model, RunBudget(tokens=150), concurrency=2)
+    assert len(stored_ids(run)) > n_stored
+    assert model.invoice <= 150 and not run.manifest.complete
+    last = run.manifest.spending
+    assert last is not UNSET and (last.lost_read, last.lost_written) == lost
+    assert "of the tokens are bounds for requests whose answers were lost" in last.describe()
 
 
 def test_a_model_that_asks_several_times_is_measured_by_its_first_answer(tmp_path: Path) -> None:

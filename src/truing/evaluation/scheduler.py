@@ -180,6 +180,8 @@ class Scheduler:
             raise first_error(error_group) from None
         finally:
             self.base.close()
+            if self.meter.has_lost:
+                self._save_spending()  # the next call has to know what this one may have cost
         if self._budget_error is not None:
             self._save_spending()
             self.writer.sync()

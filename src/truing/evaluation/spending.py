@@ -81,7 +81,8 @@ class SpendingMeter:
         self._spent = Cost()
         self._answers = self._estimated = 0
         self._reserved: dict[int, Cost] = {}
-        # What was reserved for answers that were not stored: they may have been charged.
+        # What was reserved for answers that were not stored, in this call and in earlier ones: they
+        # may have been charged. With a shared account, that one counts them.
         self._lost = Cost()
         self._bounds = CostBounds(max_written=answers_per_sample * options.sampling.max_tokens)
         self._prompts = PromptBounds(options.sampling, answers_per_sample)
@@ -93,20 +94,28 @@ class SpendingMeter:
         self._settled = asyncio.Event()
 
     def spending(self) -> Spending:
-        """Returns what the answers have cost."""
+        """Returns what the answers have cost, with what is reserved for those that were lost."""
         money = None
+        total = self._spent + self._lost
         if self.price is not None:
-            money = self.price.money(self._spent.read, self._spent.written)
+            money = self.price.money(total.read, total.written)
         return Spending(
             answers=self._answers,
             estimated=self._estimated,
-            tokens_read=self._spent.read,
-            tokens_written=self._spent.written,
+            tokens_read=total.read,
+            tokens_written=total.written,
             money=money,
             price=self.price,
             repeated_read=self._repeated.read or UNSET,
             repeated_written=self._repeated.written or UNSET,
+            lost_read=self._lost.read or UNSET,
+            lost_written=self._lost.written or UNSET,
         )
+
+    @property
+    def has_lost(self) -> bool:
+        """Whether something counts as spent for answers that are in no file."""
+        return self._lost != Cost()
 
     async def open(self, find_unanswered: Callable[[], list[int]], total: int) -> None:
         """Tells a shared account what the stored answers have cost, and which samples have them."""
@@ -207,17 +216,20 @@ class SpendingMeter:
         self._estimated += n_estimated
         self._bounds.learn(cost)
 
-    def count_repeated(self, spending: Spending | UnsetType) -> None:
-        """Counts what earlier calls spent on answers that failed and were asked again."""
+    def count_noted(self, spending: Spending | UnsetType) -> None:
+        """Counts what earlier calls spent on answers that are in no file any more: those that failed
+        and were asked again, and those that were lost.
+        """
         if spending is not UNSET:
             cost = Cost(spending.repeated_read or 0, spending.repeated_written or 0)
             self._repeated, self._spent = cost, self._spent + cost
+            self._lost += Cost(spending.lost_read or 0, spending.lost_written or 0)
 
     def count_earlier(
         self, spending: Spending | UnsetType, path: Path, ids: IdIndex, samples: StoredSamples
     ) -> None:
         """Counts what earlier calls spent: by their account, and the answers in a file."""
-        self.count_repeated(spending)
+        self.count_noted(spending)
         self.count_stored(path, ids, samples)
 
     def recount_stored(self, path: Path, ids: IdIndex, samples: StoredSamples) -> None:
@@ -271,14 +283,14 @@ def read_spending(run: Run, price: Price | None) -> Spending:
     if not run.file(RESPONSES).exists() or not run.file("samples.jsonl").exists():
         return Spending(price=price)
     meter = SpendingMeter(EvaluateOptions(price=price))
-    meter.count_repeated(run.manifest.spending)
+    meter.count_noted(run.manifest.spending)
     with closing(SampleStore(run.file("samples.jsonl"))) as samples:
         meter.count_stored(run.file(RESPONSES), samples.ids, samples)
     return meter.spending()
 
 
 def read_lost(manifest: Manifest) -> Cost:
-    """Returns what a run in parts counts as spent for requests whose answers were lost."""
+    """Returns what a run counts as spent for requests whose answers were lost."""
     spending = manifest.spending
     if spending is UNSET:
         return Cost()
