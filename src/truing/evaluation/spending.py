@@ -217,8 +217,8 @@ class SpendingMeter:
         self._bounds.learn(cost)
 
     def count_noted(self, spending: Spending | UnsetType) -> None:
-        """Counts what earlier calls spent on answers that are in no file any more: those that failed
-        and were asked again, and those that were lost.
+        """Counts what earlier calls spent on answers that no file holds: those that failed and were
+        asked again, and those that were lost.
         """
         if spending is not UNSET:
             cost = Cost(spending.repeated_read or 0, spending.repeated_written or 0)
