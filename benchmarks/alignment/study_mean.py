@@ -7,7 +7,8 @@ Each of them is the base with a merged adapter, so their mean is the base with t
 adapters (model soups: Wortsman et al. 2022, 2203.05482). What differs between seeds by chance, such
 as how often a model declines at all, is averaged out. Writes STUDY/train/TARGET/NAME-mean, a model
 folder like any other. With `--share` the result is the base and that share of the mean's difference
-from it (Wortsman et al. 2022, 2109.01903), which sets how much a lever declines.
+from it (Wortsman et al. 2022, 2109.01903), which sets how much a lever declines; above 1 it goes on
+in the same direction (Zheng et al. 2024, 2404.16792).
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from truing.core.errors import UserError
 from truing.core.lineage import digest
 
 WEIGHTS = "model.safetensors"
+MAX_SHARE = 8.0
 COPIED = ("config.json", "generation_config.json", "chat_template.jinja", "tokenizer*.json")
 
 
@@ -40,13 +42,41 @@ def mean_weights(folders: list[Path]) -> dict[str, torch.Tensor]:
 
 
 def part_of_the_way(
-    base: dict[str, torch.Tensor], weights: dict[str, torch.Tensor], share: float
+    base: dict[str, torch.Tensor], difference: dict[str, torch.Tensor], share: float
 ) -> dict[str, torch.Tensor]:
-    """Returns the base plus `share` of what the weights differ from it: 0 is the base, 1 the weights."""
+    """Returns the base plus `share` of a difference: 0 is the base, 1 the lever, and above 1 it lies
+    beyond the lever. Tensors without a difference stay as they are.
+    """
     return {
-        name: torch.lerp(base[name].float(), tensor.float(), share).to(tensor.dtype)
-        for name, tensor in weights.items()
+        name: (tensor.float() + share * difference[name]).to(tensor.dtype)
+        if name in difference
+        else tensor
+        for name, tensor in base.items()
     }
+
+
+def adapter_difference(folder: Path) -> dict[str, torch.Tensor]:
+    """Returns what a trained lever's adapter adds to the base's weights, in float32 and not rounded."""
+    config = json.loads((folder / "adapter" / "adapter_config.json").read_text(encoding="utf-8"))
+    adapter = load_file(folder / "adapter" / "adapter_model.safetensors")
+    scale = config["lora_alpha"] / config["r"]
+    suffix = ".lora_A.weight"
+    return {
+        f"{name.removeprefix('base_model.model.').removesuffix(suffix)}.weight": scale
+        * adapter[name.replace("lora_A", "lora_B")].float()
+        @ tensor.float()
+        for name, tensor in adapter.items()
+        if name.endswith(suffix)
+    }
+
+
+def mean_difference(folders: list[Path]) -> dict[str, torch.Tensor]:
+    """Returns the mean of what the levers' adapters add to the base's weights."""
+    first, *others = [adapter_difference(folder) for folder in folders]
+    for difference in others:
+        for name, tensor in difference.items():
+            first[name] += tensor
+    return {name: tensor / len(folders) for name, tensor in first.items()}
 
 
 def mean_card(name: str, folders: list[Path], share: float = 1.0) -> dict[str, Any]:
@@ -71,20 +101,21 @@ def mean_card(name: str, folders: list[Path], share: float = 1.0) -> dict[str, A
 def write_mean(study: Study, name: str, levers: list[str], share: float = 1.0) -> Path:
     """Writes the mean of trained levers and returns its folder.
 
-    Raises UserError for a share outside of ]0, 1].
+    Raises UserError for a share outside of ]0, MAX_SHARE].
     """
-    if not 0 < share <= 1:
-        raise UserError(f"--share {share}: above 0 (the base), at most 1 (the lever)")
+    if not 0 < share <= MAX_SHARE:
+        raise UserError(f"--share {share}: above 0 (the base; 1 is the lever), at most {MAX_SHARE}")
     if name in levers:
         # The newest folder of a name is the lever: the mean would take its place.
         raise UserError(f"--name {name}: the name of one of its parts")
     folders = [study.model_folder(lever) for lever in levers]
     card = mean_card(name, folders, share)
     target = study.out / "train" / study.name / f"{name}-mean"
-    weights = mean_weights(folders)
-    if share < 1:
+    if share == 1:
+        weights = mean_weights(folders)
+    else:
         base = load_file(study.out / study.target.base / WEIGHTS)
-        weights = part_of_the_way(base, weights, share)
+        weights = part_of_the_way(base, mean_difference(folders), share)
     target.mkdir()
     for pattern in COPIED:
         for file in folders[0].glob(pattern):

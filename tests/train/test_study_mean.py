@@ -23,8 +23,14 @@ def mean(root: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 def write_model(folder: Path, value: float, *, prompts: str = "p") -> None:
     folder.mkdir(parents=True)
-    weights = {"w": torch.full((2,), value, dtype=torch.bfloat16)}
+    weights = {"w.weight": torch.full((1, 2), value, dtype=torch.bfloat16)}
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    # An adapter of rank 1 whose product is `value` - 1, the difference from a base of ones.
+    (folder / "adapter").mkdir()
+    parts = {"lora_A": torch.ones(1, 2), "lora_B": torch.full((1, 1), (value - 1) / 2)}
+    tensors = {f"base_model.model.w.{name}.weight": part for name, part in parts.items()}
+    save_file(tensors, folder / "adapter" / "adapter_model.safetensors")
+    (folder / "adapter" / "adapter_config.json").write_text('{"r": 1, "lora_alpha": 2}')
     lineage = {"prompts": [prompts], "hash": f"hash of {value}", "name": "lever"}
     card = {"base_sha256": "b", "lineage": lineage}
     (folder / "truing.json").write_text(json.dumps(card))
@@ -38,9 +44,11 @@ def test_a_share_of_the_way_from_the_base(mean: Any, tmp_path: Path) -> None:
         write_model(tmp_path / "train" / study.name / f"larger-{seed}-x", value)
     whole = mean.write_mean(study, "whole", ["larger-0", "larger-1"])
     part = mean.write_mean(study, "part", ["larger-0", "larger-1"], 0.25)
-    values = [load_file(folder / "model.safetensors")["w"] for folder in (whole, part)]
-    # The base is 1, the mean 3: a quarter of the way from 1 to 3 is 1.5.
-    assert [v.tolist() for v in values] == [[3.0, 3.0], [1.5, 1.5]]
+    beyond = mean.write_mean(study, "beyond", ["larger-0", "larger-1"], 2.0)
+    folders = (whole, part, beyond)
+    values = [load_file(folder / "model.safetensors")["w.weight"] for folder in folders]
+    # The base is 1, the mean 3: a quarter of the way from 1 to 3 is 1.5, twice the way ends at 5.
+    assert [v.tolist() for v in values] == [[[3.0, 3.0]], [[1.5, 1.5]], [[5.0, 5.0]]]
     assert values[1].dtype == torch.bfloat16
     cards = [
         json.loads((folder / "truing.json").read_text())["lineage"] for folder in (whole, part)
@@ -49,9 +57,9 @@ def test_a_share_of_the_way_from_the_base(mean: Any, tmp_path: Path) -> None:
     assert (part / "config.json").is_file()
 
 
-@pytest.mark.parametrize("share", [0.0, -0.5, 1.5, float("nan")])
-def test_a_share_lies_between_base_and_lever(mean: Any, tmp_path: Path, share: float) -> None:
-    with pytest.raises(UserError, match="above 0 .the base., at most 1"):
+@pytest.mark.parametrize("share", [0.0, -0.5, 8.5, float("nan")])
+def test_a_share_is_positive_and_at_most_eight(mean: Any, tmp_path: Path, share: float) -> None:
+    with pytest.raises(UserError, match="above 0 .the base; 1 is the lever., at most 8"):
         mean.write_mean(mean.Study(tmp_path, "qwen15"), "soft", ["larger-0"], share)
 
 
