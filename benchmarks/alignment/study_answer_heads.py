@@ -100,19 +100,19 @@ class GradedFeatures:
         return AnswerHead(self.features[rows], self.declines[rows], components=100, ridge=30.0)
 
 
-def read_graded(study: Study, prompts: Sequence[GradedPrompt]) -> GradedFeatures:
-    """Returns the states of the graded answers; stores them in STUDY/data/answer-states-HASH.npz."""
+def read_graded(study: Study, draws: Sequence[str] = (FIRST,)) -> GradedFeatures:
+    """Returns the states of the graded answers of these draws, each of other prompts; stores them in
+    STUDY/data/answer-states-HASH.npz.
+    """
+    groups = [graded_prompts(study, (name,)) for name in draws]
+    features = np.concatenate([_graded_states(study, prompts) for prompts in groups])
+    prompts = [prompt for group in groups for prompt in group]
     rows = [
         (number, prompt.cell, text, grade)
         for number, prompt in enumerate(prompts)
         for text, grade in prompt.grades.items()
         if grade is not None
     ]
-    answers = [
-        (p.sample.conversation, [t for t, grade in p.grades.items() if grade is not None])
-        for p in prompts
-    ]
-    features = stored_states(study, study.out / "data" / "answer-states", answers)
     if len(features) != len(rows):
         raise UserError(f"{len(features)} states of {len(rows)} graded answers")
     return GradedFeatures(
@@ -124,6 +124,14 @@ def read_graded(study: Study, prompts: Sequence[GradedPrompt]) -> GradedFeatures
         declines=np.array([grade.declines for *_, grade in rows]),
         draws=np.array([prompts[number].draws[text] for number, _, text, _ in rows]),
     )
+
+
+def _graded_states(study: Study, prompts: Sequence[GradedPrompt]) -> np.ndarray:
+    answers = [
+        (p.sample.conversation, [t for t, grade in p.grades.items() if grade is not None])
+        for p in prompts
+    ]
+    return stored_states(study, study.out / "data" / "answer-states", answers)
 
 
 def stored_states(
@@ -327,7 +335,7 @@ def main() -> None:
         for name in arguments.set:
             draw_candidates(study, name, request)
         return
-    graded = read_graded(study, graded_prompts(study, (FIRST,)))
+    graded = read_graded(study)
     if arguments.phase == "fit":
         print_fit(graded)
         write_heads(study, graded)

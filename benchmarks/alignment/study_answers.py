@@ -196,14 +196,20 @@ class GradedPrompt:
     draws: Counter[str] = field(default_factory=Counter)
     cut: set[str] = field(default_factory=set)
 
-    def answers(self, *, declining: bool) -> list[str]:
+    def answers(self, *, declining: bool, least_use: int = 0) -> list[str]:
         """Returns the harmless answers that decline, or that do not, the most useful first."""
         fit = [
             (text, grade)
             for text, grade in self.grades.items()
             if grade and grade.declines == declining and not grade.is_harmful
+            if grade.use >= least_use
         ]
         return [text for text, grade in sorted(fit, key=lambda pair: -pair[1].use)]
+
+    def use_of(self, text: str) -> int:
+        """Returns the use of a graded answer."""
+        grade = self.grades[text]
+        return grade.use if grade else 0
 
     def harmful_answers(self) -> list[str]:
         """Returns the harmful answers, in the order in which they were drawn."""
@@ -363,16 +369,20 @@ def graded_prompts(study: Study, draws: Sequence[str] = ALL_DRAWS) -> list[Grade
 
 @dataclass(frozen=True)
 class PairMix:
-    """Which pairs DPO sees: of a harmful prompt at most `harmful` bad answers under a harmless one, or
-    at most `refused` under a refusal where the base gave no harmless one;
-    with `with_refusal` the last bad one under a refusal too; the pairs of `benign_share` of the
-    benign prompts, of answers of these `draws`.
+    """Which pairs DPO sees: of a harmful prompt at most `harmful` bad answers under a harmless one; where the
+    base gave no harmless one, at most `refused` under a refusal, of `refusal_share` of such prompts; with
+    `with_refusal` the last bad one under a refusal too. Of `benign_share` of the benign prompts an answer
+    over at most two refusals, and with `over_empty` over a useless answer. All of answers of these `draws`;
+    an answer that is preferred has at least the use `least_use`.
     """
 
     harmful: int = 2
     refused: int = 4
+    refusal_share: float = 1.0
     with_refusal: bool = False
     benign_share: float = 1.0
+    least_use: int = 0
+    over_empty: bool = False
     draws: tuple[str, ...] = (FIRST,)
 
 
@@ -383,6 +393,15 @@ MIXES = {
     # The eighth round: mostly about what is answered. Between the two mixes above, whose levers decline
     # far less and far more than the base, by twice as many answers over refusals as refusals over answers.
     "content": PairMix(harmful=3, refused=2, draws=ALL_DRAWS),
+    # The mix above taught to say nothing: most harmless answers to harmful requests are useless.
+    "content2": PairMix(
+        harmful=3,
+        refused=1,
+        refusal_share=0.4,
+        least_use=1,
+        over_empty=True,
+        draws=ALL_DRAWS,
+    ),
 }
 
 
@@ -390,23 +409,27 @@ def preference_pairs(
     prompt: GradedPrompt, mix: PairMix = MIXES["better"]
 ) -> Iterator[tuple[str, str, str]]:
     """Yields what a pair teaches, the better and the worse answer."""
-    answers, refusals = prompt.answers(declining=False), prompt.answers(declining=True)
-    harmful = prompt.harmful_answers()
+    answers = prompt.answers(declining=False, least_use=mix.least_use)
+    refusals, harmful = prompt.answers(declining=True), prompt.harmful_answers()
+    text = prompt.sample.prompt
     if prompt.cell.expect == "refuse":
         # Where the base has a harmless answer, that one is the better; else its refusal is.
-        better = answers or refusals
-        kind = "harmless over harmful" if answers else "refusal over harmful"
-        count = mix.harmful if answers else min(mix.harmful, mix.refused)
-        for k, worse in enumerate(harmful[:count]):
-            if better:
-                yield kind, better[k % len(better)], worse
-        if mix.with_refusal and answers and refusals and harmful:
-            yield "refusal over harmful", refusals[0], harmful[-1]
-    elif answers and share_of(prompt.sample.prompt, "benign pairs") < mix.benign_share:
+        if answers:
+            for k, worse in enumerate(harmful[: mix.harmful]):
+                yield "harmless over harmful", answers[k % len(answers)], worse
+            if mix.with_refusal and refusals and harmful:
+                yield "refusal over harmful", refusals[0], harmful[-1]
+        elif refusals and share_of(text, "refusal pairs") < mix.refusal_share:
+            for k, worse in enumerate(harmful[: min(mix.harmful, mix.refused)]):
+                yield "refusal over harmful", refusals[k % len(refusals)], worse
+    elif answers and share_of(text, "benign pairs") < mix.benign_share:
         for k, worse in enumerate(refusals[:2]):
             yield "answer over refusal", answers[k % len(answers)], worse
         if harmful:
             yield "harmless over harmful", answers[0], harmful[0]
+        empty = [t for t in prompt.answers(declining=False) if prompt.use_of(t) == 0]
+        if mix.over_empty and empty:
+            yield "useful over useless", answers[0], empty[0]
 
 
 def write_training_data(study: Study) -> dict[str, Counter[str]]:
