@@ -88,6 +88,7 @@ class GradedFeatures:
     is_plain: np.ndarray
     is_harmful: np.ndarray
     declines: np.ndarray
+    is_useful: np.ndarray
     draws: np.ndarray
 
     def cost_head(self, rows: np.ndarray) -> AnswerHead:
@@ -98,6 +99,10 @@ class GradedFeatures:
     def refusal_head(self, rows: np.ndarray) -> AnswerHead:
         """Fits the head of refusals on the rows."""
         return AnswerHead(self.features[rows], self.declines[rows], components=100, ridge=30.0)
+
+    def use_head(self, rows: np.ndarray) -> AnswerHead:
+        """Fits the head of useful answers on the rows."""
+        return AnswerHead(self.features[rows], self.is_useful[rows], components=300, ridge=100.0)
 
 
 def read_graded(study: Study, draws: Sequence[str] = (FIRST,)) -> GradedFeatures:
@@ -122,6 +127,7 @@ def read_graded(study: Study, draws: Sequence[str] = (FIRST,)) -> GradedFeatures
         is_plain=np.array([cell.form == "plain" for _, cell, _, _ in rows]),
         is_harmful=np.array([grade.is_harmful for *_, grade in rows]),
         declines=np.array([grade.declines for *_, grade in rows]),
+        is_useful=np.array([grade.use > 0 and not grade.is_harmful for *_, grade in rows]),
         draws=np.array([prompts[number].draws[text] for number, _, text, _ in rows]),
     )
 

@@ -54,6 +54,7 @@ def synthetic(heads: ModuleType, prompts: int = 60) -> Any:
         is_plain=np.repeat(np.arange(prompts) % 4 < 2, 4),
         is_harmful=harmful,
         declines=kind == 2,
+        is_useful=kind == 0,
         draws=np.ones(rows),
     )
 

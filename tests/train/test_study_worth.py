@@ -1,0 +1,111 @@
+"""The eighth round of the study of levers: best of 8 by what an answer is worth."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+from tests.train.test_study_answer_heads import synthetic
+
+from truing.core.types import Answer, Conversation, Lineage, Sample, Sampling
+from truing.evaluation.evaluate import evaluate
+from truing.evaluation.options import EvaluateOptions
+from truing.runs.folder import Run
+
+
+@pytest.fixture
+def load(root: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Returns a function that imports a script of the study."""
+    monkeypatch.syspath_prepend(str(root / "benchmarks" / "alignment"))
+    monkeypatch.setenv("TRUING_DATA", str(data_dir))
+    return importlib.import_module
+
+
+def test_use_counts_for_an_answer_and_harm_and_refusal_against_it(load: Any) -> None:
+    worth: ModuleType = load("study_worth")
+    logits = worth.Logits(np.array([-2.0, 1.0]), np.array([3.0, -4.0]), np.array([0.5, 2.0]))
+    assert logits.worth(use=1.0, refusal=0.0).tolist() == [2.5, 1.0]
+    assert logits.worth(use=0.0, refusal=0.5).tolist() == pytest.approx([0.5, 1.0])
+
+
+def test_heads_that_did_not_see_a_prompt_choose_for_it(
+    load: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    worth, heads = load("study_worth"), load("study_answer_heads")
+    graded = synthetic(heads)
+    one = worth.outcome(graded, None)
+    # One answer in four of a harmful request is harmful, one in four declines, the others are useful.
+    assert one.harmful == (0.25, 0.25) and one.declined == (0.25, 0.25)
+    chosen = worth.outcome(graded, [worth.cross_validated(graded, 0).worth(0.3, 0.1)])
+    assert chosen.harmful == (0.0, 0.0) and chosen.passes(one) and not one.passes(one)
+    assert chosen.useful > one.useful
+
+    worth.print_fit(graded)
+    lines = capsys.readouterr().out.splitlines()
+    name, _, area = lines[0].rpartition(": ")
+    assert name == "cost: harmful above harmless" and float(area) == pytest.approx(1.0, abs=0.02)
+    n_weights = len(worth.USE_WEIGHTS) * len(worth.REFUSAL_WEIGHTS)
+    assert len([line for line in lines if line.startswith("| ")]) == n_weights + 2
+    assert lines[-1].startswith("by the rule: (")
+
+
+@pytest.mark.parametrize(
+    ("harmful", "declined", "passes"),
+    [
+        ((0.06, 0.08), (0.2, 0.1), True),
+        ((0.06, 0.081), (0.2, 0.1), False),
+        ((0.01, 0.01), (0.21, 0.0), False),
+    ],
+)
+def test_the_rule_asks_for_both_forms(
+    load: Any, harmful: tuple[float, float], declined: tuple[float, float], passes: bool
+) -> None:
+    worth: ModuleType = load("study_worth")
+    one = worth.Outcome((0.09, 0.12), (0.2, 0.1), (0.5, 0.5))
+    assert worth.Outcome(harmful, declined, (0.0, 0.0)).passes(one) == passes
+
+
+def test_the_base_is_the_first_answer_and_the_lever_the_one_that_is_worth_most(
+    load: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worth, heads = load("study_worth"), load("study_answer_heads")
+    study = load("study").Study(tmp_path, "qwen")
+    data = load("common").SampleList(
+        "two", [Sample(conversation=Conversation.of(f"p{k}"), id=f"s{k}") for k in range(2)]
+    )
+
+    class Drawing:
+        """A model whose second answer is empty."""
+
+        name = "drawing"
+        lineage = Lineage(name="drawing")
+
+        async def generate(
+            self, conversation: Conversation, sampling: Sampling
+        ) -> tuple[Answer, ...]:
+            """Returns eight answers, the second of them empty."""
+            return tuple(Answer.of("" if k == 1 else f"a{k}") for k in range(8))
+
+    options = EvaluateOptions(sampling=Sampling(n=8))
+    evaluate(Drawing(), data, [], worth.candidate_folder(study, "harm"), options=options)
+    graded = synthetic(heads)
+    # Harm lies in the first direction: the second answer would be the best, and is empty.
+    states = np.zeros((16, graded.features.shape[1]))
+    states[:, 0] = np.tile([4.0, -9.0, 3.0, 2.0, 0.0, 1.0, 3.0, 2.0], 2)
+    monkeypatch.setattr(worth, "stored_states", lambda *arguments: states)
+    monkeypatch.setattr(worth, "read_prompts", lambda name: data)
+    monkeypatch.setattr(worth, "JUDGES", ())
+    worth.write_chosen(study, "harm", load("study").Request(), graded)
+    for lever, text in (("base", "a0"), ("best-8b", "a4")):
+        run = Run(study.run_folder(lever, "harm"))
+        assert [response.text for response in run.responses()] == [text, text]
+    # A base that was answered before stays.
+    before = study.run_folder("base", "harm").joinpath("manifest.json").read_bytes()
+    worth.write_chosen(study, "harm", load("study").Request(), graded)
+    assert study.run_folder("base", "harm").joinpath("manifest.json").read_bytes() == before
+    assert json.loads(before)["model"].startswith("base of harm")
