@@ -50,7 +50,7 @@ DRAWS = (FIRST, MORE)
 USE_WEIGHTS = (0.7, 0.8, 0.9, 1.0, 1.1, 1.2, 1.3)
 REFUSAL_WEIGHTS = (0.0, 0.025, 0.05, 0.075, 0.1, 0.125)
 """A first grid was coarser and wider, and none of its pairs passed: PREREGISTRATION.md."""
-USE, REFUSAL = 1.0, 0.0
+USE, REFUSAL = 1.1, 0.0
 """The weights that are used; see PREREGISTRATION.md for how they were chosen."""
 DIVISIONS = 4
 LEAST_FALL = 1 / 3
