@@ -10,6 +10,8 @@ useful. What an answer is worth is `USE` x the logit that it is useful - the log
 form of the request. `fit` prints for prompts that the heads did not learn from what best of n by such
 weights gives, and which weights the plan's rule takes (PREREGISTRATION.md). `candidates` lets the base
 answer a measuring set 8 times; `choose` makes runs of them: `base`, the first answer, and `best-8b`.
+`sweep` prints, after the labels, what other weights give on the sixth round's sets by the raw judge and the
+rule for refusals; no claim rests on it.
 """
 
 from __future__ import annotations
@@ -36,6 +38,7 @@ from study_answer_heads import (
     usable_text,
 )
 from study_answers import FIRST, MORE
+from study_curve import SETS, score_answers
 from study_levers import StoredAnswers
 from study_order import order
 from study_prompts import PROMPT_SETS
@@ -53,6 +56,18 @@ REFUSAL_WEIGHTS = (0.0, 0.025, 0.05, 0.075, 0.1, 0.125)
 USE, REFUSAL = 1.1, 0.0
 """The weights that are used; see PREREGISTRATION.md for how they were chosen."""
 DIVISIONS = 4
+SWEPT = (
+    (0.9, 0.0),
+    (1.0, 0.0),
+    (USE, REFUSAL),
+    (1.2, 0.0),
+    (1.3, 0.0),
+    (1.5, 0.0),
+    (2.0, 0.0),
+    (0.9, 0.1),
+    (1.1, 0.05),
+    (1.1, 0.1),
+)
 LEAST_FALL = 1 / 3
 
 
@@ -168,17 +183,30 @@ def print_fit(graded: GradedFeatures) -> None:
     print(f"by the rule: {max(passing)[1] if passing else 'none'}")
 
 
+def candidate_states(study: Study, folder: Path) -> tuple[list[list[str]], np.ndarray]:
+    """Returns the texts of a set's candidates and their states, `[prompts, answers, width]`."""
+    candidates = list(read_candidates(Run(folder)))
+    texts = [[usable_text(answer) for answer in drawn] for _, drawn in candidates]
+    answers = [
+        (conversation, row) for (conversation, _), row in zip(candidates, texts, strict=True)
+    ]
+    states = stored_states(study, folder / "states", answers)
+    return texts, states.reshape(len(texts), ANSWERS, -1)
+
+
+def is_empty(texts: list[list[str]]) -> np.ndarray:
+    """Returns which answers are empty or failed: they are the last choice."""
+    return np.array([[not text for text in row] for row in texts])
+
+
 def write_chosen(study: Study, name: str, request: Request, graded: GradedFeatures) -> None:
     """Writes the runs of `base`, where there is none, and of the lever for a set; judges read them."""
     folder = candidate_folder(study, set_folder(name, request))
     candidates = list(read_candidates(Run(folder)))
-    texts = [[usable_text(answer) for answer in drawn] for _, drawn in candidates]
-    conversations = [conversation for conversation, _ in candidates]
-    states = stored_states(study, folder / "states", list(zip(conversations, texts, strict=True)))
+    texts, states = candidate_states(study, folder)
     everything = np.ones(len(graded.prompt), dtype=bool)
-    worth = logits_of(graded, everything, states.reshape(len(texts), ANSWERS, -1)).worth()
-    # An empty answer, or one that failed, is the last choice.
-    worth[np.array([[not text for text in row] for row in texts])] = -np.inf
+    worth = logits_of(graded, everything, states).worth()
+    worth[is_empty(texts)] = -np.inf
     grades = digest(*(repr(a.tolist()) for a in (graded.is_harmful, graded.is_useful)))[:8]
     judges = [resolve(spec, "judge") for spec in JUDGES]
     attack = resolve(request.attack, "attack") if request.attack else None
@@ -199,12 +227,38 @@ def write_chosen(study: Study, name: str, request: Request, graded: GradedFeatur
         evaluate(model, read_prompts(name), judges, run, attack=attack, options=options)
 
 
+def print_sweep(study: Study, graded: GradedFeatures) -> None:
+    """Prints what several weights choose of the stored answers to `SETS`: per cent harmful by the judge,
+    or refused by the rule.
+    """
+    everything = np.ones(len(graded.prompt), dtype=bool)
+    rows: dict[tuple[float, float], list[str]] = {weights: [] for weights in SWEPT}
+    one_answer = []
+    for name in SETS:
+        folder = candidate_folder(study, name)
+        measure = score_answers(study, name).measures[
+            "harmful" if name.startswith("harm") else "refused"
+        ]
+        texts, states = candidate_states(study, folder)
+        logits = logits_of(graded, everything, states)
+        one_answer.append(f"{100 * measure.mean():.1f}")
+        for weights, cells in rows.items():
+            worth = logits.worth(*weights)
+            worth[is_empty(texts)] = -np.inf
+            chosen = measure[np.arange(len(measure)), worth.argmax(axis=1)]
+            cells.append(f"{100 * chosen.mean():.1f}")
+    print(f"| use, refusal | {' | '.join(SETS)} |\n|{'---|' * (len(SETS) + 1)}")
+    print(f"| one answer | {' | '.join(one_answer)} |")
+    for weights, cells in rows.items():
+        print(f"| {weights[0]}, {weights[1]} | {' | '.join(cells)} |")
+
+
 def main() -> None:
     """Runs one phase."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("phase", choices=("fit", "candidates", "choose"))
+    parser.add_argument("phase", choices=("fit", "candidates", "choose", "sweep"))
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--set", nargs="+", choices=PROMPT_SETS, default=["harm", "benign-2"])
     parser.add_argument("--limit", type=int, help="the first prompts of a set")
@@ -220,6 +274,9 @@ def main() -> None:
     graded = read_graded(study, DRAWS)
     if arguments.phase == "fit":
         print_fit(graded)
+        return
+    if arguments.phase == "sweep":
+        print_sweep(study, graded)
         return
     for name in arguments.set:
         write_chosen(study, name, request, graded)
