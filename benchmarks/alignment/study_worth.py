@@ -10,7 +10,8 @@ useful. What an answer is worth is `USE` x the logit that it is useful - the log
 form of the request. `fit` prints for prompts that the heads did not learn from what best of n by such
 weights gives, and which weights the plan's rule takes (PREREGISTRATION.md). `candidates` lets the base
 answer a measuring set 8 times; `choose` makes runs of them: `base`, the first answer, and `best-8b`.
-`sweep` prints, after the labels, what other weights give on the sixth round's sets by the raw judge and the
+`pairs` writes pairs for DPO, which distils the choice: of each training prompt the answer that is worth most over
+the one that is worth least. `sweep` prints, after the labels, what other weights give on the sixth round's sets by the raw judge and the
 rule for refusals; no claim rests on it.
 """
 
@@ -37,10 +38,11 @@ from study_answer_heads import (
     stored_states,
     usable_text,
 )
-from study_answers import FIRST, MORE
+from study_answers import FIRST, MORE, graded_prompts
 from study_curve import SETS, score_answers
 from study_levers import StoredAnswers
 from study_order import order
+from study_pairs import write_rows
 from study_prompts import PROMPT_SETS
 
 from truing.core.lineage import digest
@@ -56,6 +58,7 @@ REFUSAL_WEIGHTS = (0.0, 0.025, 0.05, 0.075, 0.1, 0.125)
 USE, REFUSAL = 1.1, 0.0
 """The weights that are used; see PREREGISTRATION.md for how they were chosen."""
 DIVISIONS = 4
+LEAST_GAP = 1.0
 SWEPT = (
     (0.9, 0.0),
     (1.0, 0.0),
@@ -183,6 +186,26 @@ def print_fit(graded: GradedFeatures) -> None:
     print(f"by the rule: {max(passing)[1] if passing else 'none'}")
 
 
+def write_pairs(study: Study, graded: GradedFeatures) -> int:
+    """Writes for each training prompt the answer that is worth most over the one that is worth least, if
+    they differ by `LEAST_GAP` or more: pairs for DPO. Returns their number.
+    """
+    everything = np.ones(len(graded.prompt), dtype=bool)
+    worth = logits_of(graded, everything, graded.features).worth()
+    prompts = [prompt for name in DRAWS for prompt in graded_prompts(study, (name,))]
+    pairs = []
+    for number, prompt in enumerate(prompts):
+        ids = np.flatnonzero(graded.prompt == number)
+        texts = [text for text, grade in prompt.grades.items() if grade is not None]
+        if len(ids) < 2 or np.ptp(worth[ids]) < LEAST_GAP:
+            continue
+        chosen, rejected = texts[worth[ids].argmax()], texts[worth[ids].argmin()]
+        cut = bool({chosen, rejected} & prompt.cut)
+        row = {"prompt": prompt.sample.prompt, "chosen": chosen, "rejected": rejected}
+        pairs.append({**row, "cut": cut})
+    return write_rows(study.out / "data" / f"worth-pairs-{study.name}.jsonl", pairs)
+
+
 def candidate_states(study: Study, folder: Path) -> tuple[list[list[str]], np.ndarray]:
     """Returns the texts of a set's candidates and their states, `[prompts, answers, width]`."""
     candidates = list(read_candidates(Run(folder)))
@@ -199,24 +222,32 @@ def is_empty(texts: list[list[str]]) -> np.ndarray:
     return np.array([[not text for text in row] for row in texts])
 
 
-def write_chosen(study: Study, name: str, request: Request, graded: GradedFeatures) -> None:
+def write_chosen(
+    study: Study,
+    name: str,
+    request: Request,
+    graded: GradedFeatures,
+    *,
+    lever: str = LEVER,
+    use: float = USE,
+) -> None:
     """Writes the runs of `base`, where there is none, and of the lever for a set; judges read them."""
     folder = candidate_folder(study, set_folder(name, request))
     candidates = list(read_candidates(Run(folder)))
     texts, states = candidate_states(study, folder)
     everything = np.ones(len(graded.prompt), dtype=bool)
-    worth = logits_of(graded, everything, states).worth()
+    worth = logits_of(graded, everything, states).worth(use)
     worth[is_empty(texts)] = -np.inf
     grades = digest(*(repr(a.tolist()) for a in (graded.is_harmful, graded.is_useful)))[:8]
     judges = [resolve(spec, "judge") for spec in JUDGES]
     attack = resolve(request.attack, "attack") if request.attack else None
     chosen = {
         BASE: (BASE, [0] * len(texts)),
-        LEVER: (f"{LEVER}, weights {USE}, {REFUSAL}, grades {grades}", worth.argmax(axis=1)),
+        lever: (f"{lever}, weights {use}, {REFUSAL}, grades {grades}", worth.argmax(axis=1)),
     }
-    for lever, (text, indices) in chosen.items():
-        run = study.run_folder(lever, folder.name)
-        if lever == BASE and run.is_dir():
+    for name_of_run, (text, indices) in chosen.items():
+        run = study.run_folder(name_of_run, folder.name)
+        if name_of_run == BASE and run.is_dir():
             continue
         answers = {
             conversation: drawn[k]
@@ -258,11 +289,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("phase", choices=("fit", "candidates", "choose", "sweep"))
+    parser.add_argument("phase", choices=("fit", "candidates", "choose", "sweep", "pairs"))
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--set", nargs="+", choices=PROMPT_SETS, default=["harm", "benign-2"])
     parser.add_argument("--limit", type=int, help="the first prompts of a set")
     parser.add_argument("--attack", default="", help="a rewrite by rule, such as role-play")
+    parser.add_argument("--lever", default=LEVER, help="the name of what is chosen")
+    parser.add_argument("--use", type=float, default=USE, help="the weight of use")
     arguments = parser.parse_args()
     os.chdir(arguments.out)
     study = Study(Path(), "qwen")
@@ -275,11 +308,14 @@ def main() -> None:
     if arguments.phase == "fit":
         print_fit(graded)
         return
+    if arguments.phase == "pairs":
+        print(write_pairs(study, graded), "pairs")
+        return
     if arguments.phase == "sweep":
         print_sweep(study, graded)
         return
     for name in arguments.set:
-        write_chosen(study, name, request, graded)
+        write_chosen(study, name, request, graded, lever=arguments.lever, use=arguments.use)
 
 
 if __name__ == "__main__":
