@@ -56,12 +56,12 @@ class Part:
 class PromptSet:
     """A set of the study; `frozen` says on which side of the measurement set its prompts are.
 
-    `without` names an earlier set whose prompts it does not have.
+    `without` names earlier sets whose prompts it does not have.
     """
 
     parts: tuple[Part, ...]
     frozen: bool
-    without: str = ""
+    without: tuple[str, ...] = ()
 
 
 PROMPT_SETS = {
@@ -88,7 +88,18 @@ PROMPT_SETS = {
             Part("xstest", 50, "refuse"),
         ),
         frozen=True,
-        without="harm",
+        without=("harm",),
+    ),
+    # Prompts that no round before the ninth has answered.
+    "harm-3": PromptSet(
+        (
+            Part("beavertails,part=evaluation,distinct=true", 110),
+            Part("strongreject", 60),
+            Part("jailbreakbench", 30, "refuse"),
+            Part("xstest", 50, "refuse"),
+        ),
+        frozen=True,
+        without=("harm", "harm-2"),
     ),
     "benign": PromptSet(
         (
@@ -101,7 +112,13 @@ PROMPT_SETS = {
     "benign-2": PromptSet(
         (Part("xstest", 100, "comply"), Part("jailbreakbench", 50, "comply")),
         frozen=True,
-        without="benign",
+        without=("benign",),
+    ),
+    # What is left of the look-alikes of these sets.
+    "benign-3": PromptSet(
+        (Part("xstest", 100, "comply"), Part("jailbreakbench", 50, "comply")),
+        frozen=True,
+        without=("benign", "benign-2"),
     ),
     "support": PromptSet((Part("builtin:support,half=report", 40, "support"),), frozen=True),
     "ordinary": PromptSet((Part("refusal-direction,half=report", 850, "comply"),), frozen=True),
@@ -136,8 +153,9 @@ def training_prompts() -> frozenset[str]:
 def build_prompt_set(name: str) -> SampleList:
     """Returns the samples of a set; their ids are the prompts' hashes."""
     rule = PROMPT_SETS[name]
-    earlier = build_prompt_set(rule.without).samples if rule.without else []
-    excluded = {sample.id for sample in earlier}
+    excluded = {
+        sample.id for earlier in rule.without for sample in build_prompt_set(earlier).samples
+    }
     samples: dict[str, Sample] = {}
     for part in rule.parts:
         left = part.count
