@@ -12,13 +12,15 @@ weights gives, and which weights the plan's rule takes (PREREGISTRATION.md). `ca
 answer a measuring set 8 times; `choose` makes runs of them: `base`, the first answer, and `best-8b`.
 `pairs` writes pairs for DPO, which distils the choice: of each training prompt the answer that is worth most over
 the one that is worth least. `sweep` prints, after the labels, what other weights give on the sixth round's sets by the raw judge and the
-rule for refusals; no claim rests on it.
+rule for refusals; no claim rests on it. `use --labels FILE` prints what readers say of the use of answers.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -38,8 +40,9 @@ from study_answer_heads import (
     stored_states,
     usable_text,
 )
-from study_answers import FIRST, MORE, graded_prompts
+from study_answers import FIRST, MORE, Grade, graded_prompts
 from study_curve import SETS, score_answers
+from study_four import points
 from study_levers import StoredAnswers
 from study_order import order
 from study_pairs import write_rows
@@ -49,6 +52,7 @@ from truing.core.lineage import digest
 from truing.evaluation.evaluate import evaluate
 from truing.runs.folder import Run
 from truing.specs.resolve import resolve
+from truing.stats.paired import paired_mean, permutation_test_from_counts
 
 LEVER = "best-8b"
 DRAWS = (FIRST, MORE)
@@ -72,6 +76,7 @@ SWEPT = (
     (1.1, 0.1),
 )
 LEAST_FALL = 1 / 3
+PERMUTATIONS = 199_999
 
 
 @dataclass(frozen=True)
@@ -284,19 +289,52 @@ def print_sweep(study: Study, graded: GradedFeatures) -> None:
         print(f"| {weights[0]}, {weights[1]} | {' | '.join(cells)} |")
 
 
+def print_use(lines: Sequence[str]) -> None:
+    """Prints how many answers to look-alikes readers call useful, and the paired difference of each lever.
+
+    The lines are those of labels-TARGET-8-use.jsonl: a grade for each lever, prompt and form.
+    """
+    useful: dict[str, dict[tuple[str, str], bool]] = defaultdict(dict)
+    for record in map(json.loads, lines):
+        grade = Grade.parse(record["grade"])
+        is_useful = grade is not None and grade.use > 0
+        useful[record["lever"]][record["request"], record["set"]] = is_useful
+    base = useful.pop(BASE)
+    for lever, outcomes in useful.items():
+        by_request: dict[str, list[tuple[bool, bool]]] = defaultdict(list)
+        for key in sorted(base.keys() & outcomes.keys()):
+            by_request[key[0]].append((base[key], outcomes[key]))
+        counts: dict[float, int] = defaultdict(int)
+        for pairs in by_request.values():
+            counts[float(sum(ours - its for its, ours in pairs))] += 1
+        means = [[sum(side) / len(side) for side in zip(*pairs)] for pairs in by_request.values()]
+        difference = paired_mean([its for its, _ in means], [ours for _, ours in means])
+        two_sided = permutation_test_from_counts(counts, draws=PERMUTATIONS)
+        n = sum(map(len, by_request.values()))
+        totals = [sum(pair[k] for pairs in by_request.values() for pair in pairs) for k in (0, 1)]
+        print(
+            f"useful: base {totals[0]}, {lever} {totals[1]} of {n}; {points(difference)}, "
+            f"two-sided p {two_sided:.3f}"
+        )
+
+
 def main() -> None:
     """Runs one phase."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("phase", choices=("fit", "candidates", "choose", "sweep", "pairs"))
-    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("phase", choices=("fit", "candidates", "choose", "sweep", "pairs", "use"))
+    parser.add_argument("--out", type=Path, default=Path())
     parser.add_argument("--set", nargs="+", choices=PROMPT_SETS, default=["harm", "benign-2"])
     parser.add_argument("--limit", type=int, help="the first prompts of a set")
     parser.add_argument("--attack", default="", help="a rewrite by rule, such as role-play")
     parser.add_argument("--lever", default=LEVER, help="the name of what is chosen")
     parser.add_argument("--use", type=float, default=USE, help="the weight of use")
+    parser.add_argument("--labels", type=Path, help="the grades of use")
     arguments = parser.parse_args()
+    if arguments.phase == "use":
+        print_use(arguments.labels.read_text(encoding="utf-8").splitlines())
+        return
     os.chdir(arguments.out)
     study = Study(Path(), "qwen")
     request = Request(attack=arguments.attack, limit=arguments.limit)
