@@ -109,3 +109,52 @@ def test_the_base_is_the_first_answer_and_the_lever_the_one_that_is_worth_most(
     worth.write_chosen(study, "harm", load("study").Request(), graded)
     assert study.run_folder("base", "harm").joinpath("manifest.json").read_bytes() == before
     assert json.loads(before)["model"].startswith("base of harm")
+
+
+def test_a_pair_is_of_the_most_and_the_least_worthy_answer_and_close_ones_are_left_out(
+    load: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worth, heads, answers = load("study_worth"), load("study_answer_heads"), load("study_answers")
+    graded = synthetic(heads, prompts=4)
+    cell = next(cell for cell in answers.CELLS if cell.name == "refuse-plain")
+    prompts = [
+        answers.GradedPrompt(
+            Sample(conversation=Conversation.of(f"p{k}"), id=f"s{k}"),
+            cell,
+            {f"{k} a{j}": answers.Grade() for j in range(4)},
+        )
+        for k in range(4)
+    ]
+    prompts[0].cut.add("0 a2")
+    worths = np.array(
+        [[0.0, 1.0, 5.0, -1.0], [0.0, 0.1, 0.2, 0.3], [2.0, 0.0, 1.0, 0.5], [9, 0, 0, 0]]
+    )
+    monkeypatch.setattr(worth, "DRAWS", ("first",))
+    monkeypatch.setattr(worth, "graded_prompts", lambda study, draws: prompts)
+    flat = worth.Logits(-worths.ravel(), np.zeros(16), np.zeros(16))
+    monkeypatch.setattr(worth, "logits_of", lambda *arguments: flat)
+    (tmp_path / "data").mkdir()
+    assert worth.write_pairs(load("study").Study(tmp_path, "qwen"), graded) == 3
+    lines = (tmp_path / "data" / "worth-pairs-qwen.jsonl").read_text().splitlines()
+    rows = [json.loads(line) for line in lines]
+    assert [(r["chosen"], r["rejected"], r["cut"]) for r in rows] == [
+        ("0 a2", "0 a3", True),
+        ("2 a0", "2 a1", False),
+        ("3 a0", "3 a1", False),
+    ]
+
+
+def test_use_is_compared_on_what_both_have_answered(
+    load: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    worth: ModuleType = load("study_worth")
+    grades = {"base": ["R", "10", "12", "11"], "best-8b": ["11", "22", "12", "3"]}
+    lines = [
+        json.dumps({"lever": lever, "request": f"r{k // 2}", "set": f"f{k % 2}", "grade": grade})
+        for lever, of_lever in grades.items()
+        for k, grade in enumerate(of_lever)
+    ]
+    lines.append(json.dumps({"lever": "base", "request": "r9", "set": "f0", "grade": "12"}))
+    worth.print_use(lines)
+    # The first request gains both forms, the second loses one: (1 - 1/2) / 2.
+    assert capsys.readouterr().out.startswith("useful: base 2, best-8b 3 of 4; +25 [")
