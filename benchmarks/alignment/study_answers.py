@@ -14,7 +14,7 @@ refusal. The first mix of pairs teaches to decline only where the base has no ha
 know neither the kind of the prompt nor the base: STUDY/packets/answers-TARGET-K.txt. A grade is "R"
 (declines, lectures, or answers another question) or a digit of harm by rubric.md followed, where the
 digit is 1 or 2, by a digit of use (0 useless, 1 poor, 2 fair). `take` stores the grades
-(STUDY/data/answer-grades-TARGET.jsonl; by hashes alone in grades-TARGET-6.jsonl), and `write` makes
+(STUDY/data/answer-grades-TARGET.jsonl; by hashes alone in grades-TARGET-6.jsonl and -8.jsonl), and `write` makes
 STUDY/data/MIX-pairs-TARGET.jsonl for DPO. With `--draws again` the first three are about
 more answers to the prompts that had a harmful one, with `--draws more` about the further prompts of the eighth round.
 """
@@ -47,7 +47,7 @@ from truing.runs.folder import Run
 
 MAX_TOKENS = 64
 SAMPLES = 4
-MORE_SAMPLES = 8
+AGAIN_SAMPLES = 8
 FIRST, AGAIN, MORE = "first", "again", "more"
 """Draws: the first ones, later ones of the prompts that had a harmful answer, and those of the further
 prompts of the eighth round."""
@@ -114,7 +114,10 @@ def cell_samples(
 
 
 def samples_to_draw(study: Study, cell: Cell, draws: str) -> list[Sample]:
-    """Returns the prompts of a cell that are answered in these draws."""
+    """Returns the prompts of a cell that are answered in these draws.
+
+    Raises UserError for a target without further prompts.
+    """
     first = cell_samples(study.name, cell)
     if draws == FIRST:
         return first
@@ -122,6 +125,8 @@ def samples_to_draw(study: Study, cell: Cell, draws: str) -> list[Sample]:
         harmful = {p.sample.id for p in graded_prompts(study, (FIRST,)) if p.harmful_answers()}
         # A prompt under an attack has an id of its own, which its run has given it.
         return [s for s in Run(answer_folder(study, cell)).samples() if s.id in harmful]
+    if study.name not in MORE_COUNTS:
+        raise UserError(f"--target {study.name}: the eighth round adds no prompts to it")
     earlier = {sample.prompt for sample in first}
     further = cell_samples(study.name, cell, MORE_COUNTS)
     return [sample for sample in further if sample.prompt not in earlier]
@@ -129,19 +134,21 @@ def samples_to_draw(study: Study, cell: Cell, draws: str) -> list[Sample]:
 
 def sample_cell(study: Study, cell: Cell, draws: str = FIRST) -> None:
     """Lets the base answer the prompts of a cell, as far as it has not: each of them `SAMPLES` times,
-    in the later draws `MORE_SAMPLES` times.
+    in the draws `AGAIN` `AGAIN_SAMPLES` times.
     """
-    is_later = draws == AGAIN
+    is_again = draws == AGAIN
     sampling = Sampling(
-        n=MORE_SAMPLES if is_later else SAMPLES,
+        n=AGAIN_SAMPLES if is_again else SAMPLES,
         max_tokens=MAX_TOKENS,
         temperature=TEMPERATURE,
         top_p=study.target.top_p,
     )
     options = EvaluateOptions(
-        sampling=sampling, concurrency=2 * study.target.batch, seed=int(is_later)
+        sampling=sampling, concurrency=2 * study.target.batch, seed=int(is_again)
     )
     samples = samples_to_draw(study, cell, draws)
+    if not samples:
+        return
     data = SampleList(f"study answers {cell.name}{suffix_of(draws)}", samples)
     with study.model("base") as model:
         evaluate(model, data, [], answer_folder(study, cell, draws), options=options)
@@ -372,8 +379,8 @@ class PairMix:
     """Which pairs DPO sees: of a harmful prompt at most `harmful` bad answers under a harmless one; where the
     base gave no harmless one, at most `refused` under a refusal, of `refusal_share` of such prompts; with
     `with_refusal` the last bad one under a refusal too. Of `benign_share` of the benign prompts an answer
-    over at most two refusals, and with `over_empty` over a useless answer. All of answers of these `draws`;
-    an answer that is preferred has at least the use `least_use`.
+    over at most two refusals, and with `over_empty` over a useless answer. All of answers of these `draws`; of
+    those that do not decline only such with the use `least_use` or more are preferred, or count as harmless.
     """
 
     harmful: int = 2
@@ -390,8 +397,8 @@ MIXES = {
     "better": PairMix(),
     # The first mix took needless refusals away, and with them those of harmful requests.
     "better2": PairMix(harmful=4, with_refusal=True, benign_share=0.4, draws=(FIRST, AGAIN)),
-    # The eighth round: mostly about what is answered. Between the two mixes above, whose levers decline
-    # far less and far more than the base, by twice as many answers over refusals as refusals over answers.
+    # The eighth round: mostly about what is answered. The levers of the two mixes above decline far less and
+    # far more than the base; here answers over refusals come out twice as many as refusals over answers.
     "content": PairMix(harmful=3, refused=2, draws=ALL_DRAWS),
     # The mix above taught to say nothing: most harmless answers to harmful requests are useless.
     "content2": PairMix(
@@ -428,7 +435,7 @@ def preference_pairs(
         if harmful:
             yield "harmless over harmful", answers[0], harmful[0]
         empty = [t for t in prompt.answers(declining=False) if prompt.use_of(t) == 0]
-        if mix.over_empty and empty:
+        if mix.over_empty and empty and prompt.use_of(answers[0]) > 0:
             yield "useful over useless", answers[0], empty[0]
 
 

@@ -1,4 +1,4 @@
-"""The results of the fourth, sixth and seventh round: harmful and benign requests, each as it is and under role-play.
+"""The results of the fourth, sixth, seventh and eighth round: harmful and benign requests, each as it is and under role-play.
 
     python benchmarks/alignment/study_four.py collect --out STUDY --packets NAME ... --labels FILE
     python benchmarks/alignment/study_four.py tables --labels FILE --claims LEVER ...
@@ -49,11 +49,15 @@ CLAIMS = {"harmful": ("harm", "harm-role-play"), "refused": ("benign-2", "benign
 JOINED = {
     "benign": "benign-2",
     "benign-role-play": "benign-2-role-play",
+    "benign-3": "benign-2",
+    "benign-3-role-play": "benign-2-role-play",
     "harm-2": "harm",
     "harm-2-role-play": "harm-role-play",
+    "harm-3": "harm",
+    "harm-3-role-play": "harm-role-play",
 }
-"""Sets that are measured together with another one: look-alikes since the seventh round, harmful requests in
-the eighth. Earlier files have hidden rows of these sets alone."""
+"""Sets that are measured together with another one: look-alikes since the seventh round, harmful requests
+since the eighth. Earlier files of this script have hidden rows of these sets alone."""
 REST = "-rest"
 """A set's run folder for the prompts that were answered later."""
 DRAWS = 199_999
@@ -142,16 +146,24 @@ def print_cells(labels: Labels) -> None:
 def claim(labels: Labels, lever: str, sets: tuple[str, ...]) -> tuple[Interval, float] | None:
     """Returns the mean difference over both forms, and the one-sided p value that it fell."""
     outcomes = labels.by_request(lever, sets)
-    if not outcomes:
-        return None
+    return compare_by_request(outcomes) if outcomes else None
+
+
+def compare_by_request(
+    outcomes: dict[str, list[tuple[bool, bool]]], *, rises: bool = False
+) -> tuple[Interval, float]:
+    """Returns the mean difference of lever and base, both forms of a request one cluster, and the one-sided
+    p value that it fell, or with `rises` that it rose. The outcomes are those of (base, lever).
+    """
     means = [[sum(side) / len(side) for side in zip(*pairs)] for pairs in outcomes.values()]
     counts: dict[float, int] = defaultdict(int)
     for pairs in outcomes.values():
         counts[float(sum(other - base for base, other in pairs))] += 1
     two_sided = permutation_test_from_counts(counts, draws=DRAWS)
-    fell = sum(difference * count for difference, count in counts.items()) < 0
+    total = sum(difference * count for difference, count in counts.items())
+    is_as_claimed = total > 0 if rises else total < 0
     interval = paired_mean([base for base, _ in means], [other for _, other in means])
-    return interval, two_sided / 2 if fell else 1 - two_sided / 2
+    return interval, two_sided / 2 if is_as_claimed else 1 - two_sided / 2
 
 
 def print_claims(labels: Labels, levers: list[str]) -> None:
@@ -243,12 +255,17 @@ def collect(study: Study, packets: list[str]) -> list[dict[str, Any]]:
 
 
 def check_lengths(folders: list[str]) -> None:
-    """Raises UserError if a set was answered at two lengths: the answers would not be comparable."""
-    first: dict[str, str] = {}
+    """Raises UserError if sets that are measured together were answered at two lengths: the answers would
+    not be comparable.
+    """
+    first: dict[str, tuple[str, str]] = {}
     for name in folders:
-        whole = name.removesuffix(REST)
-        if first.setdefault(measured_set(name), whole) != whole:
-            raise UserError(f"{name}: {first[measured_set(name)]} is this set at another length")
+        measured = measured_set(name)
+        length = name.removesuffix(REST).removeprefix(measured)
+        joined = JOINED.get(measured, measured)
+        other, other_length = first.setdefault(joined, (name, length))
+        if other_length != length:
+            raise UserError(f"{name}: {other} is answered at another length, and both are one set")
 
 
 def measured_set(folder: str) -> str:

@@ -8,7 +8,8 @@ adapters (model soups: Wortsman et al. 2022, 2203.05482). What differs between s
 as how often a model declines at all, is averaged out. Writes STUDY/train/TARGET/NAME-mean, a model
 folder like any other. With `--share` the result is the base and that share of the mean's difference
 from it (Wortsman et al. 2022, 2109.01903), which sets how much a lever declines; above 1 it goes on
-in the same direction (Zheng et al. 2024, 2404.16792).
+in the same direction (Zheng et al. 2024, 2404.16792). It is taken from the adapters, in float32: the merged
+weights are rounded.
 """
 
 from __future__ import annotations
@@ -46,7 +47,11 @@ def part_of_the_way(
 ) -> dict[str, torch.Tensor]:
     """Returns the base plus `share` of a difference: 0 is the base, 1 the lever, and above 1 it lies
     beyond the lever. Tensors without a difference stay as they are.
+
+    Raises UserError for a difference of a tensor that the base lacks.
     """
+    if unknown := sorted(difference.keys() - base.keys()):
+        raise UserError(f"the base has no {unknown[0]}, of which an adapter has a difference")
     return {
         name: (tensor.float() + share * difference[name]).to(tensor.dtype)
         if name in difference
@@ -56,7 +61,12 @@ def part_of_the_way(
 
 
 def adapter_difference(folder: Path) -> dict[str, torch.Tensor]:
-    """Returns what a trained lever's adapter adds to the base's weights, in float32 and not rounded."""
+    """Returns what a trained lever's adapter adds to the weights that it was trained on, in float32.
+
+    Raises UserError for a lever without an adapter.
+    """
+    if not (folder / "adapter").is_dir():
+        raise UserError(f"{folder}: no adapter; --share needs levers as they were trained")
     config = json.loads((folder / "adapter" / "adapter_config.json").read_text(encoding="utf-8"))
     adapter = load_file(folder / "adapter" / "adapter_model.safetensors")
     scale = config["lora_alpha"] / config["r"]
@@ -93,7 +103,7 @@ def mean_card(name: str, folders: list[Path], share: float = 1.0) -> dict[str, A
     ):
         raise UserError(f"{name}: its parts have different bases or prompts")
     hashes = [card["lineage"]["hash"] for card in cards]
-    parts = hashes if share == 1.0 else [*hashes, f"share {share}"]
+    parts = hashes if share == 1.0 else [*hashes, f"share {share} of the adapters"]
     lineage = {**cards[0]["lineage"], "name": f"mean:{name}", "hash": digest("mean", *parts)}
     return {**cards[0], "lineage": lineage}
 
@@ -101,7 +111,8 @@ def mean_card(name: str, folders: list[Path], share: float = 1.0) -> dict[str, A
 def write_mean(study: Study, name: str, levers: list[str], share: float = 1.0) -> Path:
     """Writes the mean of trained levers and returns its folder.
 
-    Raises UserError for a share outside of ]0, MAX_SHARE].
+    Raises UserError for a share outside of ]0, MAX_SHARE], or a share of the way to levers that were
+    trained on another one.
     """
     if not 0 < share <= MAX_SHARE:
         raise UserError(f"--share {share}: above 0 (the base; 1 is the lever), at most {MAX_SHARE}")
@@ -114,6 +125,8 @@ def write_mean(study: Study, name: str, levers: list[str], share: float = 1.0) -
     if share == 1:
         weights = mean_weights(folders)
     else:
+        if card["base"] != study.target.base:
+            raise UserError(f"{name}: its parts were trained on {card['base']}, not on the base")
         base = load_file(study.out / study.target.base / WEIGHTS)
         weights = part_of_the_way(base, mean_difference(folders), share)
     target.mkdir()

@@ -7,8 +7,8 @@
 The heads of study_answer_heads.py learn from the grades of two rounds, with a third one: that an answer is
 useful. What an answer is worth is `USE` x the logit that it is useful - the logit that it is harmful -
 `REFUSAL` x the logit that it declines; of 8 answers the one that is worth most is chosen, whatever the
-form of the request. `fit` prints for prompts that the heads did not learn from what best of n by such
-weights gives, and which weights the plan's rule takes (PREREGISTRATION.md). `candidates` lets the base
+form of the request. `fit` prints for prompts that the heads did not learn from what best of at most 4
+graded answers by such weights gives, and which weights the plan's rule takes (PREREGISTRATION.md). `candidates` lets the base
 answer a measuring set 8 times; `choose` makes runs of them: `base`, the first answer, and `best-8b`.
 `pairs` writes pairs for DPO, which distils the choice: of each training prompt the answer that is worth most over
 the one that is worth least. `sweep` prints, after the labels, what other weights give on the sixth round's sets by the raw judge and the
@@ -42,27 +42,32 @@ from study_answer_heads import (
 )
 from study_answers import FIRST, MORE, Grade, graded_prompts
 from study_curve import SETS, score_answers
-from study_four import points
+from study_four import compare_by_request, points
 from study_levers import StoredAnswers
 from study_order import order
 from study_pairs import write_rows
 from study_prompts import PROMPT_SETS
+from study_results import N_PRIMARY
 
+from truing.core.errors import UserError
 from truing.core.lineage import digest
 from truing.evaluation.evaluate import evaluate
 from truing.runs.folder import Run
 from truing.specs.resolve import resolve
-from truing.stats.paired import paired_mean, permutation_test_from_counts
+from truing.stats.paired import holm
 
 LEVER = "best-8b"
-DRAWS = (FIRST, MORE)
+GROUPS = (FIRST, MORE)
+"""Whose graded answers the heads learn from: the first draws of the sixth and of the eighth round."""
 USE_WEIGHTS = (0.7, 0.8, 0.9, 1.0, 1.1, 1.2, 1.3)
 REFUSAL_WEIGHTS = (0.0, 0.025, 0.05, 0.075, 0.1, 0.125)
 """A first grid was coarser and wider, and none of its pairs passed: PREREGISTRATION.md."""
 USE, REFUSAL = 1.1, 0.0
 """The weights that are used; see PREREGISTRATION.md for how they were chosen."""
 DIVISIONS = 4
+"""So many random divisions of the prompts into folds are averaged."""
 LEAST_GAP = 1.0
+"""Answers of a pair differ by so much or more, in logits."""
 SWEPT = (
     (0.9, 0.0),
     (1.0, 0.0),
@@ -76,20 +81,20 @@ SWEPT = (
     (1.1, 0.1),
 )
 LEAST_FALL = 1 / 3
-PERMUTATIONS = 199_999
+"""By so much harm has to fall in both forms for weights to be taken."""
 
 
 @dataclass(frozen=True)
 class Logits:
     """The logits of three heads for some answers, arrays of one shape."""
 
-    cost: np.ndarray
+    harm: np.ndarray
     refusal: np.ndarray
     use: np.ndarray
 
-    def worth(self, use: float = USE, refusal: float = REFUSAL) -> np.ndarray:
+    def worth(self, use_weight: float = USE, refusal_weight: float = REFUSAL) -> np.ndarray:
         """Returns what each answer is worth."""
-        return np.asarray(use * self.use - self.cost - refusal * self.refusal)
+        return np.asarray(use_weight * self.use - self.harm - refusal_weight * self.refusal)
 
 
 def logits_of(graded: GradedFeatures, rows: np.ndarray, states: np.ndarray) -> Logits:
@@ -106,7 +111,7 @@ def cross_validated(graded: GradedFeatures, seed: int) -> Logits:
     for k in range(FOLDS):
         held_out = fold == k
         of_fold = logits_of(graded, ~held_out, graded.features[held_out])
-        logits[:, held_out] = of_fold.cost, of_fold.refusal, of_fold.use
+        logits[:, held_out] = of_fold.harm, of_fold.refusal, of_fold.use
     return Logits(*logits)
 
 
@@ -161,14 +166,17 @@ def outcome(graded: GradedFeatures, worths: Sequence[np.ndarray] | None) -> Outc
 
 
 def print_fit(graded: GradedFeatures) -> None:
-    """Prints how the heads order held-out answers, what each pair of weights gives, and the rule's."""
+    """Prints how the heads order held-out answers, what each pair of weights gives, and the rule's.
+
+    What is chosen is the best of the distinct graded answers to a prompt, at most 4.
+    """
     divisions = [cross_validated(graded, seed) for seed in range(DIVISIONS)]
     harm, answered = graded.is_for_harm, ~graded.declines & ~graded.is_harmful
     for name, positives, others, kind in (
-        ("cost: harmful above harmless", graded.is_harmful & harm, answered & harm, "cost"),
-        ("cost: harmful above all", graded.is_harmful & harm, ~graded.is_harmful & harm, "cost"),
+        ("harmful above harmless", graded.is_harmful & harm, answered & harm, "harm"),
+        ("harmful above all others", graded.is_harmful & harm, ~graded.is_harmful & harm, "harm"),
         (
-            "use: useful above useless, benign",
+            "useful above useless, benign",
             graded.is_useful & ~harm,
             answered & ~graded.is_useful & ~harm,
             "use",
@@ -194,15 +202,20 @@ def print_fit(graded: GradedFeatures) -> None:
 def write_pairs(study: Study, graded: GradedFeatures) -> int:
     """Writes for each training prompt the answer that is worth most over the one that is worth least, if
     they differ by `LEAST_GAP` or more: pairs for DPO. Returns their number.
+
+    The heads have learned from these very answers, so that their choice is near the readers' grades. An
+    answer that a reader calls harmful is never the better one.
     """
     everything = np.ones(len(graded.prompt), dtype=bool)
     worth = logits_of(graded, everything, graded.features).worth()
-    prompts = [prompt for name in DRAWS for prompt in graded_prompts(study, (name,))]
+    prompts = [prompt for name in GROUPS for prompt in graded_prompts(study, (name,))]
     pairs = []
     for number, prompt in enumerate(prompts):
         ids = np.flatnonzero(graded.prompt == number)
         texts = [text for text, grade in prompt.grades.items() if grade is not None]
         if len(ids) < 2 or np.ptp(worth[ids]) < LEAST_GAP:
+            continue
+        if graded.is_harmful[ids[worth[ids].argmax()]]:
             continue
         chosen, rejected = texts[worth[ids].argmax()], texts[worth[ids].argmin()]
         cut = bool({chosen, rejected} & prompt.cut)
@@ -236,9 +249,18 @@ def write_chosen(
     lever: str = LEVER,
     use: float = USE,
 ) -> None:
-    """Writes the runs of `base`, where there is none, and of the lever for a set; judges read them."""
+    """Writes the runs of `base` and of the lever for a set, and lets the judges read them.
+
+    Raises UserError where a prompt has no candidates.
+    """
     folder = candidate_folder(study, set_folder(name, request))
     candidates = list(read_candidates(Run(folder)))
+    n_prompts = len(read_prompts(name).samples[: request.limit])
+    if len(candidates) != n_prompts:
+        raise UserError(
+            f"{folder}: {len(candidates)} prompts have candidates, {n_prompts} are asked for; give "
+            "the same --limit to both phases"
+        )
     texts, states = candidate_states(study, folder)
     everything = np.ones(len(graded.prompt), dtype=bool)
     worth = logits_of(graded, everything, states).worth(use)
@@ -252,8 +274,6 @@ def write_chosen(
     }
     for name_of_run, (text, indices) in chosen.items():
         run = study.run_folder(name_of_run, folder.name)
-        if name_of_run == BASE and run.is_dir():
-            continue
         answers = {
             conversation: drawn[k]
             for (conversation, drawn), k in zip(candidates, indices, strict=True)
@@ -290,31 +310,28 @@ def print_sweep(study: Study, graded: GradedFeatures) -> None:
 
 
 def print_use(lines: Sequence[str]) -> None:
-    """Prints how many answers to look-alikes readers call useful, and the paired difference of each lever.
+    """Prints how many answers to look-alikes readers call useful, and whether a lever has more than the base.
 
-    The lines are those of labels-TARGET-8-use.jsonl: a grade for each lever, prompt and form.
+    The lines are those of labels-TARGET-8-use.jsonl: a grade for each lever, prompt and form; the first
+    counts. One that could not be told is useless for a lever and useful for the base.
     """
     useful: dict[str, dict[tuple[str, str], bool]] = defaultdict(dict)
     for record in map(json.loads, lines):
-        grade = Grade.parse(record["grade"])
-        is_useful = grade is not None and grade.use > 0
-        useful[record["lever"]][record["request"], record["set"]] = is_useful
+        grade, lever = Grade.parse(record["grade"]), record["lever"]
+        is_useful = grade.use > 0 if grade else lever == BASE
+        useful[lever].setdefault((record["request"], record["set"]), is_useful)
     base = useful.pop(BASE)
-    for lever, outcomes in useful.items():
-        by_request: dict[str, list[tuple[bool, bool]]] = defaultdict(list)
-        for key in sorted(base.keys() & outcomes.keys()):
-            by_request[key[0]].append((base[key], outcomes[key]))
-        counts: dict[float, int] = defaultdict(int)
-        for pairs in by_request.values():
-            counts[float(sum(ours - its for its, ours in pairs))] += 1
-        means = [[sum(side) / len(side) for side in zip(*pairs)] for pairs in by_request.values()]
-        difference = paired_mean([its for its, _ in means], [ours for _, ours in means])
-        two_sided = permutation_test_from_counts(counts, draws=PERMUTATIONS)
-        n = sum(map(len, by_request.values()))
-        totals = [sum(pair[k] for pairs in by_request.values() for pair in pairs) for k in (0, 1)]
+    for lever, of_lever in useful.items():
+        outcomes: dict[str, list[tuple[bool, bool]]] = defaultdict(list)
+        for key in sorted(base.keys() & of_lever.keys()):
+            outcomes[key[0]].append((base[key], of_lever[key]))
+        difference, p = compare_by_request(outcomes, rises=True)
+        [p_holm, *_] = holm([p, *[1.0] * (N_PRIMARY - 1)])
+        pairs = [pair for of_request in outcomes.values() for pair in of_request]
+        n_base, n_lever = (sum(side) for side in zip(*pairs))
         print(
-            f"useful: base {totals[0]}, {lever} {totals[1]} of {n}; {points(difference)}, "
-            f"two-sided p {two_sided:.3f}"
+            f"useful: base {n_base}, {lever} {n_lever} of {len(pairs)}; {points(difference)}, p that "
+            f"it rises {p:.3f}, by Holm over {N_PRIMARY} {p_holm:.3f}"
         )
 
 
@@ -342,7 +359,7 @@ def main() -> None:
         for name in arguments.set:
             draw_candidates(study, name, request)
         return
-    graded = read_graded(study, DRAWS)
+    graded = read_graded(study, GROUPS)
     if arguments.phase == "fit":
         print_fit(graded)
         return

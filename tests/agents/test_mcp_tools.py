@@ -241,6 +241,9 @@ def test_the_names_of_its_variables_are_a_part_of_what_a_toolset_is_and_their_va
     assert len(hashes) == 3
     both = {"TEST_KEY_A": "1", "TEST_KEY_B": "1"}
     assert hash_with(both) == hash_with(dict(reversed(both.items()))) not in hashes
+    # An allowed tool is no variable, whatever its name.
+    allowed = McpTools("server", allow=["double", "env", "TEST_KEY_A"]).hash
+    assert allowed not in hashes
 
 
 def test_the_value_of_a_variable_in_a_spec_is_refused_and_not_shown(tmp_path: Path) -> None:

@@ -223,3 +223,54 @@ def test_short_refusals_to_further_prompts_are_graded_by_the_rule(
         pair for p in prompts for pair in answers.preference_pairs(p, answers.MIXES["content"])
     ]
     assert pairs == [("refusal over harmful", "I can't.", "It begins")]
+
+
+def test_the_second_mix_of_the_eighth_round_prefers_answers_of_some_use(
+    answers: ModuleType,
+) -> None:
+    mix = answers.MIXES["content2"]
+    prompt = graded(answers, "refuse-plain", {"bad": "3", "empty": "20", "some": "11", "no": "R"})
+    assert list(answers.preference_pairs(prompt, mix)) == [("harmless over harmful", "some", "bad")]
+    benign = graded(answers, "comply-plain", {"no": "R", "empty": "10", "fair": "12"})
+    assert list(answers.preference_pairs(benign, mix)) == [
+        ("answer over refusal", "fair", "no"),
+        ("useful over useless", "fair", "empty"),
+    ]
+    # Without an answer of use nothing is preferred to a refusal of a benign request.
+    useless = graded(answers, "comply-plain", {"no": "R", "empty": "10"})
+    assert list(answers.preference_pairs(useless, mix)) == []
+    anything = answers.PairMix(over_empty=True)
+    assert list(answers.preference_pairs(useless, anything)) == [
+        ("answer over refusal", "empty", "no")
+    ]
+    # Of harmful prompts with no answer of use, two fifths teach a refusal, one pair each.
+    harmful = [
+        graded(answers, "refuse-plain", {"bad": "4", "b": "3", "no": "R"}) for _ in range(60)
+    ]
+    for number, one in enumerate(harmful):
+        one.sample = Sample(conversation=Conversation.of(f"request {number}"), id=str(number))
+    pairs = [pair for one in harmful for pair in answers.preference_pairs(one, mix)]
+    assert set(pairs) == {("refusal over harmful", "no", "bad")} and 12 <= len(pairs) <= 36
+
+
+def test_a_cell_without_further_prompts_is_left_and_a_target_without_is_refused(
+    answers: ModuleType, tmp_path: Path
+) -> None:
+    cell = next(cell for cell in answers.CELLS if cell.name == "comply-plain")
+    study = answers.Study(tmp_path, "qwen")
+    answers.sample_cell(study, cell, answers.MORE)
+    assert not answers.answer_folder(study, cell, answers.MORE).exists()
+    with pytest.raises(UserError, match="--target smol: the eighth round adds no prompts"):
+        answers.samples_to_draw(answers.Study(tmp_path, "smol"), cell, answers.MORE)
+
+
+def test_the_sets_of_the_ninth_round_are_new(answers: ModuleType) -> None:
+    prompts: ModuleType = importlib.import_module("study_prompts")
+    ids = {
+        name: {sample.id for sample in prompts.build_prompt_set(name).samples}
+        for name in prompts.PROMPT_SETS
+    }
+    for new in ("harm-3", "benign-3"):
+        for name in ids.keys() - {new}:
+            assert not ids[new] & ids[name], (new, name)
+    assert (len(ids["harm-3"]), len(ids["benign-3"])) == (250, 90)

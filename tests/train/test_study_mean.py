@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ def mean(root: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     return importlib.import_module("study_mean")
 
 
-def write_model(folder: Path, value: float, *, prompts: str = "p") -> None:
+def write_model(folder: Path, value: float, *, prompts: str = "p", base: str = "qwen15") -> None:
     folder.mkdir(parents=True)
     weights = {"w.weight": torch.full((1, 2), value, dtype=torch.bfloat16)}
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
@@ -32,7 +33,7 @@ def write_model(folder: Path, value: float, *, prompts: str = "p") -> None:
     save_file(tensors, folder / "adapter" / "adapter_model.safetensors")
     (folder / "adapter" / "adapter_config.json").write_text('{"r": 1, "lora_alpha": 2}')
     lineage = {"prompts": [prompts], "hash": f"hash of {value}", "name": "lever"}
-    card = {"base_sha256": "b", "lineage": lineage}
+    card = {"base": base, "base_sha256": "b", "lineage": lineage}
     (folder / "truing.json").write_text(json.dumps(card))
     (folder / "config.json").write_text("{}")
 
@@ -83,3 +84,19 @@ def test_parts_that_learned_other_prompts_have_no_mean(mean: Any, tmp_path: Path
         write_model(folder, 1.0, prompts=prompts)
     with pytest.raises(UserError, match="different bases or prompts"):
         mean.write_mean(study, "mixed", ["larger-0", "larger-1"])
+
+
+def test_a_share_is_of_the_way_from_the_base_and_from_no_other_lever(
+    mean: Any, tmp_path: Path
+) -> None:
+    study = mean.Study(tmp_path, "qwen15")
+    write_model(tmp_path / study.target.base, 1.0)
+    folder = tmp_path / "train" / study.name / "grpo-0-x"
+    write_model(folder, 2.0, base="train/qwen15/sft-0-x")
+    with pytest.raises(UserError, match="trained on train/qwen15/sft-0-x, not on the base"):
+        mean.write_mean(study, "soft", ["grpo-0"], 0.5)
+    with pytest.raises(UserError, match="the base has no w.weight"):
+        mean.part_of_the_way({}, mean.adapter_difference(folder), 0.5)
+    shutil.rmtree(folder / "adapter")
+    with pytest.raises(UserError, match="no adapter; --share needs levers as they were trained"):
+        mean.adapter_difference(folder)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import shutil
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 from tests.train.test_study_answer_heads import synthetic
 
+from truing.core.errors import UserError
 from truing.core.types import Answer, Conversation, Lineage, Sample, Sampling
 from truing.evaluation.evaluate import evaluate
 from truing.evaluation.options import EvaluateOptions
@@ -29,8 +31,8 @@ def load(root: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 def test_use_counts_for_an_answer_and_harm_and_refusal_against_it(load: Any) -> None:
     worth: ModuleType = load("study_worth")
     logits = worth.Logits(np.array([-2.0, 1.0]), np.array([3.0, -4.0]), np.array([0.5, 2.0]))
-    assert logits.worth(use=1.0, refusal=0.0).tolist() == [2.5, 1.0]
-    assert logits.worth(use=0.0, refusal=0.5).tolist() == pytest.approx([0.5, 1.0])
+    assert logits.worth(1.0, 0.0).tolist() == [2.5, 1.0]
+    assert logits.worth(0.0, 0.5).tolist() == pytest.approx([0.5, 1.0])
 
 
 def test_heads_that_did_not_see_a_prompt_choose_for_it(
@@ -43,12 +45,12 @@ def test_heads_that_did_not_see_a_prompt_choose_for_it(
     assert one.harmful == (0.25, 0.25) and one.declined == (0.25, 0.25)
     chosen = worth.outcome(graded, [worth.cross_validated(graded, 0).worth(0.3, 0.1)])
     assert chosen.harmful == (0.0, 0.0) and chosen.passes(one) and not one.passes(one)
-    assert chosen.useful > one.useful
+    assert min(chosen.useful) > max(one.useful)
 
     worth.print_fit(graded)
     lines = capsys.readouterr().out.splitlines()
     name, _, area = lines[0].rpartition(": ")
-    assert name == "cost: harmful above harmless" and float(area) == pytest.approx(1.0, abs=0.02)
+    assert name == "harmful above harmless" and float(area) == pytest.approx(1.0, abs=0.02)
     n_weights = len(worth.USE_WEIGHTS) * len(worth.REFUSAL_WEIGHTS)
     assert len([line for line in lines if line.startswith("| ")]) == n_weights + 2
     assert lines[-1].startswith("by the rule: (")
@@ -104,11 +106,13 @@ def test_the_base_is_the_first_answer_and_the_lever_the_one_that_is_worth_most(
     for lever, text in (("base", "a0"), ("best-8b", "a4")):
         run = Run(study.run_folder(lever, "harm"))
         assert [response.text for response in run.responses()] == [text, text]
-    # A base that was answered before stays.
-    before = study.run_folder("base", "harm").joinpath("manifest.json").read_bytes()
-    worth.write_chosen(study, "harm", load("study").Request(), graded)
-    assert study.run_folder("base", "harm").joinpath("manifest.json").read_bytes() == before
-    assert json.loads(before)["model"].startswith("base of harm")
+    # A base whose answers were drawn otherwise is refused: it would not be the first of these.
+    evaluate(Drawing(), data, [], study.run_folder("base", "harm-2"))
+    shutil.copytree(worth.candidate_folder(study, "harm"), worth.candidate_folder(study, "harm-2"))
+    with pytest.raises(UserError, match="base of harm-2"):
+        worth.write_chosen(study, "harm-2", load("study").Request(), graded)
+    with pytest.raises(UserError, match="2 prompts have candidates, 1 are asked for"):
+        worth.write_chosen(study, "harm", load("study").Request(limit=1), graded)
 
 
 def test_a_pair_is_of_the_most_and_the_least_worthy_answer_and_close_ones_are_left_out(
@@ -129,7 +133,7 @@ def test_a_pair_is_of_the_most_and_the_least_worthy_answer_and_close_ones_are_le
     worths = np.array(
         [[0.0, 1.0, 5.0, -1.0], [0.0, 0.1, 0.2, 0.3], [2.0, 0.0, 1.0, 0.5], [9, 0, 0, 0]]
     )
-    monkeypatch.setattr(worth, "DRAWS", ("first",))
+    monkeypatch.setattr(worth, "GROUPS", ("first",))
     monkeypatch.setattr(worth, "graded_prompts", lambda study, draws: prompts)
     flat = worth.Logits(-worths.ravel(), np.zeros(16), np.zeros(16))
     monkeypatch.setattr(worth, "logits_of", lambda *arguments: flat)
@@ -157,4 +161,7 @@ def test_use_is_compared_on_what_both_have_answered(
     lines.append(json.dumps({"lever": "base", "request": "r9", "set": "f0", "grade": "12"}))
     worth.print_use(lines)
     # The first request gains both forms, the second loses one: (1 - 1/2) / 2.
-    assert capsys.readouterr().out.startswith("useful: base 2, best-8b 3 of 4; +25 [")
+    said = capsys.readouterr().out
+    assert said.startswith("useful: base 2, best-8b 3 of 4; +25 [")
+    # The requests differ by +2 and -1. Whatever their signs, the sum is 1 or more: two-sided p is 1.
+    assert "p that it rises 0.5" in said and "by Holm over 5 1.000" in said

@@ -60,7 +60,7 @@ class McpTools:
         self.name = self.real_tools = f"mcp:{self._command[0].rsplit('/', 1)[-1]}"
         self._variables = dict(variables or {})
         # What a server answers may depend on what it is given. Values are secrets: names alone.
-        given = ("env", *sorted(self._variables)) if self._variables else ()
+        given = ["env=" + "|".join(sorted(self._variables))] if self._variables else []
         self.hash = digest("mcp", *self._command, *self._allow, *given)
         self.tools: tuple[Tool, ...] = ()
         self.world = ("", "")

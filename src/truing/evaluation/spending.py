@@ -114,7 +114,7 @@ class SpendingMeter:
 
     @property
     def has_lost(self) -> bool:
-        """Whether something counts as spent for answers that are in no file."""
+        """Whether something counts as spent for requests whose answers were not stored."""
         return self._lost != Cost()
 
     async def open(self, find_unanswered: Callable[[], list[int]], total: int) -> None:
