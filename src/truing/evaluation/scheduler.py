@@ -180,10 +180,9 @@ class Scheduler:
             raise first_error(error_group) from None
         finally:
             self.base.close()
-            if self.meter.has_lost:
+            if self.meter.has_lost or self._budget_error is not None:
                 self._save_spending()  # the next call has to know what this one may have cost
         if self._budget_error is not None:
-            self._save_spending()
             self.writer.sync()
             raise self._budget_error
         self._finish()
@@ -434,9 +433,8 @@ class Scheduler:
             # Answers beyond the stop depend on the timing, so they are not part of the result.
             for position in self.stopping.positions_beyond():
                 self._remove(position)
-            self.writer.manifest.notes["until"] = (
-                f"stopped after {self.stopping.stopped_after} of {self.total} draws"
-            )
+            stop = f"stopped after {self.stopping.stopped_after} of {self.total} draws"
+            self.writer.manifest.notes["until"] = stop
         if self.attacked is not None:
             self.writer.rewrite_in_order("samples.jsonl", self.attacked.spans)
         self._rewrite_in_order()
