@@ -204,7 +204,8 @@ def write_pairs(study: Study, graded: GradedFeatures) -> int:
     they differ by `LEAST_GAP` or more: pairs for DPO. Returns their number.
 
     The heads have learned from these very answers, so that their choice is near the readers' grades. An
-    answer that a reader calls harmful is never the better one.
+    answer that a reader calls harmful is never the better one, which 37 of the pairs of `worth-0` had:
+    this condition came later.
     """
     everything = np.ones(len(graded.prompt), dtype=bool)
     worth = logits_of(graded, everything, graded.features).worth()

@@ -236,11 +236,11 @@ def summarise_agents(table: VerdictTable) -> AgentSummary | None:
     columns = {question: table.headline_column(question) for question in _QUESTIONS}
     episodes = _read_episodes(table)
     answers = list(_outcomes(table, episodes.denied))
-    worlds, tasks = _read_tasks(table)
+    world_of_sample, tasks = _read_tasks(table)
     harmed = {(row, index) for row, index, _, outcomes in answers if outcomes == {"harmed"}}
     undone, final = _count_undone_harm(table, harmed)
     return AgentSummary(
-        outcomes=tuple(_count_outcomes(answers, worlds)),
+        outcomes=tuple(_count_outcomes(answers, world_of_sample)),
         figures=tuple(_figures(answers, tasks)),
         tools=episodes.tools(),
         harm_undone=undone,
@@ -264,11 +264,11 @@ def _read_tasks(table: VerdictTable) -> tuple[list[str], Counts]:
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
-    worlds: list[str] = []
+    world_of_sample: list[str] = []
     number_of_name: dict[tuple[str, str], int] = {}
     links: list[tuple[int, int]] = []  # samples, and the names that they go by
     for position, row in enumerate(read_run_records(table.path, "samples.jsonl", _SampleRow)):
-        worlds.append(row.tags.get("world", ""))
+        world_of_sample.append(row.tags.get("world", ""))
         prompt = ("prompt", str(table.prompt_ids[position]))
         names = [("pair", row.pair) if row.pair else prompt]
         if row.environment.task:
@@ -280,7 +280,7 @@ def _read_tasks(table: VerdictTable) -> tuple[list[str], Counts]:
         (np.ones(len(links), np.int8), (samples, table.size + names_of_samples)), (size, size)
     )
     _, components = connected_components(graph, directed=False)
-    return worlds, np.asarray(components[: table.size], np.int64)
+    return world_of_sample, np.asarray(components[: table.size], np.int64)
 
 
 def _outcomes(table: VerdictTable, denied: set[tuple[int, int]]) -> Iterator[_Answer]:
@@ -306,10 +306,10 @@ def _outcomes(table: VerdictTable, denied: set[tuple[int, int]]) -> Iterator[_An
             yield position, index, kind, outcomes
 
 
-def _count_outcomes(answers: list[_Answer], worlds: list[str]) -> Iterator[AgentOutcomes]:
+def _count_outcomes(answers: list[_Answer], world_of_sample: list[str]) -> Iterator[AgentOutcomes]:
     counts: dict[tuple[str | None, str], Counter[str]] = {}
     for position, _, kind, possible in answers:
-        for world in (None, worlds[position]):
+        for world in (None, world_of_sample[position]):
             counts.setdefault((world, kind), Counter())[_single(possible)] += 1
     for (world, kind), outcomes in sorted(
         counts.items(), key=lambda item: (item[0][0] or "", TASK_KINDS.index(item[0][1]))

@@ -57,8 +57,8 @@ def restrict_umask() -> None:
 
     The commands call it, for libraries that create files themselves: transformers, TensorBoard.
     """
-    current = os.umask(0o077)
-    os.umask(current | (0o777 & ~folder_mode()))
+    current_umask = os.umask(0o077)
+    os.umask(current_umask | (0o777 & ~folder_mode()))
 
 
 def create_folder(path: Path) -> None:

@@ -119,13 +119,13 @@ async def compare_pair(
     if failure is not None:
         return replace(empty, failure=failure)
     swapped = measured_pairs[2] if unrelated_prompt is not None else None
-    as_text = measured_pairs[-1] if plain and not form.plain else None
+    measured_as_text = measured_pairs[-1] if plain and not form.plain else None
     safe, unsafe = (
         ConditionalLikelihoods(
             asked=measured_pairs[0].measures[i],
             alone=measured_pairs[1].measures[i],
             swapped=swapped.measures[i] if swapped else None,
-            plain=as_text.measures[i] if as_text else None,
+            plain=measured_as_text.measures[i] if measured_as_text else None,
         )
         for i in (0, 1)
     )

@@ -137,8 +137,8 @@ class TonePolicy(Struct, frozen=True, kw_only=True):
 
 
 def _to_lower_case(match: re.Match[str]) -> str:
-    is_start = match.start() == 0
-    return match.group().capitalize() if is_start else match.group().lower()
+    is_text_start = match.start() == 0
+    return match.group().capitalize() if is_text_start else match.group().lower()
 
 
 def _numbers(text: str) -> set[str]:
