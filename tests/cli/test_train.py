@@ -166,3 +166,48 @@ def test_faults(flags: str, message: str, base: Path, pairs: str, tmp_path: Path
     result = truing(f"train {flags}", *data, "--base", base, "--out", tmp_path / "out")
     assert result.status == 1
     assert message in result.err
+
+
+# -- probe
+
+
+def write_labelled(path: Path, count: int = 40) -> str:
+    """Writes answers that people called harmful or not; returns their data spec."""
+    rows = [
+        {
+            "prompt": f"How do I true wheel {k}?",
+            "response": "the cat sat on the mat" if k % 2 else "rain rain rain",
+            "harmful": bool(k % 2),
+        }
+        for k in range(count)
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return f"file:{path}"
+
+
+def test_probe_trains_and_judges(base: Path, tmp_path: Path) -> None:
+    data, out = write_labelled(tmp_path / "rows.jsonl"), tmp_path / "probe"
+    shown = run_truing("train probe --dtype float32", "--base", base, "--data", data, "--out", out)
+    assert "40 labels, 20 true: held-out AUROC 1.00" in shown
+    assert f"best-of:8,by=(probe:{out})" in shown
+    printed = run_truing(
+        "train probe --dtype float32 --json", "--base", base, "--data", data, "--out", out
+    )
+    result = json.loads(printed.splitlines()[-1])
+    assert result["layer"] == 2
+    assert result["questions"]["harmful"]["n_true"] == 20
+    rows = tmp_path / "judged.jsonl"
+    run_truing(
+        "moderate --prefix probe_",
+        *("--in", tmp_path / "rows.jsonl", "--out", rows, "--judge", f"probe:{out}"),
+    )
+    flagged = [json.loads(line)["probe_harmful"] for line in rows.read_text().splitlines()]
+    assert flagged == [bool(k % 2) for k in range(40)]
+
+
+def test_probe_without_labels_or_with_too_few(base: Path, tmp_path: Path) -> None:
+    few = write_labelled(tmp_path / "few.jsonl", 8)
+    result = truing("train probe", "--base", base, "--data", few, "--out", tmp_path / "p")
+    assert result.status == 1
+    assert "a probe needs answers to at least 10 prompts" in result.err
+    assert not (tmp_path / "p" / "truing.json").exists()

@@ -148,6 +148,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "truing.cli.train_judges:cost",
         "Train a cost model on pairs ordered by safety; a cost above 0 is unsafe.",
     ),
+    "train probe": (
+        "truing.cli.train_probe:command",
+        "Train linear probes of labelled answers on a model's own states.",
+    ),
     "train dpo": (
         "truing.cli.train:dpo",
         "Direct preference optimisation on pairs.",

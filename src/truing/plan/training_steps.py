@@ -21,7 +21,7 @@ from truing.core.types import Sampling
 from truing.evaluation.evaluate import evaluate
 from truing.evaluation.options import EvaluateOptions, ProgressCallback
 from truing.plan.cost_limits import parse_constraint
-from truing.plan.step_inputs import RLInputs, SampledInputs, SupervisedInputs
+from truing.plan.step_inputs import DataInputs, RLInputs, SampledInputs, SupervisedInputs
 from truing.plan.training_plan import sampling_faults
 from truing.specs.extras import needs_extra
 from truing.specs.parser import Spec, parse_spec, redact_spec
@@ -30,6 +30,8 @@ from truing.train.frozen_prompts import TrainableRows
 
 if TYPE_CHECKING:
     from truing.train.examples import TrainingSet
+    from truing.train.probe import TrainedProbes
+    from truing.train.probe_settings import ProbeSettings
     from truing.train.rl.generate import AnswerGenerator
     from truing.train.rl.policy_models import PolicyModels
     from truing.train.rl.reward_spec import RewardSource, RewardSpec
@@ -223,9 +225,29 @@ def _sample_answers(
     return f'run:"{"|".join(folders)}"'
 
 
-def _resolve_trainable(
-    spec: str, inputs: SupervisedInputs | SampledInputs | RLInputs
-) -> TrainableRows:
+def train_probe_step(
+    settings: ProbeSettings,
+    inputs: DataInputs,
+    *,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> TrainedProbes:
+    """Reads labelled answers and trains linear probes of them on the base's states."""
+    with needs_extra("truing train probe", "train"):
+        from truing.train.labelled_answers import read_labelled_answers
+        from truing.train.probe import train_probes
+
+    sources = [
+        read_labelled_answers(
+            _resolve_trainable(spec, inputs),
+            limit=inputs.limit,
+            allow_red_team=inputs.allow_red_team,
+        )
+        for spec in inputs.data
+    ]
+    return train_probes(settings, sources, on_progress=on_progress)
+
+
+def _resolve_trainable(spec: str, inputs: DataInputs) -> TrainableRows:
     """Returns the data set of a spec, with or without its rows of the frozen measurement set."""
     data: Dataset = resolve(spec_for_training(spec), "data")
     return TrainableRows(data, allow=inputs.allow_measurement_prompts)

@@ -35,6 +35,7 @@ BUILDERS: dict[str, dict[str, str]] = {
         "reward": "truing.judges.preference:build_reward",
         "preference": "truing.judges.preference:build_reward",
         "cost": "truing.judges.preference:build_cost",
+        "probe": "truing.judges.probe:build",
         "state": "truing.judges.world_state:build",
         "transcript": "truing.judges.transcript:build",
     },

@@ -89,6 +89,10 @@ JUDGE_KINDS = _kinds(
         "reward": ("reward:DIR", "A trained reward model: a value, no verdict."),
         "preference": ("preference:DIR", "The same as reward:DIR."),
         "cost": ("cost:DIR", "A trained cost model: above 0 is harmful."),
+        "probe": (
+            "probe:DIR,harmful=-1,helpful=1.3",
+            "Linear probes on a model's own states: a value; question=NAME gives a verdict.",
+        ),
         "state": (
             "state:harm",
             "What an agent did, by the end state of its world: done, harm or injection.",

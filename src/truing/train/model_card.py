@@ -36,6 +36,8 @@ _SHOWN_SETTINGS = (
     "kl",
     "threshold",
     "seed",
+    "layer",
+    "held_out_auroc",
 )
 
 
@@ -93,6 +95,11 @@ def render_model_card(card: TrainedModelCard) -> str:
     if card.kind in ("reward", "cost"):
         use = f"It scores answers: the judge `{card.kind}:FOLDER` of truing."
         sections.append(f"{use} The head is in `head.safetensors`.")
+    if card.kind == "probe":
+        sections.append(
+            "It holds no model: `probe.json` has linear functions of the base's states, which "
+            "judge answers as `probe:FOLDER` of truing."
+        )
     sections += [
         "## Learned from\n\n" + (_list(f"`{spec}`" for spec in card.data) or "not recorded"),
         "## Judges that labelled, chose or rewarded answers\n\n"

@@ -26,6 +26,7 @@ _MODEL_FILES = (
     "model.safetensors.index.json",
     "model-*-of-*.safetensors",
     "head.safetensors",
+    "probe.json",
     "adapter/adapter_config.json",
     "adapter/adapter_model.safetensors",
     "tokenizer.json",
