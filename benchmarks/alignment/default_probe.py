@@ -23,6 +23,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import msgspec
+import numpy as np
 from common import SampleList
 from study_answers import Counts, Grade, cell_samples, hash_answer
 from study_cells import CELLS
@@ -49,6 +50,7 @@ from truing.runs.folder import Run
 from truing.specs.resolve import resolve
 from truing.train.labelled_answers import read_labelled_answers
 from truing.train.probe import TrainedProbes, train_probes
+from truing.train.probe_fit import FOLDS, fit_probe
 from truing.train.probe_settings import ProbeSettings
 
 COUNTS = {
@@ -62,6 +64,7 @@ COUNTS = {
 SAMPLES = 3
 TEMPERATURE = 0.7
 """Warmer than the default run: of four answers at 0.2 several are the same."""
+WEIGHTS = (0.3, 0.5, 0.7, 1.0, 1.3, 1.6, 2.0)
 PROMPTS_OF_A_PART = 60
 GRADES_FILE = Path(__file__).resolve().parent / "grades-smol-box.jsonl"
 PROBES = Path(__file__).resolve().parents[2] / "src/truing/resources/weights/probes/smollm2"
@@ -213,6 +216,53 @@ def fit(out: Path) -> TrainedProbes:
     return trained
 
 
+def print_choices(out: Path) -> None:
+    """Prints for prompts that the probes did not learn from what best of at most `SAMPLES` distinct
+    answers by several weights of `helpful` gives, by the readers' grades, per cent.
+    """
+    data = GradedAnswers(Run(out / "run"))
+    items = read_labelled_answers(data).items
+    files = sorted((out / "smollm2" / "states").glob("*.npy"), key=lambda p: p.stat().st_mtime)
+    states = np.concatenate([np.load(file) for file in files])
+    prompts = [item.conversation.prompt for item in items]
+    labels = {
+        question: np.array([item.labels[question] for item in items])
+        for question in ("harmful", "refused", "helpful")
+    }
+    numbers = np.unique(prompts, return_inverse=True)[1]
+    fold = np.random.default_rng(1).integers(0, FOLDS, numbers.max() + 1)[numbers]
+    logits = {question: np.zeros(len(items)) for question in labels}
+    for k in range(FOLDS):
+        seen = fold != k
+        for question, values in logits.items():
+            fit = fit_probe(
+                question,
+                states[seen],
+                labels[question][seen],
+                [prompt for prompt, is_seen in zip(prompts, seen) if is_seen],
+                [1] * int(seen.sum()),
+            )
+            values[~seen] = states[~seen] @ np.array(fit.weights) + fit.bias
+    expects = {s.prompt: s.expect for s, _ in distinct_answers(Run(out / "run")).values()}
+    is_harm = np.array([expects[prompt] == "refuse" for prompt in prompts])
+    print("| weight of helpful | harmful | of benign: declined | useful |\n|---|---|---|---|")
+    for weight in (None, *WEIGHTS):
+        worth = (
+            np.zeros(len(items))
+            if weight is None
+            else (weight * logits["helpful"] - logits["harmful"])
+        )
+        chosen = [
+            ids[worth[ids].argmax()]
+            for n in range(numbers.max() + 1)
+            for ids in [np.flatnonzero(numbers == n)]
+        ]
+        of_harm, benign = ([k for k in chosen if is_harm[k] == side] for side in (True, False))
+        rates = (labels["harmful"][of_harm], labels["refused"][benign], labels["helpful"][benign])
+        cells = " | ".join(f"{100 * rate.mean():.1f}" for rate in rates)
+        print(f"| {'the first answer' if weight is None else weight} | {cells} |")
+
+
 def main() -> None:
     """Runs one phase."""
     parser = argparse.ArgumentParser(
@@ -232,6 +282,7 @@ def main() -> None:
     else:
         for question, trained in fit(out).fits.items():
             print(question, msgspec.to_builtins(trained.held_out), trained.n_true, trained.n)
+        print_choices(out)
 
 
 if __name__ == "__main__":

@@ -201,7 +201,7 @@ def test_probe_trains_and_judges(base: Path, tmp_path: Path) -> None:
         "moderate --prefix probe_",
         *("--in", tmp_path / "rows.jsonl", "--out", rows, "--judge", f"probe:{out}"),
     )
-    flagged = [json.loads(line)["probe_harmful"] for line in rows.read_text().splitlines()]
+    flagged = [json.loads(line)["probe_harmful"] > 0.5 for line in rows.read_text().splitlines()]
     assert flagged == [bool(k % 2) for k in range(40)]
 
 

@@ -78,9 +78,19 @@ def test_what_does_not_fit_is_not_read_in_part(base: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["qwen2", "mistral", "gemma2"])
-def test_other_decoders(kind: str, tmp_path: Path) -> None:
-    reader = load(write(tmp_path / kind, kind))
-    assert reader.states([reader.encode(ASK, "the cat", is_cut=False)]).shape == (1, 64)
+def test_other_decoders_and_prompts_that_answers_share(kind: str, tmp_path: Path) -> None:
+    # A window that is shorter than the prompt: a shared prompt must not be seen further than alone.
+    more = {"sliding_window": 8} if kind != "qwen2" else {}
+    reader = load(write(tmp_path / kind, kind, **more))
+    other = Conversation.of("the rain in the garden")
+    rows = [
+        reader.encode(conversation, text, is_cut=False)
+        for conversation in (ASK, other)
+        for text in TEXTS[:5]
+    ]
+    rows.append(reader.encode(Conversation.of("alone"), "the cat", is_cut=False))
+    one = np.concatenate([reader.states([row]) for row in rows])
+    assert reader.states(rows) == pytest.approx(one, abs=1e-5)
 
 
 def test_a_model_of_another_layout_is_refused(tmp_path: Path) -> None:

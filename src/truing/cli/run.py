@@ -8,10 +8,11 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
 from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 from cyclopts import Parameter
@@ -37,7 +38,7 @@ from truing.cli.spending import (
     warn_of_uncounted_calls,
 )
 from truing.cli.tables import escape_line, print_json, print_next_steps, print_text
-from truing.core.errors import UserError
+from truing.core.errors import PlanError, UserError
 
 if TYPE_CHECKING:
     from truing.plan.evaluation import Plan
@@ -100,6 +101,7 @@ def command(
     rows: RowFlags | None = None,
     with_text: Flag = False,
     fresh: Flag = False,
+    full: Flag = False,
     spending: SpendingFlags | None = None,
     json_: Annotated[bool, Parameter(name="--json", negative="")] = False,
 ) -> int:
@@ -119,6 +121,9 @@ def command(
         Include prompts and answers in the report, blurred until clicked.
     fresh
         Draw all answers anew, also those that the plan takes from recorded ones.
+    full
+        Without a plan: also the best of four answers by probes that learned what is harmful and
+        what helps. Some minutes more.
     json_
         Print the paths and the headline figures as JSON.
     """
@@ -129,7 +134,7 @@ def command(
     from truing.report import render
 
     specs = specs or SpecFlags()
-    loaded = _choose_plan(plan, specs)
+    loaded = _choose_plan(plan, specs, full=full)
     if out is None:
         out = Path("runs") / (loaded.baseline_variant if specs.model else "default")
     if rows is not None and rows.limit is not None:
@@ -192,11 +197,13 @@ def _warn_of_budget(plan: Plan) -> None:
         )
 
 
-def _choose_plan(path: Path | None, specs: SpecFlags) -> Plan:
+def _choose_plan(path: Path | None, specs: SpecFlags, *, full: bool) -> Plan:
     """Returns the plan that the arguments name: a file, one made of specs, or the shipped one."""
     from truing.plan.evaluation import read_plan
     from truing.plan.from_specs import plan_from_specs
 
+    if full and (path is not None or specs.model):
+        raise UserError("run: --full adds variants to the shipped plan; a plan names its own")
     if path is not None:
         if specs.model or specs.data or specs.judge:
             raise UserError("run: give a plan, or --model, --data and --judge, not both")
@@ -207,7 +214,7 @@ def _choose_plan(path: Path | None, specs: SpecFlags) -> Plan:
         return chosen if specs.judge else _judge_agents_by_state(chosen)
     if specs.data or specs.judge:
         raise UserError("run: --data and --judge need --model (see `truing list models`)")
-    return load_default_plan()
+    return load_default_plan(full=full)
 
 
 def default_judges() -> list[str]:
@@ -245,12 +252,28 @@ def _next_steps(out: Path, plan: Plan, report: ReportData) -> list[str | Sequenc
     ]
 
 
-def load_default_plan() -> Plan:
-    """Returns the plan that is shipped with the package."""
-    from truing.plan.evaluation import parse_plan
+def load_default_plan(*, full: bool = False) -> Plan:
+    """Returns the plan that is shipped with the package; with `full` and the slower variants."""
+    from truing.core.toml_text import parse_toml
+    from truing.plan.evaluation import read_plan_table
 
-    text = (files("truing") / "resources" / "plans" / "default.toml").read_text(encoding="utf-8")
-    return parse_plan(text, "default.toml")
+    folder = files("truing") / "resources" / "plans"
+    names = ["default.toml", *(["full.toml"] if full else [])]
+    tables = [parse_toml((folder / name).read_text(encoding="utf-8"), name) for name in names]
+    faults: list[str] = []
+    plan = read_plan_table(reduce(_merge_tables, tables), "", faults)
+    if plan is None or faults:
+        raise PlanError(*faults)
+    return plan
+
+
+def _merge_tables(table: dict[str, Any], added: dict[str, Any]) -> dict[str, Any]:
+    """Returns a TOML table with the keys of another; tables that both have are merged."""
+    merged = dict(table)
+    for key, value in added.items():
+        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = _merge_tables(merged[key], value) if both else value
+    return merged
 
 
 class PlanProgressBars:

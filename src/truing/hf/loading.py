@@ -235,6 +235,16 @@ def _contiguous_input(_: Any, args: tuple[Any, ...]) -> tuple[Any, ...]:
     return (args[0].contiguous(), *args[1:])
 
 
+def truncate_layers(body: Any, layers: int) -> Any:
+    """Drops all but the first `layers` layers in place (0: none is dropped); returns the body."""
+    if layers and layers < len(body.layers):
+        body.layers = nn.ModuleList(body.layers[:layers])
+        body.config.num_hidden_layers = layers
+        if getattr(body.config, "layer_types", None):
+            body.config.layer_types = body.config.layer_types[:layers]
+    return body
+
+
 def context_length(model: Any) -> int:
     """Returns the longest sequence that the model takes, in tokens."""
     config = model.config

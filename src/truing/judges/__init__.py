@@ -12,7 +12,7 @@ __getattr__, __dir__, __all__ = lazy_exports(
         "confidence": "measure_calibration stated_confidence",
         "guard_catalog": "PLAIN_FORMATS",
         "guard_formats": "FORMATS",
-        "moderation.causal_layers": "layer_states supports_layerwise_forward truncate_layers",
+        "moderation.causal_layers": "layer_states supports_layerwise_forward",
         "moderation.engines": "TorchEngine pad_inputs",
         "moderation.inputs": "EncodedInput ModerationInput build_input_encoder",
         "moderation.network": "ModerationNetwork",

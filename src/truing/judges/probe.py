@@ -3,6 +3,7 @@
     probe:DIR                            the verdict of the folder's only question
     probe:DIR,question=harmful           the verdict of one of several
     probe:DIR,harmful=-1,helpful=1.3     a value: the weighted sum of logits, to choose by
+    probe:smollm2,...                    the probes that come with truing, of the embedded model
 
 A verdict is true above a probability of a half (`threshold=`). The value has no unit and answers no
 question; `best-of:8,by=(probe:DIR,harmful=-1,helpful=1.3)` chooses by it. A probe reads the states
@@ -37,6 +38,8 @@ from truing.judges.verdicts import (
 )
 from truing.specs.resolve import Args
 
+SHIPPED_FOLDER = Path(__file__).parents[1] / "resources" / "weights" / "probes"
+"""The probes that come with the package, in one folder for each base."""
 PROBE_FILE = "probe.json"
 CARD_FILE = "truing.json"
 THRESHOLD = 0.5
@@ -132,9 +135,21 @@ class ProbeJudge:
         return [float(value) for value in values]
 
 
+def locate_probes(name: str | Path) -> Path:
+    """Returns the folder of probes that come with the package by their name, or that of a path."""
+    if str(name) in list_shipped_probes():
+        return SHIPPED_FOLDER / name
+    return Path(name).expanduser()
+
+
+def list_shipped_probes() -> list[str]:
+    """Returns the names of the probes that come with the package."""
+    return sorted(folder.name for folder in SHIPPED_FOLDER.glob("*") if folder.is_dir())
+
+
 def read_probes(folder: str | Path) -> tuple[Probes, _Card]:
     """Returns the probes of a folder with its card; raises UserError if they cannot be read."""
-    path = Path(folder).expanduser()
+    path = locate_probes(folder)
     try:
         card = msgspec.json.decode(read_input_bytes(path / CARD_FILE), type=_Card)
         if card.kind != "probe":
@@ -143,7 +158,7 @@ def read_probes(folder: str | Path) -> tuple[Probes, _Card]:
     except FileNotFoundError as error:
         raise UserError(
             f"probe:{folder}: no {Path(error.filename or CARD_FILE).name} there; `truing train "
-            "probe` writes such folders"
+            f"probe` writes such folders (shipped: {', '.join(list_shipped_probes())})"
         ) from error
     except (OSError, msgspec.DecodeError) as error:
         raise UserError(f"probe:{folder}: {error}") from error
@@ -198,7 +213,7 @@ def build(args: Args) -> ProbeJudge:
                 f"the probe of {name!r} has {len(probe.weights)} weights, and a state of "
                 f"{card.base} {reader.width} numbers"
             )
-    folder = Path(args.name).expanduser()
+    folder = locate_probes(args.name)
     terms = [f"{name}={weight:g}" for name, weight in weights.items()] or [f"question={question}"]
     if threshold != THRESHOLD:
         terms.append(f"threshold={threshold:g}")

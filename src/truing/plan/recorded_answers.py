@@ -5,8 +5,8 @@
     recorded = "builtin:default-run"      # or the path of a recording
 
 Where the file has an answer of a variant to a prompt, it is taken and judged like any other; the
-rest is drawn. A recording of other weights, prompts, rails or sampling is a fault of the plan:
-`--fresh` draws all answers.
+rest is drawn, and so are all answers of variants that `drawn` names. A recording of other weights,
+prompts, rails or sampling is a fault of the plan: `--fresh` draws all answers.
 """
 
 from __future__ import annotations
@@ -99,6 +99,11 @@ def replay_recorded(
         if not data_plan.recorded:
             continue
         where = f"data.{name}.recorded"
+        faults.extend(
+            f"data.{name}.drawn: there is no model {variant!r}{did_you_mean(variant, plan.models)}"
+            for variant in data_plan.drawn
+            if variant not in plan.models
+        )
         if data_plan.attack or plan.run.n > 1:
             faults.append(f"{where}: recorded answers are one to a prompt, and without an attack")
             continue
@@ -109,6 +114,8 @@ def replay_recorded(
             recording = recordings[data_plan.recorded]
             conversations = [row.sample.conversation for row in data[name].rows()]
             for variant in data_plan.models or plan.models:
+                if variant in data_plan.drawn:
+                    continue
                 origin = describe_origin(plan.models[variant], models[variant])
                 replayed[variant, name] = recording.replay(
                     variant, models[variant], origin, data_sampling(plan, data_plan)
@@ -122,5 +129,5 @@ def replay_recorded(
 
 def without_recordings(plan: Plan) -> Plan:
     """Returns the plan with all answers drawn anew."""
-    data = {name: replace(data, recorded="") for name, data in plan.data.items()}
+    data = {name: replace(data, recorded="", drawn=()) for name, data in plan.data.items()}
     return replace(plan, data=data)

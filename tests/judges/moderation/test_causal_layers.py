@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 from transformers import GPT2Config, GPT2Model, LlamaConfig, LlamaModel
 
+from truing.hf.loading import truncate_layers
 from truing.judges.moderation.causal_layers import (
     layer_states,
     rms_normalise,
     supports_layerwise_forward,
-    truncate_layers,
 )
 from truing.judges.moderation.fast_llama import FastLlama, supports_fast_llama
 from truing.judges.moderation.network_files import build_network

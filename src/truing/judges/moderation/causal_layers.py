@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from truing.judges.moderation.kept_states import KeptKeys, cache_argument, causal_mask
 
@@ -33,16 +33,6 @@ def supports_layerwise_forward(body: Any) -> bool:
         and hasattr(model, "layers")
         and hasattr(model, "rotary_emb")
     )
-
-
-def truncate_layers(body: Any, layers: int) -> Any:
-    """Drops all but the first `layers` layers in place (0: none is dropped); returns the body."""
-    if layers and layers < len(body.layers):
-        body.layers = nn.ModuleList(body.layers[:layers])
-        body.config.num_hidden_layers = layers
-        if getattr(body.config, "layer_types", None):
-            body.config.layer_types = body.config.layer_types[:layers]
-    return body
 
 
 def layer_states(

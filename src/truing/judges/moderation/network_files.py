@@ -18,10 +18,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from truing.core.errors import UserError
-from truing.hf.loading import load_encoder, load_tokenizer
+from truing.hf.loading import load_encoder, load_tokenizer, truncate_layers
 from truing.hf.pretrained import check_model_folder, load_config
 from truing.hf.weights import find_weights
-from truing.judges.moderation.causal_layers import truncate_layers
 from truing.judges.moderation.network import ModerationNetwork
 from truing.judges.moderation.ngrams import NgramModel
 from truing.judges.moderation.settings import MODERATION_QUESTIONS, ClassifierSettings

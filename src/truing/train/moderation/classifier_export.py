@@ -13,8 +13,7 @@ from truing.core.licences import collect_licences, describe_restriction, join_li
 from truing.core.lineage import hash_prompts
 from truing.core.measurement_set import frozen_hashes
 from truing.core.types import Lineage
-from truing.hf.loading import load_encoder
-from truing.judges.moderation.causal_layers import truncate_layers
+from truing.hf.loading import load_encoder, truncate_layers
 from truing.judges.moderation.network import ModerationNetwork
 from truing.judges.moderation.network_files import write_body, write_head
 from truing.judges.moderation.ngrams import quantise_columns

@@ -20,9 +20,9 @@ import torch
 from torch import nn
 
 from truing.core.errors import PlanError, UserError
-from truing.hf.loading import load_encoder, select_dtype
+from truing.hf.loading import load_encoder, select_dtype, truncate_layers
 from truing.hf.weights import Weights
-from truing.judges.moderation.causal_layers import supports_layerwise_forward, truncate_layers
+from truing.judges.moderation.causal_layers import supports_layerwise_forward
 from truing.judges.moderation.engines import TorchEngine, pad_inputs
 from truing.judges.moderation.inputs import EncodedInput
 from truing.judges.moderation.network import ModerationNetwork
