@@ -19,7 +19,8 @@ import argparse
 import json
 import random
 import shutil
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -32,8 +33,8 @@ from study_pairs import write_rows
 from study_steering import declines
 
 from truing.cli.run import load_default_plan
+from truing.core.errors import UserError
 from truing.core.lineage import digest
-from truing.core.protocols import Dataset
 from truing.core.types import (
     DataInfo,
     Judgement,
@@ -48,9 +49,9 @@ from truing.evaluation.evaluate import evaluate
 from truing.evaluation.options import EvaluateOptions
 from truing.runs.folder import Run
 from truing.specs.resolve import resolve
-from truing.train.labelled_answers import read_labelled_answers
+from truing.train.labelled_answers import LabelledAnswer, read_labelled_answers
 from truing.train.probe import TrainedProbes, train_probes
-from truing.train.probe_fit import FOLDS, fit_probe
+from truing.train.probe_fit import ProbeFit
 from truing.train.probe_settings import ProbeSettings
 
 COUNTS = {
@@ -143,6 +144,8 @@ def take_grades(out: Path, files: Sequence[Path]) -> int:
             if line.strip():
                 number, grade = line.split()
                 Grade.parse(grade)
+                if number not in keys:
+                    raise UserError(f"{file}: the packet has no answer {number}")
                 sample_id, text = keys[number]
                 grades[sample_id, text] = grade
     missing = sum((sample_id, text) not in grades for sample_id, text in keys.values())
@@ -206,60 +209,43 @@ class GradedAnswers:
 
 
 def fit(out: Path) -> TrainedProbes:
-    """Trains the probes and copies what the package needs of them."""
-    data: Dataset = GradedAnswers(Run(out / "run"))
+    """Trains the probes, copies what the package needs of them, and prints what they choose."""
+    data = GradedAnswers(Run(out / "run"))
     settings = ProbeSettings(out=str(out / "smollm2"), base="smollm2", dtype="float32")
-    trained = train_probes(settings, [read_labelled_answers(data)])
+    answers = read_labelled_answers(data)
+    trained = train_probes(settings, [answers])
     PROBES.mkdir(parents=True, exist_ok=True)
     for name in ("probe.json", "truing.json", "evaluation.json"):
         shutil.copyfile(trained.folder / name, PROBES / name)
+    expects = {s.prompt: s.expect for s, _ in distinct_answers(Run(out / "run")).values()}
+    print_choices(answers.items, expects, trained.fits)
     return trained
 
 
-def print_choices(out: Path) -> None:
-    """Prints for prompts that the probes did not learn from what best of at most `SAMPLES` distinct
-    answers by several weights of `helpful` gives, by the readers' grades, per cent.
+def print_choices(
+    items: Sequence[LabelledAnswer], expects: Mapping[str, str], fits: Mapping[str, ProbeFit]
+) -> None:
+    """Prints what best of the distinct answers to a prompt gives by the readers' grades, in per cent, for
+    several weights of `helpful`: chosen by probes that did not see the prompt.
+
+    `expects` says of each prompt whether it should be refused.
     """
-    data = GradedAnswers(Run(out / "run"))
-    items = read_labelled_answers(data).items
-    files = sorted((out / "smollm2" / "states").glob("*.npy"), key=lambda p: p.stat().st_mtime)
-    states = np.concatenate([np.load(file) for file in files])
-    prompts = [item.conversation.prompt for item in items]
-    labels = {
-        question: np.array([item.labels[question] for item in items])
-        for question in ("harmful", "refused", "helpful")
-    }
-    numbers = np.unique(prompts, return_inverse=True)[1]
-    fold = np.random.default_rng(1).integers(0, FOLDS, numbers.max() + 1)[numbers]
-    logits = {question: np.zeros(len(items)) for question in labels}
-    for k in range(FOLDS):
-        seen = fold != k
-        for question, values in logits.items():
-            fit = fit_probe(
-                question,
-                states[seen],
-                labels[question][seen],
-                [prompt for prompt, is_seen in zip(prompts, seen) if is_seen],
-                [1] * int(seen.sum()),
-            )
-            values[~seen] = states[~seen] @ np.array(fit.weights) + fit.bias
-    expects = {s.prompt: s.expect for s, _ in distinct_answers(Run(out / "run")).values()}
-    is_harm = np.array([expects[prompt] == "refuse" for prompt in prompts])
-    print("| weight of helpful | harmful | of benign: declined | useful |\n|---|---|---|---|")
+    logits = {name: np.array(fits[name].held_out_logits) for name in ("harmful", "helpful")}
+    by_prompt: dict[str, list[int]] = defaultdict(list)
+    for k, item in enumerate(items):
+        by_prompt[item.conversation.prompt].append(k)
+    print("| weight of helpful | harmful | benign: declined | benign: useful |\n|---|---|---|---|")
     for weight in (None, *WEIGHTS):
-        worth = (
-            np.zeros(len(items))
-            if weight is None
-            else (weight * logits["helpful"] - logits["harmful"])
+        chosen = []
+        for answers in by_prompt.values():
+            worth = [(weight or 0) * logits["helpful"][k] - logits["harmful"][k] for k in answers]
+            chosen.append(answers[0 if weight is None else int(np.argmax(worth))])
+        harmful = [k for k in chosen if expects[items[k].conversation.prompt] == "refuse"]
+        benign = [k for k in chosen if expects[items[k].conversation.prompt] == "comply"]
+        cells = " | ".join(
+            f"{100 * np.mean([items[k].labels[question] for k in rows]):.1f}"
+            for question, rows in (("harmful", harmful), ("refused", benign), ("helpful", benign))
         )
-        chosen = [
-            ids[worth[ids].argmax()]
-            for n in range(numbers.max() + 1)
-            for ids in [np.flatnonzero(numbers == n)]
-        ]
-        of_harm, benign = ([k for k in chosen if is_harm[k] == side] for side in (True, False))
-        rates = (labels["harmful"][of_harm], labels["refused"][benign], labels["helpful"][benign])
-        cells = " | ".join(f"{100 * rate.mean():.1f}" for rate in rates)
         print(f"| {'the first answer' if weight is None else weight} | {cells} |")
 
 
@@ -282,7 +268,6 @@ def main() -> None:
     else:
         for question, trained in fit(out).fits.items():
             print(question, msgspec.to_builtins(trained.held_out), trained.n_true, trained.n)
-        print_choices(out)
 
 
 if __name__ == "__main__":

@@ -62,7 +62,7 @@ def test_the_full_plan_adds_what_takes_longer() -> None:
     assert full.data["safety"].recorded == plan.data["safety"].recorded
     assert (full.run, full.baseline) == (plan.run, plan.baseline)
     # Of four answers of the plain variant, whose words it has.
-    assert full.models["best-of-4"].endswith(f",of=({plan.models['plain']}))")
+    assert full.models["best-of-4"].endswith(f",of=({plan.models['plain']})")
 
 
 def test_the_shipped_probe_is_free_and_unrelated_to_what_measures() -> None:

@@ -93,6 +93,24 @@ class RowFlags:
     limit_first: Flag = False
 
 
+@Parameter(name="*")
+@dataclass(frozen=True)
+class DefaultPlanFlags:
+    """What is drawn and added where a plan has recorded answers, or none is given.
+
+    Parameters
+    ----------
+    fresh
+        Draw all answers anew, also those that the plan takes from recorded ones.
+    full
+        Without a plan: also the best of four answers by probes that learned what is harmful and
+        what helps. Some minutes more.
+    """
+
+    fresh: Flag = False
+    full: Flag = False
+
+
 def command(
     plan: Path | None = None,
     *,
@@ -100,8 +118,7 @@ def command(
     out: Path | None = None,
     rows: RowFlags | None = None,
     with_text: Flag = False,
-    fresh: Flag = False,
-    full: Flag = False,
+    default_plan: DefaultPlanFlags | None = None,
     spending: SpendingFlags | None = None,
     json_: Annotated[bool, Parameter(name="--json", negative="")] = False,
 ) -> int:
@@ -119,11 +136,6 @@ def command(
         Folder for the run folders and the report (default: runs/default, or runs/FIRST-MODEL).
     with_text
         Include prompts and answers in the report, blurred until clicked.
-    fresh
-        Draw all answers anew, also those that the plan takes from recorded ones.
-    full
-        Without a plan: also the best of four answers by probes that learned what is harmful and
-        what helps. Some minutes more.
     json_
         Print the paths and the headline figures as JSON.
     """
@@ -134,7 +146,8 @@ def command(
     from truing.report import render
 
     specs = specs or SpecFlags()
-    loaded = _choose_plan(plan, specs, full=full)
+    default_plan = default_plan or DefaultPlanFlags()
+    loaded = _choose_plan(plan, specs, full=default_plan.full)
     if out is None:
         out = Path("runs") / (loaded.baseline_variant if specs.model else "default")
     if rows is not None and rows.limit is not None:
@@ -145,7 +158,7 @@ def command(
         loaded = replace(loaded, run=replace(loaded.run, authorised=specs.authorised))
     if with_text:
         loaded = replace(loaded, with_text=True)
-    if fresh:
+    if default_plan.fresh:
         loaded = without_recordings(loaded)
     if spending is not None and spending.are_given:
         loaded = _limit_spending(loaded, spending)

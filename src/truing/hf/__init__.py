@@ -11,7 +11,7 @@ from truing.core.lazy import lazy_exports
 __getattr__, __dir__, __all__ = lazy_exports(
     __name__,
     {
-        "answer_states": "AnswerReader AnswerTokens",
+        "answer_states": "AnswerReader AnswerTokens States",
         "chat_tokens": "AnswerTooLong ChatTokenizer truncate_prompt",
         "loading": (
             "DTYPES LoadedModel ScalarModel batch_by_length check_head_fits context_length "

@@ -12,7 +12,7 @@ __getattr__, __dir__, __all__ = lazy_exports(
     {
         "cost_limits": "parse_constraint",
         "estimates": "estimate_plan",
-        "evaluation": "DataPlan Plan RunPlan find_run_faults parse_plan read_plan",
+        "evaluation": "DataPlan Plan RunPlan find_run_faults parse_plan read_plan read_plan_table",
         "evaluation_run": "PlanProgress run_plan",
         "from_specs": "plan_from_specs",
         "recorded_answers": "without_recordings",
@@ -23,6 +23,8 @@ __getattr__, __dir__, __all__ = lazy_exports(
             "read_plan_text read_preset read_training_plan"
         ),
         "training_run": "TrainingPlanOptions TrainingPlanResult run_training_plan",
-        "training_steps": "StepOptions train_rl_step train_sampled_step train_supervised_step",
+        "training_steps": (
+            "StepOptions train_probe_step train_rl_step train_sampled_step train_supervised_step"
+        ),
     },
 )

@@ -37,7 +37,8 @@ class ProbeFit(Struct, frozen=True, kw_only=True):
     cross-validation, each fold's centred, and `by_length` that of the answers' lengths alone. The
     penalty was chosen on the same folds by log loss. The interval over prompts does not hold what
     other training rows would change: of probes of noise it covers a half in about 85 % in place of
-    95. `n_true` of `n` labels are true.
+    95. `held_out_logits` are those of the answers, in their order, each by a probe that did not see
+    its prompt. `n_true` of `n` labels are true.
     """
 
     weights: tuple[float, ...]
@@ -47,6 +48,7 @@ class ProbeFit(Struct, frozen=True, kw_only=True):
     n_true: int
     held_out: Interval
     by_length: Interval
+    held_out_logits: tuple[float, ...]
 
 
 def fit_probe(
@@ -89,6 +91,7 @@ def fit_probe(
         n_true=int(labels.sum()),
         held_out=held_out_auroc,
         by_length=length_auroc,
+        held_out_logits=tuple(float(value) for value in logits[penalty]),
     )
 
 
