@@ -100,6 +100,16 @@ def test_adapters_are_learned_from_free_texts_alone() -> None:
         assert sum(path.stat().st_size for path in _weights_below(folder)) <= 5_000_000
 
 
+def test_probes_are_learned_from_free_texts_alone() -> None:
+    for folder in sorted((RESOURCES / "weights" / "probes").iterdir()):
+        lineage = _settings(folder).lineage
+        assert lineage.licence and not find_unfree(collect_licences(lineage))
+        assert not lineage.judges and lineage.red_model is None
+        assert len(lineage.prompts) > 500
+        assert count_frozen_by_source(lineage.prompts) == {}
+        assert sum(path.stat().st_size for path in folder.iterdir()) <= 200_000
+
+
 def _teachers(lineage: Lineage) -> Iterator[str]:
     for judge in lineage.judges:
         yield judge.name
