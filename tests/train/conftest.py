@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.models.local.conftest import write
@@ -24,3 +26,11 @@ def base_without_template(tmp_path_factory: pytest.TempPathFactory) -> str:
 def out(tmp_path: Path) -> str:
     """The output folder of a run."""
     return str(tmp_path / "run")
+
+
+@pytest.fixture
+def load(root: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Returns a function that imports a script of the study, whose imports are side by side."""
+    monkeypatch.syspath_prepend(str(root / "benchmarks" / "alignment"))
+    monkeypatch.setenv("TRUING_DATA", str(data_dir))
+    return importlib.import_module

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import importlib
 import json
 from pathlib import Path
 from types import ModuleType
@@ -16,14 +15,6 @@ from truing.core.errors import UserError
 from truing.core.types import Answer, Conversation, Lineage, Sample, Sampling
 from truing.evaluation.evaluate import evaluate
 from truing.evaluation.options import EvaluateOptions
-
-
-@pytest.fixture
-def load(root: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Returns a function that imports a script of the study."""
-    monkeypatch.syspath_prepend(str(root / "benchmarks" / "alignment"))
-    monkeypatch.setenv("TRUING_DATA", str(data_dir))
-    return importlib.import_module
 
 
 class Counting:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
 import math
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,14 +12,6 @@ from torch import Tensor, nn
 from truing.core.lineage import hash_prompt
 from truing.core.measurement_set import is_frozen
 from truing.hf.loading import load_causal_lm
-
-
-@pytest.fixture
-def load(root: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Returns a function that imports a script of the study."""
-    monkeypatch.syspath_prepend(str(root / "benchmarks" / "alignment"))
-    monkeypatch.setenv("TRUING_DATA", str(data_dir))
-    return importlib.import_module
 
 
 def test_the_direction_leads_from_harmless_to_harmful_states(load: Any) -> None:

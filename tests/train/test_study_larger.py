@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +9,6 @@ import pytest
 
 from truing.core.errors import UserError
 from truing.core.lineage import hash_prompt
-
-
-@pytest.fixture
-def load(root: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Returns a function that imports a script of the study."""
-    monkeypatch.syspath_prepend(str(root / "benchmarks" / "alignment"))
-    monkeypatch.setenv("TRUING_DATA", str(data_dir))
-    return importlib.import_module
 
 
 @pytest.fixture

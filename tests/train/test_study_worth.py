@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import shutil
 from pathlib import Path
@@ -18,14 +17,6 @@ from truing.core.types import Answer, Conversation, Lineage, Sample, Sampling
 from truing.evaluation.evaluate import evaluate
 from truing.evaluation.options import EvaluateOptions
 from truing.runs.folder import Run
-
-
-@pytest.fixture
-def load(root: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Returns a function that imports a script of the study."""
-    monkeypatch.syspath_prepend(str(root / "benchmarks" / "alignment"))
-    monkeypatch.setenv("TRUING_DATA", str(data_dir))
-    return importlib.import_module
 
 
 def test_use_counts_for_an_answer_and_harm_and_refusal_against_it(load: Any) -> None:

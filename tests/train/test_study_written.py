@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -11,14 +9,6 @@ import numpy as np
 import pytest
 
 from truing.core.lineage import hash_prompt
-
-
-@pytest.fixture
-def load(root: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Returns a function that imports a script of the study."""
-    monkeypatch.syspath_prepend(str(root / "benchmarks" / "alignment"))
-    monkeypatch.setenv("TRUING_DATA", str(data_dir))
-    return importlib.import_module
 
 
 def test_pairs_are_distinct_and_have_two_sides_alike_in_length(load: Any) -> None:
