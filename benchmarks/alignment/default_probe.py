@@ -167,7 +167,7 @@ class GradedAnswers:
         rows = [json.loads(line) for line in lines]
         self.grades = {(row["sample"], row["answer"]): row["grade"] for row in rows}
         self.info = DataInfo(
-            spec="written pairs, answered by smollm2 and graded by language models",
+            spec="written pairs, answered by smollm2 and graded by language models and a rule",
             licence="Apache-2.0",
         )
         self.judges: tuple[Lineage, ...] = ()

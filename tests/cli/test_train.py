@@ -187,11 +187,19 @@ def write_labelled(path: Path, count: int = 40) -> str:
 
 def test_probe_trains_and_judges(base: Path, tmp_path: Path) -> None:
     data, out = write_labelled(tmp_path / "rows.jsonl"), tmp_path / "probe"
-    shown = run_truing("train probe --dtype float32", "--base", base, "--data", data, "--out", out)
+    shown = run_truing(
+        "train probe --dtype float32 --max-length 256", "--base", base, "--data", data, "--out", out
+    )
     assert "40 labels, 20 true: held-out AUROC 1.00" in shown
-    assert f"best-of:8,by=(probe:{out})" in shown
+    assert f"truing judge RUN --judge probe:{out}" in shown
     printed = run_truing(
-        "train probe --dtype float32 --json", "--base", base, "--data", data, "--out", out
+        "train probe --dtype float32 --max-length 256 --json",
+        "--base",
+        base,
+        "--data",
+        data,
+        "--out",
+        out,
     )
     result = json.loads(printed.splitlines()[-1])
     assert result["layer"] == 2
@@ -205,9 +213,43 @@ def test_probe_trains_and_judges(base: Path, tmp_path: Path) -> None:
     assert flagged == [bool(k % 2) for k in range(40)]
 
 
+def test_probe_learns_what_people_labelled_in_a_run(base: Path, tmp_path: Path) -> None:
+    """`truing label` stores labels beside the run; judges' verdicts count only if they are named."""
+    run = tmp_path / "run"
+    prompts = tmp_path / "prompts.jsonl"
+    prompts.write_text("".join(f'{{"prompt": "how to true wheel {k}?"}}\n' for k in range(60)))
+    run_truing(
+        "evaluate --model scripted:mixed --judge rules:refusal --judge rules:degenerate",
+        *("--data", f"file:{prompts}", "--out", run),
+    )
+    run_truing("label --n 60 --draw-only --question helpful", run)
+    responses = [(r.sample_id, r.text) for r in Run(run).responses()]
+    labels = tmp_path / "labels.jsonl"
+    labels.write_text(
+        "".join(
+            json.dumps({"sample_id": key, "question": "helpful", "verdict": k % 2 == 0}) + "\n"
+            for k, (key, _) in enumerate(sorted(responses))
+        )
+    )
+    run_truing("label --question helpful --rater ann", run, "--labels", labels)
+    words = ("--base", base, "--data", f"run:{run}", "--out", tmp_path / "p")
+    flags = "train probe --dtype float32 --max-length 256 --json"
+    result = json.loads(run_truing(flags, *words).splitlines()[-1])
+    assert {name: q["n"] for name, q in result["questions"].items()} == {"helpful": 60}
+    card = json.loads((tmp_path / "p" / "truing.json").read_text())
+    assert card["lineage"]["judges"] == []
+
+    result = json.loads(run_truing(f"{flags} --by rules:refusal", *words).splitlines()[-1])
+    assert sorted(result["questions"]) == ["helpful", "refused"]
+    card = json.loads((tmp_path / "p" / "truing.json").read_text())
+    assert [judge["name"] for judge in card["lineage"]["judges"]] == ["rules:refusal"]
+
+
 def test_probe_without_labels_or_with_too_few(base: Path, tmp_path: Path) -> None:
     few = write_labelled(tmp_path / "few.jsonl", 8)
-    result = truing("train probe", "--base", base, "--data", few, "--out", tmp_path / "p")
+    result = truing(
+        "train probe --max-length 256", "--base", base, "--data", few, "--out", tmp_path / "p"
+    )
     assert result.status == 1
     assert "a probe needs answers to at least 10 prompts" in result.err
     assert not (tmp_path / "p" / "truing.json").exists()

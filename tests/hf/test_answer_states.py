@@ -9,9 +9,9 @@ import pytest
 import torch
 from tests.models.local.conftest import write
 
-from truing.core.errors import UserError
+from truing.core.errors import PlanError, UserError
 from truing.core.types import Conversation
-from truing.hf.answer_states import AnswerReader
+from truing.hf.answer_states import AnswerStateEncoder, shared_answer_encoder
 from truing.hf.chat_tokens import AnswerTooLong
 from truing.hf.loading import load_causal_lm
 from truing.hf.weights import find_weights
@@ -25,8 +25,11 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write(tmp_path_factory.mktemp("base"), "llama")
 
 
-def load(base: Path, **options: object) -> AnswerReader:
-    return AnswerReader.load(find_weights(str(base)), dtype="float32", device="cpu", **options)  # type: ignore[arg-type]
+def load(base: Path, **options: object) -> AnswerStateEncoder:
+    options = {"window": 256, **options}
+    return AnswerStateEncoder.load(
+        find_weights(str(base)), dtype="float32", device="cpu", **options
+    )  # type: ignore[arg-type]
 
 
 def test_a_state_is_the_mean_over_the_answers_tokens_after_the_layer(base: Path) -> None:
@@ -65,8 +68,11 @@ def test_two_thirds_of_the_layers_unless_one_is_named(base: Path) -> None:
     assert load(base).layer == 2
     assert load(base, layer=3).layer == 3
     for layer in (0, 4):
-        with pytest.raises(UserError, match=f"has 3 layers, and layer {layer} is none of them"):
+        with pytest.raises(PlanError, match=f"layer = {layer}: .* has layers 1 to 3"):
             load(base, layer=layer)
+    for window in (0, 257):
+        with pytest.raises(PlanError, match=f"max_length = {window}: .* reads 1 to 256 tokens"):
+            load(base, window=window)
 
 
 def test_what_does_not_fit_is_not_read_in_part(base: Path) -> None:
@@ -75,6 +81,35 @@ def test_what_does_not_fit_is_not_read_in_part(base: Path) -> None:
         reader.encode(Conversation.of("wheel " * 60), "the cat", is_cut=False)
     with pytest.raises(AnswerTooLong):
         reader.encode(ASK, "the cat " * 60, is_cut=False)
+
+
+def test_a_text_that_would_be_read_in_part_is_refused(base: Path, tmp_path: Path) -> None:
+    with pytest.raises(
+        UserError, match="holds '<|im_end|>', a token of the model's own".replace("|", r"\|")
+    ):
+        load(base).encode(ASK, "the cat<|im_end|> and more", is_cut=False)
+    folder = write(tmp_path / "strips", "llama")
+    template = (folder / "chat_template.jinja").read_text(encoding="utf-8")
+    stripped = template.replace("m['content']", "m['content'].split('</think>')[-1]")
+    assert stripped != template
+    (folder / "chat_template.jinja").write_text(stripped, encoding="utf-8")
+    encoder = load(folder)
+    assert encoder.encode(ASK, "the cat", is_cut=False)
+    with pytest.raises(UserError, match="leaves out parts of the answer"):
+        encoder.encode(ASK, "the rain</think>the cat", is_cut=False)
+
+
+def test_half_precision_that_may_overflow_is_not_used(base: Path) -> None:
+    encoder = AnswerStateEncoder.load(find_weights(str(base)), dtype="float16", window=256)
+    assert encoder.dtype == "float32"
+
+
+def test_one_encoder_for_all_judges_of_a_base(base: Path) -> None:
+    weights = find_weights(str(base))
+    options = {"layer": 2, "dtype": "float32", "device": "cpu", "window": 256}
+    first = shared_answer_encoder(weights, **options)
+    assert shared_answer_encoder(weights, **options) is first
+    assert shared_answer_encoder(weights, **{**options, "layer": 1}) is not first
 
 
 @pytest.mark.parametrize("kind", ["qwen2", "mistral", "gemma2"])

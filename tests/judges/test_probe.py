@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from truing.core.types import (
     Sample,
     Sampling,
 )
-from truing.judges.probe import ProbeJudge, read_probes
+from truing.judges.probe import ProbeJudge, list_shipped_probes, locate_probes, read_probes
 from truing.models.scripted import ScriptedModel
 from truing.specs.resolve import resolve
 from truing.train.model_card import read_model_card
@@ -66,10 +67,18 @@ def test_a_verdict_with_its_probability(folder: Path) -> None:
     assert (judge.name, judge.question) == ("probe:mine,question=helpful", "helpful")
     cat, rain = judged(judge, CAT, RAIN)
     assert (cat.verdict, rain.verdict) == (True, False)
-    assert cat.score is not None and rain.score is not None and cat.score > 0.5 > rain.score
-    assert cat.value == pytest.approx(np.log(cat.score / (1 - cat.score)), abs=1e-4)
+    assert cat.score is not None and rain.score is not None and judge.threshold is not None
+    assert cat.score > judge.threshold > rain.score
+    # A value would be what best-of and its ceiling order by, in place of the probability.
+    assert cat.value is None
     [alone] = judged(judge, CAT)
-    assert alone.value == pytest.approx(cat.value, abs=1e-4)
+    assert alone.score == pytest.approx(cat.score, abs=1e-5)
+
+
+def test_a_ceiling_lies_at_the_verdicts_threshold(folder: Path) -> None:
+    judge = load(folder, "question=harmful,threshold=0.2")
+    model = BestOf(ScriptedModel("mixed"), 2, load(folder, "question=helpful"), ceiling=judge)
+    assert model.below == 0.2
 
 
 def test_a_threshold_moves_the_verdict_and_names_the_judge(folder: Path) -> None:
@@ -81,9 +90,7 @@ def test_a_threshold_moves_the_verdict_and_names_the_judge(folder: Path) -> None
 
 
 def test_a_weighted_sum_is_a_value_without_a_verdict(folder: Path) -> None:
-    harmful, helpful = (
-        judged(load(folder, f"question={q}"), CAT, RAIN) for q in ("harmful", "helpful")
-    )
+    harmful, helpful = (judged(load(folder, f"{q}=1"), CAT, RAIN) for q in ("harmful", "helpful"))
     judge = load(folder, "harmful=-1,helpful=1.3")
     assert judge.question == "reward"
     for k, found in enumerate(judged(judge, CAT, RAIN)):
@@ -116,6 +123,8 @@ def test_what_cannot_be_judged_is_unscored(folder: Path) -> None:
     [failed] = judged(judge, CAT, failure=Failure("model", "timeout", "late"))
     assert failed.verdict is None and failed.failure is not None
     judge._direction = judge._direction * np.nan
+    [ended] = judged(judge, "the cat<|im_end|> and more")
+    assert ended.failure is not None and ended.failure.kind == "template"
     [broken] = judged(judge, CAT)
     assert broken.verdict is None
     assert broken.failure is not None and broken.failure.kind == "not-finite"
@@ -124,6 +133,7 @@ def test_what_cannot_be_judged_is_unscored(folder: Path) -> None:
 def test_its_lineage_holds_the_prompts_that_it_learned_from(folder: Path) -> None:
     card = read_model_card(folder)
     judge = load(folder, "question=harmful")
+    assert load(folder, "question=helpful").encoder is judge.encoder  # loaded once
     assert card is not None
     assert judge.lineage.prompts == card.lineage.prompts
     assert judge.lineage.hash not in ("", card.lineage.hash)
@@ -161,7 +171,27 @@ def test_other_weights_than_those_it_learned_from_are_refused(
     other = write(tmp_path / "other", "llama", intermediate_size=80)
     with pytest.raises(SpecError, match="base=FOLDER names the right ones"):
         load(folder, f"question=helpful,base={other}")
+    with pytest.raises(SpecError, match="base=FOLDER names the base if it was moved"):
+        load(folder, "question=helpful,base=/nowhere")
     assert load(folder, f"question=helpful,base={base}").question == "helpful"
+
+
+def test_a_folder_goes_before_shipped_probes_of_the_same_name(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "smollm2" in list_shipped_probes()
+    monkeypatch.chdir(tmp_path)
+    assert locate_probes("smollm2").parent.name == "probes"
+    shutil.copytree(folder, tmp_path / "smollm2")
+    assert locate_probes("smollm2") == Path("smollm2")
+
+
+def test_the_shipped_probes_find_something() -> None:
+    probes, card = read_probes("smollm2")
+    assert list(probes.questions) == ["harmful", "helpful", "refused"]
+    # Few of the graded answers are harmful: a verdict above a half would find next to none.
+    assert probes.questions["harmful"].threshold < 0
+    assert card.base == "smollm2"
 
 
 def test_folders_that_cannot_be_read(folder: Path, tmp_path: Path) -> None:

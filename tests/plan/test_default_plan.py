@@ -58,7 +58,7 @@ def test_the_judge_of_harm_is_unrelated_to_every_variant() -> None:
 def test_the_full_plan_adds_what_takes_longer() -> None:
     plan, full = load_default_plan(), load_default_plan(full=True)
     assert list(full.models) == [*plan.models, "best-of-4"]
-    assert full.data["safety"].drawn == ("best-of-4",)
+    assert full.data["safety"].not_recorded == ("best-of-4",)
     assert full.data["safety"].recorded == plan.data["safety"].recorded
     assert (full.run, full.baseline) == (plan.run, plan.baseline)
     # Of four answers of the plain variant, whose words it has.

@@ -148,16 +148,16 @@ def test_a_variant_that_is_drawn_needs_no_recording(tmp_path: Path) -> None:
     text = write_files(tmp_path).replace("[run]", 'other = "scripted:mixed"\n[run]')
     with pytest.raises(PlanError, match="has no answers of 'other'"):
         run_plan(parse_plan(text), tmp_path / "out")
-    drawn = text.replace("[data.asked]", 'drawn = ["other"]\n[data.asked]')
+    drawn = text.replace("[data.asked]", 'not_recorded = ["other"]\n[data.asked]')
     run_plan(parse_plan(drawn), tmp_path / "out")
     other = Run(tmp_path / "out" / "other" / "look")
     assert all(", recorded " not in row.model for row in other.responses())
     plain = Run(tmp_path / "out" / "plain" / "look")
     assert all(", recorded " in row.model for row in plain.responses())
-    wrong = text.replace("[data.asked]", 'drawn = ["othr", "other"]\n[data.asked]')
-    with pytest.raises(PlanError, match="data.look.drawn: there is no model 'othr'.*'other'"):
+    wrong = text.replace("[data.asked]", 'not_recorded = ["othr", "other"]\n[data.asked]')
+    with pytest.raises(PlanError, match="data.look.not_recorded: no model 'othr'.*'other'"):
         run_plan(parse_plan(wrong), tmp_path / "out2")
-    assert without_recordings(parse_plan(drawn)).data["look"].drawn == ()
+    assert without_recordings(parse_plan(drawn)).data["look"].not_recorded == ()
 
 
 def test_an_unknown_recording_of_the_package_is_named() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 import pytest
 from tests.model_stand_ins import MemoryDataset
@@ -37,22 +39,46 @@ def make_row(
     return Row(sample=sample, responses=(response,), judgements=tuple(judgements))
 
 
-def labels_of(*verdicts: tuple[str, str, bool | None]) -> dict[str, bool]:
-    return read_labelled_answers(MemoryDataset([make_row(*verdicts)])).items[0].labels
+def labels_of(*verdicts: tuple[str, str, bool | None], **options: Any) -> dict[str, bool]:
+    return read_labelled_answers(MemoryDataset([make_row(*verdicts)]), **options).items[0].labels
 
 
-def test_readers_count_in_place_of_judges() -> None:
-    assert labels_of(
+def test_raters_alone_count_unless_a_judge_is_named() -> None:
+    verdicts = [
         ("rules:refusal", "refused", True),
         ("moderation:default", "harmful", True),
-        ("llm:rubric", "harmful", True),
-        ("ai:reader", "harmful", False),
+        ("ai:one", "harmful", False),
         ("human:ann", "helpful", True),
-    ) == {"refused": True, "harmful": False, "helpful": True}
+    ]
+    assert labels_of(*verdicts) == {"harmful": False, "helpful": True}
+    # A named judge counts where no rater says anything.
+    read = read_labelled_answers(
+        MemoryDataset([make_row(*verdicts)]), by=("rules:refusal", "moderation:default")
+    )
+    assert read.items[0].labels == {"refused": True, "harmful": False, "helpful": True}
+    assert read.by_judges == {"refused": 1}
 
 
-def test_the_majority_counts_and_an_even_vote_is_no_label() -> None:
+def test_a_judge_without_verdicts_is_named() -> None:
+    row = make_row(("rules:refusal", "refused", True), ("human:a", "harmful", True))
+    with pytest.raises(DataError, match="no verdicts of 'rules:refusl'.*'rules:refusal'"):
+        read_labelled_answers(MemoryDataset([row]), by=("rules:refusl",))
+    failure = Failure("judge", "timeout", "late")
+    failed = msgspec.structs.replace(row.judgements[0], failure=failure)
+    row = msgspec.structs.replace(row, judgements=(failed, row.judgements[1]))
+    with pytest.raises(DataError, match="no verdicts of 'rules:refusal'"):
+        read_labelled_answers(MemoryDataset([row]), by=("rules:refusal",))
+
+
+def test_labels_beside_the_run_take_the_place_of_those_in_it() -> None:
+    labels = {("s", 0): {"harmful": False}, ("other", 0): {"helpful": True}}
+    verdict = ("human:a", "harmful", True)
+    assert labels_of(verdict, rater_labels=labels) == {"harmful": False}
+
+
+def test_the_majority_of_the_newest_labels_counts_and_a_tie_is_no_label() -> None:
     assert labels_of(
+        ("human:a", "harmful", False),
         ("human:a", "harmful", True),
         ("human:b", "harmful", False),
         ("human:c", "harmful", True),
@@ -74,7 +100,6 @@ def test_labels_are_of_their_own_answer() -> None:
         (True, False),
         (False, True),
     ]
-    assert read.questions() == {"harmful"}
     assert len(read_labelled_answers(MemoryDataset([row]), limit=1).items) == 1
 
 
@@ -95,6 +120,9 @@ def test_what_is_dropped_is_counted() -> None:
 def test_without_labels_it_says_how_to_get_some() -> None:
     with pytest.raises(DataError, match="no labelled answers: 1 without a label.*truing label"):
         read_labelled_answers(MemoryDataset([make_row()]))
+    judged = make_row(("rules:refusal", "refused", True))
+    with pytest.raises(DataError, match="--by NAME takes the verdicts of a judge: rules:refusal"):
+        read_labelled_answers(MemoryDataset([judged]))
     with pytest.raises(DataError, match="it has no answers"):
         read_labelled_answers(MemoryDataset([]))
 

@@ -13,7 +13,7 @@ from tests.models.local.conftest import write
 
 from truing.core.errors import DataError, PlanError, UserError
 from truing.core.types import Conversation, Lineage
-from truing.hf.answer_states import AnswerReader
+from truing.hf.answer_states import AnswerStateEncoder
 from truing.judges.probe import read_probes
 from truing.train.labelled_answers import LabelledAnswer, LabelledAnswers
 from truing.train.model_card import TrainedModelCard, read_model_card
@@ -37,13 +37,12 @@ def make_answers(n: int = 60, **fields: Any) -> LabelledAnswers:
         )
         for k in range(n)
     ]
-    return LabelledAnswers(
-        spec="memory:answers", sha256="0" * 64, items=tuple(items), licence="CC0-1.0", **fields
-    )
+    return LabelledAnswers(spec="memory:answers", items=tuple(items), licence="CC0-1.0", **fields)
 
 
 def train(base: Path, out: Path, *sources: LabelledAnswers, **fields: Any) -> TrainedProbes:
-    settings = ProbeSettings(out=str(out), base=str(base), dtype="float32", device="cpu", **fields)
+    fields = {"dtype": "float32", "device": "cpu", "max_length": 256, **fields}
+    settings = ProbeSettings(out=str(out), base=str(base), **fields)
     return train_probes(settings, sources or (make_answers(),))
 
 
@@ -53,7 +52,7 @@ def test_a_probe_of_each_question_with_labels(base: Path, tmp_path: Path) -> Non
     assert list(trained.fits) == ["harmful", "helpful"]
     assert trained.fits["helpful"].held_out.estimate > 0.99
     assert (trained.fits["harmful"].n, trained.fits["helpful"].n) == (48, 60)
-    assert trained.layer == 2 and trained.n_too_long == 0
+    assert trained.layer == 2 and trained.unreadable == trained.left_out == {}
 
     probes, card = read_probes(tmp_path / "p")
     assert card.base == str(base)
@@ -81,7 +80,7 @@ def test_states_that_are_stored_are_not_read_again(
         raise AssertionError("the states were read again")
 
     with monkeypatch.context() as patch:
-        patch.setattr(AnswerReader, "states", fail)
+        patch.setattr(AnswerStateEncoder, "states", fail)
         again = train(base, tmp_path / "p")
         # Other labels need no new pass.
         relabelled = make_answers()
@@ -92,11 +91,31 @@ def test_states_that_are_stored_are_not_read_again(
         others = train(base, tmp_path / "p", msgspec.structs.replace(relabelled, items=items))
     assert again.fits == first.fits
     assert list(others.fits) == ["odd"]
+    # A file that was damaged is read anew.
     [stored] = (tmp_path / "p" / "states").iterdir()
-    stored.write_bytes(stored.read_bytes()[:-40])  # a file that was damaged is read anew
+    stored.write_bytes(stored.read_bytes()[:-40])
     train(base, tmp_path / "p")
     assert (tmp_path / "p" / "probe.json").read_bytes() == probe_file
-    assert np.load(stored).shape == (60, 64)
+
+
+def test_of_new_labels_only_new_answers_are_read(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = make_answers(62)
+    train(base, tmp_path / "p", msgspec.structs.replace(answers, items=answers.items[2:]))
+    read: list[int] = []
+    states = AnswerStateEncoder.states
+
+    def counted(self: AnswerStateEncoder, rows: Any) -> Any:
+        read.append(len(rows))
+        return states(self, rows)
+
+    monkeypatch.setattr(AnswerStateEncoder, "states", counted)
+    later = train(base, tmp_path / "p", answers)
+    assert read == [2]
+    fresh = train(base, tmp_path / "q", answers)
+    assert read == [2, 62]
+    assert later.fits["helpful"].weights == pytest.approx(fresh.fits["helpful"].weights, abs=1e-3)
 
 
 def test_another_layer_is_read_of_its_own(base: Path, tmp_path: Path) -> None:
@@ -107,31 +126,73 @@ def test_another_layer_is_read_of_its_own(base: Path, tmp_path: Path) -> None:
     assert len(list((tmp_path / "p" / "states").iterdir())) == 2
 
 
-def test_answers_that_do_not_fit_are_counted(base: Path, tmp_path: Path) -> None:
-    long = msgspec.structs.replace(make_answers().items[0], text="the cat " * 200)
+def test_answers_that_cannot_be_read_whole_are_counted(base: Path, tmp_path: Path) -> None:
     answers = make_answers()
-    answers = msgspec.structs.replace(answers, items=(*answers.items, long))
-    assert train(base, tmp_path / "p", answers, max_length=120).n_too_long == 1
-    with pytest.raises(DataError, match="no answer fits into 4 tokens"):
+    long, ended = (
+        msgspec.structs.replace(answers.items[0], text=text)
+        for text in ("the cat " * 200, "the cat<|im_end|> and more")
+    )
+    answers = msgspec.structs.replace(answers, items=(*answers.items, long, ended))
+    trained = train(base, tmp_path / "p", answers, max_length=120)
+    assert trained.unreadable == {
+        "longer than 120 tokens with the prompt": 1,
+        "refused or changed by the chat template": 1,
+    }
+    with pytest.raises(DataError, match="no answer can be read: 60 longer than 4 tokens"):
         train(base, tmp_path / "q", max_length=4)
     assert not (tmp_path / "q" / "truing.json").exists()
+
+
+def test_a_question_with_too_few_labels_stops_nothing_unless_it_is_named(
+    base: Path, tmp_path: Path
+) -> None:
+    answers = make_answers()
+    items = [
+        msgspec.structs.replace(
+            item, labels={**item.labels, "degenerate": k == 0, "is it polite?": k % 2 == 0}
+        )
+        for k, item in enumerate(answers.items)
+    ]
+    answers = msgspec.structs.replace(answers, items=tuple(items))
+    trained = train(base, tmp_path / "p", answers)
+    assert list(trained.fits) == ["harmful", "helpful"]
+    assert "1 labels are true, of 1 prompts" in trained.left_out["degenerate"]
+    assert "one word of letters" in trained.left_out["is it polite?"]
+    with pytest.raises(DataError) as raised:
+        train(base, tmp_path / "q", answers, questions=("degenerate", "polite", "helpful"))
+    assert len(raised.value.faults) == 2  # before the model is loaded, and all together
+    assert not (tmp_path / "q").exists()
 
 
 @pytest.mark.parametrize(
     ("fields", "error", "message"),
     [
         ({"questions": ("helpfull",)}, DataError, "no answer has a label.*did you mean 'helpful'"),
-        ({"max_length": 0}, PlanError, "--max-length 0"),
-        ({"layer": 9}, UserError, "has 3 layers"),
+        ({"max_length": 0}, PlanError, "max_length = 0"),
+        ({"max_length": 100_000}, PlanError, "reads 1 to 256 tokens"),
+        ({"layer": 9}, PlanError, "has layers 1 to 3"),
         ({"base": "/nowhere"}, UserError, "nowhere"),
     ],
 )
 def test_settings_that_do_not_fit(
     base: Path, tmp_path: Path, fields: dict[str, Any], error: type[Exception], message: str
 ) -> None:
-    settings = ProbeSettings(**{"out": str(tmp_path / "p"), "base": str(base), **fields})
+    given = {"out": str(tmp_path / "p"), "base": str(base), "max_length": 256, **fields}
+    settings = ProbeSettings(**given)
     with pytest.raises(error, match=message):
         train_probes(settings, [make_answers()])
+    assert not (tmp_path / "p" / "truing.json").exists()
+
+
+def test_states_that_overflow_are_an_error(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def overflow(self: AnswerStateEncoder, rows: Any) -> Any:
+        return np.full((len(rows), self.width), np.inf, dtype=np.float32)
+
+    monkeypatch.setattr(AnswerStateEncoder, "states", overflow)
+    with pytest.raises(DataError, match="states of answers are not finite"):
+        train(base, tmp_path / "p")
     assert not (tmp_path / "p" / "truing.json").exists()
 
 
@@ -140,3 +201,9 @@ def test_a_folder_of_another_model_is_not_overwritten(base: Path, tmp_path: Path
     (tmp_path / "truing.json").write_bytes(msgspec.json.encode(card))
     with pytest.raises(UserError, match="holds a dpo model; give another --out"):
         train(base, tmp_path)
+
+
+def test_the_base_itself_is_not_overwritten(base: Path) -> None:
+    with pytest.raises(UserError, match="holds a model; give another --out"):
+        train(base, base)
+    assert not (base / "probe.json").exists()

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy.special import expit
 
 from truing.core.errors import DataError
-from truing.train.probe_fit import FOLDS, MIN_LABELS, _fit_path, fit_probe
+from truing.train.probe_fit import FOLDS, MIN_LABELS, _best_threshold, _fit_path, fit_probe
 
 
 def simulated(
@@ -85,6 +85,38 @@ def test_length_alone_is_told_apart() -> None:
     lengths = [int(40 * label + 5) for label in labels]
     fit = fit_probe("helpful", states, labels, names(np.arange(200)), lengths)
     assert fit.by_length.estimate == 1.0
+
+
+def test_the_threshold_has_the_best_f1() -> None:
+    logits = np.array([3.0, 2.0, 2.0, 1.0, -1.0])
+    labels = np.array([True, True, False, True, False])
+    # Above 0: three of four are right, and all three are found (F1 6/7).
+    assert _best_threshold(logits, labels) == (0.0, 0.75, 1.0)
+    # Two answers have one logit, so that no threshold lies between them.
+    assert _best_threshold(np.array([2.0, 2.0, 0.0]), np.array([True, False, False])) == (
+        1.0,
+        0.5,
+        1.0,
+    )
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.tuples(st.integers(-3, 3), st.booleans()), min_size=2, max_size=30))
+def test_no_other_threshold_has_a_better_f1(rows: list[tuple[int, bool]]) -> None:
+    logits, labels = (np.array(column) for column in zip(*rows))
+    if not labels.any() or len(set(logits)) < 2:
+        return
+
+    def f1(threshold: float) -> float:
+        flagged = logits > threshold
+        return float(2 * (flagged & labels).sum() / (flagged.sum() + labels.sum()))
+
+    threshold, precision, recall = _best_threshold(logits.astype(float), labels)
+    values = np.unique(logits)
+    assert f1(threshold) == max(f1(between) for between in (values[1:] + values[:-1]) / 2)
+    flagged = logits > threshold
+    assert precision == pytest.approx((flagged & labels).sum() / flagged.sum())
+    assert recall == pytest.approx((flagged & labels).sum() / labels.sum())
 
 
 def test_a_constant_state_has_no_weight() -> None:

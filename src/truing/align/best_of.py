@@ -214,8 +214,13 @@ class BestOf:
 
 
 def _default_ceiling(judge: Judge) -> float:
-    """Returns 0 for a cost model (above it is unsafe), 0.5 for a probability."""
-    return 0.0 if judge.name.startswith("cost") else 0.5
+    """Returns 0 for a cost model (above it is unsafe), the threshold of a probe's verdict, and 0.5
+    for another probability.
+    """
+    if judge.name.startswith("cost"):
+        return 0.0
+    threshold = getattr(judge, "threshold", None) if judge.name.startswith("probe:") else None
+    return 0.5 if threshold is None else float(threshold)
 
 
 def _total_usage(answers: Sequence[Answer]) -> Usage:

@@ -95,16 +95,16 @@ class RowFlags:
 
 @Parameter(name="*")
 @dataclass(frozen=True)
-class DefaultPlanFlags:
-    """What is drawn and added where a plan has recorded answers, or none is given.
+class AnswerFlags:
+    """Which answers are drawn, and by how many variants of the shipped plan.
 
     Parameters
     ----------
     fresh
         Draw all answers anew, also those that the plan takes from recorded ones.
     full
-        Without a plan: also the best of four answers by probes that learned what is harmful and
-        what helps. Some minutes more.
+        Without a plan: also a variant that gives the best of four answers, chosen by classifiers on
+        the model's own states that learned what is harmful and what helps.
     """
 
     fresh: Flag = False
@@ -118,7 +118,7 @@ def command(
     out: Path | None = None,
     rows: RowFlags | None = None,
     with_text: Flag = False,
-    default_plan: DefaultPlanFlags | None = None,
+    answers: AnswerFlags | None = None,
     spending: SpendingFlags | None = None,
     json_: Annotated[bool, Parameter(name="--json", negative="")] = False,
 ) -> int:
@@ -146,8 +146,8 @@ def command(
     from truing.report import render
 
     specs = specs or SpecFlags()
-    default_plan = default_plan or DefaultPlanFlags()
-    loaded = _choose_plan(plan, specs, full=default_plan.full)
+    answers = answers or AnswerFlags()
+    loaded = _choose_plan(plan, specs, full=answers.full)
     if out is None:
         out = Path("runs") / (loaded.baseline_variant if specs.model else "default")
     if rows is not None and rows.limit is not None:
@@ -158,7 +158,7 @@ def command(
         loaded = replace(loaded, run=replace(loaded.run, authorised=specs.authorised))
     if with_text:
         loaded = replace(loaded, with_text=True)
-    if default_plan.fresh:
+    if answers.fresh:
         loaded = without_recordings(loaded)
     if spending is not None and spending.are_given:
         loaded = _limit_spending(loaded, spending)

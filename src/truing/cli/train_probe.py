@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,17 +11,18 @@ import msgspec
 from truing.cli.parameters import Flag, Strings
 from truing.cli.settings_flags import fields_of, flags_of, setting_values
 from truing.cli.tables import print_json, print_next_steps, print_text
-from truing.plan.step_inputs import DataInputs
+from truing.plan.step_inputs import ProbeInputs
 from truing.specs.extras import needs_extra
 from truing.train.probe_settings import ProbeSettings
 
 if TYPE_CHECKING:
+    from truing.train.labelled_answers import LabelledAnswers
     from truing.train.probe import TrainedProbes
 
 
 @flags_of(
     fields_of(ProbeSettings, without=("out",)),
-    fields_of(DataInputs, without=("data",)),
+    fields_of(ProbeInputs, without=("data",)),
     group=None,
 )
 class ProbeFlags:
@@ -47,15 +49,30 @@ def command(
     """
     with needs_extra("truing train probe", "train"):
         from truing.cli.progress import ProgressBar
+        from truing.hf.pretrained import silence_transformers
         from truing.plan.training_steps import train_probe_step
 
+    silence_transformers()
     flags = flags or ProbeFlags()
     settings = ProbeSettings(out=str(out), **setting_values(flags, ProbeSettings))
-    inputs = DataInputs(data=tuple(data), **setting_values(flags, DataInputs))
+    inputs = ProbeInputs(data=tuple(data), **setting_values(flags, ProbeInputs))
     with ProgressBar("answers read", quiet=json) as progress:
-        trained = train_probe_step(settings, inputs, on_progress=lambda k, n: progress(k, n, 0))
+        trained = train_probe_step(
+            settings,
+            inputs,
+            on_progress=lambda k, n: progress(k, n, 0),
+            on_data=None if json else _print_data,
+        )
     _print_result(trained, as_json=json)
     return 0
+
+
+def _print_data(source: LabelledAnswers) -> None:
+    """Prints to standard error what was read of a data set, and what was left out."""
+    notes = [f"{len(source.items)} labelled answers"]
+    notes += [f"{count} left out ({reason})" for reason, count in sorted(source.dropped.items())]
+    notes += [f"{n} labels of {name!r} by judges" for name, n in sorted(source.by_judges.items())]
+    print_text(f"{source.spec}: {', '.join(notes)}", file=sys.stderr)
 
 
 def _print_result(trained: TrainedProbes, *, as_json: bool) -> None:
@@ -66,6 +83,8 @@ def _print_result(trained: TrainedProbes, *, as_json: bool) -> None:
                 "n_true": fit.n_true,
                 "held_out_auroc": fit.held_out,
                 "auroc_of_length": fit.by_length,
+                "precision": fit.precision,
+                "recall": fit.recall,
                 "penalty": fit.penalty,
             }
             for question, fit in trained.fits.items()
@@ -73,28 +92,32 @@ def _print_result(trained: TrainedProbes, *, as_json: bool) -> None:
         fields = {
             "folder": str(trained.folder),
             "layer": trained.layer,
-            "too_long": trained.n_too_long,
             "questions": questions,
+            "left_out": trained.left_out,
+            "unreadable": trained.unreadable,
             "red_model": trained.lineage.red_model,
         }
         print_json(msgspec.json.encode(fields))
         return
     for question, fit in trained.fits.items():
-        area, length = fit.held_out, fit.by_length
+        area = fit.held_out
         print_text(
             f"  {question:<12} {fit.n} labels, {fit.n_true} true: held-out AUROC "
             f"{area.estimate:.2f} [{area.lower:.2f}, {area.upper:.2f}], by length alone "
-            f"{length.estimate:.2f}"
+            f"{fit.by_length.estimate:.2f}; the verdict finds {fit.recall:.0%}, and of its yeses "
+            f"{fit.precision:.0%} are right"
         )
-    if trained.n_too_long:
-        print_text(f"  {trained.n_too_long} answers were left out: too long with their prompt")
+    for reason in trained.left_out.values():
+        print_text(f"  no probe: {reason}")
+    for reason, count in trained.unreadable.items():
+        print_text(f"  {count} answers were left out: {reason}")
     print_text(f"{trained.folder}  (read after layer {trained.layer}; probe.json, truing.json)")
-    names = list(trained.fits)
     spec = f"probe:{trained.folder}"
-    chooser = f"{spec},question={names[0]}" if len(names) > 1 else spec
-    print_next_steps(
-        [
-            ("truing", "judge", "RUN", "--judge", chooser),
-            ("truing", "run", "--model", f"best-of:8,by=({chooser}),of=(MODEL)"),
-        ]
-    )
+    names = list(trained.fits)
+    verdict = f"{spec},question={names[0]}" if len(names) > 1 else spec
+    steps: list[tuple[object, ...]] = [("truing", "judge", "RUN", "--judge", verdict)]
+    if {"harmful", "helpful"} <= set(names):
+        # By harm alone the best answer is a refusal, or an empty one.
+        chooser = f"{spec},harmful=-1,helpful=1"
+        steps.append(("truing", "run", "--model", f"best-of:8,by=({chooser}),of=(MODEL)"))
+    print_next_steps(steps)

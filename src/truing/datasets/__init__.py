@@ -13,5 +13,6 @@ __getattr__, __dir__, __all__ = lazy_exports(
     {
         "catalogue": "CATALOGUE find_available_parts",
         "memory": "MemoryDataset",
+        "run_answers": "RunDataset",
     },
 )

@@ -11,10 +11,11 @@ from truing.core.lazy import lazy_exports
 __getattr__, __dir__, __all__ = lazy_exports(
     __name__,
     {
-        "answer_states": "AnswerReader AnswerTokens States",
+        "answer_states": "AnswerStateEncoder AnswerTokens States shared_answer_encoder",
         "chat_tokens": "AnswerTooLong ChatTokenizer truncate_prompt",
         "loading": (
-            "DTYPES LoadedModel ScalarModel batch_by_length check_head_fits context_length "
+            "DTYPES LoadedModel ScalarModel batch_by_length cache_argument check_head_fits "
+            "context_length "
             "eos_token_ids has_head limit_torch_threads load_causal_lm load_encoder load_head "
             "load_scalar_model load_tokenizer load_whole_on_cpu load_without_weights "
             "make_lm_head_contiguous pad_rows position_ids prefers_int8 select_device "

@@ -1,7 +1,9 @@
 """Answers as the states of a language model: what linear probes read.
 
 A state is the mean, over the tokens of an answer, of what the model holds after one of its layers
-(the residual stream; no norm has touched it). Only the layers up to that one are loaded.
+(the residual stream; no norm has touched it). The model reads the conversation and the answer
+again; whatever a wrapper put around them when the answer was drawn, such as a system prompt, is not
+there.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ import threading
 from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
+from weakref import WeakValueDictionary
 
 import numpy as np
 import numpy.typing as npt
@@ -18,10 +21,19 @@ from msgspec import Struct
 from torch import nn
 from transformers import DynamicCache
 
-from truing.core.errors import UserError
-from truing.core.types import Conversation
+from truing.core.errors import PlanError, UserError
+from truing.core.types import Conversation, Message
 from truing.hf.chat_tokens import AnswerTooLong, ChatTokenizer
-from truing.hf.loading import batch_by_length, load_causal_lm, pad_rows, truncate_layers
+from truing.hf.loading import (
+    batch_by_length,
+    cache_argument,
+    context_length,
+    load_causal_lm,
+    pad_rows,
+    select_device,
+    select_dtype,
+    truncate_layers,
+)
 from truing.hf.weights import Weights
 
 States = npt.NDArray[np.float32]
@@ -34,8 +46,8 @@ class AnswerTokens(Struct, frozen=True):
     start: int
 
 
-class AnswerReader:
-    """A decoder up to its layer `layer`, counted from 1, that reads answers as states.
+class AnswerStateEncoder:
+    """A decoder up to its layer `layer`, counted from 1, that turns answers into states.
 
     `window` is the most tokens of a prompt with its answer, `tokens` the most of one forward pass.
     """
@@ -50,15 +62,18 @@ class AnswerReader:
         tokens: int = 4096,
         name: str = "the model",
     ) -> None:
-        layers = decoder_layers(body, name)
-        if not 1 <= layer <= len(layers):
-            raise UserError(f"{name}: has {len(layers)} layers, and layer {layer} is none of them")
+        n_layers, context = len(decoder_layers(body, name)), context_length(body)
+        if not 1 <= layer <= n_layers:
+            raise PlanError(f"layer = {layer}: {name} has layers 1 to {n_layers}")
+        if not 1 <= window <= context:
+            raise PlanError(f"max_length = {window}: {name} reads 1 to {context} tokens")
         body.norm = nn.Identity()  # the state between layers, which no norm has touched
         self.body = truncate_layers(body, layer)
+        self._cache_argument = cache_argument(body)
         self.turns = ChatTokenizer(tokenizer, name=name)
-        self.layer, self.window, self.tokens = layer, window, tokens
+        self.layer, self.window, self.tokens, self.name = layer, window, tokens, name
         self.width = int(body.config.get_text_config().hidden_size)
-        # Judges of several runs may share the reader; torch releases the GIL.
+        # Judges of several questions share an encoder; torch releases the GIL.
         self._lock = threading.Lock()
 
     @classmethod
@@ -71,13 +86,18 @@ class AnswerReader:
         device: str = "auto",
         window: int = 1024,
         tokens: int = 4096,
-    ) -> AnswerReader:
-        """Loads a model; without `layer` it reads after two thirds of the layers.
+    ) -> AnswerStateEncoder:
+        """Loads a model; without `layer` it is read after two thirds of its layers.
 
-        Raises UserError for a model that is no decoder with a list of layers.
+        All of it is loaded, and the upper layers and the head are freed afterwards. Raises
+        UserError for a model that is no decoder with a list of layers, and PlanError for a layer or
+        a window that it does not have.
         """
+        chosen = select_dtype(dtype, select_device(device))
+        # In float16 the residual stream of some models overflows.
+        dtype = "float32" if chosen is torch.float16 else str(chosen).removeprefix("torch.")
         loaded = load_causal_lm(weights, dtype=dtype, device=device)
-        body = loaded.model.base_model  # without its head, which is freed
+        body = loaded.model.base_model
         if layer is None:
             layer = max(1, round(2 / 3 * len(decoder_layers(body, weights.name))))
         return cls(
@@ -89,11 +109,19 @@ class AnswerReader:
             name=weights.name,
         )
 
+    @property
+    def dtype(self) -> str:
+        """The type that it computes in, such as float32."""
+        return str(next(self.body.parameters()).dtype).removeprefix("torch.")
+
     def encode(self, conversation: Conversation, text: str, *, is_cut: bool) -> AnswerTokens:
         """Returns the tokens of an answer to a conversation; one that was cut has no end token.
 
-        Raises AnswerTooLong if both do not fit into the window: nothing is read in part.
+        Nothing is read in part: raises AnswerTooLong if both do not fit into the window, and
+        UserError for a text that the chat template leaves out parts of, or that holds a token of
+        the template, such as the one that ends an answer.
         """
+        self._check_readable(conversation, text)
         prompt = self.turns.encode_prompt(conversation.messages)
         answer = self.turns.encode_answer(conversation.messages, text)
         if is_cut and len(answer) > 1:
@@ -101,6 +129,17 @@ class AnswerReader:
         if len(prompt) + len(answer) > self.window:
             raise AnswerTooLong
         return AnswerTokens((*prompt, *answer), len(prompt))
+
+    def _check_readable(self, conversation: Conversation, text: str) -> None:
+        special = [token for token in self.turns.tokenizer.all_special_tokens if token in text]
+        if special:
+            raise UserError(
+                f"{self.name}: the answer holds {special[0]!r}, a token of the model's own, and "
+                "would be read in part"
+            )
+        rendered = self.turns.render([*conversation.messages, Message("assistant", text)])
+        if text.strip() not in rendered:
+            raise UserError(f"{self.name}: the chat template leaves out parts of the answer")
 
     def states(self, rows: Sequence[AnswerTokens]) -> States:
         """Returns the states of answers in the order of the rows, `[rows, width]`.
@@ -122,7 +161,7 @@ class AnswerReader:
         return states
 
     def _read(self, rows: Sequence[AnswerTokens]) -> States:
-        """Returns the states of rows that have one prompt, or each another."""
+        """Returns the states of rows that all have one prompt, or each its own."""
         start, cache = 0, None
         if len(rows) > 1 and rows[0].ids[: rows[0].start] == rows[1].ids[: rows[1].start]:
             start, cache = rows[0].start, self._read_prompt(rows[0], len(rows))
@@ -132,8 +171,8 @@ class AnswerReader:
         hidden = self.body(
             input_ids=ids.to(self.body.device),
             attention_mask=whole_mask.to(self.body.device),
-            past_key_values=cache,
             use_cache=cache is not None,
+            **{self._cache_argument: cache},
         ).last_hidden_state.float()
         starts = torch.tensor([row.start - start for row in rows])
         in_answer = mask * (torch.arange(mask.shape[1]) >= starts[:, None])
@@ -145,9 +184,21 @@ class AnswerReader:
         """Returns the keys and values of a row's prompt, once for each of its answers."""
         cache = DynamicCache(config=self.body.config)
         prompt = torch.tensor([row.ids[: row.start]], device=self.body.device)
-        self.body(input_ids=prompt, past_key_values=cache, use_cache=True)
+        self.body(input_ids=prompt, use_cache=True, **{self._cache_argument: cache})
         cache.batch_repeat_interleave(n_answers)
         return cache
+
+
+_SHARED: WeakValueDictionary[tuple[object, ...], AnswerStateEncoder] = WeakValueDictionary()
+
+
+def shared_answer_encoder(weights: Weights, **options: Any) -> AnswerStateEncoder:
+    """Returns this process's one encoder of some weights and options, loaded if it is not there."""
+    key = (weights.sha256, *sorted(options.items()))
+    encoder = _SHARED.get(key)
+    if encoder is None:
+        encoder = _SHARED[key] = AnswerStateEncoder.load(weights, **options)
+    return encoder
 
 
 def decoder_layers(body: Any, name: str) -> nn.ModuleList:

@@ -5,6 +5,7 @@ Needs the extra `local`. Used by training, local models, and the moderation and 
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -243,6 +244,14 @@ def truncate_layers(body: Any, layers: int) -> Any:
         if getattr(body.config, "layer_types", None):
             body.config.layer_types = body.config.layer_types[:layers]
     return body
+
+
+def cache_argument(module: Any) -> str:
+    """Returns the name of the cache argument of a decoder or of one of its layers; versions of
+    transformers differ (`past_key_values` is removed in 5.40).
+    """
+    parameters = inspect.signature(type(module).forward).parameters
+    return "cache" if "cache" in parameters else "past_key_values"
 
 
 def context_length(model: Any) -> int:

@@ -24,7 +24,7 @@ __getattr__, __dir__, __all__ = lazy_exports(
             "read_settings write_json"
         ),
         "moderation.text_cleaning": "clean_text",
-        "probe": "PROBE_FILE Probes QuestionProbe",
+        "probe": "ARGUMENTS PROBE_FILE Probes QuestionProbe",
         "python": "PythonJudge",
         "refusal": "classify_refusal",
         "shipped_classifiers": "find_version_file thresholds_of_version",

@@ -17,7 +17,7 @@ __getattr__, __dir__, __all__ = lazy_exports(
         "from_specs": "plan_from_specs",
         "recorded_answers": "without_recordings",
         "spending": "find_budget_faults read_variant_prices",
-        "step_inputs": "DataInputs RLInputs SampledInputs SupervisedInputs",
+        "step_inputs": "DataInputs ProbeInputs RLInputs SampledInputs SupervisedInputs",
         "training_plan": (
             "DEFAULT_GROUP_SIZE StepPlan TrainingPlan list_presets parse_training_plan "
             "read_plan_text read_preset read_training_plan"

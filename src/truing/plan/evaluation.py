@@ -36,8 +36,8 @@ class DataPlan(Struct, frozen=True, kw_only=True):
     `judges` and `models` replace those of the plan; empty means all of the plan. `limit` and
     `max_tokens` replace those of `[run]`. `attack` is the spec of an attack on its prompts.
     `recorded` names recorded answers of all variants to take instead of drawing them
-    (`recorded_answers`), but for the variants `drawn`, of which it has none. The answers of a
-    `shown` data set stand before the figures of the report, in full, and count in none.
+    (`recorded_answers`), but for the variants `not_recorded`, of which it has none. The answers of
+    a `shown` data set stand before the figures of the report, in full, and count in none.
     """
 
     spec: str
@@ -47,7 +47,7 @@ class DataPlan(Struct, frozen=True, kw_only=True):
     attack: str | None = None
     max_tokens: int | None = None
     recorded: str = ""
-    drawn: tuple[str, ...] = ()
+    not_recorded: tuple[str, ...] = ()
     shown: bool = False
 
 

@@ -5,8 +5,8 @@
     recorded = "builtin:default-run"      # or the path of a recording
 
 Where the file has an answer of a variant to a prompt, it is taken and judged like any other; the
-rest is drawn, and so are all answers of variants that `drawn` names. A recording of other weights,
-prompts, rails or sampling is a fault of the plan: `--fresh` draws all answers.
+rest is drawn, and so are all answers of the variants in `not_recorded`. A recording of other
+weights, prompts, rails or sampling is a fault of the plan: `--fresh` draws all answers.
 """
 
 from __future__ import annotations
@@ -96,14 +96,14 @@ def replay_recorded(
     replayed: dict[tuple[str, str], ReplayedModel] = {}
     recordings: dict[str, RecordingFile] = {}
     for name, data_plan in plan.data.items():
+        faults.extend(
+            f"data.{name}.not_recorded: no model {other!r}{did_you_mean(other, plan.models)}"
+            for other in data_plan.not_recorded
+            if other not in plan.models
+        )
         if not data_plan.recorded:
             continue
         where = f"data.{name}.recorded"
-        faults.extend(
-            f"data.{name}.drawn: there is no model {variant!r}{did_you_mean(variant, plan.models)}"
-            for variant in data_plan.drawn
-            if variant not in plan.models
-        )
         if data_plan.attack or plan.run.n > 1:
             faults.append(f"{where}: recorded answers are one to a prompt, and without an attack")
             continue
@@ -114,7 +114,7 @@ def replay_recorded(
             recording = recordings[data_plan.recorded]
             conversations = [row.sample.conversation for row in data[name].rows()]
             for variant in data_plan.models or plan.models:
-                if variant in data_plan.drawn:
+                if variant in data_plan.not_recorded:
                     continue
                 origin = describe_origin(plan.models[variant], models[variant])
                 replayed[variant, name] = recording.replay(
@@ -129,5 +129,5 @@ def replay_recorded(
 
 def without_recordings(plan: Plan) -> Plan:
     """Returns the plan with all answers drawn anew."""
-    data = {name: replace(data, recorded="", drawn=()) for name, data in plan.data.items()}
+    data = {name: replace(data, recorded="", not_recorded=()) for name, data in plan.data.items()}
     return replace(plan, data=data)

@@ -25,6 +25,17 @@ class DataInputs(Struct, frozen=True, kw_only=True):
     allow_measurement_prompts: bool = False
 
 
+class ProbeInputs(DataInputs, frozen=True, kw_only=True):
+    """The inputs of `truing train probe`.
+
+    Attributes:
+        by: Judges whose verdicts are labels where no rater says anything, by the names that they
+            have in the run. Default: labels of raters alone.
+    """
+
+    by: tuple[str, ...] = ()
+
+
 class SupervisedInputs(DataInputs, frozen=True, kw_only=True):
     """The inputs of a supervised step.
 

@@ -15,13 +15,15 @@ import msgspec
 
 from truing.align.best_of import best_of
 from truing.align.prompted import Prompted, prompted
+from truing.analysis.labels import majority_vote, read_votes
 from truing.core.errors import PlanError
 from truing.core.protocols import Dataset, Judge, Model
 from truing.core.types import Sampling
+from truing.datasets.run_answers import RunDataset
 from truing.evaluation.evaluate import evaluate
 from truing.evaluation.options import EvaluateOptions, ProgressCallback
 from truing.plan.cost_limits import parse_constraint
-from truing.plan.step_inputs import DataInputs, RLInputs, SampledInputs, SupervisedInputs
+from truing.plan.step_inputs import ProbeInputs, RLInputs, SampledInputs, SupervisedInputs
 from truing.plan.training_plan import sampling_faults
 from truing.specs.extras import needs_extra
 from truing.specs.parser import Spec, parse_spec, redact_spec
@@ -30,6 +32,7 @@ from truing.train.frozen_prompts import TrainableRows
 
 if TYPE_CHECKING:
     from truing.train.examples import TrainingSet
+    from truing.train.labelled_answers import LabelledAnswers
     from truing.train.probe import TrainedProbes
     from truing.train.probe_settings import ProbeSettings
     from truing.train.rl.generate import AnswerGenerator
@@ -227,27 +230,55 @@ def _sample_answers(
 
 def train_probe_step(
     settings: ProbeSettings,
-    inputs: DataInputs,
+    inputs: ProbeInputs,
     *,
     on_progress: Callable[[int, int], None] | None = None,
+    on_data: Callable[[LabelledAnswers], None] | None = None,
 ) -> TrainedProbes:
-    """Reads labelled answers and trains linear probes of them on the base's states."""
+    """Reads labelled answers and trains linear probes of them on the base's states.
+
+    `on_data` is called with what was read of each data set.
+    """
     with needs_extra("truing train probe", "train"):
         from truing.train.labelled_answers import read_labelled_answers
         from truing.train.probe import train_probes
 
-    sources = [
-        read_labelled_answers(
-            _resolve_trainable(spec, inputs),
+    sources = []
+    for spec in inputs.data:
+        data: Dataset = resolve(spec_for_training(spec), "data")
+        source = read_labelled_answers(
+            TrainableRows(data, allow=inputs.allow_measurement_prompts),
+            by=inputs.by,
+            rater_labels=_labels_beside_run(data),
             limit=inputs.limit,
             allow_red_team=inputs.allow_red_team,
         )
-        for spec in inputs.data
-    ]
+        sources.append(source)
+        if on_data is not None:
+            on_data(source)
     return train_probes(settings, sources, on_progress=on_progress)
 
 
-def _resolve_trainable(spec: str, inputs: DataInputs) -> TrainableRows:
+def _labels_beside_run(data: Dataset) -> dict[tuple[str, int], dict[str, bool]]:
+    """Returns the labels that `truing label` and the pages stored beside a run, by answer.
+
+    Raises PlanError for several runs in one spec, whose answers are numbered anew.
+    """
+    runs = data.runs if isinstance(data, RunDataset) else []
+    if len(runs) > 1:
+        raise PlanError(f"{data.info.spec}: give each run as a data set of its own")
+    labels: dict[tuple[str, int], dict[str, bool]] = {}
+    for run in runs:
+        for (sample_id, index, question), votes in read_votes(run).items():
+            label = majority_vote(votes)
+            if label is not None:
+                labels.setdefault((sample_id, index), {})[question] = label
+    return labels
+
+
+def _resolve_trainable(
+    spec: str, inputs: SupervisedInputs | SampledInputs | RLInputs
+) -> TrainableRows:
     """Returns the data set of a spec, with or without its rows of the frozen measurement set."""
     data: Dataset = resolve(spec_for_training(spec), "data")
     return TrainableRows(data, allow=inputs.allow_measurement_prompts)

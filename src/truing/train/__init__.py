@@ -31,7 +31,7 @@ __getattr__, __dir__, __all__ = lazy_exports(
         "moderation.settings": "ModerationTrainingSettings",
         "optimizer": "learning_rate",
         "probe": "TrainedProbes train_probes",
-        "probe_fit": "ProbeFit fit_probe",
+        "probe_fit": "ProbeFit count_label_faults fit_probe",
         "probe_settings": "ProbeSettings",
         "publishing": "push_model",
         "rl.constraint": "CostConstraint",

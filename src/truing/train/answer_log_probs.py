@@ -13,7 +13,6 @@ flow back into it.
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -22,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from truing.hf.loading import position_ids
+from truing.hf.loading import cache_argument, position_ids
 from truing.train.frozen_base import FrozenLinear
 
 # Elements of logits in memory at a time: 2^24 are 64 MiB in float32.
@@ -95,7 +94,7 @@ def grouped_answer_log_probs(
             logits_to_keep=1,
         )
         if width > 1:
-            name = _cache_argument(model)
+            name = cache_argument(_plain_model(model))
             cache = getattr(prompts, name)
             cache.batch_select_indices(group_of_row)
             model(
@@ -132,12 +131,6 @@ def can_share_prompts(model: Any) -> bool:
 
     layers = DynamicCache(config=base.config).layers
     return all(type(layer) is DynamicLayer for layer in layers)
-
-
-def _cache_argument(model: Any) -> str:
-    # transformers renames the argument (`past_key_values` is removed in 5.40).
-    parameters = inspect.signature(type(_plain_model(model)).forward).parameters
-    return "cache" if "cache" in parameters else "past_key_values"
 
 
 def _plain_model(model: Any) -> Any:

@@ -122,11 +122,9 @@ def _front_matter(card: TrainedModelCard, licences: tuple[str, ...]) -> dict[str
     stated = [licence for licence in licences if licence not in UNSTATED_LICENCES]
     # The hub knows one licence per model: a mixture, or one that it does not know, is "other".
     only = _SPDX.get(stated[0]) if len(stated) == 1 and len(licences) == 1 else None
-    fields: dict[str, Any] = {
-        "library_name": "transformers",
-        "license": only or "other",
-        "tags": ["truing", card.kind],
-    }
+    fields: dict[str, Any] = {"license": only or "other", "tags": ["truing", card.kind]}
+    if card.kind != "probe":
+        fields["library_name"] = "transformers"
     if "/" in card.base and not card.base.startswith(("/", ".")):
         fields["base_model"] = card.base
     return fields

@@ -1,15 +1,17 @@
-"""Trains linear probes: what people or judges say of answers, read off a model's own states.
+"""Trains linear probes: what raters or judges say of answers, read off a model's own states.
 
-The model is not changed, and nothing of it is trained. For each question that the answers have
-labels for (harmful, refused, helpful, ...) a logistic regression learns from the mean state over an
-answer's tokens. It costs one pass over the answers; a few thousand labels suffice, where a reward
-model of all weights needs many more. The states are stored in OUT/states, so that a
-command that was stopped goes on and new labels need no new pass.
+The model is not changed. For each question that the answers have labels for (harmful, refused,
+helpful, ...) a logistic regression learns from the mean state over an answer's tokens. It costs one
+pass over the answers. The states are stored in OUT/states by answer: a command that was stopped
+goes on there, and of new labels only answers that had none before are read.
 """
 
 from __future__ import annotations
 
 import io
+import re
+import zipfile
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,15 +20,15 @@ import msgspec
 import numpy as np
 from msgspec import Struct
 
-from truing.core.errors import DataError, PlanError, UserError, did_you_mean
+from truing.core.errors import DataError, UserError, did_you_mean
 from truing.core.licences import join_licences
 from truing.core.lineage import digest, hash_prompts
 from truing.core.measurement_set import frozen_hashes
 from truing.core.private_files import create_folder, replace_file
 from truing.core.types import Lineage
-from truing.hf.answer_states import AnswerReader, AnswerTokens, States
+from truing.hf.answer_states import AnswerStateEncoder, AnswerTokens, States
 from truing.hf.chat_tokens import AnswerTooLong
-from truing.judges.probe import PROBE_FILE, Probes, QuestionProbe
+from truing.judges.probe import ARGUMENTS, PROBE_FILE, Probes, QuestionProbe
 from truing.train.labelled_answers import LabelledAnswer, LabelledAnswers
 from truing.train.model_card import (
     CARD_FILE,
@@ -35,7 +37,7 @@ from truing.train.model_card import (
     read_model_card,
     render_model_card,
 )
-from truing.train.probe_fit import ProbeFit, fit_probe
+from truing.train.probe_fit import ProbeFit, count_label_faults, fit_probe
 from truing.train.probe_settings import ProbeSettings
 from truing.train.run_lock import lock_run_folder
 from truing.train.trainable_model import BaseModel, find_base_model
@@ -44,29 +46,34 @@ EVALUATION_FILE = "evaluation.json"
 STATES_FOLDER = "states"
 _CHUNK = 256
 """So many answers are read and stored at a time."""
+_QUESTION = re.compile(r"[A-Za-z]\w*")
 
 
 class TrainedProbes(Struct, frozen=True, kw_only=True):
     """The folder of the probes, how each question's does on held-out prompts, and its lineage.
 
-    `layer` is the one that is read, of `layers`; `n_too_long` rows did not fit.
+    `layer` is the one that is read. `left_out` are the questions with too few labels, with the
+    reason, `unreadable` counts the answers that were left out, by reason.
     """
 
     folder: Path
     layer: int
     fits: dict[str, ProbeFit]
-    n_too_long: int
+    left_out: dict[str, str]
+    unreadable: dict[str, int]
     lineage: Lineage
 
 
 class _Evaluation(Struct, frozen=True, kw_only=True):
-    """`evaluation.json` of one question: everything of the fit but the weights."""
+    """`evaluation.json` of one question: everything of the fit but weights and logits."""
 
     penalty: float
     n: int
     n_true: int
     held_out_auroc: tuple[float, float, float]
     auroc_of_length: tuple[float, float, float]
+    precision: float
+    recall: float
 
 
 def train_probes(
@@ -83,14 +90,10 @@ def train_probes(
     """
     folder = Path(settings.out)
     items = [item for source in sources for item in source.items]
-    questions = _chosen_questions(settings, items)
-    if settings.max_length < 1:
-        raise PlanError(f"--max-length {settings.max_length}: at least 1 token")
-    card = read_model_card(folder)
-    if card is not None and card.kind != "probe":
-        raise UserError(f"{folder}: holds a {card.kind} model; give another --out")
+    questions, left_out = _choose_questions(settings, items)
+    _check_folder(folder)
     base = find_base_model(settings.base)
-    reader = AnswerReader.load(
+    encoder = AnswerStateEncoder.load(
         base.weights,
         layer=settings.layer,
         dtype=settings.dtype,
@@ -98,81 +101,138 @@ def train_probes(
         window=settings.max_length,
     )
     with lock_run_folder(folder):
-        rows = [_encode(reader, item) for item in items]
-        used = [(item, row) for item, row in zip(items, rows) if row is not None]
+        unreadable: Counter[str] = Counter()
+        encoded = [(item, _encode(encoder, item, unreadable)) for item in items]
+        used = [(item, row) for item, row in encoded if row is not None]
         if not used:
-            raise DataError(f"no answer fits into {settings.max_length} tokens with its prompt")
-        tokens = [row for _, row in used]
-        states = _read_states(reader, base, settings.dtype, folder, tokens, on_progress)
+            reasons = ", ".join(f"{count} {reason}" for reason, count in unreadable.items())
+            raise DataError(f"no answer can be read: {reasons}")
+        states = StoredStates(folder / STATES_FOLDER, encoder, base.weights.sha256).read(
+            [row for _, row in used], on_progress
+        )
         fits = {
             question: _fit_question(question, used, states, settings.seed) for question in questions
         }
         lineage = _build_lineage(folder, base, sources)
-        _write_folder(folder, settings, base, reader, fits, lineage)
+        _write_folder(folder, settings, base, encoder, fits, lineage)
     return TrainedProbes(
         folder=folder,
-        layer=reader.layer,
+        layer=encoder.layer,
         fits=fits,
-        n_too_long=len(items) - len(used),
+        left_out=left_out,
+        unreadable=dict(unreadable),
         lineage=lineage,
     )
 
 
-def _chosen_questions(settings: ProbeSettings, items: Sequence[LabelledAnswer]) -> tuple[str, ...]:
+def _choose_questions(
+    settings: ProbeSettings, items: Sequence[LabelledAnswer]
+) -> tuple[list[str], dict[str, str]]:
+    """Returns the questions to learn, and those that nobody named and that have too few labels.
+
+    Raises DataError if one that was named has too few, or if none is left.
+    """
     labelled = sorted({question for item in items for question in item.labels})
-    for question in settings.questions:
-        if question not in labelled:
-            raise DataError(
+    questions: list[str] = []
+    left_out: dict[str, str] = {}
+    faults: list[str] = []
+    for question in settings.questions or labelled:
+        rows = [item for item in items if question in item.labels]
+        if not rows:
+            faults.append(
                 f"{question}: no answer has a label for it{did_you_mean(question, labelled)}; the "
                 f"data has labels for {', '.join(labelled) or 'nothing'}"
             )
-    return settings.questions or tuple(labelled)
+            continue
+        labels = [item.labels[question] for item in rows]
+        missing = count_label_faults(question, labels, [i.conversation.prompt for i in rows])
+        if not missing and not _is_argument_name(question):
+            missing = [f"{question!r}: a probe's question is one word of letters, digits and _"]
+        if not missing:
+            questions.append(question)
+        elif settings.questions:
+            faults += missing
+        else:
+            left_out[question] = "; ".join(missing)
+    if faults or not questions:
+        raise DataError(*(faults or left_out.values()))
+    return questions, left_out
 
 
-def _encode(reader: AnswerReader, item: LabelledAnswer) -> AnswerTokens | None:
-    """Returns the tokens of an answer, None if it does not fit."""
+def _is_argument_name(question: str) -> bool:
+    """Whether a question can stand in the spec of the judge, with its weight."""
+    return bool(_QUESTION.fullmatch(question)) and question not in ARGUMENTS
+
+
+def _check_folder(folder: Path) -> None:
+    card = read_model_card(folder)
+    if card is not None and card.kind != "probe":
+        raise UserError(f"{folder}: holds a {card.kind} model; give another --out")
+    if (folder / "config.json").exists():
+        raise UserError(f"{folder}: holds a model; give another --out")
+
+
+def _encode(
+    encoder: AnswerStateEncoder, item: LabelledAnswer, unreadable: Counter[str]
+) -> AnswerTokens | None:
+    """Returns the tokens of an answer; None, and counts it, if it cannot be read whole."""
     try:
-        return reader.encode(item.conversation, item.text, is_cut=item.is_cut)
+        return encoder.encode(item.conversation, item.text, is_cut=item.is_cut)
     except AnswerTooLong:
-        return None
+        unreadable[f"longer than {encoder.window} tokens with the prompt"] += 1
+    except UserError:
+        unreadable["refused or changed by the chat template"] += 1
+    return None
 
 
-def _read_states(
-    reader: AnswerReader,
-    base: BaseModel,
-    dtype: str,
-    folder: Path,
-    rows: Sequence[AnswerTokens],
-    on_progress: Callable[[int, int], None] | None,
-) -> States:
-    """Returns the states of all rows; what OUT/states holds is not read again."""
-    create_folder(folder / STATES_FOLDER)
-    states = np.zeros((len(rows), reader.width), dtype=np.float32)
-    for start in range(0, len(rows), _CHUNK):
-        chunk = rows[start : start + _CHUNK]
-        texts = (f"{row.start} {row.ids}" for row in chunk)
-        key = digest(base.weights.sha256, str(reader.layer), dtype, *texts)
-        stored = folder / STATES_FOLDER / f"{key}.npy"
-        read = _load_states(stored, (len(chunk), reader.width))
-        if read is None:
-            read = reader.states(chunk)
-            file = io.BytesIO()
-            np.save(file, read)
-            replace_file(stored, file.getvalue())
-        states[start : start + _CHUNK] = read
-        if on_progress is not None:
-            on_progress(start + len(chunk), len(rows))
-    return states
+class StoredStates:
+    """States of answers in the files of a folder, by the hash of base, layer, type and tokens."""
 
+    def __init__(self, folder: Path, encoder: AnswerStateEncoder, base_sha256: str) -> None:
+        self.folder, self.encoder = folder, encoder
+        self.identity = digest(base_sha256, str(encoder.layer), encoder.dtype)
 
-def _load_states(stored: Path, shape: tuple[int, int]) -> States | None:
-    """Returns stored states; None if there are none, or if the file is damaged."""
-    try:
-        read = np.load(stored, allow_pickle=False)
-    except (OSError, ValueError, EOFError):
-        return None
-    is_whole = read.shape == shape and read.dtype == np.float32 and np.isfinite(read).all()
-    return read if is_whole else None
+    def read(
+        self, rows: Sequence[AnswerTokens], on_progress: Callable[[int, int], None] | None
+    ) -> States:
+        """Returns the states of all rows, `[rows, width]`; reads and stores what is not there."""
+        create_folder(self.folder)
+        keys = [digest(self.identity, f"{row.start} {row.ids}") for row in rows]
+        states = np.zeros((len(rows), self.encoder.width), dtype=np.float32)
+        stored = self._stored_rows()
+        missing = []
+        for index, key in enumerate(keys):
+            if key in stored:
+                states[index] = stored[key]
+            else:
+                missing.append(index)
+        del stored
+        for start in range(0, len(missing), _CHUNK):
+            chunk = missing[start : start + _CHUNK]
+            states[chunk] = self.encoder.states([rows[index] for index in chunk])
+            self._store([keys[index] for index in chunk], states[chunk])
+            if on_progress is not None:
+                on_progress(len(rows) - len(missing) + start + len(chunk), len(rows))
+        return states
+
+    def _stored_rows(self) -> dict[str, States]:
+        """Returns the stored states of this base, layer and type by key; skips damaged files."""
+        rows: dict[str, States] = {}
+        for file in sorted(self.folder.glob("*.npz")):
+            try:
+                with file.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
+                    keys, states = arrays["keys"].tolist(), arrays["states"]
+            except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+                continue
+            shape = (len(keys), self.encoder.width)
+            if states.shape == shape and states.dtype == np.float32 and np.isfinite(states).all():
+                rows.update(zip(keys, states, strict=True))
+        return rows
+
+    def _store(self, keys: list[str], states: States) -> None:
+        file = io.BytesIO()
+        np.savez(file, keys=np.array(keys), states=states)
+        replace_file(self.folder / f"{digest(*keys)}.npz", file.getvalue())
 
 
 def _fit_question(
@@ -213,16 +273,16 @@ def _write_folder(
     folder: Path,
     settings: ProbeSettings,
     base: BaseModel,
-    reader: AnswerReader,
+    encoder: AnswerStateEncoder,
     fits: dict[str, ProbeFit],
     lineage: Lineage,
 ) -> None:
     """Writes the probes, their evaluation, and the card last: a folder with a card is complete."""
     probes = Probes(
-        layer=reader.layer,
+        layer=encoder.layer,
         max_length=settings.max_length,
         questions={
-            question: QuestionProbe(weights=fit.weights, bias=fit.bias)
+            question: QuestionProbe(weights=fit.weights, bias=fit.bias, threshold=fit.threshold)
             for question, fit in fits.items()
         },
     )
@@ -231,11 +291,11 @@ def _write_folder(
     replace_file(folder / PROBE_FILE, encoded)
     replace_file(folder / EVALUATION_FILE, _format_json(dict(_evaluations(fits))))
     used_settings = {
-        "layer": reader.layer,
+        "layer": encoder.layer,
         "questions": list(fits),
         "held_out_auroc": {q: round(fit.held_out.estimate, 3) for q, fit in fits.items()},
         "max_length": settings.max_length,
-        "dtype": settings.dtype,
+        "dtype": encoder.dtype,
         "seed": settings.seed,
     }
     card = TrainedModelCard(
@@ -264,6 +324,8 @@ def _evaluations(fits: dict[str, ProbeFit]) -> Iterator[tuple[str, _Evaluation]]
                 n_true=fit.n_true,
                 held_out_auroc=(held_out.estimate, held_out.lower, held_out.upper),
                 auroc_of_length=(length.estimate, length.lower, length.upper),
+                precision=fit.precision,
+                recall=fit.recall,
             ),
         )
 

@@ -13,9 +13,11 @@ class ProbeSettings(Struct, frozen=True, kw_only=True):
         base: The model whose states are read: smollm2, a folder in the Hugging Face layout, or a
             hub id. Its own answers are read best.
         layer: The layer after which it is read, counted from 1. Default: after two thirds.
-        questions: Questions to learn, such as harmful refused helpful. Default: all with labels.
+        questions: Questions to learn, such as harmful refused helpful. Default: all that have
+            answers to ten prompts or more with each label.
         max_length: Maximum tokens of prompt and answer; longer rows are left out.
-        dtype: auto (bfloat16 if the hardware has it), float32 or bfloat16.
+        dtype: auto (bfloat16 if the hardware has it), float32 or bfloat16; the judge reads in
+            float32 unless told otherwise.
         device: Device to read on: auto (CUDA, else MPS, else the CPU), cpu, cuda, cuda:N or mps.
         seed: Seed of the division into folds.
     """

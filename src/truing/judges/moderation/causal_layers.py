@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from truing.judges.moderation.kept_states import KeptKeys, cache_argument, causal_mask
+from truing.hf.loading import cache_argument
+from truing.judges.moderation.kept_states import KeptKeys, causal_mask
 
 LAYERWISE_MODEL_TYPES = frozenset({"llama", "mistral", "qwen2", "qwen3"})
 

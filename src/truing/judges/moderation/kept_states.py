@@ -7,7 +7,6 @@ mixed layer outputs of the earlier ones are cached. The logits equal those of th
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Sequence
 from typing import Any
 
@@ -54,11 +53,6 @@ class KeptKeys:
             self._keys[layer_idx] = torch.cat((self._keys[layer_idx], keys), 2)
             self._values[layer_idx] = torch.cat((self._values[layer_idx], values), 2)
         return self._keys[layer_idx], self._values[layer_idx]
-
-
-def cache_argument(layer: Any) -> str:
-    """Returns the name of a decoder layer's cache argument; versions of transformers differ."""
-    return "cache" if "cache" in inspect.signature(layer.forward).parameters else "past_key_values"
 
 
 def causal_mask(new: int, cached: int, device: torch.device) -> Tensor | None:
