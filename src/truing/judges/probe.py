@@ -2,12 +2,12 @@
 
     probe:DIR                            the verdict of the folder's only question
     probe:DIR,question=harmful           the verdict of one of several
-    probe:DIR,harmful=-1,helpful=1.3     a value: the weighted sum of logits, to choose by
+    probe:DIR,harmful=-1,helpful=1       a value: the weighted sum of logits, to choose by
     probe:smollm2,...                    the probes that come with truing, of the embedded model
 
 A verdict is true above the probability that had the best F1 on held-out answers (`threshold=` sets
 another). The value has no unit and answers no question: `best-of:8,by=(probe:DIR,harmful=-1,
-helpful=1.3)` chooses by it. A probe reads the states of the base that it was trained on, which is
+helpful=1)` chooses by it. A probe reads the states of the base that it was trained on, which is
 found by name and must have the same weights; `base=` names a folder that was moved. Further
 arguments: `dtype` (float32), `device`, `batch` (tokens at once).
 """

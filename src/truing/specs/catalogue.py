@@ -90,7 +90,7 @@ JUDGE_KINDS = _kinds(
         "preference": ("preference:DIR", "The same as reward:DIR."),
         "cost": ("cost:DIR", "A trained cost model: above 0 is harmful."),
         "probe": (
-            "probe:DIR,harmful=-1,helpful=1.3",
+            "probe:DIR,harmful=-1,helpful=1",
             "Linear probes on a model's own states: a value; question=NAME gives a verdict.",
         ),
         "state": (
