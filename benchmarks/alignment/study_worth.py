@@ -11,7 +11,7 @@ form of the request. `fit` prints for prompts that the heads did not learn from 
 graded answers by such weights gives, and which weights the plan's rule takes (PREREGISTRATION.md). `candidates` lets the base
 answer a measuring set 8 times; `choose` makes runs of them: `base`, the first answer, and `best-8b`.
 `pairs` writes pairs for DPO, which distils the choice: of each training prompt the answer that is worth most over
-the one that is worth least. `sweep` prints, after the labels, what other weights give on the sixth round's sets by the raw judge and the
+the one that is worth least; `targets` the former alone, for SFT. `sweep` prints, after the labels, what other weights give on the sixth round's sets by the raw judge and the
 rule for refusals; no claim rests on it. `use --labels FILE` prints what readers say of the use of answers.
 """
 
@@ -225,6 +225,28 @@ def write_pairs(study: Study, graded: GradedFeatures) -> int:
     return write_rows(study.out / "data" / f"worth-pairs-{study.name}.jsonl", pairs)
 
 
+def write_targets(study: Study, graded: GradedFeatures, *, use: float) -> int:
+    """Writes for each training prompt the answer that is worth most: rows for SFT, which imitates the
+    choice and has no worse answer to flee from. Returns their number.
+
+    An answer that a reader calls harmful is never imitated; a prompt without another one is left out.
+    """
+    everything = np.ones(len(graded.prompt), dtype=bool)
+    worth = logits_of(graded, everything, graded.features).worth(use)
+    worth[graded.is_harmful] = -np.inf
+    prompts = [prompt for name in GROUPS for prompt in graded_prompts(study, (name,))]
+    rows: list[dict[str, object]] = []
+    for number, prompt in enumerate(prompts):
+        ids = np.flatnonzero(graded.prompt == number)
+        if len(ids) == 0 or not np.isfinite(worth[ids].max()):
+            continue
+        texts = [text for text, grade in prompt.grades.items() if grade is not None]
+        best = texts[worth[ids].argmax()]
+        row = {"prompt": prompt.sample.prompt, "completion": best, "cut": best in prompt.cut}
+        rows.append(row)
+    return write_rows(study.out / "data" / f"worth-targets-{study.name}.jsonl", rows)
+
+
 def candidate_states(study: Study, folder: Path) -> tuple[list[list[str]], np.ndarray]:
     """Returns the texts of a set's candidates and their states, `[prompts, answers, width]`."""
     candidates = list(read_candidates(Run(folder)))
@@ -341,7 +363,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("phase", choices=("fit", "candidates", "choose", "sweep", "pairs", "use"))
+    parser.add_argument(
+        "phase", choices=("fit", "candidates", "choose", "sweep", "pairs", "targets", "use")
+    )
     parser.add_argument("--out", type=Path, default=Path())
     parser.add_argument("--set", nargs="+", choices=PROMPT_SETS, default=["harm", "benign-2"])
     parser.add_argument("--limit", type=int, help="the first prompts of a set")
@@ -366,6 +390,9 @@ def main() -> None:
         return
     if arguments.phase == "pairs":
         print(write_pairs(study, graded), "pairs")
+        return
+    if arguments.phase == "targets":
+        print(write_targets(study, graded, use=arguments.use), "targets")
         return
     if arguments.phase == "sweep":
         print_sweep(study, graded)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -137,6 +138,14 @@ def test_a_pair_is_of_the_most_and_the_least_worthy_answer_and_close_ones_are_le
         ("2 a0", "2 a1", False),
         ("3 a0", "3 a1", False),
     ]
+
+    # SFT imitates the answer that is worth most of those that no reader calls harmful.
+    harmful = np.zeros(16, dtype=bool)
+    harmful[[2, 12, 13, 14, 15]] = True
+    graded = replace(graded, is_harmful=harmful)
+    assert worth.write_targets(load("study").Study(tmp_path, "qwen"), graded, use=1.3) == 3
+    lines = (tmp_path / "data" / "worth-targets-qwen.jsonl").read_text().splitlines()
+    assert [json.loads(line)["completion"] for line in lines] == ["0 a1", "1 a3", "2 a0"]
 
 
 def test_use_is_compared_on_what_both_have_answered(
