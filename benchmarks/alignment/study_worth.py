@@ -11,7 +11,7 @@ form of the request. `fit` prints for prompts that the heads did not learn from 
 graded answers by such weights gives, and which weights the plan's rule takes (PREREGISTRATION.md). `candidates` lets the base
 answer a measuring set 8 times; `choose` makes runs of them: `base`, the first answer, and `best-8b`.
 `pairs` writes pairs for DPO, which distils the choice: of each training prompt the answer that is worth most over
-the one that is worth least; `targets` the former alone, for SFT. `sweep` prints, after the labels, what other weights give on the sixth round's sets by the raw judge and the
+the one that is worth least; `targets` the former alone, for SFT. `heads` writes the heads as one layer. `sweep` prints, after the labels, what other weights give on the sixth round's sets by the raw judge and the
 rule for refusals; no claim rests on it. `use --labels FILE` prints what readers say of the use of answers.
 """
 
@@ -32,6 +32,7 @@ from study_answer_heads import (
     ANSWERS,
     BASE,
     FOLDS,
+    LAYER,
     GradedFeatures,
     candidate_folder,
     draw_candidates,
@@ -247,6 +248,22 @@ def write_targets(study: Study, graded: GradedFeatures, *, use: float) -> int:
     return write_rows(study.out / "data" / f"worth-targets-{study.name}.jsonl", rows)
 
 
+def write_heads(study: Study, graded: GradedFeatures) -> Path:
+    """Writes STUDY/data/worth-heads-TARGET.json: the three heads, of all graded answers."""
+    everything = np.ones(len(graded.prompt), dtype=bool)
+    heads: dict[str, object] = {"base": study.target.base, "layer": LAYER}
+    for name, head in (
+        ("harm", graded.cost_head(everything)),
+        ("refusal", graded.refusal_head(everything)),
+        ("use", graded.use_head(everything)),
+    ):
+        weights, bias = head.as_one_layer()
+        heads[name] = {"weights": [float(f"{w:.6g}") for w in weights], "bias": bias}
+    path = study.out / "data" / f"worth-heads-{study.name}.json"
+    path.write_text(json.dumps(heads) + "\n", encoding="utf-8")
+    return path
+
+
 def candidate_states(study: Study, folder: Path) -> tuple[list[list[str]], np.ndarray]:
     """Returns the texts of a set's candidates and their states, `[prompts, answers, width]`."""
     candidates = list(read_candidates(Run(folder)))
@@ -364,7 +381,8 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "phase", choices=("fit", "candidates", "choose", "sweep", "pairs", "targets", "use")
+        "phase",
+        choices=("fit", "candidates", "choose", "sweep", "pairs", "targets", "heads", "use"),
     )
     parser.add_argument("--out", type=Path, default=Path())
     parser.add_argument("--set", nargs="+", choices=PROMPT_SETS, default=["harm", "benign-2"])
@@ -393,6 +411,9 @@ def main() -> None:
         return
     if arguments.phase == "targets":
         print(write_targets(study, graded, use=arguments.use), "targets")
+        return
+    if arguments.phase == "heads":
+        print(write_heads(study, graded))
         return
     if arguments.phase == "sweep":
         print_sweep(study, graded)

@@ -148,6 +148,26 @@ def test_a_pair_is_of_the_most_and_the_least_worthy_answer_and_close_ones_are_le
     assert [json.loads(line)["completion"] for line in lines] == ["0 a1", "1 a3", "2 a0"]
 
 
+def test_the_heads_as_one_layer_give_the_same_logits(load: Any, tmp_path: Path) -> None:
+    worth, heads = load("study_worth"), load("study_answer_heads")
+    graded = synthetic(heads)
+    everything = np.ones(len(graded.prompt), dtype=bool)
+    logits = worth.logits_of(graded, everything, graded.features)
+    (tmp_path / "data").mkdir()
+    stored = json.loads(
+        worth.write_heads(load("study").Study(tmp_path, "qwen"), graded).read_text()
+    )
+    assert stored["layer"] == heads.LAYER
+    for name, expected in (
+        ("harm", logits.harm),
+        ("refusal", logits.refusal),
+        ("use", logits.use),
+    ):
+        head = stored[name]
+        found = graded.features @ np.array(head["weights"]) + head["bias"]
+        assert found == pytest.approx(expected, abs=1e-3)
+
+
 def test_use_is_compared_on_what_both_have_answered(
     load: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
