@@ -55,6 +55,8 @@ def test_all_faults_of_names_are_reported_together() -> None:
     [
         ("run --data builtin:safety", "need --model"),
         ("run plan.toml --model scripted:mixed", "not both"),
+        ("run --full --model scripted:mixed", "--full adds variants to the shipped plan"),
+        ("run plan.toml --full", "--full adds variants to the shipped plan"),
         ("run --model gpt-4o --judge rules:refusal", "did you mean 'openai:gpt-4o'?"),
         ("run --model scripted:mixed --data rows.csv --judge rules:refusal", "file:rows.csv"),
     ],

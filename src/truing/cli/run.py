@@ -210,7 +210,7 @@ def _warn_of_budget(plan: Plan) -> None:
         )
 
 
-def _choose_plan(path: Path | None, specs: SpecFlags, *, full: bool) -> Plan:
+def _choose_plan(path: Path | None, specs: SpecFlags, *, full: bool = False) -> Plan:
     """Returns the plan that the arguments name: a file, one made of specs, or the shipped one."""
     from truing.plan.evaluation import read_plan
     from truing.plan.from_specs import plan_from_specs
