@@ -61,6 +61,7 @@ def test_the_full_plan_adds_what_takes_longer() -> None:
     assert full.data["safety"].not_recorded == ("best-of-4",)
     assert full.data["safety"].recorded == plan.data["safety"].recorded
     assert (full.run, full.baseline) == (plan.run, plan.baseline)
+    assert "probes" in full.about != plan.about
     # Of four answers of the plain variant, whose words it has.
     assert full.models["best-of-4"].endswith(f",of=({plan.models['plain']})")
 
