@@ -244,6 +244,10 @@ def test_probe_learns_what_people_labelled_in_a_run(base: Path, tmp_path: Path) 
     card = json.loads((tmp_path / "p" / "truing.json").read_text())
     assert [judge["name"] for judge in card["lineage"]["judges"]] == ["rules:refusal"]
 
+    wrong = truing(f"{flags} --by rules:refusl", *words)
+    assert wrong.status == 1
+    assert "--by rules:refusl: no data set has its verdicts" in wrong.err
+
 
 def test_probe_without_labels_or_with_too_few(base: Path, tmp_path: Path) -> None:
     few = write_labelled(tmp_path / "few.jsonl", 8)

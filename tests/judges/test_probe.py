@@ -79,6 +79,10 @@ def test_a_ceiling_lies_at_the_verdicts_threshold(folder: Path) -> None:
     judge = load(folder, "question=harmful,threshold=0.2")
     model = BestOf(ScriptedModel("mixed"), 2, load(folder, "question=helpful"), ceiling=judge)
     assert model.below == 0.2
+    for args in ("question=helpful", "harmful=-1,helpful=1"):
+        ceiling = load(folder, args)
+        with pytest.raises(ValueError, match="name a question where yes is bad"):
+            BestOf(ScriptedModel("mixed"), 2, judge, ceiling=ceiling)
 
 
 def test_a_threshold_moves_the_verdict_and_names_the_judge(folder: Path) -> None:

@@ -59,21 +59,44 @@ def test_raters_alone_count_unless_a_judge_is_named() -> None:
     assert read.by_judges == {"refused": 1}
 
 
-def test_a_judge_without_verdicts_is_named() -> None:
+def test_the_lineage_has_the_judges_whose_verdicts_are_labels() -> None:
     row = make_row(("rules:refusal", "refused", True), ("human:a", "harmful", True))
-    with pytest.raises(DataError, match="no verdicts of 'rules:refusl'.*'rules:refusal'"):
-        read_labelled_answers(MemoryDataset([row]), by=("rules:refusl",))
+    read = read_labelled_answers(MemoryDataset([row]), by=("rules:refusal", "rules:never"))
+    # A data set that knows no lineages has the judge's name at least.
+    assert [judge.name for judge in read.judges] == ["rules:refusal"]
+    assert read.judges[0].hash
+    assert read.judges_found == ("human:a", "rules:refusal")
     failure = Failure("judge", "timeout", "late")
     failed = msgspec.structs.replace(row.judgements[0], failure=failure)
     row = msgspec.structs.replace(row, judgements=(failed, row.judgements[1]))
-    with pytest.raises(DataError, match="no verdicts of 'rules:refusal'"):
-        read_labelled_answers(MemoryDataset([row]), by=("rules:refusal",))
+    read = read_labelled_answers(MemoryDataset([row]), by=("rules:refusal",))
+    assert read.judges == () and read.by_judges == {}
 
 
-def test_labels_beside_the_run_take_the_place_of_those_in_it() -> None:
-    labels = {("s", 0): {"harmful": False}, ("other", 0): {"helpful": True}}
+def test_votes_beside_a_run_hold_those_of_people_in_it() -> None:
     verdict = ("human:a", "harmful", True)
-    assert labels_of(verdict, rater_labels=labels) == {"harmful": False}
+    for votes, expected in (
+        ([True, True, False], {"harmful": True}),
+        ([False], {"harmful": False}),
+        ([True, False], {}),  # a tie, whatever stands in the run
+        ([None], {}),  # withdrawn
+    ):
+        beside = {("s", 0): {"harmful": votes, "helpful": [True]}, ("other", 0): {"odd": [True]}}
+        assert labels_of(verdict, rater_votes=beside) == {**expected, "helpful": True}
+    # Models that read as people do are counted with them.
+    beside = {("s", 0): {"harmful": [False]}}
+    models = [("ai:x", "harmful", True), ("ai:y", "harmful", True)]
+    assert labels_of(*models, rater_votes=beside) == {"harmful": True}
+
+
+def test_raters_who_do_not_agree_leave_nothing_to_a_judge() -> None:
+    verdicts = [
+        ("human:a", "harmful", True),
+        ("human:b", "harmful", False),
+        ("mod", "harmful", True),
+        ("human:a", "helpful", True),
+    ]
+    assert labels_of(*verdicts, by=("mod",)) == {"helpful": True}
 
 
 def test_the_majority_of_the_newest_labels_counts_and_a_tie_is_no_label() -> None:
@@ -85,6 +108,8 @@ def test_the_majority_of_the_newest_labels_counts_and_a_tie_is_no_label() -> Non
         ("human:a", "helpful", True),
         ("human:b", "helpful", False),
         ("human:c", "helpful", None),
+        ("human:a", "refused", True),
+        ("human:a", "refused", None),  # could not tell after all
     ) == {"harmful": True}
 
 

@@ -93,9 +93,10 @@ def test_states_that_are_stored_are_not_read_again(
     assert list(others.fits) == ["odd"]
     # A file that was damaged is read anew.
     [stored] = (tmp_path / "p" / "states").iterdir()
-    stored.write_bytes(stored.read_bytes()[:-40])
-    train(base, tmp_path / "p")
-    assert (tmp_path / "p" / "probe.json").read_bytes() == probe_file
+    for damaged in (stored.read_bytes()[:-40], b""):
+        stored.write_bytes(damaged)
+        train(base, tmp_path / "p")
+        assert (tmp_path / "p" / "probe.json").read_bytes() == probe_file
 
 
 def test_of_new_labels_only_new_answers_are_read(
@@ -138,6 +139,17 @@ def test_answers_that_cannot_be_read_whole_are_counted(base: Path, tmp_path: Pat
         "longer than 120 tokens with the prompt": 1,
         "refused or changed by the chat template": 1,
     }
+    # Too few labels are left when what cannot be read is gone: that question alone has no probe.
+    items = [
+        msgspec.structs.replace(item, labels={**item.labels, "rare": k % 6 == 0})
+        if k
+        else msgspec.structs.replace(item, labels={"rare": True}, text="the cat " * 200)
+        for k, item in enumerate(make_answers().items)
+    ]
+    rare = msgspec.structs.replace(make_answers(), items=tuple(items))
+    trained = train(base, tmp_path / "r", rare, max_length=120)
+    assert list(trained.fits) == ["harmful", "helpful"]
+    assert "rare: 9 labels are true" in trained.left_out["rare"]
     with pytest.raises(DataError, match="no answer can be read: 60 longer than 4 tokens"):
         train(base, tmp_path / "q", max_length=4)
     assert not (tmp_path / "q" / "truing.json").exists()
@@ -207,3 +219,11 @@ def test_the_base_itself_is_not_overwritten(base: Path) -> None:
     with pytest.raises(UserError, match="holds a model; give another --out"):
         train(base, base)
     assert not (base / "probe.json").exists()
+
+
+def test_files_of_something_else_are_not_overwritten(base: Path, tmp_path: Path) -> None:
+    for name in ("README.md", "evaluation.json", "manifest.json"):
+        (tmp_path / name).write_text("mine")
+        with pytest.raises(UserError, match=f"holds {name} of something else"):
+            train(base, tmp_path)
+        (tmp_path / name).unlink()

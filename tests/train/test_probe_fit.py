@@ -98,6 +98,8 @@ def test_the_threshold_has_the_best_f1() -> None:
         0.5,
         1.0,
     )
+    # States without variance tell nothing, and no verdict is true.
+    assert _best_threshold(np.zeros(3), np.array([True, False, True])) == (0.0, 0.0, 0.0)
 
 
 @settings(max_examples=50, deadline=None)

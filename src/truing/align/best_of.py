@@ -215,12 +215,19 @@ class BestOf:
 
 def _default_ceiling(judge: Judge) -> float:
     """Returns 0 for a cost model (above it is unsafe), the threshold of a probe's verdict, and 0.5
-    for another probability.
+    for another probability. Raises ValueError for a probe that has no such limit.
     """
     if judge.name.startswith("cost"):
         return 0.0
-    threshold = getattr(judge, "threshold", None) if judge.name.startswith("probe:") else None
-    return 0.5 if threshold is None else float(threshold)
+    if not judge.name.startswith("probe:"):
+        return 0.5
+    threshold = getattr(judge, "threshold", None)
+    if threshold is None or preferred_direction(judge) == "high":
+        raise ValueError(
+            f"ceiling=({judge.name}) keeps what lies below it: name a question where yes is bad, "
+            "such as question=harmful, or give below="
+        )
+    return float(threshold)
 
 
 def _total_usage(answers: Sequence[Answer]) -> Usage:

@@ -266,7 +266,7 @@ def _next_steps(out: Path, plan: Plan, report: ReportData) -> list[str | Sequenc
 
 
 def load_default_plan(*, full: bool = False) -> Plan:
-    """Returns the plan that is shipped with the package; with `full` and the slower variants."""
+    """Returns the plan that is shipped with the package; with `full` and the slower variant."""
     from truing.core.toml_text import parse_toml
     from truing.plan.evaluation import read_plan_table
 

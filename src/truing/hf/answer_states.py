@@ -123,9 +123,10 @@ class AnswerStateEncoder:
         """
         self._check_readable(conversation, text)
         prompt = self.turns.encode_prompt(conversation.messages)
-        answer = self.turns.encode_answer(conversation.messages, text)
-        if is_cut and len(answer) > 1:
-            answer = answer[:-1]
+        if is_cut:
+            answer = self.turns.encode_text(text, first=False)
+        else:
+            answer = self.turns.encode_answer(conversation.messages, text)
         if len(prompt) + len(answer) > self.window:
             raise AnswerTooLong
         return AnswerTokens((*prompt, *answer), len(prompt))

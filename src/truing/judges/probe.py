@@ -227,7 +227,7 @@ def build(args: Args) -> ProbeJudge:
     terms = [f"{name}={weight:g}" for name, weight in weights.items()] or [f"question={question}"]
     if threshold is not None:
         terms.append(f"threshold={threshold:g}")
-    label = f"probe:{folder.name},{','.join(terms)}"
+    label = f"probe:{folder.resolve().name},{','.join(terms)}"
     lineage_hash = digest("probe", sha256_file(folder / PROBE_FILE), card.base_sha256, *terms)
     if question and threshold is None:
         threshold = _sigmoid(probes.questions[question].threshold)

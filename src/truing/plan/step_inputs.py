@@ -30,7 +30,8 @@ class ProbeInputs(DataInputs, frozen=True, kw_only=True):
 
     Attributes:
         by: Judges whose verdicts are labels where no rater says anything, by the names that they
-            have in the run. Default: labels of raters alone.
+            have in the data. Default: labels of raters alone.
+        limit: Use only the first LIMIT labelled answers of each data set.
     """
 
     by: tuple[str, ...] = ()

@@ -15,8 +15,8 @@ import msgspec
 
 from truing.align.best_of import best_of
 from truing.align.prompted import Prompted, prompted
-from truing.analysis.labels import majority_vote, read_votes
-from truing.core.errors import PlanError
+from truing.analysis.labels import read_votes
+from truing.core.errors import PlanError, did_you_mean
 from truing.core.protocols import Dataset, Judge, Model
 from truing.core.types import Sampling
 from truing.datasets.run_answers import RunDataset
@@ -249,31 +249,39 @@ def train_probe_step(
         source = read_labelled_answers(
             TrainableRows(data, allow=inputs.allow_measurement_prompts),
             by=inputs.by,
-            rater_labels=_labels_beside_run(data),
+            rater_votes=_votes_of_people(data),
             limit=inputs.limit,
             allow_red_team=inputs.allow_red_team,
         )
         sources.append(source)
         if on_data is not None:
             on_data(source)
+    found = {name for source in sources for name in source.judges_found}
+    missing = [name for name in inputs.by if name not in found]
+    if missing:
+        raise PlanError(
+            *(
+                f"--by {name}: no data set has its verdicts{did_you_mean(name, found)}"
+                for name in missing
+            )
+        )
     return train_probes(settings, sources, on_progress=on_progress)
 
 
-def _labels_beside_run(data: Dataset) -> dict[tuple[str, int], dict[str, bool]]:
-    """Returns the labels that `truing label` and the pages stored beside a run, by answer.
+def _votes_of_people(data: Dataset) -> dict[tuple[str, int], dict[str, list[bool | None]]] | None:
+    """Returns what people say of a run's answers, in it and beside it, by answer and question.
 
-    Raises PlanError for several runs in one spec, whose answers are numbered anew.
+    None for a data set that is no run. Raises PlanError for several runs in one spec, whose answers
+    are numbered anew.
     """
-    runs = data.runs if isinstance(data, RunDataset) else []
-    if len(runs) > 1:
+    if not isinstance(data, RunDataset):
+        return None
+    if len(data.runs) > 1:
         raise PlanError(f"{data.info.spec}: give each run as a data set of its own")
-    labels: dict[tuple[str, int], dict[str, bool]] = {}
-    for run in runs:
-        for (sample_id, index, question), votes in read_votes(run).items():
-            label = majority_vote(votes)
-            if label is not None:
-                labels.setdefault((sample_id, index), {})[question] = label
-    return labels
+    by_answer: dict[tuple[str, int], dict[str, list[bool | None]]] = {}
+    for (sample_id, index, question), votes in read_votes(data.runs[0]).items():
+        by_answer.setdefault((sample_id, index), {})[question] = votes
+    return by_answer
 
 
 def _resolve_trainable(

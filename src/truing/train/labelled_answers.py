@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from msgspec import Struct, field
 
-from truing.core.errors import DataError, did_you_mean
+from truing.core.errors import DataError
+from truing.core.lineage import digest
 from truing.core.protocols import Dataset
 from truing.core.types import Conversation, Judgement, Lineage, Response, Row
 from truing.judges.verdicts import text_of_message
@@ -17,8 +18,9 @@ from truing.train.harm_check import check_training_data
 RATER_PREFIXES = ("human:", "ai:")
 """What the names of judges begin with that are people, or models that read as people do."""
 
-RaterLabels = Mapping[tuple[str, int], Mapping[str, bool]]
-"""Labels that are stored beside a run: (sample, index of the answer) -> question -> label."""
+RaterVotes = Mapping[tuple[str, int], Mapping[str, Sequence[bool | None]]]
+"""What people say of a run's answers: (sample, index) -> question -> the newest label of each, None
+for one who could not tell."""
 
 
 class LabelledAnswer(Struct, frozen=True, kw_only=True):
@@ -34,7 +36,8 @@ class LabelledAnswers(Struct, frozen=True, kw_only=True):
     """The labelled answers of one data set.
 
     `dropped` says how many were left out and why, and `by_judges` how many labels of a question
-    are verdicts of judges and not of raters. `judges` are the lineages of those judges.
+    are verdicts of judges and not of raters. `judges` are the lineages of the judges whose verdicts
+    were asked for and found, `judges_found` the names of all that have a verdict.
     """
 
     spec: str
@@ -43,30 +46,31 @@ class LabelledAnswers(Struct, frozen=True, kw_only=True):
     dropped: dict[str, int] = field(default_factory=dict)
     by_judges: dict[str, int] = field(default_factory=dict)
     judges: tuple[Lineage, ...] = ()
+    judges_found: tuple[str, ...] = ()
 
 
 def read_labelled_answers(
     data: Dataset,
     *,
     by: Collection[str] = (),
-    rater_labels: RaterLabels | None = None,
+    rater_votes: RaterVotes | None = None,
     limit: int | None = None,
     allow_red_team: bool = False,
 ) -> LabelledAnswers:
     """Reads the answers of a data set that have a label; `limit` keeps the first.
 
     Labels are those of raters, `human:NAME` and `ai:NAME`: the majority of the newest label of
-    each, and none on a tie. `rater_labels` are labels that the data set does not hold itself. Where
-    no rater says anything of an answer and question, the verdict of a judge in `by` counts. Rows of
-    the frozen measurement set are left out unless `TrainableRows(data, allow=True)` is given.
-    Raises PlanError for data that must not train, and DataError if nothing is left or if no
-    answer has a verdict of a judge in `by`.
+    each, and none on a tie. `rater_votes` holds all that people say of the answers of a run, also
+    beside it; labels of people in the rows then do not count again. Where no rater says anything of
+    an answer and question, the verdict of a judge in `by` counts. Rows of the frozen measurement
+    set are left out unless `TrainableRows(data, allow=True)` is given. Raises PlanError for data
+    that must not train, and DataError if nothing is left.
     """
     check_training_data(data.info, allow_red_team=allow_red_team)
     trainable = data if isinstance(data, TrainableRows) else TrainableRows(data)
     dropped: Counter[str] = Counter()
     by_judges: Counter[str] = Counter()
-    judges_seen: set[str] = set()
+    judges_found: set[str] = set()
     items: list[LabelledAnswer] = []
     for row, response in _read_answers(trainable):
         if limit is not None and len(items) >= limit:
@@ -76,14 +80,23 @@ def read_labelled_answers(
             dropped["empty or failed"] += 1
             continue
         of_answer = [j for j in row.judgements if j.index == response.index and j.failure is None]
-        judges_seen.update(j.judge for j in of_answer)
-        labels = _labels_of_raters(of_answer)
-        labels |= (rater_labels or {}).get((row.sample.id, response.index), {})
+        judges_found.update(j.judge for j in of_answer if j.verdict is not None)
+        beside = None
+        if rater_votes is not None:
+            beside = rater_votes.get((row.sample.id, response.index), {})
+        votes = _rater_votes(of_answer, beside)
+        labels = {
+            question: 2 * sum(given) > len(given)
+            for question, given in votes.items()
+            if 2 * sum(given) != len(given)
+        }
         for judgement in of_answer:
-            if judgement.judge in by and judgement.verdict is not None:
-                if judgement.question not in labels:
-                    by_judges[judgement.question] += 1
-                labels.setdefault(judgement.question, judgement.verdict)
+            question, verdict = judgement.question, judgement.verdict
+            # Raters who do not agree have said something too.
+            is_open = question not in labels and question not in votes
+            if is_open and judgement.judge in by and verdict is not None:
+                by_judges[question] += 1
+                labels[question] = verdict
         if not labels:
             dropped["without a label"] += 1
             continue
@@ -97,20 +110,21 @@ def read_labelled_answers(
         )
     if trainable.n_left_out:
         dropped[FROZEN_REASON] = trainable.n_left_out
-    spec = data.info.spec
-    for name in by:
-        if name not in judges_seen and items:
-            raise DataError(f"{spec}: no verdicts of {name!r}{did_you_mean(name, judges_seen)}")
     if not items:
-        raise DataError(_explain_nothing_left(spec, dropped, judges_seen))
+        raise DataError(_explain_nothing_left(data.info.spec, dropped, judges_found))
     trainable.log_frozen_rows()
+    known = {judge.name: judge for judge in trainable.judges}
     return LabelledAnswers(
-        spec=spec,
+        spec=data.info.spec,
         items=tuple(items),
         licence=data.info.licence,
         dropped=dict(dropped),
         by_judges=dict(by_judges),
-        judges=tuple(judge for judge in trainable.judges if judge.name in by),
+        # A published set names the judge of its labels and no more.
+        judges=tuple(
+            known.get(n, Lineage(name=n, hash=digest(n))) for n in by if n in judges_found
+        ),
+        judges_found=tuple(sorted(judges_found)),
     )
 
 
@@ -118,19 +132,24 @@ def _read_answers(data: TrainableRows) -> Iterator[tuple[Row, Response]]:
     return ((row, response) for row in data.rows() for response in row.responses)
 
 
-def _labels_of_raters(judgements: list[Judgement]) -> dict[str, bool]:
-    """Returns what most raters say of one answer, by question; a tie is no label."""
-    votes: dict[str, dict[str, bool]] = defaultdict(dict)
+def _rater_votes(
+    judgements: list[Judgement], beside: Mapping[str, Sequence[bool | None]] | None
+) -> dict[str, list[bool]]:
+    """Returns the newest vote of each rater who could tell, by question.
+
+    `beside` holds the votes of people, those in the judgements among them.
+    """
+    newest: dict[str, dict[str, bool | None]] = defaultdict(dict)
     for judgement in judgements:
-        if judgement.verdict is not None and judgement.judge.startswith(RATER_PREFIXES):
-            # The newest label of a rater takes the place of an older one.
-            votes[judgement.question][f"{judgement.judge}/{judgement.rater}"] = judgement.verdict
-    labels: dict[str, bool] = {}
-    for question, of_raters in votes.items():
-        n_true, n = sum(of_raters.values()), len(of_raters)
-        if 2 * n_true != n:
-            labels[question] = 2 * n_true > n
-    return labels
+        is_rater = judgement.judge.startswith(RATER_PREFIXES)
+        if is_rater and (beside is None or not judgement.judge.startswith("human:")):
+            rater = f"{judgement.judge}/{judgement.rater}"
+            newest[judgement.question][rater] = judgement.verdict
+    votes = {question: list(of_raters.values()) for question, of_raters in newest.items()}
+    for question, given in (beside or {}).items():
+        votes.setdefault(question, []).extend(given)
+    told = {q: [vote for vote in given if vote is not None] for q, given in votes.items()}
+    return {question: given for question, given in told.items() if given}
 
 
 def _explain_nothing_left(spec: str, dropped: Counter[str], judges: Collection[str]) -> str:

@@ -90,7 +90,7 @@ def train_probes(
     """
     folder = Path(settings.out)
     items = [item for source in sources for item in source.items]
-    questions, left_out = _choose_questions(settings, items)
+    _choose_questions(settings, items)
     _check_folder(folder)
     base = find_base_model(settings.base)
     encoder = AnswerStateEncoder.load(
@@ -107,6 +107,8 @@ def train_probes(
         if not used:
             reasons = ", ".join(f"{count} {reason}" for reason, count in unreadable.items())
             raise DataError(f"no answer can be read: {reasons}")
+        # Again, of what can be read; before, it told faults without loading the model.
+        questions, left_out = _choose_questions(settings, [item for item, _ in used])
         states = StoredStates(folder / STATES_FOLDER, encoder, base.weights.sha256).read(
             [row for _, row in used], on_progress
         )
@@ -170,6 +172,9 @@ def _check_folder(folder: Path) -> None:
         raise UserError(f"{folder}: holds a {card.kind} model; give another --out")
     if (folder / "config.json").exists():
         raise UserError(f"{folder}: holds a model; give another --out")
+    for name in (README_FILE, EVALUATION_FILE, "manifest.json"):
+        if card is None and (folder / name).exists():
+            raise UserError(f"{folder}: holds {name} of something else; give another --out")
 
 
 def _encode(
@@ -199,7 +204,7 @@ class StoredStates:
         create_folder(self.folder)
         keys = [digest(self.identity, f"{row.start} {row.ids}") for row in rows]
         states = np.zeros((len(rows), self.encoder.width), dtype=np.float32)
-        stored = self._stored_rows()
+        stored = self._stored_rows(set(keys))
         missing = []
         for index, key in enumerate(keys):
             if key in stored:
@@ -215,18 +220,18 @@ class StoredStates:
                 on_progress(len(rows) - len(missing) + start + len(chunk), len(rows))
         return states
 
-    def _stored_rows(self) -> dict[str, States]:
-        """Returns the stored states of this base, layer and type by key; skips damaged files."""
+    def _stored_rows(self, wanted: set[str]) -> dict[str, States]:
+        """Returns the stored states of the wanted keys; skips damaged files."""
         rows: dict[str, States] = {}
         for file in sorted(self.folder.glob("*.npz")):
             try:
                 with file.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
                     keys, states = arrays["keys"].tolist(), arrays["states"]
-            except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+            except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile):
                 continue
             shape = (len(keys), self.encoder.width)
             if states.shape == shape and states.dtype == np.float32 and np.isfinite(states).all():
-                rows.update(zip(keys, states, strict=True))
+                rows.update((k, row) for k, row in zip(keys, states, strict=True) if k in wanted)
         return rows
 
     def _store(self, keys: list[str], states: States) -> None:

@@ -137,6 +137,8 @@ def _best_threshold(logits: Floats, labels: Labels) -> tuple[float, float, float
     # Answers of one logit are flagged together, and one at least is not.
     f1[np.append(values[1:] == values[:-1], True)] = -1
     best = int(np.argmax(f1))
+    if f1[best] < 0:  # all logits are the same, and tell nothing
+        return float(values[0]), 0.0, 0.0
     threshold = float(values[best] + values[min(best + 1, len(values) - 1)]) / 2
     return threshold, float(n_true[best] / flagged[best]), float(n_true[best] / labels.sum())
 
