@@ -20,7 +20,7 @@ import argparse
 import json
 import os
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -236,15 +236,19 @@ def _rate_of_chosen(
 def write_heads(study: Study, graded: GradedFeatures) -> None:
     """Writes STUDY/data/answer-heads-TARGET.json: both heads, of all graded answers."""
     everything = np.ones(len(graded.prompt), dtype=bool)
-    heads: dict[str, object] = {"base": study.target.base, "layer": LAYER}
-    for name, head in (
-        ("cost", graded.cost_head(everything)),
-        ("refusal", graded.refusal_head(everything)),
-    ):
+    heads = {"cost": graded.cost_head(everything), "refusal": graded.refusal_head(everything)}
+    write_layers(study, f"answer-heads-{study.name}.json", heads)
+
+
+def write_layers(study: Study, file_name: str, heads: Mapping[str, AnswerHead]) -> Path:
+    """Writes heads to STUDY/data, each as one layer on the states; returns the file."""
+    content: dict[str, object] = {"base": study.target.base, "layer": LAYER}
+    for name, head in heads.items():
         weights, bias = head.as_one_layer()
-        heads[name] = {"weights": [float(f"{w:.6g}") for w in weights], "bias": bias}
-    path = study.out / "data" / f"answer-heads-{study.name}.json"
-    path.write_text(json.dumps(heads) + "\n", encoding="utf-8")
+        content[name] = {"weights": [float(f"{w:.6g}") for w in weights], "bias": bias}
+    path = study.out / "data" / file_name
+    path.write_text(json.dumps(content) + "\n", encoding="utf-8")
+    return path
 
 
 def candidate_folder(study: Study, name: str) -> Path:

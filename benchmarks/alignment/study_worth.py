@@ -32,7 +32,6 @@ from study_answer_heads import (
     ANSWERS,
     BASE,
     FOLDS,
-    LAYER,
     GradedFeatures,
     candidate_folder,
     draw_candidates,
@@ -40,6 +39,7 @@ from study_answer_heads import (
     read_graded,
     stored_states,
     usable_text,
+    write_layers,
 )
 from study_answers import FIRST, MORE, Grade, graded_prompts
 from study_curve import SETS, score_answers
@@ -251,17 +251,12 @@ def write_targets(study: Study, graded: GradedFeatures, *, use: float) -> int:
 def write_heads(study: Study, graded: GradedFeatures) -> Path:
     """Writes STUDY/data/worth-heads-TARGET.json: the three heads, of all graded answers."""
     everything = np.ones(len(graded.prompt), dtype=bool)
-    heads: dict[str, object] = {"base": study.target.base, "layer": LAYER}
-    for name, head in (
-        ("harm", graded.cost_head(everything)),
-        ("refusal", graded.refusal_head(everything)),
-        ("use", graded.use_head(everything)),
-    ):
-        weights, bias = head.as_one_layer()
-        heads[name] = {"weights": [float(f"{w:.6g}") for w in weights], "bias": bias}
-    path = study.out / "data" / f"worth-heads-{study.name}.json"
-    path.write_text(json.dumps(heads) + "\n", encoding="utf-8")
-    return path
+    heads = {
+        "harm": graded.cost_head(everything),
+        "refusal": graded.refusal_head(everything),
+        "use": graded.use_head(everything),
+    }
+    return write_layers(study, f"worth-heads-{study.name}.json", heads)
 
 
 def candidate_states(study: Study, folder: Path) -> tuple[list[list[str]], np.ndarray]:

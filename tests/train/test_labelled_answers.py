@@ -56,7 +56,7 @@ def test_raters_alone_count_unless_a_judge_is_named() -> None:
         MemoryDataset([make_row(*verdicts)]), by=("rules:refusal", "moderation:default")
     )
     assert read.items[0].labels == {"refused": True, "harmful": False, "helpful": True}
-    assert read.by_judges == {"refused": 1}
+    assert read.labels_by_judges == {"refused": 1}
 
 
 def test_the_lineage_has_the_judges_whose_verdicts_are_labels() -> None:
@@ -65,12 +65,12 @@ def test_the_lineage_has_the_judges_whose_verdicts_are_labels() -> None:
     # A data set that knows no lineages has the judge's name at least.
     assert [judge.name for judge in read.judges] == ["rules:refusal"]
     assert read.judges[0].hash
-    assert read.judges_found == ("human:a", "rules:refusal")
+    assert read.judge_names == ("human:a", "rules:refusal")
     failure = Failure("judge", "timeout", "late")
     failed = msgspec.structs.replace(row.judgements[0], failure=failure)
     row = msgspec.structs.replace(row, judgements=(failed, row.judgements[1]))
     read = read_labelled_answers(MemoryDataset([row]), by=("rules:refusal",))
-    assert read.judges == () and read.by_judges == {}
+    assert read.judges == () and read.labels_by_judges == {}
 
 
 def test_votes_beside_a_run_hold_those_of_people_in_it() -> None:

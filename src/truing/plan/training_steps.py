@@ -256,12 +256,12 @@ def train_probe_step(
         sources.append(source)
         if on_data is not None:
             on_data(source)
-    found = {name for source in sources for name in source.judges_found}
-    missing = [name for name in inputs.by if name not in found]
+    judge_names = {name for source in sources for name in source.judge_names}
+    missing = [name for name in inputs.by if name not in judge_names]
     if missing:
         raise PlanError(
             *(
-                f"--by {name}: no data set has its verdicts{did_you_mean(name, found)}"
+                f"--by {name}: no data set has its verdicts{did_you_mean(name, judge_names)}"
                 for name in missing
             )
         )

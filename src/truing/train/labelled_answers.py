@@ -35,18 +35,18 @@ class LabelledAnswer(Struct, frozen=True, kw_only=True):
 class LabelledAnswers(Struct, frozen=True, kw_only=True):
     """The labelled answers of one data set.
 
-    `dropped` says how many were left out and why, and `by_judges` how many labels of a question
+    `dropped` says how many were left out and why, and `labels_by_judges` how many labels of a question
     are verdicts of judges and not of raters. `judges` are the lineages of the judges whose verdicts
-    were asked for and found, `judges_found` the names of all that have a verdict.
+    were asked for and found, `judge_names` the names of all that have a verdict.
     """
 
     spec: str
     items: tuple[LabelledAnswer, ...]
     licence: str = ""
     dropped: dict[str, int] = field(default_factory=dict)
-    by_judges: dict[str, int] = field(default_factory=dict)
+    labels_by_judges: dict[str, int] = field(default_factory=dict)
     judges: tuple[Lineage, ...] = ()
-    judges_found: tuple[str, ...] = ()
+    judge_names: tuple[str, ...] = ()
 
 
 def read_labelled_answers(
@@ -69,8 +69,8 @@ def read_labelled_answers(
     check_training_data(data.info, allow_red_team=allow_red_team)
     trainable = data if isinstance(data, TrainableRows) else TrainableRows(data)
     dropped: Counter[str] = Counter()
-    by_judges: Counter[str] = Counter()
-    judges_found: set[str] = set()
+    labels_by_judges: Counter[str] = Counter()
+    judge_names: set[str] = set()
     items: list[LabelledAnswer] = []
     for row, response in _read_answers(trainable):
         if limit is not None and len(items) >= limit:
@@ -80,22 +80,22 @@ def read_labelled_answers(
             dropped["empty or failed"] += 1
             continue
         of_answer = [j for j in row.judgements if j.index == response.index and j.failure is None]
-        judges_found.update(j.judge for j in of_answer if j.verdict is not None)
+        judge_names.update(j.judge for j in of_answer if j.verdict is not None)
         beside = None
         if rater_votes is not None:
             beside = rater_votes.get((row.sample.id, response.index), {})
         votes = _rater_votes(of_answer, beside)
         labels = {
-            question: 2 * sum(given) > len(given)
-            for question, given in votes.items()
-            if 2 * sum(given) != len(given)
+            question: 2 * sum(answers) > len(answers)
+            for question, answers in votes.items()
+            if 2 * sum(answers) != len(answers)
         }
         for judgement in of_answer:
             question, verdict = judgement.question, judgement.verdict
             # Raters who do not agree have said something too.
             is_open = question not in labels and question not in votes
             if is_open and judgement.judge in by and verdict is not None:
-                by_judges[question] += 1
+                labels_by_judges[question] += 1
                 labels[question] = verdict
         if not labels:
             dropped["without a label"] += 1
@@ -111,7 +111,7 @@ def read_labelled_answers(
     if trainable.n_left_out:
         dropped[FROZEN_REASON] = trainable.n_left_out
     if not items:
-        raise DataError(_explain_nothing_left(data.info.spec, dropped, judges_found))
+        raise DataError(_explain_nothing_left(data.info.spec, dropped, judge_names))
     trainable.log_frozen_rows()
     known = {judge.name: judge for judge in trainable.judges}
     return LabelledAnswers(
@@ -119,12 +119,10 @@ def read_labelled_answers(
         items=tuple(items),
         licence=data.info.licence,
         dropped=dict(dropped),
-        by_judges=dict(by_judges),
+        labels_by_judges=dict(labels_by_judges),
         # A published set names the judge of its labels and no more.
-        judges=tuple(
-            known.get(n, Lineage(name=n, hash=digest(n))) for n in by if n in judges_found
-        ),
-        judges_found=tuple(sorted(judges_found)),
+        judges=tuple(known.get(n, Lineage(name=n, hash=digest(n))) for n in by if n in judge_names),
+        judge_names=tuple(sorted(judge_names)),
     )
 
 
@@ -146,10 +144,13 @@ def _rater_votes(
             rater = f"{judgement.judge}/{judgement.rater}"
             newest[judgement.question][rater] = judgement.verdict
     votes = {question: list(of_raters.values()) for question, of_raters in newest.items()}
-    for question, given in (beside or {}).items():
-        votes.setdefault(question, []).extend(given)
-    told = {q: [vote for vote in given if vote is not None] for q, given in votes.items()}
-    return {question: given for question, given in told.items() if given}
+    for question, beside_votes in (beside or {}).items():
+        votes.setdefault(question, []).extend(beside_votes)
+    decided = {
+        question: [vote for vote in all_votes if vote is not None]
+        for question, all_votes in votes.items()
+    }
+    return {question: verdicts for question, verdicts in decided.items() if verdicts}
 
 
 def _explain_nothing_left(spec: str, dropped: Counter[str], judges: Collection[str]) -> str:

@@ -28,6 +28,7 @@ from truing.hf.weights import sha256_folder
 from truing.train.checkpoint import WRITE_ERRORS, describe_write_error
 from truing.train.examples import TrainingSet
 from truing.train.frozen_base import merge_adapters
+from truing.train.labelled_answers import LabelledAnswers
 from truing.train.model_card import (
     CARD_FILE,
     README_FILE,
@@ -106,6 +107,17 @@ def build_lineage(
     It holds the data, the hashes of the training prompts, and the judges that labelled or chose
     answers, each with those of the base.
     """
+    name = f"{settings.kind}:{settings.folder.name}"
+    return inherit_lineage(name, base, sources, red_model)
+
+
+def inherit_lineage(
+    name: str,
+    base: BaseModel,
+    sources: Sequence[TrainingSet] | Sequence[LabelledAnswers],
+    red_model: str | None,
+) -> Lineage:
+    """Returns the lineage of what is trained on the base and these data sets."""
     inherited = base.lineage
     prompts = hash_prompts(i.conversation.prompt for s in sources for i in s.items)
     judges = {
@@ -113,7 +125,7 @@ def build_lineage(
         for judge in (*(j for s in sources for j in s.judges), *inherited.judges)
     }
     return Lineage(
-        name=f"{settings.kind}:{settings.folder.name}",
+        name=name,
         base=inherited.base or inherited.name,
         base_sha256=inherited.base_sha256,
         data=(*inherited.data, *(s.spec for s in sources)),

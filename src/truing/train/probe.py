@@ -21,8 +21,7 @@ import numpy as np
 from msgspec import Struct
 
 from truing.core.errors import DataError, UserError, did_you_mean
-from truing.core.licences import join_licences
-from truing.core.lineage import digest, hash_prompts
+from truing.core.lineage import digest
 from truing.core.measurement_set import frozen_hashes
 from truing.core.private_files import create_folder, replace_file
 from truing.core.types import Lineage
@@ -37,6 +36,7 @@ from truing.train.model_card import (
     read_model_card,
     render_model_card,
 )
+from truing.train.model_folder import inherit_lineage
 from truing.train.probe_fit import ProbeFit, count_label_faults, fit_probe
 from truing.train.probe_settings import ProbeSettings
 from truing.train.run_lock import lock_run_folder
@@ -115,7 +115,7 @@ def train_probes(
         fits = {
             question: _fit_question(question, used, states, settings.seed) for question in questions
         }
-        lineage = _build_lineage(folder, base, sources)
+        lineage = inherit_lineage(f"probe:{folder.name}", base, sources, base.lineage.red_model)
         _write_folder(folder, settings, base, encoder, fits, lineage)
     return TrainedProbes(
         folder=folder,
@@ -252,25 +252,6 @@ def _fit_question(
         [item.conversation.prompt for item, _ in labelled],
         [len(row.ids) - row.start for _, row in labelled],
         seed=seed,
-    )
-
-
-def _build_lineage(folder: Path, base: BaseModel, sources: Sequence[LabelledAnswers]) -> Lineage:
-    inherited = base.lineage
-    prompts = hash_prompts(item.conversation.prompt for s in sources for item in s.items)
-    judges = {
-        judge.hash or judge.name: judge
-        for judge in (*(j for s in sources for j in s.judges), *inherited.judges)
-    }
-    return Lineage(
-        name=f"probe:{folder.name}",
-        base=inherited.base or inherited.name,
-        base_sha256=inherited.base_sha256,
-        data=(*inherited.data, *(source.spec for source in sources)),
-        prompts=tuple(sorted({*prompts, *inherited.prompts})),
-        judges=tuple(judges.values()),
-        licence=join_licences(inherited.licence, *(source.licence for source in sources)),
-        red_model=inherited.red_model,
     )
 
 
