@@ -71,9 +71,8 @@ def _print_data(source: LabelledAnswers) -> None:
     """Prints to standard error what was read of a data set, and what was left out."""
     notes = [f"{len(source.items)} labelled answers"]
     notes += [f"{count} left out ({reason})" for reason, count in sorted(source.dropped.items())]
-    notes += [
-        f"{n} labels of {name!r} by judges" for name, n in sorted(source.labels_by_judges.items())
-    ]
+    by_question = sorted(source.labels_by_judges.items())
+    notes += [f"{count} labels of {question!r} by judges" for question, count in by_question]
     print_text(f"{source.spec}: {', '.join(notes)}", file=sys.stderr)
 
 
