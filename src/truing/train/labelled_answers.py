@@ -36,8 +36,8 @@ class LabelledAnswers(Struct, frozen=True, kw_only=True):
     """The labelled answers of one data set.
 
     `dropped` says how many were left out and why, and `labels_by_judges` how many labels of a
-    question are verdicts of judges and not of raters. `judges` are the lineages of the judges whose verdicts
-    were asked for and found, `judge_names` the names of all that have a verdict.
+    question are verdicts of judges and not of raters. `judges` are the lineages of the judges whose
+    verdicts were asked for and found, `judge_names` the names of all that have a verdict.
     """
 
     spec: str
